@@ -1,0 +1,151 @@
+"""Mail addresses: the strict grammar of RFC 5321, and the keys by which addresses are compared."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from typing import NoReturn
+
+from gateway.model import Refusal
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
+_LOCAL = rf'{_ATOM}(?:\.{_ATOM})*|"(?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*"'
+_ALNUM = r"[A-Za-z0-9_\x80-\U0010ffff]"  # the underscore stands in real host names
+_LABEL = rf"{_ALNUM}(?:[A-Za-z0-9_\x80-\U0010ffff-]{{0,61}}{_ALNUM})?"
+_DOMAIN = rf"\[[0-9A-Za-z.:]+\]|{_LABEL}(?:\.{_LABEL})*"
+# A path without angle brackets is what many devices send; it is unambiguous as long as the grammar holds.
+_PATH = re.compile(rf" *(?:<>|<({_LOCAL})@({_DOMAIN})>|({_LOCAL})@({_DOMAIN}))(?: |\Z)")
+_MAILBOX = re.compile(rf"({_LOCAL})@({_DOMAIN})")
+
+
+def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
+    """The address after ``FROM:`` or ``TO:`` ("" for ``<>``) and the raw ESMTP parameters behind it.
+
+    The address is kept as it was spelled. Raises Refusal (RFC 5321 4.1.2, RFC 6531 3.3).
+    """
+    text = _decode(raw, utf8)
+    match = _PATH.match(text)
+    if match is None:
+        _explain(text)
+    local, domain = match[1] or match[3], match[2] or match[4]
+    rest = raw[match.end() if text.isascii() else len(text[: match.end()].encode()) :]
+    return (_checked(local, domain) if local else ""), rest
+
+
+def parse_address(text: str, *, utf8: bool = True) -> str:
+    """A mailbox ``local@domain`` from the configuration, a claim or a header. Raises Refusal."""
+    if not utf8 and not text.isascii():
+        raise Refusal(553, "5.6.7", "non-ASCII addresses need SMTPUTF8", "utf8_address")
+    match = _MAILBOX.fullmatch(text)
+    if match is None:
+        _explain(text)
+    return _checked(match[1], match[2])
+
+
+def comparable(address: str) -> str:
+    """The key under which two spellings of one mailbox are equal; never to be sent to. "" stays ""."""
+    if address.isascii() and '"' not in address:
+        return address.lower()
+    local, at, domain = address.rpartition("@")
+    if local.startswith('"') and local.endswith('"'):
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    return unicodedata.normalize("NFC", local).casefold() + at + _a_labels(domain)
+
+
+def domain_of(address: str) -> str:
+    """The domain in lower case, internationalised labels as A-labels (RFC 5890)."""
+    return _a_labels(address.rpartition("@")[2])
+
+
+def matches(pattern: str, address: str) -> bool:
+    """Patterns: ``*``, ``*@example.com``, ``user@*``, ``*@*.example.com`` (subdomains only) or one address."""
+    if pattern == "*":
+        return True
+    want_local, want_domain = _split_pattern(pattern)
+    local, at, domain = comparable(address).rpartition("@")
+    if not at or want_local not in ("*", local):
+        return False
+    if want_domain.startswith("*."):
+        return domain.endswith(want_domain[1:]) and len(domain) > len(want_domain) - 1
+    return want_domain in ("*", domain)
+
+
+@lru_cache(maxsize=4096)
+def _split_pattern(pattern: str) -> tuple[str, str]:
+    local, _, domain = comparable(pattern).rpartition("@")
+    return local, domain
+
+
+def _a_labels(domain: str) -> str:
+    # Punycode without IDNA 2003 mapping: sharp s and final sigma are letters of their own, nothing is folded together.
+    if domain.isascii():
+        return domain.lower()
+    text = unicodedata.normalize("NFC", domain.lower())
+    return ".".join(x if x.isascii() else "xn--" + x.encode("punycode").decode("ascii") for x in text.split("."))
+
+
+def _decode(raw: bytes, utf8: bool) -> str:
+    if not raw.isascii() and not utf8:
+        raise Refusal(553, "5.6.7", "non-ASCII addresses need SMTPUTF8", "utf8_address")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _bad("the address is not valid UTF-8") from None
+
+
+def _checked(local: str, domain: str) -> str:
+    # isprintable leaves out control, format and separator characters: they do harm in logs, headers and people's eyes.
+    if not local.isprintable():
+        raise _bad("the local part contains invisible characters")
+    if len(local.encode()) > 64:
+        raise _bad("the local part is longer than 64 octets")
+    if len(domain.encode()) > 255:
+        raise _bad("the domain is longer than 255 octets", "5.1.2")
+    if domain.startswith("["):
+        _check_literal(domain[1:-1])
+    elif not (domain.isascii() and "xn--" not in domain.lower()) and not _is_domain(domain.lower()):
+        raise _bad("the domain is malformed", "5.1.2")
+    return f"{local}@{domain}"
+
+
+def _is_domain(domain: str) -> bool:
+    return len(_a_labels(domain)) <= 255 and all(_is_label(label) for label in domain.split("."))
+
+
+def _is_label(label: str) -> bool:
+    """Letters, digits, hyphen; an A-label must decode and be the one spelling of what it decodes to (RFC 5891 5.4)."""
+    if len(_a_labels(label)) > 63:
+        return False
+    if label.startswith("xn--"):
+        try:
+            decoded = label[4:].encode("ascii").decode("punycode")
+        except UnicodeError:
+            return False
+        return not decoded.isascii() and _a_labels(decoded) == label and _is_label(decoded)
+    if label.isascii():
+        return True
+    # NFKC changes look-alikes such as roman numerals and full-width letters; only their plain form is a name.
+    stable = unicodedata.normalize("NFKC", label) == unicodedata.normalize("NFC", label)
+    return stable and all(char in "-_" or unicodedata.category(char)[0] in "LMN" for char in label)
+
+
+def _check_literal(text: str) -> None:
+    try:
+        IPv6Address(text[5:]) if text.lower().startswith("ipv6:") else IPv4Address(text)
+    except ValueError:
+        raise _bad("the address literal is malformed", "5.1.2") from None
+
+
+def _explain(text: str) -> NoReturn:
+    path = text.strip().lstrip("<")
+    if path.startswith("@"):
+        raise _bad("source routes are not supported")
+    if path and "@" not in path:
+        raise _bad("the address needs a domain, write user@example.com")
+    raise _bad("the address is malformed")
+
+
+def _bad(text: str, enhanced: str = "5.1.3") -> Refusal:
+    return Refusal(501, enhanced, text[0].upper() + text[1:], "bad_address")

@@ -1,0 +1,289 @@
+"""The wiring: settings in, a running gateway out. Starts spool, delivery, doors, HTTP; stops them in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway import auth, backends, intake
+from gateway.clock import Clock, QueueIds, SystemClock
+from gateway.config import ConfigError, Loaded, diff, restart_keys
+from gateway.delivery import Delivery
+from gateway.events import Events
+from gateway.fetch import Fetch
+from gateway.http import HttpServer
+from gateway.model import Backend, Client, Envelope, Limits, Recipient
+from gateway.notify import notify, watchdog_interval
+from gateway.smtp import Door, Shared
+from gateway.spool import Spool, SpoolError
+
+DRAIN = 30.0  # seconds for sessions and sends under way at a stop
+Load = Callable[[], Loaded]
+
+
+class App:
+    """A gateway: its parts by name, and what the operator may ask of the whole."""
+
+    def __init__(self, loaded: Loaded, load: Load, clock: Clock, rng: random.Random) -> None:
+        self._loaded = loaded
+        self._load = load
+        self._rng = rng
+        self.clock = clock
+        self.settings = loaded.settings
+        self.events = Events(format=self.settings.log.format, level=self.settings.log.level, clock=clock)
+        self.ids = QueueIds(clock, rng)
+        self.fetch = Fetch()
+        self.draining = False
+        self.doors: dict[str, Door] = {}
+        self.spool: Spool
+        self.authenticator: auth.Authenticator | None = None
+        self.delivery: Delivery | None = None
+        self._backends: dict[str, Backend] = {}
+        self._http: HttpServer | None = None
+        self._revocations = auth.Revocations()
+
+    # -- start and stop --------------------------------------------------------------------------------------------
+
+    async def open_spool(self) -> None:
+        """Raises SpoolError with a text for the operator."""
+        self.spool = await Spool.open(
+            self.settings.state_dir,
+            self.clock,
+            events=self.events,
+            wake=self._wake,
+            reserve=self.settings.limits.spool_free,
+            retention=self.settings.retention,
+        )
+        self._revocations = auth.Revocations(*await self.spool.revocations())
+
+    async def start(self) -> None:
+        """Open everything in order. On an error what is already open is closed again by ``stop``."""
+        auth.ensure_own_key(self.settings)
+        self._declare()
+        self.events.capture_libraries()
+        await self.open_spool()
+        self.authenticator = self._new_authenticator(self._loaded)
+        self._backends = {name: self._new_backend(name) for name in self.settings.backends}
+        self.delivery = Delivery(
+            self.spool,
+            self.settings,
+            self._backends,
+            events=self.events,
+            clock=self.clock,
+            ids=self.ids,
+            rng=self._rng,
+        )
+        rules, shared = self._rules(), Shared()
+        for name, listener in self.settings.listeners.items():
+            self.doors[name] = Door(
+                name,
+                listener,
+                rules,
+                auth=self.authenticator,
+                put=self.spool.put,
+                events=self.events,
+                clock=self.clock,
+                ids=self.ids,
+                shared=shared,
+            )
+        for door in self.doors.values():
+            await door.start()
+        self._http = HttpServer(self, self.settings.http)
+        await self._http.start()
+        await self.delivery.start(self._backends)
+
+    async def stop(self, seconds: float = DRAIN) -> None:
+        """Stop accepting, let what is under way end within ``seconds``, close in reverse order."""
+        self.draining = True
+        for door in self.doors.values():
+            door.stop_accepting()
+        await asyncio.gather(*(door.drain(seconds) for door in self.doors.values()))
+        if self.delivery:
+            await self.delivery.drain(seconds)
+        if self._http:
+            await self._http.stop()
+        if self.authenticator:
+            await self.authenticator.aclose()
+        await self.fetch.aclose()
+        if hasattr(self, "spool"):
+            await self.spool.aclose()
+        self.events.close()
+
+    def _wake(self, lane: str) -> None:
+        if self.delivery:
+            self.delivery.wake(lane)
+
+    def _declare(self) -> None:
+        settings = self.settings
+        self.events.declare(
+            listeners=settings.listeners, backends=settings.backends, clients=settings.clients, keys=settings.auth.keys
+        )
+
+    def _new_authenticator(self, loaded: Loaded) -> auth.Authenticator:
+        return auth.Authenticator(loaded.settings, self.clock, self.fetch, self.events, self._revocations)
+
+    def _new_backend(self, name: str, loaded: Loaded | None = None) -> Backend:
+        settings = (loaded or self._loaded).settings
+        context = backends.Context(settings.hostname, settings.state_dir, self.clock, self.fetch, self._rng)
+        return backends.build(name, settings.backends[name], context)
+
+    def _rules(self) -> intake.Rules:
+        limits: Mapping[str, Limits] = {name: backend.limits for name, backend in self._backends.items()}
+        return intake.Rules.of(self.settings, limits)
+
+    # -- what the operator asks ------------------------------------------------------------------------------------
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again: all or nothing. Returns what changed, in words; raises ConfigError."""
+        try:
+            loaded = self._load()
+            auth.ensure_own_key(loaded.settings)
+            changed = diff(self.settings, loaded.settings)
+            authenticator = self._new_authenticator(loaded)
+            built = {
+                name: self._backends[name]
+                if self.settings.backends.get(name) == section and name in self._backends
+                else self._new_backend(name, loaded)
+                for name, section in loaded.settings.backends.items()
+            }
+        except (ConfigError, ValueError) as error:
+            self.events.reloaded(False, str(error))
+            raise
+        old, self.authenticator = self.authenticator, authenticator
+        self._loaded, self.settings, self._backends = loaded, loaded.settings, built
+        self._declare()
+        for name, door in self.doors.items():
+            door.auth = authenticator
+            door.rules = self._rules()
+            new = self.settings.listeners.get(name, door.listener)
+            if (new.bind, new.tls) == (door.listener.bind, door.listener.tls):  # else at the next start
+                door.listener = new
+        assert self.delivery is not None
+        await self.delivery.update(self.settings, built)
+        if old:
+            await old.aclose()
+        later = restart_keys(changed)
+        lines = [f"{key}: {'needs a restart' if key in later else 'changed'}" for key in changed]
+        self.events.reloaded(True, "; ".join(lines))
+        return lines
+
+    async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:
+        """Accept a message from inside (send-test). Returns the queue id; raises Refusal."""
+        envelope = Envelope(sender, tuple(Recipient(address) for address in recipients))
+        who = Client(name=client, backend=pin)
+        arrival = intake.Arrival(self.ids(), self.clock.now(), listener="", peer="", helo="", protocol="local")
+        message = intake.prepare(raw, envelope, who, arrival, self._rules())
+        await self.spool.put(message)
+        return message.id
+
+    async def bounce(self, ids: Sequence[str]) -> list[str]:
+        """Return these messages to their senders; while no service runs there is nobody to write the report."""
+        if self.delivery is None:
+            raise ConnectionError("the service is not running")
+        return await self.delivery.bounce(ids)
+
+    async def revoke(self, *, jti: str, subject: str) -> None:
+        """Revoke a token by id, or all of a subject up to now; effective at once, also in open connections."""
+        now = self.clock.now()
+        await self.spool.revoke(jti=jti, subject=subject, now=now)
+        if jti:
+            self._revocations.revoke_jti(jti)
+        if subject:
+            self._revocations.revoke_subject(subject, now)
+
+
+async def serve(
+    loaded: Loaded,
+    *,
+    load: Load,
+    on_ready: Callable[[App], None] | None = None,
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+) -> int:
+    """Run until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit code."""
+    app = App(loaded, load, clock or SystemClock(), rng or random.SystemRandom())
+    try:
+        await app.start()
+    except (SpoolError, OSError, ValueError) as error:
+        app.events.error("start_failed", detail=str(error))
+        await app.stop(0)
+        return 1
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        task = loop.create_task(_reload(app))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    watchdog = loop.create_task(_watchdog(app))
+    notify("READY=1", f"STATUS=listening on {', '.join(sorted(app.doors))}")
+    if on_ready:
+        on_ready(app)
+    await stop.wait()
+    notify("STOPPING=1")
+    watchdog.cancel()
+    await _stop(app, loop)
+    return 0
+
+
+async def _stop(app: App, loop: asyncio.AbstractEventLoop) -> None:
+    """Drain; a second signal cuts it short."""
+    hurry = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hurry.set)
+    stopping = asyncio.ensure_future(app.stop())
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        stopping.cancel()
+        await asyncio.wait({stopping}, timeout=5)
+    hurried.cancel()
+
+
+async def _reload(app: App) -> None:
+    notify("RELOADING=1", f"MONOTONIC_USEC={int(app.clock.monotonic() * 1_000_000)}")
+    try:
+        await app.reload()
+    except Exception as error:  # reload has said why; a bug in it must not stop the service
+        if not isinstance(error, ConfigError | ValueError):
+            app.events.bug("reload", error)
+    notify("READY=1")
+
+
+async def _watchdog(app: App) -> None:
+    """Tell systemd we live, but only while the spool takes writes and the lanes run."""
+    if (interval := watchdog_interval()) is None:
+        return
+    while True:
+        if app.delivery and app.delivery.alive:
+            notify("WATCHDOG=1")
+        await app.clock.sleep(interval)
+
+
+@asynccontextmanager
+async def offline(loaded: Loaded, clock: Clock | None = None) -> AsyncIterator[App]:
+    """Only the spool, for commands while no service runs. Raises SpoolError when one does."""
+
+    def again() -> Loaded:
+        return loaded
+
+    app = App(loaded, again, clock or SystemClock(), random.SystemRandom())
+    await app.open_spool()
+    try:
+        yield app
+    finally:
+        await app.stop(0)
+
+
+def spool_path(loaded: Loaded) -> Path:
+    """Where the spool of these settings lies, whether it exists or not."""
+    return loaded.settings.state_dir / "spool.db"

@@ -1,0 +1,133 @@
+"""Which configured client somebody is, and what is left of its rights after the token's claims."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from ipaddress import IPv6Network, ip_address, ip_network
+from typing import Any
+
+from gateway.address import parse_address
+from gateway.auth.tokens import Invalid, narrowing
+from gateway.config.models import ClientSettings, Settings
+from gateway.model import Client, Network, Refusal, SenderRewrite, Token
+
+_PLACEHOLDER = re.compile(r"\{(sub|email)\}")
+
+
+def prefix_length(networks: Iterable[Network], peer: str) -> int:
+    """The length of the longest of these networks' prefixes that holds the peer; -1 when none does.
+
+    An IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2) counts as the IPv4 address, on both sides.
+    """
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return -1
+    address = getattr(address, "ipv4_mapped", None) or address
+    return max((network.prefixlen for network in map(_plain, networks) if address in network), default=-1)
+
+
+def _plain(network: Network) -> Network:
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None or network.prefixlen < 96 else ip_network((mapped, network.prefixlen - 96))
+
+
+class Clients:
+    """The ``clients`` section, asked by network, by token and by name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.clients
+        self._backends = settings.backends.keys()
+        self._anonymous = {
+            name: known
+            for name, known in settings.clients.items()
+            if known.token is None and known.password_hash is None
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._settings
+
+    def by_network(self, peer: str) -> Client | None:
+        """The client that needs no login, by its most specific network."""
+        lengths = {name: prefix_length(known.networks, peer) for name, known in self._anonymous.items()}
+        name = max(lengths, key=lengths.__getitem__, default="")
+        return _client(name, self._settings[name], "", {}) if name and lengths[name] >= 0 else None
+
+    def by_name(self, name: str, peer: str) -> Client:
+        """The client whose password was right. Raises Invalid from a wrong place."""
+        known = self._settings[name]
+        _check_network(known.networks or None, peer)
+        return _client(name, known, name, {})
+
+    def by_token(self, token: Token, claims: Mapping[str, Any], user: str, peer: str) -> Client:
+        """The client whose ``token`` names the subject, else the one that takes any; narrowed. Raises Invalid."""
+        fits = {
+            name: (known.token == token.subject, known.key is not None)
+            for name, known in self._settings.items()
+            if known.token in (token.subject, "*") and known.key in (None, token.key)
+        }
+        if not fits:
+            raise Invalid("unknown_client")
+        name = max(fits, key=fits.__getitem__)
+        if user not in ("jwt", token.subject, name):
+            raise Invalid("wrong_user")
+        known = self._settings[name]
+        _check_network(known.networks or None, peer)
+        client = replace(_client(name, known, token.subject, claims), token=token)
+        return self._narrowed(client, claims, peer)
+
+    def _narrowed(self, client: Client, claims: Mapping[str, Any], peer: str) -> Client:
+        asked = narrowing(claims)
+        _check_network(asked.networks, peer)
+        if asked.backend and (asked.backend not in self._backends or client.backend not in ("", asked.backend)):
+            raise Invalid("token_claims")
+        sizes = [size for size in (client.max_size, asked.max_size) if size is not None]
+        return replace(
+            client,
+            senders=client.senders if asked.senders is None else (*client.senders, asked.senders),
+            recipients=client.recipients if asked.recipients is None else (*client.recipients, asked.recipients),
+            backend=asked.backend or client.backend,
+            max_size=min(sizes, default=None),
+        )
+
+
+def _check_network(networks: Iterable[Network] | None, peer: str) -> None:
+    if networks is not None and prefix_length(networks, peer) < 0:
+        raise Invalid("wrong_network")
+
+
+def _client(name: str, known: ClientSettings, login: str, claims: Mapping[str, Any]) -> Client:
+    rewrite = known.rewrite_sender
+    return Client(
+        name=name,
+        login=login,
+        senders=(tuple(filled for pattern in known.senders if (filled := _fill(pattern, claims))),),
+        recipients=(known.recipients,),
+        rewrite=SenderRewrite(rewrite.to, always=rewrite.when == "always") if rewrite else None,
+        backend=known.backend or "",
+        max_size=known.max_size,
+        max_recipients=known.max_recipients,
+        rate=known.rate,
+    )
+
+
+def _fill(pattern: str, claims: Mapping[str, Any]) -> str:
+    """``{sub}`` and ``{email}`` replaced by the claims; "" (matches nothing) when that gives no address.
+
+    A claim never brings a wildcard of its own, and an address its issuer calls unverified is nobody's.
+    """
+    names = _PLACEHOLDER.findall(pattern)
+    values = {name: claims.get(name) for name in names}
+    if "email" in names and claims.get("email_verified", True) not in (True, "true"):
+        return ""
+    if not all(isinstance(value, str) and value and "*" not in value for value in values.values()):
+        return ""
+    filled = _PLACEHOLDER.sub(lambda match: str(values[match[1]]), pattern)
+    try:
+        if names:
+            parse_address(filled.replace("*", "x"))
+    except Refusal:
+        return ""
+    return filled

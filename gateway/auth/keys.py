@@ -1,0 +1,183 @@
+"""Keys that sign tokens: read once, weak ones refused by the name of their setting, then used to verify and to sign.
+
+The only importer of jwt. A key's algorithm is fixed by the configuration; nothing in a token chooses it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from gateway.config.models import Algorithm, KeySettings, Settings
+from gateway.fetch import check_url
+
+ADMIN_AUDIENCE = "gateway-admin"
+_SOURCES = ("secret", "public_key_file", "private_key_file", "jwks_url")
+_CURVES = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
+_JWS = jwt.PyJWS(algorithms=get_args(Algorithm))  # without "none"
+
+Public = bytes | RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+Private = bytes | RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A configured key. ``public`` is None when it is published at ``settings.jwks_url``."""
+
+    name: str
+    settings: KeySettings
+    public: Public | None = field(default=None, repr=False)
+    private: Private | None = field(default=None, repr=False)
+
+
+def load_keys(settings: Settings) -> dict[str, Key]:
+    """Every configured key, files read. Raises ValueError that names the setting of a missing, wrong or weak key."""
+    return {name: _load(name, key, settings.state_dir) for name, key in settings.auth.keys.items()}
+
+
+def _load(name: str, key: KeySettings, state_dir: Path) -> Key:
+    where = f"auth.keys.{name}"
+    given = [source for source in _SOURCES if getattr(key, source) is not None]
+    if len(given) != 1:
+        raise ValueError(f"{where}: needs exactly one of {', '.join(_SOURCES)}")
+    if key.audience == ADMIN_AUDIENCE:
+        raise ValueError(f"{where}.audience: {ADMIN_AUDIENCE} is reserved for the HTTP interface")
+    symmetric = key.algorithm.startswith("HS")
+    try:
+        if symmetric != (given[0] == "secret"):
+            raise ValueError(f"does not go with {key.algorithm}, which needs a {'secret' if symmetric else 'key pair'}")
+        if key.jwks_url is not None:
+            check_url(key.jwks_url)
+            return Key(name, key)
+        private: Private | None = None
+        if key.secret is not None:
+            public: object = key.secret.get_secret_value().encode()
+        else:
+            path = state_dir / (key.private_key_file or key.public_key_file or "")
+            public = pair = _read(path, private=key.private_key_file is not None)
+            if isinstance(pair, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
+                public, private = pair.public_key(), pair
+        good = strong(public, key.algorithm)
+    except ValueError as error:
+        raise ValueError(f"{where}.{given[0]}: {error}") from None
+    return Key(name, key, good, good if isinstance(good, bytes) else private)
+
+
+def _read(path: Path, *, private: bool) -> object:
+    try:
+        data = path.read_bytes()
+        return load_pem_private_key(data, password=None) if private else load_pem_public_key(data)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        kind = "private key without a passphrase" if private else "public key"
+        raise ValueError(f"{path} is not a PEM {kind}") from None
+
+
+def strong(public: object, algorithm: str) -> Public:
+    """The key itself, if it fits the algorithm and is long enough. Raises ValueError with the reason."""
+    if isinstance(public, bytes):
+        needed = int(algorithm[2:]) // 8
+        if len(public) < needed:  # RFC 7518 section 3.2
+            raise ValueError(f"{algorithm} needs at least {needed} bytes, this has {len(public)}")
+        if any(map(_is_public_text, (public, _from_base64(public)))):
+            raise ValueError("is a public key or certificate, which is no secret")
+        return public
+    if isinstance(public, RSAPublicKey) and algorithm[:2] in ("RS", "PS"):
+        if not 2048 <= public.key_size <= 16384:  # RFC 7518 section 3.3; the upper end bounds the work
+            raise ValueError(f"{algorithm} needs an RSA key of 2048 to 16384 bits, this has {public.key_size}")
+        return public
+    if isinstance(public, EllipticCurvePublicKey) and public.curve.name == _CURVES.get(algorithm):
+        return public
+    if isinstance(public, Ed25519PublicKey) and algorithm == "EdDSA":
+        return public
+    curve = _CURVES.get(algorithm, "Ed25519" if algorithm == "EdDSA" else "")
+    raise ValueError(f"{algorithm} needs {f'a key on the curve {curve}' if curve else 'an RSA key'}")
+
+
+def _from_base64(text: bytes) -> bytes:
+    with suppress(ValueError):
+        return base64.b64decode(text + b"==")
+    return b""
+
+
+def _is_public_text(secret: bytes) -> bool:
+    """PEM, DER, SSH or JWK: what an attacker could know (key confusion), though it be long enough."""
+    try:
+        jwt.get_algorithm_by_name("HS256").prepare_key(secret or b"none")
+    except jwt.InvalidKeyError:
+        return True
+    return False
+
+
+def from_jwk(entry: object, algorithm: str) -> Public:
+    """One member of a JWK set (RFC 7517), only if it is there to verify this algorithm. Raises ValueError if not."""
+    if not isinstance(entry, dict) or "d" in entry or entry.get("kty") == "oct":
+        raise ValueError("not a public key")
+    if entry.get("alg", algorithm) != algorithm:
+        raise ValueError(f"not for {algorithm}")
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise ValueError("not for signatures")
+    try:
+        return strong(jwt.PyJWK(entry, algorithm).key, algorithm)
+    except (jwt.PyJWTError, UnsupportedAlgorithm):  # the library's text quotes the key
+        raise ValueError("cannot be read") from None
+
+
+def verify(text: str, public: Public, algorithm: str) -> bool:
+    """Whether this compact JWS was signed by that key with that algorithm; claims are not looked at."""
+    try:
+        _JWS.decode(text, public, [algorithm])
+    except jwt.PyJWTError:
+        return False
+    return True
+
+
+def sign(payload: bytes, key: Key) -> str:
+    """A compact JWS. Raises ValueError when only the public half is known."""
+    if key.private is None:
+        raise ValueError(f"auth.keys.{key.name} cannot sign: it needs a secret or a private_key_file")
+    return _JWS.encode(payload, key.private, key.settings.algorithm)
+
+
+def ensure_own_key(settings: Settings) -> None:
+    """Make each EdDSA ``private_key_file`` that does not exist yet, mode 0600. Raises ValueError naming the setting."""
+    for name, key in settings.auth.keys.items():
+        if key.private_key_file is None or key.algorithm != "EdDSA":
+            continue
+        path = settings.state_dir / key.private_key_file
+        try:
+            settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not path.exists():
+                _create_private_key(path)
+        except OSError as error:
+            raise ValueError(f"auth.keys.{name}.private_key_file: cannot make {path}: {error.strerror}") from None
+
+
+def _create_private_key(path: Path) -> None:
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+        with suppress(FileExistsError):  # a link, unlike a rename, never replaces what another process made
+            os.link(file.name, path)

@@ -1,0 +1,247 @@
+"""Tokens: taken apart strictly, matched to a configured key, their claims checked; and made (RFC 7519, RFC 8725)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gateway.auth.keys import ADMIN_AUDIENCE, Key, load_keys, sign, verify
+from gateway.config.models import Settings
+from gateway.config.values import parse_network, parse_size
+from gateway.model import Network, Token
+
+LEEWAY = timedelta(seconds=30)
+_MAX_LENGTH = 8192
+_MAX_TEXT = 255
+_LAST_SECOND = 253_402_300_799  # the end of the year 9999
+_SHAPE = re.compile(r"[\w=-]+(\.[\w=-]*){2}", re.ASCII)
+
+
+class Invalid(Exception):
+    """Credentials that do not let anybody in: the reason (see gateway.auth) and words for the operator."""
+
+    def __init__(self, reason: str, words: str = "") -> None:
+        super().__init__(words or reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A token taken apart; nothing in it is verified."""
+
+    text: str = field(repr=False)
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+
+
+def looks_like_token(password: str) -> bool:
+    return _SHAPE.fullmatch(password) is not None
+
+
+def parse(text: str) -> Parsed:
+    """Take a compact JWS apart. Raises Invalid for anything but the one canonical spelling."""
+    try:
+        if len(text) > _MAX_LENGTH:
+            raise ValueError(f"longer than {_MAX_LENGTH} bytes")
+        if text.count(".") != 2:
+            raise ValueError("a token has three parts")
+        header, claims, _ = [_decode(part) for part in text.split(".")]
+        parsed = Parsed(text, strict_json(header), strict_json(claims))
+    except ValueError as error:
+        raise Invalid("token_malformed", f"this is no token: {error}") from None
+    header_type = parsed.header.get("typ", "JWT")
+    if not isinstance(header_type, str) or header_type.lower() not in ("jwt", "at+jwt"):
+        raise Invalid("token_malformed", "typ is not JWT")  # RFC 8725 section 3.11: a logout token is no login
+    if "crit" in parsed.header or "b64" in parsed.header:
+        raise Invalid("token_malformed", "it has critical extensions, and none is known here")
+    if not isinstance(parsed.header.get("kid", ""), str):
+        raise Invalid("token_malformed", "kid is not a text")
+    return parsed
+
+
+def _decode(part: str) -> bytes:
+    raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
+        raise ValueError("not canonical base64url")  # RFC 7515 section 2
+    return raw
+
+
+def strict_json(raw: bytes) -> dict[str, Any]:
+    """A JSON object in UTF-8 without a name given twice. Raises ValueError."""
+    try:
+        value = json.loads(raw.decode(), object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")  # RFC 7519 section 4
+    return found
+
+
+def candidates(keys: Mapping[str, Key], parsed: Parsed) -> list[Key]:
+    """The configured keys this token may be signed with, by its issuer. Raises Invalid when there is none.
+
+    A key with an issuer takes only that issuer's tokens; one without takes those that no other key's issuer claims.
+    """
+    issuer = parsed.claims.get("iss")
+    if not isinstance(issuer, str | None) or ("iss" in parsed.claims and not issuer):
+        raise Invalid("token_claims", "iss is not a text")
+    claimed = {key.settings.issuer for key in keys.values()}
+    fits = [key for key in keys.values() if key.settings.issuer == (issuer if issuer in claimed else None)]
+    fits = [key for key in fits if key.settings.algorithm == parsed.header.get("alg")]
+    if not fits:
+        raise Invalid("token_unknown_key", "no configured key has this issuer and algorithm")
+    return fits
+
+
+def signer(keys: Iterable[Key], parsed: Parsed) -> Key | None:
+    """The key held here that signed the token."""
+    for key in keys:
+        if key.public is not None and verify(parsed.text, key.public, key.settings.algorithm):
+            return key
+    return None
+
+
+def check(key: Key, claims: Mapping[str, Any], now: datetime, *, admin: bool = False) -> Token:
+    """The claims of a token whose signature holds. Raises Invalid. ``admin`` asks for the HTTP interface's audience."""
+    subject, jti = _text(claims, "sub"), _text(claims, "jti")
+    expires, starts, issued = (_moment(claims, name) for name in ("exp", "nbf", "iat"))
+    if not subject:
+        raise Invalid("token_claims", "sub is missing")
+    if expires is None and key.settings.expiry == "required":
+        raise Invalid("token_claims", "exp is missing")
+    if expires is not None and now - LEEWAY >= expires:
+        raise Invalid("token_expired", f"expired at {expires:%Y-%m-%d %H:%M:%S} UTC")
+    if any(moment is not None and moment > now + LEEWAY for moment in (starts, issued)):
+        raise Invalid("token_not_yet", "not valid yet: nbf or iat lies in the future")
+    audiences = _texts(claims, "aud") or ()
+    wanted = ADMIN_AUDIENCE if admin else key.settings.audience
+    if (wanted is not None or "aud" in claims) and wanted not in audiences:
+        raise Invalid("token_audience", f"aud is not {wanted or 'expected: the key has no audience configured'}")
+    if ADMIN_AUDIENCE in audiences and not admin:
+        raise Invalid("token_audience", "is for the HTTP interface only")
+    if admin and key.settings.private_key_file is None:
+        # Whoever shares a secret, or has an account at the issuer, may send mail but not read everybody's.
+        raise Invalid("token_audience", "the HTTP interface takes only tokens of a key with a private_key_file")
+    return Token(key.name, subject, jti, issued, expires)
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name, "")
+    good = isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()
+    if not good or (name in claims and not value):
+        raise Invalid("token_claims", f"{name} is not a short printable text")
+    return str(value)
+
+
+def _texts(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    """A claim that is one text or a list of them; None when it is absent."""
+    value = claims.get(name)
+    values = [value] if isinstance(value, str) else value
+    if name not in claims:
+        return None
+    if not isinstance(values, list) or not all(isinstance(item, str) and item.isprintable() for item in values):
+        raise Invalid("token_claims", f"{name} is not a list of texts")
+    return tuple(values)
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> datetime | None:
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_SECOND:
+        raise Invalid("token_claims", f"{name} is not a time in seconds")
+    return datetime.fromtimestamp(value, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What a token asks to be held to. None and "" ask for nothing."""
+
+    senders: tuple[str, ...] | None
+    recipients: tuple[str, ...] | None
+    networks: tuple[Network, ...] | None
+    backend: str
+    max_size: int | None
+
+
+def narrowing(claims: Mapping[str, Any]) -> Narrowing:
+    """The narrowing claims. Raises Invalid: what cannot be understood must not be ignored."""
+    try:
+        networks, size = _texts(claims, "networks"), claims.get("max_size")
+        return Narrowing(
+            senders=_texts(claims, "senders"),
+            recipients=_texts(claims, "recipients"),
+            networks=None if networks is None else tuple(map(parse_network, networks)),
+            backend=_text(claims, "backend"),
+            max_size=parse_size(size) if "max_size" in claims else None,
+        )
+    except ValueError as error:
+        raise Invalid("token_claims", str(error)) from None
+
+
+def mint(
+    settings: Settings, key_name: str, *, subject: str, expires_in: timedelta | None, now: datetime, jti: str,
+    claims: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """A token that this gateway accepts, signed with one of its keys. Raises ValueError in words for the operator."""
+    keys = load_keys(settings)
+    if (key := keys.get(key_name)) is None:
+        raise ValueError(f"auth.keys.{key_name}: no such key")
+    standard = {
+        "iss": key.settings.issuer,
+        "aud": claims.get("aud", key.settings.audience),
+        "sub": subject,
+        "jti": jti or None,
+        "iat": int(now.timestamp()),
+        "exp": None if expires_in is None else int((now + expires_in).timestamp()),
+    }
+    payload = {**claims, **{name: value for name, value in standard.items() if value is not None}}
+    token = sign(json.dumps(payload, separators=(",", ":"), allow_nan=False).encode(), key)
+    try:
+        candidates(keys, parse(token))
+        check(key, payload, now, admin=_is_admin(payload))
+        narrowing(payload)
+    except Invalid as error:
+        raise ValueError(f"such a token would be refused: {error}") from None
+    return token
+
+
+def inspect(settings: Settings, token: str, now: datetime) -> dict[str, Any]:
+    """What a token says and whether it would be accepted, in words; never the token itself. Never asks the network.
+
+    ``valid`` is None where only the issuer's published keys can tell. Raises ValueError as load_keys does.
+    """
+    report: dict[str, Any] = {"valid": False, "verdict": "", "key": "", "header": {}, "claims": {}}
+    try:
+        parsed = parse(token)
+        report["header"] = {name: parsed.header[name] for name in ("alg", "typ", "kid") if name in parsed.header}
+        report["claims"] = dict(parsed.claims)
+        fits = candidates(load_keys(settings), parsed)
+        key = signer(fits, parsed) or next((key for key in fits if key.public is None), None)
+        if key is None:
+            raise Invalid("token_signature", "the signature is wrong")
+        report["key"] = key.name
+        admin = _is_admin(parsed.claims)
+        check(key, parsed.claims, now, admin=admin)
+        narrowing(parsed.claims)
+    except Invalid as error:
+        return report | {"verdict": str(error)}
+    if key.public is None:
+        return report | {"valid": None, "verdict": f"signature not checked: needs {key.settings.jwks_url}"}
+    return report | {"valid": True, "verdict": "valid for the HTTP interface only" if admin else "valid"}
+
+
+def _is_admin(claims: Mapping[str, Any]) -> bool:
+    return ADMIN_AUDIENCE in (_texts(claims, "aud") or ())

@@ -1,0 +1,53 @@
+"""What every backend is built with and uses: its context, its limits, safe text, canonical bytes."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gateway.clock import Clock
+from gateway.config.models import BackendSettings
+from gateway.fetch import Fetch
+from gateway.message import normalise_newlines
+from gateway.model import Limits
+
+UNBOUNDED = 1_000_000_000  # bytes; a backend with no limit of its own
+LARGE = 1_000_000  # bytes; from here on copying and encoding happen off the loop
+_DETAIL = 300
+_SECRETS = re.compile(
+    r"\b(bearer|basic|plain|login)\s+[\w+/=.~-]{20,}|\bapi-\w{16,}|\beyJ[\w-]{8,}[\w.-]*|[A-Za-z0-9+/_-]{80,}=*",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the house gives to every backend."""
+
+    hostname: str
+    state_dir: Path
+    clock: Clock
+    fetch: Fetch
+    rng: random.Random
+
+
+def limited(own: Limits, settings: BackendSettings) -> Limits:
+    """The backend's own limits, with ``max_bytes`` lowered by the setting ``max_size``."""
+    return replace(own, max_bytes=min(own.max_bytes, settings.max_size or own.max_bytes))
+
+
+def safe(text: str, *secrets: str) -> str:
+    """A provider's words as one printable line of at most 300 characters, without credentials."""
+    for secret in secrets:
+        text = text.replace(secret, "***") if secret else text
+    line = " ".join("".join(char if char.isprintable() else " " for char in text[: 10 * _DETAIL]).split())
+    line = _SECRETS.sub("***", line)
+    return line if len(line) <= _DETAIL else line[: _DETAIL - 1] + "…"
+
+
+def canonical(raw: bytes) -> bytes:
+    """``raw`` itself where every line ends in CRLF, else a copy where it does: no bare CR or LF leaves the house."""
+    lines = raw.count(b"\r\n")
+    return raw if raw.count(b"\n") == lines and raw.count(b"\r") == lines else normalise_newlines(raw)

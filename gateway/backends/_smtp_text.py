@@ -1,0 +1,59 @@
+"""What is said and heard on an SMTP line, as pure functions: which reply means what, and how a message is written."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from gateway.address import parse_address
+from gateway.backends._base import canonical, safe
+from gateway.model import Outcome, Refusal, Verdict
+
+_ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")
+
+# Replies that refuse: codes, what "enhanced code, text" begins with, meaning. The first that fits decides.
+REPLIES = (
+    ((530, 534, 535, 538), "", Verdict.MISCONFIGURED),
+    ((550,), r"5\.7\.30\b", Verdict.MISCONFIGURED),  # Exchange Online: no passwords any more
+    ((421,), "", Verdict.THROTTLED),
+    (range(450, 460), r"4\.7\.\d+(?!.*gr[ae]y)|4\.4\.5\b|4\.3\.2\b", Verdict.THROTTLED),  # greylisting is normal
+    (range(400, 500), "", Verdict.DEFERRED),
+    (range(500, 600), "", Verdict.REJECTED),
+)
+
+
+def refusal(code: int, text: str, *secrets: str) -> Outcome:
+    """The outcome of a reply that is not the hoped-for one. ``secrets`` are kept out of its detail."""
+    match = _ENHANCED.match(text)
+    enhanced = f"{code // 100}{match[1] if match else '.0.0'}"
+    detail = safe(f"{code} {text}", *secrets)
+    for codes, pattern, verdict in REPLIES:
+        if code in codes and re.match(pattern, f"{enhanced} {text}", re.IGNORECASE | re.DOTALL):
+            return Outcome(verdict, code, enhanced, detail)
+    return Outcome(Verdict.DEFERRED, 451, "4.5.0", f"unexpected reply: {detail}")
+
+
+def path(address: str) -> bytes | None:
+    """``<address>``, if what the server reads between the brackets is exactly this address; else None."""
+    try:
+        return b"<%b>" % address.encode() if not address or parse_address(address) == address else None
+    except (Refusal, UnicodeEncodeError):
+        return None
+
+
+def parameters(**values: str) -> list[bytes]:
+    """KEY=value for every value that is one printable word."""
+    return [f"{key}={value}".encode() for key, value in values.items() if re.fullmatch(r"[\x21-\x7e]+", value)]
+
+
+def stuffed(raw: bytes) -> bytes:
+    """The message as DATA carries it: CRLF lines, leading dots doubled, the final dot (RFC 5321, 4.5.2)."""
+    wire = canonical(raw).replace(b"\r\n.", b"\r\n..")
+    wire = b"." + wire if wire.startswith(b".") else wire
+    return wire + (b".\r\n" if wire.endswith(b"\r\n") or not wire else b"\r\n.\r\n")
+
+
+def spellings(username: str, password: str) -> tuple[str, ...]:
+    """The password as a server might repeat it: plain, and in the base64 of PLAIN and LOGIN."""
+    blobs = (password.encode(), f"\0{username}\0{password}".encode())
+    return (password, *(base64.b64encode(blob).decode() for blob in blobs))

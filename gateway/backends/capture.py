@@ -1,0 +1,99 @@
+"""Backend ``capture``: each message as an .eml file and its envelope as .json beside it. Delivers nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from gateway.backends._base import UNBOUNDED, Context, limited
+from gateway.config.models import BackendSettings
+from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict, same_for_all
+
+
+class CaptureSettings(BackendSettings):
+    """``directory`` may be relative to the state directory."""
+
+    type: Literal["capture"] = "capture"
+    directory: Path = Path("captured")
+
+
+class Capture:
+    """Writes ``<queue id>.eml`` with the exact bytes; a repeated delivery writes the same file again."""
+
+    def __init__(self, name: str, settings: CaptureSettings, context: Context) -> None:
+        self.name = name
+        self.limits = limited(Limits(UNBOUNDED, max_recipients=UNBOUNDED), settings)
+        self._directory = context.state_dir / settings.directory
+
+    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+        try:
+            path = await asyncio.to_thread(self._store, message, raw)
+        except OSError as error:
+            detail = f"cannot write to {self._directory}: {error.strerror or error}"
+            return same_for_all(message, Outcome(Verdict.DEFERRED, None, "4.3.1", detail))
+        return same_for_all(message, Outcome(Verdict.SENT, None, "2.0.0", f"captured in {path}", remote_id=path.name))
+
+    async def check(self) -> Check:
+        """Writes and removes an empty file."""
+        facts = {"directory": str(self._directory)}
+        try:
+            await asyncio.to_thread(self._probe)
+        except OSError as error:
+            fix = "let the service's user write there, or change directory"
+            return Check(False, f"cannot write to {self._directory}: {error.strerror or error}", fix, facts)
+        return Check(True, f"files are written to {self._directory}", facts=facts)
+
+    async def aclose(self) -> None:
+        pass
+
+    def _probe(self) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=self._directory).close()
+
+    def _store(self, message: SpooledMessage, raw: bytes) -> Path:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        envelope = asdict(message.envelope)
+        facts = {"id": message.id, "client": message.client, "received_at": message.received_at.isoformat()}
+        path = self._path(message.id, envelope["recipients"])
+        _write(path, raw)
+        _write(path.with_suffix(".json"), json.dumps({**facts, **envelope}, indent=1).encode() + b"\n")
+        return path
+
+    def _path(self, queue_id: str, recipients: list[dict[str, Any]]) -> Path:
+        """Plain for the first set of recipients of a message; another set never overwrites it."""
+        plain = self._directory / f"{queue_id}.eml"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if _addresses(json.loads(plain.with_suffix(".json").read_bytes())["recipients"]) != _addresses(recipients):
+                digest = hashlib.sha256("\n".join(_addresses(recipients)).encode()).hexdigest()
+                return plain.with_stem(f"{queue_id}-{digest[:8]}")
+        return plain
+
+
+def _addresses(recipients: list[dict[str, Any]]) -> list[str]:
+    return sorted(recipient["address"] for recipient in recipients)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it or nothing, on disk before the return. The temporary file and so the result have mode 0600."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,198 @@
+"""Backend ``smtp2go``: POST /email/mime of SMTP2GO. Header-driven: its only recipients are those in To and Cc."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, SecretStr
+
+from gateway import message as mime
+from gateway.address import comparable
+from gateway.backends._base import LARGE, Context, canonical, limited, safe
+from gateway.backends._http import Row, ask, judge, read_json
+from gateway.config.models import BackendSettings
+from gateway.fetch import Answer, check_url
+from gateway.model import Check, Limits, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
+
+_HOSTS = {"global": "api", "us": "us-api", "eu": "eu-api", "au": "au-api"}
+_PER_CALL = 100  # recipients in one To or Cc
+_BUDGET = 600.0  # seconds; no further call for this attempt begins after that
+_MINUTE = timedelta(minutes=1)  # 429 comes without Retry-After and lasts at least so long
+
+_ADDRESS = r"suppress|invalid|not (a )?valid|malformed|does not exist|unknown|no such|recipient.*(block|bounce)"
+_BUSY = r"\brate|\blimit|quota|too many"
+_SIZE = r"(body|request|payload|message|email).{0,40}(too large|too big|exceed)"
+_UNVERIFIED = r"sender.*verif|verif.*sender|not verified|unverified"
+
+ROWS = (
+    Row(range(600), Verdict.MISCONFIGURED, "4.7.0", code="ENDPOINT_PERMISSION_DENIED"),  # comes as 400
+    Row((200, 400), Verdict.REJECTED, "5.6.0", code="NON_VALIDATING_IN_PAYLOAD"),
+    Row((200, 400), Verdict.MISCONFIGURED, "4.7.0", code="API_EXCEPTION", text=_UNVERIFIED),
+    Row((200, 400), Verdict.REJECTED, "5.3.4", text=_SIZE),
+    Row((200, 400), Verdict.THROTTLED, "4.4.5", code="API_EXCEPTION", text=_BUSY, pause=_MINUTE),
+    Row((200,), Verdict.REJECTED, "5.6.0", code="API_EXCEPTION"),
+    Row((402, 403), Verdict.MISCONFIGURED, "4.7.0"),  # 402: plan used up or account closed
+    Row((429,), Verdict.THROTTLED, "4.4.5", pause=_MINUTE),
+)
+# The texts of failures inside a 200 answer.
+FAILURES = (
+    Row((200,), Verdict.MISCONFIGURED, "4.7.0", text=_UNVERIFIED),
+    Row((200,), Verdict.REJECTED, "5.1.1", text=_ADDRESS),
+    Row((200,), Verdict.THROTTLED, "4.4.5", text=_BUSY, pause=_MINUTE),
+    Row((200,), Verdict.DEFERRED, "4.3.0"),
+)
+
+
+class Smtp2goSettings(BackendSettings):
+    """``base_url`` replaces the address that ``region`` stands for.
+
+    ``header_only``: people in To or Cc who are not to get this message are stripped there, or the message is rejected.
+    """
+
+    type: Literal["smtp2go"] = "smtp2go"
+    api_key: SecretStr
+    region: Literal["global", "us", "eu", "au"] = "global"
+    base_url: Annotated[str, AfterValidator(check_url)] | None = None
+    header_only: Literal["strip", "reject"] = "strip"
+
+
+class Smtp2go:
+    """One call for the visible recipients (100 at a time), and one for each blind one, who then sees only himself."""
+
+    def __init__(self, name: str, settings: Smtp2goSettings, context: Context) -> None:
+        self.name = name
+        # A request may have 50 MB and base64 takes 4/3. Mail goes out as the From address: no null sender.
+        self.limits = limited(Limits(37_000_000, null_sender=False), settings)
+        self._settings = settings
+        self._fetch = context.fetch
+        self._clock = context.clock
+        self._url = settings.base_url or f"https://{_HOSTS[settings.region]}.smtp2go.com/v3"
+        self._key = settings.api_key.get_secret_value()
+
+    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+        try:
+            calls = self._plan(message, raw)
+        except Refusal as refusal:
+            return same_for_all(message, Outcome(Verdict.REJECTED, None, refusal.enhanced, refusal.text))
+        outcomes: dict[str, Outcome] = {}
+        rest: Outcome | None = None
+        stop_at = self._clock.monotonic() + _BUDGET
+        for addresses, content in calls:
+            if rest is None and self._clock.monotonic() > stop_at:
+                rest = Outcome(Verdict.DEFERRED, 451, "4.4.5", "no time left for this recipient in this attempt")
+            results = dict.fromkeys(addresses, rest) if rest else await self._call(addresses, content, len(raw))
+            outcomes.update(results)
+            rest = rest or _stop(results)
+        return outcomes
+
+    async def check(self) -> Check:
+        """Asks which endpoints the key may use: the one call that every key is allowed, and that sends nothing."""
+        answer = await self._post("/api_keys/permissions", b"{}")
+        facts = {"url": self._url}
+        if isinstance(answer, Outcome):
+            return Check(False, answer.detail, "check region or base_url, and the way there", facts)
+        body = read_json(answer.body)
+        if answer.status != 200 or not isinstance(body.get("data"), list):
+            return Check(False, self._judge(answer, body).detail, "check api_key: Sending > API Keys", facts)
+        if "/email/mime" not in body["data"]:
+            return Check(False, "the key may not use /email/mime", "allow it: Sending > API Keys > Permissions", facts)
+        return Check(True, "the key is valid and may send", facts=facts)
+
+    async def aclose(self) -> None:
+        pass
+
+    def _plan(self, message: SpooledMessage, raw: bytes) -> list[tuple[tuple[str, ...], partial[bytes]]]:
+        """The calls to make: whom each serves, and what makes its MIME. Refusal: the message cannot go this way."""
+        if not message.envelope.sender:
+            raise Refusal(550, "5.7.1", "SMTP2GO cannot send with the null sender", "policy")
+        split = mime.split_recipients(mime.scan(raw), message.envelope)
+        if self._settings.header_only == "reject" and (names := _strangers(message, split.header_only)):
+            detail = safe(f"would be stripped of people in To or Cc who are not addressed: {', '.join(names)}")
+            raise Refusal(554, "5.6.2", detail, "policy")
+        chunks = [split.visible[start : start + _PER_CALL] for start in range(0, len(split.visible), _PER_CALL)]
+        return [(chunk, partial(mime.readdress, raw, chunk)) for chunk in chunks] + [
+            ((address,), partial(mime.address_to, raw, address)) for address in split.blind
+        ]
+
+    async def _call(self, addresses: tuple[str, ...], content: Callable[[], bytes], size: int) -> dict[str, Outcome]:
+        request = _request(content) if size < LARGE else await asyncio.to_thread(_request, content)
+        answer = await self._post("/email/mime", request)
+        if isinstance(answer, Outcome):
+            return dict.fromkeys(addresses, answer)
+        body = read_json(answer.body)
+        if answer.status == 200 and body.get("data") and isinstance(body["data"], dict) and not _error(body)[0]:
+            return self._results(answer, body, addresses)
+        return dict.fromkeys(addresses, self._judge(answer, body))
+
+    async def _post(self, path: str, content: bytes) -> Answer | Outcome:
+        headers, timeout = {"x-smtp2go-api-key": self._key}, self._settings.timeout
+        return await ask(self._fetch, self._url + path, headers=headers, content=content, timeout=timeout)
+
+    def _judge(self, answer: Answer, body: Mapping[str, Any]) -> Outcome:
+        code, words = _error(body)
+        words = words or answer.body[:500].decode("utf-8", "replace")
+        return judge(answer, ROWS, code=code, words=words, now=self._clock.now(), secrets=[self._key])
+
+    def _results(self, answer: Answer, body: Mapping[str, Any], addresses: tuple[str, ...]) -> dict[str, Outcome]:
+        """A 200 may still report failures: texts, which may name a recipient. One call counts as one mail there."""
+        data, request_id = body["data"], str(body.get("request_id") or "")
+        sent = Outcome(
+            Verdict.SENT, 200, "2.0.0", safe(f"request {request_id}"), str(data.get("email_id") or request_id)
+        )
+        failures = data.get("failures") or []
+        texts = [str(text) for text in failures] if isinstance(failures, list) else [str(failures)]
+        if not data.get("failed") and not texts and data.get("succeeded", 1):
+            return dict.fromkeys(addresses, sent)
+        judged = partial(judge, answer, code="", now=self._clock.now(), secrets=[self._key])
+        named = {address: [text for text in texts if _names(text, address)] for address in addresses}
+        if not any(named.values()):
+            rows = () if data.get("succeeded") else FAILURES  # some sent, but who? in doubt
+            return dict.fromkeys(addresses, judged(rows, words="; ".join(texts)))
+        other = sent if data.get("succeeded") else judged(FAILURES[-1:], words=f"not sent with others: {texts}")
+        return {address: judged(FAILURES, words="; ".join(own)) if own else other for address, own in named.items()}
+
+
+def _request(content: Callable[[], bytes]) -> bytes:
+    """The JSON body, put together as bytes: base64 needs no escaping."""
+    return b'{"mime_email":"%b","fastaccept":false}' % binascii.b2a_base64(canonical(content()), newline=False)
+
+
+def _stop(results: Mapping[str, Outcome]) -> Outcome | None:
+    """What the recipients of later calls get untried, once the provider takes no more; None to go on."""
+    for outcome in results.values():
+        if outcome.verdict is Verdict.IN_DOUBT:
+            return Outcome(Verdict.DEFERRED, 451, "4.4.2", f"not tried after: {outcome.detail}")
+        if outcome.verdict in (Verdict.THROTTLED, Verdict.MISCONFIGURED):
+            return outcome
+        if outcome.verdict is Verdict.DEFERRED and outcome.code != 200:
+            return outcome
+    return None
+
+
+def _error(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Code and words from either of the two published shapes: inside ``data``, or at the top."""
+    data = body.get("data")
+    for place in (data if isinstance(data, dict) else {}, body):
+        if place.get("error_code") or place.get("error"):
+            fields = place.get("field_validation_errors")
+            more = fields.get("message") if isinstance(fields, dict) else ""
+            return str(place.get("error_code") or "ERROR"), f"{place.get('error') or ''} {more or ''}".strip()
+    return "", ""
+
+
+def _strangers(message: SpooledMessage, header_only: Sequence[str]) -> list[str]:
+    """Who stands in To or Cc but not in the envelope as accepted; that a later attempt is for fewer is no fault."""
+    if not message.everyone and message.attempt > 1:
+        return []
+    known = {comparable(address) for address in message.everyone}
+    return [address for address in header_only if comparable(address) not in known]
+
+
+def _names(text: str, address: str) -> bool:
+    return re.search(rf"(?<![\w.+-]){re.escape(address)}(?![\w-])", text, re.IGNORECASE) is not None

@@ -1,0 +1,93 @@
+"""The whole life of a message in plain words: `gateway trace`, `queue show`, `send-test` and `demo` print it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from gateway.cli.plain import moment, now, relative, size, span, stamp
+
+Json = Mapping[str, Any]
+_SHOWN = 3  # addresses named before "and N more"
+_VERDICTS = {
+    "sent": "sent",
+    "rejected": "refused for good",
+    "deferred": "not yet",
+    "throttled": "not yet, the provider asks to slow down",
+    "misconfigured": "not yet, the provider does not accept us (credentials or settings)",
+    "in_doubt": "in doubt, it went out and no usable answer came back",
+    "interrupted": "interrupted by a restart, may have been sent",
+    "corrupt": "not tried, the content is damaged on disk",
+}
+
+
+def addresses(found: Sequence[str], count: int = 0) -> str:
+    """a@x, b@x, c@x and 7 more"""
+    more = max(count, len(found)) - _SHOWN
+    return ", ".join(found[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def answer(row: Json) -> str:
+    """The other side's own words, with the codes in front unless the text begins with them."""
+    code, enhanced, words = str(row["code"] or ""), row["enhanced"], row["detail"]
+    words = words.removeprefix(code).lstrip(" -") if code else words
+    words = words.removeprefix(enhanced).lstrip() if enhanced else words
+    return " ".join(filter(None, (code, enhanced, words)))
+
+
+def tell(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
+    """Lines: who to whom, accepted, each attempt, what happens next. ``lanes`` tell which backends are paused."""
+    names = [row["address"] for row in detail["recipients"]]
+    yield f"{detail['id']}  from {detail['sender'] or '<>'} to {addresses(names)}"
+    if detail["message_id"]:
+        yield f"  Message-ID {detail['message_id']}"
+    known = {"from": "peer", "on listener": "listener", "client": "client", "login": "login"}
+    source = ", ".join(f"{word} {detail[key]}" for word, key in known.items() if detail[key])
+    yield f"  {stamp(moment(detail['received_at']))}  accepted {source} ({size(detail['size'])})"
+    for attempt in detail["attempts"]:
+        yield _attempt(attempt, len(names))
+    yield from (f"  => {line}" for line in _next(detail, lanes))
+
+
+def _attempt(row: Json, recipients: int) -> str:
+    started, ended = moment(row["started_at"]), moment(row["ended_at"])
+    whom = f" for {addresses(row['recipients'])}" if len(row["recipients"]) < recipients else ""
+    words = _VERDICTS.get(row["verdict"], "under way")
+    if answer(row):
+        words += f": {answer(row)}"
+    if row["remote_id"]:
+        words += f", sent as {row['remote_id']}"
+    if started and ended:
+        words += f" ({(ended - started).total_seconds():.1f} s)"
+    return f"  {stamp(started)}  {row['backend']}{whom}: {words}"
+
+
+def _next(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
+    state, failed = detail["state"], [row for row in detail["recipients"] if row["state"] == "failed"]
+    for row in failed:
+        yield f"{row['address']} will not get it: {answer(row)}"
+    if state == "corrupt":
+        yield "its content is damaged on disk: it will not be sent, and stays for you to look at"
+    elif state == "held":
+        yield f"held: nothing happens until you run: gateway queue release {detail['id']}"
+    elif state == "done" and not failed:
+        yield "sent to everybody"
+    elif state == "queued":
+        yield from (_due(leg, lanes.get(leg["backend"], {})) for leg in detail["legs"] if leg["state"] == "queued")
+        if expires := moment(detail["expires_at"]):
+            yield f"returned to the sender if it cannot be sent within {span((expires - now()).total_seconds())}"
+
+
+def _due(leg: Json, lane: Json) -> str:
+    if lane.get("paused_by"):
+        return f"waits for backend {leg['backend']}, which is {rest(lane)}: {lane['reason']}"
+    due = moment(leg["next_attempt_at"])
+    return f"next attempt by {leg['backend']} at {stamp(due)} ({relative(due)})"
+
+
+def rest(lane: Json) -> str:
+    """Why a backend does not work, and when it goes on."""
+    until = moment(lane["paused_until"])
+    if lane["paused_by"] == "operator":
+        return "paused by the operator until " + (f"{stamp(until)} ({relative(until)})" if until else "it is resumed")
+    return f"{lane['paused_by']}, next try " + (f"{stamp(until)} ({relative(until)})" if until else "now")

@@ -1,0 +1,62 @@
+"""Plain text for people: aligned tables, times in UTC, sizes; and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+say = click.echo
+
+
+def show_json(value: Any) -> None:
+    say(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns aligned with spaces; the last one is as wide as it likes."""
+    lines = [tuple(header), *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def now() -> datetime:
+    from gateway.clock import SystemClock
+
+    return SystemClock().now()
+
+
+def moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def stamp(when: datetime | None) -> str:
+    """2026-11-20 10:15:00Z"""
+    return f"{when:%Y-%m-%d %H:%M:%SZ}" if when else "-"
+
+
+def span(seconds: float) -> str:
+    """About how long, in one unit: 40 s, 4 min, 3 h, 2 d."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def relative(when: datetime | None) -> str:
+    """in 4 min, 4 min ago, or - for never."""
+    if when is None:
+        return "-"
+    seconds = (when - now()).total_seconds()
+    return f"in {span(seconds)}" if seconds > 0 else f"{span(-seconds)} ago"
+
+
+def size(number: int) -> str:
+    for unit, scale in (("MB", 1_000_000), ("kB", 1000)):
+        if number >= scale:
+            return f"{number / scale:.1f} {unit}"
+    return f"{number} B"

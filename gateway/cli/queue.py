@@ -1,0 +1,172 @@
+"""``gateway queue ...`` and ``gateway trace``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gateway.cli import lifeline, plain
+from gateway.cli.common import Api, Failed, config_option, connect, json_option
+from gateway.cli.plain import moment, say, show_json
+
+_PENDING = ("queued", "held", "corrupt")
+_PAGE = 1000
+
+
+def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--older", metavar="AGE", help="Accepted longer ago than this, for example 2h."),
+        click.option("--to", "recipient", metavar="ADDRESS", help="With this recipient."),
+        click.option("--from", "sender", metavar="ADDRESS", help="With this envelope sender."),
+        click.option("--backend", metavar="NAME", help="Waiting for this backend, or sent by it."),
+    ):
+        command = option(command)
+    return command
+
+
+def _find(api: Api, states: tuple[str, ...], limit: int, **filters: str | None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for state in states:
+        before, left = "", limit
+        while left:
+            page = api.get("messages", state=state, limit=min(_PAGE, left), before=before, **filters)
+            rows += page["messages"]
+            before, left = page["next"], left - len(page["messages"])
+            left = left if before else 0
+    return sorted(rows, key=lambda row: str(row["id"]), reverse=True)[:limit]
+
+
+@click.group()
+def queue() -> None:
+    """Look at the queue, and change what happens to its messages."""
+
+
+@queue.command("list")
+@_filter_options
+@click.option("--state", type=click.Choice([*_PENDING, "done", "failed", "all"]), help="Default: all unfinished ones.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="At most so many, newest first.")
+@json_option
+@config_option
+def list_(state: str | None, limit: int, as_json: bool, **filters: str | None) -> None:
+    """What waits in the queue, newest first."""
+    states = _PENDING if state is None else ("" if state == "all" else state,)
+    with connect() as api:
+        rows = _find(api, states, limit, **filters)
+    if as_json:
+        return show_json(rows)
+    if not rows:
+        return say("No such message" if state or any(filters.values()) else "Mail queue is empty")
+    header = ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER")
+    plain.table(header, map(_line, rows))
+    return say(f"There may be more; see them with --limit {10 * limit}") if len(rows) == limit else None
+
+
+def _line(row: dict[str, Any]) -> tuple[str, ...]:
+    received, due = plain.relative(moment(row["received_at"])), plain.relative(moment(row["next_attempt_at"]))
+    names, whom = ",".join(row["backends"]), lifeline.addresses(row["recipients"], row["recipient_count"])
+    sender, detail = row["sender"] or "<>", row["detail"]
+    return (row["id"], row["state"], received, plain.size(row["size"]), names, due, sender, whom, detail)
+
+
+@queue.command()
+@json_option
+@config_option
+def summary(as_json: bool) -> None:
+    """How much waits for which backend, and since when."""
+    with connect() as api:
+        status = api.get("status")
+    if as_json:
+        return show_json({"queue": status["queue"], "oldest": status["oldest"]})
+    rows = [
+        (name, states.get("queued", 0), states.get("held", 0), plain.relative(moment(status["oldest"].get(name))))
+        for name, states in sorted(status["queue"].items())
+        if states.get("queued") or states.get("held")
+    ]
+    return plain.table(("BACKEND", "QUEUED", "HELD", "OLDEST"), rows) if rows else say("Mail queue is empty")
+
+
+@queue.command()
+@click.argument("queue_id")
+@json_option
+@config_option
+def show(queue_id: str, as_json: bool) -> None:
+    """One message: its life, its recipients, its parts."""
+    with connect() as api:
+        detail = api.get(f"messages/{queue_id}")
+        if as_json:
+            return show_json(detail)
+        lanes, raw = api.get("backends"), api.raw(queue_id) if detail["has_body"] else b""
+    say("\n".join(lifeline.tell(detail, lanes)) + "\n")
+    rows = [(row["address"], row["state"], row["backend"], lifeline.answer(row)) for row in detail["recipients"]]
+    plain.table(("RECIPIENT", "STATE", "BACKEND", "LAST ANSWER"), rows)
+    if raw:
+        from gateway import message
+
+        say()
+        parts = [(part.content_type, plain.size(part.size), part.filename) for part in message.structure(raw)]
+        plain.table(("PART", "SIZE", "FILE NAME"), parts)
+    return None
+
+
+@queue.command()
+@click.argument("queue_id")
+@config_option
+def cat(queue_id: str) -> None:
+    """The message byte for byte, as it will be sent."""
+    with connect() as api:
+        sys.stdout.buffer.write(api.raw(queue_id))
+
+
+def _action(name: str, text: str) -> None:
+    @queue.command(name, help=f"{text} Give queue ids (- reads them from standard input), --all or filters.")
+    @click.argument("ids", nargs=-1, metavar="[ID]...")
+    @click.option("--all", "everything", is_flag=True, help="Every message that this can be done to.")
+    @click.option("--yes", is_flag=True, help="Do not ask, when no ids are given.")
+    @_filter_options
+    @json_option
+    @config_option
+    def command(ids: tuple[str, ...], everything: bool, yes: bool, as_json: bool, **filters: str | None) -> None:
+        chosen = {key: value for key, value in filters.items() if value}
+        if bool(ids) == bool(everything or chosen):
+            raise click.UsageError("give either queue ids, or --all or filters")
+        if "-" in ids:
+            ids = (*(one for one in ids if one != "-"), *sys.stdin.read().split())
+        elif not ids and not yes and not (sys.stdin.isatty() and click.confirm(f"{name} all messages that fit?")):
+            raise click.UsageError(f"to {name} all messages that fit needs --yes")
+        with connect() as api:
+            result = api.post(f"messages/{name}", {"filter": chosen} if everything or chosen else {"ids": ids})
+        changed, unchanged = result["changed"], result["unchanged"]
+        show_json(result) if as_json else say(f"{name}: {len(changed)} of {len(changed) + len(unchanged)} messages")
+        if ids and unchanged:
+            raise Failed(f"nothing to {name}, or no such message: {' '.join(unchanged)}")
+
+
+_action("retry", "Try these messages again now.")
+_action("hold", "Keep these messages until they are released.")
+_action("release", "Let held messages go.")
+_action("delete", "Remove these messages for good; nobody is told.")
+_action("bounce", "Give up on these messages and tell their senders.")
+
+
+@click.command()
+@click.argument("what")
+@click.option("--limit", default=10, show_default=True, type=click.IntRange(1, _PAGE), help="At most so many messages.")
+@json_option
+@config_option
+def trace(what: str, limit: int, as_json: bool) -> None:
+    """What became of a message, found by queue id, Message-ID, address or the provider's id."""
+    ways = {"id": what.upper(), "message_id": what, "remote_id": what, "address": what if "@" in what else ""}
+    with connect() as api:
+        found: list[dict[str, Any]] = []
+        for key, value in ways.items():
+            found = found or (api.get("messages", limit=limit, **{key: value})["messages"] if value else [])
+        details = [api.get(f"messages/{row['id']}") for row in found]
+        lanes = api.get("backends")
+    if not details:
+        raise Failed(f"no message has the queue id, Message-ID, address or provider id {what}")
+    if as_json:
+        return show_json(details)
+    return say("\n\n".join("\n".join(lifeline.tell(detail, lanes)) for detail in details))

@@ -1,0 +1,112 @@
+"""The command tree. What is imported here is light, so that --help is quick."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+
+import click
+
+import gateway
+from gateway.cli import backend, common, queue, serve, token
+from gateway.cli.common import config_option, connect, json_option
+from gateway.cli.plain import say, show_json
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(gateway.__version__, message="gateway %(version)s")
+@config_option
+def cli() -> None:
+    """Self-hosted SMTP relay: takes mail by SMTP, keeps it safe, hands it to mail APIs and servers."""
+
+
+@cli.command("check-config")
+@click.option("--online", is_flag=True, help="Also ask every backend whether it would take mail from us.")
+@config_option
+def check_config(online: bool) -> None:
+    """Say all that is wrong with the configuration. Exit code 78 if it cannot be used."""
+    from gateway import auth
+
+    loaded = common.settings()
+    settings = loaded.settings
+    present = {
+        name: key
+        for name, key in settings.auth.keys.items()
+        if key.private_key_file is None or (settings.state_dir / key.private_key_file).exists()  # made at first start
+    }
+    try:
+        auth.load_keys(settings.model_copy(update={"auth": settings.auth.model_copy(update={"keys": present})}))
+    except ValueError as error:
+        raise common.BadConfig(str(error)) from None
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    say(f"{loaded.path or 'built-in default'}: ok")
+    if online:
+        backend.show_checks(settings, tuple(settings.backends))
+
+
+@cli.group()
+def config() -> None:
+    """The configuration in effect, and what may stand in it."""
+
+
+@config.command("show")
+@json_option
+@config_option
+def config_show(as_json: bool) -> None:
+    """Every setting with where it comes from; secrets are masked."""
+    from gateway import config as configuration
+
+    loaded = common.settings()
+    if as_json:
+        settings = loaded.settings.model_dump(mode="json", by_alias=True)
+        return show_json({"file": loaded.path, "settings": settings, "origins": loaded.origins})
+    return say(configuration.show(loaded), nl=False)
+
+
+@config.command("schema")
+def config_schema() -> None:
+    """The JSON schema of the configuration file, for editors."""
+    from gateway import backends
+    from gateway import config as configuration
+
+    show_json(configuration.schema(backends.settings_types()))
+
+
+@cli.command()
+@json_option
+def version(as_json: bool) -> None:
+    """Version of gateway and of what it runs on."""
+    found = {"gateway": gateway.__version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+    show_json(found) if as_json else say("\n".join(f"{name} {number}" for name, number in found.items()))
+
+
+@cli.command()
+@json_option
+@config_option
+def healthcheck(as_json: bool) -> None:
+    """Exit code 0 if the service is ready for mail; for containers and monitoring."""
+    with connect(offline=False) as api:
+        status, answer = api.client.call("GET", "/readyz")
+    if as_json:
+        show_json(answer)
+    else:
+        for check in answer["checks"]:
+            say(f"{check['check']}: {'ok' if check['ok'] else check['detail']}")
+    if status != 200:
+        raise SystemExit(1)
+
+
+@cli.command()
+@config_option
+def reload() -> None:
+    """Make the running service read its configuration again; if that is wrong, the old one stays."""
+    with connect(offline=False) as api:
+        changes = api.post("reload")["changes"]
+    say("\n".join(changes) or "nothing has changed")
+
+
+for command in (serve.serve, serve.demo, queue.queue, queue.trace):
+    cli.add_command(command)
+for command in (backend.backend, backend.send_test, token.token, token.password):
+    cli.add_command(command)

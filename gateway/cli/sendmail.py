@@ -1,0 +1,161 @@
+"""``gateway-sendmail``: what callers of /usr/sbin/sendmail pass, handed to the service over SMTP.
+
+Exit codes are those of sysexits.h. Nothing is sent unless every recipient is accepted, so the exit code is the truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import re
+import select
+import smtplib
+import socket
+import sys
+from collections.abc import Sequence
+from email.parser import BytesHeaderParser
+from email.utils import formataddr, getaddresses
+from pathlib import Path
+from typing import BinaryIO
+
+EX_USAGE, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 64, 65, 67, 69, 75, 77
+_TIMEOUT = 60  # seconds; the service answers DATA within 10
+_BCC = re.compile(rb"^bcc[ \t]*:.*\r\n(?:[ \t].*\r\n)*", re.IGNORECASE | re.MULTILINE)
+
+
+class _SendmailError(Exception):
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse's own exits with 2
+        raise _SendmailError(EX_USAGE, message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="gateway-sendmail", description="sendmail-compatible submission to gateway")
+    parser.add_argument("-t", dest="from_header", action="store_true", help="recipients from To, Cc and Bcc")
+    parser.add_argument("-i", dest="ignore_dots", action="store_true", help="a line with a single dot ends nothing")
+    parser.add_argument("-f", "-r", dest="sender", metavar="ADDRESS", help='envelope sender; "<>" for none')
+    parser.add_argument("-F", dest="name", metavar="NAME", help="full name for a From field that is missing")
+    parser.add_argument("-b", dest="mode", choices="mspi", default="m", help="m: send, s: SMTP, p: queue")
+    parser.add_argument("-o", dest="options", action="append", default=[], help="-oi is -i; others are ignored")
+    parser.add_argument("-v", dest="verbose", action="store_true", help="show the SMTP conversation")
+    parser.add_argument("-q", dest="flush", nargs="?", const="all", metavar="TIME", help="try everything queued now")
+    for letter in "ABCLNORVXe":
+        parser.add_argument(f"-{letter}", dest="_", help=argparse.SUPPRESS)
+    for letter in "GUnm":
+        parser.add_argument(f"-{letter}", dest="_", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("recipients", nargs="*", metavar="ADDRESS")
+    return parser
+
+
+def _qualified(address: str) -> str:
+    """Local names get this machine's name, as every sendmail does."""
+    address = address.strip().removeprefix("<").removesuffix(">")
+    if not address.isprintable():  # a line break would begin another SMTP command
+        raise _SendmailError(EX_USAGE, f"not an address: {address!r}")
+    return f"{address}@{socket.gethostname()}" if address and "@" not in address else address
+
+
+def _read(stream: BinaryIO, ignore_dots: bool) -> bytes:
+    raw = re.sub(rb"\r\n|\r|\n", b"\r\n", stream.read())
+    if not ignore_dots:
+        raw = re.split(rb"^\.\r\n", raw, maxsplit=1, flags=re.MULTILINE)[0]
+    return raw if raw.endswith(b"\r\n") else raw + b"\r\n"
+
+
+def _compose(arguments: argparse.Namespace, raw: bytes) -> tuple[str, list[str], bytes]:
+    """Envelope sender, recipients and the bytes to send."""
+    blank = re.search(rb"^\r\n", raw, re.MULTILINE)
+    head, rest = (raw[: blank.start()], raw[blank.start() :]) if blank else (raw, b"")
+    header = BytesHeaderParser().parsebytes(head)
+    recipients = list(arguments.recipients)
+    if arguments.from_header:
+        fields = [str(value) for name in ("to", "cc", "bcc") for value in header.get_all(name, [])]
+        recipients += [address for _, address in getaddresses(fields) if address]
+        head = _BCC.sub(b"", head)
+    if not recipients:
+        raise _SendmailError(EX_USAGE, "no recipients: give addresses, or -t to take them from the message")
+    sender = _qualified(getpass.getuser() if arguments.sender is None else arguments.sender)
+    if arguments.name and "from" not in header and sender:
+        name = " ".join(arguments.name.split())  # one line, whatever the caller passes on
+        head = f"From: {formataddr((name, sender))}\r\n".encode() + head
+    unique = list(dict.fromkeys(map(_qualified, recipients)))
+    return sender, unique, head + rest
+
+
+def _submit(target: tuple[str, int], verbose: bool, sender: str, recipients: Sequence[str], raw: bytes) -> None:
+    with smtplib.SMTP(*target, timeout=_TIMEOUT) as server:
+        server.set_debuglevel(verbose)
+        server.ehlo_or_helo_if_needed()
+        options = []
+        if not "".join((sender, *recipients)).isascii():
+            options.append("SMTPUTF8")
+            server.command_encoding = "utf-8"
+        if not raw.isascii() and server.has_extn("8bitmime"):
+            options.append("BODY=8BITMIME")
+        _expect(EX_NOPERM, sender or "<>", server.mail(sender, options))
+        for recipient in recipients:
+            _expect(EX_NOUSER, recipient, server.rcpt(recipient))
+        _expect(EX_DATAERR, "message", server.data(raw))
+
+
+def _expect(failure: int, what: str, reply: tuple[int, bytes | str]) -> None:
+    code, text = reply
+    if not 200 <= code < 300:
+        said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        words = f"{what}: {code} {said}".replace("\n", " ")
+        raise _SendmailError(failure if code >= 500 else EX_TEMPFAIL, words)
+
+
+def _pipe(host: str, port: int) -> None:
+    """-bs: the caller speaks SMTP with the service through us."""
+    with socket.create_connection((host, port), _TIMEOUT) as service:
+        inputs: list[int] = [0, service.fileno()]
+        while service.fileno() in inputs:
+            for ready in select.select(inputs, [], [])[0]:
+                data = os.read(ready, 65536) if ready == 0 else service.recv(65536)
+                if not data:
+                    inputs.remove(ready)
+                    if ready == 0:
+                        service.shutdown(socket.SHUT_WR)
+                elif ready == 0:
+                    service.sendall(data)
+                else:
+                    os.write(1, data)
+
+
+def _run(argv: Sequence[str]) -> None:
+    arguments = _parser().parse_args(argv[1:])
+    if Path(argv[0]).name == "mailq" or arguments.mode == "p" or arguments.flush:
+        from gateway.cli.root import cli
+
+        cli(["queue", "retry", "--all", "--yes"] if arguments.flush else ["queue", "list"], prog_name="gateway")
+    if arguments.mode == "i":  # newaliases: there are no aliases here
+        return None
+    host, _, port = os.environ.get("GATEWAY_SENDMAIL", "localhost:8025").rpartition(":")
+    if not port.isdigit():
+        raise _SendmailError(EX_USAGE, "GATEWAY_SENDMAIL must be host:port")
+    target = host.strip("[]"), int(port)
+    try:
+        if arguments.mode == "s":
+            return _pipe(*target)
+        raw = _read(sys.stdin.buffer, arguments.ignore_dots or "i" in arguments.options)
+        _submit(target, arguments.verbose, *_compose(arguments, raw))
+    except smtplib.SMTPResponseException as error:
+        _expect(EX_UNAVAILABLE, f"{host}:{port}", (error.smtp_code, error.smtp_error))
+    except (OSError, smtplib.SMTPException) as error:
+        raise _SendmailError(EX_TEMPFAIL, f"not sent: {host}:{port}: {error}; is `gateway serve` running?") from None
+
+
+def main() -> None:
+    """The ``gateway-sendmail`` command."""
+    try:
+        _run(sys.argv)
+    except _SendmailError as failed:
+        print(f"gateway-sendmail: {failed}", file=sys.stderr)  # noqa: T201 - a command's own error
+        raise SystemExit(failed.code) from None

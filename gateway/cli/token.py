@@ -1,0 +1,161 @@
+"""``gateway token ...`` and ``gateway password mint``."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.cli import common, plain
+from gateway.cli.common import config_option, connect, json_option
+from gateway.cli.plain import moment, say, show_json
+
+if TYPE_CHECKING:
+    from gateway.config import Loaded
+
+_DEVICE_FIELD = 128  # characters that a printer's password field takes at most
+
+
+@click.group()
+def token() -> None:
+    """Tokens (JWT) that clients log in with."""
+
+
+@token.command()
+@click.option("--sub", "subject", required=True, metavar="NAME", help="Who it is for: the token's subject.")
+@click.option("--expires", default="90d", show_default=True, metavar="TIME", help='For example 12h, or "never".')
+@click.option("--sender", "senders", multiple=True, metavar="PATTERN", help="May only send as this (repeatable).")
+@click.option("--recipient", "recipients", multiple=True, metavar="PATTERN", help="May only send to this (repeatable).")
+@click.option("--network", "networks", multiple=True, metavar="CIDR", help="Only good from here (repeatable).")
+@click.option("--backend", metavar="NAME", help="Its mail leaves by this backend only.")
+@click.option("--admin", is_flag=True, help="For the HTTP interface instead of SMTP.")
+@click.option("--key", default="own", show_default=True, metavar="NAME", help="Sign with this key of auth.keys.")
+@click.option("--note", default="", help="A remark for `token list`.")
+@config_option
+def mint(subject: str, expires: str, key: str, note: str, admin: bool, **claims: Any) -> None:
+    """Print a new token on standard output, and nothing else there."""
+    from gateway import auth
+    from gateway.config.values import parse_duration
+
+    narrowed = {name: list(value) if isinstance(value, tuple) else value for name, value in claims.items() if value}
+    if admin:
+        narrowed["aud"] = auth.ADMIN_AUDIENCE
+    try:
+        lifetime = None if expires == "never" else parse_duration(expires)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--expires") from None
+    made = mint_token(common.settings(), subject, lifetime, key=key, note=note, claims=narrowed)
+    say(made)
+    if len(made) > _DEVICE_FIELD:
+        hint = "many devices take fewer: for those there is `gateway password mint`"
+        say(f"note: the token has {len(made)} characters; {hint}", err=True)
+
+
+def mint_token(
+    loaded: Loaded, subject: str, lifetime: timedelta | None, *, key: str, note: str, claims: Mapping[str, Any]
+) -> str:
+    """A token whose id the spool remembers, so that it can be listed and revoked."""
+    from gateway import auth
+
+    now, jti, settings = plain.now().replace(microsecond=0), secrets.token_hex(6), loaded.settings
+    with connect(loaded, create=True) as api:
+        try:
+            auth.ensure_own_key(settings)
+            made = auth.mint(settings, key, subject=subject, expires_in=lifetime, now=now, jti=jti, claims=claims)
+            expires = (now + lifetime).isoformat() if lifetime else None
+        except (ValueError, OverflowError) as error:
+            raise common.BadConfig(str(error)) from None
+        record = {"jti": jti, "key": key, "subject": subject, "note": note, "issued_at": now.isoformat()}
+        api.post("tokens", {**record, "expires_at": expires})
+    return made
+
+
+@token.command("list")
+@json_option
+@config_option
+def list_(as_json: bool) -> None:
+    """Tokens that were minted or revoked here."""
+    with connect() as api:
+        rows = api.get("tokens")["tokens"]
+    if as_json:
+        return show_json(rows)
+    lines = []
+    for row in rows:
+        expires = moment(row["expires_at"])
+        until = f"{plain.stamp(expires)} ({plain.relative(expires)})" if expires else "never"
+        state = "revoked" if row["revoked_at"] else "expired" if expires and expires < plain.now() else "valid"
+        lines.append((row["jti"], row["subject"], row["key"], state, until, row["note"]))
+    return plain.table(("ID", "SUBJECT", "KEY", "STATE", "EXPIRES", "NOTE"), lines) if lines else say("No tokens")
+
+
+@token.command()
+@click.argument("jti", required=False, default="")
+@click.option("--sub", "subject", default="", metavar="NAME", help="All tokens of this subject issued until now.")
+@config_option
+def revoke(jti: str, subject: str) -> None:
+    """Make a token worthless at once, also in open connections."""
+    if bool(jti) == bool(subject):
+        raise click.UsageError("give the token's id, or --sub NAME")
+    with connect(create=True) as api:
+        api.post("tokens/revoke", {"jti": jti, "subject": subject})
+    say(f"revoked: {jti or f'every token of {subject} issued until now'}")
+
+
+@token.command()
+@click.argument("given", required=False, metavar="[TOKEN]")
+@json_option
+@config_option
+def inspect(given: str | None, as_json: bool) -> None:
+    """What a token says, and whether it is good. Without TOKEN it is read from standard input."""
+    from gateway import auth
+
+    loaded = common.settings()
+    report = auth.inspect(loaded.settings, (given or sys.stdin.read()).strip(), plain.now())
+    with connect(loaded, create=True) as api:
+        revoked = {row["jti"] for row in api.get("tokens")["tokens"] if row["revoked_at"]}
+    if report["claims"].get("jti") in revoked:
+        report |= {"valid": False, "verdict": "revoked"}
+    if as_json:
+        show_json(report)
+    else:
+        say(f"{'accepted' if report['valid'] else 'not accepted'}: {report['verdict']}")
+        for name, value in {"key": report["key"], **report["header"], **report["claims"]}.items():
+            say(f"{name}: {_claim(name, value)}")
+    if not report["valid"]:
+        raise SystemExit(1)
+
+
+def _claim(name: str, value: Any) -> str:
+    if name in ("exp", "iat", "nbf") and isinstance(value, int) and 0 <= value < 2**37:
+        when = datetime.fromtimestamp(value, UTC)
+        return f"{plain.stamp(when)} ({plain.relative(when)})"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@click.group()
+def password() -> None:
+    """Short passwords for devices that cannot hold a token."""
+
+
+@password.command("mint")
+@click.argument("name", default="copier")
+@click.option("--network", "networks", multiple=True, metavar="CIDR", help="Where the device is (repeatable).")
+@click.option("--sender", "senders", multiple=True, metavar="PATTERN", help="What it may send as (repeatable).")
+@json_option
+def mint_password(name: str, networks: tuple[str, ...], senders: tuple[str, ...], as_json: bool) -> None:
+    """Print a new password, this once, and what to put into the configuration for client NAME."""
+    from gateway import auth
+
+    made = auth.new_password()
+    client: dict[str, Any] = {"password_hash": auth.hash_password(made, secrets.token_bytes(16))}
+    client |= {key: value for key, value in (("networks", networks), ("senders", senders)) if value}
+    if as_json:
+        return show_json({"user": name, "password": made, "client": client})
+    say(f"user name: {name}\npassword:  {made}\n\nIt is shown only now. Put this into the configuration and reload:\n")
+    lines = [f"    {key}: {json.dumps(value)}" for key, value in client.items()]
+    return say("\n".join(("clients:", f"  {name}:", *lines)))

@@ -1,0 +1,64 @@
+"""Time and names made from time. The only file that reads the clock or sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32: sorts like the number, no I L O U
+
+
+class Clock(Protocol):
+    """Wall time for what is stored and shown, monotonic seconds for durations within one run."""
+
+    def now(self) -> datetime: ...
+
+    def monotonic(self) -> float: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)  # noqa: TID251 - here is the one place
+
+    def monotonic(self) -> float:
+        return time.monotonic()  # noqa: TID251
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)  # noqa: TID251
+
+
+async def wait_for(event: asyncio.Event, clock: Clock, seconds: float) -> None:
+    """Until the event is set or the seconds (may be infinite) are over."""
+    if seconds <= 0 or event.is_set():
+        return
+    if seconds == float("inf"):
+        await event.wait()
+        return
+    waits = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(seconds))}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+class QueueIds:
+    """Queue ids: 13 characters that sort by time and never repeat within a run, even when the clock steps back."""
+
+    def __init__(self, clock: Clock, rng: random.Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._last = 0
+
+    def __call__(self) -> str:
+        micros = max(self._last + 1, int(self._clock.now().timestamp() * 1_000_000))
+        self._last = micros
+        number = micros << 10 | self._rng.getrandbits(10)
+        return "".join(_ALPHABET[number >> shift & 31] for shift in range(60, -5, -5))

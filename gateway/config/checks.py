@@ -1,0 +1,116 @@
+"""What single values cannot tell: settings that must fit each other. Pure; yields where and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from urllib.parse import urlsplit
+
+from gateway.config.document import Keys, hint
+from gateway.config.models import ClientSettings, KeySettings, Settings
+from gateway.config.values import format_size, is_loopback, parse_bind
+
+Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
+Findings = Iterator[tuple[Keys, str]]
+
+
+def findings(settings: Settings, names: Names) -> Findings:
+    """Everything that does not fit; the order does not matter."""
+    yield from _listeners(settings, names)
+    for name, key in settings.auth.keys.items():
+        yield from _key(("auth", "keys", name), key)
+    for name, client in settings.clients.items():
+        yield from _client(("clients", name), client)
+    yield from _references(settings, names)
+    if not settings.routes and names["backends"]:
+        example = f"routes: [{{backend: {min(names['backends'])}}}]"
+        yield ("routes",), f"needed to choose between {len(names['backends'])} backends, write for example {example}"
+    if settings.limits.memory < settings.limits.max_size:
+        yield ("limits", "memory"), f"must be at least limits.max_size ({format_size(settings.limits.max_size)})"
+
+
+def _listeners(settings: Settings, names: Names) -> Findings:
+    unsure = len(names["clients"]) > len(settings.clients)
+    can_log_in = unsure or any(client.token or client.password_hash for client in settings.clients.values())
+    taken = {parse_bind(settings.http.bind): "http"} if settings.http.bind else {}
+    for name, listener in settings.listeners.items():
+        here: Keys = ("listeners", name)
+        address = parse_bind(listener.bind)
+        if address[1] and address in taken:
+            yield (*here, "bind"), f'"{listener.bind}" is taken by {taken[address]}'
+        taken[address] = f"listeners.{name}"
+        missing = [key for key in ("certificate", "private_key") if getattr(listener, key) is None]
+        if missing and listener.tls != "none":
+            yield (*here, "tls"), f"{listener.tls} needs {' and '.join(missing)}"
+        if listener.auth == "required" and not can_log_in:
+            yield (*here, "auth"), "no client has a token or password_hash, so nobody could log in"
+
+
+def _key(here: Keys, key: KeySettings) -> Findings:
+    sources = ("secret", "public_key_file", "private_key_file", "jwks_url")
+    given = [name for name in sources if getattr(key, name) is not None]
+    if len(given) != 1:
+        yield here, f"needs exactly one of {', '.join(sources)}"
+    elif key.algorithm.startswith("HS") != (given == ["secret"]):
+        fitting = "a secret" if key.algorithm.startswith("HS") else "a key file or jwks_url"
+        yield (*here, given[0]), f"does not fit algorithm {key.algorithm}, which needs {fitting}"
+    if key.jwks_url is not None:
+        url = urlsplit(key.jwks_url)
+        plain = url.scheme == "http" and is_loopback(url.hostname or "")
+        if not url.hostname or url.username or not (url.scheme == "https" or plain):
+            yield (*here, "jwks_url"), "must be an https URL without a password (http only to this machine)"
+
+
+def _client(here: Keys, client: ClientSettings) -> Findings:
+    login = [key for key in ("token", "password_hash") if getattr(client, key) is not None]
+    if len(login) > 1:
+        yield (*here, "password_hash"), "give token or password_hash, not both"
+    if not login and not client.networks:
+        yield here, "say how this client is known: networks, token or password_hash"
+    if not login and not client.open_relay and _everybody(client):
+        text = "would relay for everybody; name your own networks, or set open_relay: true beside it if you mean it"
+        yield (*here, "networks"), text
+    if client.password_hash and not client.password_hash.get_secret_value().startswith("$scrypt$"):
+        yield (*here, "password_hash"), 'is not a hash, make one with "gateway password mint"'
+    if client.key is not None and client.token is None:
+        yield (*here, "key"), "only a client with a token has a key"
+    for field in ("senders", "recipients"):
+        if client.token is None and any("{" in pattern for pattern in getattr(client, field)):
+            yield (*here, field), "{sub} and {email} stand for claims, which only a client with a token has"
+
+
+def _everybody(client: ClientSettings) -> bool:
+    """Also when the whole Internet is given in halves."""
+    v4 = collapse_addresses(net for net in client.networks if isinstance(net, IPv4Network))
+    v6 = collapse_addresses(net for net in client.networks if isinstance(net, IPv6Network))
+    return any(net.prefixlen == 0 for net in v4) or any(net.prefixlen == 0 for net in v6)
+
+
+def _references(settings: Settings, names: Names) -> Findings:
+    uses: list[tuple[Keys, str, str | None]] = [(("bounces", "backend"), "backends", settings.bounces.backend)]
+    for name, client in settings.clients.items():
+        uses += [(("clients", name, "backend"), "backends", client.backend)]
+        uses += [(("clients", name, "key"), "keys", client.key)]
+    for index, route in enumerate(settings.routes):
+        uses += [(("routes", index, "backend"), "backends", backend) for backend in route.backend]
+        uses += [(("routes", index, "clients"), "clients", client) for client in route.clients]
+        if any("{" in pattern for pattern in (*route.senders, *route.recipients)):
+            yield ("routes", index), "{sub} and {email} stand for claims, which are known to clients only"
+    for keys, kind, wanted in uses:
+        if wanted is not None and wanted not in names[kind]:
+            yield keys, f'there is no {kind.removesuffix("s")} "{wanted}"{hint(wanted, names[kind])}'
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """What works but is hardly meant."""
+    used = {backend for route in settings.routes for backend in route.backend}
+    used |= {client.backend for client in settings.clients.values() if client.backend} | {
+        settings.bounces.backend or ""
+    }
+    for name in settings.backends:
+        if name not in used:
+            yield f"backends.{name}: no route and no client leads to it"
+    for index, route in enumerate(settings.routes[:-1]):
+        if not (route.clients or route.senders or route.recipients):
+            yield f"routes.{index}: takes everything, so the routes behind it are never used"
+            return

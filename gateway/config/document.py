@@ -1,0 +1,219 @@
+"""The configuration as written: text by dotted key, merged from file, environment and command line, with its places.
+
+Every scalar stays the text that was written and the setting's type decides what it means. So YAML 1.1's surprises
+(``off`` and ``no`` as false, 0123 as 83, 12:30 as 750) cannot happen, and a password may look like a number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+Keys = tuple[str | int, ...]
+PREFIX = "GATEWAY_"
+NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
+_MAX_FILE = 1_000_000
+_MAX_NODES = 100_000  # aliases multiply: a file of 1 kB can describe a billion values
+_YAML = "tag:yaml.org,2002:"
+_HINTS = {  # what PyYAML says -> what to do about it
+    "\\t": "indent with spaces, not with tabs",
+    "cannot start any token": "a value that begins with this character must be quoted",
+    "mapping values are not allowed": 'a ":" too many: quote a value that holds ": ", and look at the line above',
+    "expected <block end>": "the indentation does not fit the lines above",
+    "while scanning a quoted scalar": "a quote is not closed",
+    "alias": "a value that begins with * must be quoted",
+    "anchor": "a value that begins with & must be quoted",
+    "tag": "a value that begins with ! must be quoted",
+    "could not find expected ':'": 'write "key: value", with a space behind the colon',
+    "block scalar": "a value that begins with | or > must be quoted",
+    "parsing a flow": "a comma or a closing bracket is missing",
+    "single document": 'there may be only one document, without a second "---"',
+}
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. ``lines`` says everything that is wrong, each with its place; no secrets."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = list(lines)
+        super().__init__("\n".join(self.lines))
+
+
+class Place(NamedTuple):
+    """Where a value was given: a file with line and column from 1, a variable, or the command line."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+    def origin(self) -> str:
+        return f"{Path(self.source).name}:{self.line}" if self.line else self.source
+
+
+def dotted(keys: Keys) -> str:
+    return ".".join(map(str, keys))
+
+
+def closest(word: object, options: Iterable[str], likeness: float = 0.6) -> str:
+    """The option that may have been meant, or ""."""
+    return next(iter(difflib.get_close_matches(str(word), list(options), 1, likeness)), "")
+
+
+def hint(word: object, options: Iterable[str]) -> str:
+    """`, did you mean "x"?`, or else all that is allowed."""
+    known = sorted(options)
+    near = closest(word, known)
+    return f', did you mean "{near}"?' if near else f"; allowed: {', '.join(known) or 'none'}"
+
+
+class Document:
+    """``data`` as merged so far and ``places`` of its keys and list items; ``fail`` collects what is wrong."""
+
+    def __init__(self, name: str) -> None:
+        self.data: dict[str, Any] = {}
+        self.places: dict[Keys, Place] = {}
+        self.bad: set[Keys] = set()
+        self._name = name
+        self._errors: list[tuple[Place, str]] = []
+        self._nodes = 0
+
+    def fail(self, keys: Keys, text: str) -> None:
+        """Note an error at ``keys``, unless it only follows from an earlier one there or above."""
+        if not any(keys[:length] in self.bad for length in range(len(keys) + 1)):
+            self.bad.add(keys)
+            self._errors.append((self.place(keys), f"{dotted(keys)}: {text}"))
+
+    def place(self, keys: Keys) -> Place:
+        """The place of a value, or of what surrounds it when it is not given."""
+        known = (self.places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.places)
+        return next(known, Place(self._name))
+
+    def error(self) -> ConfigError | None:
+        """All errors in the order of the file, then those of the environment and the command line."""
+        ordered = sorted(self._errors, key=lambda one: (not one[0].line, one[0]))
+        return ConfigError(f"{place}: {text}" for place, text in ordered) if ordered else None
+
+    def read_file(self, path: Path) -> None:
+        """Raises ConfigError when there is no way to read on: unreadable, too large, not UTF-8, no YAML."""
+        text = _read(path, self._name)
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            self.data = {} if node is None else self._build(node, (), None)
+        except yaml.MarkedYAMLError as error:
+            raise ConfigError([f"{self._at(error.problem_mark)}: {_explain(error)}"]) from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError([f"{self._name}:{line}: holds a control character"]) from None
+        except RecursionError:
+            raise ConfigError([f"{self._name}: nested too deeply"]) from None
+        if not isinstance(self.data, dict):
+            raise ConfigError([f'{self._name}: must hold "key: value" lines, such as "hostname: relay.example.com"'])
+
+    def read_environment(self, environ: Mapping[str, str], names: Iterable[str]) -> list[str]:
+        """Take over ``GATEWAY_A__B__C``; returns warnings about what looks like a setting and is none.
+
+        A name without ``__`` counts only if it is known: others use the prefix too (Kubernetes: GATEWAY_PORT).
+        """
+        warnings = []
+        given = {k: k[len(PREFIX) :].lower().split("__") for k in environ if k.startswith(PREFIX)}
+        for variable, keys in sorted(given.items(), key=lambda item: (len(item[1]), item[0])):
+            if len(keys) > 1 or keys[0] in names:
+                self.put(tuple(keys), environ[variable], f"environment {variable}")
+            elif variable not in NOT_SETTINGS and (near := closest(keys[0], names, 0.8)):
+                warnings.append(f'environment {variable}: ignored, did you mean "{PREFIX}{near.upper()}"?')
+        return warnings
+
+    def put(self, keys: Keys, text: str, source: str) -> None:
+        """Set one value over what was there: YAML flow style if it begins with ``[ { " '``, else text as it is."""
+        here: Any = self.data
+        for depth, key in enumerate(keys[:-1], 1):
+            self.places.setdefault(keys[:depth], Place(source))
+            if here.get(key) is None:
+                here[key] = {}
+            here = here[key]
+            if not isinstance(here, dict):
+                self.places[keys] = Place(source)
+                self.fail(keys, f"{dotted(keys[:depth])} has no named parts, set the whole of it")
+                return
+        last = str(keys[-1])
+        for other in (f"{last}_file", last.removesuffix("_file")):
+            if other != last and self.place((*keys[:-1], other)).line:
+                here.pop(other, None)  # a secret given here replaces the one in the file, in whichever form
+        for old in [known for known in self.places if known[: len(keys)] == keys]:
+            del self.places[old]
+        here[last] = self._parse(text, keys, Place(source))
+        self.places[keys] = Place(source)
+
+    def _parse(self, text: str, keys: Keys, at: Place) -> Any:
+        if text[:1] and text[0] in "[{'\"":
+            try:
+                node = yaml.compose(text, Loader=yaml.SafeLoader)
+                return self._build(node, keys, at) if node else text
+            except (yaml.YAMLError, RecursionError):
+                return text
+        return None if text in {"", "~", "null"} else text
+
+    def _at(self, mark: Any) -> Place:
+        return Place(self._name, mark.line + 1, mark.column + 1)
+
+    def _build(self, node: yaml.Node, keys: Keys, at: Place | None) -> Any:
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise ConfigError([f"{self._name}: more than {_MAX_NODES} values"])
+        self.places[keys] = at or self._at(node.start_mark)
+        if not node.tag.startswith(_YAML):
+            self.fail(keys, "a value that begins with ! must be quoted")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, keys, at)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(item, (*keys, index), at) for index, item in enumerate(node.value)]
+        return None if node.tag == f"{_YAML}null" else node.value
+
+    def _mapping(self, node: yaml.MappingNode, keys: Keys, at: Place | None) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        own: dict[str, Place] = {}
+        for key, value in sorted(node.value, key=lambda pair: pair[0].tag != f"{_YAML}merge"):
+            place, here = at or self._at(key.start_mark), (*keys, str(key.value))
+            if key.tag == f"{_YAML}merge":  # "<<: *other" is a default for what is written here
+                whole = self.places[keys]
+                for source in reversed(value.value if isinstance(value, yaml.SequenceNode) else [value]):
+                    result |= self._build(source, keys, at) if isinstance(source, yaml.MappingNode) else {}
+                self.places[keys] = whole
+            elif not isinstance(key, yaml.ScalarNode):
+                self.places[(*keys, "?")] = place
+                self.fail((*keys, "?"), "a key must be plain text")
+            elif key.value in own:
+                self.places[here] = place
+                self.fail(here, f"given twice{f', first in line {line}' if (line := own[key.value].line) else ''}")
+            else:
+                result[key.value] = self._build(value, here, at)
+                own[key.value] = self.places[here] = place
+        return result
+
+
+def _read(path: Path, name: str) -> str:
+    raw = b""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+        if len(raw) > _MAX_FILE:
+            raise ConfigError([f"{name}: larger than 1 MB, this cannot be a configuration"])
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError([f"{name}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        line, column = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start)
+        raise ConfigError([f"{name}:{line}:{column}: not UTF-8 text, save the file as UTF-8"]) from None
+
+
+def _explain(error: yaml.MarkedYAMLError) -> str:
+    said = f"{error.context or ''} {error.problem}".strip()
+    return next((advice for words, advice in _HINTS.items() if words in said), re.sub(r"'.*'", "...", said))

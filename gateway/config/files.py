@@ -1,0 +1,78 @@
+"""Secrets and other files that the configuration names: where they are looked for, and how they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.config.document import Document, Keys, dotted
+
+RUN_SECRETS = Path("/run/secrets")
+OWN_KEY: Keys = ("auth", "keys", "own", "private_key_file")  # made at first start, so it may be missing
+_MAX_FILE = 1_000_000
+
+
+class Files:
+    """Relative names are looked for in $CREDENTIALS_DIRECTORY, /run/secrets and beside the configuration file."""
+
+    def __init__(self, document: Document, path: Path | None, environ: Mapping[str, str], state_dir: Path) -> None:
+        self.warnings: list[str] = []
+        self._document = document
+        self._path = path
+        self._state_dir = state_dir
+        self._inline: list[Keys] = []
+        credentials = environ.get("CREDENTIALS_DIRECTORY", "")
+        self._managed = [*([Path(credentials)] if credentials else []), RUN_SECRETS]
+        self._folders = [*self._managed, *([path.absolute().parent] if path else [])]
+
+    def secret(self, section: dict[str, Any], key: str, keys: Keys) -> None:
+        """Put the text of the file named by ``key_file`` in the place of ``key``."""
+        given = section.pop(f"{key}_file", None)
+        from_file: Keys = (*keys[:-1], f"{key}_file")
+        if given is None:
+            self._inline += [keys] if key in section and self._document.place(keys).line else []
+        elif key in section:
+            self._document.fail(from_file, f"give {key} or {key}_file, not both")
+        else:
+            _, text = self._read(from_file, given, private=True)
+            section[key] = text.rstrip("\r\n")
+            if not section[key]:
+                self._document.fail(from_file, f'"{given}" is empty')
+            if from_file in self._document.bad:
+                self._document.bad.add(keys)
+
+    def locate(self, section: dict[str, Any], key: str, keys: Keys) -> None:
+        """Make the name of a file (certificate, key) an absolute path, and see that it can be read."""
+        if key in section:
+            section[key], _ = self._read(keys, section[key], private=key.startswith("private_key"))
+
+    def _read(self, keys: Keys, given: object, *, private: bool) -> tuple[Path, str]:
+        folders = [*self._folders, self._state_dir] if keys == OWN_KEY else self._folders
+        candidates = [folder / str(given) for folder in folders]  # an absolute name stays itself
+        for candidate in candidates:
+            try:
+                with candidate.open("rb") as file:
+                    mode, text = os.fstat(file.fileno()).st_mode, file.read(_MAX_FILE).decode("utf-8-sig")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, ValueError) as error:
+                self._document.fail(keys, f"{candidate}: {getattr(error, 'strerror', '') or 'not a text file'}")
+            else:
+                if private and mode & 0o007 and candidate.parent not in self._managed:
+                    self.warnings.append(f"{candidate}: every user of this machine can read it, chmod 600 it")
+                return candidate, text
+            return candidate, "?"
+        if keys != OWN_KEY:
+            tried = " or ".join(dict.fromkeys(str(candidate) for candidate in candidates)) or str(given)
+            self._document.fail(keys, f"no such file: {tried}")
+        return candidates[-1] if candidates else Path(str(given)), "?"
+
+    def warn_of_open_file(self) -> None:
+        """A secret that stands in a configuration file which everybody can read."""
+        if self._path and self._inline and self._path.stat().st_mode & 0o007:
+            names = ", ".join(map(dotted, self._inline))
+            self.warnings.append(
+                f"{self._path}: every user of this machine can read {names}; chmod 640 it or use a _file"
+            )

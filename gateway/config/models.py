@@ -1,0 +1,152 @@
+"""The settings as types: what may stand in the configuration file, with every default."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from gateway.config import values
+from gateway.config.section import Section
+
+Tolerance = Literal["long_lines", "bare_newlines", "missing_headers"]
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+
+
+class ListenerSettings(Section):
+    """One door: where it listens, TLS, whether a login is needed."""
+
+    bind: values.Bind
+    tls: Literal["none", "starttls", "implicit"] = "none"
+    auth: Literal["off", "optional", "required"] = "optional"
+    certificate: Path | None = None
+    private_key: Path | None = None
+    min_tls: Literal["1.0", "1.1", "1.2", "1.3"] = "1.2"
+    tolerate: tuple[Tolerance, ...] = ("long_lines",)
+
+
+class KeySettings(Section):
+    """A key that may sign tokens. Exactly one of secret, public_key_file, private_key_file, jwks_url."""
+
+    algorithm: Algorithm
+    secret: SecretStr | None = None
+    public_key_file: Path | None = None
+    private_key_file: Path | None = None
+    jwks_url: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+    expiry: Literal["required", "optional"] = "required"
+
+
+class AuthSettings(Section):
+    keys: dict[values.Name, KeySettings] = Field(default_factory=dict)
+
+
+class RewriteSettings(Section):
+    to: values.Address
+    when: Literal["not_allowed", "always"] = "not_allowed"
+
+
+class ClientSettings(Section):
+    """What a client may do, and how it is known: by network, by token subject, or by password."""
+
+    networks: tuple[values.NetworkText, ...] = ()
+    token: str | None = None
+    key: str | None = None
+    password_hash: SecretStr | None = None
+    senders: tuple[values.Pattern, ...] = ("*",)
+    recipients: tuple[values.Pattern, ...] = ("*",)
+    rewrite_sender: RewriteSettings | None = None
+    backend: str | None = None
+    rate: values.RateLimit | None = None
+    max_size: values.Size | None = None
+    max_recipients: Annotated[int, Field(ge=1)] | None = None
+    open_relay: bool = False
+
+
+class BackendSettings(Section):
+    """What every backend has; each type adds its own (gateway.backends)."""
+
+    type: str
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 10
+    timeout: values.LongDuration = timedelta(seconds=60)
+    rate: values.RateLimit | None = None
+    in_doubt: Literal["retry", "hold"] = "retry"
+    max_size: values.Size | None = None
+
+
+class RouteSettings(Section):
+    """One line of the routing table: all given patterns must match."""
+
+    backend: Annotated[
+        tuple[str, ...],
+        BeforeValidator(lambda given: (given,) if isinstance(given, str) else given, str | tuple[str, ...]),
+        Field(min_length=1),
+    ]
+    clients: tuple[str, ...] = ()
+    senders: tuple[values.SenderPattern, ...] = ()
+    recipients: tuple[values.Pattern, ...] = ()
+
+
+class RetrySettings(Section):
+    delays: tuple[values.LongDuration, ...] = Field(
+        default=tuple(timedelta(minutes=m) for m in (1, 5, 15, 30, 60)), min_length=1
+    )
+    jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    lifetime: values.LongDuration = timedelta(days=5)
+    delay_notice: values.Duration = timedelta(hours=4)
+
+
+class BounceSettings(Section):
+    mode: Literal["auto", "dsn", "notice", "off"] = "auto"
+    sender: values.Address | None = Field(default=None, alias="from")
+    backend: str | None = None
+    copy_to: values.Address | None = None
+
+
+class RetentionSettings(Section):
+    sent_body: values.Duration = timedelta(0)
+    failed_body: values.Duration = timedelta(days=30)
+    history: values.Duration = timedelta(days=90)
+
+
+class LimitSettings(Section):
+    max_size: Annotated[values.Size, Field(ge=1000)] = 35_000_000
+    max_recipients: Annotated[int, Field(ge=1)] = 1000
+    connections: Annotated[int, Field(ge=1)] = 1000
+    connections_per_ip: Annotated[int, Field(ge=1)] = 50
+    idle: values.LongDuration = timedelta(minutes=5)
+    memory: values.Size = 256_000_000
+    spool_free: values.FreeSpace = 0.1
+
+
+class HttpSettings(Section):
+    bind: values.BindOrNone = "127.0.0.1:8026"
+    socket: Path = Path("admin.sock")
+
+
+class LogSettings(Section):
+    format: Literal["auto", "json", "console"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Section):
+    """The whole configuration, validated. ``backends`` holds the settings class of each type."""
+
+    hostname: values.Hostname
+    state_dir: values.Directory
+    listeners: dict[values.Name, ListenerSettings]
+    auth: AuthSettings
+    clients: dict[values.Name, ClientSettings]
+    backends: dict[values.Name, Any]
+    routes: tuple[RouteSettings, ...]
+    retry: RetrySettings = Field(default_factory=RetrySettings)
+    bounces: BounceSettings = Field(default_factory=BounceSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    log: LogSettings = Field(default_factory=LogSettings)

@@ -1,0 +1,45 @@
+"""What every part of the configuration has in common: frozen, unknown keys refused, secrets also from files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, SecretStr
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+
+def classes_in(annotation: Any) -> Iterator[type[Any]]:
+    """Every class that stands somewhere in an annotation."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for part in get_args(annotation):
+        yield from classes_in(part)
+
+
+class Section(BaseModel):
+    """A part of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @classmethod
+    def file_keys(cls) -> dict[str, Any]:
+        """The keys as written in the file, with their types."""
+        return {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def secret_keys(cls) -> list[str]:
+        """Those of the keys that may be given as ``key_file`` instead."""
+        return [key for key, annotation in cls.file_keys().items() if SecretStr in classes_in(annotation)]
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for key in cls.secret_keys():
+            either = [{"required": [key]}, {"required": [f"{key}_file"]}]
+            schema["properties"][f"{key}_file"] = {"type": "string", "description": f"a file that holds {key}"}
+            needed = key in schema.get("required", ())
+            schema["required"] = [name for name in schema.get("required", ()) if name != key]
+            schema.setdefault("allOf", []).append({"oneOf": either} if needed else {"not": {"allOf": either}})
+        return schema

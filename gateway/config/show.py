@@ -1,0 +1,82 @@
+"""Settings seen from outside: the effective values with their origins, their JSON schema, what a reload changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from gateway.config.document import Keys, dotted
+from gateway.config.models import BackendSettings, Settings
+from gateway.config.section import Section
+
+if TYPE_CHECKING:
+    from gateway.config.loading import Loaded
+
+MASK = "********"
+# what a running gateway cannot take over at SIGHUP
+RESTART_KEYS = ("state_dir", "listeners.*.bind", "listeners.*.tls", "http.*", "log.*", "limits.spool_free")
+
+
+def flatten(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    """Every single setting with its keys as in the file."""
+    if isinstance(value, Section):
+        for name, field in type(value).model_fields.items():
+            yield from flatten(getattr(value, name), (*keys, field.alias or name))
+    elif isinstance(value, Mapping) and value:
+        for name, part in value.items():
+            yield from flatten(part, (*keys, name))
+    elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+        for index, part in enumerate(value):
+            yield from flatten(part, (*keys, index))
+    else:
+        yield keys, value
+
+
+def show(loaded: Loaded) -> str:
+    """YAML of what is in effect, which can be loaded again but for the masked secrets; comments say where from."""
+    plain = loaded.settings.model_dump(mode="json", by_alias=True)
+    lines = [f"# {loaded.path or 'built-in default'}"]
+    before: Keys = ()
+    for keys, value in flatten(loaded.settings):
+        shown: Any = plain
+        for key in keys:
+            shown = shown[key]
+        shown = MASK if isinstance(value, SecretStr) else shown
+        for depth, key in enumerate(keys[:-1]):
+            if keys[: depth + 1] != before[: depth + 1]:
+                lines.append("  " * depth + ("-" if isinstance(key, int) else f"{key}:"))
+        text = json.dumps(shown, ensure_ascii=False)
+        lines.append(f"{'  ' * (len(keys) - 1)}{keys[-1]}: {text}  # {loaded.origins[dotted(keys)]}")
+        before = keys
+    return "\n".join(lines) + "\n"
+
+
+def diff(old: Settings, new: Settings) -> list[str]:
+    """The dotted keys that differ, added and removed ones included; never a value."""
+    before, after = dict(flatten(old)), dict(flatten(new))
+    return [dotted(keys) for keys in (before | after) if before.get(keys, ...) != after.get(keys, ...)]
+
+
+def restart_keys(changed: Sequence[str]) -> list[str]:
+    """Those of the changed keys that take effect only at a restart."""
+    return [key for key in changed if any(fnmatch(key, pattern) for pattern in RESTART_KEYS)]
+
+
+def schema(types: Mapping[str, type[BackendSettings]]) -> dict[str, Any]:
+    """The JSON schema of the file: draft 2020-12, with the settings of every backend type."""
+    result = Settings.model_json_schema()
+    del result["required"]  # all of it has defaults, which only loading knows
+    for name, model in types.items():
+        part = model.model_json_schema()
+        result["$defs"] |= part.pop("$defs", {})
+        part["properties"]["type"] = {"const": name}
+        part["required"] = ["type", *(key for key in part.get("required", ()) if key != "type")]
+        result["$defs"][f"backend_{name}"] = part
+    one_of = {"oneOf": [{"$ref": f"#/$defs/backend_{name}"} for name in types]}
+    backends = result["properties"]["backends"]
+    backends["patternProperties"] = dict.fromkeys(backends["patternProperties"], one_of)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | result

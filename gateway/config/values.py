@@ -1,0 +1,171 @@
+"""The small value types of the configuration: durations, sizes, rates, names, networks, addresses."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StringConstraints, WithJsonSchema
+
+from gateway.address import parse_address
+from gateway.model import Network, Rate, Refusal
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
+_PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_HOST = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.IGNORECASE)
+_PATTERN = re.compile(r"(\*|[^*]+)@(\*|(\*\.)?[^*]+)")  # what gateway.address.matches understands, beside "*"
+
+
+def _match(pattern: str, value: Any, wanted: str) -> re.Match[str]:
+    if match := re.fullmatch(pattern, str(value).strip(), re.IGNORECASE):
+        return match
+    raise ValueError(f'"{value}" is not {wanted}')
+
+
+def parse_duration(value: Any) -> timedelta:
+    """``30s 5m 4h 5d 2w`` or 0; ``1h30m`` adds up. ValueError in words for the operator, as in all of these."""
+    if isinstance(value, timedelta):
+        return value
+    text = _match("0|([0-9]{1,9}[smhdw])+", value, "a duration, write for example 30s, 5m, 4h or 5d")[0].lower()
+    seconds = sum(int(number) * _SECONDS[unit] for number, unit in re.findall("([0-9]+)([smhdw])", text))
+    if seconds > 3660 * 86400:
+        raise ValueError(f'"{value}" is more than ten years')
+    return timedelta(seconds=seconds)
+
+
+def format_duration(value: timedelta) -> str:
+    seconds = int(value.total_seconds())
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds // _SECONDS[unit]}{unit}"
+    return f"{seconds}s" if seconds else "0"
+
+
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be longer than 0")
+    return value
+
+
+def parse_size(value: Any) -> int:
+    """``25MB`` (decimal), ``25MiB`` (binary) or a number of bytes."""
+    match = _match(r"([0-9]{1,15})\s*([kmg]?i?b|)", value, "a size, write for example 25MB or 512KB")
+    return int(match[1]) * _BYTES.get(match[2].upper(), 1)
+
+
+def format_size(value: int) -> str:
+    unit = next((unit for unit in ("GB", "MB", "KB") if value and value % _BYTES[unit] == 0), "")
+    return f"{value // _BYTES[unit]}{unit}"
+
+
+def parse_rate(value: Any) -> Rate:
+    """``60/minute``: a count per second, minute, hour or day."""
+    if isinstance(value, Rate):
+        return value
+    wanted = "a rate, write for example 60/minute or 1000/hour"
+    match = _match(r"([1-9][0-9]{0,8})\s*/\s*(second|minute|hour|day)", value, wanted)
+    return Rate(int(match[1]), timedelta(seconds=_PERIODS[match[2].lower()]))
+
+
+def format_rate(rate: Rate) -> str:
+    return f"{rate.count}/{next(name for name, s in _PERIODS.items() if s == rate.period.total_seconds())}"
+
+
+def parse_network(value: Any) -> Network:
+    if not isinstance(value, str):
+        return value  # type: ignore[no-any-return]  # not text: pydantic's own check of the type refuses it
+    try:
+        return ip_network(value.strip())
+    except ValueError as error:
+        if "host bits" in str(error):
+            fixed = ip_network(value.strip(), strict=False)
+            raise ValueError(f'"{value}" has bits set behind the prefix, did you mean "{fixed}"?') from None
+        raise ValueError(f'"{value}" is not an IP address or network such as 192.0.2.0/24') from None
+
+
+def parse_spool_free(value: Any) -> float:
+    """A share of the disk (``10%``) as 0.1, or a size in bytes (1 or more)."""
+    if match := re.fullmatch(r"([0-9]{1,2})\s*%", str(value).strip()):
+        return int(match[1]) / 100
+    return value if isinstance(value, float) else float(parse_size(value))
+
+
+def parse_bind(text: str) -> tuple[str, int]:
+    """``127.0.0.1:25``, ``[::1]:25`` or ``localhost:25`` as host and port."""
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        good = (ip_address(bare).version == 6) == (host != bare)
+    except ValueError:
+        good = _HOST.fullmatch(host) is not None and re.fullmatch("[0-9.]+", host) is None
+    if not (good and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):
+        raise ValueError(f'"{text}" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25')
+    return bare, int(port)
+
+
+def parse_hostname(text: str) -> str:
+    """A host name as it may stand in EHLO (RFC 5321 section 4.1.2)."""
+    _match(_HOST.pattern, text, "a host name such as relay.example.com")
+    return text
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError(f'"{path}" must be an absolute path such as /var/lib/gateway')
+    return path
+
+
+def _address(text: str) -> str:
+    try:
+        return parse_address(text)
+    except Refusal as refusal:
+        raise ValueError(f'"{text}": {refusal.text}') from None
+
+
+def _pattern(text: str) -> str:
+    """An address pattern; ``{sub}`` and ``{email}`` stand for the token's claims."""
+    example = re.sub(r"^\{(sub|email)\}$", "x@example.com", text).replace("{sub}", "x")
+    if text != "*" and "@" not in example:
+        raise ValueError(f'"{text}" is not an address pattern, did you mean "*@{text}"?')
+    if text != "*" and not _PATTERN.fullmatch(example):
+        raise ValueError(f'"{text}": a * stands for the whole local part, the whole domain, or what precedes .domain')
+    return text if text == "*" or _address(example.replace("*", "x")) else ""
+
+
+def is_loopback(host: str) -> bool:
+    """True for localhost and the loopback networks, where traffic does not leave the machine."""
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _text_schema(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": ["string", "integer"], "pattern": pattern})
+
+
+_DURATION_TEXT = _text_schema(r"^(0|(\d+[smhdw])+)$")
+_SIZE_TEXT = _text_schema(r"^\d+ ?([kKmMgG]?i?[bB])?$")
+_RATE_TEXT = _text_schema(r"^\d+ ?/ ?(second|minute|hour|day)$")
+_FREE_TEXT = _text_schema(r"^\d+ ?(%|[kKmMgG]?i?[bB])?$")
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration), _DURATION_TEXT]
+LongDuration = Annotated[Duration, AfterValidator(_positive)]
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size), _SIZE_TEXT]
+RateLimit = Annotated[Rate, BeforeValidator(parse_rate), PlainSerializer(format_rate), _RATE_TEXT]
+_STRING = WithJsonSchema({"type": "string"})
+NetworkText = Annotated[Network, BeforeValidator(parse_network), PlainSerializer(str), _STRING]
+_format_free = PlainSerializer(lambda free: f"{free:.0%}" if free < 1 else format_size(int(free)))
+FreeSpace = Annotated[float, BeforeValidator(parse_spool_free), _format_free, _FREE_TEXT]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+Bind = Annotated[str, AfterValidator(lambda text: text if parse_bind(text) else "")]
+BindOrNone = Annotated[str, AfterValidator(lambda text: text if not text or parse_bind(text) else "")]
+Hostname = Annotated[str, AfterValidator(parse_hostname)]
+Directory = Annotated[Path, AfterValidator(_absolute)]
+Address = Annotated[str, AfterValidator(_address)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+SenderPattern = Annotated[str, AfterValidator(lambda text: _pattern(text) if text else "")]  # "" is the null sender

@@ -1,0 +1,106 @@
+"""What an attempt's outcomes mean for the queue: done, again, elsewhere, held or given up. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from gateway import policy
+from gateway.config.models import RetrySettings
+from gateway.model import Outcome, SpooledMessage, Verdict
+
+# Verdicts that blame the backend: the message was certainly not taken and loses no patience.
+BACKEND_AT_FAULT = frozenset({Verdict.THROTTLED, Verdict.MISCONFIGURED})
+EXPIRED = "4.4.7"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """States by address; when and where what is left goes next; what failed for good, with the final outcome."""
+
+    states: Mapping[str, str]
+    outcomes: Mapping[str, Outcome]
+    next_attempt_at: datetime | None = None
+    backend: str = ""
+    count_attempt: bool = True
+    failed: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the decision depends on besides the outcomes.
+
+    ``pause``: how long the lane rests now, 0 for not at all. ``alternative``: the lane to fail over to, "" for none.
+    ``doubts`` counts earlier attempts of this leg that ended without an answer.
+    """
+
+    backend: str
+    now: datetime
+    retry: RetrySettings
+    attempts: int
+    in_doubt: str = "retry"
+    doubts: int = 0
+    pause: timedelta = timedelta(0)
+    patient: bool = False
+    alternative: str = ""
+    rng: random.Random = field(default_factory=random.Random)
+
+
+def unreachable(outcome: Outcome) -> bool:
+    """No connection or no reply code: the whole backend is away, not this message's fault."""
+    return outcome.verdict is Verdict.DEFERRED and outcome.code is None
+
+
+def decide(message: SpooledMessage, outcomes: Mapping[str, Outcome], at: Situation) -> Decision:
+    """Sort every recipient into sent, failed, held or queued, and find the time and lane of the next attempt."""
+    states: dict[str, str] = {}
+    final = dict(outcomes)
+    expired = at.now >= message.expires_at
+    for address, outcome in outcomes.items():
+        state = _state(outcome, at)
+        if state == "queued" and expired:
+            final[address] = _expire(outcome)
+            state = "failed"
+        states[address] = state
+    pending = tuple(address for address, state in states.items() if state == "queued")
+    failed = tuple(address for address, state in states.items() if state == "failed")
+    if not pending:
+        return Decision(states, final, failed=failed)
+    waiting = [outcomes[address] for address in pending]
+    doubtful = any(outcome.verdict is Verdict.IN_DOUBT for outcome in waiting)
+    if at.alternative and not doubtful:
+        return Decision(states, final, at.now, at.alternative, count_attempt=False, failed=failed, pending=pending)
+    delay = _delay(waiting, at, doubtful)
+    when = max(at.now, min(at.now + delay, message.expires_at))
+    return Decision(states, final, when, at.backend, not at.patient, failed, pending)
+
+
+def _state(outcome: Outcome, at: Situation) -> str:
+    match outcome.verdict:
+        case Verdict.SENT:
+            return "sent"
+        case Verdict.REJECTED:
+            return "failed"
+        case Verdict.IN_DOUBT if at.in_doubt == "hold" or at.doubts >= 1:
+            return "held"  # a second lost answer is no accident: a person decides
+        case _:
+            return "queued"
+
+
+def _delay(waiting: Sequence[Outcome], at: Situation, doubtful: bool) -> timedelta:
+    hints = [outcome.retry_after for outcome in waiting if outcome.retry_after is not None]
+    if doubtful:
+        own = max(at.retry.delays)  # the longest: the provider may still be working on the first copy
+    elif at.patient:
+        own = at.pause
+    else:
+        own = max(policy.next_delay(at.retry, max(1, at.attempts), at.rng), at.pause)
+    return max([own, *hints])
+
+
+def _expire(outcome: Outcome) -> Outcome:
+    text = f"gave up at the end of the queue lifetime; last answer: {outcome.detail or outcome.verdict.value}"
+    return replace(outcome, verdict=Verdict.REJECTED, enhanced=EXPIRED, detail=text)

@@ -1,0 +1,317 @@
+"""One backend's queue at work: claim what is due, send, settle; rest as a whole when the backend is at fault."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from gateway.clock import Clock, wait_for
+from gateway.config.models import BackendSettings, RetrySettings
+from gateway.delivery.decide import Decision, Situation, decide
+from gateway.delivery.pause import FOREVER, Pause, blame
+from gateway.events import Events
+from gateway.model import Backend, NewMessage, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
+from gateway.spool import Claim, Settlement, Spool
+
+LEASE = timedelta(minutes=30)  # how long a claimed leg stays out of reach; a send is cut off before that
+SEND_LIMIT = 25 * 60.0
+EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
+UNWRITABLE_WAIT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """What ``backend list`` shows of one lane."""
+
+    name: str
+    type: str
+    queued: int
+    in_flight: int
+    paused_until: datetime | None
+    paused_by: str
+    reason: str
+    last_success: datetime | None
+
+
+class Desk(Protocol):
+    """What a lane asks of its owner: the way of a message, and the reports its fate calls for."""
+
+    @property
+    def retry(self) -> RetrySettings: ...
+
+    def candidates(self, message: SpooledMessage, addresses: Sequence[str]) -> tuple[str, ...]: ...
+
+    def resting(self, lane: str) -> bool: ...
+
+    def reports(
+        self, message: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime
+    ) -> tuple[tuple[NewMessage, ...], bool]: ...
+
+
+class Lane:
+    """Claims no more than it can send soon, so that a crash interrupts few and a slow backend delays only itself."""
+
+    def __init__(
+        self, backend: Backend, settings: BackendSettings, desk: Desk, spool: Spool, events: Events, clock: Clock
+    ) -> None:
+        self.backend = backend
+        self.settings = settings
+        self.pause = Pause()
+        self.last_success: datetime | None = None
+        self._desk = desk
+        self._spool = spool
+        self._events = events
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._ready: deque[tuple[Claim, bytes | None]] = deque()
+        self._active: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._next_send = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.backend.name
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    def resting(self) -> bool:
+        return self.pause.resting(self._clock.monotonic())
+
+    def status(self, queued: int) -> LaneStatus:
+        until = None
+        if self.resting() and self.pause.until != FOREVER:
+            until = self._clock.now() + timedelta(seconds=self.pause.until - self._clock.monotonic())
+        shown = self.pause if self.resting() or self.pause.probing else Pause()
+        return LaneStatus(
+            self.name, self.settings.type, queued, len(self._active), until, shown.by, shown.reason, self.last_success
+        )
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until stopped: fill the free places with due work, then wait for news or for the next due time."""
+        while not self._stopping:
+            self._changed.clear()
+            now = self._clock.monotonic()
+            if self.pause.resting(now):
+                await self._divert()
+                await self._wait(self.pause.until - now)
+                continue
+            room = self._limit() * (1 if self.pause.probing else 2) - len(self._active) - len(self._ready)
+            if room <= 0 or not self._spool.writable():
+                await self._wait(UNWRITABLE_WAIT)
+                continue
+            claims = await self._claim(room)
+            self._fill()
+            if len(claims) < room:
+                due = await self._spool.due(self.name)
+                await self._wait(FOREVER if due is None else (due - self._clock.now()).total_seconds())
+
+    def _limit(self) -> int:
+        return 1 if self.pause.probing else self.settings.concurrency
+
+    async def _claim(self, room: int) -> list[Claim]:
+        try:
+            claims = await self._spool.claim(self.name, now=self._clock.now(), lease=LEASE, limit=room)
+        except Refusal:
+            return []
+        small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
+        bodies = await self._spool.bodies(small) if small else {}
+        for claim in claims:
+            raw = bodies.get(claim.message.id)
+            if raw is not None or claim.message.size > EAGER_BODY:
+                self._ready.append((claim, raw))
+        return claims
+
+    def _fill(self) -> None:
+        while self._ready and len(self._active) < self._limit() and not self._stopping:
+            claim, raw = self._ready.popleft()
+            task = asyncio.create_task(self._attempt(claim, raw), name=f"send-{self.name}-{claim.message.id}")
+            self._active.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._active.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._events.bug(f"delivery.{self.name}", error)
+        if self.resting() and self._ready:
+            self._return_ready()
+        self._fill()
+        self._changed.set()
+
+    def _return_ready(self) -> None:
+        """Claims that wait in a lane gone to rest go back untouched."""
+        claims = [claim for claim, _ in self._ready]
+        self._ready.clear()
+        task = asyncio.create_task(self._spool.release_claims(claims))
+        self._active.add(task)
+        task.add_done_callback(self._active.discard)
+
+    async def _wait(self, seconds: float) -> None:
+        await wait_for(self._changed, self._clock, seconds)
+
+    async def _divert(self) -> None:
+        """While this lane rests, what may go another way goes there."""
+        for leg in await self._spool.legs(self.name):
+            addresses = [recipient.address for recipient in leg.message.envelope.recipients]
+            others = [name for name in self._desk.candidates(leg.message, addresses) if name != self.name]
+            free = next((name for name in others if not self._desk.resting(name)), "")
+            if free and not leg.sticky:
+                await self._spool.move(leg.delivery_id, free, self._clock.now())
+
+    # -- one attempt ---------------------------------------------------------------------------------------------
+
+    async def _attempt(self, claim: Claim, raw: bytes | None) -> None:
+        if raw is None:
+            raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id)
+            if raw is None:
+                return  # the spool has marked the message corrupt
+        await self._keep_pace()
+        self._events.attempt(claim.message.id, self.name, claim.message.attempt)
+        began = self._clock.monotonic()
+        outcomes = await self._send(claim.message, raw)
+        await self._conclude(claim, raw, outcomes, self._clock.monotonic() - began)
+
+    async def _keep_pace(self) -> None:
+        if (rate := self.settings.rate) is None:
+            return
+        now = self._clock.monotonic()
+        start = max(now, self._next_send)
+        self._next_send = start + rate.period.total_seconds() / rate.count
+        if start > now:
+            await self._clock.sleep(start - now)
+
+    async def _send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+        try:
+            async with asyncio.timeout(SEND_LIMIT):
+                answers = dict(await self.backend.send(message, raw))
+        except TimeoutError:
+            return same_for_all(message, Outcome(Verdict.IN_DOUBT, detail="no answer within the time limit"))
+        except Exception as error:
+            self._events.bug(f"backend.{self.name}", error)
+            detail = "internal error in the backend, see the log"
+            return same_for_all(message, Outcome(Verdict.DEFERRED, code=451, enhanced="4.3.0", detail=detail))
+        for recipient in message.envelope.recipients:
+            if recipient.address not in answers:
+                self._events.bug(f"backend.{self.name}", LookupError("no outcome for a recipient"))
+                answers[recipient.address] = Outcome(Verdict.IN_DOUBT, detail="the backend gave no outcome")
+        return answers
+
+    async def _conclude(self, claim: Claim, raw: bytes, outcomes: Mapping[str, Outcome], seconds: float) -> None:
+        now = self._clock.now()
+        pause, patient = self._judge(claim, outcomes)
+        candidates = self._desk.candidates(claim.message, _unsent(outcomes))
+        decision = decide(
+            claim.message,
+            outcomes,
+            Situation(
+                backend=candidates[0] if candidates else self.name,
+                now=now,
+                retry=self._desk.retry,
+                attempts=claim.message.attempt,
+                in_doubt=self.settings.in_doubt,
+                doubts=claim.in_doubt,
+                pause=timedelta(seconds=pause),
+                patient=patient,
+                alternative="" if claim.sticky else self._alternative(candidates),
+            ),
+        )
+        self._events.settled(claim.message, self.name, decision.outcomes, seconds, now)
+        reports, delayed = self._desk.reports(claim.message, raw, self.name, decision, now)
+        await self._settle(
+            Settlement(
+                claim=claim,
+                ended_at=now,
+                outcomes=decision.outcomes,
+                states=decision.states,
+                next_attempt_at=decision.next_attempt_at,
+                backend=decision.backend or self.name,
+                reports=reports,
+                delay_notified=delayed,
+                count_attempt=decision.count_attempt,
+            )
+        )
+
+    def _judge(self, claim: Claim, outcomes: Mapping[str, Outcome]) -> tuple[float, bool]:
+        """Rest or recover the lane; returns seconds to rest and whether the message loses no patience."""
+        guilty = blame(outcomes)
+        now = self._clock.monotonic()
+        if guilty is None:
+            if any(o.verdict in (Verdict.SENT, Verdict.REJECTED, Verdict.DEFERRED) for o in outcomes.values()):
+                self.last_success = self._clock.now()
+                self._recover()
+            return 0.0, False
+        by, outcome = guilty
+        follower = self.pause.resting(now)
+        seconds = self.pause.strike(by, outcome, now)
+        if follower:
+            self.pause.followers.add(claim.message.id)
+        else:
+            self._events.backend_paused(self.name, outcome.verdict.value, outcome.detail, seconds)
+        return seconds, follower or by == "throttled"
+
+    def _recover(self) -> None:
+        if not self.pause.by and not self.pause.probing:
+            return
+        if self.pause.by == "operator":
+            return
+        self.resume()
+
+    def resume(self) -> None:
+        """Work again; what only waited for the backend is due at once."""
+        followers = self.pause.clear()
+        self._events.backend_resumed(self.name)
+        if followers:
+            task = asyncio.create_task(self._hurry(sorted(followers)))
+            self._active.add(task)
+            task.add_done_callback(self._finished)
+        self._changed.set()
+
+    async def _hurry(self, ids: Sequence[str]) -> None:
+        await self._spool.retry(ids, self._clock.now())
+
+    def _alternative(self, candidates: Sequence[str]) -> str:
+        """The next way after this one in failover order, if it is not resting itself."""
+        later = candidates[candidates.index(self.name) + 1 :] if self.name in candidates else candidates
+        return next((name for name in later if not self._desk.resting(name)), "")
+
+    async def _settle(self, settlement: Settlement) -> None:
+        while True:
+            try:
+                await self._spool.settle(settlement)
+            except Refusal as refusal:
+                # Without a record the message would be sent again: keep the answer until the disk takes it.
+                self._events.warning("settle_waits", queue_id=settlement.claim.message.id, reason=refusal.text)
+                await self._clock.sleep(UNWRITABLE_WAIT)
+            else:
+                return
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Claim nothing more; ``run`` returns soon."""
+        self._stopping = True
+        self._changed.set()
+
+    async def drain(self, seconds: float) -> None:
+        """After ``run`` has returned: give back what has not started, wait for what is under way, then cut it off."""
+        waiting = [claim for claim, _ in self._ready]
+        self._ready.clear()
+        if waiting:
+            await self._spool.release_claims(waiting)
+        if self._active:
+            _, late = await asyncio.wait(self._active, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=5)
+
+
+def _unsent(outcomes: Mapping[str, Outcome]) -> list[str]:
+    done = (Verdict.SENT, Verdict.REJECTED)
+    return [address for address, outcome in outcomes.items() if outcome.verdict not in done]

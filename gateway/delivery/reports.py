@@ -1,0 +1,116 @@
+"""Reports to senders: which recipients deserve one, as what, and by which lane it leaves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway import bounce, policy
+from gateway.bounce import Failure
+from gateway.config.models import Settings
+from gateway.events import Events
+from gateway.model import Envelope, Limits, NewMessage, Outcome, Recipient, Refusal, SpooledMessage
+
+CLIENT = "gateway"  # the client name our own reports are routed and shown under
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Builds bounces, delay notices and relayed reports as new messages; says why when there is none."""
+
+    settings: Settings
+    limits: Mapping[str, Limits]
+    events: Events
+    ids: Callable[[], str]
+    rng: random.Random
+
+    def reports(
+        self,
+        original: SpooledMessage,
+        raw: bytes,
+        backend: str,
+        by_action: Mapping[str, Mapping[str, Outcome]],
+        now: datetime,
+    ) -> tuple[NewMessage, ...]:
+        """One report for each action (failed, delayed, relayed) that a recipient's NOTIFY asks for (RFC 3461 4.1)."""
+        found = []
+        for action, outcomes in by_action.items():
+            failures = [
+                Failure(recipient, outcomes[recipient.address], backend, action)
+                for recipient in original.envelope.recipients
+                if recipient.address in outcomes and wanted(recipient, action)
+            ]
+            if failures and (report := self._build(original, raw, failures, now)):
+                self.events.bounced(original, report.id, action)
+                found.append(report)
+        return tuple(found)
+
+    def _build(
+        self, original: SpooledMessage, raw: bytes, failures: Sequence[Failure], now: datetime
+    ) -> NewMessage | None:
+        bounces = self.settings.bounces
+        if original.bounce or not original.envelope.sender or bounces.mode == "off":
+            # Never a bounce of a bounce (RFC 5321 6.1).
+            self.events.bounce_suppressed(original, "off" if bounces.mode == "off" else "null_sender")
+            return None
+        utf8 = original.envelope.smtputf8
+        targets = tuple(dict.fromkeys(filter(None, (original.envelope.sender, bounces.copy_to))))
+        size = min(len(raw), 50_000) + 20_000
+        for sender in self._senders():
+            try:
+                lanes = self._lanes(sender, targets, size, utf8)
+            except Refusal:
+                continue
+            identifier = self.ids()
+            header_from = bounces.sender or f"postmaster@{self.settings.hostname}"
+            report = bounce.build(
+                hostname=self.settings.hostname,
+                sender=header_from,
+                message=original,
+                original=raw,
+                failures=failures,
+                now=now,
+                message_id=f"<{identifier}@{self.settings.hostname}>",
+                boundary=f"={identifier}-{self.rng.getrandbits(64):016x}",
+                retry_until=original.expires_at if failures[0].action == "delayed" else None,
+                plain=bool(sender),
+            )
+            return NewMessage(
+                id=identifier,
+                envelope=Envelope(sender, tuple(Recipient(target) for target in targets), smtputf8=utf8, eightbit=True),
+                raw=report,
+                lanes=lanes,
+                received_at=now,
+                expires_at=now + self.settings.retry.lifetime,
+                client=CLIENT,
+                message_id=f"<{identifier}@{self.settings.hostname}>",
+                header_from=header_from,
+                pin=bounces.backend or "",
+                bounce=True,
+            )
+        self.events.bounce_suppressed(original, "no_backend")
+        return None
+
+    def _senders(self) -> list[str]:
+        """Envelope senders to try in order: the null sender, then the configured postmaster."""
+        bounces = self.settings.bounces
+        null = [] if bounces.mode == "notice" else [""]
+        own = [bounces.sender] if bounces.sender and bounces.mode != "dsn" else []
+        return null + own
+
+    def _lanes(self, sender: str, targets: Sequence[str], size: int, utf8: bool) -> dict[str, tuple[str, ...]]:
+        pin = self.settings.bounces.backend or ""
+        lanes: dict[str, tuple[str, ...]] = {}
+        for target in targets:
+            names = policy.route(self.settings.routes, client=CLIENT, pin=pin, sender=sender, recipient=target)
+            lane = policy.usable(names, self.limits, size=size, null_sender=not sender, smtputf8=utf8)[0]
+            lanes[lane] = (*lanes.get(lane, ()), target)
+        return lanes
+
+
+def wanted(recipient: Recipient, action: str) -> bool:
+    """Does NOTIFY ask for this report? Absent means failures and delays (RFC 3461 4.1)."""
+    asked = {word.strip().upper() for word in recipient.notify.split(",")} if recipient.notify else {"FAILURE", "DELAY"}
+    return {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}[action] in asked

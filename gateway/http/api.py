@@ -1,0 +1,150 @@
+"""Health, status, backends, tokens and the test message over HTTP."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+from email.policy import SMTP
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+import gateway
+from gateway.address import parse_address
+from gateway.config.values import parse_duration
+from gateway.http.problem import answer, json_body
+from gateway.http.service import Lanes, Service
+from gateway.spool import TokenRow
+
+
+async def metrics(service: Service, request: Request) -> object:
+    if service.delivery is not None:
+        await service.delivery.publish()
+    content_type, text = service.events.render(request.headers.get("accept", ""))
+    return Response(text, headers={"content-type": content_type})
+
+
+async def healthz(_service: Service, _request: Request) -> object:
+    """The process answers. Nothing else is looked at: a slow disk is no reason to be killed."""
+    return {"ok": True}
+
+
+async def readyz(service: Service, _request: Request) -> object:
+    """Whether mail should be sent here now; 503 with the reason if not."""
+    deaf = [name for name, door in service.doors.items() if not door.accepting]
+    checks = [
+        ("spool", service.spool.writable(), "the spool takes no writes: disk full or reserve reached"),
+        ("listeners", bool(service.doors) and not deaf, f"not accepting: {', '.join(deaf) or 'no listener'}"),
+        ("delivery", service.delivery is not None and service.delivery.alive, "the delivery tasks have ended"),
+        ("draining", not service.draining, "the service is shutting down"),
+    ]
+    ready = all(ok for _, ok, _ in checks)
+    shown = [{"check": name, "ok": ok, "detail": "" if ok else detail} for name, ok, detail in checks]
+    return answer({"ready": ready, "checks": shown}, 200 if ready else 503)
+
+
+async def status(service: Service, _request: Request) -> object:
+    used, free = service.spool.space()
+    queue: dict[str, dict[str, int]] = {}
+    for (backend, state), count in service.spool.counts().items():
+        queue.setdefault(backend, {})[state] = count
+    return {
+        "version": gateway.__version__,
+        "hostname": service.settings.hostname,
+        "running": service.delivery is not None,
+        "draining": service.draining,
+        "listeners": {name: {"port": d.port, "accepting": d.accepting} for name, d in service.doors.items()},
+        "queue": queue,
+        "backends": await backends(service, _request),
+        "oldest": await service.spool.oldest(),
+        "spool": {"used_bytes": used, "free_bytes": free, "writable": service.spool.writable()},
+    }
+
+
+async def backends(service: Service, _request: Request) -> object:
+    """How each backend does; without a running service only what is configured and queued."""
+    if service.delivery is not None:
+        return service.delivery.status()
+    queued = await service.spool.lanes()
+    return {
+        name: {"name": name, "type": section.type, "queued": queued.get(name, 0)}
+        for name, section in service.settings.backends.items()
+    }
+
+
+async def steer(service: Service, request: Request) -> object:
+    name, action = request.path_params["name"], request.path_params["action"]
+    lanes = _running(service)
+    if name not in lanes.status():
+        raise HTTPException(404, f"no backend {name}; there are {', '.join(lanes.status())}")
+    if action == "check":
+        return await lanes.check(name)
+    if action == "pause":
+        await lanes.pause(name, _seconds((await json_body(request)).get("for")))
+    elif action == "resume":
+        await lanes.resume(name)
+    else:
+        raise HTTPException(404, f"no action {action}; there are pause, resume, check")
+    return lanes.status()[name]
+
+
+def _seconds(text: object) -> float | None:
+    try:
+        return parse_duration(text).total_seconds() if text else None
+    except (ValueError, OverflowError) as error:
+        raise HTTPException(400, f"for: {error}") from None
+
+
+def _running(service: Service) -> Lanes:
+    if service.delivery is None:
+        raise HTTPException(409, "no service is running; start it with: gateway serve")
+    return service.delivery
+
+
+async def tokens(service: Service, _request: Request) -> object:
+    return {"tokens": await service.spool.tokens()}
+
+
+async def add_token(service: Service, request: Request) -> object:
+    """Remember a token that was minted: its id and what it is for, never the token."""
+    body = await json_body(request)
+    try:
+        row = TokenRow(**body)
+    except (TypeError, ValueError) as error:
+        raise HTTPException(400, f"not a token record: {error}") from None
+    await service.spool.add_token(row)
+    return answer({"jti": row.jti}, 201)
+
+
+async def revoke_token(service: Service, request: Request) -> object:
+    body = await json_body(request)
+    jti, subject = str(body.get("jti", "")), str(body.get("subject", ""))
+    if bool(jti) == bool(subject):
+        raise HTTPException(400, 'give {"jti": "..."} or {"subject": "..."}')
+    await service.revoke(jti=jti, subject=subject)
+    return {"revoked": jti or subject}
+
+
+async def reload(service: Service, _request: Request) -> object:
+    _running(service)
+    return {"changes": await service.reload()}
+
+
+async def send(service: Service, request: Request) -> object:
+    """Accept a short test message, as if a client had sent it."""
+    _running(service)
+    body = await json_body(request)
+    recipients = [parse_address(str(address)) for address in body.get("to") or []]
+    own = service.settings.bounces.sender or f"postmaster@{service.settings.hostname}"
+    sender = parse_address(str(body.get("from") or own))
+    pin = str(body.get("backend") or "")
+    if not recipients:
+        raise HTTPException(400, 'give at least one recipient: {"to": ["someone@example.com"]}')
+    if pin and pin not in service.settings.backends:
+        raise HTTPException(404, f"no backend {pin}; there are {', '.join(service.settings.backends)}")
+    message = EmailMessage(policy=SMTP)
+    message["From"], message["To"] = sender, ", ".join(recipients)
+    message["Subject"] = f"Test message of {service.settings.hostname}"
+    message.set_content(f"This is a test message sent by gateway on {service.settings.hostname}.\n")
+    queue_id = await service.submit(sender, recipients, message.as_bytes(), client="admin", pin=pin)
+    return answer({"id": queue_id}, 202)

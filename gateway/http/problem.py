@@ -1,0 +1,47 @@
+"""JSON in and out: plain values, and errors as application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    return list(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def answer(value: object, status: int = 200) -> Response:
+    """``value`` as JSON, indented for people with curl: times ISO 8601 in UTC with Z, durations in seconds."""
+    body = json.dumps(value, ensure_ascii=False, indent=1, default=_plain) + "\n"
+    return Response(body, status, media_type="application/json")
+
+
+def problem(status: int, detail: str, **more: object) -> Response:
+    """An error whose ``detail`` says what to do; 401 names the scheme as RFC 6750 section 3 asks."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    return Response(json.dumps(body, default=_plain) + "\n", status, headers, media_type="application/problem+json")
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """The request's JSON object; an empty body is an empty object. Raises HTTPException."""
+    text = await request.body()
+    try:
+        value = json.loads(text) if text else {}
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise HTTPException(400, "the body must be a JSON object")
+    return value

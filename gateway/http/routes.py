@@ -1,0 +1,73 @@
+"""Which path is answered by what. Handlers return plain values; every error becomes problem+json here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from gateway.config import ConfigError
+from gateway.http import api, messages
+from gateway.http.access import Access, Guard
+from gateway.http.problem import answer, problem
+from gateway.http.service import Service
+from gateway.model import Refusal
+
+Handler = Callable[[Service, Request], Awaitable[object]]
+_LARGEST_BODY = 8_000_000  # bytes: room for 250,000 queue ids
+
+_ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/metrics", api.metrics),
+    ("GET", "/healthz", api.healthz),
+    ("GET", "/readyz", api.readyz),
+    ("GET", "/api/v1/status", api.status),
+    ("POST", "/api/v1/reload", api.reload),
+    ("POST", "/api/v1/send", api.send),
+    ("GET", "/api/v1/backends", api.backends),
+    ("POST", "/api/v1/backends/{name}/{action}", api.steer),
+    ("GET", "/api/v1/tokens", api.tokens),
+    ("POST", "/api/v1/tokens", api.add_token),
+    ("POST", "/api/v1/tokens/revoke", api.revoke_token),
+    ("GET", "/api/v1/messages", messages.find),
+    ("POST", "/api/v1/messages/{action}", messages.change_many),
+    ("GET", "/api/v1/messages/{id}", messages.show),
+    ("GET", "/api/v1/messages/{id}/raw", messages.raw),
+    ("POST", "/api/v1/messages/{id}/{action}", messages.change_one),
+)
+
+
+def build(service: Service, access: Access) -> ASGIApp:
+    """The ASGI application for requests that come in by a socket of this kind."""
+    routes = [Route(path, _endpoint(service, handler), methods=[method]) for method, path, handler in _ROUTES]
+    explained = dict.fromkeys((HTTPException, Refusal, ConfigError), _explain)
+    app = Starlette(routes=routes, exception_handlers=explained, max_body_size=_LARGEST_BODY)
+    app.router.redirect_slashes = False
+    return Guard(app, service, access)
+
+
+def _endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            result = await handler(service, request)
+        except (HTTPException, Refusal, ConfigError):
+            raise
+        except Exception as error:
+            service.events.bug("http", error)
+            return problem(500, "internal error, see the log")
+        return result if isinstance(result, Response) else answer(result)
+
+    return endpoint
+
+
+def _explain(request: Request, error: Exception) -> Response:
+    if isinstance(error, Refusal):
+        status = 503 if error.code < 500 else 422
+        return problem(status, error.text, code=error.code, enhanced=error.enhanced)
+    if isinstance(error, HTTPException):
+        return problem(error.status_code, error.detail, instance=request.url.path)
+    return problem(422, "the configuration is wrong, the old one stays", errors=str(error).splitlines())

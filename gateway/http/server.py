@@ -1,0 +1,106 @@
+"""uvicorn inside our own loop, on the admin socket and on the TCP address."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import stat
+from pathlib import Path
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from gateway.config.models import HttpSettings
+from gateway.config.values import is_loopback, parse_bind
+from gateway.http.access import Access
+from gateway.http.routes import build
+from gateway.http.service import Service
+
+_GRACE = 5  # seconds an answer may still take at shutdown
+_LONGEST_PATH = 107  # bytes of sockaddr_un.sun_path on Linux, less the final NUL
+
+
+class BindError(OSError):
+    """An address or socket file that cannot be had; the text names the setting."""
+
+
+class HttpServer:
+    """``http.bind`` ("" for none) and ``http.socket``, a file that only our own user may open."""
+
+    def __init__(self, service: Service, settings: HttpSettings) -> None:
+        self._bind = settings.bind
+        self._path = service.settings.state_dir / settings.socket
+        self._sockets: list[socket.socket] = []
+        self._ticks: asyncio.Task[None] | None = None
+        self.port = 0
+        local = not settings.bind or is_loopback(parse_bind(settings.bind)[0])
+        by_socket = build(service, Access.SOCKET)
+        by_tcp = build(service, Access.LOOPBACK if local else Access.NETWORK)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            # uvicorn takes this from getsockname(): a UNIX socket has no port, whatever the client may say
+            await (by_socket if scope["server"][1] is None else by_tcp)(scope, receive, send)
+
+        # proxy_headers off: nothing a client sends may change where its request seems to come from
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app, http="h11", ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
+                proxy_headers=False, server_header=False, timeout_graceful_shutdown=_GRACE,
+            )
+        )  # fmt: skip
+
+    async def start(self) -> None:
+        """Raises BindError, then nothing is left open."""
+        self._sockets = [_unix_socket(self._path)]
+        if self._bind:
+            try:
+                self._sockets.append(_tcp_socket(self._bind))
+            except BindError:
+                await self.stop()
+                raise
+            self.port = self._sockets[1].getsockname()[1]
+        # The parts of Server.serve(), without its signal handlers: signals are the app's business.
+        self._server.config.load()
+        self._server.lifespan = self._server.config.lifespan_class(self._server.config)
+        await self._server.startup(self._sockets)
+        self._ticks = asyncio.create_task(self._server.main_loop(), name="http")
+
+    async def stop(self) -> None:
+        """Answers under way get 5 s. The socket file goes first, so that a new process may make its own."""
+        if self._sockets:
+            self._path.unlink(missing_ok=True)
+        if self._ticks is not None:
+            self._server.should_exit = True
+            await self._ticks
+            await self._server.shutdown(self._sockets)
+        for sock in self._sockets:
+            sock.close()
+        self._sockets, self._ticks = [], None
+
+
+def _tcp_socket(bind: str) -> socket.socket:
+    address = parse_bind(bind)
+    try:
+        return socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    except OSError as error:
+        why = "another program uses it" if error.errno == errno.EADDRINUSE else str(error)
+        raise BindError(f"cannot listen on http.bind {bind}: {why}") from None
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    if len(bytes(path)) > _LONGEST_PATH:
+        raise BindError(f"http.socket {path} is longer than the {_LONGEST_PATH} bytes a socket's path may have")
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                raise BindError(f"another gateway is running: it answers on {path}")
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        path.chmod(0o600)  # nobody can connect before listen()
+    except OSError as error:
+        sock.close()
+        raise BindError(f"cannot make the admin socket http.socket {path}: {error.strerror}") from None
+    return sock

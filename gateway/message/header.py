@@ -1,0 +1,99 @@
+"""The header as bytes: found in one pass, never re-serialised."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gateway.message.mailboxes import Mailbox, mailboxes
+from gateway.message.text import decode
+from gateway.model import Refusal
+
+HEADER_LIMIT = 102_400  # Postfix's header_size_limit
+# A bare LF ends a line here too, so that nothing hides behind one. Possessive: linear whatever comes.
+_FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+")
+_MBOX_LINE = re.compile(rb">*From (?![ \t]*:)[^\n]*\n")
+
+
+class Field(NamedTuple):
+    """One field: name in lower case, all its bytes with folding and line end, and where they stand."""
+
+    name: str
+    raw: bytes
+    start: int
+    end: int
+
+    @property
+    def value(self) -> bytes:
+        return self.raw.partition(b":")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Fields in order. ``start`` is where they begin (after mbox lines), ``end`` where the body begins."""
+
+    fields: tuple[Field, ...]
+    start: int
+    end: int
+
+    def first(self, name: str) -> str:
+        """The first such field's value as readable text; "" if there is none. ``name`` in lower case."""
+        return next((decode(field.value) for field in self.fields if field.name == name), "")
+
+    def mailboxes(self, name: str) -> list[Mailbox]:
+        return [box for field in self.fields if field.name == name for box in mailboxes(field.value)]
+
+    def addresses(self, name: str) -> tuple[str, ...]:
+        """Addresses of all such fields, groups expanded, in order; printable but not checked any further."""
+        return tuple(address for box in self.mailboxes(name) for address in box.addresses)
+
+    def count(self, name: str) -> int:
+        return sum(field.name == name for field in self.fields)
+
+
+def scan(raw: bytes) -> Header:
+    """Find the header's fields. Lines should end in CRLF (``normalise_newlines``).
+
+    Leading mbox lines ("From " and ">From ") belong to no field: ``stamp`` leaves them out, as Postfix does. The body
+    begins after the first empty line, or at the first line that is no field. Raises Refusal 554 5.6.0 over 100 KiB.
+    """
+    start = 0
+    while match := _MBOX_LINE.match(raw, start, HEADER_LIMIT):
+        start = match.end()
+    position, fields = start, []
+    while match := _FIELD.match(raw, position, HEADER_LIMIT + 1):
+        fields.append(Field(match[1].lower().decode(), match[0], position, position := match.end()))
+    if position > HEADER_LIMIT:
+        raise Refusal(554, "5.6.0", f"message header is larger than {HEADER_LIMIT} bytes", "bad_message")
+    blank = 2 if raw.startswith(b"\r\n", position) else int(raw.startswith(b"\n", position))
+    return Header(tuple(fields), start, position + blank)
+
+
+def normalise_newlines(raw: bytes) -> bytes:
+    """Every bare CR and bare LF becomes CRLF; canonical bytes come back as they are."""
+    pairs = raw.count(b"\r\n")
+    if raw.count(b"\n") == pairs == raw.count(b"\r"):
+        return raw
+    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+
+
+def replace_fields(raw: bytes, header: Header, new: bytes, changes: dict[int, bytes]) -> bytes:
+    """``new`` before the header, and the fields at the indexes in ``changes`` replaced (b"" removes one).
+
+    Everything else keeps its bytes; where the empty line before the body is missing it is put in.
+    """
+    view = memoryview(raw)
+    pieces: list[bytes | memoryview] = [new]
+    position = header.start
+    for index in sorted(changes):
+        field = header.fields[index]
+        pieces += [view[position : field.start], changes[index]]
+        position = field.end
+    fields_end = header.fields[-1].end if header.fields else header.start
+    if fields_end == header.end:
+        line_end = b"" if fields_end == header.start or raw.endswith(b"\n", 0, fields_end) else b"\r\n"
+        pieces += [view[position:fields_end], line_end, b"\r\n"]
+        position = fields_end
+    pieces.append(view[position:] if position else raw)
+    return b"".join(pieces)

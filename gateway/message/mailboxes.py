@@ -1,0 +1,120 @@
+"""The mailboxes of an address field, from bytes: linear, never raises, and rather one address too many than one hidden.
+
+Understands groups, comments, quoted strings, routes and obsolete blanks (RFC 5322 3.4, 4.4); encoded words stay what
+they are until an entry turns out to have nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from gateway.message.text import decode_words
+
+# Quoted string, domain literal, commas, one special, or a run of anything else.
+_TOKEN = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|\[[^\[\]<>,;\\]*+\]|[,;][,;\s]*+|<++|:++|[(>"\[]|[^"(<>,;:\[]++', re.DOTALL
+)
+_IN_COMMENT = re.compile(rb"\\.?|[()]", re.DOTALL)
+_HIDE = bytes.maketrans(b" \t,", b"\0\1\2")  # blanks and commas inside quotes do not separate
+_NO_HIDDEN = bytes.maketrans(b"\0\1\2", b"???")
+_SHOW = str.maketrans("\0\1\2", " \t,")
+_SPECIALS = str.maketrans('<>(),;:"', " " * 8)
+_LONGEST = 1000
+
+
+class Mailbox(NamedTuple):
+    """One entry: its span in the value, the bytes of its display name, its addresses (more than one if malformed)."""
+
+    start: int
+    end: int
+    phrase: bytes
+    addresses: tuple[str, ...]
+
+
+def _tokens(value: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tokens outside comments. What opens a comment or quote that never ends is blanked: it must not hide the rest."""
+    position = 0
+    while match := _TOKEN.match(value, position):
+        token, position = match[0], match.end()
+        end = _comment_end(value, position) if token == b"(" else 0
+        if not end and token in (b"(", b'"'):
+            value = value[:position] + value[position:].replace(token, b" ")
+        elif token != b"(":
+            yield match.start(), token
+        position = end or position
+
+
+def _comment_end(value: bytes, position: int) -> int:
+    depth = 1
+    for match in _IN_COMMENT.finditer(value, position):
+        depth += {b"(": 1, b")": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.end()
+    return 0
+
+
+def mailboxes(value: bytes) -> list[Mailbox]:
+    """All entries of a field's value; one without any address has an empty tuple."""
+    found: list[Mailbox] = []
+    words: list[bytes] = []
+    angles: list[bytes] = []
+    inside: list[bytes] | None = None
+    start = name_end = 0
+
+    def close(end: int) -> None:
+        nonlocal words, angles, inside
+        phrase = value[start : name_end or end].strip() if angles or inside is not None else b""
+        if inside is not None:
+            angles.append(b"".join(inside))
+        texts = angles or [b"".join(words)]
+        if angles or texts[0].strip():
+            addresses = tuple(address for text in texts for address in _addresses(text, bare=not angles))
+            found.append(Mailbox(start, end, phrase, addresses))
+        words, angles, inside = [], [], None
+
+    for at, token in _tokens(value.translate(_NO_HIDDEN)):
+        special = token[:1]
+        text = token.translate(_HIDE, b"\r\n") if special == b'"' else token
+        if inside is not None:
+            if special in b"<>":
+                angles.append(b"".join(inside))
+                inside = [] if special == b"<" else None
+            elif special == b":":
+                inside.clear()  # a route (RFC 5322 4.4)
+            else:
+                inside.append(text)
+        elif special == b"<":
+            name_end = name_end if angles else at
+            inside = []
+        elif special in b",;":
+            close(at)
+            start, name_end = at + len(token), 0
+        elif special == b":":
+            words.append(b" ")  # that was a group's name
+            start = at + len(token)
+        else:
+            words.append(text)
+    close(len(value))
+    return found
+
+
+def _addresses(raw: bytes, *, bare: bool) -> Iterator[str]:
+    text = raw.strip().decode("utf-8", "replace")
+    if bare and "=?" in text:
+        text = decode_words(text).translate(_SPECIALS)
+    if len(text) > _LONGEST:
+        if "@" in text:
+            yield text[:_LONGEST]  # equals nobody's address, so nothing is granted to it
+        return
+    pieces: list[str] = []
+    for piece in text.replace(",", " ").split():
+        if pieces and (piece[0] in "@." or pieces[-1][-1] in "@."):
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+    for piece in pieces:
+        if "@" in piece[1:-1] and piece[-1] != '"':
+            shown = piece.translate(_SHOW)
+            yield shown if shown.isprintable() else "".join(c if c.isprintable() else "?" for c in shown)

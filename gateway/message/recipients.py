@@ -1,0 +1,66 @@
+"""Envelope against header: who is seen, who is blind, and To/Cc for backends that mail whoever stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from gateway.address import comparable
+from gateway.message.header import Field, Header, replace_fields, scan
+from gateway.message.mailboxes import mailboxes
+from gateway.model import Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """``visible`` and ``blind`` are the envelope's recipients in its spelling; ``header_only`` must not be mailed."""
+
+    visible: tuple[str, ...]
+    blind: tuple[str, ...]
+    header_only: tuple[str, ...]
+
+
+def split_recipients(header: Header, envelope: Envelope) -> Split:
+    """Compare the envelope's recipients with To and Cc, all instances of both."""
+    named = {comparable(address): address for name in ("cc", "to") for address in header.addresses(name)}
+    asked = {recipient.address: comparable(recipient.address) for recipient in envelope.recipients}
+    return Split(
+        visible=tuple(address for address, key in asked.items() if key in named),
+        blind=tuple(address for address, key in asked.items() if key not in named),
+        header_only=tuple(address for key, address in named.items() if key not in asked.values()),
+    )
+
+
+def readdress(raw: bytes, keep: Collection[str]) -> bytes:
+    """To and Cc narrowed to the addresses in ``keep``. Kept entries keep their bytes, untouched fields all of them.
+
+    A field left without anybody is deleted, also one that named nobody before: some APIs refuse it.
+    """
+    header = scan(raw)
+    wanted = {comparable(address) for address in keep}
+    changes = {}
+    for index, field in enumerate(header.fields):
+        if field.name in ("to", "cc") and (narrowed := _narrow(field, wanted)) is not None:
+            changes[index] = narrowed
+    return replace_fields(raw, header, b"", changes) if changes else raw
+
+
+def _narrow(field: Field, wanted: Collection[str]) -> bytes | None:
+    """The field's new bytes, b"" when nobody is left, None when nobody goes."""
+    boxes = mailboxes(field.value)
+    kept = [box for box in boxes if box.addresses and all(comparable(person) in wanted for person in box.addresses)]
+    if kept and len(kept) == len(boxes):
+        return None
+    entries = [field.value[box.start : box.end].strip() for box in kept]
+    name = field.raw.partition(b":")[0].strip()
+    return name + b": " + b",\r\n\t".join(entries) + b"\r\n" if entries else b""
+
+
+def address_to(raw: bytes, address: str) -> bytes:
+    """To becomes just ``address``, Cc goes: one recipient's own copy."""
+    header = scan(raw)
+    changes = {index: b"" for index, field in enumerate(header.fields) if field.name in ("to", "cc")}
+    to = f"To: {address}\r\n".encode()
+    if not changes:
+        return replace_fields(raw, header, to, {})
+    return replace_fields(raw, header, b"", {**changes, min(changes): to})

@@ -1,0 +1,97 @@
+"""What the gateway writes into an accepted message: the trace, missing fields, and nothing that discloses anyone."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.address import parse_address
+from gateway.message.header import Header, replace_fields
+from gateway.message.text import date, decode, fold, harmless
+from gateway.model import Refusal
+
+_REMOVED = frozenset(("bcc", "resent-bcc", "return-path"))
+_PHRASE = re.compile(rb'(?:"(?:[^"\\]|\\.)*+"|[^"(),:;<>\[\]\\])++')
+_NO_BRACKETS = str.maketrans("()\\", "???")
+_NOT_IN_HELO = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How a message came in. ``protocol`` as in RFC 3848 and 6531 (ESMTPSA, UTF8SMTPS ...); ``tls`` names the cipher.
+
+    ``message_id`` (with angle brackets) is used where the message has none.
+    """
+
+    queue_id: str
+    hostname: str
+    helo: str
+    peer: str
+    protocol: str
+    sender: str
+    recipients: tuple[str, ...]
+    received_at: datetime
+    message_id: str
+    tls: str = ""
+
+    @property
+    def utf8(self) -> bool:
+        return self.protocol.startswith("UTF8")
+
+
+def stamp(raw: bytes, header: Header, trace: Trace, *, rewrite_from: str = "") -> bytes:
+    """The message to store: Received first, then what was missing of Date, Message-ID and From, then its own bytes.
+
+    Bcc, Resent-Bcc and Return-Path fields are removed. With ``rewrite_from`` all From fields become one with that
+    address and the display name kept, Sender goes, and the old From becomes Reply-To unless there is one.
+    """
+    names = {field.name for field in header.fields}
+    new = [_received(trace)]
+    if "date" not in names:
+        new.append(fold("Date", [date(trace.received_at)]))
+    if "message-id" not in names:
+        new.append(fold("Message-ID", [trace.message_id]))
+    if rewrite_from:
+        new += _rewritten(header, rewrite_from, names, utf8=trace.utf8)
+        removed = _REMOVED | {"from", "sender"}
+    else:
+        removed = _REMOVED
+        if "from" not in names:
+            sender = trace.sender or f"MAILER-DAEMON@{trace.hostname}"
+            new.append(fold("From", [harmless(sender, utf8=trace.utf8)]))
+    changes = {}
+    if not names.isdisjoint(removed):
+        changes = {index: b"" for index, field in enumerate(header.fields) if field.name in removed}
+    return replace_fields(raw, header, b"".join(new), changes)
+
+
+def _received(trace: Trace) -> bytes:
+    """RFC 5321 4.4. ``for`` only where it discloses nobody: with exactly one recipient."""
+    words = []
+    if trace.peer:
+        literal = f"IPv6:{trace.peer.partition('%')[0]}" if ":" in trace.peer else trace.peer
+        helo = _NOT_IN_HELO.sub("?", trace.helo[:255]) or "unknown"
+        words += [f"from {helo}", f"([{literal}])"]
+    if trace.tls:
+        words.append(f"({harmless(trace.tls).translate(_NO_BRACKETS)})")
+    words += [f"by {trace.hostname}", f"with {trace.protocol}", f"id {trace.queue_id}"]
+    if len(trace.recipients) == 1 and harmless(trace.recipients[0], utf8=trace.utf8) == trace.recipients[0]:
+        words.append(f"for <{trace.recipients[0]}>")
+    words[-1] += ";"
+    return fold("Received", [*words, date(trace.received_at)])
+
+
+def _rewritten(header: Header, address: str, names: set[str], *, utf8: bool) -> list[bytes]:
+    boxes = header.mailboxes("from")
+    phrase = boxes[0].phrase.replace(b"\r\n", b"") if boxes else b""
+    shown = phrase.decode("utf-8", "replace")
+    # A broken name could swallow the address, and one that looks like an address would be read as it.
+    keeps = _PHRASE.fullmatch(phrase) and "@" not in decode(phrase) and shown == harmless(shown, utf8=utf8)
+    new = [fold("From", [*shown.split(), f"<{address}>"] if keeps else [address])]
+    people = [person for box in boxes for person in box.addresses]
+    if people and "reply-to" not in names:
+        with suppress(Refusal):
+            new.append(fold("Reply-To", [parse_address(people[0], utf8=utf8)]))
+    return new

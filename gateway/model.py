@@ -1,0 +1,212 @@
+"""The nouns of the house: what a message, a client, a backend and an outcome are. Standard library only.
+
+Absent text is "" and never None. Times are aware UTC datetimes. Addresses are kept as the client spelled them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+from typing import Protocol
+
+Network = IPv4Network | IPv6Network
+
+
+class Refusal(Exception):
+    """A refusal that may be shown to an SMTP client: reply code, enhanced code (RFC 3463) and a safe text.
+
+    ``reason`` is the metric label and comes from a closed set (events.REASONS).
+    """
+
+    def __init__(self, code: int, enhanced: str, text: str, reason: str) -> None:
+        super().__init__(f"{code} {enhanced} {text}")
+        self.code = code
+        self.enhanced = enhanced
+        self.text = text
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT TO. ``notify`` and ``orcpt`` are the DSN parameters as given (RFC 3461), case preserved."""
+
+    address: str
+    notify: str = ""
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the SMTP transaction said. ``sender`` "" is the null sender."""
+
+    sender: str
+    recipients: tuple[Recipient, ...]
+    smtputf8: bool = False
+    eightbit: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``count`` messages in any ``period``."""
+
+    count: int
+    period: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class SenderRewrite:
+    """Replace envelope sender and header From by ``to``: always, or only where the sender is not allowed."""
+
+    to: str
+    always: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What must stay true of the token behind a login while the connection lives."""
+
+    key: str
+    subject: str
+    jti: str
+    issued_at: datetime | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is speaking and what they may do; decided at connect or login, config and token claims already merged.
+
+    ``senders`` and ``recipients`` are groups of patterns; every group needs a match (a claim narrows, never widens).
+    """
+
+    name: str
+    login: str = ""
+    senders: tuple[tuple[str, ...], ...] = ()
+    recipients: tuple[tuple[str, ...], ...] = ()
+    rewrite: SenderRewrite | None = None
+    backend: str = ""
+    max_size: int | None = None
+    max_recipients: int | None = None
+    rate: Rate | None = None
+    token: Token | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """An accepted message on its way into the spool: envelope, stamped bytes and the lanes it will leave by.
+
+    ``lanes`` maps a backend's name to the addresses it is to deliver first; every recipient is in exactly one lane.
+    ``bounce`` marks a report of ours: it is never bounced itself. ``pin`` is the backend a token or client demands.
+    """
+
+    id: str
+    envelope: Envelope
+    raw: bytes
+    lanes: Mapping[str, tuple[str, ...]]
+    received_at: datetime
+    expires_at: datetime
+    client: str
+    login: str = ""
+    listener: str = ""
+    peer: str = ""
+    message_id: str = ""
+    header_from: str = ""
+    pin: str = ""
+    bounce: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledMessage:
+    """What delivery and a backend see. ``envelope.recipients`` holds only those this attempt is for.
+
+    ``everyone`` is the whole envelope as accepted, whatever lane or state; () where it is not known.
+    """
+
+    id: str
+    envelope: Envelope
+    size: int
+    received_at: datetime
+    expires_at: datetime
+    client: str
+    message_id: str = ""
+    header_from: str = ""
+    pin: str = ""
+    bounce: bool = False
+    delay_notified: bool = False
+    attempt: int = 1
+    everyone: tuple[str, ...] = ()
+
+
+class Verdict(Enum):
+    """What one attempt meant for one recipient (design: the seam)."""
+
+    SENT = "sent"
+    REJECTED = "rejected"  # this message or recipient can never pass
+    DEFERRED = "deferred"  # try again
+    THROTTLED = "throttled"  # the backend pauses; the message loses no patience
+    MISCONFIGURED = "misconfigured"  # the backend pauses and the operator is alarmed
+    IN_DOUBT = "in_doubt"  # the body went out and no usable answer came back
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict with the provider's own words.
+
+    ``detail`` is for operators and reports, never for SMTP clients. ``retry_after`` is the provider's hint.
+    ``dsn`` says that the next hop took over the sender's notification request (RFC 3461).
+    """
+
+    verdict: Verdict
+    code: int | None = None
+    enhanced: str = ""
+    detail: str = ""
+    remote_id: str = ""
+    retry_after: timedelta | None = None
+    dsn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a backend can carry, so that the door can refuse up front. ``max_bytes`` counts raw MIME."""
+
+    max_bytes: int
+    max_recipients: int = 1000
+    null_sender: bool = True
+    smtputf8: bool = True
+    attachments: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The answer of ``backend check``: is it usable, in plain words, and what to do if not."""
+
+    ok: bool
+    summary: str
+    fix: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """A way out. ``send`` answers for every recipient and raises for nothing that is expected."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    async def send(self, message: SpooledMessage, raw: bytes) -> Mapping[str, Outcome]: ...
+
+    async def check(self) -> Check: ...
+
+    async def aclose(self) -> None: ...
+
+
+def same_for_all(message: SpooledMessage, outcome: Outcome) -> dict[str, Outcome]:
+    """One outcome for every recipient of the attempt."""
+    return {recipient.address: outcome for recipient in message.envelope.recipients}

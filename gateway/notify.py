@@ -1,0 +1,27 @@
+"""Telling systemd how we are: READY, RELOADING, STOPPING, WATCHDOG (sd_notify(3)). Silent where there is no systemd."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(*lines: str) -> None:
+    """Send one datagram to $NOTIFY_SOCKET; ``@name`` is an abstract socket. Never raises."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
+            channel.sendto("\n".join(lines).encode(), address)
+    except OSError:
+        return
+
+
+def watchdog_interval() -> float | None:
+    """Half of what systemd waits for a sign of life, in seconds; None when it does not watch."""
+    micros = os.environ.get("WATCHDOG_USEC", "")
+    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(micros) / 2_000_000 if micros.isdigit() and mine else None

@@ -1,0 +1,129 @@
+"""Pure decisions: who may send what to whom, by which way, and when again. No I/O, no clock.
+
+Every refusal names what was refused and the setting that allows it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from gateway.address import matches
+from gateway.config.models import RetrySettings, RouteSettings
+from gateway.model import Client, Limits, Rate, Refusal
+
+HOP_LIMIT = 100  # RFC 5321 6.3
+OWN_HOP_LIMIT = 5
+_RATE_KEYS = 10_000
+_SLOTS = 60
+
+
+def _every_group(groups: Sequence[Sequence[str]], address: str) -> bool:
+    return all(any(matches(pattern, address) for pattern in group) for group in groups)
+
+
+def may_send_as(client: Client, address: str) -> bool:
+    """Every group (settings, token claim) must have a matching pattern; no group allows any sender."""
+    return _every_group(client.senders, address)
+
+
+def may_send_to(client: Client, address: str) -> bool:
+    return _every_group(client.recipients, address)
+
+
+def check_sender(client: Client, mail_from: str, header_from: Sequence[str]) -> None:
+    """Envelope sender and every header From address must be allowed; the null sender is nobody's address.
+
+    Raises Refusal 553 5.7.1. A From without any address is refused where senders are restricted: readers would
+    see a name that nobody checked; so where there is no From field at all, pass what will be written into it.
+    """
+    if all("*" in group for group in client.senders):
+        return
+    for address in filter(None, (mail_from, *header_from)):
+        if not may_send_as(client, address):
+            raise _sender_denied(client, f"<{address}>: sender not allowed", f"add it to clients.{client.name}.senders")
+    if not any(header_from):
+        raise _sender_denied(client, "From: no address in the header", f"clients.{client.name}.senders needs one")
+
+
+def _sender_denied(client: Client, what: str, fix: str) -> Refusal:
+    return Refusal(553, "5.7.1", f'{what} for client "{client.name}"; {fix}', "sender_denied")
+
+
+def route(routes: Sequence[RouteSettings], *, client: str, pin: str, sender: str, recipient: str) -> tuple[str, ...]:
+    """Backends in failover order: the pin of a client or token, else the first route that matches; () is none."""
+    if pin:
+        return (pin,)
+    for line in routes:
+        if (
+            (not line.clients or client in line.clients)
+            and (not line.senders or any(matches(pattern, sender) for pattern in line.senders))
+            and (not line.recipients or any(matches(pattern, recipient) for pattern in line.recipients))
+        ):
+            return line.backend
+    return ()
+
+
+def usable(
+    names: Sequence[str], limits: Mapping[str, Limits], *, size: int, null_sender: bool, smtputf8: bool
+) -> tuple[str, ...]:
+    """Those of ``names`` that can carry the message, in order. Raises the first one's Refusal when none can."""
+    refusals = {name: _obstacle(name, limits.get(name), size, null_sender, smtputf8) for name in names}
+    left = tuple(name for name, refusal in refusals.items() if refusal is None)
+    if not left:
+        raise next(filter(None, refusals.values()), Refusal(550, "5.7.1", "no route for this recipient", "no_route"))
+    return left
+
+
+def _obstacle(name: str, limits: Limits | None, size: int, null_sender: bool, smtputf8: bool) -> Refusal | None:
+    if limits is None:
+        return Refusal(451, "4.3.5", f'backend "{name}" is not configured', "no_route")
+    if size > limits.max_bytes:
+        text = f'message of {size} bytes is too big, backend "{name}" takes at most {limits.max_bytes} bytes'
+        return Refusal(552, "5.3.4", text, "too_big")
+    if null_sender and not limits.null_sender:
+        return Refusal(550, "5.7.1", f'backend "{name}" cannot send with the null sender <>', "cannot_carry")
+    if smtputf8 and not limits.smtputf8:
+        return Refusal(553, "5.6.7", f'backend "{name}" cannot carry non-ASCII addresses (SMTPUTF8)', "cannot_carry")
+    return None
+
+
+def largest(routes: Sequence[RouteSettings], limits: Mapping[str, Limits], client: Client, cap: int) -> int:
+    """Bytes for SIZE: the most that any backend this client may reach takes, within ``cap`` and its own limit."""
+    lines = (line for line in routes if not line.clients or client.name in line.clients)
+    names = {client.backend} if client.backend else {name for line in lines for name in line.backend}
+    best = max((limits[name].max_bytes for name in names if name in limits), default=cap)
+    return min(best, cap, client.max_size or cap)
+
+
+def next_delay(retry: RetrySettings, attempts: int, rng: random.Random) -> timedelta:
+    """Pause after ``attempts`` (1 or more) tries; the last delay repeats, jitter keeps a crowd from coming at once."""
+    delay = retry.delays[min(max(attempts, 1), len(retry.delays)) - 1]
+    return delay * rng.uniform(1 - retry.jitter, 1 + retry.jitter)
+
+
+def is_loop(received: int, own: int) -> bool:
+    """``received`` fields in all, ``own`` of them written by this host (RFC 5321 6.3)."""
+    return received >= HOP_LIMIT or own >= OWN_HOP_LIMIT
+
+
+class RateWindow:
+    """At most ``count`` events in any ``period``, for each key. Counts by sixtieths of the period, so it is strict and
+    small: a refusal may last a sixtieth longer than it had to. The least recently used key is forgotten first.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[str, dict[int, int]] = {}
+
+    def allow(self, key: str, rate: Rate, now: float) -> bool:
+        """Count one event at ``now`` (monotonic seconds), unless that would exceed the rate."""
+        current = int(now * _SLOTS / rate.period.total_seconds())
+        slots = {slot: n for slot, n in self._slots.pop(key, {}).items() if slot >= current - _SLOTS}
+        allowed = sum(slots.values()) < rate.count
+        if allowed:
+            slots[current] = slots.get(current, 0) + 1
+        self._slots[key] = slots
+        if len(self._slots) > _RATE_KEYS:
+            del self._slots[next(iter(self._slots))]
+        return allowed

@@ -1,0 +1,99 @@
+"""The reader of DATA: chunks in, one message out. Pure: no I/O, no clock, the same result for any segmentation."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from gateway.message import normalise_newlines
+from gateway.model import Refusal
+
+LINE = 998  # RFC 5322 2.1.1, octets without CRLF
+LONG_LINE = 65536
+DRAIN = 1_000_000  # octets read on top of twice the limit before a refused sender is cut off
+_END = b"\r\n.\r\n"
+
+
+class DataReader:
+    """Collects a message until CRLF.CRLF and nothing else (RFC 5321 4.1.1.4), dots unstuffed (4.5.2).
+
+    ``limit`` counts the message's octets as stored. The first fault is kept in ``refusal``: from then on nothing is
+    stored, but the end is still looked for, so that no line of a refused message is taken for a command.
+    ``done`` says that the end was seen, ``overrun`` that a refused sender went on for too long and must be cut off.
+    """
+
+    def __init__(self, limit: int, *, max_line: int = LONG_LINE, bare_newlines: bool = False) -> None:
+        self.refusal: Refusal | None = None
+        self.done = False
+        self.overrun = False
+        self.received = 0
+        self.size = 0
+        self._limit = limit
+        self._max_line = max_line
+        self._bare_newlines = bare_newlines
+        self._column = 0  # octets of the unfinished line already stored
+        self._tail = b"\r\n"  # what may be the beginning of the end; at first the CRLF that ended the DATA command
+        self._skip = 2  # ... which is no part of the message
+        self._body = BytesIO()  # getvalue() gives its buffer away without a copy
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next octets from the wire; returns those behind the end of the message."""
+        self.received += len(chunk)
+        data = self._tail + chunk
+        end = data.find(_END)
+        if end >= 0:
+            self.done = True
+            segment, rest = data[: end + 2], data[end + 5 :]
+        else:
+            held = next((n for n in (4, 3, 2, 1) if data.endswith(_END[:n])), 0)
+            cut = len(data) - held
+            segment, self._tail, rest = data[:cut], data[cut:], b""
+            self.overrun = self.refusal is not None and self.received > 2 * self._limit + DRAIN
+        # A segment never ends inside CRLF or CRLF-dot: what could become either is held back above.
+        if self._skip and len(segment) >= self._skip:
+            segment, self._skip = segment[self._skip :], 0
+            if segment.startswith(b"."):
+                segment = segment[1:]
+        if self.refusal is None and segment:
+            self._store(segment.replace(b"\r\n.", b"\r\n"))
+        return rest
+
+    def fail(self, refusal: Refusal) -> None:
+        """Refuse the message for the first reason only, and forget what was stored."""
+        self.refusal = self.refusal or refusal
+        self._body = BytesIO()
+        self.size = 0
+
+    def message(self) -> bytes:
+        """The message, once ``done`` and not refused."""
+        return self._body.getvalue()
+
+    def _store(self, segment: bytes) -> None:
+        lines = segment.count(b"\r\n")
+        if segment.count(b"\n") != lines or segment.count(b"\r") != lines:
+            if not self._bare_newlines:
+                text = "Lines must end with CR LF; for a device that cannot, set tolerate: [bare_newlines]"
+                self.fail(Refusal(550, "5.5.2", text, "bad_newlines"))
+                return
+            segment = normalise_newlines(segment)
+        self.size += len(segment)
+        if self.size > self._limit:
+            text = f"Message is larger than the {self._limit} octets allowed here"
+            self.fail(Refusal(552, "5.3.4", text, "too_big"))
+        elif self._has_long_line(segment):
+            hint = "" if self._max_line > LINE else "; for a sender that cannot, set tolerate: [long_lines]"
+            text = f"A line is longer than {self._max_line} octets{hint}"
+            self.fail(Refusal(554, "5.6.0", text, "line_too_long"))
+        else:
+            self._body.write(segment)
+
+    def _has_long_line(self, segment: bytes) -> bool:
+        """Hop from line end to line end, each time as far as one line may reach."""
+        start, size = -self._column, len(segment)
+        while size - start > self._max_line:
+            end = segment.rfind(b"\r\n", max(start, 0), start + self._max_line + 2)
+            if end < 0:
+                return True
+            start = end + 2
+        last = segment.rfind(b"\r\n", max(start, 0))
+        self._column = size - (last + 2 if last >= 0 else start)
+        return False

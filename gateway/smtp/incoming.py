@@ -1,0 +1,67 @@
+"""A message on its way in: its reader, its share of the memory for messages, and whether it makes progress."""
+
+from __future__ import annotations
+
+from gateway.config.models import LimitSettings
+from gateway.model import Refusal
+from gateway.smtp import replies
+from gateway.smtp.data import DataReader
+from gateway.smtp.limits import Shared
+
+_SLOWEST = 500  # octets a second, averaged over the window
+_LONGEST = 3600.0  # seconds for one message
+
+
+class Incoming:
+    """``declared`` octets (SIZE=) are reserved at once, more as they come. Raises Refusal 452 when there are none."""
+
+    def __init__(self, reader: DataReader, shared: Shared, limits: LimitSettings, *, declared: int, now: float) -> None:
+        self._reader = reader
+        self._shared = shared
+        self._limits = limits
+        self._reserved = 0
+        self._began = now
+        self._mark = (now, 0)
+        self.window = limits.idle.total_seconds() / 2
+        if not self._reserve(declared):
+            raise Refusal(*replies.BUSY)
+
+    @property
+    def ended(self) -> bool:
+        return self._reader.done or self._reader.overrun
+
+    @property
+    def complete(self) -> bool:
+        """The end was seen: what follows are commands again."""
+        return self._reader.done
+
+    def feed(self, data: bytes) -> bytes:
+        """Take octets from the wire; returns those behind the end of the message."""
+        reader = self._reader
+        rest = reader.feed(data)
+        if reader.size > self._reserved and not self._reserve(reader.size - self._reserved):
+            reader.fail(Refusal(*replies.BUSY))
+        if reader.refusal is not None:
+            self.release()
+        return rest
+
+    def too_slow(self, now: float) -> bool:
+        """Called once in each window."""
+        (then, before), self._mark = self._mark, (now, self._reader.received)
+        return self._reader.received - before < _SLOWEST * (now - then) or now - self._began > _LONGEST
+
+    def take(self) -> bytes:
+        """The whole message. Raises its Refusal."""
+        if self._reader.refusal is not None:
+            raise self._reader.refusal
+        return self._reader.message()
+
+    def release(self) -> None:
+        """Give the memory back: when the message is stored, or will not be."""
+        self._shared.release(self._reserved)
+        self._reserved = 0
+
+    def _reserve(self, octets: int) -> bool:
+        granted = self._shared.reserve(octets, self._limits)
+        self._reserved += octets * granted
+        return granted

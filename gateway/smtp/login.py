@@ -1,0 +1,75 @@
+"""The AUTH conversation (RFC 4954): what each mechanism sends, as user name and password."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error
+from collections.abc import Awaitable, Callable, Mapping
+
+from gateway.model import Refusal
+
+Ask = Callable[[bytes], Awaitable[bytes]]  # sends a challenge, returns the decoded answer
+_Mechanism = Callable[[bytes | None, Ask], Awaitable[tuple[str, str]]]
+# What RFC 7628 3.2.3 has the server say before the final 535.
+BEARER_REFUSED = b'{"status":"invalid_token","schemes":"bearer"}'
+
+
+def decode(text: bytes) -> bytes:
+    """An initial response or an answer, out of base64. Raises Refusal 501."""
+    if text == b"*":
+        raise Refusal(501, "5.7.0", "Authentication cancelled", "bad_syntax")
+    try:
+        return b"" if text == b"=" else b64decode(text, validate=True)
+    except Error:
+        raise _bad() from None
+
+
+def encode(challenge: bytes) -> bytes:
+    return b"334 " + b64encode(challenge) + b"\r\n"
+
+
+async def _plain(initial: bytes | None, ask: Ask) -> tuple[str, str]:
+    parts = (await ask(b"") if initial is None else initial).split(b"\0")
+    if len(parts) != 3:
+        raise _bad()
+    identity, user, password = (_text(part) for part in parts)
+    if identity not in ("", user):  # RFC 4616 2: to act for somebody else is not something we grant
+        raise Refusal(535, "5.7.8", "Authentication credentials invalid", "auth_failed")
+    return user, password
+
+
+async def _login(initial: bytes | None, ask: Ask) -> tuple[str, str]:
+    user = await ask(b"Username:") if initial is None else initial
+    return _text(user), _text(await ask(b"Password:"))
+
+
+async def _bearer(initial: bytes | None, ask: Ask) -> tuple[str, str]:
+    """XOAUTH2 (``user=``) and OAUTHBEARER (RFC 7628, ``n,a=``): fields parted by ^A, the token behind ``auth=``."""
+    fields = _text(await ask(b"") if initial is None else initial).split("\x01")
+    user = fields[0].removeprefix("user=")
+    if fields[0].startswith(("n,", "y,")):
+        user = fields[0].split(",")[1].removeprefix("a=").replace("=2C", ",").replace("=3D", "=")
+    token = next((field.removeprefix("auth=") for field in fields if field.startswith("auth=")), "")
+    scheme, _, password = token.partition(" ")
+    if scheme.lower() != "bearer":
+        raise _bad()
+    return user or "jwt", password.strip()
+
+
+MECHANISMS: Mapping[str, _Mechanism] = {
+    "PLAIN": _plain,
+    "LOGIN": _login,
+    "XOAUTH2": _bearer,
+    "OAUTHBEARER": _bearer,
+}
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _bad() from None
+
+
+def _bad() -> Refusal:
+    return Refusal(501, "5.5.2", "Malformed authentication data", "bad_syntax")

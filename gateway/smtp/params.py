@@ -1,0 +1,85 @@
+"""ESMTP parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), AUTH (4954), DSN (3461)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.model import Refusal
+
+# RFC 3461 4: printable ASCII, the rest as +HH; what decodes to a control character could break a report's header.
+_XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+"
+_MAIL = {
+    "SIZE": re.compile(r"[0-9]{1,20}"),
+    "BODY": re.compile(r"7BIT|8BITMIME", re.I),
+    "SMTPUTF8": None,
+    "AUTH": re.compile(rf"<>|{_XTEXT}"),
+    "RET": re.compile(r"FULL|HDRS", re.I),
+    "ENVID": re.compile(rf"(?=.{{1,100}}\Z){_XTEXT}"),
+}
+_RCPT = {
+    "NOTIFY": re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2}", re.I),
+    "ORCPT": re.compile(rf"(?=.{{1,500}}\Z)(?:[A-Za-z0-9-]+;{_XTEXT}|(?i:utf-8);(?:[!-*,-<>-~]|[^\x00-\x7f])+)"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MailParameters:
+    """``size`` 0 is not declared. RET in capitals, ENVID as given. AUTH= is checked and of no further use here."""
+
+    size: int = 0
+    eightbit: bool = False
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+_NONE = MailParameters()
+
+
+def mail_parameters(raw: bytes) -> MailParameters:
+    """Raises Refusal 501, 504 or 555, all 5.5.4."""
+    if not raw:
+        return _NONE
+    found = _split(raw, _MAIL)
+    return MailParameters(
+        size=int(found.get("SIZE", "0")),
+        eightbit=found.get("BODY", "").upper() == "8BITMIME",
+        smtputf8="SMTPUTF8" in found,
+        ret=found.get("RET", "").upper(),
+        envid=found.get("ENVID", ""),
+    )
+
+
+def rcpt_parameters(raw: bytes, *, utf8: bool) -> tuple[str, str]:
+    """NOTIFY (in capitals) and ORCPT (as given). Raises Refusal."""
+    if not raw:
+        return "", ""
+    found = _split(raw, _RCPT)
+    orcpt = found.get("ORCPT", "")
+    if not orcpt.isprintable() or not (utf8 or orcpt.isascii()):
+        raise _bad("ORCPT")
+    return found.get("NOTIFY", "").upper(), orcpt
+
+
+def _split(raw: bytes, known: Mapping[str, re.Pattern[str] | None]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in raw.decode("utf-8", "replace").split():
+        keyword, equals, value = item.partition("=")
+        keyword = keyword.upper()
+        if keyword not in known:
+            raise Refusal(555, "5.5.4", "Parameter not recognized", "bad_syntax")
+        if keyword in found:
+            raise Refusal(501, "5.5.4", f"Parameter {keyword} given twice", "bad_syntax")
+        if keyword == "BODY" and value.upper() == "BINARYMIME":
+            raise Refusal(504, "5.5.4", "BODY=BINARYMIME is not supported", "bad_syntax")
+        pattern = known[keyword]
+        if (pattern is None and equals) or (pattern and not pattern.fullmatch(value)) or "\ufffd" in value:
+            raise _bad(keyword)
+        found[keyword] = value
+    return found
+
+
+def _bad(keyword: str) -> Refusal:
+    return Refusal(501, "5.5.4", f"Bad value for parameter {keyword}", "bad_syntax")

@@ -1,0 +1,67 @@
+"""What MAIL and RCPT say, checked against what the client may do. No I/O, no clock."""
+
+from __future__ import annotations
+
+from gateway.address import comparable
+from gateway.intake import Rules
+from gateway.model import Client, Envelope, Recipient, Refusal
+from gateway.policy import check_sender, largest, may_send_as, may_send_to, route, usable
+from gateway.smtp.params import MailParameters
+
+
+class Transaction:
+    """From MAIL to the end of DATA. ``limit`` is the size a message of this client may have, in octets."""
+
+    def __init__(self, client: Client, sender: str, parameters: MailParameters, rules: Rules) -> None:
+        self.client = client
+        self.parameters = parameters
+        self.limit = largest(rules.routes, rules.backend_limits, client, rules.limits.max_size)
+        self.sender = sender
+        self._rules = rules
+        self._most = min(rules.limits.max_recipients, client.max_recipients or rules.limits.max_recipients)
+        self.recipients: list[Recipient] = []
+        self._known: set[str] = set()
+        if sender and client.rewrite and (client.rewrite.always or not may_send_as(client, sender)):
+            self.sender = client.rewrite.to
+        elif sender:
+            check_sender(client, sender, (sender,))
+        if parameters.size > self.limit:
+            text = f"Message is larger than the {self.limit} octets allowed here"
+            raise Refusal(552, "5.3.4", text, "too_big")
+
+    def add(self, address: str, notify: str, orcpt: str) -> bool:
+        """One more recipient; False for one that is already known under another spelling. Raises Refusal."""
+        client, rules = self.client, self._rules
+        key = comparable(address)
+        if key in self._known:
+            return False
+        if not may_send_to(client, address):
+            text = f'<{address}>: recipient not allowed for client "{client.name}" (clients.{client.name}.recipients)'
+            raise Refusal(550, "5.7.1", text, "recipient_denied")
+        if len(self.recipients) >= self._most:
+            raise Refusal(452, "4.5.3", f"At most {self._most} recipients in one message", "too_many_recipients")
+        names = route(rules.routes, client=client.name, pin=client.backend, sender=self.sender, recipient=address)
+        if not names:
+            raise Refusal(550, "5.7.1", f"<{address}>: no line of the setting routes matches", "no_route")
+        usable(
+            names,
+            rules.backend_limits,
+            size=self.parameters.size,
+            null_sender=not self.sender,
+            smtputf8=not (address.isascii() and self.sender.isascii()),
+        )
+        self._known.add(key)
+        self.recipients.append(Recipient(address, notify, orcpt))
+        return True
+
+    def envelope(self) -> Envelope:
+        """``recipients`` is empty while none was accepted."""
+        parameters = self.parameters
+        return Envelope(
+            sender=self.sender,
+            recipients=tuple(self.recipients),
+            smtputf8=parameters.smtputf8,
+            eightbit=parameters.eightbit,
+            ret=parameters.ret,
+            envid=parameters.envid,
+        )

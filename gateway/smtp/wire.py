@@ -1,0 +1,211 @@
+"""The connection below the verbs: lines in, replies out, deadlines. Built on aiosmtpd's SMTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from ipaddress import ip_address
+from math import inf
+from typing import cast
+
+from aiosmtpd.smtp import SMTP
+
+from gateway.clock import Clock
+from gateway.model import Refusal
+from gateway.smtp import replies
+from gateway.smtp.incoming import Incoming
+
+logging.getLogger("mail.log").disabled = True  # aiosmtpd's own log quotes what clients send, passwords included
+
+LONGEST = 12288 + 32  # octets of a line, RFC 4954 4.5.6
+_BUFFER = 65536  # octets read ahead of the commands
+_HANDSHAKE = 30.0  # seconds
+_LINGER = 10.0  # seconds for the last reply to leave
+
+
+class Wire(SMTP):
+    """What the session reads and writes. ``deadline`` is looked at by the door now and then: no timer per command."""
+
+    def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+        # Not SMTP.__init__: its reflection over methods and hooks costs more than taking in a message. The rest of
+        # SMTP that is used, connection_made, needs the protocol below it and these two attributes.
+        asyncio.StreamReaderProtocol.__init__(self, None, loop=loop)  # type: ignore[arg-type] # None: no StreamReader
+        self.loop = loop
+        self._original_transport = self.transport = None
+        self.clock = clock
+        self.deadline = inf
+        self.peer = ""
+        self.tls = ""  # version and cipher
+        self.closing = self.parked = False
+        self.incoming: Incoming | None = None
+        self._wire: asyncio.Transport
+        self._in = bytearray()
+        self._out: list[bytes] = []
+        self._too_long = b""  # the beginning of a line that is being skipped
+        self._waiter: asyncio.Future[None] | None = None
+        self._eof = self._held = self._stuck = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = cast(asyncio.Transport, transport)
+        address = ip_address(transport.get_extra_info("peername")[0].partition("%")[0])
+        self.peer = str(getattr(address, "ipv4_mapped", None) or address)
+        if self.admitted():
+            super().connection_made(transport)  # starts _handle_client
+
+    # What the session says to the three events of its life.
+
+    def admitted(self) -> bool:
+        raise NotImplementedError
+
+    def progress(self) -> bool:
+        """Do at once what can be done with the input, so that most commands cost no switch to the session's task.
+
+        Called when there is input and the task is ``parked``; True wakes it.
+        """
+        raise NotImplementedError
+
+    def gone(self) -> None:
+        raise NotImplementedError
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """aiosmtpd's timer is not used."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.incoming is not None and not self.incoming.ended:
+            data = self.incoming.feed(data)
+            if not self.incoming.ended:
+                return
+        self._in += data
+        if not self.parked or self.progress():
+            self._wake()
+        if len(self._in) > _BUFFER:
+            self._held = True
+            self._wire.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Who only stopped sending still gets the replies; TLS knows no half-closing."""
+        self._eof = True
+        self._wake()
+        return not self.tls
+
+    def connection_lost(self, error: Exception | None) -> None:
+        # Not aiosmtpd's: that one cancels the session's task, and with it a commit under way.
+        super(SMTP, self).connection_lost(error)
+        self._eof = self.closing = True
+        self._wake()
+        self.gone()
+
+    def pause_writing(self) -> None:
+        """Who does not read replies is not read from."""
+        self._stuck = True
+        self._wire.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stuck = False
+        self._wire.resume_reading()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        assert self._handler_coroutine is not None
+        return self._handler_coroutine
+
+    @property
+    def idle(self) -> bool:
+        return self._waiter is not None and self.incoming is None
+
+    def reply(self, line: bytes) -> None:
+        """Replies are collected; they leave in one write before the session waits for more input."""
+        self._out.append(line)
+
+    def flush(self) -> None:
+        if self._out and not self._wire.is_closing():
+            self._wire.write(b"".join(self._out))
+        self._out.clear()
+
+    def close(self) -> None:
+        """Send what was replied and hang up; who does not take it is cut off."""
+        self.flush()
+        self.closing = True
+        self.deadline = self.clock.monotonic() + _LINGER
+        self._wire.close()
+
+    def abort(self) -> None:
+        self._wire.abort()
+
+    async def more(self) -> None:
+        """Wait for input. Raises EOFError when there will be none."""
+        self.flush()
+        if self._eof:
+            raise EOFError
+        if self._held and not self._stuck:
+            self._held = False
+            self._wire.resume_reading()
+        self._waiter = self.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def take_line(self, *, bare_lf: bool, verb: bytes = b"") -> bytes | None:
+        """The next line without its end, None if there is no whole one. Raises Refusal for one that is none."""
+        end = self._in.find(b"\n")
+        if end < 0:
+            if self._in[:1] == b"\x16":  # a TLS handshake, and no line end to wait for
+                raise self.last(replies.NOT_SMTP)
+            if len(self._in) > LONGEST:
+                self._too_long = self._too_long or bytes(self._in[:4])
+                self._in.clear()
+            return None
+        line = bytes(self._in[:end])
+        del self._in[: end + 1]
+        if self._too_long:
+            terms = replies.too_long(verb or self._too_long)
+            self._too_long = b""
+            raise Refusal(*terms)
+        if line.endswith(b"\r"):
+            return line[:-1]
+        if not bare_lf:
+            raise self.last(replies.BARE_LF)  # what follows may be a command smuggled into somebody's argument
+        return line
+
+    def last(self, terms: replies.Terms) -> Refusal:
+        """A refusal after which the connection is closed."""
+        self.closing = True
+        return Refusal(*terms)
+
+    def receive(self, incoming: Incoming) -> None:
+        """From now on input belongs to a message."""
+        self.incoming = incoming
+        self.deadline = self.clock.monotonic() + incoming.window
+        ahead, self._in = bytes(self._in), bytearray()
+        if ahead:
+            self._in += incoming.feed(ahead)
+
+    async def start_tls(self, context: ssl.SSLContext) -> bool:
+        """What the client sent ahead in the clear is forgotten (RFC 3207 5). False: no TLS, the connection is gone."""
+        self.flush()
+        self._in.clear()
+        self.deadline = inf
+        try:
+            wire = await self.loop.start_tls(
+                self._wire,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=_HANDSHAKE,
+                ssl_shutdown_timeout=_LINGER,
+            )
+        except OSError:  # ssl.SSLError is one
+            wire = None
+        if wire is None:  # None as well when the client goes away in the middle; asyncio tells us in neither case
+            self.connection_lost(None)
+            return False
+        self._wire = wire
+        name, version, _ = wire.get_extra_info("cipher")
+        self.tls = f"{version} {name}"
+        return True

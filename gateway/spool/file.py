@@ -1,0 +1,188 @@
+"""The spool's file: locked, checked, created, migrated, opened. All of it blocks and runs in the spool's thread."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from gateway.spool.records import SpoolError
+
+NAME = "spool.db"
+MIGRATIONS = Path(__file__).with_name("migrations")
+_MAGIC = b"SQLite format 3\0"
+_BUSY = 5000  # milliseconds to wait for a foreign lock
+# Deleted mail is overwritten where that costs no extra write. Freed pages are used again; the file does not shrink.
+_WRITER = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "secure_delete=FAST",
+    "journal_size_limit=67108864",
+    "cache_size=-65536",
+)
+# Readers never write nor checkpoint: two connections that do can lose commits (SQLite < 3.51.3, the WAL-reset bug).
+_READER = ("query_only=ON", "wal_autocheckpoint=0")
+_HINT = "Keep a copy of it; then put a backup in its place, or save what can be read with: sqlite3 {} .recover"
+
+
+def lock(directory: Path) -> int:
+    """Make the spool ours until the returned descriptor is closed. Raises SpoolError with the owner's process id."""
+    with _explained(directory / NAME):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory / "spool.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        text = f"spool {directory / NAME} is in use by process {owner}: stop it, or use the running service's commands"
+        raise SpoolError(text) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def prepare(path: Path) -> Connection:
+    """The writing connection to a whole spool of our schema, new if there is none. Raises SpoolError."""
+    with _explained(path):
+        if not path.exists():
+            log = path.with_name(NAME + "-wal")
+            if log.exists() and log.stat().st_size:
+                raise SpoolError(f"{path} is missing but its log is there: put the file back, or move {log.name} away")
+            _create(path)
+        else:
+            _check(path)
+        return connect(path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:  # the last from SQLite quoting a damaged schema
+        reason = f"{getattr(error, 'orig', error)}. {_HINT.format(path)}"
+        raise SpoolError(f"spool {path} cannot be used: {reason}") from error
+    except OSError as error:
+        raise SpoolError(f"spool {path} cannot be used: {error.strerror}") from error
+
+
+def _create(path: Path) -> None:
+    """Make the file under another name first, so that a crash on the way leaves no half spool behind."""
+    fresh = path.with_name(NAME + ".new")
+    for leftover in path.parent.glob(fresh.name + "*"):
+        leftover.unlink()
+    fresh.touch(mode=0o600)
+    with closing(connect(fresh)) as connection, connection.begin():
+        command.upgrade(_alembic(connection), "head")
+    _publish(fresh, path)
+
+
+def _publish(fresh: Path, path: Path) -> None:
+    _sync(fresh)
+    fresh.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _check(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            what = "no SQLite file" if path.stat().st_size else "empty"
+            raise SpoolError(f"spool {path} is damaged: {what}. {_HINT.format(path)}")
+    with closing(connect(path)) as connection:
+        verify(connection, path)
+        revision = _revision(connection)
+        scripts = ScriptDirectory.from_config(_alembic(connection))
+        known = [script.revision for script in scripts.walk_revisions()]
+        if not revision:
+            raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
+        if revision not in known:
+            text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[0]})"
+            raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
+        if revision != known[0]:
+            copy(path, path.with_name(f"{NAME}.before-{known[0]}"))
+            with connection.begin():
+                command.upgrade(_alembic(connection), "head")
+
+
+def _revision(connection: Connection) -> str:
+    with connection.begin():
+        if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first():
+            return ""
+        return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+
+
+def verify(connection: Connection, path: Path) -> None:
+    """Look through every page and index (100,000 messages: 0.8 s). Raises SpoolError when the structure is damaged."""
+    with connection.begin():
+        found = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
+    if found != ["ok"]:
+        raise SpoolError(f"spool {path} is damaged: {'; '.join(found)}. {_HINT.format(path)}")
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def connect(path: Path) -> Connection:
+    """The one connection that writes. Transactions are taken at once, so that a wait for a lock is never a failure."""
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+    _prepare_connections(engine, _WRITER, "BEGIN IMMEDIATE")
+    return engine.connect()
+
+
+def readers(path: Path) -> AsyncEngine:
+    """A few connections for looking; each of their transactions sees one moment and blocks nobody."""
+    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)), pool_size=4, max_overflow=0)
+    _prepare_connections(engine.sync_engine, _READER, "BEGIN")
+    return engine
+
+
+def _prepare_connections(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        # A damaged byte must not make its neighbours unreadable; the checksum finds it.
+        getattr(connection, "driver_connection", connection).text_factory = _decode
+        cursor = connection.cursor()
+        for pragma in (f"busy_timeout={_BUSY}", *pragmas):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+
+
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
+
+
+def copy(path: Path, target: Path) -> None:
+    """A consistent copy of a spool in use, durable when this returns. Raises SpoolError."""
+    fresh = target.with_name(target.name + ".part")
+    with _explained(target):
+        fresh.unlink(missing_ok=True)
+        fresh.touch(mode=0o600)
+        source = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        with closing(source), closing(sqlite3.connect(fresh)) as destination:
+            source.backup(destination)
+        _publish(fresh, target)

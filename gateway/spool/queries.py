@@ -1,0 +1,122 @@
+"""Looking into the spool: lists, one message's life, and what waits. Every question is read from one moment."""
+
+# ruff: noqa: S608 - statements are put together from constants of ours; values are always bound
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.spool.changes import IN_IDS, UNDER_WAY, checksum
+from gateway.spool.records import AttemptRow, LegRow, MessageDetail, MessageRow, RecipientRow, moment, record
+
+Rows = Sequence[RowMapping]
+_SHOWN = 20  # recipients in a line of the list
+_OF_RECIPIENT = "SELECT message_id FROM recipient WHERE key = :{0}"
+# What a message must meet to be found, by argument of Spool.find.
+_FILTERS = {
+    "id": "id = :id",
+    "message_id": "message_id IN (:message_id, '<' || :message_id || '>')",
+    "address": f"id IN (SELECT id FROM message WHERE sender_key = :address UNION {_OF_RECIPIENT.format('address')})",
+    "remote_id": "id IN (SELECT message_id FROM attempt WHERE remote_id = :remote_id AND remote_id <> '')",
+    "state": "state = :state",
+    "backend": """EXISTS (SELECT 1 FROM delivery d WHERE d.message_id = message.id AND d.backend = :backend
+        AND (:state NOT IN ('queued', 'held') OR d.state = :state))""",
+    "sender": "sender_key = :sender",
+    "recipient": f"id IN ({_OF_RECIPIENT.format('recipient')})",
+    "older_than": "received_at < :older_than",
+    "before": "id < :before",
+}
+OVERDUE = f"""
+SELECT delivery.id FROM message m CROSS JOIN delivery ON delivery.message_id = m.id -- in this order: few are late
+WHERE m.finished_at IS NULL AND m.expires_at <= :now AND delivery.state = 'queued'
+    AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY} LIMIT 100"""
+WAITING = f"""
+SELECT id FROM delivery WHERE backend = :backend AND state = 'queued' AND id > :after AND NOT {UNDER_WAY}
+ORDER BY id LIMIT :limit"""
+FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
+_BODIES = f"""
+SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
+WHERE m.id {IN_IDS} AND (b.raw IS NOT NULL OR m.finished_at IS NULL)"""
+
+
+async def ask(reader: AsyncConnection, statement: str, **values: Any) -> Rows:
+    given = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
+    return (await reader.exec_driver_sql(statement, given)).mappings().all()
+
+
+async def find(reader: AsyncConnection, limit: int, given: Mapping[str, Any]) -> list[MessageRow]:
+    """Newest first. ``given`` maps names of filters to values; empty values ask for nothing."""
+    which = " AND ".join(_FILTERS[name] for name, value in given.items() if value) or "1"
+    found = await ask(
+        reader, f"SELECT * FROM message WHERE {which} ORDER BY id DESC LIMIT :limit", limit=limit, **given
+    )
+    ids = [row["id"] for row in found]
+    first = await _of(reader, "recipient", ids, f"n < {_SHOWN}", "n")
+    legs = await _of(reader, "delivery", ids)
+    totals = await ask(
+        reader, f"SELECT message_id, count(*) AS n FROM recipient WHERE message_id {IN_IDS} GROUP BY 1", ids=ids
+    )
+    count = {row["message_id"]: row["n"] for row in totals}
+    return [_row(row, first[row["id"]], legs[row["id"]], count.get(row["id"], 0)) for row in found]
+
+
+def _row(message: RowMapping, recipients: Rows, legs: Rows, count: int) -> MessageRow:
+    due = [leg["next_attempt_at"] for leg in legs if leg["state"] == "queued"]
+    last = sorted(recipients, key=lambda row: (row["state"] != "sent", row["updated_at"]))[-1:]
+    return record(
+        MessageRow,
+        message,
+        recipients=tuple(row["address"] for row in recipients),
+        recipient_count=count,
+        backends=tuple(leg["backend"] for leg in legs),
+        attempts=max((leg["attempts"] for leg in legs), default=0),
+        next_attempt_at=moment(min(due)) if due else None,
+        detail="".join(row["detail"] for row in last),
+    )
+
+
+async def show(reader: AsyncConnection, ident: str) -> MessageDetail | None:
+    found = await find(reader, 1, {"id": ident})
+    if not found:
+        return None
+    recipients = (await _of(reader, "recipient", [ident], order="n"))[ident]
+    attempts = (await _of(reader, "attempt", [ident]))[ident]
+    legs = (await _of(reader, "delivery", [ident]))[ident]
+    return MessageDetail(
+        message=found[0],
+        recipients=tuple(record(RecipientRow, row) for row in recipients),
+        attempts=tuple(record(AttemptRow, row, recipients=tuple(json.loads(row["addresses"]))) for row in attempts),
+        legs=tuple(record(LegRow, row) for row in legs),
+    )
+
+
+async def _of(
+    reader: AsyncConnection, table: str, ids: list[str], which: str = "1", order: str = "id"
+) -> Mapping[str, list[RowMapping]]:
+    """The rows of these messages, in their order."""
+    found: dict[str, list[RowMapping]] = {ident: [] for ident in ids}
+    for row in await ask(
+        reader, f"SELECT * FROM {table} WHERE message_id {IN_IDS} AND {which} ORDER BY {order}", ids=ids
+    ):
+        found[row["message_id"]].append(row)
+    return found
+
+
+async def bodies(reader: AsyncConnection, ids: list[str]) -> tuple[Rows, Mapping[str, list[RowMapping]]]:
+    return await ask(reader, _BODIES, ids=ids), await _of(reader, "recipient", ids, order="n")
+
+
+def verified(bodies: Rows, recipients: Mapping[str, list[RowMapping]]) -> tuple[dict[str, bytes], list[str]]:
+    """The bodies whose checksum holds, and the ids of those where it does not. Slow for large ones: not on the loop."""
+    whole = {}
+    for row in bodies:
+        with suppress(TypeError, ValueError):  # a damaged value may be of any type
+            if checksum(row, recipients[row["id"]], row["raw"]) == row["checksum"]:
+                whole[row["id"]] = row["raw"]
+    return whole, [row["id"] for row in bodies if row["id"] not in whole]

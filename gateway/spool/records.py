@@ -1,0 +1,197 @@
+"""What the spool hands out and takes in: frozen records, times as aware UTC datetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from gateway.model import NewMessage, Outcome, SpooledMessage
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+R = TypeVar("R")
+
+
+class SpoolError(Exception):
+    """The spool cannot be opened; the text tells the operator why and what to do."""
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970. Raises TypeError for a naive datetime."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(value: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def record(kind: type[R], row: Any, **more: Any) -> R:
+    """Fill a record of this kind from columns of the same names; columns named ``..._at`` are times."""
+    for column in fields(kind):  # type: ignore[arg-type] # R is one of the records below
+        if column.name in row and column.name not in more:
+            value = row[column.name]
+            if column.name.endswith("_at") and value is not None:
+                value = moment(value)
+            more[column.name] = bool(value) if column.type == "bool" else value
+    return kind(**more)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """What one message still has to do in one lane. ``message.envelope`` holds only the recipients waiting there.
+
+    ``sticky``: an earlier attempt was interrupted or in doubt, so never fail over; ``in_doubt``: how many in a row.
+    """
+
+    delivery_id: int
+    backend: str
+    message: SpooledMessage
+    sticky: bool
+    in_doubt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim(Leg):
+    """A leg taken for one attempt, whose row is already written."""
+
+    attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a claim. ``states`` maps addresses to sent, failed, queued or held.
+
+    What stays queued is due at ``next_attempt_at`` in the lane of ``backend``. ``reports`` go in with it or not at all.
+    """
+
+    claim: Claim
+    ended_at: datetime
+    outcomes: Mapping[str, Outcome]
+    states: Mapping[str, str]
+    next_attempt_at: datetime | None
+    backend: str
+    reports: tuple[NewMessage, ...] = ()
+    delay_notified: bool = False
+    count_attempt: bool = True
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a provider said; verdict "" is no answer yet."""
+
+    backend: str
+    verdict: str
+    code: int | None
+    enhanced: str
+    detail: str
+    remote_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipientRow(Answer):
+    """A recipient with the last answer to it."""
+
+    address: str
+    state: str
+    notify: str
+    orcpt: str
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow(Answer):
+    """An attempt, or one of its answers; without ``ended_at`` it is under way. Interrupted means: maybe sent."""
+
+    recipients: tuple[str, ...]
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LegRow:
+    backend: str
+    state: str
+    next_attempt_at: datetime
+    attempts: int
+    sticky: bool
+    in_doubt: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """A line of the queue list. ``recipients`` are the first 20 of ``recipient_count``; ``detail`` is the last word."""
+
+    id: str
+    state: str
+    sender: str
+    recipients: tuple[str, ...]
+    recipient_count: int
+    backends: tuple[str, ...]
+    attempts: int
+    next_attempt_at: datetime | None
+    detail: str
+    size: int
+    has_body: bool
+    received_at: datetime
+    expires_at: datetime
+    finished_at: datetime | None
+    client: str
+    login: str
+    listener: str
+    peer: str
+    message_id: str
+    header_from: str
+    pin: str
+    envid: str
+    bounce: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDetail:
+    """The whole life of a message, oldest attempt first."""
+
+    message: MessageRow
+    recipients: tuple[RecipientRow, ...]
+    attempts: tuple[AttemptRow, ...]
+    legs: tuple[LegRow, ...]
+
+    @property
+    def state(self) -> str:
+        return self.message.state
+
+    def to_json(self) -> dict[str, Any]:
+        """One object: the message's fields, and ``recipients``, ``attempts``, ``legs`` as lists; times in ISO 8601."""
+        whole = asdict(self)
+        return _plain({**whole.pop("message"), **whole})  # type: ignore[no-any-return] # a dict stays a dict
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A token minted here or revoked by id. Times may be given as ISO 8601 text; ValueError if they are not aware."""
+
+    jti: str
+    key: str = ""
+    subject: str = ""
+    note: str = ""
+    issued_at: datetime = _EPOCH
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("issued_at", "expires_at", "revoked_at"):
+            given: object = getattr(self, name)
+            value = datetime.fromisoformat(given) if isinstance(given, str) else given
+            if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
+                raise ValueError(f"{name} is not a time with a zone")
+            object.__setattr__(self, name, value)

@@ -1,0 +1,294 @@
+"""The spool: messages go in durably, are claimed and settled, found and shown. See design.md section 5."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from gateway.address import comparable
+from gateway.clock import Clock
+from gateway.config.models import RetentionSettings
+from gateway.events import Events
+from gateway.model import NewMessage, Refusal
+from gateway.spool import changes, file, queries, upkeep
+from gateway.spool.records import Claim, Leg, MessageDetail, MessageRow, Settlement, TokenRow, micros, moment, record
+from gateway.spool.transaction import Transaction
+from gateway.spool.writer import Writer, no_space
+
+_SPACE_EVERY = 3.0  # seconds
+_SWEEP = 200  # messages in one step, so that sweeping never holds up mail
+_GRACE = timedelta(minutes=1)  # a lane that works takes what is due sooner than this
+_LEASE = timedelta(minutes=5)  # for giving up, which needs no network
+
+
+class Spool:
+    """One directory with one SQLite file, ours alone while open. What changes it raises Refusal (4xx) on trouble."""
+
+    def __init__(self, directory: Path, clock: Clock, events: Events, reserve: float) -> None:
+        self._path = directory / file.NAME
+        self._clock = clock
+        self._events = events
+        self._reserve = reserve
+        self._used = self._free = self._floor = 0
+        self._open_parts = AsyncExitStack()
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        clock: Clock,
+        *,
+        events: Events,
+        wake: Callable[[str], None] = lambda lane: None,
+        reserve: float,
+        retention: RetentionSettings | None = None,
+    ) -> Spool:
+        """Lock, check, migrate, recover. Raises SpoolError when another process has it or it is damaged.
+
+        ``wake`` is told each lane that got new work. ``reserve`` is kept free: a share of the disk, or bytes from 1 up.
+        """
+        spool = cls(directory, clock, events, reserve)
+        async with spool._open_parts as parts:
+            await spool._open(parts, wake, retention or RetentionSettings())
+            spool._open_parts = parts.pop_all()
+        return spool
+
+    async def _open(self, parts: AsyncExitStack, wake: Callable[[str], None], retention: RetentionSettings) -> None:
+        run = asyncio.get_running_loop().run_in_executor
+        thread = parts.enter_context(ThreadPoolExecutor(1, thread_name_prefix="spool"))
+        parts.callback(os.close, await run(thread, file.lock, self._path.parent))
+        connection = await run(thread, file.prepare, self._path)
+        self._writer = Writer(self._path, connection, thread, clock=self._clock, events=self._events, wake=wake)
+        parts.push_async_callback(self._writer.aclose)
+        found = await self._writer.submit(changes.recover)
+        self._writer.attempt_ids = itertools.count(1 + found["last_attempt"])
+        self._writer.drop_sent = not retention.sent_body
+        self._readers = file.readers(self._path)  # closed before the writer: the last to close checkpoints the log
+        parts.push_async_callback(self._readers.dispose)
+        await asyncio.to_thread(self._measure)
+        parts.callback(asyncio.create_task(self._watch_space(), name="spool-space").cancel)
+        self._events.info("spool_opened", path=str(self._path), sqlite=sqlite3.sqlite_version, **found)
+
+    async def aclose(self) -> None:
+        """Carry out what was asked, then close."""
+        await self._open_parts.aclose()
+
+    async def _ask(self, statement: str, **values: Any) -> queries.Rows:
+        async with self._readers.connect() as reader:
+            return await queries.ask(reader, statement, **values)
+
+    # -- mail in, mail out -------------------------------------------------------------------------------------------
+
+    async def put(self, message: NewMessage) -> None:
+        """Returns once it is on disk. Raises Refusal 452 4.3.1 (no space) or 451 4.3.0 (cannot be written)."""
+        if self._free - len(message.raw) < self._floor:
+            raise no_space()
+        self._free -= len(message.raw)  # until measured again
+        await self._writer.submit(lambda tx: changes.put(tx, message))
+
+    async def claim(self, backend: str, *, now: datetime, lease: timedelta, limit: int) -> list[Claim]:
+        """Take due legs of a lane, each out of reach for ``lease``; attempt rows are written when this returns."""
+        return await self._claim(now, lease, changes.DUE, backend=backend, limit=limit)
+
+    async def _claim(self, now: datetime, lease: timedelta, which: str, **values: Any) -> list[Claim]:
+        def run(tx: Transaction) -> list[Claim]:
+            return changes.claim(tx, micros(now), micros(now + lease), which, **values)
+
+        def give_back(_: object) -> None:
+            if not taken.cancelled() and not taken.exception() and taken.result():
+                with suppress(Refusal):
+                    self._writer.submit(lambda tx: changes.release_claims(tx, taken.result()))
+
+        taken = self._writer.submit(run, late=True)
+        try:
+            return await asyncio.shield(taken)
+        except asyncio.CancelledError:
+            taken.add_done_callback(give_back)  # nobody is left to work on them
+            raise
+
+    async def release_claims(self, claims: Sequence[Claim]) -> None:
+        """Undo claims that never reached the network."""
+        await self._writer.submit(lambda tx: changes.release_claims(tx, claims))
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Write down what became of a claim, with its reports, in one transaction."""
+        await self._writer.submit(lambda tx: changes.settle(tx, settlement), [settlement.claim.message.id])
+
+    async def bodies(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The bytes of these messages. One that is damaged is missing here, and is corrupt from now on."""
+        async with self._readers.connect() as reader:
+            found = await queries.bodies(reader, list(ids))
+        whole, damaged = await asyncio.to_thread(queries.verified, *found)
+        if damaged:
+            await self._writer.submit(lambda tx: changes.corrupt(tx, damaged))
+        return whole
+
+    async def move(self, delivery_id: int, backend: str, now: datetime) -> None:
+        """Let what waits in this leg leave by another lane, due now."""
+        found = await self._ask("SELECT message_id FROM delivery WHERE id = :id", id=delivery_id)
+        ids = [row["message_id"] for row in found]
+        await self._writer.submit(lambda tx: changes.move(tx, delivery_id, backend, micros(now)), ids)
+
+    async def legs(self, backend: str, *, after: int = 0, limit: int = 1000) -> list[Leg]:
+        """Legs that wait in this lane and are not under way, by id from ``after`` on."""
+        async with self._readers.connect() as reader:
+            found = await queries.ask(reader, queries.WAITING, backend=backend, after=after, limit=limit)
+            rows = await queries.ask(reader, changes.LOAD_LEGS, ids=[row["id"] for row in found])
+        return [Leg(**leg) for leg in changes.legs_from(rows)[0]]
+
+    async def overdue(self, now: datetime) -> list[Claim]:
+        """Claims on legs past their message's lifetime that no lane has taken; the caller settles them."""
+        found = await self._ask(queries.OVERDUE, now=micros(now), before=micros(now - _GRACE))
+        ids = [row["id"] for row in found]
+        return await self._claim(now, _LEASE, changes.IDLE, ids=ids) if ids else []
+
+    # -- what is there -----------------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Legs by (backend, state); the states are queued and held."""
+        return {key: count for key, count in self._writer.counts.items() if count > 0}
+
+    async def lanes(self) -> dict[str, int]:
+        """Queued legs by backend."""
+        return {backend: count for (backend, state), count in self.counts().items() if state == "queued"}
+
+    async def due(self, backend: str) -> datetime | None:
+        """When the lane's next leg falls due, counting what is under way; None when it is empty."""
+        at = (await self._ask(queries.FIRST.format("next_attempt_at"), backend=backend))[0]["at"]
+        return None if at is None else moment(at)
+
+    async def oldest(self) -> dict[str, datetime]:
+        """When the oldest queued message of each lane was received."""
+        step = queries.FIRST.format("received_at")
+        found = {backend: (await self._ask(step, backend=backend))[0]["at"] for backend in await self.lanes()}
+        return {backend: moment(at) for backend, at in found.items() if at is not None}
+
+    async def find(
+        self,
+        *,
+        id: str = "",  # noqa: A002 - as in the row
+        message_id: str = "",
+        address: str = "",
+        remote_id: str = "",
+        state: str = "",
+        backend: str = "",
+        sender: str = "",
+        recipient: str = "",
+        older_than: datetime | None = None,
+        limit: int = 100,
+        before: str = "",
+    ) -> list[MessageRow]:
+        """Newest first; ``before`` is the last id of the page before. ``address`` is sender or recipient."""
+        given = {"id": id, "message_id": message_id.strip().strip("<>"), "remote_id": remote_id, "state": state}
+        given |= {"backend": backend, "before": before}
+        keys = {"address": comparable(address), "sender": comparable(sender), "recipient": comparable(recipient)}
+        age = {"older_than": micros(older_than) if older_than else None}
+        async with self._readers.connect() as reader:
+            return await queries.find(reader, limit, {**given, **keys, **age})
+
+    async def show(self, ident: str) -> MessageDetail | None:
+        """All that is known of one message."""
+        async with self._readers.connect() as reader:
+            return await queries.show(reader, ident)
+
+    async def raw(self, ident: str) -> bytes | None:
+        """The bytes as they lie there, unchecked; None when there are none."""
+        found = await self._ask("SELECT raw FROM body WHERE message_id = :id", id=ident)
+        return found[0]["raw"] if found else None
+
+    # -- what an operator does: each returns the ids it changed ------------------------------------------------------
+
+    async def hold(self, ids: Sequence[str], now: datetime) -> list[str]:
+        return await self._change(upkeep.hold, ids, now)
+
+    async def release(self, ids: Sequence[str], now: datetime) -> list[str]:
+        return await self._change(upkeep.release, ids, now)
+
+    async def retry(self, ids: Sequence[str], now: datetime) -> list[str]:
+        return await self._change(upkeep.retry, ids, now)
+
+    async def delete(self, ids: Sequence[str], now: datetime) -> list[str]:
+        """Gone with all its rows; the log keeps the ids."""
+        deleted = await self._change(upkeep.delete, ids, now)
+        for ident in deleted:
+            self._events.info("deleted", id=ident)
+        return deleted
+
+    async def _change(
+        self, step: Callable[[Transaction, list[str], int], list[str]], ids: Sequence[str], now: datetime
+    ) -> list[str]:
+        return await self._writer.submit(lambda tx: step(tx, list(ids), micros(now)), ids)
+
+    async def fail(self, ids: Sequence[str], now: datetime) -> list[Claim]:
+        """Claims on all that is queued or held of these and not under way; the caller settles them as failed."""
+        return await self._claim(now, _LEASE, changes.IDLE_OF, ids=list(ids))
+
+    # -- tokens ------------------------------------------------------------------------------------------------------
+
+    async def add_token(self, row: TokenRow) -> None:
+        await self._writer.submit(lambda tx: upkeep.add_token(tx, row))
+
+    async def tokens(self) -> list[TokenRow]:
+        return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]
+
+    async def revoke(self, jti: str = "", subject: str = "", *, now: datetime) -> None:
+        """A token by its id, or all of a subject that were issued before now."""
+        await self._writer.submit(lambda tx: upkeep.revoke(tx, jti, subject, micros(now)))
+
+    async def revocations(self) -> tuple[set[str], dict[str, datetime]]:
+        """Revoked token ids, and for each subject the time before which all its tokens are void."""
+        ids = await self._ask("SELECT jti FROM token WHERE revoked_at IS NOT NULL")
+        subjects = await self._ask("SELECT subject, before FROM revocation")
+        return {row["jti"] for row in ids}, {row["subject"]: moment(row["before"]) for row in subjects}
+
+    # -- upkeep ------------------------------------------------------------------------------------------------------
+
+    async def sweep(self, now: datetime, retention: RetentionSettings) -> int:
+        """Remove bodies and rows past their time, in small steps; freed pages are used again. Returns how many."""
+        self._writer.drop_sent = not retention.sent_body
+        total = await self._sweep(lambda tx: upkeep.sweep_bodies(tx, "done", micros(now - retention.sent_body), _SWEEP))
+        total += await self._sweep(
+            lambda tx: upkeep.sweep_bodies(tx, "failed", micros(now - retention.failed_body), _SWEEP)
+        )
+        return total + await self._sweep(lambda tx: upkeep.sweep_history(tx, micros(now - retention.history), _SWEEP))
+
+    async def _sweep(self, step: Callable[[Transaction], int]) -> int:
+        total = swept = await self._writer.submit(step)
+        while swept == _SWEEP:
+            swept = await self._writer.submit(step)
+            total += swept
+        return total
+
+    async def backup(self, to: Path) -> None:
+        """A consistent copy while the service runs. Raises SpoolError."""
+        await asyncio.to_thread(file.copy, self._path, to)
+
+    def writable(self) -> bool:
+        """The writer lives, its last commit succeeded, and the reserve is not reached."""
+        return self._writer.alive and self._writer.healthy and self._free >= self._floor
+
+    def space(self) -> tuple[int, int]:
+        """Bytes used by the spool, bytes free on its disk; at most some seconds old."""
+        return self._used, self._free
+
+    async def _watch_space(self) -> None:
+        while True:
+            await self._clock.sleep(_SPACE_EVERY)
+            try:
+                await asyncio.to_thread(self._measure)
+            except Exception as error:
+                self._events.bug("spool.space", error)
+
+    def _measure(self) -> None:
+        disk = os.statvfs(self._path.parent)
+        self._used = sum(part.stat().st_size for part in self._path.parent.glob(file.NAME + "*"))
+        self._free = disk.f_bavail * disk.f_frsize
+        self._floor = int(self._reserve if self._reserve >= 1 else self._reserve * disk.f_blocks * disk.f_frsize)

@@ -1,0 +1,151 @@
+"""The tables of the spool. Times are integer microseconds since 1970 (UTC); absent text is ''.
+
+``message``, ``recipient`` and ``delivery`` rows are small and hot; the bytes stand apart in ``body``, so that a change
+of state never rewrites them. The first two are clustered by queue id (WITHOUT ROWID), so that one look-up finds all.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, Index, text
+from sqlmodel import Field, SQLModel
+
+_CLUSTERED = {"sqlite_with_rowid": False}
+
+
+def _one_of(*states: str) -> CheckConstraint:
+    """Looked at by the integrity check at start, too: a damaged state would drop its row out of every queue."""
+    return CheckConstraint(f"state IN {states}", name="known_state")
+
+
+class Message(SQLModel, table=True):
+    """``state`` is queued, held, done, failed or corrupt and follows from the recipients (changes.derive)."""
+
+    __table_args__ = (
+        Index("message_by_state", "state"),
+        Index("message_by_message_id", "message_id"),
+        Index("message_by_sender", "sender_key"),
+        Index("message_by_expiry", "expires_at", sqlite_where=text("finished_at IS NULL")),
+        Index("message_by_finish", "finished_at", sqlite_where=text("finished_at IS NOT NULL")),
+        Index(
+            "message_with_body",
+            "state",
+            "finished_at",
+            sqlite_where=text("has_body = 1 AND finished_at IS NOT NULL"),
+        ),
+        _one_of("queued", "held", "done", "failed", "corrupt"),
+        _CLUSTERED,
+    )
+
+    id: str = Field(primary_key=True)
+    state: str
+    sender: str
+    sender_key: str  # address.comparable, to search by
+    message_id: str
+    header_from: str
+    client: str
+    login: str
+    listener: str
+    peer: str
+    pin: str
+    ret: str
+    envid: str
+    smtputf8: bool
+    eightbit: bool
+    bounce: bool
+    delay_notified: bool
+    has_body: bool
+    size: int
+    checksum: int  # changes.checksum over envelope and bytes
+    received_at: int
+    expires_at: int
+    finished_at: int | None
+
+
+class Body(SQLModel, table=True):
+    message_id: str = Field(primary_key=True)
+    raw: bytes
+
+
+class Recipient(SQLModel, table=True):
+    """``state`` is queued, sent, failed or held; ``backend`` is the lane it waits in or left by."""
+
+    __table_args__ = (Index("recipient_by_key", "key"), _one_of("queued", "held", "sent", "failed"), _CLUSTERED)
+
+    message_id: str = Field(primary_key=True)
+    address: str = Field(primary_key=True)
+    n: int  # place in the envelope
+    key: str  # address.comparable
+    backend: str
+    state: str
+    notify: str
+    orcpt: str
+    verdict: str
+    code: int | None
+    enhanced: str
+    detail: str
+    remote_id: str
+    updated_at: int
+
+
+class Delivery(SQLModel, table=True):
+    """A leg: what one message has to do in one lane, the unit of scheduling. ``state`` is queued, held or done."""
+
+    __table_args__ = (
+        Index("delivery_of_message", "message_id", "backend", unique=True),
+        Index("delivery_due", "backend", "next_attempt_at", sqlite_where=text("state = 'queued'")),
+        Index("delivery_oldest", "backend", "received_at", sqlite_where=text("state = 'queued'")),
+        Index("delivery_held", "backend", sqlite_where=text("state = 'held'")),
+        _one_of("queued", "held", "done"),
+    )
+
+    id: int | None = Field(primary_key=True)
+    message_id: str
+    backend: str
+    state: str
+    next_attempt_at: int
+    received_at: int
+    attempts: int
+    sticky: bool  # an attempt may have been taken by this backend: never fail over
+    in_doubt: int  # attempts in a row that ended without an answer
+
+
+class Attempt(SQLModel, table=True):
+    """One try, or one of its answers where recipients got different ones. Without ``ended_at`` it is under way."""
+
+    __table_args__ = (
+        Index("attempt_of_message", "message_id"),
+        Index("attempt_open", "delivery_id", sqlite_where=text("ended_at IS NULL")),
+        Index("attempt_by_remote_id", "remote_id", sqlite_where=text("remote_id <> ''")),
+    )
+
+    id: int | None = Field(primary_key=True)
+    message_id: str
+    delivery_id: int
+    backend: str
+    addresses: str  # JSON list
+    started_at: int
+    ended_at: int | None
+    verdict: str  # a model.Verdict, or interrupted, or corrupt
+    code: int | None
+    enhanced: str
+    detail: str
+    remote_id: str
+
+
+class Token(SQLModel, table=True):
+    """A token that was minted here or revoked by its id; never the token itself."""
+
+    jti: str = Field(primary_key=True)
+    key: str
+    subject: str
+    note: str
+    issued_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+class Revocation(SQLModel, table=True):
+    """All tokens of a subject issued before this time are void."""
+
+    subject: str = Field(primary_key=True)
+    before: int

@@ -1,0 +1,86 @@
+"""One write transaction: statements of many operations gathered into few, and states derived from the recipients."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping
+
+# A leg is queued while a recipient waits in its lane, else held if one is held there, else done.
+_DERIVE_LEGS = """
+UPDATE delivery SET state = now.state FROM (
+    SELECT d.id, CASE max(CASE r.state WHEN 'queued' THEN 2 WHEN 'held' THEN 1 ELSE 0 END)
+        WHEN 2 THEN 'queued' WHEN 1 THEN 'held' ELSE 'done' END AS state
+    FROM delivery d LEFT JOIN recipient r ON r.message_id = d.message_id AND r.backend = d.backend
+    WHERE d.message_id IN (SELECT value FROM json_each(:ids)) GROUP BY d.id) AS now
+WHERE delivery.id = now.id AND delivery.state <> now.state"""
+# A message is queued while a recipient is, else held, else failed if one failed, else done. Corrupt stays while held.
+_DERIVE_MESSAGES = """
+UPDATE message SET state = now.state, finished_at = CASE WHEN now.state IN ('done', 'failed') THEN :now END,
+    has_body = has_body AND NOT (:drop_sent AND now.state = 'done')
+FROM (
+    SELECT message_id, CASE max(CASE state WHEN 'queued' THEN 3 WHEN 'held' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END)
+        WHEN 3 THEN 'queued' WHEN 2 THEN 'held' WHEN 1 THEN 'failed' ELSE 'done' END AS state
+    FROM recipient WHERE message_id IN (SELECT value FROM json_each(:ids)) GROUP BY message_id) AS now
+WHERE message.id = now.message_id AND message.state <> now.state
+    AND NOT (message.state = 'corrupt' AND now.state = 'held')"""
+_DROP_BODIES = """
+DELETE FROM body WHERE message_id IN (
+    SELECT id FROM message WHERE id IN (SELECT value FROM json_each(:ids)) AND has_body = 0)"""
+_COUNT = """
+SELECT backend, state, count(*) AS legs FROM delivery
+WHERE message_id IN (SELECT value FROM json_each(:ids)) AND state <> 'done' GROUP BY backend, state"""
+
+
+class Transaction:
+    """``later`` gathers rows by statement, in the order of first use; any other statement is preceded by a ``flush``.
+
+    What others are told after the commit: ``counts`` is by how much legs grew by (backend, state), ``lanes`` who has
+    new work, ``damaged`` what was found corrupt.
+    """
+
+    def __init__(self, connection: Connection, now: int, attempt_ids: Iterator[int], *, drop_sent: bool) -> None:
+        self.now = now
+        self.attempt_ids = attempt_ids
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.lanes: set[str] = set()
+        self.damaged: list[str] = []
+        self._connection = connection
+        self._drop_sent = drop_sent
+        self._later: dict[str, list[Mapping[str, Any]]] = {}
+
+    def later(self, statement: str, *rows: Mapping[str, Any]) -> None:
+        self._later.setdefault(statement, []).extend(rows)
+
+    def flush(self) -> None:
+        waiting, self._later = self._later, {}
+        for statement, rows in waiting.items():
+            if rows:
+                self._connection.exec_driver_sql(statement, rows)
+
+    def all(self, statement: str, **values: Any) -> Sequence[RowMapping]:
+        """Run it now. A list among the values becomes JSON, for ``IN (SELECT value FROM json_each(:name))``."""
+        self.flush()
+        given = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
+        result = self._connection.exec_driver_sql(statement, given)
+        return result.mappings().all() if result.returns_rows else ()
+
+    @contextmanager
+    def changing(self, ids: list[str]) -> Iterator[None]:
+        """Around changes to recipients: the states of their legs and messages, and the counts, are brought in line."""
+        before = self._live(ids) if ids else Counter()
+        yield
+        if ids:
+            self.all(_DERIVE_LEGS, ids=ids)
+            self.all(_DERIVE_MESSAGES, ids=ids, now=self.now, drop_sent=self._drop_sent)
+            if self._drop_sent:
+                self.all(_DROP_BODIES, ids=ids)
+            self.counts.update(self._live(ids))
+            self.counts.subtract(before)
+
+    def _live(self, ids: list[str]) -> Counter[tuple[str, str]]:
+        return Counter({(row["backend"], row["state"]): row["legs"] for row in self.all(_COUNT, ids=ids)})

@@ -1,0 +1,85 @@
+"""What operators and retention do to the spool, each as a step within a write transaction. Times in microseconds.
+
+Steps on messages return the ids they changed.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants of ours; values are always bound
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.spool.changes import IN_IDS, UNDER_WAY, insert_into
+from gateway.spool.records import TokenRow, micros
+from gateway.spool.tables import Token
+from gateway.spool.transaction import Transaction
+
+
+def _ids(rows: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(row["message_id"] for row in rows))
+
+
+def hold(tx: Transaction, ids: list[str], now: int) -> list[str]:
+    """What is under way may still be sent."""
+    step = f"UPDATE recipient SET state = 'held' WHERE message_id {IN_IDS} AND state = 'queued' RETURNING message_id"
+    return _ids(tx.all(step, ids=ids))
+
+
+def release(tx: Transaction, ids: list[str], now: int) -> list[str]:
+    step = f"UPDATE recipient SET state = 'queued' WHERE message_id {IN_IDS} AND state = 'held'"
+    rows = tx.all(f"{step} RETURNING message_id, backend", ids=ids)
+    due = f"UPDATE delivery SET next_attempt_at = :now WHERE message_id {IN_IDS} AND state = 'held' AND NOT {UNDER_WAY}"
+    tx.all(due, ids=_ids(rows), now=now)
+    tx.lanes.update(row["backend"] for row in rows)
+    return _ids(rows)
+
+
+def retry(tx: Transaction, ids: list[str], now: int) -> list[str]:
+    """Due now, except what is under way."""
+    step = f"""UPDATE delivery SET next_attempt_at = min(next_attempt_at, :now) WHERE message_id {IN_IDS}
+        AND state = 'queued' AND NOT {UNDER_WAY} RETURNING message_id, backend"""
+    rows = tx.all(step, ids=ids, now=now)
+    tx.lanes.update(row["backend"] for row in rows)
+    return _ids(rows)
+
+
+def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
+    for table in ("attempt", "delivery", "recipient", "body"):
+        tx.all(f"DELETE FROM {table} WHERE message_id {IN_IDS}", ids=ids)
+    return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]
+
+
+def sweep_bodies(tx: Transaction, state: str, before: int, limit: int) -> int:
+    which = "state = :state AND has_body = 1 AND finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
+    found = tx.all(f"SELECT id FROM message WHERE {which}", state=state, before=before, limit=limit)
+    ids = [row["id"] for row in found]
+    tx.all(f"DELETE FROM body WHERE message_id {IN_IDS}", ids=ids)
+    tx.all(f"UPDATE message SET has_body = 0 WHERE id {IN_IDS}", ids=ids)
+    return len(ids)
+
+
+def sweep_history(tx: Transaction, before: int, limit: int) -> int:
+    which = "finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
+    found = tx.all(f"SELECT id FROM message WHERE {which}", before=before, limit=limit)
+    return len(delete(tx, [row["id"] for row in found], tx.now))
+
+
+_ADD_TOKEN = insert_into(Token)
+
+
+def add_token(tx: Transaction, row: TokenRow) -> None:
+    times = {name: getattr(row, name) for name in ("issued_at", "expires_at", "revoked_at")}
+    known = {name: None if time is None else micros(time) for name, time in times.items()}
+    tx.all(_ADD_TOKEN, jti=row.jti, key=row.key, subject=row.subject, note=row.note, **known)
+
+
+def revoke(tx: Transaction, jti: str, subject: str, now: int) -> None:
+    """A token minted elsewhere is unknown here; its id is revoked all the same."""
+    if jti:
+        again = " ON CONFLICT (jti) DO UPDATE SET revoked_at = coalesce(revoked_at, :revoked_at)"
+        unknown = {"key": "", "subject": "", "note": "", "issued_at": now, "expires_at": None}
+        tx.all(_ADD_TOKEN + again, jti=jti, revoked_at=now, **unknown)
+    if subject:
+        newest = "ON CONFLICT (subject) DO UPDATE SET before = max(before, excluded.before)"
+        tx.all(f"INSERT INTO revocation (subject, before) VALUES (:subject, :now) {newest}", subject=subject, now=now)

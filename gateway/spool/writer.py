@@ -1,0 +1,208 @@
+"""Group commit: one task takes all that has arrived, commits it in one transaction and answers everyone at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from gateway.clock import Clock
+from gateway.events import Events
+from gateway.model import Refusal
+from gateway.spool.file import connect, verify
+from gateway.spool.records import micros
+from gateway.spool.transaction import Transaction
+
+T = TypeVar("T")
+_GROUP = 256  # operations in one transaction, so that nobody waits for too many others
+# After these the connection and what it has cached are not to be trusted: open anew and look at every page.
+_BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
+
+
+@dataclass(slots=True, eq=False)
+class Operation(Generic[T]):
+    """``run`` is called in the writer's thread. ``ids`` are the messages whose states it may change.
+
+    A ``late`` one runs after the others of its group, when all states are right (claims).
+    """
+
+    run: Callable[[Transaction], T]
+    future: asyncio.Future[T]
+    ids: Sequence[str]
+    late: bool
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a group came to: a value or an error for each operation, and what changed."""
+
+    answers: list[tuple[Operation[Any], Any]]
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    lanes: set[str] = field(default_factory=set)
+    damaged: list[str] = field(default_factory=list)
+
+    def __iadd__(self, other: Applied) -> Applied:
+        self.answers += other.answers
+        self.counts.update(other.counts)
+        self.lanes |= other.lanes
+        self.damaged += other.damaged
+        return self
+
+
+def no_space() -> Refusal:
+    return Refusal(452, "4.3.1", "not enough space in the spool, try again later", "spool_full")
+
+
+def out_of_order() -> Refusal:
+    return Refusal(451, "4.3.0", "the spool cannot be written, try again later", "spool_error")
+
+
+class Writer:
+    """Owns the writing connection. ``drop_sent``: bodies go when all recipients are served.
+
+    When its task dies it says so in ``alive``; all who wait are refused, and so is everyone who comes later.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        connection: Connection,
+        thread: Executor,
+        *,
+        clock: Clock,
+        events: Events,
+        wake: Callable[[str], None],
+    ) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.attempt_ids = itertools.count(1)
+        self.drop_sent = False
+        self.healthy = True
+        self._path = path
+        self._connection = connection
+        self._thread = thread
+        self._clock = clock
+        self._events = events
+        self._wake = wake
+        self._queue: deque[Operation[Any]] = deque()
+        self._group: list[Operation[Any]] = []
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.create_task(self._run(), name="spool-writer")
+        self._task.add_done_callback(self._ended)
+
+    @property
+    def alive(self) -> bool:
+        return not self._closing and not self._task.done()
+
+    def submit(
+        self, run: Callable[[Transaction], T], ids: Sequence[str] = (), *, late: bool = False
+    ) -> asyncio.Future[T]:
+        """Take part in the next group. The future may be cancelled or forgotten: the operation is carried out anyway.
+
+        Raises Refusal when the writer is gone; the future ends with one when the disk refuses.
+        """
+        if not self.alive:
+            raise out_of_order()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.append(Operation(run, future, ids, late))
+        self._arrived.set()
+        return future
+
+    async def aclose(self) -> None:
+        """Carry out what is waiting, then close the file."""
+        self._closing = True
+        self._arrived.set()
+        await asyncio.wait({self._task})
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._queue or not self._closing:
+            if not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            self._group = [self._queue.popleft() for _ in range(min(_GROUP, len(self._queue)))]
+            started = self._clock.monotonic()
+            applied = await loop.run_in_executor(self._thread, self._apply, self._group)
+            self._events.spool_written(self._clock.monotonic() - started)
+            self._answer(applied)
+
+    def _answer(self, applied: Applied) -> None:
+        self.counts.update(applied.counts)
+        for operation, answer in applied.answers:
+            if operation.future.done():
+                continue  # its caller has gone
+            if isinstance(answer, BaseException):
+                operation.future.set_exception(answer)
+            else:
+                operation.future.set_result(answer)
+        self._group = []
+        for identifier in applied.damaged:
+            self._events.warning("corrupt", id=identifier, detail="damaged in the spool: not sent, kept")
+        for lane in applied.lanes:
+            self._wake(lane)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is None:
+            return
+        self._events.bug("spool.writer", task.exception() or RuntimeError())
+        for operation in (*self._group, *self._queue):
+            if not operation.future.done():
+                operation.future.set_exception(out_of_order())
+        self._queue.clear()
+
+    # -- in the writer's thread ----------------------------------------------------------------------------------
+
+    def _apply(self, group: Sequence[Operation[Any]]) -> Applied:
+        """One transaction for all; if that fails, one for each, so that nobody pays for a neighbour."""
+        try:
+            applied = self._commit(group)
+        except Exception as error:
+            code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+            if code & 0xFF in _BROKEN and code != sqlite3.SQLITE_IOERR_WRITE:  # a failed write is rolled back whole
+                self._reopen()
+            elif len(group) > 1 and code & 0xFF != sqlite3.SQLITE_BUSY:
+                whole = Applied([])
+                for operation in group:
+                    whole += self._apply([operation])
+                return whole
+            refuse = self._explain(error, code & 0xFF)
+            return Applied([(operation, refuse()) for operation in group])
+        self.healthy = True
+        return applied
+
+    def _commit(self, group: Sequence[Operation[Any]]) -> Applied:
+        ids = list({identifier for operation in group for identifier in operation.ids})
+        now = micros(self._clock.now())
+        with self._connection.begin():
+            transaction = Transaction(self._connection, now, self.attempt_ids, drop_sent=self.drop_sent)
+            with transaction.changing(ids):
+                answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
+            answers += [(operation, operation.run(transaction)) for operation in group if operation.late]
+            transaction.flush()
+        return Applied(answers, transaction.counts, transaction.lanes, transaction.damaged)
+
+    def _explain(self, error: Exception, code: int) -> Callable[[], Refusal]:
+        if not isinstance(error, DBAPIError) or code in (0, sqlite3.SQLITE_CONSTRAINT):
+            self._events.bug("spool", error)
+            return out_of_order
+        self.healthy = False
+        self._events.warning("spool_error", detail=str(error.orig))
+        return no_space if code == sqlite3.SQLITE_FULL else out_of_order
+
+    def _reopen(self) -> None:
+        """After a failed fsync a later one proves nothing (the kernel may have dropped the pages): start anew."""
+        self._connection.invalidate()
+        self._connection.close()
+        self._connection = connect(self._path)
+        verify(self._connection, self._path)

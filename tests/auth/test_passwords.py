@@ -1,0 +1,218 @@
+"""Rule: a device password is stored as scrypt, verified off the loop at the same cost whatever was wrong, remembered
+for five minutes when right, and put off with 454 when too many wait (door.md rows 10, 11)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.auth import hash_password, new_password, passwords
+from gateway.model import Refusal
+from tests.auth.kit import ANY, House, token
+from tests.auth.test_claims import login
+
+WORD = "k7hmx2paq9wbt4crn6ez"
+HASH = hash_password(WORD, b"sixteen bytes ok")
+COPIER = {"copier": {"password_hash": HASH}}
+
+
+@pytest.fixture
+def derived(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """Each scrypt that ran: thread and parameters."""
+    runs: list[tuple[str, Any]] = []
+    real = passwords._Hash.derive
+
+    def counted(self: Any, password: str) -> bytes:
+        runs.append((threading.current_thread().name, (self.ln, self.r, self.p, len(self.digest))))
+        return real(self, password)
+
+    monkeypatch.setattr(passwords._Hash, "derive", counted)
+    return runs
+
+
+TRIES = [
+    ("copier", WORD, "copier"),
+    ("copier", WORD + " ", "auth_failed"),
+    ("copier", WORD.upper(), "auth_failed"),
+    ("copier", "", "auth_failed"),
+    ("copier", HASH, "auth_failed"),
+    ("copier", "\udcff\ud800", "auth_failed"),
+    ("copier", "a.b.c.d", "auth_failed"),
+    ("copier", "x" * 12_000, "auth_failed"),
+    ("Copier", WORD, "auth_failed"),
+    ("nobody", WORD, "auth_failed"),
+    ("", WORD, "auth_failed"),
+    ("jwt", WORD, "auth_failed"),
+    ("tokens", WORD, "auth_failed"),
+]
+
+
+@pytest.mark.parametrize(("user", "password", "expected"), TRIES, ids=[f"{t[0]} {t[1][:8]!a}" for t in TRIES])
+async def test_the_password_of_the_named_client_and_no_other(
+    tmp_path: Path, user: str, password: str, expected: str
+) -> None:
+    assert await login(House(tmp_path, clients=COPIER | ANY), password, user) == expected
+
+
+async def test_an_unknown_name_costs_the_same_work_off_the_loop(tmp_path: Path, derived: list[tuple[str, Any]]) -> None:
+    house = House(tmp_path, clients=COPIER | ANY)
+    for user in ("copier", "nobody", "tokens", ""):
+        assert await login(house, "wrong", user) == "auth_failed"
+    assert len(derived) == 4
+    assert len({parameters for _, parameters in derived}) == 1
+    assert all(thread.startswith("scrypt") for thread, _ in derived)
+
+
+async def test_without_any_password_configured_nothing_is_derived(
+    tmp_path: Path, derived: list[tuple[str, Any]]
+) -> None:
+    assert await login(House(tmp_path), "guess", "copier") == "auth_failed"
+    assert derived == []
+
+
+async def test_a_right_password_is_remembered_five_minutes_and_a_wrong_one_never(
+    tmp_path: Path, derived: list[tuple[str, Any]]
+) -> None:
+    house = House(tmp_path, clients=COPIER)
+    for _ in range(60):
+        assert await login(house, WORD, "copier") == "copier"
+    assert len(derived) == 1
+    for _ in range(2):
+        assert await login(house, "wrong", "copier") == "auth_failed"
+    assert len(derived) == 3
+    house.clock.advance(299)
+    assert await login(house, WORD, "copier") == "copier"
+    assert len(derived) == 3
+    house.clock.advance(1)
+    assert await login(house, WORD, "copier") == "copier"
+    assert len(derived) == 4
+
+
+async def test_what_is_remembered_belongs_to_one_name(tmp_path: Path, derived: list[tuple[str, Any]]) -> None:
+    other = HASH.rpartition("$")[0] + "$" + "A" * 43
+    house = House(tmp_path, clients=COPIER | {"other": {"password_hash": other}})
+    assert await login(house, WORD, "copier") == "copier"
+    assert await login(house, WORD, "other") == "auth_failed"
+    assert len(derived) == 2
+
+
+async def test_the_password_itself_is_kept_nowhere(tmp_path: Path) -> None:
+    house = House(tmp_path, clients=COPIER)
+    await login(house, WORD, "copier")
+    kept = repr(vars(house.auth._passwords))
+    assert WORD not in kept
+    assert hashlib.sha256(WORD.encode()).hexdigest() not in kept
+
+
+async def test_a_flood_is_put_off_and_the_rest_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than 32 at once: 454 4.7.0 for the excess; a client that hangs up gives its place back."""
+    release = threading.Event()
+    monkeypatch.setattr(passwords._Hash, "fits", lambda self, password: release.wait(30) and False)
+    house = House(tmp_path, clients=COPIER)
+    tasks = [asyncio.create_task(house.auth.login("copier", f"wrong{n}", "192.0.2.1")) for n in range(40)]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    while len(done) < 8:
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0)
+    assert len(pending) == 32
+    for task in done:
+        refusal = task.exception()
+        assert isinstance(refusal, Refusal)
+        assert (refusal.code, refusal.enhanced, refusal.reason) == (454, "4.7.0", "busy")
+    queued = tasks[31]  # the last one that found room; the two threads hold earlier ones
+    queued.cancel()
+    await asyncio.wait([queued])
+    again = asyncio.create_task(house.auth.login("copier", "wrong", "192.0.2.1"))
+    await asyncio.sleep(0)
+    release.set()
+    results = await asyncio.gather(*tasks[:31], again, return_exceptions=True)
+    assert {getattr(result, "code", None) for result in results} == {535}
+
+
+async def test_closing_lets_what_is_queued_end(tmp_path: Path) -> None:
+    """A reload closes the old settings while sessions still wait for their answer."""
+    house = House(tmp_path, clients=COPIER)
+    tasks = [asyncio.create_task(login(house, WORD, "copier")) for _ in range(6)]
+    await asyncio.sleep(0)
+    await house.auth.aclose()
+    assert await asyncio.gather(*tasks) == ["copier"] * 6
+
+
+NETWORKS = [
+    ("192.0.2.17", "copier"),
+    ("::ffff:192.0.2.17", "copier"),
+    ("192.0.2.18", "wrong_network"),
+    ("", "wrong_network"),
+]
+
+
+@pytest.mark.parametrize(("peer", "expected"), NETWORKS)
+async def test_a_password_is_bound_to_its_networks(tmp_path: Path, peer: str, expected: str) -> None:
+    house = House(tmp_path, clients={"copier": {"password_hash": HASH, "networks": ["192.0.2.17"]}})
+    for _ in range(2):  # the second time from memory
+        assert await login(house, WORD, "copier", peer) == expected
+
+
+def test_the_format_is_the_one_others_write() -> None:
+    """``password`` hashed by passlib 1.7 (its documentation), and RFC 7914 section 12 in the same form."""
+    passlib = "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E"
+    assert passwords._parse(passlib).fits("password")
+    assert not passwords._parse(passlib).fits("Password")
+    digest = bytes.fromhex(
+        "7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2"
+        "d5432955613f0fcf62d49705242a9af9e61e85dc0d651e40dfcf017b45575887"
+    )
+    salt, text = (base64.b64encode(raw).rstrip(b"=").decode() for raw in (b"SodiumChloride", digest))
+    assert passwords._parse(f"$scrypt$ln=14,r=8,p=1${salt}${text}").fits("pleaseletmein")
+
+
+def test_a_hash_is_made_of_its_salt() -> None:
+    assert hash_password("a", b"s" * 16) == hash_password("a", b"s" * 16)
+    assert hash_password("a", b"s" * 16) != hash_password("a", b"t" * 16)
+    assert HASH.startswith("$scrypt$ln=14,r=8,p=1$")
+    assert WORD not in HASH
+
+
+def test_a_password_that_looks_like_a_token_is_not_hashed() -> None:
+    with pytest.raises(ValueError, match="taken for a token"):
+        hash_password("a.b.c", b"s" * 16)
+
+
+BAD_HASHES = [
+    "", " ", "password", "$2b$12$abcdefghijklmnopqrstuv", "$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ$",
+    HASH.replace("ln=14", "ln=9"), HASH.replace("ln=14", "ln=18"), HASH.replace("r=8", "r=0"),
+    HASH.replace("ln=14,r=8", "ln=17,r=9"), HASH.replace("p=1", "p=0"), HASH.replace("p=1", "p=17"),
+    HASH.replace("ln=14", "ln=99"), HASH[:-3], HASH + "\n", HASH.replace("ln=14", "ln=x"),
+    "$scrypt$ln=14,r=8,p=1$c2FsdA$" + HASH.rpartition("$")[2],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD_HASHES, ids=range(len(BAD_HASHES)))
+def test_a_wrong_hash_is_refused_by_the_name_of_its_setting(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"^clients\.copier\.password_hash: ") as caught:
+        House(tmp_path, clients={"copier": {"password_hash": text}})
+    assert "scrypt$ln" not in str(caught.value)
+
+
+def test_new_passwords() -> None:
+    """20 characters nobody mixes up, from the random source given, about 99 bits."""
+    made = [new_password(random.Random(seed)) for seed in range(500)]
+    assert made[0] == new_password(random.Random(0))
+    assert len(set(made)) == 500
+    assert all(len(word) == 20 and word.isalnum() and word == word.lower() for word in made)
+    used = set("".join(made))
+    assert len(used) == 31
+    assert used.isdisjoint("0o1il")
+    assert new_password() != new_password()
+
+
+async def test_a_token_goes_its_own_way(tmp_path: Path, derived: list[tuple[str, Any]]) -> None:
+    assert await login(House(tmp_path, clients=COPIER | ANY), token()) == "tokens"
+    assert derived == []

@@ -1,0 +1,3 @@
+from tests.backends.kit import certificates
+
+__all__ = ["certificates"]

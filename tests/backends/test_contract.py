@@ -1,0 +1,200 @@
+"""What every registered backend keeps, whatever it speaks. A backend without a harness here fails the first test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.backends import BACKENDS, Context, build, settings_types
+from gateway.config.models import BackendSettings
+from gateway.model import Backend, Verdict
+from tests.backends import kit
+from tests.backends.kit import KEY, RAW, Smtp2goFake, SmtpFake, Web, spooled
+
+SECRET = "hunter2-hunter2-hunter2"
+
+
+@dataclass
+class Bench:
+    """A backend with its far side: what it takes to build it, what arrived, and how to take the far side away."""
+
+    settings: dict[str, Any]
+    arrived: Callable[[], list[bytes]]
+    away: dict[str, Any]  # settings under which nobody answers
+    secret: str = ""
+
+
+@contextlib.asynccontextmanager
+async def capture(context: Context) -> AsyncIterator[Bench]:
+    blocked = context.state_dir / "file"
+    blocked.touch()
+    directory = context.state_dir / "captured"
+    yield Bench(
+        {"type": "capture", "directory": "captured"},
+        lambda: [path.read_bytes() for path in sorted(directory.glob("*.eml"))],
+        {"directory": str(blocked / "below")},
+    )
+
+
+@contextlib.asynccontextmanager
+async def smtp(_: Context) -> AsyncIterator[Bench]:
+    async with SmtpFake(offers=(*kit.ALL, "AUTH PLAIN LOGIN")) as server:
+        yield Bench(
+            {"type": "smtp", "host": "127.0.0.1", "port": server.port, "tls": "none", "username": "u", "password": SECRET},
+            lambda: [transaction.body for transaction in server.done],
+            {"port": 1},
+            SECRET,
+        )
+
+
+@contextlib.asynccontextmanager
+async def smtp2go(_: Context) -> AsyncIterator[Bench]:
+    fake = Smtp2goFake()
+    async with Web(fake) as web:
+        yield Bench(
+            {"type": "smtp2go", "api_key": KEY, "base_url": web.url + "/v3"},
+            lambda: [raw for _, raw in fake.delivered],
+            {"base_url": "http://127.0.0.1:1/v3"},
+            KEY,
+        )
+
+
+HARNESS = {"capture": capture, "smtp": smtp, "smtp2go": smtp2go}
+KINDS = sorted(BACKENDS)
+
+
+def make(bench: Bench, context: Context, **changes: Any) -> Backend:
+    values = bench.settings | changes
+    settings = settings_types()[values["type"]].model_validate(values)
+    return build("way", settings, context)
+
+
+@pytest.fixture
+async def context(tmp_path: Path) -> AsyncIterator[Context]:
+    async with kit.context(tmp_path) as value:
+        yield value
+
+
+@pytest.fixture(params=KINDS)
+async def bench(request: pytest.FixtureRequest, context: Context) -> AsyncIterator[Bench]:
+    async with HARNESS[request.param](context) as value:
+        yield value
+
+
+def test_every_registered_backend_is_tested_here() -> None:
+    assert set(HARNESS) == set(BACKENDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_settings_know_their_type_and_refuse_unknown_keys(kind: str) -> None:
+    settings = settings_types()[kind]
+    assert issubclass(settings, BackendSettings)
+    with pytest.raises(ValidationError) as error:
+        settings.model_validate({"type": "other", "tennant": "x"})
+    places = {(problem["loc"], problem["type"]) for problem in error.value.errors()}
+    assert {(("type",), "literal_error"), (("tennant",), "extra_forbidden")} <= places
+
+
+async def test_a_message_arrives_byte_for_byte_and_every_recipient_is_answered(bench: Bench, context: Context) -> None:
+    backend = make(bench, context)
+    assert backend.name == "way"
+    outcomes = await backend.send(spooled("b@x.example"), RAW)
+    assert {address: outcome.verdict for address, outcome in outcomes.items()} == {"b@x.example": Verdict.SENT}
+    assert all(outcome.remote_id and outcome.detail for outcome in outcomes.values())
+    assert bench.arrived() == [RAW]
+    await backend.aclose()
+
+
+async def test_many_messages_at_once_all_arrive_once(bench: Bench, context: Context) -> None:
+    backend = make(bench, context, concurrency=4)
+    bodies = [RAW.replace(b"hello", b"number %d" % number) for number in range(30)]
+    results = await asyncio.gather(
+        *(backend.send(spooled(id=f"Q{number}"), body) for number, body in enumerate(bodies)),
+    )
+    assert {outcome.verdict for outcomes in results for outcome in outcomes.values()} == {Verdict.SENT}
+    assert sorted(bench.arrived()) == sorted(bodies)
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"lone\nfeeds\r\nand\rreturns\r\n",
+        b"end\r\n\n.\n\r\nMAIL FROM:<evil@x.example>\r\n",
+        b"end\n.\r\nnext",
+        b"\r.\r\n\r\r.\r\r\n",
+        b".\r\n..\r\n.a\r\n\r\n.",
+    ],
+)
+async def test_nothing_but_crlf_leaves_and_one_message_stays_one(bench: Bench, context: Context, body: bytes) -> None:
+    """door.md 2 row 2: outbound smuggling. capture keeps the bytes as they are."""
+    backend = make(bench, context)
+    raw = b"From: a@corp.example\r\nTo: b@x.example\r\n\r\n" + body
+    assert (await backend.send(spooled("b@x.example"), raw))["b@x.example"].verdict is Verdict.SENT
+    (arrived,) = bench.arrived()
+    if bench.settings["type"] == "capture":
+        assert arrived == raw
+        return
+    expected = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    assert arrived.removesuffix(b"\r\n") == expected.removesuffix(b"\r\n")
+    await backend.aclose()
+
+
+async def test_with_nobody_there_everything_waits(bench: Bench, context: Context) -> None:
+    """Nothing can have been sent: DEFERRED without a code, which rests the backend and costs the message nothing."""
+    backend = make(bench, context, **bench.away)
+    outcomes = await backend.send(spooled("b@x.example", "c@x.example"), RAW)
+    assert set(outcomes) == {"b@x.example", "c@x.example"}
+    for outcome in outcomes.values():
+        assert (outcome.verdict, outcome.code) == (Verdict.DEFERRED, None)
+        assert outcome.enhanced.startswith("4.")
+        assert outcome.detail
+    check = await backend.check()
+    assert not check.ok
+    assert check.summary
+    assert check.fix
+    await backend.aclose()
+
+
+async def test_check_says_what_is_there_and_sends_nothing(bench: Bench, context: Context) -> None:
+    backend = make(bench, context)
+    check = await backend.check()
+    assert check.ok, check
+    assert check.facts
+    assert bench.arrived() == []
+    await backend.aclose()
+
+
+async def test_max_size_lowers_the_limit_and_never_raises_it(bench: Bench, context: Context) -> None:
+    own = make(bench, context).limits.max_bytes
+    assert make(bench, context, max_size="1MB").limits.max_bytes == 1_000_000
+    assert make(bench, context, max_size="5000GB").limits.max_bytes == own
+
+
+async def test_secrets_show_nowhere(bench: Bench, context: Context) -> None:
+    if not bench.secret:
+        assert bench.settings["type"] == "capture"
+        return
+    settings = settings_types()[bench.settings["type"]].model_validate(bench.settings)
+    backend = make(bench, context, **bench.away)
+    outcomes = await backend.send(spooled(), RAW)
+    shown = f"{settings!r} {settings} {settings.model_dump_json()} {outcomes} {await backend.check()}"
+    assert bench.secret not in shown
+
+
+async def test_closing_twice_is_harmless_and_a_closed_backend_still_answers_for_all(
+    bench: Bench, context: Context
+) -> None:
+    backend = make(bench, context)
+    await backend.send(spooled(), RAW)
+    await backend.aclose()
+    await backend.aclose()
+    assert set(await backend.send(spooled("b@x.example", "c@x.example"), RAW)) == {"b@x.example", "c@x.example"}
+    await backend.aclose()

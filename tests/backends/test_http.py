@@ -1,0 +1,148 @@
+"""The shared table of HTTP statuses, Retry-After, and what may be shown of a provider's words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.backends._base import safe
+from gateway.backends._http import COMMON, Row, judge, read_json, retry_after
+from gateway.fetch import Answer
+from gateway.model import Verdict
+from tests.fakes import START
+
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "verdict", "enhanced"),
+    [
+        (400, "", Verdict.REJECTED, "5.6.0"),
+        (401, "", Verdict.MISCONFIGURED, "4.7.0"),
+        (402, "", Verdict.REJECTED, "5.6.0"),
+        (403, "", Verdict.MISCONFIGURED, "4.7.0"),
+        (403, "Quota exceeded", Verdict.THROTTLED, "4.4.5"),
+        (403, "rate limit hit", Verdict.THROTTLED, "4.4.5"),
+        (404, "", Verdict.MISCONFIGURED, "4.3.5"),
+        (408, "", Verdict.DEFERRED, "4.3.0"),
+        (409, "", Verdict.REJECTED, "5.6.0"),
+        (413, "", Verdict.REJECTED, "5.3.4"),
+        (422, "", Verdict.REJECTED, "5.6.0"),
+        (425, "", Verdict.DEFERRED, "4.3.0"),
+        (429, "", Verdict.THROTTLED, "4.4.5"),
+        (301, "", Verdict.MISCONFIGURED, "4.3.5"),
+        (302, "", Verdict.MISCONFIGURED, "4.3.5"),
+        (308, "", Verdict.MISCONFIGURED, "4.3.5"),
+        (500, "", Verdict.DEFERRED, "4.3.0"),
+        (502, "", Verdict.DEFERRED, "4.3.0"),
+        (503, "", Verdict.DEFERRED, "4.3.0"),
+        (504, "", Verdict.DEFERRED, "4.3.0"),
+        (509, "", Verdict.DEFERRED, "4.3.0"),
+        (200, "no idea", Verdict.IN_DOUBT, "4.4.2"),
+        (202, "", Verdict.IN_DOUBT, "4.4.2"),
+        (100, "", Verdict.IN_DOUBT, "4.4.2"),
+        (600, "", Verdict.IN_DOUBT, "4.4.2"),
+    ],
+)
+def test_a_status_that_no_table_names(status: int, words: str, verdict: Verdict, enhanced: str) -> None:
+    """providers.md 0.1."""
+    outcome = judge(Answer(status, {}, b""), (), code="", words=words, now=START)
+    assert (outcome.verdict, outcome.code, outcome.enhanced) == (verdict, status, enhanced)
+    assert outcome.detail == f"HTTP {status} {words}".strip()
+    assert outcome.retry_after is None
+
+
+def test_every_status_fits_a_row_and_temporary_verdicts_have_temporary_codes() -> None:
+    for status in range(1000):
+        row = next(row for row in COMMON if row.fits(status, "", ""))
+        assert row.enhanced.startswith("5." if row.verdict is Verdict.REJECTED else "4."), status
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("120", timedelta(seconds=120)),
+        (" 7 ", timedelta(seconds=7)),
+        ("1.5", timedelta(seconds=1.5)),
+        ("0", None),
+        ("1000000000", DAY),
+        ("9" * 400, DAY),
+        ("1e9", None),
+        ("-5", None),
+        ("٣", None),
+        ("soon", None),
+        ("", None),
+        ("Fri, 20 Nov 2026 12:01:00 GMT", MINUTE),
+        ("Friday, 20-Nov-26 12:01:00 GMT", MINUTE),
+        ("Fri Nov 20 12:01:00 2026", MINUTE),
+        ("Fri, 20 Nov 2026 14:01:00 +0200", MINUTE),
+        ("Fri, 20 Nov 2026 11:00:00 GMT", None),
+        ("Fri, 20 Nov 2099 12:01:00 GMT", DAY),
+        ("Fri, 99 Nov 2026 12:01:00 GMT", None),
+    ],
+)
+def test_retry_after_in_every_form(value: str, expected: timedelta | None) -> None:
+    assert retry_after({"retry-after": value}, START) == expected
+
+
+@given(st.text(max_size=60))
+def test_retry_after_never_fails_and_stays_in_bounds(value: str) -> None:
+    wait = retry_after({"retry-after": value}, START)
+    assert wait is None or timedelta(0) < wait <= DAY
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(429, timedelta(seconds=30)), (503, timedelta(seconds=30)), (401, timedelta(seconds=30)), (400, None), (202, None)],
+)
+def test_a_hint_counts_only_where_there_is_something_to_wait_for(status: int, expected: timedelta | None) -> None:
+    answer = Answer(status, {"retry-after": "30"}, b"")
+    assert judge(answer, (), code="", words="", now=START).retry_after == expected
+
+
+def test_a_row_without_hint_waits_its_own_time_and_the_first_row_decides() -> None:
+    rows = (
+        Row((429,), Verdict.THROTTLED, "4.4.5", code="SPECIAL", pause=MINUTE),
+        Row((429,), Verdict.REJECTED, "5.6.0", text="no+pe"),
+    )
+    now = {"now": START}
+    assert judge(Answer(429, {}, b""), rows, code="E.SPECIAL", words="nope", **now).retry_after == MINUTE
+    hinted = Answer(429, {"retry-after": "300"}, b"")
+    assert judge(hinted, rows, code="E.SPECIAL", words="", **now).retry_after == 5 * MINUTE
+    assert judge(Answer(429, {}, b""), rows, code="E.OTHER", words="NOOOPE", **now).verdict is Verdict.REJECTED
+    assert judge(Answer(429, {}, b""), rows, code="E.OTHER", words="else", **now).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets", "shown"),
+    [
+        ("plain words", (), "plain words"),
+        ("two\r\nlines\tand \x00\x1b[31m more", (), "two lines and [31m more"),
+        ("Key api-0123456789abcdef0123456789abcdef is not valid", (), "Key *** is not valid"),
+        ("Authorization: Bearer abcdefghijklmnopqrstuvwxyz0123", (), "Authorization: ***"),
+        ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.abc_-x refused", (), "token *** refused"),
+        ("you sent " + "QUJD" * 30 + "==", (), "you sent ***"),
+        ("535 wrong password hunter2", ("hunter2", ""), "535 wrong password ***"),
+        ("550 5.7.30 Basic authentication is not supported", (), "550 5.7.30 Basic authentication is not supported"),
+        ("250 queued as 4XyZ12AbCdEf0123456789", (), "250 queued as 4XyZ12AbCdEf0123456789"),
+        ("‮spoofed‬", (), "spoofed"),
+        ("x " * 400, (), "x " * 149 + "x…"),
+    ],
+)
+def test_a_providers_words_become_one_safe_line(text: str, secrets: tuple[str, ...], shown: str) -> None:
+    assert safe(text, *secrets) == shown
+
+
+@given(st.text(max_size=2000))
+def test_shown_text_is_always_short_and_printable(text: str) -> None:
+    shown = safe(text)
+    assert len(shown) <= 300
+    assert shown == "" or shown.isprintable()
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"null", b"{", b"\xff\xfe{", b"[" * 100_000, b'{"a":' * 50_000, b"1e999999"])
+def test_json_that_is_no_object_is_empty(body: bytes) -> None:
+    assert read_json(body) == {}

@@ -1,0 +1,584 @@
+"""smtp against a scripted server: what is written, what every reply means, and what a broken connection means."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.backends import smtp as module
+from gateway.backends.smtp import Smtp, SmtpSettings
+from gateway.model import Outcome, Recipient, Verdict
+from tests.backends import kit
+from tests.backends.kit import ALL, DROP, HANG, RAW, SmtpFake, spooled
+from tests.fakes import until
+
+SOON = timedelta(seconds=0.2)
+EIGHT_BIT = RAW + "grüße\r\n".encode("latin-1")
+
+
+@contextlib.asynccontextmanager
+async def backend(server: SmtpFake | None, path: Path, **settings: Any) -> AsyncIterator[Smtp]:
+    values = {"host": "127.0.0.1", "port": server.port if server else 1, "tls": "none", "timeout": "5s"} | settings
+    async with kit.context(path) as context:
+        way = Smtp("smart", SmtpSettings.model_validate(values), context)
+        try:
+            yield way
+        finally:
+            await way.aclose()
+
+
+@contextlib.asynccontextmanager
+async def both(path: Path, replies: Any = None, offers: tuple[str, ...] = ALL, **settings: Any) -> AsyncIterator[Any]:
+    async with SmtpFake(replies, offers) as server, backend(server, path, **settings) as way:
+        yield way, server
+
+
+def verdicts(outcomes: dict[str, Outcome]) -> dict[str, tuple[str, int | None, str]]:
+    return {address: (o.verdict.name, o.code, o.enhanced) for address, o in outcomes.items()}
+
+
+# -- what is written -------------------------------------------------------------------------------------------------
+
+
+async def test_the_dialogue_and_the_bytes(tmp_path: Path) -> None:
+    async with both(tmp_path) as (way, server):
+        outcomes = await way.send(spooled("b@x.example", "c@x.example"), RAW)
+        assert server.commands == [
+            "EHLO relay.example",
+            f"MAIL FROM:<a@corp.example> SIZE={len(RAW)}",
+            "RCPT TO:<b@x.example>",
+            "RCPT TO:<c@x.example>",
+            "DATA",
+        ]
+        sent = Outcome(Verdict.SENT, 250, "2.0.0", "250 2.0.0 Ok: queued as ABC123", "ABC123", dsn=True)
+        assert outcomes == {"b@x.example": sent, "c@x.example": sent}
+        assert server.done[0].wire == RAW.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "wire"),
+    [
+        (b"", b".\r\n"),
+        (b"a", b"a\r\n.\r\n"),
+        (b"a\r\n", b"a\r\n.\r\n"),
+        (b".", b"..\r\n.\r\n"),
+        (b".\r\n", b"..\r\n.\r\n"),
+        (b"\r\n.\r\n.\r\n", b"\r\n..\r\n..\r\n.\r\n"),
+        (b"a\n.\nb", b"a\r\n..\r\nb\r\n.\r\n"),
+        (b"a\r.\rb", b"a\r\n..\r\nb\r\n.\r\n"),
+    ],
+)
+async def test_dots_are_doubled_after_line_ends_are_made_whole(tmp_path: Path, raw: bytes, wire: bytes) -> None:
+    """RFC 5321 4.5.2, and door.md 2 row 43."""
+    async with both(tmp_path) as (way, server):
+        await way.send(spooled(), raw)
+        assert server.done[0].wire == wire
+
+
+@pytest.mark.parametrize("size", [module._CHUNK - 2, module._CHUNK, module._CHUNK + 1, 3 * module._CHUNK + 5, 2_000_000])
+async def test_large_messages_arrive_whole_at_every_chunk_edge(tmp_path: Path, size: int) -> None:
+    lines, rest = divmod(size, 64)
+    raw = (b"." + b"x" * 61 + b"\r\n") * (lines - 1) + b"y" * (62 + rest) + b"\r\n"
+    assert len(raw) == size
+    async with both(tmp_path) as (way, server):
+        assert (await way.send(spooled(), raw))["b@x.example"].verdict is Verdict.SENT
+        assert server.done[0].body == raw
+
+
+@pytest.mark.parametrize(
+    ("message", "raw", "offers", "mail", "rcpt"),
+    [
+        (spooled(), RAW, (), "MAIL FROM:<a@corp.example>", "RCPT TO:<b@x.example>"),
+        (spooled(sender=""), RAW, (), "MAIL FROM:<>", "RCPT TO:<b@x.example>"),
+        (spooled(), EIGHT_BIT, ("8BITMIME",), "MAIL FROM:<a@corp.example> BODY=8BITMIME", "RCPT TO:<b@x.example>"),
+        (
+            spooled("bü@x.example", smtputf8=True),
+            RAW,
+            ("SMTPUTF8", "8BITMIME"),
+            "MAIL FROM:<a@corp.example> SMTPUTF8",
+            "RCPT TO:<bü@x.example>",
+        ),
+        (
+            spooled(smtputf8=True),
+            "Subject: ü\r\n\r\n".encode(),
+            ("SMTPUTF8", "8BITMIME"),
+            "MAIL FROM:<a@corp.example> BODY=8BITMIME SMTPUTF8",
+            "RCPT TO:<b@x.example>",
+        ),
+        (spooled(smtputf8=True), RAW, (), "MAIL FROM:<a@corp.example>", "RCPT TO:<b@x.example>"),
+        (
+            spooled(Recipient("b@x.example", "SUCCESS,FAILURE", "rfc822;B+2B@x.example"), ret="HDRS", envid="QQ+314"),
+            RAW,
+            ("DSN",),
+            "MAIL FROM:<a@corp.example> RET=HDRS ENVID=QQ+314",
+            "RCPT TO:<b@x.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;B+2B@x.example",
+        ),
+        (
+            spooled(Recipient("b@x.example", "NEVER", "rfc822;b@x.example"), ret="FULL", envid="E"),
+            RAW,
+            (),
+            "MAIL FROM:<a@corp.example>",
+            "RCPT TO:<b@x.example>",
+        ),
+        (
+            spooled(Recipient("b@x.example", "NEVER\r\nRSET", "rfc822;b x"), envid="a b"),
+            RAW,
+            ("DSN",),
+            "MAIL FROM:<a@corp.example>",
+            "RCPT TO:<b@x.example>",
+        ),
+        (spooled('"a b"@x.example', sender='"q\\"q"@x.example'), RAW, (), 'MAIL FROM:<"q\\"q"@x.example>', 'RCPT TO:<"a b"@x.example>'),
+        (spooled("Mixed.Case@EXAMPLE.com"), RAW, (), "MAIL FROM:<a@corp.example>", "RCPT TO:<Mixed.Case@EXAMPLE.com>"),
+    ],
+)
+async def test_the_parameters_fit_the_message_and_the_server(
+    tmp_path: Path, message: Any, raw: bytes, offers: tuple[str, ...], mail: str, rcpt: str
+) -> None:
+    async with both(tmp_path, offers=offers) as (way, server):
+        (outcome,) = (await way.send(message, raw)).values()
+        assert outcome.verdict is Verdict.SENT
+        assert outcome.dsn is ("DSN" in offers)
+        assert server.commands[1:3] == [mail, rcpt]
+
+
+@pytest.mark.parametrize(
+    ("message", "raw", "enhanced"),
+    [
+        (spooled(), EIGHT_BIT, "5.6.3"),
+        (spooled("bü@x.example", smtputf8=True), RAW, "5.6.7"),
+        (spooled("b@büx.example", smtputf8=True), RAW, "5.6.7"),
+        (spooled(sender="ü@corp.example", smtputf8=True), RAW, "5.6.7"),
+        (spooled(smtputf8=True), "Subject: ü\r\n\r\n".encode(), "5.6.7"),
+    ],
+)
+async def test_what_the_server_cannot_carry_is_rejected_and_no_bit_is_dropped(
+    tmp_path: Path, message: Any, raw: bytes, enhanced: str
+) -> None:
+    """door.md 2 rows 19 and 20."""
+    async with both(tmp_path, offers=()) as (way, server):
+        (outcome,) = (await way.send(message, raw)).values()
+        assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.REJECTED, None, enhanced)
+        assert server.done == []
+        assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+        assert server.connections == 1
+
+
+async def test_a_recipient_the_server_cannot_write_to_fails_alone(tmp_path: Path) -> None:
+    async with both(tmp_path, offers=("8BITMIME",)) as (way, server):
+        outcomes = await way.send(spooled("bü@x.example", "c@x.example", smtputf8=True), RAW)
+        assert verdicts(outcomes) == {"bü@x.example": ("REJECTED", None, "5.6.7"), "c@x.example": ("SENT", 250, "2.0.0")}
+        assert server.done[0].rcpt == ["RCPT TO:<c@x.example>"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["a\rb@x.org", "a\nb@x.org", "a@x.org,b@x.org", "a>@x.org", "@r:a@x.org", "a(c)@x.org", "a@x.org> SIZE=1", "a b@x.org", "a\0@x.org", "<a@x.org>", "Name <a@x.org>", "nodomain", "a@x.org\r\nDATA", "a@\udcff.org"],
+)
+async def test_an_address_is_sent_as_it_is_stored_or_not_at_all(tmp_path: Path, address: str) -> None:
+    """door.md 0.8: aiosmtplib makes other addresses of these."""
+    async with both(tmp_path) as (way, server):
+        outcomes = await way.send(spooled(address, "c@x.example"), RAW)
+        assert verdicts(outcomes) == {address: ("REJECTED", None, "5.1.3"), "c@x.example": ("SENT", 250, "2.0.0")}
+        assert server.done[0].rcpt == ["RCPT TO:<c@x.example>"]
+        (outcome,) = (await way.send(spooled(sender=address), RAW)).values()
+        assert (outcome.verdict, outcome.enhanced) == (Verdict.REJECTED, "5.1.7")
+        assert len(server.done) == 1
+
+
+async def test_the_name_in_ehlo_can_be_set(tmp_path: Path) -> None:
+    async with both(tmp_path, local_hostname="outside.example") as (way, server):
+        await way.send(spooled(), RAW)
+        assert server.commands[0] == "EHLO outside.example"
+
+
+async def test_a_server_without_ehlo_gets_helo(tmp_path: Path) -> None:
+    async with both(tmp_path, {"EHLO": "502 5.5.1 what?"}) as (way, server):
+        assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+        assert server.commands[:3] == ["EHLO relay.example", "HELO relay.example", "MAIL FROM:<a@corp.example>"]
+
+
+# -- every reply -----------------------------------------------------------------------------------------------------
+
+REPLIES = [
+    ("connect", "421 4.3.2 busy", "THROTTLED", 421, "4.3.2"),
+    ("connect", "450 4.7.1 wait", "THROTTLED", 450, "4.7.1"),
+    ("connect", "554 5.7.1 you are on a list", "MISCONFIGURED", 554, "5.7.1"),
+    ("connect", "garbage", "DEFERRED", None, "4.4.1"),
+    ("connect", "250 hello", "DEFERRED", None, "4.4.1"),
+    ("connect", DROP, "DEFERRED", None, "4.4.1"),
+    ("EHLO", "421 4.3.2 going down", "THROTTLED", 421, "4.3.2"),
+    ("EHLO", DROP, "DEFERRED", None, "4.4.1"),
+    ("MAIL", "421 4.7.0 try again later", "THROTTLED", 421, "4.7.0"),
+    ("MAIL", "450 4.1.8 no such domain now", "DEFERRED", 450, "4.1.8"),
+    ("MAIL", "451 4.3.0 local error", "DEFERRED", 451, "4.3.0"),
+    ("MAIL", "451 4.3.2 not now", "THROTTLED", 451, "4.3.2"),
+    ("MAIL", "451 4.4.5 congestion", "THROTTLED", 451, "4.4.5"),
+    ("MAIL", "451 4.7.500 server busy", "THROTTLED", 451, "4.7.500"),
+    ("MAIL", "452 4.3.1 no space", "DEFERRED", 452, "4.3.1"),
+    ("MAIL", "454 4.7.0 too many", "THROTTLED", 454, "4.7.0"),
+    ("MAIL", "530 5.7.0 Authentication required", "MISCONFIGURED", 530, "5.7.0"),
+    ("MAIL", "530 Must issue a STARTTLS command first", "MISCONFIGURED", 530, "5.0.0"),
+    ("MAIL", "534 5.7.9 too weak", "MISCONFIGURED", 534, "5.7.9"),
+    ("MAIL", "535 5.7.8 bad credentials", "MISCONFIGURED", 535, "5.7.8"),
+    ("MAIL", "538 5.7.11 encryption required", "MISCONFIGURED", 538, "5.7.11"),
+    ("MAIL", "550 5.7.30 Basic authentication is not supported", "MISCONFIGURED", 550, "5.7.30"),
+    ("MAIL", "550 5.7.1 sender not allowed", "REJECTED", 550, "5.7.1"),
+    ("MAIL", "552 5.3.4 too big", "REJECTED", 552, "5.3.4"),
+    ("MAIL", "555 unknown parameter", "REJECTED", 555, "5.0.0"),
+    ("MAIL", "354 go ahead", "DEFERRED", 451, "4.5.0"),
+    ("MAIL", "999 what", "DEFERRED", 451, "4.5.0"),
+    ("MAIL", "garbage", "DEFERRED", 451, "4.4.2"),
+    ("MAIL", DROP, "DEFERRED", 451, "4.4.2"),
+    ("RCPT", "421 4.7.0 slow down", "THROTTLED", 421, "4.7.0"),
+    ("RCPT", "450 4.2.0 Greylisted", "DEFERRED", 450, "4.2.0"),
+    ("RCPT", "451 4.7.1 Greylisting in action, please come back later", "DEFERRED", 451, "4.7.1"),
+    ("RCPT", "450 4.7.1 graylisted", "DEFERRED", 450, "4.7.1"),
+    ("RCPT", "450 4.7.25 client host rejected", "THROTTLED", 450, "4.7.25"),
+    ("RCPT", "452 4.5.3 too many recipients", "DEFERRED", 452, "4.5.3"),
+    ("RCPT", "550 5.1.1 no such user", "REJECTED", 550, "5.1.1"),
+    ("RCPT", "550 no such user", "REJECTED", 550, "5.0.0"),
+    ("RCPT", "550 4.1.1 of two minds", "REJECTED", 550, "5.1.1"),
+    ("RCPT", "553 5.1.3 bad address", "REJECTED", 553, "5.1.3"),
+    ("RCPT", "251 2.1.5 will forward", "SENT", 250, "2.0.0"),
+    ("RCPT", "252 2.1.5 cannot verify", "SENT", 250, "2.0.0"),
+    ("RCPT", DROP, "DEFERRED", 451, "4.4.2"),
+    ("DATA", "451 4.3.0 try again", "DEFERRED", 451, "4.3.0"),
+    ("DATA", "554 5.5.1 no", "REJECTED", 554, "5.5.1"),
+    ("DATA", "250 thanks", "DEFERRED", 451, "4.5.0"),
+    ("DATA", "421 4.3.2 bye", "THROTTLED", 421, "4.3.2"),
+    ("DATA", DROP, "DEFERRED", 451, "4.4.2"),
+    (".", "250 2.0.0 ok", "SENT", 250, "2.0.0"),
+    (".", "200 fine", "SENT", 200, "2.0.0"),
+    (".", "421 4.3.0 not taken", "THROTTLED", 421, "4.3.0"),
+    (".", "450 4.7.1 Greylisted", "DEFERRED", 450, "4.7.1"),
+    (".", "451 4.7.0 busy", "THROTTLED", 451, "4.7.0"),
+    (".", "452 4.2.2 mailbox full", "DEFERRED", 452, "4.2.2"),
+    (".", "550 5.7.1 spam", "REJECTED", 550, "5.7.1"),
+    (".", "552 5.3.4 too big", "REJECTED", 552, "5.3.4"),
+    (".", "554 5.6.0 no", "REJECTED", 554, "5.6.0"),
+    (".", "354 more?", "DEFERRED", 451, "4.5.0"),
+    (".", "garbage", "IN_DOUBT", None, "4.4.2"),
+    (".", "250 " + "x" * 40_000, "IN_DOUBT", None, "4.4.2"),
+    (".", "250-" + "line\r\n250-" * 5000, "IN_DOUBT", None, "4.4.2"),
+    (".", DROP, "IN_DOUBT", None, "4.4.2"),
+]
+
+
+@pytest.mark.parametrize(("stage", "reply", "verdict", "code", "enhanced"), REPLIES)
+async def test_every_reply_has_its_verdict(
+    tmp_path: Path, stage: str, reply: str, verdict: str, code: int | None, enhanced: str
+) -> None:
+    """providers.md 4; before a transaction a refusal is never the message's fault."""
+    async with both(tmp_path, {stage: reply}) as (way, _):
+        outcomes = await way.send(spooled("b@x.example"), RAW)
+        assert verdicts(outcomes) == {"b@x.example": (verdict, code, enhanced)}
+        detail = outcomes["b@x.example"].detail
+        if verdict != "SENT" and code is not None and code != 451:
+            assert detail == reply
+        assert 0 < len(detail) <= 300
+
+
+@pytest.mark.parametrize(
+    ("stage", "verdict", "code"),
+    [("connect", "DEFERRED", None), ("EHLO", "DEFERRED", None), ("MAIL", "DEFERRED", 451), ("RCPT", "DEFERRED", 451), ("DATA", "DEFERRED", 451)],
+)
+async def test_silence_ends_at_the_time_limit(tmp_path: Path, stage: str, verdict: str, code: int | None) -> None:
+    async with both(tmp_path, {stage: HANG}, timeout=SOON) as (way, server):
+        outcome = (await way.send(spooled(), RAW))["b@x.example"]
+        assert (outcome.verdict.name, outcome.code) == (verdict, code)
+        assert "imed out" in outcome.detail
+        await server.closed.wait()
+
+
+async def test_silence_after_the_final_dot_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_END_OF_DATA", 0.0)
+    async with both(tmp_path, {".": HANG}, timeout=SOON) as (way, server):
+        outcome = (await way.send(spooled(), RAW))["b@x.example"]
+        assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.IN_DOUBT, None, "4.4.2")
+        await server.closed.wait()
+
+
+async def test_the_reply_to_the_final_dot_may_take_longer_than_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 5321 4.5.3.2.6: ten minutes, whatever the setting ``timeout`` says of the other steps."""
+    assert module._END_OF_DATA == 600
+    waited: list[float] = []
+    real = asyncio.timeout
+    monkeypatch.setattr(module.asyncio, "timeout", lambda seconds: waited.append(seconds) or real(seconds))
+    async with both(tmp_path, timeout="7s") as (way, _):
+        await way.send(spooled(), RAW)
+        assert waited == [7, 600]
+
+
+# -- some recipients -------------------------------------------------------------------------------------------------
+
+
+async def test_each_recipient_has_its_own_answer_and_the_others_get_the_message(tmp_path: Path) -> None:
+    replies = {
+        "RCPT TO:<gone@x.example>": "550 5.1.1 no such user",
+        "RCPT TO:<full@x.example>": "452 4.2.2 mailbox full",
+        "RCPT TO:<slow@x.example>": "450 4.7.1 come back later",
+    }
+    async with both(tmp_path, replies) as (way, server):
+        outcomes = await way.send(spooled("gone@x.example", "b@x.example", "full@x.example", "slow@x.example"), RAW)
+        assert verdicts(outcomes) == {
+            "gone@x.example": ("REJECTED", 550, "5.1.1"),
+            "full@x.example": ("DEFERRED", 452, "4.2.2"),
+            "slow@x.example": ("DEFERRED", 450, "4.7.1"),  # a server that takes others is not busy
+            "b@x.example": ("SENT", 250, "2.0.0"),
+        }
+        assert server.done[0].rcpt == ["RCPT TO:<b@x.example>"]
+
+
+async def test_with_everybody_refused_there_is_no_data_and_the_connection_serves_the_next(tmp_path: Path) -> None:
+    async with both(tmp_path, {"RCPT": ["550 5.1.1 no", "450 4.2.1 later", "250 ok"]}) as (way, server):
+        outcomes = await way.send(spooled("b@x.example", "c@x.example"), RAW)
+        assert [outcome.verdict.name for outcome in outcomes.values()] == ["REJECTED", "DEFERRED"]
+        assert "DATA" not in server.commands
+        assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+        assert server.connections == 1
+        assert server.commands[4] == "RSET"
+
+
+@pytest.mark.parametrize("reply", [DROP, "421 4.7.0 enough"])
+async def test_answers_given_before_the_line_broke_stay(tmp_path: Path, reply: str) -> None:
+    replies = {"RCPT TO:<gone@x.example>": "550 5.1.1 no", "RCPT TO:<last@x.example>": reply}
+    async with both(tmp_path, replies) as (way, server):
+        outcomes = await way.send(spooled("gone@x.example", "b@x.example", "last@x.example"), RAW)
+        rest = ("DEFERRED", 451, "4.4.2") if reply == DROP else ("THROTTLED", 421, "4.7.0")
+        assert verdicts(outcomes) == {"gone@x.example": ("REJECTED", 550, "5.1.1"), "b@x.example": rest, "last@x.example": rest}
+        assert server.done == []
+
+
+# -- breaking off in the body ----------------------------------------------------------------------------------------
+
+BIG = b"x" * 998 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("early", "verdict", "code"),
+    [
+        ("552 5.3.4 too big", "REJECTED", 552),
+        ("452 4.3.1 no space", "DEFERRED", 452),
+        ("421 4.3.2 bye", "THROTTLED", 421),
+        ("250 fine already", "DEFERRED", 451),
+        (DROP, "DEFERRED", 451),
+    ],
+)
+async def test_a_server_may_refuse_or_vanish_before_the_end_of_the_message(
+    tmp_path: Path, early: str, verdict: str, code: int
+) -> None:
+    """Before the final dot nothing has been taken."""
+    async with both(tmp_path, {"early": early}) as (way, server):
+        outcome = (await way.send(spooled(), BIG * 40_000))["b@x.example"]
+        assert (outcome.verdict.name, outcome.code) == (verdict, code)
+        await way.send(spooled(), RAW)
+        assert server.connections == 2  # the first is out of step
+
+
+async def test_a_cancelled_send_closes_its_connection(tmp_path: Path) -> None:
+    """A line out of step must not carry the next message."""
+    async with both(tmp_path, {"RCPT": [HANG, "250 ok"]}) as (way, server):
+        task = asyncio.create_task(way.send(spooled(), RAW))
+        await until(lambda: "RCPT TO:<b@x.example>" in server.commands)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await server.closed.wait()
+        assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+        assert server.connections == 2
+
+
+# -- kept connections ------------------------------------------------------------------------------------------------
+
+
+async def test_one_connection_carries_many_messages(tmp_path: Path) -> None:
+    async with both(tmp_path) as (way, server):
+        for number in range(20):
+            await way.send(spooled(id=f"Q{number}"), RAW + b"%d\r\n" % number)
+        assert server.connections == 1
+        assert [transaction.body for transaction in server.done] == [RAW + b"%d\r\n" % number for number in range(20)]
+        assert server.commands.count("RSET") == 0
+
+
+async def test_no_more_connections_than_concurrency(tmp_path: Path) -> None:
+    async with both(tmp_path, concurrency=3) as (way, server):
+        await asyncio.gather(*(way.send(spooled(id=f"Q{number}"), RAW) for number in range(30)))
+        assert len(server.done) == 30
+        assert server.connections <= 3
+
+
+class Fragile(SmtpFake):
+    """Closes the first connection when its second transaction begins."""
+
+    end = DROP
+
+    def scripted(self, command: str) -> str:
+        if command.startswith(("MAIL", "RSET")) and self.done and self.connections == 1:
+            return self.end
+        return super().scripted(command)
+
+
+@pytest.mark.parametrize("end", [DROP, HANG, "421 4.4.2 idle for too long"])
+async def test_a_kept_connection_that_has_died_is_replaced_without_a_word(tmp_path: Path, end: str) -> None:
+    """Nothing was accepted yet, so trying again at once cannot double anything."""
+    async with Fragile() as server, backend(server, tmp_path, timeout=SOON) as way:
+        server.end = end
+        for _ in range(2):
+            assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+        assert (server.connections, len(server.done)) == (2, 2)
+
+
+async def test_it_is_replaced_once_only(tmp_path: Path) -> None:
+    async with both(tmp_path, {"MAIL": ["250 ok", DROP]}) as (way, server):
+        await way.send(spooled(), RAW)
+        assert verdicts(await way.send(spooled(), RAW)) == {"b@x.example": ("DEFERRED", 451, "4.4.2")}
+        assert server.connections == 2
+
+
+async def test_a_connection_the_server_closed_meanwhile_is_not_used(tmp_path: Path) -> None:
+    class Hasty(SmtpFake):
+        async def say(self, writer: Any, reader: Any, reply: str) -> None:
+            await super().say(writer, reader, reply)
+            if "queued" in reply:
+                writer.write(b"421 4.4.2 idle\r\n")
+                raise EOFError
+
+    async with Hasty() as server, backend(server, tmp_path) as way:
+        for _ in range(3):
+            assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+            await server.closed.wait()
+            server.closed.clear()
+        assert (server.connections, len(server.done)) == (3, 3)
+
+
+async def test_an_idle_connection_says_goodbye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IDLE", 0.01)
+    async with both(tmp_path) as (way, server):
+        await way.send(spooled(), RAW)
+        await server.closed.wait()
+        assert server.commands[-1] == "QUIT"
+        assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+
+
+async def test_closing_says_goodbye_on_every_kept_connection(tmp_path: Path) -> None:
+    async with both(tmp_path) as (way, server):
+        await asyncio.gather(*(way.send(spooled(id=f"Q{number}"), RAW) for number in range(3)))
+        await way.aclose()
+        await until(lambda: server.commands.count("QUIT") == server.connections)
+
+
+# -- login -----------------------------------------------------------------------------------------------------------
+
+LOGIN = {"username": "üser", "password": "pä ss"}
+PLAIN = base64.b64encode("\0üser\0pä ss".encode()).decode()
+NAME, WORD = (base64.b64encode(text.encode()).decode() for text in ("üser", "pä ss"))
+
+
+@pytest.mark.parametrize(
+    ("auth", "offers", "said"),
+    [
+        ("auto", "AUTH PLAIN LOGIN CRAM-MD5", [f"AUTH PLAIN {PLAIN}"]),
+        ("auto", "AUTH LOGIN", [f"AUTH LOGIN {NAME}", WORD]),
+        ("auto", "AUTH=LOGIN", [f"AUTH LOGIN {NAME}", WORD]),
+        ("login", "AUTH PLAIN LOGIN", [f"AUTH LOGIN {NAME}", WORD]),
+        ("plain", "AUTH LOGIN PLAIN", [f"AUTH PLAIN {PLAIN}"]),
+    ],
+)
+async def test_login_by_what_is_offered_and_wanted(tmp_path: Path, auth: str, offers: str, said: list[str]) -> None:
+    async with both(tmp_path, offers=(*ALL, offers), auth=auth, **LOGIN) as (way, server):
+        server.replies["AUTH"] = ["235 in"] if len(said) == 1 else ["334 UGFzc3dvcmQ6"]
+        server.replies[WORD] = ["235 in"]
+        assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+        assert server.commands[1 : 1 + len(said)] == said
+
+
+@pytest.mark.parametrize(
+    ("auth", "offers"), [("auto", ()), ("auto", ("AUTH CRAM-MD5 XOAUTH2",)), ("plain", ("AUTH LOGIN",)), ("login", ("AUTH PLAIN",))]
+)
+async def test_without_a_usable_mechanism_the_setting_is_wrong(tmp_path: Path, auth: str, offers: tuple[str, ...]) -> None:
+    async with both(tmp_path, offers=offers, auth=auth, **LOGIN) as (way, server):
+        outcome = (await way.send(spooled(), RAW))["b@x.example"]
+        assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.MISCONFIGURED, None, "4.7.4")
+        assert not any(command.startswith(("AUTH", "MAIL")) for command in server.commands)
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("535 5.7.8 wrong", "MISCONFIGURED"),
+        ("534 5.7.9 too weak", "MISCONFIGURED"),
+        ("538 5.7.11 encrypt", "MISCONFIGURED"),
+        ("530 5.7.0 first", "MISCONFIGURED"),
+        ("500 5.5.6 too long", "MISCONFIGURED"),
+        ("432 4.7.12 change it first", "MISCONFIGURED"),
+        ("454 4.7.0 not now", "THROTTLED"),
+        ("451 4.3.0 not now", "THROTTLED"),
+        ("421 4.7.0 too many logins", "THROTTLED"),
+        (f"535 5.7.8 {WORD} and {PLAIN} and pä ss", "MISCONFIGURED"),
+    ],
+)
+async def test_a_refused_login_blames_the_backend_and_shows_no_password(tmp_path: Path, reply: str, verdict: str) -> None:
+    async with both(tmp_path, {"AUTH": reply}, offers=("AUTH PLAIN",), **LOGIN) as (way, _):
+        outcome = (await way.send(spooled(), RAW))["b@x.example"]
+        assert (outcome.verdict.name, outcome.code) == (verdict, int(reply[:3]))
+        assert not any(secret in outcome.detail for secret in (WORD, PLAIN, "pä ss"))
+        check = await way.check()
+        assert not check.ok
+        assert PLAIN not in f"{check}"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"host": "smtp.example.net", "tls": "none", **LOGIN}, "not sent unencrypted"),
+        ({"host": "smtp.example.net", "username": "u"}, "go together"),
+        ({"host": "smtp.example.net", "password": "p"}, "go together"),
+        ({"host": "smtp.example.net:587"}, None),
+        ({"host": "http://smtp"}, "host"),
+        ({"host": "h", "port": 70000}, "port"),
+        ({"host": "h", "local_hostname": "a b"}, "local_hostname"),
+        ({"host": "h", "auth": "cram-md5"}, "auth"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(values: dict[str, Any], message: str | None) -> None:
+    if message is None:
+        assert SmtpSettings.model_validate(values).tls == "starttls"
+        return
+    with pytest.raises(ValidationError, match=message):
+        SmtpSettings.model_validate(values)
+
+
+@pytest.mark.parametrize(("tls", "port"), [("none", 25), ("starttls", 587), ("implicit", 465)])
+async def test_the_port_follows_from_tls(tmp_path: Path, tls: str, port: int) -> None:
+    async with backend(None, tmp_path, tls=tls, port=None) as way:
+        assert way._port == port
+
+
+# -- nobody there ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_name_waits_and_is_no_bounce(tmp_path: Path) -> None:
+    """door.md F11."""
+    async with backend(None, tmp_path, host="nowhere.invalid") as way:
+        outcome = (await way.send(spooled(), RAW))["b@x.example"]
+        assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.DEFERRED, None, "4.4.3")
+        assert outcome.detail.startswith("cannot find nowhere.invalid: ")
+
+
+async def test_check_reports_what_the_server_offers(tmp_path: Path) -> None:
+    async with both(tmp_path, offers=("SIZE 1000", "AUTH PLAIN"), **LOGIN) as (way, server):
+        check = await way.check()
+        assert (check.ok, check.summary) == (True, f"127.0.0.1:{server.port} is ready, login accepted")
+        assert check.facts["extensions"] == "AUTH HELP SIZE"
+        await server.closed.wait()
+        assert server.commands[-1] == "QUIT"

@@ -1,0 +1,207 @@
+"""queue, trace, backend and send-test against a running service."""
+
+from __future__ import annotations
+
+import json
+import smtplib
+
+import pytest
+
+from tests.cli.kit import Commands
+from tests.flow.kit import Gateway
+
+MIXED = (
+    "From: app@example.com\r\nTo: x@away.example\r\nSubject: s\r\nMIME-Version: 1.0\r\n"
+    'Content-Type: multipart/mixed; boundary="b"\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nhi\r\n'
+    '--b\r\nContent-Type: application/pdf; name="r.pdf"\r\n\r\nxxxx\r\n--b--\r\n'
+)
+
+
+@pytest.fixture
+def waiting(service: Gateway) -> str:
+    """A message that waits because its server is away."""
+    with smtplib.SMTP("127.0.0.1", service.port) as client:
+        client.ehlo()
+        client.mail("app@example.com")
+        client.rcpt("x@away.example")
+        text = client.data(MIXED)[1].decode()
+    return text.split()[-1]
+
+
+def test_send_test_sent(run: Commands) -> None:
+    """Exit code 0 and the whole life line once the message is sent."""
+    text = run.ok("send-test", "--to", "bob@example.net", "--from", "app@example.com")
+    first, *_, last = text.splitlines()
+    assert "from app@example.com to bob@example.net" in first
+    assert "box: sent" in text
+    assert last == "  => sent to everybody"
+
+
+def test_send_test_by_a_chosen_backend(run: Commands, service: Gateway) -> None:
+    """--backend wins over the routes."""
+    identifier = json.loads(run.ok("send-test", "--to", "x@away.example", "--backend", "spare", "--json"))["id"]
+    assert [file.stem for file in (service.directory / "state" / "spare").rglob("*.eml")] == [identifier]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--to", "x@away.example"], 75, "=> "),
+        (["--to", "x@strict.example"], 1, "x@strict.example will not get it: 550 5.1.1 nobody of that name here"),
+        (["--to", "a@example.net", "--to", "x@strict.example"], 1, "for a@example.net: sent"),
+        (["--to", "a@example.net", "--backend", "none"], 1, "no backend none; there are box, away, strict, spare"),
+        (["--to", "not an address"], 1, ""),
+        ([], 2, "--to"),
+    ],
+)
+def test_send_test_not_sent(run: Commands, arguments: list[str], code: int, words: str) -> None:
+    """75 when it will be tried again, 1 when it failed, with the provider's words."""
+    done = run("send-test", *arguments)
+    assert (done.exit_code, words in done.output) == (code, True), done.output
+
+
+def test_list_and_summary(run: Commands, waiting: str) -> None:
+    """A line for each message with the last answer; a line for each backend with what waits."""
+    header, *lines = run.ok("queue", "list", "--backend", "away").splitlines()
+    assert header.split() == "QUEUE ID STATE ACCEPTED SIZE BACKEND NEXT TRY FROM TO LAST ANSWER".split()
+    (line,) = (line for line in lines if line.startswith(waiting))
+    assert "queued" in line
+    assert ["app@example.com", "x@away.example"] == [word for word in line.split() if "@" in word]
+    assert waiting in [row["id"] for row in run.json("queue", "list")]
+    header, *lines = run.ok("queue", "summary").splitlines()
+    assert [line.split()[0] for line in lines] == ["away"]
+    assert run.json("queue", "summary")["queue"]["away"]["queued"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--to", "x@away.example"], True),
+        (["--to", "X@AWAY.example", "--from", "app@example.com", "--backend", "away"], True),
+        (["--from", "other@example.com"], False),
+        (["--older", "1h"], False),
+        (["--state", "held"], False),
+        (["--state", "all"], True),
+    ],
+)
+def test_filters(run: Commands, waiting: str, arguments: list[str], found: bool) -> None:
+    """Each filter narrows; an empty answer under filters does not claim that the queue is empty."""
+    text = run.ok("queue", "list", *arguments)
+    assert (waiting in text) == found
+    assert found or text == "No such message\n"
+
+
+def test_show(run: Commands, waiting: str) -> None:
+    """Life, recipients with the provider's words, MIME parts."""
+    text = run.ok("queue", "show", waiting)
+    assert "accepted from 127.0.0.1, on listener local, client localhost" in text
+    assert "=> waits for backend away, which is " in text or "=> next attempt by away" in text
+    assert any(line.split()[:3] == ["x@away.example", "queued", "away"] for line in text.splitlines())
+    assert [line.split() for line in text.splitlines()[-2:]] == [["text/plain", "2", "B"], ["application/pdf", "4", "B", "r.pdf"]]
+
+
+def test_cat(run: Commands, waiting: str) -> None:
+    """The bytes that will be sent: trace header in front, content untouched."""
+    raw = run("queue", "cat", waiting).stdout_bytes
+    assert raw.startswith(b"Received: ")
+    assert raw.endswith(MIXED.encode())
+
+
+@pytest.mark.parametrize("command", [["queue", "show"], ["queue", "cat"], ["queue", "hold"], ["trace"]])
+def test_unknown_message(run: Commands, command: list[str]) -> None:
+    """Exit code 1 and the id that was not found."""
+    done = run(*command, "1K0000000000")
+    assert (done.exit_code, "1K0000000000" in done.stderr) == (1, True)
+
+
+def test_hold_release_bounce_delete(run: Commands, waiting: str) -> None:
+    """What an operator does with one message, and what the life line says then."""
+    assert run.ok("queue", "hold", waiting) == "hold: 1 of 1 messages\n"
+    assert f"gateway queue release {waiting}" in run.ok("trace", waiting)
+    assert run.ok("queue", "release", "-", stdin=f"{waiting}\n") == "release: 1 of 1 messages\n"
+    assert run.ok("queue", "retry", waiting) == "retry: 1 of 1 messages\n"
+    assert run.json("queue", "bounce", waiting) == {"changed": [waiting], "unchanged": []}
+    assert "x@away.example will not get it: 5.0.0 returned by the operator" in run.ok("trace", waiting)
+    done = run("queue", "retry", waiting, "1K0000000000")
+    assert done.exit_code == 1
+    assert "1K0000000000" in done.stderr
+    run.ok("queue", "delete", waiting)
+    assert run("queue", "show", waiting).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "queue ids"),
+        (["--all", "1K0000000000"], "queue ids"),
+        (["--all"], "--yes"),
+        (["--backend", "away"], "--yes"),
+    ],
+)
+def test_bulk_asks_first(run: Commands, waiting: str, arguments: list[str], words: str) -> None:
+    """Nothing happens to many messages by a slip: exit code 2, all of them untouched."""
+    done = run("queue", "delete", *arguments)
+    assert (done.exit_code, words in done.stderr) == (2, True)
+    assert run.json("queue", "show", waiting)["state"] == "queued"
+
+
+def test_bulk(run: Commands, waiting: str) -> None:
+    """With --yes, and only where the filter fits."""
+    run.ok("queue", "hold", "--to", "x@away.example", "--yes")
+    assert run.json("queue", "show", waiting)["state"] == "held"
+    assert run.ok("queue", "release", "--from", "nobody@example.com", "--yes") == "release: 0 of 0 messages\n"
+    run.ok("queue", "release", "--all", "--yes")
+    assert run.json("queue", "show", waiting)["state"] == "queued"
+    run.ok("queue", "delete", "--all", "--yes")
+    assert run.ok("queue", "list") == "Mail queue is empty\n"
+    assert run.ok("queue", "summary") == "Mail queue is empty\n"
+    assert run.ok("queue", "list", "--json") == "[]\n"
+
+
+def test_trace_finds_by_every_name(run: Commands) -> None:
+    """Queue id (in any case), Message-ID with and without brackets, address, provider's id."""
+    sent = json.loads(run.ok("send-test", "--to", "found@example.net", "--json"))
+    names = [sent["id"], sent["id"].lower(), sent["message_id"], sent["message_id"].strip("<>"), "Found@example.net"]
+    for name in [*names, sent["attempts"][0]["remote_id"]]:
+        assert run.ok("trace", name).startswith(sent["id"]), name
+    assert [detail["id"] for detail in run.json("trace", "found@example.net")] == [sent["id"]]
+
+
+def test_pause_and_resume(run: Commands) -> None:
+    """A paused backend keeps its mail, says who paused it, and sends at once when resumed."""
+    assert "gateway backend resume spare" in run.ok("backend", "pause", "spare")
+    done = run("send-test", "--to", "a@example.net", "--backend", "spare", "--wait", "0")
+    assert done.exit_code == 75
+    assert "waits for backend spare, which is paused by the operator until it is resumed" in done.output
+    (line,) = (line for line in run.ok("backend", "list").splitlines() if line.startswith("spare"))
+    assert line.split()[:3] == ["spare", "capture", "1"]
+    run.ok("backend", "pause", "spare", "--for", "1h")
+    assert "(in 60 min)" in run.ok("trace", "a@example.net")
+    run.ok("backend", "resume", "spare")
+    assert run.json("backend", "list")["spare"]["paused_by"] == ""
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "check"])
+def test_unknown_backend(run: Commands, action: str) -> None:
+    """The error names those there are."""
+    done = run("backend", action, "none")
+    assert (done.exit_code, "there are box, away, strict, spare" in done.stderr) == (1, True)
+
+
+def test_check(run: Commands) -> None:
+    """Each backend is asked; one that cannot be used makes exit code 1 and says what to do."""
+    text = run.ok("backend", "check", "box")
+    assert text.startswith("box: ok: ")
+    done = run("backend", "check", "--json")
+    assert done.exit_code == 1
+    assert {name: found["ok"] for name, found in json.loads(done.stdout).items()} == {
+        "box": True, "away": False, "strict": True, "spare": True,
+    }  # fmt: skip
+    done = run("backend", "check", "away")
+    assert done.stdout.startswith("away: FAILED: ")
+    assert "  to do: " in done.stdout
+
+
+def test_log_of_the_service_has_no_bug(service: Gateway) -> None:
+    """All of the above went through without an internal error."""
+    assert '"event":"bug"' not in service.log.read_text()

@@ -1,0 +1,140 @@
+"""gateway-sendmail behaves like the sendmail its callers know: arguments, dots, Bcc, sysexits codes."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.kit import Server
+
+HOST = socket.gethostname()
+ME = f"{getpass.getuser()}@{HOST}"
+MESSAGE = b"Subject: hi\nTo: a@example.com, B <b@example.com>\nCc: c@example.com\nBcc: d@example.com,\n e@example.com\n\nbody\n"
+
+
+def sendmail(target: str, *arguments: str, stdin: bytes = MESSAGE) -> subprocess.CompletedProcess[bytes]:
+    code = "from gateway.cli.sendmail import main; main()"
+    environment = {**os.environ, "GATEWAY_SENDMAIL": target}
+    return subprocess.run([sys.executable, "-c", code, *arguments], input=stdin, env=environment, capture_output=True)
+
+
+def run(server: Server, *arguments: str, stdin: bytes = MESSAGE) -> subprocess.CompletedProcess[bytes]:
+    return sendmail(f"127.0.0.1:{server.server_address[1]}", *arguments, stdin=stdin)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sender", "recipients"),
+    [
+        (["x@example.com"], ME, ["x@example.com"]),
+        (["-i", "-f", "f@example.com", "x@example.com", "y@example.com"], "f@example.com", ["x@example.com", "y@example.com"]),
+        (["-ff@example.com", "-oi", "-oem", "-odb", "x@example.com"], "f@example.com", ["x@example.com"]),
+        (["-r", "r@example.com", "-bm", "-N", "failure", "--", "x@example.com"], "r@example.com", ["x@example.com"]),
+        (["-f", "<>", "x@example.com"], "", ["x@example.com"]),
+        (["-f", "", "x@example.com"], "", ["x@example.com"]),
+        (["-f", "root", "root"], f"root@{HOST}", [f"root@{HOST}"]),
+        (["-t"], ME, ["a@example.com", "b@example.com", "c@example.com", "d@example.com", "e@example.com"]),
+        (["-ti", "a@example.com"], ME, [f"{letter}@example.com" for letter in "abcde"]),
+        (["-B8BITMIME", "-v", "-U", "-G", "-Ac", "x@example.com"], ME, ["x@example.com"]),
+    ],
+)
+def test_envelope(server: Server, arguments: list[str], sender: str, recipients: list[str]) -> None:
+    """The envelope comes from -f/-r and the arguments, with -t also from To, Cc and Bcc; each recipient once."""
+    done = run(server, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert [c for c in server.commands if c.lower().startswith("mail")] == [f"mail FROM:<{sender}>"]
+    assert [c for c in server.commands if c.lower().startswith("rcpt")] == [f"rcpt TO:<{r}>" for r in recipients]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "sent"),
+    [
+        (["-t"], MESSAGE, b"Subject: hi\r\nTo: a@example.com, B <b@example.com>\r\nCc: c@example.com\r\n\r\nbody\r\n"),
+        ([], b"A: b\n\n.hidden\nBcc: x\nend", b"A: b\r\n\r\n..hidden\r\nBcc: x\r\nend\r\n"),
+        ([], b"A: b\n\none\n.\ntwo\n", b"A: b\r\n\r\none\r\n"),
+        (["-i"], b"A: b\n\none\n.\ntwo\n", b"A: b\r\n\r\none\r\n..\r\ntwo\r\n"),
+        (["-oi"], b"A: b\r\n\r\none\r\n.\r\ntwo", b"A: b\r\n\r\none\r\n..\r\ntwo\r\n"),
+        (["-F", "Kläs", "-f", "f@example.com"], b"A: b\n\nx\n", b"From: =?utf-8?b?S2zDpHM=?= <f@example.com>\r\nA: b\r\n\r\nx\r\n"),
+        (["-F", "N"], b"From: me@example.com\n\nx\n", b"From: me@example.com\r\n\r\nx\r\n"),
+        ([], b"no header at all\n", b"no header at all\r\n"),
+        ([], b"\nBcc: only a body\n", b"\r\nBcc: only a body\r\n"),
+        ([], b"", b"\r\n"),
+    ],
+)
+def test_content(server: Server, arguments: list[str], stdin: bytes, sent: bytes) -> None:
+    """Lines end in CRLF, a lone dot ends the message unless -i, Bcc goes with -t, -F only fills in a From."""
+    assert run(server, *arguments, "x@example.com", stdin=stdin).returncode == 0
+    assert server.content == sent
+
+
+def test_no_smtp_command_can_be_smuggled_in_by_an_address(server: Server) -> None:
+    """Web applications pass on what visitors typed as -f."""
+    assert run(server, "-f", "a@example.com>\r\nRCPT TO:<b@example.com", "x@example.com").returncode == 64
+    assert not any("b@example.com" in command for command in server.commands)
+
+
+def test_unusual_characters_are_announced(server: Server) -> None:
+    """RFC 6531 and RFC 6152: SMTPUTF8 for such addresses, BODY=8BITMIME for such content."""
+    assert run(server, "-f", "jörg@example.com", "x@example.com", stdin="A: b\n\nä\n".encode()).returncode == 0
+    assert server.commands[1] == "mail FROM:<jörg@example.com> SMTPUTF8 BODY=8BITMIME"
+
+
+@pytest.mark.parametrize(
+    ("replies", "code", "words"),
+    [
+        ({"MAIL": "553 5.7.1 sender not allowed"}, 77, "553 5.7.1 sender not allowed"),
+        ({"MAIL": "452 4.3.1 spool full"}, 75, "452 4.3.1 spool full"),
+        ({"RCPT": "550 5.7.1 relay denied"}, 67, "x@example.com: 550 5.7.1 relay denied"),
+        ({"RCPT": "451 4.3.0 later"}, 75, "451 4.3.0 later"),
+        ({"DATA": "554 5.6.0 no"}, 69, "554 5.6.0 no"),
+        ({"content": "552 5.3.4 too big"}, 65, "message: 552 5.3.4 too big"),
+        ({"content": "451 4.3.0 our fault"}, 75, "451 4.3.0 our fault"),
+        ({"connect": "421 4.7.0 too many connections"}, 75, "421 4.7.0 too many connections"),
+        ({"connect": "554 5.7.1 go away"}, 69, "554 5.7.1 go away"),
+    ],
+)
+def test_refusals(server: Server, replies: dict[str, str], code: int, words: str) -> None:
+    """Every refusal ends in the sysexits code of its kind, with the server's words; 4xx is always 75 (try again)."""
+    server.replies = replies
+    done = run(server, "x@example.com")
+    assert (done.returncode, words in done.stderr.decode()) == (code, True), done.stderr
+
+
+def test_one_refused_recipient_stops_all(server: Server) -> None:
+    """Nothing is sent unless all recipients are accepted: the exit code speaks for the whole message."""
+    server.replies = {"RCPT": "550 5.1.1 unknown"}
+    assert run(server, "x@example.com", "y@example.com").returncode == 67
+    assert server.content == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target", "code", "words"),
+    [
+        (["x@example.com"], "127.0.0.1:1", 75, "is `gateway serve` running?"),
+        ([], "127.0.0.1:1", 64, "no recipients"),
+        (["--nonsense"], "127.0.0.1:1", 64, "--nonsense"),
+        (["x@example.com"], "nowhere", 64, "host:port"),
+        (["-bi"], "127.0.0.1:1", 0, ""),
+    ],
+)
+def test_without_a_service(arguments: list[str], target: str, code: int, words: str) -> None:
+    """Wrong use is 64; a service that is down is 75, so that cron and mdadm keep their mail."""
+    done = sendmail(target, *arguments)
+    assert (done.returncode, words in done.stderr.decode()) == (code, True), done.stderr
+
+
+def test_smtp_on_standard_input(server: Server) -> None:
+    """-bs hands the SMTP conversation through."""
+    done = run(server, "-bs", stdin=b"EHLO me\r\nQUIT\r\n")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [b"220 test", b"250-test", b"250-8BITMIME", b"250 SMTPUTF8", b"221 bye"]
+
+
+def test_starts_without_the_heavy_libraries() -> None:
+    """It runs at every cron mail: neither the commands nor the service are loaded."""
+    code = "import sys, gateway.cli.sendmail; print(*(m for m in ('click', 'pydantic', 'httpx', 'sqlmodel') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split() == []

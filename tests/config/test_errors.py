@@ -1,0 +1,156 @@
+# ruff: noqa: E501 - a row is a case, and an error is one line
+"""Every bad configuration has its exact error: where it stands, in plain words, with what was probably meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.config.kit import SECRET, Files
+
+TOP = "allowed: auth, backends, bounces, clients, hostname, http, limits, listeners, log, retention, retry, routes"
+FOLDERS = "run/{0} or {0}"  # where a relative file is looked for in these tests
+
+SYNTAX = [
+    ("routes: [", "config.yaml:1:10: a comma or a closing bracket is missing"),
+    ("limits:\n\tidle: 5m", "config.yaml:2:1: indent with spaces, not with tabs"),
+    (
+        "hostname: a.example: b",
+        'config.yaml:1:20: a ":" too many: quote a value that holds ": ", and look at the line above',
+    ),
+    ("hostname: @x", "config.yaml:1:11: a value that begins with this character must be quoted"),
+    (f"hostname: *{SECRET}", "config.yaml:1:11: a value that begins with * must be quoted"),
+    (f"hostname: !{SECRET} x", "config.yaml:1:11: hostname: a value that begins with ! must be quoted"),
+    ("hostname: >x", "config.yaml:1:12: a value that begins with | or > must be quoted"),
+    ('hostname: "open', "config.yaml:1:16: a quote is not closed"),
+    ("http:\n  bind: ''\n log: x", "config.yaml:3:2: the indentation does not fit the lines above"),
+    ("hostname\nlog:\n", 'config.yaml:2:4: a ":" too many: quote a value that holds ": ", and look at the line above'),
+    ("log: {}\nhostname\n", 'config.yaml:3:1: write "key: value", with a space behind the colon'),
+    ("log: {}\n---\nlog: {}", 'config.yaml:2:1: there may be only one document, without a second "---"'),
+    ("- hostname: x", 'config.yaml: must hold "key: value" lines, such as "hostname: relay.example.com"'),
+    ("just text", 'config.yaml: must hold "key: value" lines, such as "hostname: relay.example.com"'),
+    ("log: {}\nhostname: \x07", "config.yaml:2: holds a control character"),
+    ("[" * 500, "config.yaml: nested too deeply"),
+    ("log: &x [*x]", "config.yaml: nested too deeply"),
+    ("? [a, b]\n: c", "config.yaml:1:3: ?: a key must be plain text"),
+]
+
+VALUES = [
+    # unknown and doubled keys
+    ("limit: {}", 'config.yaml:1:1: limit: unknown key, did you mean "limits"?'),
+    ("zzzz: 1", f"config.yaml:1:1: zzzz: unknown key; {TOP}, state_dir"),
+    ("limits:\n  idel: 5m", 'config.yaml:2:3: limits.idel: unknown key, did you mean "idle"?'),
+    ("limits: {idle: 5m, idle: 6m}", "config.yaml:1:20: limits.idle: given twice, first in line 1"),
+    ("log:\n  level: info\n\nlog: {}", "config.yaml:4:1: log: given twice, first in line 1"),
+    # wrong types
+    ("limits: [a]", 'config.yaml:1:1: limits: must hold indented "key: value" lines'),
+    ("listeners: [a]", 'config.yaml:1:1: listeners: must hold indented "key: value" lines'),
+    ("listeners: {a: b}", 'config.yaml:1:13: listeners.a: must hold indented "key: value" lines'),
+    ("limits: {connections: many}", "config.yaml:1:10: limits.connections: must be a whole number"),
+    ("limits: {connections: 1.5}", "config.yaml:1:10: limits.connections: must be a whole number"),
+    ("limits: {connections: 0}", "config.yaml:1:10: limits.connections: must be 1 or more"),
+    ("limits: {connections: [1]}", "config.yaml:1:10: limits.connections: must be a whole number"),
+    ("limits: {max_size: 10}", "config.yaml:1:10: limits.max_size: must be 1000 or more"),
+    ("limits: {max_size: 9 MBit}", 'config.yaml:1:10: limits.max_size: "9 MBit" is not a size, write for example 25MB or 512KB'),
+    ("limits: {memory: 1MB}", "config.yaml:1:10: limits.memory: must be at least limits.max_size (35MB)"),
+    ("limits: {idle: 5 minutes}", 'config.yaml:1:10: limits.idle: "5 minutes" is not a duration, write for example 30s, 5m, 4h or 5d'),
+    ("limits: {idle: 12:30}", 'config.yaml:1:10: limits.idle: "12:30" is not a duration, write for example 30s, 5m, 4h or 5d'),
+    ("limits: {idle: 0}", "config.yaml:1:10: limits.idle: must be longer than 0"),
+    ("retry: {lifetime: 9999999w}", 'config.yaml:1:9: retry.lifetime: "9999999w" is more than ten years'),
+    ("retry: {delays: 5m}", "config.yaml:1:9: retry.delays: must be a list, such as [one, two]"),
+    ("retry: {delays: []}", "config.yaml:1:9: retry.delays: needs at least 1 entry"),
+    ("retry: {delays: [1m, 0s]}", "config.yaml:1:22: retry.delays.1: must be longer than 0"),
+    ("retry: {jitter: 0.7}", "config.yaml:1:9: retry.jitter: must be 0.5 or less"),
+    ("retry: {jitter: some}", "config.yaml:1:9: retry.jitter: must be a number"),
+    ("retry: {jitter: nan}", "config.yaml:1:9: retry.jitter: must be 0.5 or less"),
+    ("log: {level: warn}", 'config.yaml:1:7: log.level: must be one of debug, info, warning, error, did you mean "warning"?'),
+    ("log: {level: 7}", "config.yaml:1:7: log.level: must be one of debug, info, warning, error"),
+    ("hostname: [a]", "config.yaml:1:1: hostname: must be text"),
+    ("hostname: my host", 'config.yaml:1:1: hostname: "my host" is not a host name such as relay.example.com'),
+    ("state_dir: spool", 'config.yaml:1:1: state_dir: "spool" must be an absolute path such as /var/lib/gateway'),
+    # listeners
+    ("listeners: {Local: {bind: '[::1]:25'}}", "config.yaml:1:13: listeners.Local: a name begins with a small letter and holds only small letters, digits and _, at most 40"),
+    ("listeners: {a: }", "config.yaml:1:13: listeners.a.bind: is missing"),
+    ("listeners: {a: {bind: 25}}", 'config.yaml:1:17: listeners.a.bind: "25" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25'),
+    ("listeners: {a: {bind: '::1:25'}}", 'config.yaml:1:17: listeners.a.bind: "::1:25" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25'),
+    ("listeners: {a: {bind: '1.2.3:25'}}", 'config.yaml:1:17: listeners.a.bind: "1.2.3:25" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25'),
+    ("listeners: {a: {bind: 'x:70000'}}", 'config.yaml:1:17: listeners.a.bind: "x:70000" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25'),
+    ("listeners: {a: {bind: 'x:25'}, b: {bind: 'x:25'}}", 'config.yaml:1:36: listeners.b.bind: "x:25" is taken by listeners.a'),
+    ("listeners: {a: {bind: '127.0.0.1:8026'}}", 'config.yaml:1:17: listeners.a.bind: "127.0.0.1:8026" is taken by http'),
+    ("listeners: {a: {bind: 'x:25', tls: starttlss}}", 'config.yaml:1:31: listeners.a.tls: must be one of none, starttls, implicit, did you mean "starttls"?'),
+    ("listeners: {a: {bind: 'x:25', auth: false}}", "config.yaml:1:31: listeners.a.auth: must be one of off, optional, required"),
+    ("listeners: {a: {bind: 'x:25', certificate: no.crt}}", f"config.yaml:1:31: listeners.a.certificate: no such file: {FOLDERS.format('no.crt')}"),
+    ("clients: {}\nlisteners: {a: {bind: 'x:25', auth: required}}", "config.yaml:2:31: listeners.a.auth: no client has a token or password_hash, so nobody could log in"),
+    ("listeners: {a: {bind: 'x:25', tls: starttls}}", "config.yaml:1:31: listeners.a.tls: starttls needs certificate and private_key"),
+    ("listeners: {a: {bind: 'x:25', min_tls: 1.4}}", "config.yaml:1:31: listeners.a.min_tls: must be one of 1.0, 1.1, 1.2, 1.3, did you mean \"1.3\"?"),
+    # clients
+    ("clients: {a: }", "config.yaml:1:11: clients.a: say how this client is known: networks, token or password_hash"),
+    ("clients: {a: {token: x, password_hash: $scrypt$x}}", "config.yaml:1:25: clients.a.password_hash: give token or password_hash, not both"),
+    ("clients: {a: {password_hash: hunter2}}", 'config.yaml:1:15: clients.a.password_hash: is not a hash, make one with "gateway password mint"'),
+    ("clients: {a: {networks: [192.0.2.1/24]}}", 'config.yaml:1:26: clients.a.networks.0: "192.0.2.1/24" has bits set behind the prefix, did you mean "192.0.2.0/24"?'),
+    ("clients: {a: {networks: [here]}}", 'config.yaml:1:26: clients.a.networks.0: "here" is not an IP address or network such as 192.0.2.0/24'),
+    ("clients: {a: {networks: 192.0.2.1}}", "config.yaml:1:15: clients.a.networks: must be a list, such as [one, two]"),
+    ("clients: {a: {networks: [0.0.0.0/0]}}", "config.yaml:1:15: clients.a.networks: would relay for everybody; name your own networks, or set open_relay: true beside it if you mean it"),
+    ("clients: {a: {networks: ['::/1', '8000::/1']}}", "config.yaml:1:15: clients.a.networks: would relay for everybody; name your own networks, or set open_relay: true beside it if you mean it"),
+    ("clients: {a: {token: x, senders: [example.com]}}", 'config.yaml:1:35: clients.a.senders.0: "example.com" is not an address pattern, did you mean "*@example.com"?'),
+    ("clients: {a: {token: x, senders: ['a*@b']}}", 'config.yaml:1:35: clients.a.senders.0: "a*@b": a * stands for the whole local part, the whole domain, or what precedes .domain'),
+    ("clients: {a: {token: x, senders: ['a b@c.example']}}", 'config.yaml:1:35: clients.a.senders.0: "a b@c.example": The address is malformed'),
+    ("clients: {a: {networks: ['::1'], senders: ['{email}']}}", "config.yaml:1:34: clients.a.senders: {sub} and {email} stand for claims, which only a client with a token has"),
+    ("clients: {a: {networks: ['::1'], rewrite_sender: {to: me}}}", 'config.yaml:1:51: clients.a.rewrite_sender.to: "me": The address needs a domain, write user@example.com'),
+    ("clients: {a: {networks: ['::1'], rate: 5/week}}", 'config.yaml:1:34: clients.a.rate: "5/week" is not a rate, write for example 60/minute or 1000/hour'),
+    ("clients: {a: {networks: ['::1'], key: own}}", "config.yaml:1:34: clients.a.key: only a client with a token has a key"),
+    ("clients: {a: {token: x, key: won}}", 'config.yaml:1:25: clients.a.key: there is no key "won", did you mean "own"?'),
+    ("clients: {a: {token: x, backend: bax}}", 'config.yaml:1:25: clients.a.backend: there is no backend "bax", did you mean "box"?'),
+    ("clients: {a: {token: x, open_relay: maybe}}", "config.yaml:1:25: clients.a.open_relay: must be true or false"),
+    ("clients: {a: {password_hash_file: none}}", f"config.yaml:1:15: clients.a.password_hash_file: no such file: {FOLDERS.format('none')}"),
+    # keys
+    ("auth: {keys: {k: {algorithm: HS256}}}", "config.yaml:1:15: auth.keys.k: needs exactly one of secret, public_key_file, private_key_file, jwks_url"),
+    ("auth: {keys: {k: {algorithm: HS265, secret: x}}}", "config.yaml:1:19: auth.keys.k.algorithm: must be one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, did you mean \"HS256\"?"),
+    ("auth: {keys: {k: {algorithm: RS256, secret: x}}}", "config.yaml:1:37: auth.keys.k.secret: does not fit algorithm RS256, which needs a key file or jwks_url"),
+    ("auth: {keys: {k: {algorithm: HS256, jwks_url: 'https://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: does not fit algorithm HS256, which needs a secret"),
+    ("auth: {keys: {k: {algorithm: RS256, jwks_url: 'http://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: must be an https URL without a password (http only to this machine)"),
+    ("auth: {keys: {k: {algorithm: EdDSA, private_key_file: k.pem}}}", f"config.yaml:1:37: auth.keys.k.private_key_file: no such file: {FOLDERS.format('k.pem')}"),
+    ("auth: {keys: {k: {algorithm: HS256, secret: x, secret_file: y}}}", "config.yaml:1:48: auth.keys.k.secret_file: give secret or secret_file, not both"),
+    # backends and routes
+    ("backends: {b: {host: x}}", "config.yaml:1:12: backends.b.type: is missing; allowed: api, capture, smtp"),
+    ("backends: {b: {type: smpt}}", 'config.yaml:1:16: backends.b.type: there is no backend type "smpt", did you mean "smtp"?'),
+    ("backends: {b: {type: graph}}", 'config.yaml:1:16: backends.b.type: there is no backend type "graph"; allowed: api, capture, smtp'),
+    ("backends: {b: {type: [smtp]}}", "config.yaml:1:16: backends.b.type: there is no backend type \"['smtp']\", did you mean \"smtp\"?"),
+    ("backends: {b: text}", "config.yaml:1:12: backends.b.type: is missing; allowed: api, capture, smtp"),
+    ("backends: [b]", 'config.yaml:1:1: backends: must hold indented "key: value" lines'),
+    ("backends: {b: {type: smtp}}", "config.yaml:1:12: backends.b.host: is missing"),
+    ("backends: {b: {type: api, api_kee: x}}", 'config.yaml:1:27: backends.b.api_kee: unknown key, did you mean "api_key"?'),
+    ("backends: {b: {type: api}}", "config.yaml:1:12: backends.b.api_key: is missing, give it or api_key_file"),
+    ("backends: {b: {type: api, api_key_file: k}}", f"config.yaml:1:27: backends.b.api_key_file: no such file: {FOLDERS.format('k')}"),
+    ("backends: {b: {type: smtp, host: 'a/b'}}", r"config.yaml:1:28: backends.b.host: does not have the right form (^[^\s/]{1,60}$)"),
+    ("backends: {b: {type: smtp, host: x, port: 0}}", "config.yaml:1:37: backends.b.port: must be greater than 0"),
+    ("backends: {b: {type: api, api_key: x, concurrency: 5000}}", "config.yaml:1:39: backends.b.concurrency: must be 1000 or less"),
+    ("backends: {My-Box: {type: capture}}", "config.yaml:1:12: backends.My-Box: a name begins with a small letter and holds only small letters, digits and _, at most 40"),
+    ("backends: {a: {type: capture}, b: {type: capture}}", "config.yaml: routes: needed to choose between 2 backends, write for example routes: [{backend: a}]"),
+    ("routes: [{backend: bix}]", 'config.yaml:1:11: routes.0.backend: there is no backend "bix", did you mean "box"?'),
+    ("routes: [{backend: [box, cox]}]", 'config.yaml:1:11: routes.0.backend: there is no backend "cox", did you mean "box"?'),
+    ("routes: [{backend: []}]", "config.yaml:1:11: routes.0.backend: needs at least 1 entry"),
+    ("routes: [{backend: box, clients: [token]}]", 'config.yaml:1:25: routes.0.clients: there is no client "token", did you mean "tokens"?'),
+    ("routes: [{recipients: ['*']}]", "config.yaml:1:10: routes.0.backend: is missing"),
+    ("routes: {backend: box}", "config.yaml:1:1: routes: must be a list, such as [one, two]"),
+    ("routes: [box]", 'config.yaml:1:10: routes.0: must hold indented "key: value" lines'),
+    ("routes: [{backend: box, senders: ['{email}']}]", "config.yaml:1:10: routes.0: {sub} and {email} stand for claims, which are known to clients only"),
+    # bounces, http
+    ("bounces: {from: postmaster}", 'config.yaml:1:11: bounces.from: "postmaster": The address needs a domain, write user@example.com'),
+    ("bounces: {sender: a@b.example}", "config.yaml:1:11: bounces.sender: unknown key; allowed: backend, copy_to, from, mode"),
+    ("bounces: {backend: bax}", 'config.yaml:1:11: bounces.backend: there is no backend "bax", did you mean "box"?'),
+    ("http: {bind: localhost}", 'config.yaml:1:8: http.bind: "localhost" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), SYNTAX, ids=[text[:30] for text, _ in SYNTAX])
+def test_a_file_that_is_no_yaml(files: Files, text: str, expected: str) -> None:
+    """Syntax errors have a position and say what to do, and never repeat a value."""
+    errors = files.errors(text)
+    assert errors == [expected]
+    assert SECRET not in str(errors)
+
+
+@pytest.mark.parametrize(("text", "expected"), VALUES, ids=[text[:50] for text, _ in VALUES])
+def test_a_wrong_setting(files: Files, text: str, expected: str) -> None:
+    """One mistake gives one line, with file, line, column, dotted key and plain words."""
+    assert files.errors(text) == [expected]

@@ -1,0 +1,86 @@
+"""Stand-ins shared by the suites: a clock that only moves when told, a backend that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict, same_for_all
+
+START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+SENT = Outcome(Verdict.SENT, code=250, enhanced="2.0.0", detail="ok", remote_id="r1")
+
+
+class FakeClock:
+    """Time stands still until ``advance``; sleepers wake in the order of their times."""
+
+    def __init__(self, start: datetime = START) -> None:
+        self._start = start
+        self._elapsed = 0.0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self._elapsed)
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self._elapsed + seconds, future))
+        await future
+
+    def advance(self, seconds: float) -> None:
+        """Move time and wake everyone whose time has come."""
+        self._elapsed += seconds
+        due = sorted((s for s in self._sleepers if s[0] <= self._elapsed), key=lambda s: s[0])
+        self._sleepers = [s for s in self._sleepers if s[0] > self._elapsed and not s[1].done()]
+        for _, future in due:
+            if not future.done():
+                future.set_result(None)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the loop run until the condition holds; the test's own time limit ends a wait in vain."""
+    while not true():
+        await asyncio.sleep(0.001)
+
+
+class ScriptedBackend:
+    """Answers each send by the next line of its script (the last one repeats) and remembers what it got."""
+
+    def __init__(
+        self, name: str, *script: Outcome | Mapping[str, Outcome] | BaseException, limits: Limits | None = None
+    ):
+        self.name = name
+        self.limits = limits or Limits(max_bytes=35_000_000)
+        self.script = list(script) or [SENT]
+        self.calls: list[tuple[SpooledMessage, bytes]] = []
+        self.closed = False
+        self.gate: asyncio.Event | None = None
+        self.running = 0
+        self.most_running = 0
+
+    async def send(self, message: SpooledMessage, raw: bytes) -> Mapping[str, Outcome]:
+        self.calls.append((message, raw))
+        line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        finally:
+            self.running -= 1
+        if isinstance(line, BaseException):
+            raise line
+        return same_for_all(message, line) if isinstance(line, Outcome) else line
+
+    async def check(self) -> Check:
+        return Check(True, "scripted")
+
+    async def aclose(self) -> None:
+        self.closed = True

@@ -1,0 +1,129 @@
+"""A real gateway process for the flow tests: started, waited for, killed, started again on the same spool."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+READY_WITHIN = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Gateway:
+    """``gateway serve`` on free ports. ``config`` is YAML for everything but listener, HTTP and state directory."""
+
+    directory: Path
+    config: str = ""
+    port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        if "listeners:" not in self.config:
+            self.config = f'listeners:\n  local: {{bind: "127.0.0.1:{self.port}"}}\n' + textwrap.dedent(self.config)
+        head = f"hostname: relay.test\nstate_dir: {self.directory / 'state'}\n"
+        head += f'http: {{bind: "127.0.0.1:{self.http_port}"}}\n'
+        self.file.write_text(head + textwrap.dedent(self.config))
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "gateway.log"
+
+    def start(self) -> Gateway:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gateway.cli", "--config", str(self.file), "serve"],
+                stderr=log,
+                stdout=log,
+                env=os.environ | {"GATEWAY_CONFIG": ""},
+            )
+        deadline = time.monotonic() + READY_WITHIN
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                if self.get("/readyz")[0] == 200:
+                    return self
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError(f"not ready:\n{self.log.read_text()}")
+
+    def get(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """As the power switch would: no goodbye."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM and the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout=60)
+
+    def run(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """A command of the same configuration, as an operator types it."""
+        return subprocess.run(
+            [sys.executable, "-m", "gateway.cli", "--config", str(self.file), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            input=text,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def messages(self, query: str = "") -> list[dict[str, Any]]:
+        """The queue by HTTP, which costs no process."""
+        status, text = self.get(f"/api/v1/messages?{query}")
+        assert status == 200, text
+        found: list[dict[str, Any]] = json.loads(text)["messages"]
+        return found
+
+    def wait(self, condition: Any, seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain:\n{self.log.read_text()[-4000:]}"
+            time.sleep(0.02)
+
+    def __enter__(self) -> Gateway:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()

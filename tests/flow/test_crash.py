@@ -1,0 +1,88 @@
+"""The first promise under kill -9: what was acknowledged is delivered, whatever the moment of the crash."""
+
+from __future__ import annotations
+
+import random
+import smtplib
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.flow.kit import Gateway
+
+CLIENTS = 8
+
+
+class Ledger:
+    """What the clients sent and which of it got a 250."""
+
+    def __init__(self) -> None:
+        self.acknowledged: set[str] = set()
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def next(self) -> str:
+        with self._lock:
+            self._count += 1
+            return f"m{self._count:06d}"
+
+    def acknowledge(self, mark: str) -> None:
+        with self._lock:
+            self.acknowledged.add(mark)
+
+
+def client(port: int, ledger: Ledger) -> None:
+    """Send until the connection breaks; note each 250."""
+    try:
+        with smtplib.SMTP("127.0.0.1", port, timeout=10) as smtp:
+            while True:
+                mark = ledger.next()
+                smtp.sendmail("app@x.org", ["to@x.org"], f"Subject: {mark}\r\nX-Mark: {mark}\r\n\r\n{mark}\r\n" * 3)
+                ledger.acknowledge(mark)
+    except (OSError, smtplib.SMTPException):
+        return
+
+
+def captured(gateway: Gateway) -> list[str]:
+    """The mark of every delivered message."""
+    files = (gateway.directory / "state" / "captured").glob("*.eml")
+    return [
+        line.removeprefix(b"X-Mark: ").decode()
+        for file in files
+        for line in file.read_bytes().split(b"\r\n\r\n", 1)[0].split(b"\r\n")
+        if line.startswith(b"X-Mark: ")
+    ]
+
+
+def crash_loop(directory: Path, cycles: int) -> None:
+    rng = random.Random(cycles)
+    ledger = Ledger()
+    gateway = Gateway(directory)
+    for _ in range(cycles):
+        gateway.start()
+        before = len(ledger.acknowledged)
+        threads = [threading.Thread(target=client, args=(gateway.port, ledger)) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        target = before + rng.randint(50, 400)
+        gateway.wait(lambda target=target: len(ledger.acknowledged) >= target)
+        gateway.kill()
+        for thread in threads:
+            thread.join()
+    with gateway:
+        gateway.wait(lambda: ledger.acknowledged <= set(captured(gateway)))
+        gateway.wait(lambda: gateway.messages("state=queued") == [])
+        assert gateway.stop() == 0
+
+
+def test_kill_in_mid_load(tmp_path: Path) -> None:
+    """Three kills under load: no acknowledged message is missing."""
+    crash_loop(tmp_path, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_in_mid_load_twenty_times(tmp_path: Path) -> None:
+    """Twenty kills under load: no acknowledged message is missing."""
+    crash_loop(tmp_path, 20)

@@ -1,0 +1,195 @@
+"""The main job as a user sees it: a real process, real clients, real sockets."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import smtplib
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from pathlib import Path
+
+import jwt
+import pytest
+
+from tests.flow.kit import Gateway, free_port
+
+SECRET = "a-secret-of-at-least-thirty-two-octets-here"
+
+
+def token(**claims: object) -> str:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    return jwt.encode({"sub": "billing", "exp": soon} | claims, SECRET, algorithm="HS256")
+
+
+def send(port: int, *, password: str = "", source: str = "127.0.0.1", to: str = "to@example.org") -> bytes:
+    """The documented script; returns what the server said after the data."""
+    message = MIMEMultipart("alternative")
+    message["From"], message["To"], message["Subject"] = "app@example.com", to, "Report"
+    message.attach(MIMEText("<h1>Report ready</h1>", "html"))
+    with smtplib.SMTP("localhost", port, source_address=(source, 0)) as smtp:
+        if password:
+            smtp.login("jwt", password)
+        smtp.sendmail("app@example.com", [to], message.as_string())
+        code, text = smtp.noop()
+        assert code == 250
+        return text
+
+
+def captured(gateway: Gateway) -> list[bytes]:
+    return [file.read_bytes() for file in sorted((gateway.directory / "state" / "captured").glob("*.eml"))]
+
+
+def test_documented_script_with_only_a_secret(tmp_path: Path) -> None:
+    """smtplib, login("jwt", token), MIMEMultipart, sendmail: delivered with nothing but an HS256 key configured."""
+    (tmp_path / "app.secret").write_text(SECRET)
+    (tmp_path / "app.secret").chmod(0o600)
+    with Gateway(tmp_path, "auth: {keys: {app: {algorithm: HS256, secret_file: app.secret}}}") as gateway:
+        send(gateway.port, password=token())
+        gateway.wait(lambda: len(captured(gateway)) == 1)
+        raw = captured(gateway)[0]
+        assert raw.startswith(b"Received: ")
+        assert b"ESMTPA" in raw.split(b"\r\n\r\n")[0]
+        with pytest.raises(smtplib.SMTPAuthenticationError) as refused:
+            send(gateway.port, password=token(sub="x", exp=1))
+        assert refused.value.smtp_code == 535
+
+
+def test_printer_by_network(tmp_path: Path) -> None:
+    """A device in the allowed network needs no login; one from elsewhere is denied with 550 5.7.1."""
+    config = "clients: {printers: {networks: [127.0.0.2/32]}}"
+    with Gateway(tmp_path, config) as gateway:
+        send(gateway.port, source="127.0.0.2")
+        with pytest.raises(smtplib.SMTPException) as refused:
+            send(gateway.port, source="127.0.0.3")
+        assert "550" in str(refused.value)
+        assert "5.7.1" in str(refused.value)
+        gateway.wait(lambda: len(captured(gateway)) == 1)
+
+
+def test_revoked_token_dies_in_an_open_connection(tmp_path: Path) -> None:
+    """After ``token revoke`` the next MAIL of the same connection is refused."""
+    with Gateway(tmp_path) as gateway:
+        minted = gateway.run("token", "mint", "--sub", "me", "--expires", "1h")
+        assert minted.returncode == 0, minted.stderr
+        password = minted.stdout.strip()
+        with smtplib.SMTP("127.0.0.1", gateway.port) as smtp:
+            smtp.login("jwt", password)
+            assert smtp.mail("a@example.com")[0] == 250
+            smtp.rset()
+            jti = gateway.json("token", "list")[0]["jti"]
+            assert gateway.run("token", "revoke", jti).returncode == 0
+            code, text = smtp.mail("a@example.com")
+            assert code == 530, text
+        with pytest.raises(smtplib.SMTPAuthenticationError):
+            send(gateway.port, password=password)
+
+
+@contextmanager
+def smtp_sink(directory: Path, port: int) -> Iterator[None]:
+    """Postfix's own test server, writing each message with its envelope into a file."""
+    if not (program := shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")):
+        pytest.skip("smtp-sink (Debian package postfix) is not installed")
+    directory.mkdir(exist_ok=True)
+    command = [program, "-d", f"{directory}/%Y.", f"127.0.0.1:{port}", "100"]
+    sink = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                smtplib.SMTP("127.0.0.1", port, timeout=1).quit()
+                break
+            except OSError:
+                time.sleep(0.02)
+        yield
+    finally:
+        sink.kill()
+        sink.wait()
+
+
+def sunk(directory: Path) -> list[str]:
+    """Messages in the sink's files: those that reached DATA."""
+    return [text for file in directory.glob("*") if "X-Rcpt-Args" in (text := file.read_text(errors="replace"))]
+
+
+def test_upstream_away_restart_and_back(tmp_path: Path) -> None:
+    """Deferred with the reason in ``queue show``; kept over a restart; delivered once when the upstream is back."""
+    port = free_port()
+    config = f"""
+        backends: {{smart: {{type: smtp, host: 127.0.0.1, port: {port}, tls: none}}}}
+        retry: {{delays: [1s]}}
+        """
+    gateway = Gateway(tmp_path, config)
+    with gateway:
+        send(gateway.port)
+        gateway.wait(lambda: "refused" in "".join(row["detail"] for row in gateway.messages()).lower())
+        queue_id = gateway.messages()[0]["id"]
+        assert "refused" in gateway.run("queue", "show", queue_id).stdout.lower()
+        assert gateway.stop() == 0
+    raw = gateway.run("queue", "cat", queue_id).stdout
+    with smtp_sink(tmp_path / "sink", port), gateway:
+        gateway.wait(lambda: gateway.messages(f"id={queue_id}")[0]["state"] == "done")
+        messages = sunk(tmp_path / "sink")
+        assert len(messages) == 1
+        assert raw.replace("\r\n", "\n").strip() in messages[0].replace("\r\n", "\n")
+        life = gateway.run("trace", queue_id).stdout
+        assert "refused" in life.lower()
+        assert "smart" in life
+
+
+def test_metrics_show_what_happened(tmp_path: Path) -> None:
+    """The counts of the above are on /metrics, and promtool accepts the text."""
+    with Gateway(tmp_path) as gateway:
+        send(gateway.port)
+        gateway.wait(lambda: len(captured(gateway)) == 1)
+        wanted = 'gateway_deliveries_total{backend="box",result="sent"} 1.0'
+        gateway.wait(lambda: wanted in gateway.get("/metrics")[1])
+        text = gateway.get("/metrics")[1]
+        assert 'gateway_messages_received_total{client="localhost",listener="local"} 1.0' in text
+        if not (promtool := shutil.which("promtool")):
+            pytest.skip("promtool (Debian package prometheus) is not installed")
+        checked = subprocess.run(
+            [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
+        )
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_reload_is_all_or_nothing(tmp_path: Path) -> None:
+    """SIGHUP with a wrong file keeps the old settings and says so; a right one takes effect."""
+    gateway = Gateway(tmp_path)
+    good = gateway.file.read_text()
+    with gateway:
+        gateway.file.write_text(good + "clientz: {}\n")
+        gateway.signal(signal.SIGHUP)
+        gateway.wait(lambda: "gateway_config_last_reload_successful 0.0" in gateway.get("/metrics")[1])
+        send(gateway.port)
+        gateway.file.write_text(good + "clients: {printers: {networks: [127.0.0.2/32]}}\n")
+        gateway.signal(signal.SIGHUP)
+        gateway.wait(lambda: "gateway_config_last_reload_successful 1.0" in gateway.get("/metrics")[1])
+        with pytest.raises(smtplib.SMTPException):
+            send(gateway.port)
+
+
+def test_sigterm_drains(tmp_path: Path) -> None:
+    """SIGTERM: exit code 0, idle sessions are told 421, the spool is clean."""
+    with Gateway(tmp_path) as gateway:
+        smtp = smtplib.SMTP("127.0.0.1", gateway.port)
+        smtp.ehlo()
+        gateway.signal(signal.SIGTERM)
+        assert smtp.getreply()[0] == 421
+        smtp.close()
+        assert gateway.process is not None
+        assert gateway.process.wait(timeout=40) == 0
+
+
+def test_second_instance_is_refused(tmp_path: Path) -> None:
+    """Two services on one spool: the second says who holds it and does not start."""
+    with Gateway(tmp_path) as gateway:
+        second = gateway.run("serve")
+        assert second.returncode != 0
+        assert str(gateway.process.pid) in second.stderr + second.stdout  # type: ignore[union-attr]

@@ -1,0 +1,198 @@
+"""A service with a real spool, real events and real tokens, served on a real UNIX socket and TCP port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client import CollectorRegistry
+
+from gateway import auth
+from gateway.backends import settings_types
+from gateway.config import ConfigError, load
+from gateway.delivery import LaneStatus
+from gateway.events import Events
+from gateway.fetch import Fetch
+from gateway.http import Access, HttpServer, build
+from gateway.model import Check, Envelope, NewMessage, Recipient, Refusal
+from gateway.spool import Spool
+from tests.fakes import START, FakeClock
+
+RAW = b"Subject: secret\r\n\r\nbody\r\n"
+
+
+class Lanes:
+    """Delivery as an operator sees it."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.paused: dict[str, float | None] = {}
+        self.published = 0
+
+    def status(self) -> Mapping[str, LaneStatus]:
+        by = "operator" if "box" in self.paused else ""
+        return {"box": LaneStatus("box", "capture", 1, 0, None, by, "", START)}
+
+    async def publish(self) -> None:
+        self.published += 1
+
+    async def pause(self, name: str, seconds: float | None) -> None:
+        self.paused[name] = seconds
+
+    async def resume(self, name: str) -> None:
+        del self.paused[name]
+
+    async def check(self, name: str) -> Check:
+        return Check(True, f"{name} can be written")
+
+
+@dataclass
+class Door:
+    port: int = 8025
+    accepting: bool = True
+
+
+@dataclass
+class Service:
+    """What gateway.app.App is to the handlers."""
+
+    settings: Any
+    clock: FakeClock
+    events: Events
+    spool: Spool
+    authenticator: auth.Authenticator
+    log: Path
+    delivery: Lanes | None = field(default_factory=Lanes)
+    doors: dict[str, Door] = field(default_factory=lambda: {"local": Door()})
+    draining: bool = False
+    done: list[Any] = field(default_factory=list)
+    reload_error: Exception | None = None
+
+    async def reload(self) -> list[str]:
+        if self.reload_error:
+            raise self.reload_error
+        return ["limits.max_size"]
+
+    async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str) -> str:
+        if sender == "bad@example.com":
+            raise Refusal(553, "5.7.1", "sender not allowed", "sender")
+        self.done.append((sender, tuple(recipients), raw, client, pin))
+        return "NEW"
+
+    async def bounce(self, ids: Sequence[str]) -> list[str]:
+        self.done.append(("bounce", tuple(ids)))
+        return list(ids)
+
+    async def revoke(self, *, jti: str, subject: str) -> None:
+        await self.spool.revoke(jti=jti, subject=subject, now=self.clock.now())
+
+    async def put(self, number: int, *, sender: str = "app@example.com", to: str = "bob@example.net") -> str:
+        received = START - timedelta(minutes=number)
+        message = NewMessage(
+            id=f"M{number:03}",
+            envelope=Envelope(sender, (Recipient(to),)),
+            raw=RAW,
+            lanes={"box": (to,)},
+            received_at=received,
+            expires_at=received + timedelta(days=5),
+            client="localhost",
+            message_id=f"<{number}@example.com>",
+        )
+        await self.spool.put(message)
+        return message.id
+
+    def admin_token(self, audience: str = auth.ADMIN_AUDIENCE, expires: timedelta = timedelta(hours=1)) -> str:
+        claims = {"aud": audience} if audience else {}
+        return auth.mint(
+            self.settings, "own", subject="ops", expires_in=expires, now=self.clock.now(), jti="j1", claims=claims
+        )
+
+
+@asynccontextmanager
+async def service(**http: str) -> AsyncIterator[Service]:
+    """Its own short directory: the path of a UNIX socket has 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="gw-") as folder:
+        path = Path(folder)
+        overrides = {"state_dir": folder, "http.bind": "127.0.0.1:0", **{f"http.{key}": v for key, v in http.items()}}
+        settings = load(None, {}, settings_types(), overrides).settings
+        auth.ensure_own_key(settings)
+        clock, fetch = FakeClock(), Fetch.__new__(Fetch)  # never used: the only key is our own
+        with (path / "log").open("w") as log:
+            events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
+            events.declare(listeners=["local"], backends=["box"], clients=["localhost"], keys=["own"])
+            spool = await Spool.open(path, clock, events=events, reserve=1.0)
+            authenticator = auth.Authenticator(settings, clock, fetch, events, auth.Revocations())
+            try:
+                yield Service(settings, clock, events, spool, authenticator, path / "log")
+            finally:
+                await authenticator.aclose()
+                await spool.aclose()
+                events.close()
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(
+    where: Path | int | Service, method: str, path: str, body: object = None, host: str = "localhost", **headers: str
+) -> Reply:
+    """One request, written by hand so that every header is what the test says.
+
+    ``where``: a socket file, a TCP port, or a service that is asked without any server, as the commands do offline.
+    """
+    if isinstance(where, Service):
+        return await _inside(where, method, path, body)
+    opening = asyncio.open_unix_connection(where) if isinstance(where, Path) else asyncio.open_connection("127.0.0.1", where)
+    reader, writer = await opening
+    content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", f"Content-Length: {len(content)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    status, *fields = head.decode().split("\r\n")
+    found = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
+    return Reply(int(status.split()[1]), found, rest)
+
+
+async def _inside(running: Service, method: str, path: str, body: object) -> Reply:
+    transport = httpx.ASGITransport(build(running, Access.SOCKET))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        chosen = {"content": body} if isinstance(body, bytes) else {} if body is None else {"json": body}
+        reply = await client.request(method, path, **chosen)  # type: ignore[arg-type]
+    return Reply(reply.status_code, reply.headers, reply.content)
+
+
+@asynccontextmanager
+async def serving(running: Service) -> AsyncIterator[HttpServer]:
+    server = HttpServer(running, running.settings.http)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+__all__ = ["RAW", "START", "ConfigError", "Door", "Reply", "Service", "ask", "moment", "service", "serving"]

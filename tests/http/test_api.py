@@ -1,0 +1,260 @@
+"""Messages, backends, tokens, reload and the test message over HTTP."""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from typing import Any
+
+import pytest
+
+from tests.http.kit import RAW, ConfigError, Reply, Service, ask
+
+M = "/api/v1/messages"
+
+
+async def get(running: Service, path: str) -> Any:
+    reply = await ask(running, "GET", path)
+    assert reply.status == 200, reply.body
+    return reply.json
+
+
+async def post(running: Service, path: str, body: object = None) -> Reply:
+    return await ask(running, "POST", path, body)
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", ["M003", "M002", "M001"]),
+        ("?limit=2", ["M003", "M002"]),
+        ("?limit=2&before=M002", ["M001"]),
+        ("?id=M002", ["M002"]),
+        ("?message_id=2@example.com", ["M002"]),
+        ("?sender=other@example.com", ["M003"]),
+        ("?recipient=BOB@example.net&backend=box&state=queued", ["M003", "M002", "M001"]),
+        ("?address=other@example.com", ["M003"]),
+        ("?older=2m", ["M003"]),
+        ("?state=held", []),
+        ("?backend=none", []),
+    ],
+)
+async def test_find(running: Service, query: str, ids: list[str]) -> None:
+    """Newest first; every filter narrows."""
+    await running.put(1)
+    await running.put(2)
+    await running.put(3, sender="other@example.com")
+    assert [row["id"] for row in (await get(running, M + query))["messages"]] == ids
+
+
+async def test_pages(running: Service) -> None:
+    """``next`` leads through all of them and is empty at the end."""
+    for number in (1, 2, 3):
+        await running.put(number)
+    first = await get(running, f"{M}?limit=2")
+    second = await get(running, f"{M}?limit=2&before={first['next']}")
+    assert [row["id"] for row in first["messages"] + second["messages"]] == ["M003", "M002", "M001"]
+    assert second["next"] == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("limit=0", "1 to 1000"),
+        ("limit=1001", "1 to 1000"),
+        ("limit=x", "1 to 1000"),
+        ("older=x", "not a duration"),
+        ("from=a@example.com", "unknown filter from"),
+    ],
+)
+async def test_wrong_filters(running: Service, query: str, words: str) -> None:
+    """A filter that is not understood is refused, never ignored."""
+    reply = await ask(running, "GET", f"{M}?{query}")
+    assert (reply.status, reply.headers["content-type"]) == (400, "application/problem+json")
+    assert words in reply.json["detail"]
+
+
+async def test_show_and_raw(running: Service) -> None:
+    """The message with recipients, attempts and legs; its bytes as they lie in the spool."""
+    await running.put(1)
+    shown = await get(running, f"{M}/M001")
+    assert shown["sender"] == "app@example.com"
+    assert shown["received_at"] == "2026-11-20T11:59:00Z"
+    assert [(row["address"], row["state"]) for row in shown["recipients"]] == [("bob@example.net", "queued")]
+    assert [leg["backend"] for leg in shown["legs"]] == ["box"]
+    assert shown["attempts"] == []
+    raw = await ask(running, "GET", f"{M}/M001/raw")
+    assert (raw.body, raw.headers["content-type"]) == (RAW, "message/rfc822")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", f"{M}/M009", 404),
+        ("GET", f"{M}/M009/raw", 404),
+        ("POST", f"{M}/M009/hold", 404),
+        ("POST", f"{M}/M001/release", 409),
+        ("POST", f"{M}/M001/explode", 404),
+        ("POST", f"{M}/explode", 404),
+        ("DELETE", f"{M}/M001", 405),
+        ("GET", "/nonsense", 404),
+        ("POST", "/api/v1/backends/none/pause", 404),
+        ("POST", "/api/v1/backends/box/explode", 404),
+        ("GET", "/metrics/", 404),
+    ],
+)
+async def test_what_is_not_there(running: Service, method: str, path: str, status: int) -> None:
+    """Errors are problem+json with words."""
+    await running.put(1)
+    reply = await ask(running, method, path)
+    assert (reply.status, reply.json["status"], reply.headers["content-type"]) == (status, status, "application/problem+json")
+    assert reply.json["detail"]
+
+
+async def test_hold_release_retry_delete(running: Service) -> None:
+    """Each action does what it says, and only where there is something to do."""
+    await running.put(1)
+    assert (await post(running, f"{M}/M001/hold")).json == {"changed": ["M001"]}
+    assert (await get(running, f"{M}/M001"))["state"] == "held"
+    assert (await post(running, f"{M}/M001/release")).json == {"changed": ["M001"]}
+    assert (await post(running, f"{M}/M001/retry")).json == {"changed": ["M001"]}
+    assert (await get(running, f"{M}/M001"))["next_attempt_at"] == "2026-11-20T12:00:00Z"
+    assert (await post(running, f"{M}/M001/bounce")).json == {"changed": ["M001"]}
+    assert running.done == [("bounce", ("M001",))]
+    assert (await post(running, f"{M}/M001/delete")).status == 200
+    assert (await ask(running, "GET", f"{M}/M001")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "held"),
+    [
+        ({"ids": ["M001", "M003", "M009"]}, ["M001", "M003"]),
+        ({"filter": {}}, ["M001", "M002", "M003"]),
+        ({"filter": {"sender": "other@example.com"}}, ["M003"]),
+        ({"filter": {"older": "90s"}}, ["M002", "M003"]),
+        ({"filter": {"state": "held"}}, []),
+    ],
+)
+async def test_many_at_once(running: Service, body: object, held: list[str]) -> None:
+    """By ids or by filter; ids with nothing to do are named."""
+    await running.put(1)
+    await running.put(2)
+    await running.put(3, sender="other@example.com")
+    reply = await post(running, f"{M}/hold", body)
+    assert sorted(reply.json["changed"]) == held
+    assert reply.json["unchanged"] == (["M009"] if "M009" in str(body) else [])
+    assert sorted(row.id for row in await running.spool.find(state="held")) == held
+
+
+async def test_all_means_what_waits(running: Service) -> None:
+    """Deleting all leaves what is finished in the history."""
+    await running.put(1)
+    await running.put(2)
+    await post(running, f"{M}/M001/hold")
+    assert sorted((await post(running, f"{M}/delete", {"filter": {}})).json["changed"]) == ["M001", "M002"]
+
+
+@pytest.mark.parametrize(
+    "body", [None, {}, {"ids": "M001"}, {"filter": []}, {"ids": [], "filter": {}}, {"filter": {"form": "x"}}, b"{", b"[]"]
+)
+async def test_unclear_bulk_changes_nothing(running: Service, body: object) -> None:
+    """A slip must never widen what a bulk action hits."""
+    await running.put(1)
+    assert (await post(running, f"{M}/delete", body)).status == 400
+    assert await running.spool.show("M001") is not None
+
+
+async def test_bodies_have_a_limit(running: Service) -> None:
+    """Nobody fills the memory through the admin interface."""
+    assert (await post(running, f"{M}/delete", b" " * 8_000_001)).status == 413
+
+
+@pytest.mark.parametrize(("body", "seconds"), [(None, None), ({"for": None}, None), ({"for": "30m"}, 1800.0)])
+async def test_pause_and_resume(running: Service, body: object, seconds: float | None) -> None:
+    """Pause for a time or until resumed; the answer is the new status."""
+    assert (await post(running, "/api/v1/backends/box/pause", body)).json["paused_by"] == "operator"
+    assert running.delivery is not None
+    assert running.delivery.paused == {"box": seconds}
+    assert (await post(running, "/api/v1/backends/box/resume")).json["paused_by"] == ""
+    assert (await post(running, "/api/v1/backends/box/pause", {"for": "soon"})).status == 400
+    assert (await post(running, "/api/v1/backends/box/check")).json["ok"] is True
+
+
+async def test_without_a_running_service(running: Service) -> None:
+    """What needs the service says so, and how to start it."""
+    running.delivery = None
+    await running.put(1)
+    for path in ("/api/v1/backends/box/pause", "/api/v1/send", "/api/v1/reload", f"{M}/M001/bounce"):
+        reply = await post(running, path)
+        assert (reply.status, "gateway serve" in reply.json["detail"]) == (409, True), path
+
+
+async def test_tokens(running: Service) -> None:
+    """Minted tokens are remembered by their id, listed and revoked."""
+    record = {"jti": "abc", "key": "own", "subject": "billing", "note": "n", "issued_at": "2026-11-20T12:00:00+00:00"}
+    assert (await post(running, "/api/v1/tokens", record)).status == 201
+    assert (await post(running, "/api/v1/tokens/revoke", {"jti": "abc"})).json == {"revoked": "abc"}
+    (row,) = (await get(running, "/api/v1/tokens"))["tokens"]
+    assert (row["jti"], row["issued_at"], row["revoked_at"]) == ("abc", "2026-11-20T12:00:00Z", "2026-11-20T12:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/tokens", {"subject": "no id"}),
+        ("/api/v1/tokens", {"jti": "a", "token": "eyJ"}),
+        ("/api/v1/tokens", {"jti": "a", "issued_at": "yesterday"}),
+        ("/api/v1/tokens/revoke", {}),
+        ("/api/v1/tokens/revoke", {"jti": "a", "subject": "b"}),
+    ],
+)
+async def test_wrong_token_records(running: Service, path: str, body: object) -> None:
+    """Nothing half-understood is stored, least of all a token."""
+    assert (await post(running, path, body)).status == 400
+    assert await running.spool.tokens() == []
+
+
+async def test_send(running: Service) -> None:
+    """The test message says where it comes from; sender, recipients and backend are as asked."""
+    body = {"from": "a@example.com", "to": ["b@example.net", "c@example.net"], "backend": "box"}
+    assert (await post(running, "/api/v1/send", body)).json == {"id": "NEW"}
+    ((sender, recipients, raw, client, pin),) = running.done
+    assert (sender, recipients, client, pin) == ("a@example.com", ("b@example.net", "c@example.net"), "admin", "box")
+    message = message_from_bytes(raw)
+    assert (message["From"], message["To"]) == ("a@example.com", "b@example.net, c@example.net")
+    assert running.settings.hostname in message["Subject"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 400),
+        ({"to": ["b@example.net"], "backend": "none"}, 404),
+        ({"to": ["b@example.net\r\nBcc: x@example.net"]}, 422),
+        ({"to": ["b"]}, 422),
+        ({"to": ["b@example.net"], "from": "bad@example.com"}, 422),
+    ],
+)
+async def test_send_refused(running: Service, body: object, status: int) -> None:
+    """What cannot be sent is refused at once, with the door's own words."""
+    reply = await post(running, "/api/v1/send", body)
+    assert reply.status == status
+    assert running.done == []
+    assert status != 422 or (reply.json["code"] >= 500 and reply.json["enhanced"].startswith("5."))
+
+
+async def test_reload(running: Service) -> None:
+    """What changed; or every error, and the old configuration stays."""
+    assert (await post(running, "/api/v1/reload")).json == {"changes": ["limits.max_size"]}
+    running.reload_error = ConfigError(["c.yaml:1:1: wrong", "c.yaml:2:1: wrong too"])
+    reply = await post(running, "/api/v1/reload")
+    assert (reply.status, reply.json["errors"]) == (422, ["c.yaml:1:1: wrong", "c.yaml:2:1: wrong too"])
+
+
+async def test_a_bug_is_reported_and_tells_nothing(running: Service) -> None:
+    """The traceback is in our log, not in the answer; the next request works."""
+    running.reload_error = RuntimeError("inner detail")
+    reply = await post(running, "/api/v1/reload")
+    assert (reply.status, b"inner detail" in reply.body) == (500, False)
+    running.events.flush()
+    assert "inner detail" in running.log.read_text()
+    assert b"gateway_bugs_total 1.0" in (await ask(running, "GET", "/metrics")).body

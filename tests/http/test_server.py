@@ -1,0 +1,84 @@
+"""Opening and closing: addresses, the socket file, errors that say what to do."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateway.config.models import HttpSettings
+from gateway.http import BindError, HttpServer
+from tests.http.kit import Service, ask, serving
+
+
+@pytest.mark.parametrize(
+    ("bind", "words"),
+    [("127.0.0.1:{taken}", "another program uses it"), ("192.0.2.1:0", "cannot listen on http.bind 192.0.2.1:0")],
+)
+async def test_address_that_cannot_be_had(running: Service, bind: str, words: str) -> None:
+    """The error names the setting, and nothing is left behind."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = HttpSettings(
+            bind=bind.format(taken=taken.getsockname()[1]), socket=running.settings.http.socket
+        )
+        with pytest.raises(BindError, match=words):
+            await HttpServer(running, settings).start()
+    assert not settings.socket.exists()
+
+
+async def test_only_the_socket(running: Service) -> None:
+    """An empty bind means no TCP port."""
+    running.settings = running.settings.model_copy(
+        update={"http": running.settings.http.model_copy(update={"bind": ""})}
+    )
+    async with serving(running) as server:
+        assert server.port == 0
+        assert (await ask(running.settings.http.socket, "GET", "/healthz")).status == 200
+
+
+async def test_second_service_on_one_socket(running: Service, admin: Path) -> None:
+    """A socket somebody listens on is never taken away."""
+    with pytest.raises(BindError, match="another gateway is running"):
+        await HttpServer(running, HttpSettings(bind="", socket=admin)).start()
+    assert (await ask(admin, "GET", "/healthz")).status == 200
+
+
+async def test_socket_left_behind_by_a_crash(running: Service) -> None:
+    """A socket nobody listens on is replaced."""
+    path = running.settings.http.socket
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with serving(running):
+        assert (await ask(path, "GET", "/healthz")).status == 200
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("make", ["file", "long", "nowhere"])
+async def test_socket_that_cannot_be_made(running: Service, tmp_path: Path, make: str) -> None:
+    """Another file in its place is kept; the error names the setting."""
+    path = {"file": tmp_path / "f", "long": tmp_path / ("x" * 108), "nowhere": tmp_path / "no" / "s"}[make]
+    if make == "file":
+        path.write_text("precious")
+    with pytest.raises(BindError, match=r"http\.socket"):
+        await HttpServer(running, HttpSettings(bind="", socket=path)).start()
+    if make == "file":
+        assert path.read_text() == "precious"
+
+
+async def test_signals_stay_ours(running: Service) -> None:
+    """uvicorn would take SIGTERM for itself, and the drain would never run."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    async with serving(running):
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+async def test_kept_connections_do_not_delay_the_stop(running: Service) -> None:
+    """A client that keeps its connection open is let go."""
+    async with serving(running) as server:
+        reader, writer = await __import__("asyncio").open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+    assert await reader.read() != b"never"
+    writer.close()

@@ -1,0 +1,200 @@
+"""The DATA reader: one message for any segmentation, dots, newlines, lengths, and bounded memory whatever comes."""
+
+from __future__ import annotations
+
+import re
+import tracemalloc
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.smtp.data import DRAIN, DataReader
+
+LIMIT = 1_000_000
+SMUGGLING = [
+    b"\n.\n",
+    b"\n.\r",
+    b"\n.\r\n",
+    b"\n\n.\r\n",
+    b"\r.\n",
+    b"\r.\r",
+    b"\r.\r\n",
+    b"\r\n.\n",
+    b"\r\n.\r",
+    b"\r\n\0.\r\n",
+    b"\r\n.\r\r\n",
+    b"\r\r\n.\r\r\n",
+]
+
+
+def read(reader: DataReader, *chunks: bytes) -> bytes:
+    """Feed chunk after chunk; returns what was left behind the end, plus the chunks not needed."""
+    for number, chunk in enumerate(chunks):
+        rest = reader.feed(chunk)
+        if reader.done:
+            return rest + b"".join(chunks[number + 1 :])
+        assert rest == b""
+    return b""
+
+
+def reference(wire: bytes) -> tuple[bytes, bytes] | None:
+    """Message and rest as RFC 5321 4.5.2 says, line by line, with no cleverness."""
+    lines = wire.split(b"\r\n")
+    message = []
+    for number, line in enumerate(lines[:-1]):
+        if line == b".":
+            return b"".join(message), b"\r\n".join(lines[number + 1 :])
+        message.append((line[1:] if line.startswith(b".") else line) + b"\r\n")
+    return None
+
+
+@pytest.mark.parametrize(
+    ("wire", "message"),
+    [
+        (b".\r\n", b""),
+        (b"a\r\n.\r\n", b"a\r\n"),
+        (b"..\r\n.\r\n", b".\r\n"),
+        (b".a\r\n...\r\n.\r\n", b"a\r\n..\r\n"),
+        (b"\r\n\r\n.\r\n", b"\r\n\r\n"),
+        (b"a\r\n..\r\nb\r\n.\r\n", b"a\r\n.\r\nb\r\n"),
+        (b"nul\0\xff\r\n.\r\n", b"nul\0\xff\r\n"),
+    ],
+)
+def test_messages(wire: bytes, message: bytes) -> None:
+    for size in range(1, len(wire) + 1):
+        reader = DataReader(LIMIT)
+        rest = read(reader, *(wire[at : at + size] for at in range(0, len(wire), size)))
+        assert (reader.done, reader.refusal, reader.message(), rest) == (True, None, message, b"")
+
+
+PIECES = st.sampled_from([b"\r\n", b".", b"\r\n.\r\n", b"a", b"bc" * 30, b"..", b"\r\n.", b"\0", b"\xe9"])
+WIRE = st.lists(PIECES, max_size=40).map(b"".join)
+
+
+@given(WIRE, st.lists(st.integers(1, 20), min_size=1))
+@example(b"a\r\n.\r\nMAIL", [1])
+def test_any_segmentation_equals_the_reference(wire: bytes, sizes: list[int]) -> None:
+    """Against an independent line-by-line reader, for text in CRLF lines."""
+    reader, position, turn = DataReader(LIMIT), 0, 0
+    chunks = []
+    while position < len(wire):
+        size = sizes[turn % len(sizes)]
+        chunks.append(wire[position : position + size])
+        position, turn = position + size, turn + 1
+    rest = read(reader, *chunks)
+    expected = reference(wire)
+    assert reader.done is (expected is not None)
+    assert reader.refusal is None
+    if expected:
+        assert (reader.message(), rest) == expected
+
+
+@given(
+    st.lists(st.sampled_from([b"\r", b"\n", b".", b"a", b"\r\n", b"\0"]), max_size=60).map(b"".join),
+    st.lists(st.integers(1, 7), min_size=1),
+    st.booleans(),
+)
+def test_any_newlines_in_any_segmentation(wire: bytes, sizes: list[int], tolerant: bool) -> None:
+    """The cut makes no difference, only CRLF.CRLF ends, and nothing but CRLF is stored."""
+    results = []
+    for cuts in (sizes, [len(wire) or 1]):
+        reader, position, turn = DataReader(LIMIT, bare_newlines=tolerant), 0, 0
+        chunks = []
+        while position < len(wire):
+            chunks.append(wire[position : (position := position + cuts[turn % len(cuts)])])
+            turn += 1
+        rest = read(reader, *chunks)
+        code = reader.refusal.code if reader.refusal else 0
+        results.append((reader.done, code, reader.message() if not code and reader.done else b"", rest))
+    assert results[0] == results[1]
+    done, code, message, rest = results[0]
+    whole = b"\r\n" + wire
+    assert done is (b"\r\n.\r\n" in whole)
+    assert not re.search(rb"(?<!\r)\n|\r(?!\n)", message)
+    if done:
+        body = whole[2 : whole.index(b"\r\n.\r\n") + 2]
+        assert rest == whole[whole.index(b"\r\n.\r\n") + 5 :]
+        assert code == (550 if not tolerant and re.search(rb"(?<!\r)\n|\r(?!\n)", body) else 0)
+
+
+@pytest.mark.parametrize("sequence", SMUGGLING)
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_smuggling(sequence: bytes, tolerant: bool) -> None:
+    """The twelve sequences of door.md 2.1: all that follows, up to the true end, belongs to the one message."""
+    inside = b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nforged"
+    reader = DataReader(LIMIT, bare_newlines=tolerant)
+    assert reader.feed(b"Subject: x\r\n\r\nhello" + sequence + inside + b"\r\n.\r\nQUIT\r\n") == b"QUIT\r\n"
+    assert reader.done
+    bare = sequence != b"\r\n\0.\r\n"
+    if bare and not tolerant:
+        assert reader.refusal is not None
+        assert (reader.refusal.code, reader.refusal.enhanced) == (550, "5.5.2")
+        assert "tolerate: [bare_newlines]" in reader.refusal.text
+    else:
+        assert reader.refusal is None
+        assert reader.message().endswith(inside + b"\r\n")
+        assert not re.search(rb"(?<!\r)\n|\r(?!\n)", reader.message())
+
+
+@pytest.mark.parametrize(
+    ("length", "max_line", "accepted"),
+    [(998, 998, True), (999, 998, False), (1000, 998, False), (65536, 65536, True), (65537, 65536, False)],
+)
+@pytest.mark.parametrize("size", [1, 7, 997, 998, 999, 1000, 1001, 100_000])
+def test_line_lengths(length: int, max_line: int, accepted: bool, size: int) -> None:
+    """Octets without CRLF and without the stuffed dot; cut anywhere (RFC 5321 4.5.3.1.6)."""
+    if size == 1 and length > 1000:
+        size = 333
+    for line in (b"x" * length, b"." + b"." * length, b"x" * 500 + b"\r\n" + b"y" * length + b"\r\nshort"):
+        wire = b"A: b\r\n\r\n" + line + b"\r\nend\r\n.\r\n"
+        reader = DataReader(LIMIT, max_line=max_line)
+        read(reader, *(wire[at : at + size] for at in range(0, len(wire), size)))
+        assert reader.done
+        assert (reader.refusal is None) is accepted
+        if reader.refusal:
+            assert (reader.refusal.code, reader.refusal.enhanced) == (554, "5.6.0")
+            assert ("tolerate: [long_lines]" in reader.refusal.text) is (max_line == 998)
+
+
+def test_size_limit_is_exact_and_the_rest_is_drained() -> None:
+    wire = b"x\r\n" * 100
+    for limit, fits in ((300, True), (299, False)):
+        reader = DataReader(limit)
+        assert read(reader, wire, b".\r\nNOOP\r\n") == b"NOOP\r\n"
+        assert (reader.refusal is None) is fits
+        assert reader.refusal is None or (reader.refusal.code, reader.refusal.enhanced) == (552, "5.3.4")
+
+
+def test_oversize_with_bad_dots_has_one_end() -> None:
+    """What follows an oversize message's false end is not taken for commands (door.md 2.3)."""
+    reader = DataReader(100)
+    rest = read(reader, b"x" * 98 + b"\r\n" * 50, b"\n.\nHELP\r\n", b"\r.\r\nHELP\r\n", b".\r\nQUIT\r\n")
+    assert rest == b"QUIT\r\n"
+    assert reader.refusal is not None
+    assert reader.refusal.code == 552
+
+
+def test_only_the_first_fault_is_kept() -> None:
+    reader = DataReader(10_000, max_line=998)
+    read(reader, b"a\nb\r\n", b"x" * 2000, b"x" * 20_000, b"\r\n.\r\n")
+    assert reader.refusal is not None
+    assert reader.refusal.code == 550
+
+
+@pytest.mark.parametrize("line", [b"x", b"\r\n", b"\n", b"\r", b".", b"\r\n.", b"\0", b".\r\n."])
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_memory_is_bounded(line: bytes, tolerant: bool) -> None:
+    """A flood without end costs at most about the limit and ends in overrun (door.md 0.5)."""
+    reader = DataReader(LIMIT, bare_newlines=tolerant)
+    chunk = (line * 65536)[:65536]
+    tracemalloc.start()
+    for _ in range(200):
+        reader.feed(chunk)
+        if reader.overrun or reader.done:
+            break
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reader.done or reader.overrun
+    assert reader.received <= 2 * LIMIT + DRAIN + 65536
+    assert peak < 2.5 * LIMIT

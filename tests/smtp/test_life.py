@@ -1,0 +1,382 @@
+"""A connection's limits and its end: floods, silence, slowness, half-closing, resets, and the stop of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.model import NewMessage
+from tests.fakes import until
+from tests.smtp.kit import MESSAGE, Peer, Rig, reset, rig
+
+LINES_15K = (b"y" * 76 + b"\r\n") * 200
+BODY = b"From: a@b.c\r\n\r\n" + (b"x" * 76 + b"\r\n") * 1000
+
+
+async def settle(made: Rig, seconds: float) -> None:
+    """Let what was sent arrive, then let time pass and the door look at its sessions."""
+    await asyncio.sleep(0.02)
+    made.clock.advance(seconds)
+    made.door.sweep()
+
+
+class Commit:
+    """A spool whose commit waits until it is let go."""
+
+    def __init__(self, made: Rig) -> None:
+        self.made = made
+        self.started = asyncio.Event()
+        self.go = asyncio.Event()
+        made.put = self
+
+    async def __call__(self, message: NewMessage) -> None:
+        self.started.set()
+        await self.go.wait()
+        await self.made.store(message)
+
+
+# -- connections
+
+
+async def test_too_many_connections() -> None:
+    """421 instead of the greeting; one that leaves makes room; the listener lives (door.md 25)."""
+    async with rig(limits={"connections": 3, "connections_per_ip": 2}) as made:
+        first, _ = await made.connect(), await made.connect()
+        assert (await made.connect()).greeting.startswith("421 4.7.0")
+        await made.connect(address="127.0.0.2")
+        last = await made.connect(address="127.0.0.3")
+        assert last.greeting.startswith("421 4.3.2")
+        assert await last.rest() == b""
+        await first.talk(("QUIT", "221"))
+        await until(lambda: made.metric("smtp_connections_open") == 2)
+        assert (await made.connect()).greeting.startswith("220")
+        assert made.metric("smtp_rejected_total", stage="connect", reason="too_many_connections") == 2
+
+
+async def test_the_listener_survives_a_lack_of_descriptors(caplog: pytest.LogCaptureFixture) -> None:
+    """EMFILE in accept: the client waits, and is served when there are descriptors again."""
+    async with rig() as made:
+        waiting = [socket.socket() for _ in range(3)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (waiting[-1].fileno() + 1, hard))
+        try:
+            for sock in waiting:
+                sock.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", made.door.port))
+            await until(lambda: any("out of system resource" in record.message for record in caplog.records))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        greetings = [await asyncio.get_running_loop().sock_recv(sock, 100) for sock in waiting]
+        assert [greeting[:3] for greeting in greetings] == [b"220"] * 3
+        for sock in waiting:
+            sock.close()
+
+
+async def test_mapped_addresses_are_ipv4() -> None:
+    """::ffff:127.0.0.1 is a client of 127.0.0.1/32."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    async with rig(listener={"bind": "[::]:0"}) as made:
+        await made.door.drain(0)
+        made.door.draining = False
+        await made.door.start(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+        peer = await made.connect()
+        assert (await peer.deliver()).startswith("250")
+        assert made.messages[0].peer == "127.0.0.1"
+
+
+# -- time
+
+
+async def test_idle() -> None:
+    """421 4.4.2 after limits.idle, before and between commands; a line that trickles in does not prolong it."""
+    async with rig(limits={"idle": "60s"}) as made:
+        silent, busy, trickling = await made.connect(), await made.connect(), await made.connect()
+        for _ in range(5):
+            await busy.talk(("NOOP", "250"))
+            trickling.send(b"N")
+            await settle(made, 13)
+        assert (await silent.reply()).startswith("421 4.4.2")
+        assert await silent.rest() == b""
+        assert (await trickling.reply()).startswith("421 4.4.2")
+        await busy.talk(("NOOP", "250"))
+
+
+async def test_slow_data() -> None:
+    """Below 500 octets a second the sender is cut off, above it may take long; an hour is the end (door.md 24)."""
+    async with rig(limits={"idle": "60s"}) as made:
+        slow, steady = await made.connect(), await made.connect()
+        await slow.envelope()
+        await steady.envelope()
+        slow.send(b"x" * 15_000)
+        steady.send(LINES_15K)
+        await settle(made, 31)
+        assert (await slow.reply()).startswith("421 4.4.2")
+        assert made.metric("smtp_rejected_total", stage="data", reason="idle") == 1
+        while made.clock.monotonic() < 3600 - 31:
+            steady.send(LINES_15K + b"more than 500 a second\r\n" * 30)
+            await settle(made, 31)
+        assert made.metric("smtp_connections_open") == 1
+        steady.send(LINES_15K + LINES_15K)
+        await settle(made, 62)
+        assert (await steady.reply()).startswith("421 4.4.2")
+        assert made.messages == []
+
+
+async def test_a_commit_under_way_has_no_deadline() -> None:
+    async with rig(limits={"idle": "60s"}) as made:
+        commit = Commit(made)
+        peer = await made.connect()
+        await peer.envelope()
+        peer.send(MESSAGE + b".\r\n")
+        await commit.started.wait()
+        await settle(made, 10_000)
+        commit.go.set()
+        assert (await peer.reply()).startswith("250")
+
+
+async def test_who_does_not_read_is_cut_off() -> None:
+    """A last reply that nobody takes is not waited for without end, nor is more read meanwhile."""
+    async with rig(limits={"idle": "60s", "max_recipients": 1_000_000}) as made:
+        peer = await made.connect()
+        peer.writer.transport.pause_reading()
+        await peer_flood(peer)
+        await settle(made, 61)
+        await settle(made, 11)
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+
+
+async def peer_flood(peer: Peer) -> None:
+    """Pipeline good commands until the server takes no more."""
+    sock: socket.socket = peer.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.send(b"EHLO c\r\nMAIL FROM:<a@b.c>\r\n")
+    for block in range(60):
+        peer.send(b"".join(b"RCPT TO:<r%d-%d@x.y>\r\n" % (block, number) for number in range(5000)))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await peer.writer.drain()
+
+
+# -- half-closing and resets
+
+
+async def test_half_closed_client_gets_its_replies() -> None:
+    """printf | nc -N: everything is obeyed and answered after the client stopped sending."""
+    async with rig() as made:
+        peer = await made.connect()
+        peer.send(b"EHLO c\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<b@c.d>\r\nDATA\r\n" + MESSAGE + b".\r\nQUIT\r\n")
+        peer.writer.write_eof()
+        text = (await peer.rest()).decode()
+        assert "250 2.0.0 Ok: queued as" in text
+        assert text.endswith("221 2.0.0 Bye\r\n")
+        assert len(made.messages) == 1
+
+
+@pytest.mark.parametrize("how", ["half-close", "close", "reset"])
+async def test_a_client_that_leaves_does_not_cancel_the_commit(how: str) -> None:
+    """The message is stored, whole, and the next one is no worse off (door.md 0.2, RFC 5321 6.1)."""
+    async with rig() as made:
+        commit = Commit(made)
+        peer = await made.connect()
+        await peer.envelope()
+        peer.send(MESSAGE + b".\r\n")
+        await commit.started.wait()
+        if how == "half-close":
+            peer.writer.write_eof()
+        elif how == "close":
+            peer.writer.close()
+        else:
+            reset(peer)
+        await asyncio.sleep(0.02)
+        commit.go.set()
+        if how == "half-close":
+            assert (await peer.reply()).startswith("250")
+        await until(lambda: made.metric("messages_received_total", client="localhost") == 1)
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+        assert len(made.messages) == 1
+        assert (await (await made.connect()).deliver()).startswith("250")
+
+
+@pytest.mark.parametrize("step", range(7))
+@pytest.mark.parametrize("how", ["close", "reset", "half-close"])
+async def test_leaving_at_every_step(step: int, how: str) -> None:
+    """Nothing is stored without the final dot, nothing is left behind."""
+    steps = [b"EHLO c\r\n", b"MAIL FROM:<a@b.c>\r\n", b"RCPT TO:<b@c.d>\r\n", b"DATA\r\n", MESSAGE, b".", b"\r\nQU"]
+    async with rig() as made:
+        peer = await made.connect()
+        peer.send(b"".join(steps[:step]))
+        await asyncio.sleep(0.005)
+        if how == "half-close":
+            peer.writer.write_eof()
+            await peer.rest()
+        elif how == "close":
+            await peer.close()
+        else:
+            reset(peer)
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+        assert len(made.messages) == 0
+        assert made.shared._memory == 0
+        assert made.registry.get_sample_value("gateway_bugs_total") in (None, 0.0)
+
+
+# -- memory
+
+
+async def test_memory_budget() -> None:
+    """What does not fit into limits.memory is 452 4.3.1, declared or not; what was begun ends well; all comes back."""
+    async with rig(limits={"memory": 200_000, "max_size": 160_000}) as made:
+        first, second, third = [await made.connect() for _ in range(3)]
+        await first.envelope("<a@b.c> SIZE=120000")
+        await second.envelope()
+        await third.talk(("EHLO c", "250"), ("MAIL FROM:<a@b.c> SIZE=90000", "250"), ("RCPT TO:<b@c.d>", "250"))
+        await third.talk(("DATA", "452 4.3.1"), ("NOOP", "250"))
+        second.send(BODY + BODY)
+        assert (await second.say(b".\r\n")).startswith("452 4.3.1")
+        await second.talk(("NOOP", "250"))
+        assert (await first.say(BODY + b".\r\n")).startswith("250")
+        assert made.shared._memory == 0
+        assert (await second.deliver(BODY)).startswith("250")
+
+
+@pytest.mark.parametrize("flood", [b"x" * 65536, b"\r\n" * 32768, b"..\r\n" * 16384])
+async def test_endless_message_is_cut_off(flood: bytes) -> None:
+    """552 once, then the connection is closed; nothing of it is taken for a command."""
+    async with rig(limits={"max_size": 100_000}) as made:
+        peer = await made.connect()
+        await peer.envelope()
+        reading = asyncio.ensure_future(peer.rest())
+        with suppress(ConnectionError):
+            for _ in range(100):
+                peer.send(flood)
+                await peer.writer.drain()
+        with suppress(ConnectionError):
+            text = await reading
+            assert text.count(b"\r\n") <= 1
+            assert text[:9] in (b"552 5.3.4", b"554 5.6.0", b"")
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+        assert made.messages == []
+        assert made.shared._memory == 0
+        refused = [line for line in made.logged() if line["event"] == "rejected"]
+        assert [line["stage"] for line in refused] == ["data"]
+
+
+async def test_oversize_is_drained_and_the_session_goes_on() -> None:
+    async with rig(limits={"max_size": 100_000}) as made:
+        peer = await made.connect()
+        reply = await peer.deliver(BODY + BODY + b"HELP\r\n..\r\nHELP\r\n")
+        assert reply.startswith("552 5.3.4")
+        await peer.talk(("NOOP", "250"))
+        assert (await peer.deliver()).startswith("250")
+
+
+# -- the stop
+
+
+async def test_drain() -> None:
+    """Idle sessions hear 421 4.3.2, one in DATA and one in its commit finish first; nobody new gets in."""
+    async with rig() as made:
+        commit = Commit(made)
+        idle, sending, committing = [await made.connect() for _ in range(3)]
+        await idle.talk(("EHLO c", "250"), ("MAIL FROM:<a@b.c>", "250"))
+        await sending.envelope()
+        await committing.envelope()
+        committing.send(MESSAGE + b".\r\n")
+        await commit.started.wait()
+        draining = asyncio.ensure_future(made.door.drain(20))
+        assert (await idle.reply()).startswith("421 4.3.2")
+        assert await idle.rest() == b""
+        assert not made.door.accepting
+        with pytest.raises(ConnectionError):
+            await made.connect()
+        sending.send(MESSAGE + b".\r\n")
+        commit.go.set()
+        for peer in (sending, committing):
+            assert (await peer.reply()).startswith("250")
+            assert (await peer.reply()).startswith("421 4.3.2")
+            assert await peer.rest() == b""
+        await draining
+        assert len(made.messages) == 2
+        assert made.metric("smtp_connections_open") == 0
+
+
+async def test_drain_has_an_end() -> None:
+    """Who is not ready in time is cut off; a commit under way still ends."""
+    async with rig() as made:
+        commit = Commit(made)
+        sending, committing = await made.connect(), await made.connect()
+        await sending.envelope()
+        await committing.envelope()
+        committing.send(MESSAGE + b".\r\n")
+        await commit.started.wait()
+        asyncio.get_running_loop().call_later(0.05, commit.go.set)
+        await made.door.drain(0.02)
+        assert made.metric("smtp_connections_open") == 0
+        await until(lambda: len(made.messages) == 1)
+
+
+async def test_a_door_that_never_opened_can_be_drained() -> None:
+    async with rig() as made:
+        made.door._server.close()  # type: ignore[union-attr]
+        made.door._server = None
+        await made.door.drain(1)
+        assert not made.door.accepting
+
+
+async def test_the_sweeper_outlives_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in it is reported, and the next round comes."""
+    async with rig(limits={"idle": "60s"}) as made:
+        peer = await made.connect()
+        with monkeypatch.context() as patch:
+            patch.setattr(made.door, "sweep", broken)
+            await until(lambda: bool(made.clock._sleepers))
+            made.clock.advance(3)
+            await until(lambda: made.registry.get_sample_value("gateway_bugs_total") == 1)
+        await until(lambda: bool(made.clock._sleepers))
+        made.clock.advance(100)
+        assert (await peer.reply()).startswith("421 4.4.2")
+
+
+def broken() -> None:
+    raise RuntimeError("no luck")
+
+
+# -- fuzz
+
+COMMANDS = st.sampled_from([
+    b"EHLO x", b"HELO", b"MAIL FROM:<a@b.c>", b"MAIL FROM:<> SIZE=", b"RCPT TO:<b@c.d>", b"RCPT TO:", b"DATA", b".",
+    b"RSET", b"AUTH PLAIN", b"AUTH LOGIN YQ==", b"AUTH XOAUTH2 =", b"*", b"STARTTLS", b"VRFY \xff", b"NOOP", b"..", b"X" * 3000,
+])  # fmt: skip
+LINES = st.lists(
+    st.tuples(st.one_of(COMMANDS, st.binary(max_size=60)), st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b""])),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=LINES, size=st.integers(1, 2000))
+def test_command_fuzz(script: list[tuple[bytes, bytes]], size: int) -> None:
+    """Any octets in any segmentation: replies of the right shape, then the end; no exception, nothing left."""
+    asyncio.run(fuzz(b"".join(line + end for line, end in script), size))
+
+
+async def fuzz(wire: bytes, size: int) -> None:
+    async with rig() as made:
+        peer = await made.connect()
+        with suppress(ConnectionError):
+            for at in range(0, len(wire), size):
+                peer.send(wire[at : at + size])
+            peer.writer.write_eof()
+            while reply := await peer.reply(plain=True):
+                assert reply[:1] in "2345"
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+        assert made.registry.get_sample_value("gateway_bugs_total") in (None, 0.0)
+        assert made.shared._memory == 0
+
+

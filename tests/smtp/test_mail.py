@@ -1,0 +1,373 @@
+"""Who may send what to whom: decided at MAIL, at RCPT and at the end of DATA, before anything is promised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.model import Limits, NewMessage, Recipient, Refusal
+from tests.smtp.kit import CLIENTS, MESSAGE, Peer, Rig, rig
+
+RESTRICTED = {"localhost": {"networks": ["127.0.0.1/32"], "senders": ["*@example.com"], "recipients": ["*@example.org"]}}
+
+
+async def test_accepted_message() -> None:
+    """Envelope, trace, lanes and the words of the reply; the body's bytes are untouched."""
+    body = b"dots:\r\n..\r\n...a\r\n\xff\xfe \r\n"
+    async with rig() as made:
+        peer = await made.connect()
+        await peer.talk(
+            ("EHLO c.example", "250"),
+            ("MAIL FROM:<A@Example.com> BODY=8BITMIME RET=HDRS ENVID=Xy+2B", "250"),
+            ("RCPT TO:<b@example.org> NOTIFY=NEVER ORCPT=rfc822;B@x", "250"),
+            ("DATA", "354"),
+        )
+        reply = await peer.say(b"From: A@Example.com\r\n\r\n" + body + b".\r\n")
+        message = made.messages[0]
+        assert reply == f"250 2.0.0 Ok: queued as {message.id}"
+        assert message.envelope.sender == "A@Example.com"
+        assert message.envelope.recipients == (Recipient("b@example.org", "NEVER", "rfc822;B@x"),)
+        assert (message.envelope.ret, message.envelope.envid, message.envelope.eightbit) == ("HDRS", "Xy+2B", True)
+        assert message.lanes == {"box": ("b@example.org",)}
+        assert (message.client, message.listener, message.peer) == ("localhost", "local", "127.0.0.1")
+        assert message.message_id == f"<{message.id}@relay.example.com>"
+        assert message.header_from == "A@Example.com"
+        assert message.raw.endswith(b"\r\n\r\n" + body.replace(b"\r\n..", b"\r\n."))
+        received = message.raw[: message.raw.index(b"\r\nDate:")].replace(b"\r\n\t", b" ")
+        assert received.startswith(b"Received: from c.example ([127.0.0.1])")
+        assert f"by relay.example.com with ESMTP id {message.id} for <b@example.org>;".encode() in received
+        accepted = [line for line in made.logged() if line["event"] == "accepted"]
+        assert [line["id"] for line in accepted] == [message.id]
+        assert made.metric("messages_received_total", client="localhost") == 1
+
+
+async def test_null_sender_is_empty() -> None:
+    async with rig() as made:
+        peer = await made.connect()
+        assert (await peer.deliver(sender="<>")).startswith("250")
+        assert made.messages[0].envelope.sender == ""
+
+
+@pytest.mark.parametrize(
+    ("sender", "header", "code"),
+    [
+        ("<a@example.com>", b"From: a@example.com", "250"),
+        ("<a@evil.example>", b"", "553 5.7.1"),
+        ("<a@example.com>", b"From: boss@evil.example", "553 5.7.1"),
+        ("<a@example.com>", b"From: a@example.com\r\nFrom: boss@evil.example", "553 5.7.1"),
+        ("<a@example.com>", b"From: a@example.com\r\nSender: boss@evil.example", "553 5.7.1"),
+        ("<a@example.com>", b"From: a@example.com, boss@evil.example", "553 5.7.1"),
+        ("<a@example.com>", b"Subject: no From", "250"),
+        ("<>", b"From: a@example.com", "250"),
+        ("<>", b"From: boss@evil.example", "553 5.7.1"),
+    ],
+)
+async def test_sender_ownership(sender: str, header: bytes, code: str) -> None:
+    """Envelope and header are within what the client was granted (door.md 14); the reply names the setting."""
+    async with rig(clients=RESTRICTED) as made:
+        peer = await made.connect()
+        await peer.ehlo()
+        reply = await peer.say(f"MAIL FROM:{sender}")
+        if reply.startswith("250"):
+            await peer.talk(("RCPT TO:<b@example.org>", "250"), ("DATA", "354"))
+            reply = await peer.say((header or b"X: y") + b"\r\n\r\nx\r\n.\r\n")
+        assert reply.startswith(code)
+        if code != "250":
+            assert "clients.localhost.senders" in reply
+        assert len(made.messages) == (code == "250")
+
+
+@pytest.mark.parametrize(
+    ("when", "sender", "shown", "envelope", "header"),
+    [
+        ("not_allowed", "<a@example.com>", b"a@example.com", "a@example.com", "a@example.com"),
+        ("not_allowed", "<a@printer.local>", b"x@printer.local", "scanner@example.com", "scanner@example.com"),
+        ("not_allowed", "<a@example.com>", b"x@printer.local", "a@example.com", "scanner@example.com"),
+        ("always", "<a@example.com>", b"a@example.com", "scanner@example.com", "scanner@example.com"),
+        ("always", "<>", b"a@example.com", "", "scanner@example.com"),
+    ],
+)
+async def test_sender_rewriting(when: str, sender: str, shown: bytes, envelope: str, header: str) -> None:
+    known = {**RESTRICTED["localhost"], "rewrite_sender": {"to": "scanner@example.com", "when": when}}
+    async with rig(clients={"localhost": known}) as made:
+        peer = await made.connect()
+        reply = await peer.deliver(b"From: " + shown + b"\r\n\r\nx\r\n", sender)
+        assert reply.startswith("250")
+        message = made.messages[0]
+        assert (message.envelope.sender, message.header_from) == (envelope, header)
+        assert message.raw.count(b"From: ") == 1
+        assert f"From: {header}".encode() in message.raw
+
+
+async def test_recipients_within_the_grant() -> None:
+    async with rig(clients=RESTRICTED) as made:
+        peer = await made.connect()
+        await peer.talk(("EHLO c", "250"), ("MAIL FROM:<a@example.com>", "250"))
+        reply = await peer.say("RCPT TO:<x@elsewhere.example>")
+        assert reply.startswith("550 5.7.1")
+        assert "clients.localhost.recipients" in reply
+        await peer.talk(("RCPT TO:<x@example.org>", "250"), ("DATA", "354"), (MESSAGE + b".\r\n", "250"))
+        refused = next(line for line in made.logged() if line["event"] == "rejected")
+        assert (refused["stage"], refused["recipient"]) == ("rcpt", "x@elsewhere.example")
+        assert (refused["reason"], refused["sender"]) == ("recipient_denied", "a@example.com")
+
+
+async def test_duplicates_are_one_recipient() -> None:
+    """The same mailbox under another spelling is answered 250 and stored once."""
+    async with rig() as made:
+        peer = await made.connect()
+        await peer.deliver(MESSAGE, "<a@example.com>", "<b@example.org>", "<B@EXAMPLE.org>", "<b@example.org>")
+        assert [recipient.address for recipient in made.messages[0].envelope.recipients] == ["b@example.org"]
+
+
+@pytest.mark.parametrize(("own", "common", "most"), [(None, 100, 100), (20, 100, 20), (200, 100, 100)])
+async def test_too_many_recipients(own: int | None, common: int, most: int) -> None:
+    """452 4.5.3 above the limit; the first ones get their mail (RFC 5321 4.5.3.1.10)."""
+    clients: dict[str, Any] = {"localhost": {"networks": ["127.0.0.1/32"], "max_recipients": own}}
+    async with rig(clients=clients, limits={"max_recipients": common}) as made:
+        peer = await made.connect()
+        await peer.talk(("EHLO c", "250"), ("MAIL FROM:<a@b.c>", "250"))
+        peer.send(b"".join(b"RCPT TO:<u%d@x.y>\r\n" % number for number in range(most + 150)))
+        replies = [(await peer.reply())[:9] for _ in range(most + 150)]
+        assert replies == ["250 2.1.5"] * most + ["452 4.5.3"] * 150
+        await peer.talk(("DATA", "354"), (MESSAGE + b".\r\n", "250"))
+        assert len(made.messages[0].envelope.recipients) == most
+
+
+async def test_lanes_follow_the_routes() -> None:
+    """Each recipient by the first usable backend of its route; none by a route that does not exist."""
+    limits = {"one": Limits(max_bytes=1000), "two": Limits(max_bytes=1_000_000, null_sender=False)}
+    routes = [{"recipients": ["*@a.example"], "backend": ["one", "two"]}, {"recipients": ["*@b.example"], "backend": ["two"]}]
+    async with rig(backend_limits=limits, routes=routes) as made:
+        peer = await made.connect()
+        reply = await peer.deliver(MESSAGE, "<x@y.z>", "<1@a.example>", "<2@b.example>", "<3@a.example>")
+        assert reply.startswith("250")
+        assert made.messages[0].lanes == {"one": ("1@a.example", "3@a.example"), "two": ("2@b.example",)}
+        big = MESSAGE + b"x\r\n" * 1000
+        await peer.deliver(big, "<x@y.z>", "<1@a.example>")
+        assert made.messages[1].lanes == {"two": ("1@a.example",)}
+        await peer.talk(("MAIL FROM:<x@y.z>", "250"))
+        reply = await peer.say("RCPT TO:<4@c.example>")
+        assert reply.startswith("550 5.7.1")
+        assert "routes" in reply
+        await peer.talk(("RSET", "250"), ("MAIL FROM:<>", "250"), ("RCPT TO:<1@b.example>", "550 5.7.1"))
+
+
+async def test_real_size_decides_at_the_end() -> None:
+    """Undeclared and over what the route carries: refused before 250, and the session goes on."""
+    limits = {"small": Limits(max_bytes=2000), "large": Limits(max_bytes=100_000)}
+    routes = [{"recipients": ["*@a.example"], "backend": ["small"]}, {"backend": ["large"]}]
+    async with rig(backend_limits=limits, routes=routes) as made:
+        peer = await made.connect()
+        assert "SIZE 100000" in await peer.ehlo()
+        await peer.envelope("<x@y.z>", "<1@a.example>")
+        reply = await peer.say(MESSAGE + b"x\r\n" * 1000 + b".\r\n")
+        assert reply.startswith("552 5.3.4")
+        assert "small" in reply
+        await peer.envelope("<x@y.z>", "<1@b.example>")
+        assert (await peer.say(MESSAGE + b"x\r\n" * 50_000 + b".\r\n")).startswith("552 5.3.4")
+        assert made.messages == []
+        await peer.talk(("NOOP", "250"))
+
+
+@pytest.mark.parametrize(
+    ("message", "tolerate", "code"),
+    [
+        (b"just text, no header\r\n", [], "554 5.6.0"),
+        (b"just text, no header\r\n", ["missing_headers"], "250"),
+        (b"", [], "554 5.6.0"),
+        (b"", ["missing_headers"], "250"),
+        (b"\r\nbody only\r\n", [], "554 5.6.0"),
+        (b"Subject: x\r\n", [], "250"),
+        (b"Subject: x\nbare\r\n", ["long_lines"], "550 5.5.2"),
+        (b"Subject: x\nTo: b@c\n\nbare\r\n", ["bare_newlines"], "250"),
+        (b"Subject: " + b"x" * 2000 + b"\r\n", ["long_lines"], "250"),
+        (b"Subject: " + b"x" * 2000 + b"\r\n", [], "554 5.6.0"),
+        (b"Subject: " + b"x" * 70_000 + b"\r\n", ["long_lines"], "554 5.6.0"),
+        (b"Subject: x\r\n\r\nNUL \0 is data\r\n", [], "250"),
+        (b"".join(b"X-%d: %s\r\n" % (number, b"y" * 900) for number in range(120)), [], "554 5.6.0"),
+        (b"Received: by a\r\n" * 100 + b"\r\n", [], "554 5.4.6"),
+        (b"Received: from x by Relay.example.com with SMTP\r\n" * 5 + b"\r\n", [], "554 5.4.6"),
+        (b"Received: from x by Relay.example.com with SMTP\r\n" * 4 + b"\r\n", [], "250"),
+    ],
+)
+async def test_what_a_message_may_be(message: bytes, tolerate: list[str], code: str) -> None:
+    """Faults of the message are 5xx, name the setting that tolerates them, and leave the session in step."""
+    async with rig(listener={"tolerate": tolerate}) as made:
+        peer = await made.connect()
+        reply = await peer.deliver(message)
+        assert reply.startswith(code)
+        assert len(made.messages) == (code == "250")
+        if made.messages:
+            stored = made.messages[0].raw
+            assert stored.count(b"\n") == stored.count(b"\r\n") == stored.count(b"\r")
+        await peer.talk(("NOOP", "250"))
+
+
+async def test_smuggled_dialogue_is_one_message_or_none() -> None:
+    """A complete second transaction behind a false end: one reply, nothing of it obeyed."""
+    inside = b"MAIL FROM:<e@x.y>\r\nRCPT TO:<v@x.y>\r\nDATA\r\nforged\r\n"
+    for tolerate in ([], ["bare_newlines"]):
+        async with rig(listener={"tolerate": tolerate}) as made:
+            peer = await made.connect()
+            await peer.envelope()
+            reply = await peer.say(MESSAGE + b"\n.\r\n" + inside + b".\r\n")
+            assert reply.startswith("250" if tolerate else "550 5.5.2")
+            await peer.talk(("NOOP", "250"))
+            assert len(made.messages) == len(tolerate)
+
+
+async def test_rate() -> None:
+    """450 4.7.1 names client and setting; other clients go on."""
+    clients: dict[str, Any] = {"slow": {"networks": ["127.0.0.1/32"], "rate": "2/minute"}, "free": {"networks": ["127.0.0.2/32"]}}
+    async with rig(clients=clients) as made:
+        peer, other = await made.connect(), await made.connect(address="127.0.0.2")
+        for _ in range(2):
+            assert (await peer.deliver()).startswith("250")
+        reply = await peer.say("MAIL FROM:<a@b.c>")
+        assert reply.startswith("450 4.7.1")
+        assert "clients.slow.rate" in reply
+        for _ in range(3):
+            assert (await other.deliver()).startswith("250")
+        made.clock.advance(62)
+        assert (await peer.deliver()).startswith("250")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("database is locked at /var/lib"), "451 4.3.0"),
+        (Refusal(452, "4.3.1", "Spool is full", "spool_full"), "452 4.3.1"),
+    ],
+)
+async def test_trouble_of_ours_is_temporary(error: Exception, code: str) -> None:
+    """4xx without details; a bug is counted, its traceback only logged."""
+    async with rig() as made:
+        made.put = failing(error)
+        peer = await made.connect()
+        reply = await peer.deliver()
+        assert reply.startswith(code)
+        assert "locked" not in reply
+        assert (made.registry.get_sample_value("gateway_bugs_total") or 0) == (code == "451 4.3.0")
+        made.put = made.store
+        assert (await peer.deliver()).startswith("250")
+
+
+async def test_bug_before_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a command that never waits."""
+    async with rig() as made:
+        peer = await made.connect()
+        await peer.ehlo()
+        monkeypatch.setattr(made.auth, "still_valid", failing_now(KeyError("/etc/secret")))
+        assert await peer.say("MAIL FROM:<a@b.c>") == "451 4.3.0 Temporary failure on our side, try again later"
+        await peer.talk(("NOOP", "250"))
+        assert "KeyError" in "".join(line.get("exception", "") for line in made.logged())
+
+
+def failing(error: Exception) -> Any:
+    async def put(_message: NewMessage) -> None:
+        raise error
+
+    return put
+
+
+def failing_now(error: Exception) -> Any:
+    def call(*_: object) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("address", "auth", "code"),
+    [
+        ("127.0.0.1", "optional", "250"),
+        ("127.0.0.1", "off", "250"),
+        ("127.0.0.1", "required", "530 5.7.0"),
+        ("127.0.0.9", "optional", "530 5.7.0"),
+        ("127.0.0.9", "off", "550 5.7.1"),
+    ],
+)
+async def test_no_open_relay(address: str, auth: str, code: str) -> None:
+    """Who is no client is told what would help (door.md 13)."""
+    async with rig(listener={"auth": auth}) as made:
+        peer = await made.connect(address=address)
+        await peer.ehlo()
+        assert (await peer.say("MAIL FROM:<a@example.com>")).startswith(code)
+        if code != "250":
+            await peer.talk(("RCPT TO:<b@example.org>", "503 5.5.1"), ("DATA", "503 5.5.1"), ("MAIL FROM:<>", code))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "<a%b.c@example.org>",
+        "<a!b@example.org>",
+        '<"a@b.c"@example.org>',
+        "<@example.org:a@b.c>",
+        "<a@b.c@example.org>",
+        '<"a@b.c">',
+        "<b.c!a>",
+        "<a@[127.0.0.1]>",
+        "<a%b.c>",
+        "<a@b.c>",
+    ],
+)
+async def test_relay_forms(form: str) -> None:
+    """Whatever the form, only recipients within the grant, and the stored address is the one that was checked."""
+    async with rig(clients=RESTRICTED) as made:
+        peer = await made.connect()
+        await peer.talk(("EHLO c", "250"), ("MAIL FROM:<a@example.com>", "250"))
+        reply = await peer.say(f"RCPT TO:{form}")
+        if form.endswith("@example.org>") and form.count("@") - form.count('a@b.c"') == 1:
+            assert reply.startswith("250")
+            await peer.talk(("DATA", "354"), (MESSAGE + b".\r\n", "250"))
+            assert made.messages[0].envelope.recipients[0].address == form[1:-1]
+        else:
+            assert reply.startswith(("550 5.7.1", "501 5.1"))
+
+
+async def test_offers_and_words_for_peers_elsewhere() -> None:
+    """Addresses that a loopback test cannot have: a login in the clear only for loopback and named networks."""
+    clients = {**CLIENTS, "lan": {**CLIENTS["copier"], "networks": ["192.0.2.0/24", "2001:db8::/32"]}}
+    async with rig(clients=clients) as made:
+        for peer in ("192.0.2.9", "2001:db8::9", "::1"):
+            assert made.door.offers_login(peer, tls=False)
+        assert not made.door.offers_login("198.51.100.1", tls=False)
+        assert made.door.offers_login("198.51.100.1", tls=True)
+        assert made.door.stranger("192.0.2.9", tls=False).code == 530
+        refusal = made.door.stranger("198.51.100.1", tls=False)
+        assert (refusal.code, refusal.enhanced) == (550, "5.7.1")
+        assert "198.51.100.1" in refusal.text
+
+
+async def test_reload_in_an_open_session() -> None:
+    """New rules and clients hold from the next MAIL on."""
+    async with rig() as made, rig(clients=RESTRICTED, limits={"max_recipients": 1}) as other:
+        peer = await made.connect()
+        assert (await peer.deliver()).startswith("250")
+        made.door.rules, made.door.auth = other.rules, other.auth
+        await peer.talk(("MAIL FROM:<x@evil.example>", "553 5.7.1"), ("MAIL FROM:<a@example.com>", "250"))
+        await peer.talk(("RCPT TO:<b@example.org>", "250"), ("RCPT TO:<c@example.org>", "452 4.5.3"))
+
+
+async def test_smtputf8_only_where_needed() -> None:
+    """Declared but not needed, it does not close the way through a backend without it; needed, it does."""
+    async with rig(backend_limits={"box": Limits(max_bytes=100_000, smtputf8=False)}) as made:
+        peer = await made.connect()
+        assert "SMTPUTF8" not in await peer.ehlo()
+        await transaction(peer, made, "<a@example.com> SMTPUTF8", "<b@example.org>")
+        assert made.messages[0].envelope.smtputf8 is False
+        await peer.talk(("MAIL FROM:<a@example.com> SMTPUTF8", "250"), ("RCPT TO:<ü@example.org>", "553 5.6.7"))
+    async with rig() as made:
+        peer = await made.connect()
+        assert "SMTPUTF8" in await peer.ehlo()
+        await transaction(peer, made, "<ü@example.com> SMTPUTF8", "<b@bücher.example>")
+        assert made.messages[0].envelope.smtputf8 is True
+        assert b"with UTF8SMTP id" in made.messages[0].raw.replace(b"\r\n\t", b" ")
+
+
+async def transaction(peer: Peer, made: Rig, sender: str, recipient: str) -> None:
+    await peer.talk((f"MAIL FROM:{sender}", "250"), (f"RCPT TO:{recipient}", "250"), ("DATA", "354"))
+    assert await peer.say(MESSAGE + b".\r\n") == f"250 2.0.0 Ok: queued as {made.messages[-1].id}"

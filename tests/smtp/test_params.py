@@ -1,0 +1,107 @@
+"""ESMTP parameters: values kept, syntax checked, nothing unknown taken (RFC 1870, 3461, 4954, 6152, 6531)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model import Refusal
+from gateway.smtp.params import MailParameters, mail_parameters, rcpt_parameters
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"", MailParameters()),
+        (b"SIZE=0", MailParameters()),
+        (b"size=1000  body=8bitmime", MailParameters(size=1000, eightbit=True)),
+        (b"BODY=7BIT SMTPUTF8", MailParameters(smtputf8=True)),
+        (b"AUTH=<>", MailParameters()),
+        (b"AUTH=e+3Dmc2@example.com", MailParameters()),
+        (b"RET=hdrs ENVID=QQ314159+2BaB", MailParameters(ret="HDRS", envid="QQ314159+2BaB")),
+        (b"ENVID=" + b"x" * 100, MailParameters(envid="x" * 100)),
+    ],
+)
+def test_mail(raw: bytes, expected: MailParameters) -> None:
+    assert mail_parameters(raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "utf8", "expected"),
+    [
+        (b"", False, ("", "")),
+        (b"NOTIFY=never", False, ("NEVER", "")),
+        (b"NOTIFY=SUCCESS,Failure,DELAY ORCPT=rfc822;Bob+2Btag@Ex.org", False, ("SUCCESS,FAILURE,DELAY", "rfc822;Bob+2Btag@Ex.org")),
+        ("ORCPT=utf-8;ü@b".encode(), True, ("", "utf-8;ü@b")),
+    ],
+)  # fmt: skip
+def test_rcpt(raw: bytes, utf8: bool, expected: tuple[str, str]) -> None:
+    assert rcpt_parameters(raw, utf8=utf8) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"SIZE", 501),
+        (b"SIZE=", 501),
+        (b"SIZE=-1", 501),
+        (b"SIZE=1x", 501),
+        ("SIZE=\u0661".encode(), 501),
+        (b"SIZE=" + b"9" * 21, 501),
+        (b"BODY=9BIT", 501),
+        (b"BODY=BINARYMIME", 504),
+        (b"SMTPUTF8=yes", 501),
+        (b"SMTPUTF8=", 501),
+        (b"RET=ALL", 501),
+        (b"ENVID=a+0D+0Ab", 501),
+        (b"ENVID=a+ZZ", 501),
+        (b"ENVID=a=b", 501),
+        (b"ENVID=" + b"x" * 101, 501),
+        (b"AUTH=", 501),
+        (b"SIZE=1 size=2", 501),
+        (b"HOLDFOR=9", 555),
+        (b"NOTIFY=NEVER", 555),
+        (b"XYZ", 555),
+        (b"<a@b>", 555),
+        (b"=", 555),
+        (b"\xff=1", 555),
+    ],
+)
+def test_bad_mail(raw: bytes, code: int) -> None:
+    with pytest.raises(Refusal) as refused:
+        mail_parameters(raw)
+    assert (refused.value.code, refused.value.enhanced) == (code, "5.5.4")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"NOTIFY=",
+        b"NOTIFY=NEVER,SUCCESS",
+        b"NOTIFY=SOMETIMES",
+        b"NOTIFY=SUCCESS,SUCCESS,DELAY,FAILURE",
+        b"ORCPT=a@b",
+        b"ORCPT=;a@b",
+        b"ORCPT=rfc822;a@b+0A",
+        b"ORCPT=rfc822;" + b"x" * 500,
+        b"ORCPT=rfc822;\xc3\xbc@b",
+        b"ORCPT=utf-8;\xc3\xbc@b",
+        b"ORCPT=utf-8;\xff",
+        b"SIZE=1",
+    ],
+)
+def test_bad_rcpt(raw: bytes) -> None:
+    with pytest.raises(Refusal) as refused:
+        rcpt_parameters(raw, utf8=False)
+    assert refused.value.enhanced == "5.5.4"
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_fuzz(raw: bytes, utf8: bool) -> None:
+    """Any octets: parameters or a Refusal; nothing that could break a line gets through."""
+    for parse in (mail_parameters, lambda text: rcpt_parameters(text, utf8=utf8)):
+        try:
+            assert "\n" not in repr(parse(raw))
+        except Refusal as refusal:
+            assert refusal.code in (501, 504, 555)

@@ -1,0 +1,237 @@
+"""TLS: STARTTLS once, implicit, minimum version, failed handshakes, certificates that change (RFC 3207, 8314)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import smtplib
+import ssl
+import warnings
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+import trustme
+
+from gateway.config.models import ListenerSettings
+from gateway.smtp.tls import Certificate
+from tests.fakes import until
+from tests.smtp.kit import MESSAGE, PASSWORD, Rig, rig
+
+LOGIN = f"AUTH PLAIN {b64encode(f'{chr(0)}copier{chr(0)}{PASSWORD}'.encode()).decode()}"
+
+
+class Authority:
+    """A certificate authority, the files of a listener and a client that trusts it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ca = trustme.CA()
+        self.certificate = directory / "tls.crt"
+        self.private_key = directory / "tls.key"
+        self.renew()
+        self.context = ssl.create_default_context()
+        self.ca.configure_trust(self.context)
+
+    def renew(self, **options: Any) -> None:
+        leaf = self.ca.issue_cert("relay.example.com", **options)
+        self.certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        leaf.private_key_pem.write_to_path(self.private_key)
+
+    def listener(self, tls: str = "starttls", **more: Any) -> dict[str, Any]:
+        return {"tls": tls, "certificate": self.certificate, "private_key": self.private_key, **more}
+
+
+@pytest.fixture()
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_tracebacks(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """asyncio reports nothing of what clients do wrong."""
+    with caplog.at_level(logging.WARNING):
+        yield
+    assert caplog.records == []
+
+
+async def test_starttls(authority: Authority) -> None:
+    """Advertised before and not after; the greeting is due again; AUTH appears; the trace names the cipher."""
+    async with rig(listener=authority.listener()) as made:
+        peer = await made.connect()
+        assert "STARTTLS" in await peer.ehlo()
+        await peer.start_tls(authority.context)
+        await peer.talk(("MAIL FROM:<a@b.c>", "503 5.5.1"))
+        reply = await peer.ehlo()
+        assert "STARTTLS" not in reply
+        assert "AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER" in reply
+        await peer.talk((LOGIN, "235"), ("STARTTLS", "503 5.5.1"), ("STARTTLS now", "501 5.5.4"))
+        assert (await peer.deliver()).startswith("250")
+        received = made.messages[0].raw.replace(b"\r\n\t", b" ")
+        assert b"(TLSv1.3 TLS_" in received
+        assert b" with ESMTPSA id " in received
+
+
+async def test_injected_commands_are_forgotten(authority: Authority) -> None:
+    """What comes in one segment with STARTTLS is neither obeyed nor answered (door.md 2.4)."""
+    async with rig(listener=authority.listener()) as made:
+        peer = await made.connect()
+        await peer.ehlo()
+        peer.send("STARTTLS\r\nEHLO evil\r\nMAIL FROM:<e@x>\r\nRCPT TO:<f@x>")
+        assert (await peer.reply()).startswith("220 2.0.0")
+        await peer.writer.start_tls(authority.context, server_hostname="relay.example.com")
+        await peer.talk(("RCPT TO:<b@c.d>", "503 5.5.1"), ("NOOP", "250"))
+
+
+async def test_implicit(authority: Authority) -> None:
+    async with rig(listener=authority.listener("implicit")) as made:
+        peer = await made.connect(tls=authority.context)
+        assert peer.greeting.startswith("220 relay.example.com")
+        assert "STARTTLS" not in await peer.ehlo()
+        await peer.talk(("STARTTLS", "503 5.5.1"), (LOGIN, "235"))
+        assert (await peer.deliver(b"From: a@b.c\r\n\r\n" + b"x" * 76 * 1000 + b"\r\n"))[:3] in ("250", "554")
+        assert (await peer.deliver()).startswith("250")
+        await peer.talk(("QUIT", "221"))
+        assert await peer.rest() == b""
+
+
+async def test_no_password_in_the_clear(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """538 5.7.11 for a peer elsewhere; its MAIL is told to start TLS first. Seen from afar, loopback is not."""
+    async with rig(listener=authority.listener()) as made:
+        peer = await made.connect(address="127.0.0.9")
+        monkeypatch.setattr(type(made.door), "offers_login", lambda _self, _peer, *, tls: tls)
+        assert "AUTH" not in await peer.ehlo()
+        await peer.talk((LOGIN, "538 5.7.11"), ("MAIL FROM:<a@b.c>", "530 5.7.0 Must issue STARTTLS"))
+        await peer.start_tls(authority.context)
+        assert "AUTH" in await peer.ehlo()
+        await peer.talk(("MAIL FROM:<a@b.c>", "530 5.7.0 Auth"), (LOGIN, "235"), ("MAIL FROM:<a@b.c>", "250"))
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+@pytest.mark.parametrize("garbage", [b"EHLO x\r\nMAIL FROM:<a@b.c>\r\n", b"\x16\x03\x01\x00\x05hello", b""])
+async def test_failed_handshakes(authority: Authority, tls: str, garbage: bytes) -> None:
+    """Cleartext, nonsense or a hang-up instead of a handshake: counted and closed, no traceback (door.md 2.6)."""
+    async with rig(listener=authority.listener(tls)) as made:
+        peer = await made.connect(greet=tls == "starttls")
+        if tls == "starttls":
+            await peer.talk(("STARTTLS", "220"))
+        if garbage:
+            peer.send(garbage)
+            assert b"250" not in await peer.rest()
+        else:
+            peer.writer.close()
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+        assert made.metric("smtp_rejected_total", stage="connect", reason="tls_failed") == 1
+        peer = await made.connect(tls=authority.context if tls == "implicit" else None)
+        await peer.talk(("NOOP", "250"))
+
+
+async def test_a_silent_handshake_ends(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who never speaks does not keep the connection (30 s; here a moment)."""
+    monkeypatch.setattr("gateway.smtp.wire._HANDSHAKE", 0.01)
+    async with rig(listener=authority.listener("implicit")) as made:
+        peer = await made.connect(greet=False)
+        assert await peer.rest() == b""
+        assert made.metric("smtp_connections_open") == 0
+
+
+@pytest.mark.parametrize(("min_tls", "works"), [("1.0", True), ("1.2", False)])
+async def test_old_versions_only_where_asked_for(authority: Authority, min_tls: str, works: bool) -> None:
+    """A device that speaks only TLS 1.0 gets in through a listener made for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        authority.context.minimum_version = authority.context.maximum_version = ssl.TLSVersion.TLSv1
+    authority.context.set_ciphers("ALL:@SECLEVEL=0")
+    async with rig(listener=authority.listener("implicit", min_tls=min_tls)) as made:
+        if works:
+            peer = await made.connect(tls=authority.context)
+            assert (await peer.deliver()).startswith("250")
+            assert b"(TLSv1.0 " in made.messages[0].raw.replace(b"\r\n\t", b" ")
+        else:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await made.connect(tls=authority.context)
+
+
+async def test_a_renewed_certificate_is_used(authority: Authority) -> None:
+    """The next handshake after the file changed gets it; open connections stay; the expiry is a metric."""
+    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
+    async with rig(listener=authority.listener("implicit")) as made:
+        old = await made.connect(tls=authority.context)
+        authority.renew(not_after=soon)
+        sweep(made)
+        new = await made.connect(tls=authority.context)
+        serials = [peer.writer.get_extra_info("peercert")["serialNumber"] for peer in (old, new)]
+        assert serials[0] != serials[1]
+        await old.talk(("NOOP", "250"))
+        assert made.metric("tls_certificate_not_after_timestamp_seconds") == soon.timestamp()
+
+
+@pytest.mark.parametrize("damage", ["no certificate", "wrong key", "gone"])
+async def test_a_bad_new_file_keeps_the_old_certificate(authority: Authority, damage: str) -> None:
+    """Warned once; mended, it is used."""
+    async with rig(listener=authority.listener("implicit")) as made:
+        if damage == "no certificate":
+            authority.certificate.write_text("oops")
+        elif damage == "wrong key":
+            trustme.CA().issue_cert("x").private_key_pem.write_to_path(authority.private_key)
+        else:
+            authority.certificate.unlink()
+        sweep(made)
+        sweep(made)
+        peer = await made.connect(tls=authority.context)
+        await peer.talk(("NOOP", "250"))
+        assert [line["event"] for line in made.logged()].count("tls_certificate_kept") == 1
+        authority.renew()
+        sweep(made)
+        assert "tls_certificate_loaded" in [line["event"] for line in made.logged()]
+
+
+def sweep(made: Rig) -> None:
+    """File systems may give two writes the same time; the size or inode usually differs, the test makes sure."""
+    for path in (made.door.listener.certificate, made.door.listener.private_key):
+        assert path
+        if path.exists():
+            stat = path.stat()
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + (stat.st_mtime_ns % 2 == 0)))
+    made.door.sweep()
+
+
+def test_errors_at_start_name_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "bad.pem").write_text("no certificate")
+    for listener, words in (
+        ({"tls": "starttls"}, r"listeners\.mail\.certificate: needed for tls: starttls"),
+        ({"tls": "implicit", "certificate": tmp_path / "none.pem"}, r"listeners\.mail\.certificate: .*none\.pem"),
+        ({"tls": "implicit", "certificate": tmp_path / "bad.pem"}, r"listeners\.mail\.certificate: .*bad\.pem"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Certificate("mail", ListenerSettings.model_validate({"bind": "127.0.0.1:0", **listener}), events=None)  # type: ignore[arg-type]
+
+
+async def test_half_closing_and_large_mail_over_tls(authority: Authority) -> None:
+    async with rig(listener=authority.listener("implicit")) as made:
+        peer = await made.connect(tls=authority.context)
+        body = MESSAGE + b"0123456789" * 7 + b"\r\n"
+        body += (b"0123456789" * 7 + b"\r\n") * 100_000
+        assert (await peer.deliver(body)).startswith("250")
+        assert made.messages[0].raw.endswith(body[-1000:])
+        assert len(made.messages[0].raw) > len(body)
+
+
+async def test_smtplib(authority: Authority) -> None:
+    """An independent client: SMTP with starttls and login."""
+    async with rig(listener=authority.listener(auth="required")) as made:
+
+        def script(port: int) -> None:
+            context = ssl.create_default_context()
+            context.check_hostname = False  # smtplib checks the name it connected to
+            authority.ca.configure_trust(context)
+            with smtplib.SMTP("127.0.0.1", port) as server:
+                server.starttls(context=context)
+                server.login("copier", PASSWORD)
+                server.sendmail("a@b.c", ["b@c.d"], MESSAGE)
+
+        await anyio.to_thread.run_sync(script, made.door.port)
+        assert len(made.messages) == 1

@@ -1,0 +1,158 @@
+"""Finding and showing: every message can be found by what a person knows of it, and its whole life is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.model import Outcome, Verdict
+from tests.fakes import START
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, SENT, At, opened, settlement
+
+MINUTE = timedelta(minutes=1)
+
+
+async def fill(at: At) -> None:
+    await at.put("a@x.org", ident="M1", sender="Ann@x.org", message_id="<one@x>", lane="b")
+    await at.put("b@x.org", "c@x.org", ident="M2", sender="", lanes={"b": ("b@x.org",), "other": ("c@x.org",)})
+    await at.put("ann@X.ORG", ident="M3", message_id="bare", received_at=START - MINUTE, lane="other")
+    await at.put("d@x.org", ident="M4", lane="b")
+    await at.spool.hold(["M4"], START)
+    for claim in await at.claim("other"):
+        outcomes = {"M2": REJECTED, "M3": Outcome(Verdict.SENT, remote_id="Provider-7")}
+        await at.spool.settle(settlement(claim, outcomes[claim.message.id]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, "M4 M3 M2 M1"),
+        ({"id": "M2"}, "M2"),
+        ({"id": "m2"}, ""),
+        ({"message_id": "<one@x>"}, "M1"),
+        ({"message_id": "one@x"}, "M1"),
+        ({"message_id": " <bare> "}, "M3"),
+        ({"address": "ANN@x.org"}, "M3 M1"),
+        ({"sender": "ann@x.org"}, "M1"),
+        ({"recipient": "ann@x.org"}, "M3"),
+        ({"recipient": "c@x.org"}, "M2"),
+        ({"remote_id": "Provider-7"}, "M3"),
+        ({"remote_id": "Provider-8"}, ""),
+        ({"state": "queued"}, "M2 M1"),
+        ({"state": "held"}, "M4"),
+        ({"state": "done"}, "M3"),
+        ({"backend": "other"}, "M3 M2"),
+        ({"backend": "b", "state": "queued"}, "M2 M1"),
+        ({"backend": "other", "state": "queued"}, ""),
+        ({"backend": "other", "state": "done"}, "M3"),
+        ({"older_than": START}, "M3"),
+        ({"limit": 2}, "M4 M3"),
+        ({"limit": 2, "before": "M3"}, "M2 M1"),
+        ({"address": "x' OR '1'='1"}, ""),
+        ({"recipient": "%"}, ""),
+    ],
+)
+async def test_find(tmp_path: Path, wanted: dict[str, Any], found: str) -> None:
+    """Each filter alone and with others, newest first, in pages."""
+    async with opened(tmp_path) as at:
+        await fill(at)
+        assert [row.id for row in await at.spool.find(**wanted)] == found.split()
+
+
+async def test_a_line_of_the_list_says_what_matters(tmp_path: Path) -> None:
+    """The first recipients with their number, the lanes, the next attempt and the last word on what is not yet sent."""
+    async with opened(tmp_path) as at:
+        many = [f"r{n}@x.org" for n in range(25)]
+        await at.put(*many, client="till", login="app", listener="local", peer="127.0.0.1")
+        (claim,) = await at.claim()
+        outcomes = {address: SENT for address in many} | {"r3@x.org": DEFERRED}
+        await at.spool.settle(settlement(claim, outcomes))
+        (row,) = await at.spool.find()
+        assert (row.recipients, row.recipient_count) == (tuple(many[:20]), 25)
+        assert (row.backends, row.attempts, row.next_attempt_at) == (("b",), 1, START + MINUTE)
+        assert (row.detail, row.sender, row.client, row.login) == ("greylisted", "s@example.com", "till", "app")
+        assert (row.bounce, row.has_body, row.finished_at) == (False, True, None)
+
+
+async def test_the_whole_life_is_shown_and_is_json(tmp_path: Path) -> None:
+    """Interrupted, deferred, under way: each attempt with its times, backend, recipients and answer."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org")
+        await at.claim()
+        (claim,) = await at.claim(now=START + LEASE)
+        ended = START + LEASE + MINUTE
+        await at.spool.settle(settlement(claim, DEFERRED, ended_at=ended, next_attempt_at=ended))
+        await at.claim(now=ended)
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        shown = json.loads(json.dumps(detail.to_json()))
+        assert (shown["id"], shown["state"], shown["received_at"]) == (ident, "queued", "2026-11-20T12:00:00+00:00")
+        assert [attempt["verdict"] for attempt in shown["attempts"]] == ["interrupted", "deferred", ""]
+        assert shown["attempts"][1] == {
+            "backend": "b",
+            "recipients": ["a@x.org"],
+            "started_at": "2026-11-20T12:05:00+00:00",
+            "ended_at": "2026-11-20T12:06:00+00:00",
+            "verdict": "deferred",
+            "code": 451,
+            "enhanced": "4.7.1",
+            "detail": "greylisted",
+            "remote_id": "",
+        }
+        assert shown["recipients"][0]["detail"] == "greylisted"
+        assert shown["legs"] == [
+            {
+                "backend": "b",
+                "state": "queued",
+                "next_attempt_at": "2026-11-20T12:11:00+00:00",
+                "attempts": 3,
+                "sticky": True,
+                "in_doubt": 0,
+            }
+        ]
+        assert await at.spool.show("unknown") is None
+
+
+async def test_a_reader_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Cancelled in mid-question, many times over: the next question is answered."""
+    async with opened(tmp_path) as at:
+        await fill(at)
+        for turns in range(30):
+            asking = asyncio.create_task(at.spool.find())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        assert len(await at.spool.find()) == 4
+
+
+async def test_readers_see_the_past_and_never_hold_up_the_writer(tmp_path: Path) -> None:
+    """A reading transaction left open sees its moment; commits go on beside it."""
+    async with opened(tmp_path) as at:
+        await at.put()
+        async with at.spool._readers.connect() as reader:
+            count = "SELECT count(*) FROM message"
+            assert (await reader.exec_driver_sql(count)).scalar() == 1
+            await at.put()
+            assert (await reader.exec_driver_sql(count)).scalar() == 1
+            with pytest.raises(Exception, match="readonly"):
+                await reader.exec_driver_sql("DELETE FROM message")
+        assert len(await at.spool.find()) == 2
+
+
+async def test_a_backup_is_a_whole_spool(tmp_path: Path) -> None:
+    """Taken while mail comes in, readable only by us, and it opens as a spool with all that was acknowledged before."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    async with opened(tmp_path / "live") as at:
+        before = [await at.put() for _ in range(20)]
+        await asyncio.gather(at.spool.backup(copy / "spool.db"), *(at.put() for _ in range(20)))
+    assert (copy / "spool.db").stat().st_mode & 0o777 == 0o600
+    async with opened(copy) as at:
+        assert set(before) <= {row.id for row in await at.spool.find()}
+        assert not list(copy.glob("*.part"))

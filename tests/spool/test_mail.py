@@ -1,0 +1,309 @@
+"""Put, claim and settle: what goes in comes out, and every answer is written down."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.model import Envelope, Outcome, Recipient, Refusal, Verdict
+from tests.fakes import START
+from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, RAW, REJECTED, SENT, message, opened, settlement
+
+MINUTE = timedelta(minutes=1)
+
+
+async def test_a_claim_brings_back_what_was_put(tmp_path: Path) -> None:
+    """Envelope, DSN parameters, flags and bytes come back exactly; ``everyone`` is the whole envelope."""
+    recipients = (Recipient("A@x.org", "FAILURE", "rfc822;A+40x.org"), Recipient("ü@x.org"), Recipient("c@x.org"))
+    envelope = Envelope("", recipients, smtputf8=True, eightbit=True, ret="HDRS", envid="QQ+3D1")
+    raw = bytes(range(256)) * 50
+    one = message(
+        envelope=envelope,
+        raw=raw,
+        lanes={"b": ("ü@x.org", "A@x.org"), "other": ("c@x.org",)},
+        message_id="<1@x>",
+        header_from="s@x",
+        pin="b",
+        bounce=True,
+        received_at=datetime(2026, 11, 20, 11, 59, 59, 999999, tzinfo=UTC),
+    )
+    async with opened(tmp_path) as at:
+        await at.spool.put(one)
+        assert sorted(at.woken) == ["b", "other"]
+        assert at.spool.counts() == {("b", "queued"): 1, ("other", "queued"): 1}
+        (claim,) = await at.claim("b")
+        assert await at.spool.bodies([one.id]) == {one.id: raw}
+        found = claim.message
+    assert found.envelope == Envelope("", recipients[:2], smtputf8=True, eightbit=True, ret="HDRS", envid="QQ+3D1")
+    assert found.everyone == ("A@x.org", "ü@x.org", "c@x.org")
+    same = ("id", "client", "message_id", "header_from", "pin", "bounce", "received_at", "expires_at")
+    assert [getattr(found, name) for name in same] == [getattr(one, name) for name in same]
+    assert (found.size, found.attempt, found.delay_notified) == (len(raw), 1, False)
+    assert (claim.backend, claim.sticky, claim.in_doubt) == ("b", False, 0)
+
+
+async def test_a_repeated_recipient_is_one_recipient(tmp_path: Path) -> None:
+    """The same address twice in the envelope is kept once, as first given; another spelling is another recipient."""
+    twice = (Recipient("a@x.org", "NEVER"), Recipient("a@x.org"), Recipient("A@x.org"))
+    async with opened(tmp_path) as at:
+        await at.put(envelope=Envelope("s@x.org", twice), lanes={"b": ("a@x.org", "A@x.org")})
+        (claim,) = await at.claim()
+        assert claim.message.envelope.recipients == (Recipient("a@x.org", "NEVER"), Recipient("A@x.org"))
+
+
+async def test_only_due_legs_of_the_lane_are_claimed_earliest_first(tmp_path: Path) -> None:
+    """Not before their time, not from another lane, no more than asked for."""
+    async with opened(tmp_path) as at:
+        late = await at.put(received_at=START + MINUTE)
+        first = await at.put(received_at=START - MINUTE)
+        second = await at.put(received_at=START)
+        await at.put(lane="other")
+        assert [claim.message.id for claim in await at.claim(limit=1)] == [first]
+        assert [claim.message.id for claim in await at.claim()] == [second]
+        assert await at.claim() == []
+        assert [claim.message.id for claim in await at.claim(now=START + MINUTE)] == [late]
+
+
+async def test_a_claimed_leg_is_out_of_reach_until_its_lease_ends(tmp_path: Path) -> None:
+    """After that it is taken again: the first attempt is interrupted, the leg sticky, and it was tried twice."""
+    async with opened(tmp_path) as at:
+        ident = await at.put()
+        await at.claim()
+        assert await at.spool.due("b") == START + LEASE
+        assert await at.claim(now=START + LEASE - timedelta(microseconds=1)) == []
+        (again,) = await at.claim(now=START + LEASE)
+        assert (again.message.attempt, again.sticky, again.in_doubt) == (2, True, 1)
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        assert [(row.verdict, row.ended_at) for row in detail.attempts] == [("interrupted", START + LEASE), ("", None)]
+
+
+async def test_each_recipient_gets_its_own_outcome(tmp_path: Path) -> None:
+    """Sent, failed, again and held in one settlement: one attempt row for each distinct answer."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org", "b@x.org", "c@x.org", "d@x.org", "e@x.org")
+        (claim,) = await at.claim()
+        outcomes = {"a@x.org": SENT, "b@x.org": REJECTED, "c@x.org": DEFERRED, "d@x.org": IN_DOUBT, "e@x.org": SENT}
+        states = {"a@x.org": "sent", "b@x.org": "failed", "c@x.org": "queued", "d@x.org": "held", "e@x.org": "sent"}
+        began = START + timedelta(milliseconds=250)
+        await at.spool.settle(settlement(claim, outcomes, states=states, started_at=began))
+        assert await at.states(ident) == ("queued", states, {"b": "queued"})
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        answers = {row.recipients: (row.verdict, row.code, row.enhanced, row.detail) for row in detail.attempts}
+        assert answers == {
+            ("a@x.org", "e@x.org"): ("sent", 250, "2.0.0", "ok"),
+            ("b@x.org",): ("rejected", 550, "5.1.1", "no such user"),
+            ("c@x.org",): ("deferred", 451, "4.7.1", "greylisted"),
+            ("d@x.org",): ("in_doubt", None, "", "lost after the dot"),
+        }
+        assert {(row.started_at, row.ended_at) for row in detail.attempts} == {(began, START + timedelta(seconds=1))}
+        assert [row.detail for row in detail.recipients][:3] == ["ok", "no such user", "greylisted"]
+        assert detail.legs[0].next_attempt_at == START + MINUTE
+        (claim,) = await at.claim(now=START + MINUTE)
+        assert [recipient.address for recipient in claim.message.envelope.recipients] == ["c@x.org"]
+        assert (claim.sticky, claim.in_doubt, len(claim.message.everyone)) == (True, 1, 5)
+        await at.spool.settle(settlement(claim))
+        assert (await at.states(ident))[0] == "held"
+        assert at.spool.counts() == {("b", "held"): 1}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "body"), [(SENT, "done", False), (REJECTED, "failed", True), (DEFERRED, "queued", True)]
+)
+async def test_the_message_is_done_failed_or_queued(tmp_path: Path, outcome: Outcome, state: str, body: bool) -> None:
+    """Done drops the bytes at once (retention.sent_body 0); failed and queued keep them."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org", "b@x.org", lanes={"b": ("a@x.org",), "other": ("b@x.org",)})
+        for lane in ("b", "other"):
+            assert (await at.states(ident))[0] == "queued"
+            (claim,) = await at.claim(lane)
+            await at.spool.settle(settlement(claim, outcome))
+        assert (await at.states(ident))[0] == state
+        assert (await at.spool.raw(ident) is not None) == body
+        (row,) = await at.spool.find(id=ident)
+        assert (row.has_body, row.finished_at) == (body, None if state == "queued" else at.clock.now())
+
+
+async def test_what_is_not_counted_costs_no_patience(tmp_path: Path) -> None:
+    """count_attempt False takes the attempt back; in_doubt counts attempts in a row, sticky stays."""
+    steps = [
+        (DEFERRED, False, (1, False, 0)),
+        (DEFERRED, True, (2, False, 0)),
+        (IN_DOUBT, True, (3, True, 1)),
+        (IN_DOUBT, True, (4, True, 2)),
+        (DEFERRED, True, (5, True, 0)),
+    ]
+    async with opened(tmp_path) as at:
+        await at.put()
+        now = START
+        (claim,) = await at.claim()
+        for outcome, counted, then in steps:
+            now += MINUTE
+            await at.spool.settle(settlement(claim, outcome, next_attempt_at=now, count_attempt=counted))
+            (claim,) = await at.claim(now=now)
+            assert (claim.message.attempt, claim.sticky, claim.in_doubt) == then
+
+
+async def test_failover_moves_what_is_left_to_another_lane(tmp_path: Path) -> None:
+    """The rest is due there at once, with its attempts; what was sent stays where it was sent; the lane is woken."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org", "b@x.org")
+        (claim,) = await at.claim()
+        at.woken.clear()
+        both = {"a@x.org": SENT, "b@x.org": DEFERRED}
+        await at.spool.settle(settlement(claim, both, backend="other", next_attempt_at=START, count_attempt=False))
+        assert at.woken == ["other"]
+        assert at.spool.counts() == {("other", "queued"): 1}
+        assert (await at.states(ident))[2] == {"b": "done", "other": "queued"}
+        (claim,) = await at.claim("other")
+        assert [recipient.address for recipient in claim.message.envelope.recipients] == ["b@x.org"]
+        assert (claim.backend, claim.message.attempt) == ("other", 1)
+        await at.spool.settle(settlement(claim))
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        assert {row.address: (row.backend, row.state) for row in detail.recipients} == {
+            "a@x.org": ("b", "sent"),
+            "b@x.org": ("other", "sent"),
+        }
+
+
+async def test_failover_joins_the_leg_that_is_there(tmp_path: Path) -> None:
+    """A message with a leg in the other lane gets no second one; while that is under way its lease holds."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org", "b@x.org", lanes={"b": ("a@x.org",), "other": ("b@x.org",)})
+        (claim,) = await at.claim("b")
+        (busy,) = await at.claim("other")
+        await at.spool.settle(settlement(claim, DEFERRED, backend="other", next_attempt_at=START))
+        assert at.spool.counts() == {("other", "queued"): 1}
+        assert await at.claim("other") == []
+        await at.spool.settle(settlement(busy, SENT, next_attempt_at=None, ended_at=START + MINUTE))
+        (joined,) = await at.claim("other", now=START + MINUTE)
+        assert [recipient.address for recipient in joined.message.envelope.recipients] == ["a@x.org"]
+        assert joined.sticky is False
+        await at.spool.settle(settlement(joined))
+        assert (await at.states(ident))[0] == "done"
+
+
+async def test_reports_go_in_with_the_settlement(tmp_path: Path) -> None:
+    """Both or neither: a bounce is there when its failure is, and its lane is woken."""
+    async with opened(tmp_path) as at:
+        ident = await at.put()
+        report = message("s@example.com", lane="smart", sender="", bounce=True)
+        (claim,) = await at.claim()
+        at.woken.clear()
+        await at.spool.settle(settlement(claim, REJECTED, reports=(report,)))
+        assert at.woken == ["smart"]
+        assert ((await at.states(ident))[0], (await at.states(report.id))[0]) == ("failed", "queued")
+        again = await at.put()
+        (claim,) = await at.claim()
+        with pytest.raises(Refusal):  # the report's id is taken: nothing of the settlement is written
+            await at.spool.settle(settlement(claim, REJECTED, reports=(message(ident=again),)))
+        assert (await at.states(again))[0] == "queued"
+
+
+async def test_a_late_settlement_adds_only_what_was_sent(tmp_path: Path) -> None:
+    """A send that outlived its lease: sent is the truth, all else is for the claim that came after to say."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org", "b@x.org")
+        (late,) = await at.claim()
+        (current,) = await at.claim(now=START + LEASE)
+        report = message("s@example.com", lane="smart")
+        outcomes = {"a@x.org": SENT, "b@x.org": REJECTED}
+        await at.spool.settle(settlement(late, outcomes, reports=(report,), next_attempt_at=START))
+        assert (await at.states(ident))[1] == {"a@x.org": "sent", "b@x.org": "queued"}
+        assert await at.spool.show(report.id) is None
+        assert await at.spool.due("b") == START + 2 * LEASE
+        await at.spool.settle(settlement(current, {"a@x.org": DEFERRED, "b@x.org": SENT}))
+        assert await at.states(ident) == ("done", {"a@x.org": "sent", "b@x.org": "sent"}, {"b": "done"})
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        assert sorted(row.verdict for row in detail.attempts) == ["deferred", "rejected", "sent", "sent"]
+
+
+async def test_released_claims_are_as_if_never_taken(tmp_path: Path) -> None:
+    """No attempt row, no attempt counted, due as before."""
+    async with opened(tmp_path) as at:
+        ident = await at.put()
+        claims = await at.claim()
+        await at.spool.release_claims(claims)
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        assert (detail.attempts, detail.legs[0].attempts) == ((), 0)
+        (claim,) = await at.claim()
+        assert (claim.message.attempt, claim.sticky) == (1, False)
+        await at.spool.settle(settlement(claim))
+        await at.spool.release_claims([claim])  # too late: it was settled
+        assert (await at.states(ident))[0] == "done"
+
+
+async def test_an_empty_outcome_leaves_no_attempt(tmp_path: Path) -> None:
+    """A claim settled without touching the network writes states only; the last answer stays."""
+    async with opened(tmp_path) as at:
+        ident = await at.put()
+        (claim,) = await at.claim()
+        await at.spool.settle(settlement(claim, {}, states={"a@example.org": "failed"}))
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        assert (detail.state, detail.attempts, detail.recipients[0].verdict) == ("failed", (), "")
+
+
+async def test_the_delay_notice_is_remembered(tmp_path: Path) -> None:
+    """delay_notified comes back with the next claim."""
+    async with opened(tmp_path) as at:
+        await at.put()
+        (claim,) = await at.claim()
+        await at.spool.settle(settlement(claim, DEFERRED, delay_notified=True))
+        (claim,) = await at.claim(now=START + MINUTE)
+        assert claim.message.delay_notified is True
+
+
+async def test_text_that_is_no_text_is_stored_all_the_same(tmp_path: Path) -> None:
+    """Surrogates in a header or in a provider's answer must neither refuse a message nor block a settlement."""
+    async with opened(tmp_path) as at:
+        ident = await at.put(message_id="<\udcff@x>", header_from="\udc80", login="\udc80")
+        (claim,) = await at.claim()
+        await at.spool.settle(settlement(claim, Outcome(Verdict.SENT, detail="ok \udcff", remote_id="\udcff")))
+        assert (await at.states(ident))[0] == "done"
+
+
+async def test_a_cancelled_claim_gives_its_legs_back(tmp_path: Path) -> None:
+    """Whoever asked is gone, so nobody will settle: the legs are due again, nothing was attempted."""
+    async with opened(tmp_path) as at:
+        await at.put()
+        asking = asyncio.create_task(at.claim())
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await at.put(lane="other")  # the writer works in order: what it had to give back is back
+        (claim,) = await at.claim()
+        assert (claim.message.attempt, claim.sticky) == (1, False)
+
+
+async def test_two_claimers_never_get_the_same_leg(tmp_path: Path) -> None:
+    """Claims at the same time share the due legs."""
+    async with opened(tmp_path) as at:
+        ids = {await at.put() for _ in range(30)}
+        taken = await asyncio.gather(*(at.claim(limit=7) for _ in range(6)))
+        found = [claim.message.id for claims in taken for claim in claims]
+        assert (len(found), set(found)) == (30, ids)
+
+
+async def test_messages_survive_a_restart(tmp_path: Path) -> None:
+    """Counts, bytes and schedules are as they were."""
+    async with opened(tmp_path) as at:
+        first = await at.put()
+        second = await at.put(raw=RAW * 1000)
+        await at.spool.hold([first], START)
+        (claim,) = await at.claim()
+        await at.spool.settle(settlement(claim, DEFERRED))
+    async with opened(tmp_path) as at:
+        assert at.spool.counts() == {("b", "held"): 1, ("b", "queued"): 1}
+        assert await at.spool.due("b") == START + MINUTE
+        (claim,) = await at.claim(now=START + MINUTE)
+        assert (claim.message.id, claim.message.attempt) == (second, 2)
+        assert await at.spool.bodies([first, second]) == {first: RAW, second: RAW * 1000}

@@ -1,0 +1,331 @@
+"""Opening: one owner, whole files only, nothing readable by others, migrations that survive a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+from sqlmodel import SQLModel
+
+from gateway.spool import SpoolError, file
+from tests.fakes import START
+from tests.spool_kit import RAW, message, opened
+
+ROOT = Path(__file__).parents[2]
+
+
+def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A real second process with the test's own modules."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    given = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
+
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from tests.spool_kit import opened
+async def main():
+    async with opened(Path(sys.argv[1])):
+        print("open", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+asyncio.run(main())
+"""
+
+
+async def test_a_second_process_is_refused_at_once(tmp_path: Path) -> None:
+    """The text names the process that has it; when that has ended, whichever way, the spool can be opened."""
+    with child(OWNER, tmp_path) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "open\n"
+        with pytest.raises(SpoolError, match=rf"in use by process {owner.pid}: stop it, or use the running"):
+            async with opened(tmp_path):
+                pass
+        owner.kill()
+    async with opened(tmp_path) as at:
+        await at.put()
+        with pytest.raises(SpoolError, match=f"process {os.getpid()}"):
+            async with opened(tmp_path):
+                pass
+        await at.put()
+
+
+async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    """Directory 0700, files 0600, whatever the umask."""
+    umask = os.umask(0)
+    try:
+        async with opened(tmp_path / "state" / "gateway") as at:
+            await at.put()
+            found = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state" / "gateway").iterdir()}
+    finally:
+        os.umask(umask)
+    assert found == dict.fromkeys(("spool.db", "spool.db-wal", "spool.db-shm", "spool.lock"), 0o600)
+    assert (tmp_path / "state" / "gateway").stat().st_mode & 0o777 == 0o700
+
+
+async def test_every_commit_is_synchronous_and_only_the_writer_checkpoints(tmp_path: Path) -> None:
+    """The settings the promise rests on, asked of the connections themselves."""
+    async with opened(tmp_path) as at:
+
+        def ask(tx: object) -> list[object]:
+            return [next(iter(tx.all(f"PRAGMA {name}")[0].values())) for name in ("synchronous", "journal_mode")]  # type: ignore[attr-defined]
+
+        assert await at.spool._writer.submit(ask) == [2, "wal"]
+        for name, value in (("query_only", 1), ("wal_autocheckpoint", 0)):
+            assert list((await at.spool._ask(f"PRAGMA {name}"))[0].values()) == [value]
+        (line,) = at.logged("spool_opened")
+        assert line["sqlite"] == sqlite3.sqlite_version
+
+
+def _foreign(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    connection.close()
+
+
+def _newer(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2 // 4096 * 4096)
+
+
+def _overwrite(at: int) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        with path.open("r+b") as spool:
+            spool.seek(at)
+            spool.write(b"\xa5" * 2000)
+
+    return spoil
+
+
+def _only_log(path: Path) -> None:
+    path.with_name("spool.db-wal").write_bytes(path.read_bytes())
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda path: path.write_bytes(b""), "damaged: empty"),
+        (lambda path: path.write_bytes(b"hello, world, this is no database" * 200), "damaged: no SQLite file"),
+        (_overwrite(30), "spool.db cannot be used"),
+        (_overwrite(4096 + 8), "spool.db (is damaged|cannot be used)"),
+        (_cut, "spool.db (is damaged|cannot be used)"),
+        (_only_log, "is missing but its log is there: put the file back, or move spool.db-wal away"),
+        (_foreign, "not a spool"),
+        (_newer, r"newer version \(schema 9999, this one knows 0001\)"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be used: Is a directory"),
+    ],
+)
+async def test_what_is_no_whole_spool_is_refused(tmp_path: Path, spoil: Callable[[Path], object], text: str) -> None:
+    """With a text that names the file; there is never a new empty spool in its place, and the lock is free again."""
+    async with opened(tmp_path) as at:
+        for _ in range(50):
+            await at.put(raw=RAW * 50)
+    path = tmp_path / "spool.db"
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else b""
+    for _ in range(2):
+        with pytest.raises(SpoolError, match=text) as refused:
+            async with opened(tmp_path):
+                pass
+        assert str(path) in str(refused.value)
+    assert (path.read_bytes() if path.is_file() else b"")[100:] == before[100:]
+
+
+async def test_a_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    """No traceback for a wrong state_dir."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpoolError, match="cannot be used"):
+        async with opened(tmp_path / "file" / "spool"):
+            pass
+
+
+async def test_half_a_new_spool_is_no_spool(tmp_path: Path) -> None:
+    """A crash while the first file was made leaves only its working name behind: made again."""
+    for name in ("spool.db.new", "spool.db.new-wal"):
+        (tmp_path / name).write_bytes(b"half")
+    async with opened(tmp_path) as at:
+        await at.put()
+    assert {path.name for path in tmp_path.iterdir()} == {"spool.db", "spool.lock"}
+
+
+async def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
+    """Each flip anywhere in the file: refused at start, or the message is marked corrupt, or nothing of it changed.
+
+    No message is lost, altered or sent elsewhere, and its neighbours go on.
+    """
+    (tmp_path / "whole").mkdir()
+    async with opened(tmp_path / "whole") as at:
+        wanted = {}
+        for n in range(40):
+            one = message(f"user{n}@example.org", f"other{n}@example.com", raw=RAW * (1 + n % 20))
+            wanted[one.id] = one
+            await at.spool.put(one)
+    whole = (tmp_path / "whole" / "spool.db").read_bytes()
+    rng = random.Random(int(os.environ.get("FLIP_SEED", "1")))
+    found = {"refused": 0, "corrupt": 0, "untouched": 0}
+    for turn in range(int(os.environ.get("FLIPS", "60"))):
+        spoiled = bytearray(whole)
+        spoiled[rng.randrange(len(spoiled))] ^= 1 << rng.randrange(8)
+        (tmp_path / str(turn)).mkdir()
+        (tmp_path / str(turn) / "spool.db").write_bytes(spoiled)
+        try:
+            async with opened(tmp_path / str(turn)) as at:
+                claims = [claim for lane in await at.spool.lanes() for claim in await at.claim(lane)]
+                bodies = await at.spool.bodies([claim.message.id for claim in claims])
+                for claim in claims:
+                    one = wanted[claim.message.id]
+                    if one.id in bodies:
+                        assert (bodies[one.id], claim.message.everyone) == (one.raw, tuple(one.lanes["b"]))
+                        assert claim.message.envelope.sender == one.envelope.sender
+                to = {(c.message.id, r.address) for c in claims for r in c.message.envelope.recipients}
+                corrupt = {row.id for row in await at.spool.find(state="corrupt")}
+                for one in wanted.values():
+                    assert one.id in corrupt or all((one.id, address) in to for address in one.lanes["b"])
+                assert (bodies.keys() | corrupt) == wanted.keys()
+                assert {line["id"] for line in at.logged("corrupt")} == corrupt
+                found["corrupt" if corrupt else "untouched"] += 1
+        except SpoolError:
+            found["refused"] += 1
+        shutil.rmtree(tmp_path / str(turn))
+    assert all(found.values()), found
+
+
+async def test_a_corrupt_message_is_kept_for_a_person(tmp_path: Path) -> None:
+    """Not sent, not swept, shown; released by hand it is found out again; it can be given up or deleted."""
+    async with opened(tmp_path) as at:
+        ident, good = await at.put(), await at.put()
+
+        def spoil(tx: object) -> None:
+            tx.all("UPDATE body SET raw = 'x' || raw WHERE message_id = :id", id=ident)  # type: ignore[attr-defined]
+
+        await at.spool._writer.submit(spoil)
+        for _ in range(2):
+            claims = await at.claim()
+            assert set(await at.spool.bodies([claim.message.id for claim in claims])) <= {good}
+            assert await at.states(ident) == ("corrupt", {"a@example.org": "held"}, {"b": "held"})
+            detail = await at.spool.show(ident)
+            assert detail is not None
+            assert detail.attempts[-1].verdict == "corrupt"
+            assert await at.spool.release([ident], START) == [ident]
+        await at.spool.bodies([ident])
+        (claim,) = await at.spool.fail([ident], START)
+        assert claim.message.id == ident
+        assert await at.spool.delete([ident], START) == [ident]
+
+
+# -- the schema ---------------------------------------------------------------------------------------------------------
+
+
+def _columns(schema: str) -> set[tuple[object, ...]]:
+    with sqlite3.connect(schema) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        found = {(table, *row[1:]) for table in tables for row in connection.execute(f"PRAGMA table_info({table})")}
+        for name, sql in connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"):
+            facts = re.findall(r"WITHOUT ROWID|CHECK \(.*?\)\)|CREATE (?:UNIQUE )?INDEX.*", sql)
+            found |= {(name, fact) for fact in facts}
+    connection.close()
+    return {row for row in found if row[0] != "alembic_version"}
+
+
+async def test_models_and_migrations_agree(tmp_path: Path) -> None:
+    """What alembic compares, and what it does not: partial indexes, checks, clustering."""
+    async with opened(tmp_path):
+        pass
+    engine = create_engine(f"sqlite:///{tmp_path / 'models.db'}")
+    SQLModel.metadata.create_all(engine)
+    engine.dispose()
+    migrated = create_engine(f"sqlite:///{tmp_path / 'spool.db'}")
+    with migrated.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    migrated.dispose()
+    assert _columns(str(tmp_path / "models.db")) == _columns(str(tmp_path / "spool.db"))
+
+
+NEXT = """
+import os, signal
+from alembic import op
+revision = "0002"
+down_revision = "0001"
+def upgrade():
+    op.execute("ALTER TABLE message ADD COLUMN colour VARCHAR NOT NULL DEFAULT 'blue'")
+    {then}
+    op.execute("CREATE TABLE paint (id INTEGER NOT NULL PRIMARY KEY)")
+"""
+
+
+def newer_code(directory: Path, then: str) -> Path:
+    """Our migrations and one more."""
+    scripts = directory / "migrations"
+    shutil.rmtree(scripts, ignore_errors=True)
+    shutil.copytree(file.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    (scripts / "versions" / "0002_next.py").write_text(NEXT.format(then=then))
+    return scripts
+
+
+UPGRADE = """
+import asyncio, sys
+from pathlib import Path
+from gateway.spool import file
+from tests.spool_kit import opened
+file.MIGRATIONS = Path(sys.argv[2])
+async def main():
+    async with opened(Path(sys.argv[1])):
+        pass
+asyncio.run(main())
+"""
+
+
+async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old code still opens it, new code upgrades it with every message, and a copy of before is kept."""
+    state = tmp_path / "state"
+    async with opened(state) as at:
+        ident = await at.put()
+    with child(UPGRADE, state, newer_code(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")) as upgrade:
+        assert upgrade.wait() == -9
+    async with opened(state) as at:
+        assert await at.spool.raw(ident) == RAW
+    monkeypatch.setattr(file, "MIGRATIONS", newer_code(tmp_path, "pass"))
+    for _ in range(2):  # the second time there is nothing to do
+        async with opened(state) as at:
+            assert await at.spool.raw(ident) == RAW
+            assert (await at.spool._ask("SELECT colour FROM message"))[0]["colour"] == "blue"
+    monkeypatch.undo()
+    with pytest.raises(SpoolError, match="newer version"):
+        async with opened(state):
+            pass
+    (tmp_path / "old").mkdir()
+    shutil.copy(state / "spool.db.before-0002", tmp_path / "old" / "spool.db")
+    async with opened(tmp_path / "old") as at:
+        assert await at.spool.raw(ident) == RAW
+
+
+async def test_a_failed_migration_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file stays as it was."""
+    async with opened(tmp_path / "state"):
+        pass
+    monkeypatch.setattr(file, "MIGRATIONS", newer_code(tmp_path, "op.execute('INSERT INTO nowhere VALUES (1)')"))
+    with pytest.raises(SpoolError, match="no such table: nowhere"):
+        async with opened(tmp_path / "state"):
+            pass
+    monkeypatch.undo()
+    async with opened(tmp_path / "state") as at:
+        await asyncio.gather(at.put(), at.put())

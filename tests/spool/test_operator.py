@@ -1,0 +1,220 @@
+"""What an operator and retention may do: hold, release, retry, delete, fail, move; sweeping; tokens."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.config.models import RetentionSettings
+from gateway.model import Refusal
+from gateway.spool import TokenRow
+from tests.fakes import START
+from tests.spool_kit import DEFERRED, LEASE, RAW, REJECTED, SENT, opened, settlement
+
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+
+
+async def test_held_mail_stays_until_released(tmp_path: Path) -> None:
+    """Hold takes it out of the queue, release makes it due now and wakes its lanes; each says what it changed."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org", "b@x.org", lanes={"b": ("a@x.org",), "other": ("b@x.org",)})
+        assert await at.spool.hold([ident, "unknown"], START) == [ident]
+        assert await at.spool.hold([ident], START) == []
+        assert at.spool.counts() == {("b", "held"): 1, ("other", "held"): 1}
+        assert (await at.states(ident))[0] == "held"
+        assert await at.claim() == []
+        at.woken.clear()
+        assert await at.spool.release([ident], START + MINUTE) == [ident]
+        assert (sorted(at.woken), await at.spool.due("b")) == (["b", "other"], START + MINUTE)
+        assert await at.spool.release([ident], START) == []
+        assert at.spool.counts() == {("b", "queued"): 1, ("other", "queued"): 1}
+
+
+@pytest.mark.parametrize(("outcome", "state"), [(SENT, "done"), (DEFERRED, "held"), (REJECTED, "failed")])
+async def test_hold_during_a_send_keeps_what_it_can(tmp_path: Path, outcome: object, state: str) -> None:
+    """The send under way is not called back: its final answers count, what is left is held."""
+    async with opened(tmp_path) as at:
+        ident = await at.put()
+        (claim,) = await at.claim()
+        await at.spool.hold([ident], START)
+        await at.spool.settle(settlement(claim, outcome))  # type: ignore[arg-type]
+        assert (await at.states(ident))[0] == state
+
+
+async def test_retry_makes_due_what_waits_and_leaves_what_is_under_way(tmp_path: Path) -> None:
+    """Only a leg that rests may be hurried: one under way would be sent twice."""
+    async with opened(tmp_path) as at:
+        waiting, busy, done = [await at.put() for _ in range(3)]
+        claims = {claim.message.id: claim for claim in await at.claim()}
+        await at.spool.settle(settlement(claims[waiting], DEFERRED, next_attempt_at=START + DAY))
+        await at.spool.settle(settlement(claims[done]))
+        at.woken.clear()
+        assert await at.spool.retry([waiting, busy, done], START + MINUTE) == [waiting]
+        assert at.woken == ["b"]
+        assert [claim.message.id for claim in await at.claim(now=START + MINUTE)] == [waiting]
+
+
+async def test_deleted_mail_is_gone_from_every_table(tmp_path: Path) -> None:
+    """Also in mid-send: its settlement changes nothing and sends no report; the log keeps the id."""
+    async with opened(tmp_path) as at:
+        ident, other = await at.put(), await at.put()
+        claim = next(claim for claim in await at.claim() if claim.message.id == ident)
+        assert await at.spool.delete([ident, "unknown"], START) == [ident]
+        assert at.spool.counts() == {("b", "queued"): 1}
+        await at.spool.settle(settlement(claim, REJECTED, backend="elsewhere"))
+        assert await at.spool.show(ident) is None
+        assert await at.spool.raw(ident) is None
+        assert [row.id for row in await at.spool.find()] == [other]
+        assert at.spool.counts() == {("b", "queued"): 1}
+        assert [line["id"] for line in at.logged("deleted")] == [ident]
+
+
+async def test_fail_claims_queued_and_held_but_not_what_is_under_way(tmp_path: Path) -> None:
+    """The caller gets claims on all that can be given up, held too, and settles them."""
+    async with opened(tmp_path) as at:
+        busy = await at.put()
+        await at.claim()
+        queued, held, done = [await at.put() for _ in range(3)]
+        await at.spool.hold([held], START)
+        found = {claim.message.id: claim for claim in await at.claim()}
+        await at.spool.settle(settlement(found[done]))
+        await at.spool.settle(settlement(found[queued], DEFERRED, next_attempt_at=START + DAY))
+        claims = await at.spool.fail([busy, queued, held, done], START)
+        assert sorted(claim.message.id for claim in claims) == sorted([queued, held])
+        for claim in claims:
+            assert [recipient.address for recipient in claim.message.envelope.recipients] == ["a@example.org"]
+            await at.spool.settle(settlement(claim, REJECTED))
+            assert (await at.states(claim.message.id))[0] == "failed"
+
+
+async def test_legs_are_what_waits_in_a_lane(tmp_path: Path) -> None:
+    """Not held, not under way, by id in pages."""
+    async with opened(tmp_path) as at:
+        await at.put()
+        await at.claim()
+        held = await at.put()
+        await at.spool.hold([held], START)
+        ids = [await at.put() for _ in range(3)]
+        page = await at.spool.legs("b", limit=2)
+        assert [leg.message.id for leg in page] == ids[:2]
+        assert [leg.message.id for leg in await at.spool.legs("b", after=page[-1].delivery_id)] == ids[2:]
+        assert await at.spool.legs("other") == []
+        assert await at.spool.lanes() == {"b": 4}
+
+
+async def test_a_leg_can_be_moved(tmp_path: Path) -> None:
+    """From a lane that is no longer there to another: due now, woken, its history kept."""
+    async with opened(tmp_path) as at:
+        ident = await at.put(lane="old")
+        (claim,) = await at.claim("old")
+        await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START + DAY))
+        (leg,) = await at.spool.legs("old")
+        await at.spool.move(leg.delivery_id, "new", START)
+        assert (at.woken[-1], await at.spool.lanes()) == ("new", {"new": 1})
+        (claim,) = await at.claim("new")
+        assert (claim.message.id, claim.message.attempt) == (ident, 2)
+        await at.spool.move(leg.delivery_id, "third", START)  # nothing waits there any more
+        assert await at.spool.lanes() == {"new": 1}
+
+
+async def test_overdue_is_what_no_lane_takes_at_the_end_of_its_lifetime(tmp_path: Path) -> None:
+    """Past its lifetime and due for a minute: claimed to be given up. Held and busy ones are left alone."""
+    async with opened(tmp_path) as at:
+        busy = await at.put(expires_at=START + MINUTE)
+        await at.claim()
+        late = await at.put(expires_at=START + MINUTE)
+        held = await at.put(expires_at=START + MINUTE)
+        await at.put(expires_at=START + DAY)
+        await at.spool.hold([held], START)
+        assert await at.spool.overdue(START + MINUTE - timedelta(microseconds=1)) == []
+        (claim,) = await at.spool.overdue(START + LEASE)
+        assert claim.message.id == late
+        await at.spool.settle(settlement(claim, REJECTED))
+        assert (await at.states(late))[0] == "failed"
+        assert (await at.states(busy))[0] == "queued"
+
+
+async def test_oldest_and_due_by_lane(tmp_path: Path) -> None:
+    """The age of the oldest queued message, and when a lane has to get up next."""
+    async with opened(tmp_path) as at:
+        assert (await at.spool.oldest(), await at.spool.due("b")) == ({}, None)
+        held = await at.put(received_at=START - DAY)
+        await at.spool.hold([held], START)
+        await at.put(received_at=START - MINUTE)
+        await at.put(received_at=START)
+        await at.put(lane="other", received_at=START)
+        assert await at.spool.oldest() == {"b": START - MINUTE, "other": START}
+        assert await at.spool.due("b") == START - MINUTE
+
+
+@pytest.mark.parametrize(
+    ("age", "left"),
+    [(0, "sent failed queued"), (1, "sent failed queued"), (2, "failed queued"), (31, "queued"), (91, "queued")],
+)
+async def test_bodies_go_when_their_time_is_up(tmp_path: Path, age: int, left: str) -> None:
+    """Sent ones after sent_body, failed ones after failed_body, waiting ones never."""
+    retention = RetentionSettings(sent_body="36h", failed_body="30d", history="90d")  # type: ignore[arg-type]
+    async with opened(tmp_path, retention=retention) as at:
+        ids = {name: await at.put() for name in ("sent", "failed", "queued")}
+        names = {ident: name for name, ident in ids.items()}
+        for claim in await at.claim():
+            outcome = {"sent": SENT, "failed": REJECTED, "queued": DEFERRED}[names[claim.message.id]]
+            await at.spool.settle(settlement(claim, outcome))
+        await at.spool.sweep(START + timedelta(days=age), retention)
+        assert [name for name, ident in ids.items() if await at.spool.raw(ident) == RAW] == left.split()
+        rows = {names[row.id]: row.has_body for row in await at.spool.find()}
+        assert [name for name in ids if rows.get(name)] == left.split()
+        assert ("sent" in rows) == (age < 90)
+        assert await at.spool.sweep(START + timedelta(days=age), retention) == 0
+
+
+async def test_sweeping_goes_on_until_all_is_swept(tmp_path: Path) -> None:
+    """More than one step's worth is swept in one call, and history takes every row along."""
+    async with opened(tmp_path, retention=RetentionSettings(sent_body="1d")) as at:  # type: ignore[arg-type]
+        ids = [await at.put(str(n) + "@x.org") for n in range(401)]
+        for claim in await at.claim(limit=1000):
+            await at.spool.settle(settlement(claim))
+        assert await at.spool.sweep(START + 91 * DAY, RetentionSettings()) == 802
+        assert [await at.spool.show(ident) for ident in ids[:3]] == [None] * 3
+        assert await at.spool._ask("SELECT 1 FROM attempt UNION SELECT 1 FROM recipient UNION SELECT 1 FROM body") == []
+
+
+async def test_changed_retention_takes_effect_with_the_next_sweep(tmp_path: Path) -> None:
+    """After a reload the sweep brings the new rule: bodies kept before are dropped at once from then on."""
+    async with opened(tmp_path, retention=RetentionSettings(sent_body="1d")) as at:  # type: ignore[arg-type]
+        for kept in (True, False):
+            ident = await at.put()
+            (claim,) = await at.claim()
+            await at.spool.settle(settlement(claim))
+            assert (await at.spool.raw(ident) is not None) == kept
+            await at.spool.sweep(START, RetentionSettings())
+
+
+async def test_tokens_are_remembered_and_revoked(tmp_path: Path) -> None:
+    """By id, also one minted elsewhere; by subject, where the latest time wins. Revoking twice keeps the first time."""
+    minted = TokenRow("j1", "own", "billing", "for the till", START, START + DAY)
+    async with opened(tmp_path) as at:
+        await at.spool.add_token(minted)
+        with pytest.raises(Refusal):
+            await at.spool.add_token(minted)
+        await at.spool.revoke(jti="j1", now=START + MINUTE)
+        await at.spool.revoke(jti="j1", now=START + DAY)
+        await at.spool.revoke(jti="foreign", now=START)
+        await at.spool.revoke(subject="staff", now=START + DAY)
+        await at.spool.revoke(subject="staff", now=START)
+    async with opened(tmp_path) as at:
+        rows = {row.jti: row for row in await at.spool.tokens()}
+        assert rows["j1"] == TokenRow("j1", "own", "billing", "for the till", START, START + DAY, START + MINUTE)
+        assert rows["foreign"].revoked_at == START
+        assert await at.spool.revocations() == ({"j1", "foreign"}, {"staff": START + DAY})
+
+
+@pytest.mark.parametrize("bad", ["yesterday", "2026-11-20T12:00:00", 5])
+def test_token_times_must_be_times_with_a_zone(bad: object) -> None:
+    """Text in ISO 8601 is read, anything else is refused."""
+    assert TokenRow("j", issued_at="2026-11-20T12:00:00Z").issued_at == datetime(2026, 11, 20, 12, tzinfo=UTC)  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        TokenRow("j", expires_at=bad)  # type: ignore[arg-type]

@@ -1,0 +1,225 @@
+"""The address grammar of RFC 5321 and 6531: what is taken is kept to the octet, everything else is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.address import comparable, domain_of, matches, parse_address, parse_path
+from gateway.model import Refusal
+
+L64, L65 = "l" * 64, "l" * 65
+D255 = ".".join(["d" * 63] * 3 + ["d" * 63])
+GOOD = [
+    "a@b",
+    "user@example.com",
+    "first.last+tag@sub.example.co.uk",
+    "!#$%&'*+/=?^_`{|}~-@example.com",
+    "a%b@c",
+    "a!b@c",
+    '"a b"@x.org',
+    '"a@b"@c',
+    '"quote\\"back\\\\slash"@x',
+    '""@x',
+    "x@[192.0.2.1]",
+    "x@[IPv6:2001:db8::1]",
+    "root@my_host.local",
+    "x@xn--bcher-kva.example",
+    f"{L64}@x",
+    f"x@{D255}",
+]
+GOOD_UTF8 = ["ü@example.com", "x@bücher.example", "用户@例子.广告", "x@straße.example", '"ü ü"@x']
+BAD = [
+    "",
+    "@",
+    "a",
+    "a@",
+    "@b",
+    "a@b@c",
+    "@r:a@x",
+    "@r,@s:a@x",
+    "a b@c",
+    "a,b@c",
+    "a;b@c",
+    "a:b@c",
+    "a(c)@x",
+    "a@x(c)",
+    "a<b@c",
+    ".a@b",
+    "a.@b",
+    "a..b@c",
+    "a@.b",
+    "a@b.",
+    "a@b..c",
+    "a@-b",
+    "a@b-",
+    "a@b c",
+    'a"b"@c',
+    '"a@b',
+    '"a"b@c',
+    "a@[1.2.3]",
+    "a@[1.2.3.4",
+    "a@[300.1.1.1]",
+    "a@[::1]",
+    "a@[IPv6:1.2.3.4]",
+    "a@[x]",
+    f"{L65}@x",
+    f"x@{D255}d",
+    f"x@{'d' * 64}",
+    "a@xn--a",
+    "a@xn--",
+    "a@xn--abc-",
+]
+BAD_UTF8 = [
+    "x@ⅳ.example",
+    "x@ｅxample.com",
+    "x@a\u200db.com",
+    "x@a\u2024b.com",
+    "\u202ex@b.c",
+    "a\u0085b@c",
+    "a\u00a0b@c",
+    "x@" + "ü" * 62,
+]
+
+
+@pytest.mark.parametrize("address", GOOD + GOOD_UTF8)
+def test_good_addresses_are_kept_as_spelled(address: str) -> None:
+    """What is stored is what will be sent."""
+    assert parse_address(address) == address
+    raw = f"<{address}> SIZE=1 X=<y>".encode()
+    assert parse_path(raw, utf8=True) == (address, b"SIZE=1 X=<y>")
+
+
+@pytest.mark.parametrize("address", GOOD)
+def test_paths_that_devices_send(address: str) -> None:
+    """A blank before the path and missing angle brackets cannot be misunderstood."""
+    assert parse_path(f" <{address}>".encode(), utf8=False) == (address, b"")
+    assert parse_path(f"{address} A=b".encode(), utf8=False) == (address, b"A=b")
+
+
+@pytest.mark.parametrize("address", BAD + BAD_UTF8)
+def test_bad_addresses_are_refused(address: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        parse_address(address)
+    assert (refused.value.code, refused.value.enhanced[:3]) == (501, "5.1")
+    with pytest.raises(Refusal):
+        parse_path(f"<{address} >".encode() if not address else f"<{address}>".encode(), utf8=True)
+
+
+@pytest.mark.parametrize("octet", [*range(32), 127])
+@pytest.mark.parametrize("form", ["a{}b@c", '"a{}b"@c', "a@b{}c", "{}a@b", "a@b{}"])
+def test_control_characters(octet: int, form: str) -> None:
+    with pytest.raises(Refusal):
+        parse_path(b"<" + form.format(chr(octet)).encode() + b">", utf8=True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "utf8", "code", "enhanced"),
+    [
+        (b"<a@b>SIZE=1", False, 501, "5.1.3"),
+        (b"<a@b", False, 501, "5.1.3"),
+        (b"a@b>", False, 501, "5.1.3"),
+        (b"<a@b>>", False, 501, "5.1.3"),
+        (b"<<a@b>>", False, 501, "5.1.3"),
+        (b"", False, 501, "5.1.3"),
+        (b"\t<a@b>", False, 501, "5.1.3"),
+        ("<ü@b>".encode(), False, 553, "5.6.7"),
+        (b"<\xff@b>", False, 553, "5.6.7"),
+        (b"<\xff@b>", True, 501, "5.1.3"),
+        (b"<a@\xc3>", True, 501, "5.1.3"),
+    ],
+)
+def test_refused_paths(raw: bytes, utf8: bool, code: int, enhanced: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        parse_path(raw, utf8=utf8)
+    assert (refused.value.code, refused.value.enhanced) == (code, enhanced)
+
+
+def test_null_path() -> None:
+    assert parse_path(b"<>", utf8=False) == ("", b"")
+    assert parse_path(b" <> RET=FULL", utf8=False) == ("", b"RET=FULL")
+
+
+def test_words_say_what_to_do() -> None:
+    """An unqualified name is what local scripts send."""
+    with pytest.raises(Refusal, match=r"needs a domain, write user@example\.com"):
+        parse_path(b"<root>", utf8=False)
+    with pytest.raises(Refusal, match="SMTPUTF8"):
+        parse_address("ü@b", utf8=False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("A@Example.COM", "a@example.com", True),
+        ('"a"@b', "a@b", True),
+        ('"\\a"@b', "a@b", True),
+        ("a@bücher.example", "A@XN--BCHER-KVA.example", True),
+        ("a@BÜCHER.example", "a@bücher.example", True),
+        ("u\u0308@b", "ü@b", True),
+        ("a@straße.example", "a@strasse.example", False),
+        ("a@\u0430.example", "a@a.example", False),
+        ("a.b@c", "ab@c", False),
+        ("", "", True),
+    ],
+)
+def test_comparing(one: str, other: str, same: bool) -> None:
+    """Case, quoting and A-labels make no difference; look-alikes and sharp s do (IDNA 2008)."""
+    assert (comparable(one) == comparable(other)) is same
+
+
+def test_domain_of() -> None:
+    assert domain_of("x@Straße.Example") == "xn--strae-oqa.example"
+    assert domain_of('"a@b"@C.d') == "c.d"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "expected"),
+    [
+        ("*", "a@b", True),
+        ("*@example.com", "Any@EXAMPLE.com", True),
+        ("*@example.com", "a@sub.example.com", False),
+        ("*@example.com", "a@notexample.com", False),
+        ("*@*.example.com", "a@sub.example.com", True),
+        ("*@*.example.com", "a@x.y.example.com", True),
+        ("*@*.example.com", "a@example.com", False),
+        ("*@*.example.com", "a@.example.com", False),
+        ("user@*", "USER@any.where", True),
+        ("user@*", "other@any.where", False),
+        ("Invoice@example.com", "invoice@Example.com", True),
+        ("invoice@example.com", "invoice@example.com.evil.org", False),
+        ("*@bücher.example", "a@xn--bcher-kva.example", True),
+        ("*@example.com", '"x@evil.org"@example.com', True),
+        ("*@evil.org", '"x@evil.org"@example.com', False),
+        ("*@example.com", "", False),
+        ("*@*", "a@b", True),
+        ("example.com", "a@example.com", False),
+    ],
+)
+def test_patterns(pattern: str, address: str, expected: bool) -> None:
+    assert matches(pattern, address) is expected
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_fuzz(raw: bytes, utf8: bool) -> None:
+    """Any octets: a Refusal with an enhanced code, or an address that parses to itself again."""
+    try:
+        address, rest = parse_path(raw, utf8=utf8)
+    except Refusal as refusal:
+        assert refusal.code in (501, 553)
+        return
+    assert rest in raw
+    assert address == "" or parse_address(address) == address
+    assert address.isprintable()
+
+
+@given(st.text(alphabet='aA@."\\ <>()[]:,;%!ü\u0430xn--0', max_size=40))
+def test_fuzz_grammar(text: str) -> None:
+    try:
+        address = parse_address(text)
+    except Refusal:
+        return
+    assert address == text
+    assert parse_path(f"<{text}>".encode(), utf8=True) == (text, b"")
+    assert comparable(comparable(text)) == comparable(text) or '"' in text

@@ -1,0 +1,320 @@
+"""gateway.fetch over real sockets: every ending is an Answer, NotSent (nothing can have been processed) or Lost."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request as AppRequest
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from gateway.fetch import Answer, Fetch, Lost, NotSent, admin_client, check_url, is_loopback
+from tests.backends import kit
+from tests.backends.kit import Certificates, Web, http
+
+certificates = kit.certificates
+
+
+async def post(url: str, deadline: float = 5, fetch: Fetch | None = None, **options: Any) -> Answer:
+    fetch = fetch or Fetch()
+    try:
+        return await fetch.request("POST", url, content=b"body", deadline=deadline, **options)
+    finally:
+        await fetch.aclose()
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_an_answer_comes_whole_with_lower_case_header_names_and_the_request_went_as_given() -> None:
+    async with Web(lambda _: http(207, "words", {"Retry-After": "7", "X-Two": "a"})) as web:
+        answer = await post(web.url + "/p?q=1", headers={"X-Key": "k"})
+        assert (answer.status, answer.body) == (207, b"words")
+        assert (answer.headers["retry-after"], answer.headers["x-two"]) == ("7", "a")
+        (request,) = web.requests
+        assert (request.method, request.path, request.body) == ("POST", "/p?q=1", b"body")
+        assert (request.headers["x-key"], request.headers["accept-encoding"]) == ("k", "identity")
+
+
+async def test_a_large_body_goes_in_pieces_with_its_length_known() -> None:
+    """One write of 50 MB would hold the loop while it is copied and encrypted."""
+    content = bytes(range(256)) * 8000 + b"end"
+    fetch = Fetch()
+    async with Web(lambda request: http(200, str(len(request.body)))) as web:
+        answer = await fetch.request("POST", web.url, content=content, deadline=20)
+        assert answer.body == b"2048003"
+        assert web.requests[0].body == content
+        await fetch.aclose()
+
+
+async def test_connections_are_kept_and_used_again() -> None:
+    fetch = Fetch()
+    async with Web(lambda _: http(200, "ok")) as web:
+        for _ in range(5):
+            await fetch.request("POST", web.url, content=b"x", deadline=5)
+        assert web.connections == 1
+        await fetch.aclose()
+
+
+async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+    """door.md 2 row 37: no request reaches the place a backend points to."""
+    async with Web(lambda _: http(200, "secret place")) as target:
+        async with Web(lambda _: http(302, "", {"Location": target.url})) as web:
+            assert (await post(web.url)).status == 302
+        assert target.requests == []
+
+
+async def test_a_body_over_the_cap_is_cut_off_and_its_connection_given_up() -> None:
+    async with Web(kit.gigabyte) as web:
+        answer = await post(web.url, max_bytes=1000)
+        assert (answer.status, len(answer.body)) == (200, 1000)
+        await web.closed.wait()
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"),
+    [
+        (kit.reset_at_once, "connection lost before the answer"),
+        (kit.reset_in_body, "the answer broke off"),
+        (kit.garbage, "unintelligible answer"),
+        (kit.endless_headers, "unintelligible answer"),
+        (kit.hang, "no answer within 0.2 s"),
+    ],
+)
+async def test_without_a_usable_answer_to_a_sent_request_it_is_lost(handler: kit.Handler, text: str) -> None:
+    """The transport calls all of these ConnectTimeout or nothing at all; taken for NotSent they would make duplicates."""
+    async with Web(handler) as web:
+        with pytest.raises(Lost) as error:
+            await post(web.url, deadline=0.2 if handler is kit.hang else 5)
+        assert str(error.value) == f"127.0.0.1:{web.port}: {text}"
+        assert len(web.requests) == 1
+
+
+async def test_a_kept_connection_that_the_server_closes_under_a_request_is_lost_and_not_repeated() -> None:
+    answers = [http(200, "first")]
+
+    async def once(request: kit.Request) -> bytes | None:
+        return answers.pop() if answers else await kit.reset_at_once(request)
+
+    fetch = Fetch()
+    async with Web(once) as web:
+        await fetch.request("POST", web.url, content=b"1", deadline=5)
+        with pytest.raises(Lost, match="connection lost before the answer"):
+            await fetch.request("POST", web.url, content=b"2", deadline=5)
+        assert [request.body for request in web.requests] == [b"1", b"2"]
+        await fetch.aclose()
+
+
+async def test_a_server_that_dribbles_is_cut_off_at_the_deadline() -> None:
+    """The deadline is for the whole answer, not for each read."""
+    stop = asyncio.Event()
+
+    async def dribble(request: kit.Request) -> None:
+        request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while not stop.is_set() and not request.writer.is_closing():
+            request.writer.write(b"x")
+            await request.writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with Web(dribble) as web:
+        with pytest.raises(Lost, match="no answer within"):
+            await post(web.url, deadline=0.3)
+        stop.set()
+
+
+async def test_refused_connections_are_not_sent() -> None:
+    with pytest.raises(NotSent, match=r"cannot connect to 127\.0\.0\.1:\d+: Connect call failed|refused"):
+        await post(f"http://127.0.0.1:{closed_port()}")
+
+
+async def test_unknown_names_are_not_sent() -> None:
+    with pytest.raises(NotSent, match=r"cannot connect to nowhere\.invalid: "):
+        await post("https://nowhere.invalid/")
+
+
+async def test_a_peer_that_never_completes_the_handshake_is_not_sent() -> None:
+    class Silent(kit.Server):
+        async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            await reader.read()
+
+    async with Silent() as server:
+        with pytest.raises(NotSent, match="timed out"):
+            await post(f"https://127.0.0.1:{server.port}", deadline=0.4)
+
+
+def past() -> datetime.datetime:
+    return datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("options", "trusted", "text"),
+    [
+        ({}, False, "unable to get local issuer certificate"),
+        ({"names": ("other.example",)}, True, "not valid for '127.0.0.1'"),
+        ({"not_after": past()}, True, "certificate has expired"),
+    ],
+    ids=["unknown authority", "wrong name", "expired"],
+)
+async def test_certificates_are_verified(
+    certificates: Certificates, options: dict[str, Any], trusted: bool, text: str
+) -> None:
+    """door.md 2 row 38: refused, and not a byte of the request leaves."""
+    names = options.pop("names", ())
+    async with Web(lambda _: http(200), certificates.server(*names, **options)) as web:
+        with pytest.raises(NotSent, match="certificate not trusted") as error:
+            await post(web.url, fetch=Fetch(ca_file=certificates.ca_file if trusted else None))
+        assert text in str(error.value)
+        assert web.requests == []
+
+
+async def test_a_trusted_certificate_passes(certificates: Certificates) -> None:
+    async with Web(lambda _: http(200, "ok"), certificates.server()) as web:
+        answer = await post(web.url, fetch=Fetch(ca_file=certificates.ca_file))
+        assert answer.body == b"ok"
+
+
+async def test_old_tls_is_not_spoken(certificates: Certificates) -> None:
+    tls = certificates.server()
+    with pytest.warns(DeprecationWarning):
+        tls.minimum_version = ssl.TLSVersion.TLSv1
+        tls.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with Web(lambda _: http(200), tls) as web:
+        with pytest.raises(NotSent, match="TLS failed|cannot connect"):
+            await post(web.url, fetch=Fetch(ca_file=certificates.ca_file))
+        assert web.requests == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/",
+        "http://10.0.0.1/",
+        "http://127.0.0.1.example.com/",
+        "ftp://localhost/",
+        "//localhost/",
+        "https://",
+        "https://user:hunter2@example.com/",
+        "file:///etc/passwd",
+    ],
+)
+async def test_only_https_or_loopback_is_asked(url: str) -> None:
+    with pytest.raises(ValueError) as config_error:
+        check_url(url)
+    with pytest.raises(NotSent) as error:
+        await post(url)
+    assert "hunter2" not in str(config_error.value) + str(error.value)
+
+
+@pytest.mark.parametrize("url", ["https://api.example.com/v3/", "http://localhost:8080", "http://[::1]:1/x"])
+def test_good_urls_lose_only_the_slash_at_their_end(url: str) -> None:
+    assert check_url(url) == url.rstrip("/")
+
+
+def test_what_counts_as_this_machine() -> None:
+    assert [is_loopback(host) for host in ("localhost", "127.9.9.9", "::1", "[::1]")] == [True] * 4
+    assert [is_loopback(host) for host in ("localhost.example", "10.0.0.1", "", "0.0.0.0")] == [False] * 4
+
+
+async def test_proxies_of_the_environment_are_used_and_their_refusal_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Web(lambda _: http(407, "who are you")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with pytest.raises(NotSent, match="the proxy answered 407"):
+            await post("https://api.example.com/")
+        assert [(request.method, request.path) for request in proxy.requests] == [("CONNECT", "api.example.com:443")]
+
+
+async def test_many_requests_at_once_share_the_client() -> None:
+    fetch = Fetch(connections=10)
+    async with Web(lambda request: http(200, request.body)) as web:
+        bodies = [b"%d" % number for number in range(200)]
+        answers = await asyncio.gather(
+            *(fetch.request("POST", web.url, content=body, deadline=20) for body in bodies),
+        )
+        assert [answer.body for answer in answers] == bodies
+        assert web.connections <= 10
+        await fetch.aclose()
+
+
+# -- the commands' client --------------------------------------------------------------------------------------------
+
+
+class Admin(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.reply(201, json.dumps({"path": self.path, "body": json.loads(body or b"null")}).encode())
+
+    def do_GET(self) -> None:
+        self.reply(200, b"From: raw\r\n\r\n" if self.path == "/raw" else b"")
+
+    def reply(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class UnixServer(HTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(self.server_address)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        return self.socket.accept()[0], ("unix", 0)
+
+
+@pytest.fixture
+def admin_socket(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "admin.sock"
+    server = UnixServer(str(path), Admin)  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield path
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_commands_reach_the_service_over_its_socket(admin_socket: Path) -> None:
+    client = admin_client(admin_socket, None)
+    assert client.call("POST", "/x", {"a": 1}, {"n": 2}) == (201, {"path": "/x?n=2", "body": {"a": 1}})
+    assert client.call("GET", "/empty") == (200, None)
+    assert client.raw("/raw") == (200, b"From: raw\r\n\r\n")
+    with pytest.raises(Lost, match="unintelligible"):
+        client.call("GET", "/raw")
+
+
+def test_without_a_service_the_command_learns_so(tmp_path: Path) -> None:
+    with pytest.raises(NotSent, match="no service answers at"):
+        admin_client(tmp_path / "absent.sock", None).call("GET", "/")
+
+
+def test_without_a_service_an_app_in_this_process_answers() -> None:
+    async def echo(request: AppRequest) -> JSONResponse:
+        return JSONResponse({"q": request.query_params["q"], "body": await request.json()}, 202)
+
+    app = Starlette(routes=[Route("/echo", echo, methods=["POST"])])
+    with asyncio.Runner() as runner:
+        for client in (admin_client(None, app), admin_client(None, app, runner.run)):
+            assert client.call("POST", "/echo", [1], {"q": "z"}) == (202, {"q": "z", "body": [1]})

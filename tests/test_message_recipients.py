@@ -1,0 +1,108 @@
+"""The envelope decides who gets mail; the header decides who is seen (providers.md 0.2)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.address import comparable
+from gateway.message import Split, address_to, readdress, scan, split_recipients
+from gateway.model import Envelope, Recipient
+
+
+def split(header: bytes, *recipients: str) -> Split:
+    envelope = Envelope("s@x", tuple(map(Recipient, recipients)))
+    return split_recipients(scan(header + b"\r\n"), envelope)
+
+
+@pytest.mark.parametrize(
+    ("header", "recipients", "expected"),
+    [
+        (b"To: a@x\r\n", ["a@x"], Split(("a@x",), (), ())),
+        (b"To: a@x\r\n", ["a@x", "b@x"], Split(("a@x",), ("b@x",), ())),
+        (b"To: a@x, c@x\r\n", ["a@x"], Split(("a@x",), (), ("c@x",))),
+        (b"To: a@x\r\nCc: b@x\r\nTo: c@x\r\n", ["c@x", "b@x", "a@x"], Split(("c@x", "b@x", "a@x"), (), ())),
+        (b"To: Name <A@X.ORG>\r\n", ["a@x.org"], Split(("a@x.org",), (), ())),
+        (b"To: G: a@x, b@x;\r\n", ["b@x"], Split(("b@x",), (), ("a@x",))),
+        (b"To: =?utf-8?q?Doe=2C_John?= <a@x>\r\n", ["a@x"], Split(("a@x",), (), ())),
+        (b"To: a@b\xc3\xbccher.example\r\n", ["a@xn--bcher-kva.example"], Split(("a@xn--bcher-kva.example",), (), ())),
+        (b'To: "a"@x\r\n', ["a@x"], Split(("a@x",), (), ())),
+        (b"Bcc: b@x\r\nResent-To: c@x\r\n", ["a@x"], Split((), ("a@x",), ())),
+        (b"To: undisclosed-recipients:;\r\n", ["a@x"], Split((), ("a@x",), ())),
+        (b"To: root\r\n", ["root@x"], Split((), ("root@x",), ())),
+        (b"", ["a@x"], Split((), ("a@x",), ())),
+    ],
+)
+def test_split(header: bytes, recipients: list[str], expected: Split) -> None:
+    """Compared as addresses, in the envelope's order and spelling; Bcc and Resent fields count for nothing."""
+    assert split(header, *recipients) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "keep", "expected"),
+    [
+        (b"To:  a@x ,b@x\r\n", ["b@x", "a@x"], b"To:  a@x ,b@x\r\n"),
+        (b"To: A <a@x>, b@x\r\n", ["a@x"], b"To: A <a@x>\r\n"),
+        (b"tO :a@x,b@x,c@x\r\n", ["a@x", "c@x"], b"tO: a@x,\r\n\tc@x\r\n"),
+        (b'To: "Doe, J"\r\n\t<J@X>, b@x\r\n', ["j@x"], b'To: "Doe, J"\r\n\t<J@X>\r\n'),
+        (b"To: =?utf-8?q?a=2C?= (c, d) <a@x>,b@x\r\n", ["a@x"], b"To: =?utf-8?q?a=2C?= (c, d) <a@x>\r\n"),
+        (b"To: J\xf6rg <a@x>, b@x\r\n", ["a@x"], b"To: J\xf6rg <a@x>\r\n"),
+        (b"To: G: a@x, b@x;, c@x\r\n", ["b@x", "c@x"], b"To: b@x,\r\n\tc@x\r\n"),
+        (b"To: G: a@x, b@x;\r\n", ["a@x", "b@x"], b"To: G: a@x, b@x;\r\n"),
+        (b"To: a@x\r\nCc: b@x\r\nX: 1\r\nTo: c@x\r\n", ["c@x"], b"X: 1\r\nTo: c@x\r\n"),
+        (b"To: a@x\r\n", [], b""),
+        (b"To: undisclosed-recipients:;\r\nX: 1\r\n", ["a@x"], b"X: 1\r\n"),
+        (b"To: root, a@x\r\n", ["a@x"], b"To: a@x\r\n"),
+        (b"To: <a@x> <b@x>, c@x\r\n", ["a@x", "c@x"], b"To: c@x\r\n"),
+        (b"Resent-To: b@x\r\nBcc: b@x\r\n", ["a@x"], b"Resent-To: b@x\r\nBcc: b@x\r\n"),
+    ],
+)
+def test_readdress(fields: bytes, keep: list[str], expected: bytes) -> None:
+    """To and Cc name only who is mailed; kept people keep their bytes, a field without people goes."""
+    rest = b"Subject: s\r\n\r\nTo: body@x\r\n"
+    assert readdress(fields + rest, keep) == expected + rest
+
+
+def test_readdress_returns_the_same_bytes_when_nothing_changes() -> None:
+    """Signed mail stays valid, and nothing is copied."""
+    raw = b"To: A <a@x>\r\n\r\nbody"
+    assert readdress(raw, ["A@X"]) is raw
+
+
+PEOPLE = st.lists(st.sampled_from(["a@x", "B <b@x>", '"C, c" <c@x>', "d@x (d, d)", "G: e@x;"]), max_size=6)
+
+
+@given(PEOPLE, PEOPLE, st.sets(st.sampled_from(["a@x", "b@x", "c@x", "d@x", "e@x"])))
+def test_nobody_else_is_named_afterwards(to: list[str], cc: list[str], keep: set[str]) -> None:
+    """After narrowing, To and Cc name exactly those of ``keep`` who stood there; a second pass changes nothing."""
+    raw = f"To: {', '.join(to)}\r\nSubject: s\r\nCc: {', '.join(cc)}\r\n\r\nbody".encode()
+    out = readdress(raw, keep)
+    for name in ("to", "cc"):
+        assert scan(out).addresses(name) == tuple(a for a in scan(raw).addresses(name) if a in keep)
+    assert out.endswith(b"\r\n\r\nbody")
+    assert readdress(out, keep) is out
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"To: b@x\r\nX: 1\r\nCc: c@x\r\n\r\nTo: body", b"To: a@x\r\nX: 1\r\n\r\nTo: body"),
+        (b"X: 1\r\nCc: c@x,\r\n d@x\r\nTo: e@x\r\n\r\n", b"X: 1\r\nTo: a@x\r\n\r\n"),
+        (b"X: 1\r\n\r\nbody", b"To: a@x\r\nX: 1\r\n\r\nbody"),
+        (b"\r\nbody", b"To: a@x\r\n\r\nbody"),
+    ],
+)
+def test_address_to(raw: bytes, expected: bytes) -> None:
+    """A blind recipient's own copy names only that recipient."""
+    assert address_to(raw, "a@x") == expected
+
+
+@given(st.binary(max_size=120) | st.text(alphabet='a@x.é"\\<>,;:() \u0130\u00df', max_size=40).map(str.encode))
+def test_hostile_fields_are_compared_and_narrowed(value: bytes) -> None:
+    """Never raises; whoever is visible stands there, and nobody remains who is not kept."""
+    header = b"To: " + value.replace(b"\n", b"") + b"\r\n"
+    found = split(header, "a@x", "é@x")
+    assert set(found.visible) | set(found.blind) == {"a@x", "é@x"}
+    left = scan(readdress(header + b"\r\n", ["a@x"])).addresses("to")
+    assert {comparable(address) for address in left} <= {"a@x"}

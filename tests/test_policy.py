@@ -1,0 +1,244 @@
+"""Decisions without side effects: every row of the rules in, one answer out, and every refusal names the fix."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import policy
+from gateway.config.models import RetrySettings, RouteSettings
+from gateway.model import Client, Limits, Rate, Refusal
+
+PRINTERS = Client("printers", senders=(("*@example.com",),), recipients=(("*@example.com", "boss@example.org"),))
+NARROWED = Client("staff", senders=(("*@example.com",), ("bob@example.com", "*@example.net")))
+
+
+@pytest.mark.parametrize(
+    ("client", "address", "allowed"),
+    [
+        (Client("any"), "a@b.example", True),
+        (Client("any", senders=(("*",),)), "a@b.example", True),
+        (Client("none", senders=((),)), "a@b.example", False),
+        (PRINTERS, "a@example.com", True),
+        (PRINTERS, "A@EXAMPLE.COM", True),
+        (PRINTERS, "a@sub.example.com", False),
+        (PRINTERS, "a@example.com.evil", False),
+        (NARROWED, "bob@example.com", True),
+        (NARROWED, "eve@example.com", False),
+        (NARROWED, "bob@example.net", False),
+    ],
+)
+def test_may_send_as(client: Client, address: str, allowed: bool) -> None:
+    """Every group needs a match: a claim narrows what the settings allow and never widens it."""
+    assert policy.may_send_as(client, address) is allowed
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [("x@example.com", True), ("boss@example.org", True), ("x@example.org", False)],
+)
+def test_may_send_to(address: str, allowed: bool) -> None:
+    """One matching pattern within a group is enough; no group at all means anybody."""
+    assert policy.may_send_to(PRINTERS, address) is allowed
+    assert policy.may_send_to(Client("any"), address)
+
+
+@pytest.mark.parametrize(
+    ("client", "mail_from", "header_from", "text"),
+    [
+        (PRINTERS, "a@example.com", ["b@example.com"], None),
+        (PRINTERS, "", ["b@example.com"], None),
+        (Client("any"), "a@b", [], None),
+        (Client("any", senders=(("*",), ("a@b", "*"))), "a@b", ["x@y", "root"], None),
+        (
+            PRINTERS, "a@evil.example", ["b@example.com"],
+            '<a@evil.example>: sender not allowed for client "printers"; add it to clients.printers.senders',
+        ),
+        (
+            PRINTERS, "a@example.com", ["b@example.com", "a@evil.example"],
+            '<a@evil.example>: sender not allowed for client "printers"; add it to clients.printers.senders',
+        ),
+        (
+            PRINTERS, "", ["a@evil.example"],
+            '<a@evil.example>: sender not allowed for client "printers"; add it to clients.printers.senders',
+        ),
+        (
+            PRINTERS, "a@example.com", [],
+            'From: no address in the header for client "printers"; clients.printers.senders needs one',
+        ),
+        (
+            PRINTERS, "", [""],
+            'From: no address in the header for client "printers"; clients.printers.senders needs one',
+        ),
+    ],
+)  # fmt: skip
+def test_check_sender(client: Client, mail_from: str, header_from: list[str], text: str | None) -> None:
+    """Envelope and every From address must be allowed; the null sender is nobody's; unreadable From is refused."""
+    if text is None:
+        policy.check_sender(client, mail_from, header_from)
+        return
+    with pytest.raises(Refusal) as refused:
+        policy.check_sender(client, mail_from, header_from)
+    refusal = refused.value
+    assert (refusal.code, refusal.enhanced, refusal.text, refusal.reason) == (553, "5.7.1", text, "sender_denied")
+
+
+ROUTES = [
+    RouteSettings(backend=("office",), recipients=("*@example.com",)),
+    RouteSettings(backend=("s2g", "smart"), clients=("printers",)),
+    RouteSettings(backend=("null",), senders=("",)),
+    RouteSettings(backend=("bulk",), clients=("app",), senders=("*@news.example",), recipients=("*@*.example",)),
+    RouteSettings(backend=("smart",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("client", "pin", "sender", "recipient", "expected"),
+    [
+        ("printers", "", "a@x", "b@example.com", ("office",)),
+        ("printers", "", "a@x", "b@example.org", ("s2g", "smart")),
+        ("printers", "box", "a@x", "b@example.com", ("box",)),
+        ("app", "", "a@news.example", "b@sub.example", ("bulk",)),
+        ("app", "", "a@news.example", "b@example", ("smart",)),
+        ("app", "", "", "b@sub.example", ("smart",)),
+        ("other", "", "a@news.example", "b@sub.example", ("smart",)),
+    ],
+)
+def test_route(client: str, pin: str, sender: str, recipient: str, expected: tuple[str, ...]) -> None:
+    """The first line whose patterns all match; a pin wins over the table."""
+    assert policy.route(ROUTES, client=client, pin=pin, sender=sender, recipient=recipient) == expected
+
+
+def test_no_route() -> None:
+    """A table that matches nothing gives nothing: the caller refuses."""
+    assert policy.route(ROUTES[:1], client="c", pin="", sender="a@x", recipient="b@y") == ()
+
+
+LIMITS = {
+    "small": Limits(1000),
+    "api": Limits(5000, null_sender=False, smtputf8=False),
+    "smart": Limits(10_000),
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "size", "null", "utf8", "expected"),
+    [
+        (["small", "smart"], 1000, False, False, ("small", "smart")),
+        (["small", "smart"], 1001, False, False, ("smart",)),
+        (["api", "smart"], 1, True, False, ("smart",)),
+        (["api", "smart"], 1, False, True, ("smart",)),
+        (["gone", "api"], 1, False, False, ("api",)),
+        (["smart"], 10_001, False, False, (552, "5.3.4", "too_big", '"smart" takes at most 10000 bytes')),
+        (["small", "api"], 6000, True, True, (552, "5.3.4", "too_big", '"small" takes at most 1000 bytes')),
+        (["api"], 1, True, False, (550, "5.7.1", "cannot_carry", '"api" cannot send with the null sender')),
+        (["api"], 1, False, True, (553, "5.6.7", "cannot_carry", '"api" cannot carry non-ASCII addresses')),
+        (["gone"], 1, False, False, (451, "4.3.5", "no_route", '"gone" is not configured')),
+        ([], 1, False, False, (550, "5.7.1", "no_route", "no route for this recipient")),
+    ],
+)
+def test_usable(names: list[str], size: int, null: bool, utf8: bool, expected: tuple[Any, ...]) -> None:
+    """Backends that can carry it, in order; when none can, the first one's obstacle is the reason given."""
+    if isinstance(expected[0], str):
+        assert policy.usable(names, LIMITS, size=size, null_sender=null, smtputf8=utf8) == expected
+        return
+    with pytest.raises(Refusal) as refused:
+        policy.usable(names, LIMITS, size=size, null_sender=null, smtputf8=utf8)
+    refusal = refused.value
+    assert (refusal.code, refusal.enhanced, refusal.reason) == expected[:3]
+    assert expected[3] in refusal.text
+
+
+@pytest.mark.parametrize(
+    ("client", "cap", "expected"),
+    [
+        (Client("printers"), 99_999, 10_000),
+        (Client("other"), 99_999, 5000),
+        (Client("printers"), 700, 700),
+        (Client("printers", max_size=800), 99_999, 800),
+        (Client("printers", backend="small"), 99_999, 1000),
+        (Client("printers", backend="gone"), 99_999, 99_999),
+    ],
+)
+def test_largest(client: Client, cap: int, expected: int) -> None:
+    """SIZE promises what some reachable backend takes: clients and pins are known by then, addresses are not."""
+    routes = [
+        RouteSettings(backend=("small",), recipients=("*@example.com",)),
+        RouteSettings(backend=("smart",), clients=("printers",)),
+        RouteSettings(backend=("api", "gone")),
+    ]
+    assert policy.largest(routes, LIMITS, client, cap) == expected
+
+
+RETRY = RetrySettings(delays=("1m", "5m", "1h"), jitter=0.2)
+
+
+@given(st.integers(0, 100), st.integers())
+def test_next_delay(attempts: int, seed: int) -> None:
+    """The list in order, its last entry for ever, each within the jitter."""
+    minutes = {0: 1, 1: 1, 2: 5}.get(attempts, 60)
+    delay = policy.next_delay(RETRY, attempts, random.Random(seed))
+    assert 0.8 * timedelta(minutes=minutes) <= delay <= 1.2 * timedelta(minutes=minutes)
+
+
+def test_next_delay_differs() -> None:
+    """Jitter: a thousand messages deferred at once do not come back at once."""
+    rng = random.Random(1)
+    assert len({policy.next_delay(RETRY, 1, rng) for _ in range(100)}) > 90
+
+
+@pytest.mark.parametrize(
+    ("received", "own", "loop"), [(99, 4, False), (100, 0, True), (5, 5, True), (0, 0, False), (4, 4, False)]
+)
+def test_is_loop(received: int, own: int, loop: bool) -> None:
+    """A hundred hops, or five through this host (RFC 5321 6.3)."""
+    assert policy.is_loop(received, own) is loop
+
+
+@given(
+    st.lists(st.floats(0, 30, allow_nan=False), max_size=200),
+    st.integers(1, 20),
+    st.sampled_from([1, 60, 3600]),
+    st.floats(0, 1e6),
+)
+def test_rate_is_never_exceeded(gaps: list[float], count: int, period: int, start: float) -> None:
+    """In no window of the period are there more than ``count`` events, and no refusal lasts much beyond it."""
+    window, rate = policy.RateWindow(), Rate(count, timedelta(seconds=period))
+    now, allowed = start, []
+    for gap in gaps:
+        now += gap
+        if window.allow("k", rate, now):
+            allowed.append(now)
+        else:
+            recent = [moment for moment in allowed if now - moment <= period * (1 + 2 / 60)]
+            assert len(recent) >= count
+    for first, later in zip(allowed, allowed[count:], strict=False):
+        assert later - first >= period * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("second", "allowed"), [(59.9, False), (60.01, False), (61.0, True)])
+def test_rate_at_the_edge_of_its_period(second: float, allowed: bool) -> None:
+    """An event late in its sixtieth still counts when the period's last sixtieth has begun."""
+    window, rate = policy.RateWindow(), Rate(1, timedelta(seconds=60))
+    assert window.allow("k", rate, 0.99)
+    assert window.allow("k", rate, second) is allowed
+
+
+def test_rate_keys_are_apart_and_bounded() -> None:
+    """One client's flood is not another's, and ten thousand keys are remembered at most."""
+    window, rate = policy.RateWindow(), Rate(1, timedelta(seconds=60))
+    assert window.allow("a", rate, 0.0)
+    assert not window.allow("a", rate, 1.0)
+    assert window.allow("b", rate, 1.0)
+    for number in range(9_998):
+        window.allow(str(number), rate, 2.0)
+    assert not window.allow("a", rate, 3.0)
+    window.allow("one more", rate, 4.0)
+    assert len(window._slots) == 10_000
+    assert not window.allow("a", rate, 5.0), "recently used keys stay"
+    assert window.allow("b", rate, 5.0), "the least recently used one is forgotten"
