@@ -6,10 +6,10 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from gateway import auth, backends, intake
+from gateway import __version__, auth, backends, intake
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError, Loaded, diff, restart_keys
 from gateway.delivery import Delivery
@@ -43,31 +43,41 @@ class App:
         self.authenticator: auth.Authenticator | None = None
         self.delivery: Delivery | None = None
         self._backends: dict[str, Backend] = {}
-        self._http: HttpServer | None = None
+        self._patience = DRAIN
+        self._parts = AsyncExitStack()
+        self._parts.callback(self.events.close)
+        self._parts.push_async_callback(self.fetch.aclose)
         self._revocations = auth.Revocations()
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
     async def open_spool(self) -> None:
         """Raises SpoolError with a text for the operator."""
+        settings = self.settings
         self.spool = await Spool.open(
-            self.settings.state_dir,
+            settings.state_dir,
             self.clock,
             events=self.events,
             wake=self._wake,
-            reserve=self.settings.limits.spool_free,
-            retention=self.settings.retention,
+            reserve=settings.limits.spool_free,
+            retention=settings.retention,
         )
+        self._parts.push_async_callback(self.spool.aclose)
         self._revocations = auth.Revocations(*await self.spool.revocations())
 
     async def start(self) -> None:
-        """Open everything in order. On an error what is already open is closed again by ``stop``."""
+        """Open everything in order; ``stop`` closes what is open, also after an error in the middle."""
         auth.ensure_own_key(self.settings)
         self._declare()
         self.events.capture_libraries()
+        self._parts.callback(self.events.info, "stopped")
         await self.open_spool()
         self.authenticator = self._new_authenticator(self._loaded)
+        self._parts.push_async_callback(self._close_authenticator)
         self._backends = {name: self._new_backend(name) for name in self.settings.backends}
+        http = HttpServer(self, self.settings.http)
+        self._parts.push_async_callback(http.stop)
+        await http.start()
         self.delivery = Delivery(
             self.spool,
             self.settings,
@@ -77,6 +87,12 @@ class App:
             ids=self.ids,
             rng=self._rng,
         )
+        self._parts.push_async_callback(self._drain_delivery)
+        await self.delivery.start(self._backends)
+        await self._open_doors()
+
+    async def _open_doors(self) -> None:
+        assert self.authenticator is not None
         rules, shared = self._rules(), Shared()
         for name, listener in self.settings.listeners.items():
             self.doors[name] = Door(
@@ -90,28 +106,25 @@ class App:
                 ids=self.ids,
                 shared=shared,
             )
+        self._parts.push_async_callback(self._drain_doors)
         for door in self.doors.values():
             await door.start()
-        self._http = HttpServer(self, self.settings.http)
-        await self._http.start()
-        await self.delivery.start(self._backends)
 
     async def stop(self, seconds: float = DRAIN) -> None:
-        """Stop accepting, let what is under way end within ``seconds``, close in reverse order."""
-        self.draining = True
-        for door in self.doors.values():
-            door.stop_accepting()
-        await asyncio.gather(*(door.drain(seconds) for door in self.doors.values()))
+        """Stop accepting, let sessions and then sends end within ``seconds`` each, close in reverse order."""
+        self.draining, self._patience = True, seconds
+        await self._parts.aclose()
+
+    async def _drain_doors(self) -> None:
+        await asyncio.gather(*(door.drain(self._patience) for door in self.doors.values()))
+
+    async def _drain_delivery(self) -> None:
         if self.delivery:
-            await self.delivery.drain(seconds)
-        if self._http:
-            await self._http.stop()
-        if self.authenticator:
+            await self.delivery.drain(self._patience)
+
+    async def _close_authenticator(self) -> None:
+        if self.authenticator:  # not always the one it was at start: a reload makes a new one
             await self.authenticator.aclose()
-        await self.fetch.aclose()
-        if hasattr(self, "spool"):
-            await self.spool.aclose()
-        self.events.close()
 
     def _wake(self, lane: str) -> None:
         if self.delivery:
@@ -150,7 +163,7 @@ class App:
                 else self._new_backend(name, loaded)
                 for name, section in loaded.settings.backends.items()
             }
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             raise
         old, self.authenticator = self.authenticator, authenticator
@@ -225,7 +238,9 @@ async def serve(
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     watchdog = loop.create_task(_watchdog(app))
-    notify("READY=1", f"STATUS=listening on {', '.join(sorted(app.doors))}")
+    listening = {name: app.settings.listeners[name].bind for name in app.doors}
+    app.events.info("started", version=__version__, listeners=listening, backends=sorted(app.settings.backends))
+    notify("READY=1", "STATUS=listening on " + ", ".join(sorted(listening.values())))
     if on_ready:
         on_ready(app)
     await stop.wait()
@@ -254,7 +269,7 @@ async def _reload(app: App) -> None:
     try:
         await app.reload()
     except Exception as error:  # reload has said why; a bug in it must not stop the service
-        if not isinstance(error, ConfigError | ValueError):
+        if not isinstance(error, ConfigError | ValueError | OSError):
             app.events.bug("reload", error)
     notify("READY=1")
 

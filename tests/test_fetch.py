@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -96,7 +97,7 @@ async def test_a_body_over_the_cap_is_cut_off_and_its_connection_given_up() -> N
     ],
 )
 async def test_without_a_usable_answer_to_a_sent_request_it_is_lost(handler: kit.Handler, text: str) -> None:
-    """The transport calls all of these ConnectTimeout or nothing at all; taken for NotSent they would make duplicates."""
+    """The transport calls most of these ConnectTimeout; taken for NotSent they would make duplicates."""
     async with Web(handler) as web:
         with pytest.raises(Lost) as error:
             await post(web.url, deadline=0.2 if handler is kit.hang else 5)
@@ -190,11 +191,10 @@ async def test_a_trusted_certificate_passes(certificates: Certificates) -> None:
 
 async def test_old_tls_is_not_spoken(certificates: Certificates) -> None:
     tls = certificates.server()
-    with pytest.warns(DeprecationWarning):
-        tls.minimum_version = ssl.TLSVersion.TLSv1
-        tls.maximum_version = ssl.TLSVersion.TLSv1_1
+    with warnings.catch_warnings(action="ignore"):
+        tls.minimum_version, tls.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     async with Web(lambda _: http(200), tls) as web:
-        with pytest.raises(NotSent, match="TLS failed|cannot connect"):
+        with pytest.raises(NotSent, match="cannot connect"):
             await post(web.url, fetch=Fetch(ca_file=certificates.ca_file))
         assert web.requests == []
 
@@ -213,7 +213,7 @@ async def test_old_tls_is_not_spoken(certificates: Certificates) -> None:
     ],
 )
 async def test_only_https_or_loopback_is_asked(url: str) -> None:
-    with pytest.raises(ValueError) as config_error:
+    with pytest.raises(ValueError, match=r"URL|not encrypted") as config_error:
         check_url(url)
     with pytest.raises(NotSent) as error:
         await post(url)

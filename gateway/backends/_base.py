@@ -14,7 +14,8 @@ from gateway.message import normalise_newlines
 from gateway.model import Limits
 
 UNBOUNDED = 1_000_000_000  # bytes; a backend with no limit of its own
-LARGE = 1_000_000  # bytes; from here on copying and encoding happen off the loop
+LARGE = 1_000_000  # bytes; a message of this size is prepared off the loop
+PIECE = 3 * 64 * 1024  # bytes worked on at a time: a thread that works in small steps does not hold up the loop either
 _DETAIL = 300
 _SECRETS = re.compile(
     r"\b(bearer|basic|plain|login)\s+[\w+/=.~-]{20,}|\bapi-\w{16,}|\beyJ[\w-]{8,}[\w.-]*|[A-Za-z0-9+/_-]{80,}=*",
@@ -49,5 +50,9 @@ def safe(text: str, *secrets: str) -> str:
 
 def canonical(raw: bytes) -> bytes:
     """``raw`` itself where every line ends in CRLF, else a copy where it does: no bare CR or LF leaves the house."""
-    lines = raw.count(b"\r\n")
-    return raw if raw.count(b"\n") == lines and raw.count(b"\r") == lines else normalise_newlines(raw)
+    for start in range(0, len(raw), PIECE):
+        end = start + PIECE
+        after_cr, before_lf = raw.count(b"\r\n", max(0, start - 1), end), raw.count(b"\r\n", start, end + 1)
+        if raw.count(b"\n", start, end) != after_cr or raw.count(b"\r", start, end) != before_lf:
+            return normalise_newlines(raw)
+    return raw

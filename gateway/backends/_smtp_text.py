@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterator
 
 from gateway.address import parse_address
-from gateway.backends._base import canonical, safe
+from gateway.backends._base import PIECE, safe
 from gateway.model import Outcome, Refusal, Verdict
 
 _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")
@@ -46,11 +47,14 @@ def parameters(**values: str) -> list[bytes]:
     return [f"{key}={value}".encode() for key, value in values.items() if re.fullmatch(r"[\x21-\x7e]+", value)]
 
 
-def stuffed(raw: bytes) -> bytes:
-    """The message as DATA carries it: CRLF lines, leading dots doubled, the final dot (RFC 5321, 4.5.2)."""
-    wire = canonical(raw).replace(b"\r\n.", b"\r\n..")
-    wire = b"." + wire if wire.startswith(b".") else wire
-    return wire + (b".\r\n" if wire.endswith(b"\r\n") or not wire else b"\r\n.\r\n")
+def wire(raw: bytes) -> Iterator[tuple[bytes, bool]]:
+    """A message as DATA carries it (RFC 5321, 4.5.2), in pieces; True marks the one with the final dot."""
+    before = b"\r\n"
+    for start in range(0, len(raw) or 1, PIECE):
+        piece = before + raw[start : start + PIECE]
+        before, last = piece[-2:], start + PIECE >= len(raw)
+        end = b"" if not last else b".\r\n" if before == b"\r\n" else b"\r\n.\r\n"
+        yield piece.replace(b"\r\n.", b"\r\n..")[2:] + end, last
 
 
 def spellings(username: str, password: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ rewrite odd addresses and pass twice over every body.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -18,8 +19,8 @@ from typing import Annotated, Literal
 import aiosmtplib
 from pydantic import Field, SecretStr, model_validator
 
-from gateway.backends._base import LARGE, UNBOUNDED, Context, limited, safe
-from gateway.backends._smtp_text import parameters, path, refusal, spellings, stuffed
+from gateway.backends._base import LARGE, UNBOUNDED, Context, canonical, limited, safe
+from gateway.backends._smtp_text import parameters, path, refusal, spellings, wire
 from gateway.config.models import BackendSettings
 from gateway.fetch import is_loopback
 from gateway.model import Check, Envelope, Limits, Outcome, SpooledMessage, Verdict
@@ -27,8 +28,7 @@ from gateway.model import Check, Envelope, Limits, Outcome, SpooledMessage, Verd
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _IDLE = 30.0  # seconds that a connection is kept for the next message
 _END_OF_DATA = 600.0  # RFC 5321, 4.5.3.2.6: the reply to the final dot may take ten minutes
-_CHUNK = 256 * 1024
-_QUEUED_AS = re.compile(r"(?:queued as|\bid=)\s*<?([\w.@-]+)", re.IGNORECASE)
+_QUEUED_AS = re.compile(r"(?:queued as|\bid=)\s*<?([\w.@-]{1,200})", re.IGNORECASE)
 _BROKEN = (aiosmtplib.SMTPException, OSError)  # lost, timed out, unintelligible
 
 
@@ -54,7 +54,7 @@ class SmtpSettings(BackendSettings):
         return self
 
 
-class _Stop(Exception):  # noqa: N818 - not an error: how a conversation ends
+class _Stop(Exception):
     """The conversation ends here; ``outcome`` is for every recipient that has none yet."""
 
     def __init__(self, outcome: Outcome) -> None:
@@ -89,7 +89,7 @@ class _Line:
             raise _Stop(refusal(*reply))
         return reply
 
-    async def transfer(self, wire: bytes) -> aiosmtplib.SMTPResponse:
+    async def transfer(self, raw: bytes) -> aiosmtplib.SMTPResponse:
         """The body and the reply to its final dot. _Stop: broken; in doubt only once the dot has been written."""
         if (protocol := self.client.protocol) is None:
             raise _lost("connection lost before the message")
@@ -97,10 +97,10 @@ class _Line:
         listening = asyncio.ensure_future(protocol.read_response())
         written = False
         try:
-            for start in range(0, len(wire), _CHUNK):
+            for piece, last in wire(raw):
                 try:
-                    written = start + _CHUNK >= len(wire)
-                    protocol.write(wire[start : start + _CHUNK])
+                    protocol.write(piece)
+                    written = last
                     async with asyncio.timeout(self._seconds):
                         await protocol._drain_helper()  # what asyncio.StreamWriter.drain calls
                 except _BROKEN:
@@ -117,7 +117,8 @@ class _Line:
             self.client.close()
             if isinstance(error, _BROKEN):
                 where = "after" if written else "before"
-                raise _lost(f"no usable reply {where} the end of the message: {error}", in_doubt=written) from error
+                detail = f"no usable reply {where} the end of the message: {str(error) or 'timed out'}"
+                raise _lost(detail, in_doubt=written) from error
             raise
         finally:
             listening.cancel()
@@ -150,11 +151,11 @@ class Smtp:
         self._idle: dict[_Line, asyncio.TimerHandle] = {}
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
-        wire = await asyncio.to_thread(stuffed, raw) if len(raw) > LARGE else stuffed(raw)
+        raw = await asyncio.to_thread(canonical, raw) if len(raw) > LARGE else canonical(raw)
         outcomes: dict[str, Outcome] = {}
         async with self._slots:
             try:
-                await self._deliver(message.envelope, raw, wire, outcomes)
+                await self._deliver(message.envelope, raw, outcomes)
             except _Stop as stop:
                 for recipient in message.envelope.recipients:
                     outcomes.setdefault(recipient.address, stop.outcome)
@@ -180,7 +181,7 @@ class Smtp:
         for line in list(self._idle):
             self._retire(line)
 
-    async def _deliver(self, envelope: Envelope, raw: bytes, wire: bytes, outcomes: dict[str, Outcome]) -> None:
+    async def _deliver(self, envelope: Envelope, raw: bytes, outcomes: dict[str, Outcome]) -> None:
         line = self._kept() or await self._connect()
         try:
             try:
@@ -191,7 +192,7 @@ class Smtp:
                 line = await self._connect()  # it had died while it was kept; nothing was accepted yet
                 await _mail(line, envelope, raw)
             if accepted := await _recipients(line, envelope, outcomes):
-                outcomes |= dict.fromkeys(accepted, await _data(line, wire))
+                outcomes |= dict.fromkeys(accepted, await _data(line, raw))
         finally:
             if line.alive:
                 line.fresh = False
@@ -215,11 +216,11 @@ class Smtp:
         client = aiosmtplib.SMTP(
             hostname=settings.host,
             port=self._port,
+            local_hostname=self._hostname,
+            timeout=seconds,
             use_tls=settings.tls == "implicit",
             start_tls=False,
             tls_context=self._trust,
-            local_hostname=self._hostname,
-            timeout=seconds,
         )
         try:
             await client.connect()
@@ -268,6 +269,9 @@ class Smtp:
                 return Outcome(Verdict.DEFERRED, None, "4.7.5", f"TLS with {self._where} failed: {link.reason}")
             if isinstance(link, socket.gaierror):
                 return Outcome(Verdict.DEFERRED, None, "4.4.3", f"cannot find {self._settings.host}: {link.strerror}")
+            if isinstance(link, OSError) and link.errno:
+                text = f"cannot connect to {self._where}: {os.strerror(link.errno)}"
+                return Outcome(Verdict.DEFERRED, None, "4.4.1", text)
             link = link.__cause__
         return Outcome(Verdict.DEFERRED, None, "4.4.1", safe(f"{self._where}: {error}"))
 
@@ -277,16 +281,17 @@ async def _mail(line: _Line, envelope: Envelope, raw: bytes) -> None:
     sender = path(envelope.sender)
     if sender is None:
         raise _never(Verdict.REJECTED, "5.1.7", "the sender address cannot be written to the server as it is")
-    utf8 = envelope.smtputf8 and not raw.partition(b"\r\n\r\n")[0].isascii()
+    eightbit = not raw.isascii()
+    utf8 = envelope.smtputf8 and eightbit and not raw[: raw.find(b"\r\n\r\n")].isascii()
     if (utf8 or not sender.isascii()) and not line.offers("smtputf8"):
         raise _never(Verdict.REJECTED, "5.6.7", "the server takes no non-ASCII sender or headers (no SMTPUTF8)")
-    if not raw.isascii() and not line.offers("8bitmime"):
+    if eightbit and not line.offers("8bitmime"):
         raise _never(Verdict.REJECTED, "5.6.3", "the message has 8-bit content, the server takes none (no 8BITMIME)")
     utf8 = utf8 or not all(
         address.isascii() for address in (envelope.sender, *(r.address for r in envelope.recipients))
     )
     words = [b"SIZE=%d" % len(raw)] if line.offers("size") else []
-    words += [] if raw.isascii() else [b"BODY=8BITMIME"]
+    words += [b"BODY=8BITMIME"] if eightbit else []
     words += [b"SMTPUTF8"] if utf8 and line.offers("smtputf8") else []
     words += parameters(RET=envelope.ret, ENVID=envelope.envid) if line.offers("dsn") else []
     if not line.clean:
@@ -321,11 +326,11 @@ async def _recipients(line: _Line, envelope: Envelope, outcomes: dict[str, Outco
     return accepted
 
 
-async def _data(line: _Line, wire: bytes) -> Outcome:
+async def _data(line: _Line, raw: bytes) -> Outcome:
     reply = await line.say(b"DATA")
     if reply.code != 354:
         return refusal(*reply)
-    code, text = await line.transfer(wire)
+    code, text = await line.transfer(raw)
     if not 200 <= code < 300:
         return refusal(code, text)
     line.clean = True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import binascii
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, SecretStr
 
 from gateway import message as mime
 from gateway.address import comparable
-from gateway.backends._base import LARGE, Context, canonical, limited, safe
+from gateway.backends._base import LARGE, PIECE, Context, canonical, limited, safe
 from gateway.backends._http import Row, ask, judge, read_json
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer, check_url
@@ -77,7 +78,7 @@ class Smtp2go:
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
         try:
-            calls = self._plan(message, raw)
+            calls, note = self._plan(message, raw)
         except Refusal as refusal:
             return same_for_all(message, Outcome(Verdict.REJECTED, None, refusal.enhanced, refusal.text))
         outcomes: dict[str, Outcome] = {}
@@ -89,7 +90,7 @@ class Smtp2go:
             results = dict.fromkeys(addresses, rest) if rest else await self._call(addresses, content, len(raw))
             outcomes.update(results)
             rest = rest or _stop(results)
-        return outcomes
+        return {address: replace(outcome, detail=outcome.detail + note) for address, outcome in outcomes.items()}
 
     async def check(self) -> Check:
         """Asks which endpoints the key may use: the one call that every key is allowed, and that sends nothing."""
@@ -100,25 +101,29 @@ class Smtp2go:
         body = read_json(answer.body)
         if answer.status != 200 or not isinstance(body.get("data"), list):
             return Check(False, self._judge(answer, body).detail, "check api_key: Sending > API Keys", facts)
-        if "/email/mime" not in body["data"]:
+        if not any("/email/mime" in str(entry) for entry in body["data"]):
             return Check(False, "the key may not use /email/mime", "allow it: Sending > API Keys > Permissions", facts)
         return Check(True, "the key is valid and may send", facts=facts)
 
     async def aclose(self) -> None:
         pass
 
-    def _plan(self, message: SpooledMessage, raw: bytes) -> list[tuple[tuple[str, ...], partial[bytes]]]:
-        """The calls to make: whom each serves, and what makes its MIME. Refusal: the message cannot go this way."""
+    def _plan(self, message: SpooledMessage, raw: bytes) -> tuple[list[tuple[tuple[str, ...], partial[bytes]]], str]:
+        """The calls to make (whom each serves, what makes its MIME), and what is to be told of them.
+
+        Raises Refusal when the message cannot go this way.
+        """
         if not message.envelope.sender:
             raise Refusal(550, "5.7.1", "SMTP2GO cannot send with the null sender", "policy")
         split = mime.split_recipients(mime.scan(raw), message.envelope)
-        if self._settings.header_only == "reject" and (names := _strangers(message, split.header_only)):
-            detail = safe(f"would be stripped of people in To or Cc who are not addressed: {', '.join(names)}")
-            raise Refusal(554, "5.6.2", detail, "policy")
+        known = {comparable(address) for address in message.everyone}  # an attempt may be for fewer than the envelope
+        strangers = [address for address in split.header_only if comparable(address) not in known]
+        note = safe(f"; in To or Cc but not addressed, so stripped: {', '.join(strangers)}") if strangers else ""
+        if strangers and self._settings.header_only == "reject":
+            raise Refusal(554, "5.6.2", f"header_only is reject{note}", "policy")
         chunks = [split.visible[start : start + _PER_CALL] for start in range(0, len(split.visible), _PER_CALL)]
-        return [(chunk, partial(mime.readdress, raw, chunk)) for chunk in chunks] + [
-            ((address,), partial(mime.address_to, raw, address)) for address in split.blind
-        ]
+        calls = [(chunk, partial(mime.readdress, raw, chunk)) for chunk in chunks]
+        return calls + [((address,), partial(mime.address_to, raw, address)) for address in split.blind], note
 
     async def _call(self, addresses: tuple[str, ...], content: Callable[[], bytes], size: int) -> dict[str, Outcome]:
         request = _request(content) if size < LARGE else await asyncio.to_thread(_request, content)
@@ -142,9 +147,8 @@ class Smtp2go:
     def _results(self, answer: Answer, body: Mapping[str, Any], addresses: tuple[str, ...]) -> dict[str, Outcome]:
         """A 200 may still report failures: texts, which may name a recipient. One call counts as one mail there."""
         data, request_id = body["data"], str(body.get("request_id") or "")
-        sent = Outcome(
-            Verdict.SENT, 200, "2.0.0", safe(f"request {request_id}"), str(data.get("email_id") or request_id)
-        )
+        remote_id = safe(str(data.get("email_id") or request_id))
+        sent = Outcome(Verdict.SENT, 200, "2.0.0", safe(f"request {request_id}"), remote_id)
         failures = data.get("failures") or []
         texts = [str(text) for text in failures] if isinstance(failures, list) else [str(failures)]
         if not data.get("failed") and not texts and data.get("succeeded", 1):
@@ -160,7 +164,9 @@ class Smtp2go:
 
 def _request(content: Callable[[], bytes]) -> bytes:
     """The JSON body, put together as bytes: base64 needs no escaping."""
-    return b'{"mime_email":"%b","fastaccept":false}' % binascii.b2a_base64(canonical(content()), newline=False)
+    raw = canonical(content())
+    encoded = (binascii.b2a_base64(raw[start : start + PIECE], newline=False) for start in range(0, len(raw), PIECE))
+    return b"".join((b'{"mime_email":"', *encoded, b'","fastaccept":false}'))
 
 
 def _stop(results: Mapping[str, Outcome]) -> Outcome | None:
@@ -184,14 +190,6 @@ def _error(body: Mapping[str, Any]) -> tuple[str, str]:
             more = fields.get("message") if isinstance(fields, dict) else ""
             return str(place.get("error_code") or "ERROR"), f"{place.get('error') or ''} {more or ''}".strip()
     return "", ""
-
-
-def _strangers(message: SpooledMessage, header_only: Sequence[str]) -> list[str]:
-    """Who stands in To or Cc but not in the envelope as accepted; that a later attempt is for fewer is no fault."""
-    if not message.everyone and message.attempt > 1:
-        return []
-    known = {comparable(address) for address in message.everyone}
-    return [address for address in header_only if comparable(address) not in known]
 
 
 def _names(text: str, address: str) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from gateway.cli.plain import say
 
 if TYPE_CHECKING:
     from gateway.config import Loaded
@@ -47,21 +51,45 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
-    """The settings of ``file``, else of --config. Raises ConfigError."""
+def chosen_file() -> Path | None:
+    """What --config said."""
+    file: Path | None = click.get_current_context().find_root().obj
+    return file
+
+
+def load(file: Path | None, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """The settings of ``file``, None: the usual places. Raises ConfigError."""
     from gateway import backends, config
 
-    return config.load(file or click.get_current_context().find_root().obj, environ, backends.settings_types())
+    return config.load(file, environ, backends.settings_types())
 
 
 def settings() -> Loaded:
-    """``load``, but errors end the command with 78 and every one of them on stderr."""
+    """The settings of --config. Errors end the command with 78, all of them on stderr."""
     from gateway.config import ConfigError
 
     try:
-        return load()
+        return load(chosen_file())
     except ConfigError as error:
         raise BadConfig(str(error)) from None
+
+
+def usable() -> Loaded:
+    """``settings`` whose keys can be used as well. Our own key need not exist yet: the first start makes it."""
+    from gateway import auth
+
+    loaded = settings()
+    found = loaded.settings
+    present = {
+        name: key
+        for name, key in found.auth.keys.items()
+        if key.private_key_file is None or (found.state_dir / key.private_key_file).exists()
+    }
+    try:
+        auth.load_keys(found.model_copy(update={"auth": found.auth.model_copy(update={"keys": present})}))
+    except ValueError as error:
+        raise BadConfig(str(error)) from None
+    return loaded
 
 
 class Api:
@@ -99,33 +127,58 @@ def connect(loaded: Loaded | None = None, *, offline: bool = True, create: bool 
     """
     from gateway.fetch import Lost, NotSent, admin_client
 
-    loaded = loaded or settings()
+    wrong: BadConfig | None = None
     try:
-        if (client := _running(loaded.settings.http.socket)) is not None:
-            yield Api(client, running=True)
-            return
-        if not offline:
+        loaded = loaded or settings()
+    except BadConfig as error:
+        wrong = error
+    try:
+        if (path := _listening(_sockets(loaded))) is not None:
+            if wrong:
+                say(f"warning: {wrong.message}", err=True)
+            yield Api(admin_client(path, None), running=True)
+        elif wrong:
+            raise wrong
+        elif not offline:
             raise Failed("no service is running; start it with: gateway serve")
-        with asyncio.Runner() as runner, _spool(loaded, runner, create) as app:
-            yield Api(admin_client(None, app, runner.run), running=False)
+        else:
+            assert loaded is not None
+            with asyncio.Runner() as runner, _spool(loaded, runner, create) as app:
+                yield Api(admin_client(None, app, runner.run), running=False)
     except (NotSent, Lost) as error:
         raise TryAgain(str(error)) from None
 
 
-def _running(configured: Path) -> AdminClient | None:
-    from gateway.fetch import NotSent, admin_client
+def _sockets(loaded: Loaded | None) -> list[Path]:
+    """Where the service may listen.
 
-    for path in (configured, _RUN_DIRECTORY / configured.name):
-        try:
-            if path.exists():
-                client = admin_client(path, None)
-                client.call("GET", "/healthz")
-                return client
-        except PermissionError as error:
-            raise Failed(f"{error}: run this as the user of the service, or as root") from None
-        except NotSent:
-            if not os.access(path, os.W_OK):
-                raise Failed(f"not allowed to use {path}: run this as the user of the service, or as root") from None
+    The machine's own service runs in an environment of its own (systemd's directories and credentials), so it is also
+    looked for in its usual place, even if its configuration is not whole from here. Never when another file was named.
+    """
+    from gateway.config import ConfigError, find_file
+    from gateway.config.loading import SYSTEM_FILE
+
+    file = loaded.path if loaded else find_file(chosen_file(), os.environ)
+    if file not in (None, SYSTEM_FILE):
+        return [loaded.settings.http.socket] if loaded else []
+    with suppress(ConfigError):  # it may be the environment that is wrong
+        own = (loaded or load(Path(os.devnull))).settings.http.socket
+        return [own, _RUN_DIRECTORY / own.name]
+    return [_RUN_DIRECTORY / "admin.sock"]
+
+
+def _listening(paths: Sequence[Path]) -> Path | None:
+    """The first admin socket that somebody listens on."""
+    for path in paths:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                error = probe.connect_ex(bytes(path))
+            except OSError:
+                continue  # longer than the path of a socket can be
+        if error in (errno.EACCES, errno.EPERM):
+            raise Failed(f"not allowed to use {path}: run this as the user of the service, or as root")
+        if not error:
+            return path
     return None
 
 

@@ -32,7 +32,7 @@ def answer(row: Json) -> str:
     code, enhanced, words = str(row["code"] or ""), row["enhanced"], row["detail"]
     words = words.removeprefix(code).lstrip(" -") if code else words
     words = words.removeprefix(enhanced).lstrip() if enhanced else words
-    return " ".join(filter(None, (code, enhanced, words)))
+    return " ".join(filter(None, (code, enhanced, *words.split())))
 
 
 def tell(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
@@ -56,7 +56,7 @@ def _attempt(row: Json, recipients: int) -> str:
     if answer(row):
         words += f": {answer(row)}"
     if row["remote_id"]:
-        words += f", sent as {row['remote_id']}"
+        words += f", as {row['remote_id']}"
     if started and ended:
         words += f" ({(ended - started).total_seconds():.1f} s)"
     return f"  {stamp(started)}  {row['backend']}{whom}: {words}"

@@ -9,7 +9,10 @@ from typing import Any
 
 import click
 
-say = click.echo
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print. What strangers wrote (file names, answers) must not steer the terminal: control characters are shown."""
+    click.echo("".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text), err=err)
 
 
 def show_json(value: Any) -> None:
@@ -18,7 +21,7 @@ def show_json(value: Any) -> None:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns aligned with spaces; the last one is as wide as it likes."""
-    lines = [tuple(header), *(tuple(map(str, row)) for row in rows)]
+    lines = [tuple(header), *(tuple(" ".join(str(cell).split()) for cell in row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

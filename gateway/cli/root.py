@@ -25,24 +25,12 @@ def cli() -> None:
 @config_option
 def check_config(online: bool) -> None:
     """Say all that is wrong with the configuration. Exit code 78 if it cannot be used."""
-    from gateway import auth
-
-    loaded = common.settings()
-    settings = loaded.settings
-    present = {
-        name: key
-        for name, key in settings.auth.keys.items()
-        if key.private_key_file is None or (settings.state_dir / key.private_key_file).exists()  # made at first start
-    }
-    try:
-        auth.load_keys(settings.model_copy(update={"auth": settings.auth.model_copy(update={"keys": present})}))
-    except ValueError as error:
-        raise common.BadConfig(str(error)) from None
+    loaded = common.usable()
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     say(f"{loaded.path or 'built-in default'}: ok")
     if online:
-        backend.show_checks(settings, tuple(settings.backends))
+        backend.show_checks(loaded.settings, tuple(loaded.settings.backends))
 
 
 @cli.group()
@@ -61,7 +49,7 @@ def config_show(as_json: bool) -> None:
     if as_json:
         settings = loaded.settings.model_dump(mode="json", by_alias=True)
         return show_json({"file": loaded.path, "settings": settings, "origins": loaded.origins})
-    return say(configuration.show(loaded), nl=False)
+    return say(configuration.show(loaded).rstrip())
 
 
 @config.command("schema")

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-t", dest="from_header", action="store_true", help="recipients from To, Cc and Bcc")
     parser.add_argument("-i", dest="ignore_dots", action="store_true", help="a line with a single dot ends nothing")
     parser.add_argument("-f", "-r", dest="sender", metavar="ADDRESS", help='envelope sender; "<>" for none')
-    parser.add_argument("-F", dest="name", metavar="NAME", help="full name for a From field that is missing")
+    parser.add_argument("-F", dest="name", metavar="NAME", default="", help="full name for a missing From field")
     parser.add_argument("-b", dest="mode", choices="mspi", default="m", help="m: send, s: SMTP, p: queue")
     parser.add_argument("-o", dest="options", action="append", default=[], help="-oi is -i; others are ignored")
     parser.add_argument("-v", dest="verbose", action="store_true", help="show the SMTP conversation")
@@ -81,23 +81,20 @@ def _compose(arguments: argparse.Namespace, raw: bytes) -> tuple[str, list[str],
     if not recipients:
         raise _SendmailError(EX_USAGE, "no recipients: give addresses, or -t to take them from the message")
     sender = _qualified(getpass.getuser() if arguments.sender is None else arguments.sender)
-    if arguments.name and "from" not in header and sender:
-        name = " ".join(arguments.name.split())  # one line, whatever the caller passes on
+    name = " ".join(arguments.name.split())  # one line, whatever the caller passes on
+    if name and sender and "from" not in header:
         head = f"From: {formataddr((name, sender))}\r\n".encode() + head
-    unique = list(dict.fromkeys(map(_qualified, recipients)))
-    return sender, unique, head + rest
+    return sender, list(dict.fromkeys(map(_qualified, recipients))), head + rest
 
 
 def _submit(target: tuple[str, int], verbose: bool, sender: str, recipients: Sequence[str], raw: bytes) -> None:
     with smtplib.SMTP(*target, timeout=_TIMEOUT) as server:
         server.set_debuglevel(verbose)
         server.ehlo_or_helo_if_needed()
-        options = []
+        options = [] if raw.isascii() or not server.has_extn("8bitmime") else ["BODY=8BITMIME"]
         if not "".join((sender, *recipients)).isascii():
             options.append("SMTPUTF8")
             server.command_encoding = "utf-8"
-        if not raw.isascii() and server.has_extn("8bitmime"):
-            options.append("BODY=8BITMIME")
         _expect(EX_NOPERM, sender or "<>", server.mail(sender, options))
         for recipient in recipients:
             _expect(EX_NOUSER, recipient, server.rcpt(recipient))
@@ -112,21 +109,21 @@ def _expect(failure: int, what: str, reply: tuple[int, bytes | str]) -> None:
         raise _SendmailError(failure if code >= 500 else EX_TEMPFAIL, words)
 
 
-def _pipe(host: str, port: int) -> None:
+def _pipe(target: tuple[str, int]) -> None:
     """-bs: the caller speaks SMTP with the service through us."""
-    with socket.create_connection((host, port), _TIMEOUT) as service:
-        inputs: list[int] = [0, service.fileno()]
+    with socket.create_connection(target, _TIMEOUT) as service:
+        inputs = [0, service.fileno()]
         while service.fileno() in inputs:
             for ready in select.select(inputs, [], [])[0]:
-                data = os.read(ready, 65536) if ready == 0 else service.recv(65536)
+                data = os.read(ready, 65536)
                 if not data:
                     inputs.remove(ready)
-                    if ready == 0:
-                        service.shutdown(socket.SHUT_WR)
-                elif ready == 0:
+                if ready:
+                    os.write(1, data)
+                elif data:
                     service.sendall(data)
                 else:
-                    os.write(1, data)
+                    service.shutdown(socket.SHUT_WR)
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -136,19 +133,20 @@ def _run(argv: Sequence[str]) -> None:
 
         cli(["queue", "retry", "--all", "--yes"] if arguments.flush else ["queue", "list"], prog_name="gateway")
     if arguments.mode == "i":  # newaliases: there are no aliases here
-        return None
+        return
     host, _, port = os.environ.get("GATEWAY_SENDMAIL", "localhost:8025").rpartition(":")
     if not port.isdigit():
         raise _SendmailError(EX_USAGE, "GATEWAY_SENDMAIL must be host:port")
     target = host.strip("[]"), int(port)
     try:
         if arguments.mode == "s":
-            return _pipe(*target)
-        raw = _read(sys.stdin.buffer, arguments.ignore_dots or "i" in arguments.options)
-        _submit(target, arguments.verbose, *_compose(arguments, raw))
+            _pipe(target)
+        else:
+            raw = _read(sys.stdin.buffer, arguments.ignore_dots or "i" in arguments.options)
+            _submit(target, arguments.verbose, *_compose(arguments, raw))
     except smtplib.SMTPResponseException as error:
         _expect(EX_UNAVAILABLE, f"{host}:{port}", (error.smtp_code, error.smtp_error))
-    except (OSError, smtplib.SMTPException) as error:
+    except OSError as error:  # smtplib's other exceptions as well
         raise _SendmailError(EX_TEMPFAIL, f"not sent: {host}:{port}: {error}; is `gateway serve` running?") from None
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import tempfile
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +37,10 @@ def serve() -> None:
     """Run the service until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
     from gateway import app
 
-    loaded = common.settings()
+    loaded = common.usable()
     for warning in loaded.warnings:
         say(f"warning: {warning}", err=True)
-    again = partial(common.load, click.get_current_context().find_root().obj)
+    again = partial(common.load, common.chosen_file())
     raise SystemExit(asyncio.run(app.serve(loaded, load=again, on_ready=partial(_greet, loaded))))
 
 
@@ -78,6 +77,8 @@ async def _perform(loaded: Loaded, keep: bool) -> int:
             say(f"  gateway queue list --state all --config {loaded.path}")
             say(f"  curl http://{loaded.settings.http.bind}/metrics")
             await service
+    except OSError as error:  # smtplib's exceptions as well
+        raise common.Failed(f"the demonstration failed: {error}") from error
     finally:
         if not service.done():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -93,7 +94,8 @@ def _walk(loaded: Loaded, port: int) -> bool:
 
     state = loaded.settings.state_dir
     say(f"1. started: SMTP on 127.0.0.1:{port}, everything is kept in {state}")
-    token = mint_token(loaded, "demo", timedelta(hours=1), key="own", note="gateway demo", claims={})
+    with connect(loaded) as api:
+        token = mint_token(api, "demo", "1h", note="gateway demo", claims={})
     say(f"2. minted a token of {len(token)} characters for the client demo")
     message = MIMEMultipart()
     message["From"], message["To"], message["Subject"] = "demo@example.com", "you@example.com", "It works"

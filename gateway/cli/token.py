@@ -6,17 +6,14 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 
 import click
 
-from gateway.cli import common, plain
-from gateway.cli.common import config_option, connect, json_option
+from gateway.cli import plain
+from gateway.cli.common import Api, config_option, connect, json_option
 from gateway.cli.plain import moment, say, show_json
-
-if TYPE_CHECKING:
-    from gateway.config import Loaded
 
 _DEVICE_FIELD = 128  # characters that a printer's password field takes at most
 
@@ -39,40 +36,19 @@ def token() -> None:
 @config_option
 def mint(subject: str, expires: str, key: str, note: str, admin: bool, **claims: Any) -> None:
     """Print a new token on standard output, and nothing else there."""
-    from gateway import auth
-    from gateway.config.values import parse_duration
-
-    narrowed = {name: list(value) if isinstance(value, tuple) else value for name, value in claims.items() if value}
-    if admin:
-        narrowed["aud"] = auth.ADMIN_AUDIENCE
-    try:
-        lifetime = None if expires == "never" else parse_duration(expires)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--expires") from None
-    made = mint_token(common.settings(), subject, lifetime, key=key, note=note, claims=narrowed)
+    with connect(create=True) as api:
+        made = mint_token(api, subject, expires, key=key, note=note, admin=admin, claims=claims)
     say(made)
     if len(made) > _DEVICE_FIELD:
         hint = "many devices take fewer: for those there is `gateway password mint`"
         say(f"note: the token has {len(made)} characters; {hint}", err=True)
 
 
-def mint_token(
-    loaded: Loaded, subject: str, lifetime: timedelta | None, *, key: str, note: str, claims: Mapping[str, Any]
-) -> str:
-    """A token whose id the spool remembers, so that it can be listed and revoked."""
-    from gateway import auth
-
-    now, jti, settings = plain.now().replace(microsecond=0), secrets.token_hex(6), loaded.settings
-    with connect(loaded, create=True) as api:
-        try:
-            auth.ensure_own_key(settings)
-            made = auth.mint(settings, key, subject=subject, expires_in=lifetime, now=now, jti=jti, claims=claims)
-            expires = (now + lifetime).isoformat() if lifetime else None
-        except (ValueError, OverflowError) as error:
-            raise common.BadConfig(str(error)) from None
-        record = {"jti": jti, "key": key, "subject": subject, "note": note, "issued_at": now.isoformat()}
-        api.post("tokens", {**record, "expires_at": expires})
-    return made
+def mint_token(api: Api, subject: str, expires: str, *, claims: Mapping[str, Any], **more: Any) -> str:
+    """A token made by the service, which remembers its id, so that it can be listed and revoked."""
+    wanted = {"subject": subject, "expires": "" if expires == "never" else expires, **more}
+    wanted["claims"] = {name: value for name, value in claims.items() if value}
+    return str(api.post("tokens", wanted)["token"])
 
 
 @token.command("list")
@@ -112,14 +88,8 @@ def revoke(jti: str, subject: str) -> None:
 @config_option
 def inspect(given: str | None, as_json: bool) -> None:
     """What a token says, and whether it is good. Without TOKEN it is read from standard input."""
-    from gateway import auth
-
-    loaded = common.settings()
-    report = auth.inspect(loaded.settings, (given or sys.stdin.read()).strip(), plain.now())
-    with connect(loaded, create=True) as api:
-        revoked = {row["jti"] for row in api.get("tokens")["tokens"] if row["revoked_at"]}
-    if report["claims"].get("jti") in revoked:
-        report |= {"valid": False, "verdict": "revoked"}
+    with connect(create=True) as api:
+        report = api.post("tokens/inspect", {"token": (given or sys.stdin.read()).strip()})
     if as_json:
         show_json(report)
     else:

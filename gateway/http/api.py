@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 import gateway
+from gateway import auth
 from gateway.address import parse_address
 from gateway.config.values import parse_duration
 from gateway.http.problem import answer, json_body
@@ -80,7 +86,8 @@ async def steer(service: Service, request: Request) -> object:
     if action == "check":
         return await lanes.check(name)
     if action == "pause":
-        await lanes.pause(name, _seconds((await json_body(request)).get("for")))
+        duration = _duration(await json_body(request), "for")
+        await lanes.pause(name, duration.total_seconds() if duration else None)
     elif action == "resume":
         await lanes.resume(name)
     else:
@@ -88,11 +95,11 @@ async def steer(service: Service, request: Request) -> object:
     return lanes.status()[name]
 
 
-def _seconds(text: object) -> float | None:
+def _duration(body: Mapping[str, Any], name: str) -> timedelta | None:
     try:
-        return parse_duration(text).total_seconds() if text else None
+        return parse_duration(body[name]) if body.get(name) else None
     except (ValueError, OverflowError) as error:
-        raise HTTPException(400, f"for: {error}") from None
+        raise HTTPException(400, f"{name}: {error}") from None
 
 
 def _running(service: Service) -> Lanes:
@@ -105,15 +112,42 @@ async def tokens(service: Service, _request: Request) -> object:
     return {"tokens": await service.spool.tokens()}
 
 
-async def add_token(service: Service, request: Request) -> object:
-    """Remember a token that was minted: its id and what it is for, never the token."""
+async def mint_token(service: Service, request: Request) -> object:
+    """Made here and not by the command, which may not reach the key. Only the id and what it is for are remembered."""
     body = await json_body(request)
+    lifetime = _duration(body, "expires")
+    now, jti = service.clock.now().replace(microsecond=0), secrets.token_hex(6)
+    expires = now + lifetime if lifetime else None
+    row = TokenRow(
+        jti, str(body.get("key") or "own"), str(body.get("subject", "")), str(body.get("note", "")), now, expires
+    )
+
+    def make() -> str:
+        auth.ensure_own_key(service.settings)
+        claims = dict(body.get("claims") or {}) | ({"aud": auth.ADMIN_AUDIENCE} if body.get("admin") else {})
+        return auth.mint(
+            service.settings, row.key, subject=row.subject, expires_in=lifetime, now=now, jti=jti, claims=claims
+        )
+
     try:
-        row = TokenRow(**body)
+        token = await asyncio.to_thread(make)
     except (TypeError, ValueError) as error:
-        raise HTTPException(400, f"not a token record: {error}") from None
+        raise HTTPException(400, str(error)) from None
     await service.spool.add_token(row)
-    return answer({"jti": row.jti}, 201)
+    return answer({"token": token, "jti": jti, "expires_at": expires}, 201)
+
+
+async def inspect_token(service: Service, request: Request) -> object:
+    """What a token says, and whether it would be accepted now; never the token itself."""
+    text = str((await json_body(request)).get("token", ""))
+    try:
+        report = await asyncio.to_thread(auth.inspect, service.settings, text, service.clock.now())
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    revoked = {row.jti for row in await service.spool.tokens() if row.revoked_at}
+    if report["claims"].get("jti") in revoked:
+        report |= {"valid": False, "verdict": "revoked"}
+    return report
 
 
 async def revoke_token(service: Service, request: Request) -> object:

@@ -12,8 +12,9 @@ _DEPTH_LIMIT = 100
 _PARTS_LIMIT = 1000
 _LINES_LIMIT = 100_000
 _BOUNDARY_LINE = re.compile(rb"^--([^\r\n]{1,200}+)", re.MULTILINE)
+# (...)? and not (...)?+: the latter forgets its group in Python 3.11.2, which Debian 12 has.
 _PARAMETER = re.compile(
-    r';\s*+(boundary|(?:file)?name)(\*\d+)?+(\*)?+\s*+=\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|([^\s;"]++))', re.IGNORECASE
+    r';\s*+(boundary|(?:file)?name)(\*\d+)?(\*)?\s*+=\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|([^\s;"]++))', re.IGNORECASE
 )
 
 

@@ -64,8 +64,9 @@ class DataReader:
         self.size = 0
 
     def message(self) -> bytes:
-        """The message, once ``done`` and not refused."""
-        return self._body.getvalue()
+        """Give the message away, once ``done`` and not refused: nothing of it is kept."""
+        body, self._body = self._body, BytesIO()
+        return body.getvalue()
 
     def _store(self, segment: bytes) -> None:
         lines = segment.count(b"\r\n")

@@ -23,6 +23,7 @@ from gateway.smtp.tls import Certificate
 
 _SWEEP = 2.0  # seconds between looks at the sessions' deadlines and the certificate's file
 _BACKLOG = 100
+_COMMIT = 10.0  # seconds for a commit when nobody waits for its reply any more
 
 
 class Door:
@@ -53,8 +54,10 @@ class Door:
         self.ids = ids
         self.shared = shared or Shared()
         self.certificate = Certificate(name, listener, events) if listener.tls != "none" else None
+        self.implicit_tls = listener.tls == "implicit"
         self.draining = False
         self.port = 0
+        self.tasks: set[asyncio.Task[None]] = set()  # of sessions, also of those whose client has gone
         self.put = put
         self._server: asyncio.Server | None = None
         self._sessions: set[Session] = set()
@@ -89,16 +92,15 @@ class Door:
         """Idle sessions hear 421 now, the others when they have ended what they do, at most ``seconds`` from now."""
         self.stop_accepting()
         self.draining = True
-        tasks = [session.task for session in self._sessions]
         for session in tuple(self._sessions):
             if session.idle:
                 session.hang_up(replies.STOPPING)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for session in tuple(self._sessions):
-                session.abort()
-            if late:  # without their connection they only have a commit to wait for
-                await asyncio.wait(late, timeout=seconds)
+        if self.tasks:
+            await asyncio.wait(tuple(self.tasks), timeout=seconds)
+        for session in tuple(self._sessions):
+            session.abort()
+        if self.tasks:  # without a connection there is only a commit to wait for
+            await asyncio.wait(tuple(self.tasks), timeout=_COMMIT)
         if self._sweeper is not None:
             self._sweeper.cancel()
 
@@ -125,7 +127,7 @@ class Door:
         terms = replies.STOPPING if self.draining else self.shared.connect(session.peer, self.rules.limits)
         if terms is not None:
             self.events.connection_refused(self.name, terms[3], session.peer)
-            if self.listener.tls != "implicit":
+            if not self.implicit_tls:
                 session.reply(replies.line(Refusal(*terms)))
             session.close()
             return False
@@ -143,9 +145,16 @@ class Door:
         """Who may send from this address without a login."""
         return None if self.listener.auth == "required" else self.auth.by_network(peer)
 
+    @property
+    def knows_logins(self) -> bool:
+        """Whether anybody could log in here at all."""
+        return self.listener.auth != "off" and any(
+            client.token or client.password_hash for client in self.rules.clients.values()
+        )
+
     def offers_login(self, peer: str, *, tls: bool) -> bool:
         """No password over a clear line, except from this host and from networks the operator named."""
-        if self.listener.auth == "off":
+        if not self.knows_logins:
             return False
         address = ip_address(peer)
         networks = (network for client in self.rules.clients.values() for network in client.networks)
@@ -155,7 +164,7 @@ class Door:
         """The refusal for who is no client of ours, with what would help."""
         if self.offers_login(peer, tls=tls):
             return Refusal(530, "5.7.0", "Authentication required", "auth_required")
-        if self.listener.auth != "off" and self.certificate is not None and not tls:
+        if self.knows_logins and self.certificate is not None and not tls:
             return Refusal(530, "5.7.0", "Must issue STARTTLS first, then log in", "tls_required")
         text = f"Relay access denied: {peer} is in no network of the setting clients"
         return Refusal(550, "5.7.1", text, "relay_denied")

@@ -64,6 +64,9 @@ MECHANISMS: Mapping[str, _Mechanism] = {
 }
 
 
+BEARER = ("XOAUTH2", "OAUTHBEARER")
+
+
 def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8")

@@ -36,7 +36,7 @@ class Certificate:
     def refresh(self, listener: ListenerSettings) -> None:
         """Two stat calls; what has changed is loaded, and when that fails the old certificate stays in use."""
         stamp = _stamp(listener)
-        if stamp == self._seen:
+        if stamp == self._seen or listener.certificate is None:
             return
         self._seen = stamp
         file = str(listener.certificate)

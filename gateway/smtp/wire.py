@@ -48,14 +48,20 @@ class Wire(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
-        address = ip_address(transport.get_extra_info("peername")[0].partition("%")[0])
+        peer = transport.get_extra_info("peername") or ("::",)  # unknown to uvloop when the peer has gone already
+        address = ip_address(peer[0].partition("%")[0])
         self.peer = str(getattr(address, "ipv4_mapped", None) or address)
         if self.admitted():
             super().connection_made(transport)  # starts _handle_client
+            assert self._handler_coroutine is not None
+            self.started(self._handler_coroutine)
 
-    # What the session says to the three events of its life.
+    # What the session says to the events of its life.
 
     def admitted(self) -> bool:
+        raise NotImplementedError
+
+    def started(self, task: asyncio.Task[None]) -> None:
         raise NotImplementedError
 
     def progress(self) -> bool:
@@ -110,11 +116,6 @@ class Wire(SMTP):
             self._waiter.set_result(None)
 
     @property
-    def task(self) -> asyncio.Task[None]:
-        assert self._handler_coroutine is not None
-        return self._handler_coroutine
-
-    @property
     def idle(self) -> bool:
         return self._waiter is not None and self.incoming is None
 
@@ -163,10 +164,9 @@ class Wire(SMTP):
             return None
         line = bytes(self._in[:end])
         del self._in[: end + 1]
-        if self._too_long:
-            terms = replies.too_long(verb or self._too_long)
-            self._too_long = b""
-            raise Refusal(*terms)
+        if self._too_long or len(line) > LONGEST:
+            start, self._too_long = self._too_long or line[:4], b""
+            raise Refusal(*replies.too_long(verb or start))
         if line.endswith(b"\r"):
             return line[:-1]
         if not bare_lf:

@@ -46,7 +46,7 @@ _NEW_LEG = {"id": None, "state": "queued", "attempts": 0, "sticky": False, "in_d
 def checksum(message: Any, recipients: Iterable[Any], raw: bytes) -> int:
     """CRC-32 over envelope (rows or mappings) and bytes: a flipped bit must change neither a message nor its way."""
     envelope = [str(message[name]) for name in ("sender", "ret", "envid")]
-    envelope += [str(int(message[name])) for name in ("smtputf8", "eightbit")]
+    envelope += [str(int(message[name])) for name in ("smtputf8", "eightbit", "received_at", "expires_at")]
     envelope += [str(row[name]) for row in recipients for name in ("address", "notify", "orcpt")]
     return zlib.crc32(raw, zlib.crc32("\0".join(envelope).encode("utf-8", "replace")))
 
@@ -68,8 +68,8 @@ def put(tx: Transaction, message: NewMessage) -> None:
     given |= {name: getattr(envelope, name) for name in ("sender", "ret", "envid", "smtputf8", "eightbit")}
     given |= {name: _clean(getattr(message, name)) for name in ("message_id", "header_from", "login")}
     given |= {"sender_key": comparable(envelope.sender), "size": len(message.raw)}
-    given |= {"checksum": checksum(given, recipients.values(), message.raw)}
     given |= {"received_at": received, "expires_at": micros(message.expires_at)}
+    given |= {"checksum": checksum(given, recipients.values(), message.raw)}
     tx.later(_ADD_MESSAGE, given | _NEW_MESSAGE)
     tx.later(_ADD_BODY, {"message_id": message.id, "raw": message.raw})
     same = {"message_id": message.id, "state": "queued", "updated_at": received, **_NO_ANSWER}

@@ -13,10 +13,11 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlmodel import SQLModel
 
 from gateway.spool.records import SpoolError
 
@@ -34,7 +35,6 @@ _WRITER = (
 )
 # Readers never write nor checkpoint: two connections that do can lose commits (SQLite < 3.51.3, the WAL-reset bug).
 _READER = ("query_only=ON", "wal_autocheckpoint=0")
-_HINT = "Keep a copy of it; then put a backup in its place, or save what can be read with: sqlite3 {} .recover"
 
 
 def lock(directory: Path) -> int:
@@ -71,9 +71,13 @@ def prepare(path: Path) -> Connection:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:  # the last from SQLite quoting a damaged schema
-        reason = f"{getattr(error, 'orig', error)}. {_HINT.format(path)}"
-        raise SpoolError(f"spool {path} cannot be used: {reason}") from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
+        raise _damaged(path, "its schema is no text") from error
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = getattr(error, "orig", error)
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(path, str(cause)) from error
+        raise SpoolError(f"spool {path} cannot be used: {cause}") from error
     except OSError as error:
         raise SpoolError(f"spool {path} cannot be used: {error.strerror}") from error
 
@@ -102,39 +106,40 @@ def _sync(path: Path) -> None:
 
 
 def _check(path: Path) -> None:
+    """Whole, ours, and of our schema or upgraded to it; all in one transaction, so that a kill undoes an upgrade."""
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            what = "no SQLite file" if path.stat().st_size else "empty"
-            raise SpoolError(f"spool {path} is damaged: {what}. {_HINT.format(path)}")
-    with closing(connect(path)) as connection:
+            raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
+    with closing(connect(path)) as connection, connection.begin():
         verify(connection, path)
-        revision = _revision(connection)
+        inspector = inspect(connection)
+        if not inspector.has_table("alembic_version"):
+            raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
+        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         scripts = ScriptDirectory.from_config(_alembic(connection))
         known = [script.revision for script in scripts.walk_revisions()]
-        if not revision:
-            raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
         if revision not in known:
             text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[0]})"
             raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
         if revision != known[0]:
             copy(path, path.with_name(f"{NAME}.before-{known[0]}"))
-            with connection.begin():
-                command.upgrade(_alembic(connection), "head")
-
-
-def _revision(connection: Connection) -> str:
-    with connection.begin():
-        if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first():
-            return ""
-        return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+            command.upgrade(_alembic(connection), "head")
+        for name, table in SQLModel.metadata.tables.items():
+            there = {column["name"] for column in inspector.get_columns(name)}
+            if missing := set(table.columns.keys()) - there:
+                raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
 
 
 def verify(connection: Connection, path: Path) -> None:
     """Look through every page and index (100,000 messages: 0.8 s). Raises SpoolError when the structure is damaged."""
-    with connection.begin():
-        found = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
+    found = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
     if found != ["ok"]:
-        raise SpoolError(f"spool {path} is damaged: {'; '.join(found)}. {_HINT.format(path)}")
+        raise _damaged(path, "; ".join(found))
+
+
+def _damaged(path: Path, what: str) -> SpoolError:
+    cure = f"Keep a copy of it; then put a backup in its place, or save what can be read with: sqlite3 {path} .recover"
+    return SpoolError(f"spool {path} is damaged: {what}. {cure}")
 
 
 def _alembic(connection: Connection) -> Config:

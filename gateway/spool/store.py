@@ -19,7 +19,18 @@ from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import NewMessage, Refusal
 from gateway.spool import changes, file, queries, upkeep
-from gateway.spool.records import Claim, Leg, MessageDetail, MessageRow, Settlement, TokenRow, micros, moment, record
+from gateway.spool.records import (
+    Claim,
+    Leg,
+    MessageDetail,
+    MessageRow,
+    Settlement,
+    SpoolError,
+    TokenRow,
+    micros,
+    moment,
+    record,
+)
 from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer, no_space
 
@@ -68,7 +79,10 @@ class Spool:
         connection = await run(thread, file.prepare, self._path)
         self._writer = Writer(self._path, connection, thread, clock=self._clock, events=self._events, wake=wake)
         parts.push_async_callback(self._writer.aclose)
-        found = await self._writer.submit(changes.recover)
+        try:
+            found = await self._writer.submit(changes.recover)
+        except Refusal as refusal:
+            raise SpoolError(f"spool {self._path} cannot be recovered: {refusal.text}, see the log") from refusal
         self._writer.attempt_ids = itertools.count(1 + found["last_attempt"])
         self._writer.drop_sent = not retention.sent_body
         self._readers = file.readers(self._path)  # closed before the writer: the last to close checkpoints the log
@@ -272,8 +286,12 @@ class Spool:
         await asyncio.to_thread(file.copy, self._path, to)
 
     def writable(self) -> bool:
-        """The writer lives, its last commit succeeded, and the reserve is not reached."""
-        return self._writer.alive and self._writer.healthy and self._free >= self._floor
+        """The writer lives and its last commit succeeded: claims and settlements can be written down."""
+        return self._writer.alive and self._writer.healthy
+
+    def accepting(self) -> bool:
+        """Writable, and the reserve is not reached: new mail is taken."""
+        return self.writable() and self._free >= self._floor
 
     def space(self) -> tuple[int, int]:
         """Bytes used by the spool, bytes free on its disk; at most some seconds old."""

@@ -205,4 +205,5 @@ class Writer:
         self._connection.invalidate()
         self._connection.close()
         self._connection = connect(self._path)
-        verify(self._connection, self._path)
+        with self._connection.begin():
+            verify(self._connection, self._path)

@@ -290,7 +290,7 @@ async def test_over_a_real_https_server(tmp_path: Path) -> None:
     """The real Fetch, a real certificate: keys come; an issuer whose certificate is not trusted counts as away."""
     authority = trustme.CA()
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server_tls)
+    authority.issue_cert("127.0.0.1").configure_cert(server_tls)
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(ca_file)
     body = json.dumps({"keys": [jwk(RSA, "RS256")]}).encode()
@@ -304,7 +304,7 @@ async def test_over_a_real_https_server(tmp_path: Path) -> None:
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_tls)
-    url = f"https://localhost:{server.sockets[0].getsockname()[1]}/keys"
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
     for trust, expected in ((ca_file, True), (None, False)):
         fetch = Fetch(ca_file=trust)
         house = House(tmp_path, {"corp": {"algorithm": "RS256", "jwks_url": url}}, fetch=fetch)

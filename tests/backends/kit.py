@@ -31,11 +31,15 @@ RAW = b"From: a@corp.example\r\nTo: b@x.example\r\nSubject: hello\r\n\r\nline\r\
 
 
 def spooled(
-    *recipients: str | Recipient, sender: str = "a@corp.example", id: str = "Q1", attempt: int = 1, **envelope: Any
+    *recipients: str | Recipient,
+    sender: str = "a@corp.example",
+    queue_id: str = "Q1",
+    attempt: int = 1,
+    **envelope: Any,
 ) -> SpooledMessage:
     everyone = tuple(r if isinstance(r, Recipient) else Recipient(r) for r in recipients or ("b@x.example",))
     return SpooledMessage(
-        id=id,
+        id=queue_id,
         envelope=Envelope(sender, everyone, **envelope),
         size=100,
         received_at=START,
@@ -287,7 +291,9 @@ class SmtpFake(Server):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(tls)
-        self.replies = {key: [value] if isinstance(value, str) else list(value) for key, value in (replies or {}).items()}
+        self.replies = {
+            key: [value] if isinstance(value, str) else list(value) for key, value in (replies or {}).items()
+        }
         self.offers = offers
         self.starttls = starttls
         self.commands: list[str] = []
@@ -299,7 +305,12 @@ class SmtpFake(Server):
         for key in (command.partition("> ")[0].removesuffix(">") + ">", command, verb):
             if script := self.replies.get(key):
                 return script.pop(0) if len(script) > 1 else script[0]
-        defaults = {"DATA": "354 go", "QUIT": "221 2.0.0 bye", ".": "250 2.0.0 Ok: queued as ABC123", "AUTH": "235 2.7.0 in"}
+        defaults = {
+            "DATA": "354 go",
+            "QUIT": "221 2.0.0 bye",
+            ".": "250 2.0.0 Ok: queued as ABC123",
+            "AUTH": "235 2.7.0 in",
+        }
         return defaults.get(verb, "250 2.0.0 Ok")
 
     async def say(self, writer: asyncio.StreamWriter, reader: asyncio.StreamReader, reply: str) -> None:

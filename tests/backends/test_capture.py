@@ -49,12 +49,21 @@ async def test_the_file_holds_the_bytes_and_the_json_the_envelope(box: Capture, 
 
 async def test_only_the_owner_may_read(box: Capture, tmp_path: Path) -> None:
     await box.send(spooled(), RAW)
-    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in [tmp_path / "captured", *(tmp_path / "captured").iterdir()]}
+    modes = {
+        path.name: oct(path.stat().st_mode & 0o777)
+        for path in [tmp_path / "captured", *(tmp_path / "captured").iterdir()]
+    }
     assert modes == {"captured": "0o700", "Q1.eml": "0o600", "Q1.json": "0o600"}
 
 
-async def test_a_repeated_delivery_writes_the_same_file_and_other_recipients_another(box: Capture, tmp_path: Path) -> None:
-    for message in (spooled("a@x.example", "b@x.example"), spooled("c@x.example"), spooled("b@x.example", "a@x.example")):
+async def test_a_repeated_delivery_writes_the_same_file_and_other_recipients_another(
+    box: Capture, tmp_path: Path
+) -> None:
+    for message in (
+        spooled("a@x.example", "b@x.example"),
+        spooled("c@x.example"),
+        spooled("b@x.example", "a@x.example"),
+    ):
         for attempt in (1, 2):
             await box.send(message, RAW + b"%d" % attempt)
     files = sorted(path.name for path in (tmp_path / "captured").iterdir())
@@ -95,7 +104,7 @@ async def test_data_then_name_then_directory_are_synced_in_that_order(
     fsync, replace = os.fsync, Path.replace
 
     def watch_fsync(handle: int) -> None:
-        steps.append("sync directory" if os.path.isdir(f"/proc/self/fd/{handle}") else "sync file")
+        steps.append("sync directory" if Path(f"/proc/self/fd/{handle}").is_dir() else "sync file")
         fsync(handle)
 
     def watch_replace(self: Path, target: Path) -> Path:

@@ -47,7 +47,14 @@ async def capture(context: Context) -> AsyncIterator[Bench]:
 async def smtp(_: Context) -> AsyncIterator[Bench]:
     async with SmtpFake(offers=(*kit.ALL, "AUTH PLAIN LOGIN")) as server:
         yield Bench(
-            {"type": "smtp", "host": "127.0.0.1", "port": server.port, "tls": "none", "username": "u", "password": SECRET},
+            {
+                "type": "smtp",
+                "host": "127.0.0.1",
+                "port": server.port,
+                "tls": "none",
+                "username": "u",
+                "password": SECRET,
+            },
             lambda: [transaction.body for transaction in server.done],
             {"port": 1},
             SECRET,
@@ -116,7 +123,7 @@ async def test_many_messages_at_once_all_arrive_once(bench: Bench, context: Cont
     backend = make(bench, context, concurrency=4)
     bodies = [RAW.replace(b"hello", b"number %d" % number) for number in range(30)]
     results = await asyncio.gather(
-        *(backend.send(spooled(id=f"Q{number}"), body) for number, body in enumerate(bodies)),
+        *(backend.send(spooled(queue_id=f"Q{number}"), body) for number, body in enumerate(bodies)),
     )
     assert {outcome.verdict for outcomes in results for outcome in outcomes.values()} == {Verdict.SENT}
     assert sorted(bench.arrived()) == sorted(bodies)
@@ -144,6 +151,17 @@ async def test_nothing_but_crlf_leaves_and_one_message_stays_one(bench: Bench, c
         return
     expected = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     assert arrived.removesuffix(b"\r\n") == expected.removesuffix(b"\r\n")
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"\r\n", b"no header", b"\xff\x00\r\n\r\n\xfe", b"To: " + b"(" * 5000, b"To: <\r\n" * 10_000 + b"\r\n"]
+)
+async def test_no_message_is_too_odd_to_be_answered(bench: Bench, context: Context, raw: bytes) -> None:
+    """``send`` raises for nothing expected, and forgets nobody."""
+    backend = make(bench, context)
+    message = spooled("b@x.example", "ü@x.example", "B@X.example", smtputf8=True, eightbit=True)
+    assert set(await backend.send(message, raw)) == {"b@x.example", "ü@x.example", "B@X.example"}
     await backend.aclose()
 
 

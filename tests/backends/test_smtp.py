@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.backends import smtp as module
+from gateway.backends._base import PIECE, canonical
+from gateway.backends._smtp_text import wire
 from gateway.backends.smtp import Smtp, SmtpSettings
 from gateway.model import Outcome, Recipient, Verdict
 from tests.backends import kit
@@ -83,7 +89,7 @@ async def test_dots_are_doubled_after_line_ends_are_made_whole(tmp_path: Path, r
         assert server.done[0].wire == wire
 
 
-@pytest.mark.parametrize("size", [module._CHUNK - 2, module._CHUNK, module._CHUNK + 1, 3 * module._CHUNK + 5, 2_000_000])
+@pytest.mark.parametrize("size", [PIECE - 2, PIECE, PIECE + 1, 3 * PIECE + 5, 2_000_000])
 async def test_large_messages_arrive_whole_at_every_chunk_edge(tmp_path: Path, size: int) -> None:
     lines, rest = divmod(size, 64)
     raw = (b"." + b"x" * 61 + b"\r\n") * (lines - 1) + b"y" * (62 + rest) + b"\r\n"
@@ -91,6 +97,20 @@ async def test_large_messages_arrive_whole_at_every_chunk_edge(tmp_path: Path, s
     async with both(tmp_path) as (way, server):
         assert (await way.send(spooled(), raw))["b@x.example"].verdict is Verdict.SENT
         assert server.done[0].body == raw
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"x", b"\xff"]), max_size=40).map(b"".join))
+def test_at_every_edge_between_pieces_the_bytes_are_the_same(raw: bytes) -> None:
+    """What a server reads back is the message, however it was cut; nothing in it ends it early."""
+    with mock.patch("gateway.backends._base.PIECE", 3), mock.patch("gateway.backends._smtp_text.PIECE", 3):
+        whole = canonical(raw)
+        pieces = list(wire(whole))
+    assert whole == re.sub(rb"\r\n|\r|\n", b"\r\n", raw)
+    assert [last for _, last in pieces] == [False] * (len(pieces) - 1) + [True]
+    written = b"\r\n" + b"".join(piece for piece, _ in pieces)
+    assert written.find(b"\r\n.\r\n") == len(written) - 5
+    read = written[:-3].replace(b"\r\n..", b"\r\n.")[2:]
+    assert read == (whole if whole.endswith(b"\r\n") or not whole else whole + b"\r\n")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +155,13 @@ async def test_large_messages_arrive_whole_at_every_chunk_edge(tmp_path: Path, s
             "MAIL FROM:<a@corp.example>",
             "RCPT TO:<b@x.example>",
         ),
-        (spooled('"a b"@x.example', sender='"q\\"q"@x.example'), RAW, (), 'MAIL FROM:<"q\\"q"@x.example>', 'RCPT TO:<"a b"@x.example>'),
+        (
+            spooled('"a b"@x.example', sender='"q\\"q"@x.example'),
+            RAW,
+            (),
+            'MAIL FROM:<"q\\"q"@x.example>',
+            'RCPT TO:<"a b"@x.example>',
+        ),
         (spooled("Mixed.Case@EXAMPLE.com"), RAW, (), "MAIL FROM:<a@corp.example>", "RCPT TO:<Mixed.Case@EXAMPLE.com>"),
     ],
 )
@@ -174,13 +200,31 @@ async def test_what_the_server_cannot_carry_is_rejected_and_no_bit_is_dropped(
 async def test_a_recipient_the_server_cannot_write_to_fails_alone(tmp_path: Path) -> None:
     async with both(tmp_path, offers=("8BITMIME",)) as (way, server):
         outcomes = await way.send(spooled("bü@x.example", "c@x.example", smtputf8=True), RAW)
-        assert verdicts(outcomes) == {"bü@x.example": ("REJECTED", None, "5.6.7"), "c@x.example": ("SENT", 250, "2.0.0")}
+        assert verdicts(outcomes) == {
+            "bü@x.example": ("REJECTED", None, "5.6.7"),
+            "c@x.example": ("SENT", 250, "2.0.0"),
+        }
         assert server.done[0].rcpt == ["RCPT TO:<c@x.example>"]
 
 
 @pytest.mark.parametrize(
     "address",
-    ["a\rb@x.org", "a\nb@x.org", "a@x.org,b@x.org", "a>@x.org", "@r:a@x.org", "a(c)@x.org", "a@x.org> SIZE=1", "a b@x.org", "a\0@x.org", "<a@x.org>", "Name <a@x.org>", "nodomain", "a@x.org\r\nDATA", "a@\udcff.org"],
+    [
+        "a\rb@x.org",
+        "a\nb@x.org",
+        "a@x.org,b@x.org",
+        "a>@x.org",
+        "@r:a@x.org",
+        "a(c)@x.org",
+        "a@x.org> SIZE=1",
+        "a b@x.org",
+        "a\0@x.org",
+        "<a@x.org>",
+        "Name <a@x.org>",
+        "nodomain",
+        "a@x.org\r\nDATA",
+        "a@\udcff.org",
+    ],
 )
 async def test_an_address_is_sent_as_it_is_stored_or_not_at_all(tmp_path: Path, address: str) -> None:
     """door.md 0.8: aiosmtplib makes other addresses of these."""
@@ -288,7 +332,13 @@ async def test_every_reply_has_its_verdict(
 
 @pytest.mark.parametrize(
     ("stage", "verdict", "code"),
-    [("connect", "DEFERRED", None), ("EHLO", "DEFERRED", None), ("MAIL", "DEFERRED", 451), ("RCPT", "DEFERRED", 451), ("DATA", "DEFERRED", 451)],
+    [
+        ("connect", "DEFERRED", None),
+        ("EHLO", "DEFERRED", None),
+        ("MAIL", "DEFERRED", 451),
+        ("RCPT", "DEFERRED", 451),
+        ("DATA", "DEFERRED", 451),
+    ],
 )
 async def test_silence_ends_at_the_time_limit(tmp_path: Path, stage: str, verdict: str, code: int | None) -> None:
     async with both(tmp_path, {stage: HANG}, timeout=SOON) as (way, server):
@@ -355,7 +405,11 @@ async def test_answers_given_before_the_line_broke_stay(tmp_path: Path, reply: s
     async with both(tmp_path, replies) as (way, server):
         outcomes = await way.send(spooled("gone@x.example", "b@x.example", "last@x.example"), RAW)
         rest = ("DEFERRED", 451, "4.4.2") if reply == DROP else ("THROTTLED", 421, "4.7.0")
-        assert verdicts(outcomes) == {"gone@x.example": ("REJECTED", 550, "5.1.1"), "b@x.example": rest, "last@x.example": rest}
+        assert verdicts(outcomes) == {
+            "gone@x.example": ("REJECTED", 550, "5.1.1"),
+            "b@x.example": rest,
+            "last@x.example": rest,
+        }
         assert server.done == []
 
 
@@ -381,7 +435,7 @@ async def test_a_server_may_refuse_or_vanish_before_the_end_of_the_message(
     async with both(tmp_path, {"early": early}) as (way, server):
         outcome = (await way.send(spooled(), BIG * 40_000))["b@x.example"]
         assert (outcome.verdict.name, outcome.code) == (verdict, code)
-        await way.send(spooled(), RAW)
+        await way.send(spooled(), BIG * 1000)
         assert server.connections == 2  # the first is out of step
 
 
@@ -404,7 +458,7 @@ async def test_a_cancelled_send_closes_its_connection(tmp_path: Path) -> None:
 async def test_one_connection_carries_many_messages(tmp_path: Path) -> None:
     async with both(tmp_path) as (way, server):
         for number in range(20):
-            await way.send(spooled(id=f"Q{number}"), RAW + b"%d\r\n" % number)
+            await way.send(spooled(queue_id=f"Q{number}"), RAW + b"%d\r\n" % number)
         assert server.connections == 1
         assert [transaction.body for transaction in server.done] == [RAW + b"%d\r\n" % number for number in range(20)]
         assert server.commands.count("RSET") == 0
@@ -412,7 +466,7 @@ async def test_one_connection_carries_many_messages(tmp_path: Path) -> None:
 
 async def test_no_more_connections_than_concurrency(tmp_path: Path) -> None:
     async with both(tmp_path, concurrency=3) as (way, server):
-        await asyncio.gather(*(way.send(spooled(id=f"Q{number}"), RAW) for number in range(30)))
+        await asyncio.gather(*(way.send(spooled(queue_id=f"Q{number}"), RAW) for number in range(30)))
         assert len(server.done) == 30
         assert server.connections <= 3
 
@@ -472,7 +526,7 @@ async def test_an_idle_connection_says_goodbye(tmp_path: Path, monkeypatch: pyte
 
 async def test_closing_says_goodbye_on_every_kept_connection(tmp_path: Path) -> None:
     async with both(tmp_path) as (way, server):
-        await asyncio.gather(*(way.send(spooled(id=f"Q{number}"), RAW) for number in range(3)))
+        await asyncio.gather(*(way.send(spooled(queue_id=f"Q{number}"), RAW) for number in range(3)))
         await way.aclose()
         await until(lambda: server.commands.count("QUIT") == server.connections)
 
@@ -503,9 +557,12 @@ async def test_login_by_what_is_offered_and_wanted(tmp_path: Path, auth: str, of
 
 
 @pytest.mark.parametrize(
-    ("auth", "offers"), [("auto", ()), ("auto", ("AUTH CRAM-MD5 XOAUTH2",)), ("plain", ("AUTH LOGIN",)), ("login", ("AUTH PLAIN",))]
+    ("auth", "offers"),
+    [("auto", ()), ("auto", ("AUTH CRAM-MD5 XOAUTH2",)), ("plain", ("AUTH LOGIN",)), ("login", ("AUTH PLAIN",))],
 )
-async def test_without_a_usable_mechanism_the_setting_is_wrong(tmp_path: Path, auth: str, offers: tuple[str, ...]) -> None:
+async def test_without_a_usable_mechanism_the_setting_is_wrong(
+    tmp_path: Path, auth: str, offers: tuple[str, ...]
+) -> None:
     async with both(tmp_path, offers=offers, auth=auth, **LOGIN) as (way, server):
         outcome = (await way.send(spooled(), RAW))["b@x.example"]
         assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.MISCONFIGURED, None, "4.7.4")
@@ -527,7 +584,9 @@ async def test_without_a_usable_mechanism_the_setting_is_wrong(tmp_path: Path, a
         (f"535 5.7.8 {WORD} and {PLAIN} and pä ss", "MISCONFIGURED"),
     ],
 )
-async def test_a_refused_login_blames_the_backend_and_shows_no_password(tmp_path: Path, reply: str, verdict: str) -> None:
+async def test_a_refused_login_blames_the_backend_and_shows_no_password(
+    tmp_path: Path, reply: str, verdict: str
+) -> None:
     async with both(tmp_path, {"AUTH": reply}, offers=("AUTH PLAIN",), **LOGIN) as (way, _):
         outcome = (await way.send(spooled(), RAW))["b@x.example"]
         assert (outcome.verdict.name, outcome.code) == (verdict, int(reply[:3]))

@@ -56,7 +56,10 @@ async def test_a_verified_connection_carries_login_and_message(
         check = await way.check()
         assert check.ok, check
         assert check.facts["tls"] == "TLSv1.3"
-        assert check.facts["certificate_expires"] == f"2100-01-01 (in {(datetime.date(2100, 1, 1) - START.date()).days - 1} days)"
+        assert (
+            check.facts["certificate_expires"]
+            == f"2100-01-01 (in {(datetime.date(2100, 1, 1) - START.date()).days - 1} days)"
+        )
         assert "STARTTLS" not in check.facts["extensions"]
 
 

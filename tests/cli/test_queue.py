@@ -7,7 +7,7 @@ import smtplib
 
 import pytest
 
-from tests.cli.kit import Commands
+from tests.cli.kit import Commands, Server
 from tests.flow.kit import Gateway
 
 MIXED = (
@@ -63,10 +63,23 @@ def test_send_test_not_sent(run: Commands, arguments: list[str], code: int, word
 def test_list_and_summary(run: Commands, waiting: str) -> None:
     """A line for each message with the last answer; a line for each backend with what waits."""
     header, *lines = run.ok("queue", "list", "--backend", "away").splitlines()
-    assert header.split() == "QUEUE ID STATE ACCEPTED SIZE BACKEND NEXT TRY FROM TO LAST ANSWER".split()
+    assert header.split() == [
+        "QUEUE",
+        "ID",
+        "STATE",
+        "ACCEPTED",
+        "SIZE",
+        "BACKEND",
+        "NEXT",
+        "TRY",
+        "FROM",
+        "TO",
+        "LAST",
+        "ANSWER",
+    ]
     (line,) = (line for line in lines if line.startswith(waiting))
     assert "queued" in line
-    assert ["app@example.com", "x@away.example"] == [word for word in line.split() if "@" in word]
+    assert [word for word in line.split() if "@" in word] == ["app@example.com", "x@away.example"]
     assert waiting in [row["id"] for row in run.json("queue", "list")]
     header, *lines = run.ok("queue", "summary").splitlines()
     assert [line.split()[0] for line in lines] == ["away"]
@@ -97,7 +110,10 @@ def test_show(run: Commands, waiting: str) -> None:
     assert "accepted from 127.0.0.1, on listener local, client localhost" in text
     assert "=> waits for backend away, which is " in text or "=> next attempt by away" in text
     assert any(line.split()[:3] == ["x@away.example", "queued", "away"] for line in text.splitlines())
-    assert [line.split() for line in text.splitlines()[-2:]] == [["text/plain", "2", "B"], ["application/pdf", "4", "B", "r.pdf"]]
+    assert [line.split() for line in text.splitlines()[-2:]] == [
+        ["text/plain", "2", "B"],
+        ["application/pdf", "4", "B", "r.pdf"],
+    ]
 
 
 def test_cat(run: Commands, waiting: str) -> None:
@@ -205,3 +221,30 @@ def test_check(run: Commands) -> None:
 def test_log_of_the_service_has_no_bug(service: Gateway) -> None:
     """All of the above went through without an internal error."""
     assert '"event":"bug"' not in service.log.read_text()
+
+
+def test_retry_is_at_once(service: Gateway, run: Commands, refusing: Server) -> None:
+    """A deferred message waits for its time, and not one moment longer than the operator wants."""
+    usual, refusing.replies = refusing.replies, {"RCPT": "451 4.7.1 greylisted, come back later"}
+    try:
+        done = run("send-test", "--to", "x@strict.example")
+        assert (done.exit_code, "not yet: 451 4.7.1 greylisted, come back later" in done.output) == (75, True)
+        identifier = done.output.split()[0]
+        assert "=> next attempt by strict at " in done.output
+        refusing.replies = {}
+        run.ok("queue", "retry", identifier)
+        service.wait(lambda: run.json("queue", "show", identifier)["state"] == "done")
+        assert refusing.content.startswith(b"Received: ")
+    finally:
+        refusing.replies = usual
+
+
+def test_release_is_at_once(service: Gateway, run: Commands) -> None:
+    """A held message goes as soon as it is released."""
+    run.ok("backend", "pause", "spare")
+    identifier = run("send-test", "--to", "a@example.net", "--backend", "spare").output.split()[0]
+    run.ok("queue", "hold", identifier)
+    run.ok("backend", "resume", "spare")
+    assert run.json("queue", "show", identifier)["state"] == "held"
+    run.ok("queue", "release", identifier)
+    service.wait(lambda: run.json("queue", "show", identifier)["state"] == "done")

@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import getpass
+import io
 import os
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stderr
+from typing import NamedTuple
+from unittest import mock
 
 import pytest
 
+from gateway.cli.sendmail import main
 from tests.cli.kit import Server
 
 HOST = socket.gethostname()
 ME = f"{getpass.getuser()}@{HOST}"
-MESSAGE = b"Subject: hi\nTo: a@example.com, B <b@example.com>\nCc: c@example.com\nBcc: d@example.com,\n e@example.com\n\nbody\n"
+MESSAGE = b"""Subject: hi
+To: a@example.com, B <b@example.com>
+Cc: c@example.com
+Bcc: d@example.com,
+ e@example.com
+
+body
+"""
 
 
-def sendmail(target: str, *arguments: str, stdin: bytes = MESSAGE) -> subprocess.CompletedProcess[bytes]:
-    code = "from gateway.cli.sendmail import main; main()"
-    environment = {**os.environ, "GATEWAY_SENDMAIL": target}
-    return subprocess.run([sys.executable, "-c", code, *arguments], input=stdin, env=environment, capture_output=True)
+class Done(NamedTuple):
+    returncode: int
+    stderr: str
 
 
-def run(server: Server, *arguments: str, stdin: bytes = MESSAGE) -> subprocess.CompletedProcess[bytes]:
+def sendmail(target: str, *arguments: str, stdin: bytes = MESSAGE) -> Done:
+    """In this process; that the real command works too is shown in test_process.py."""
+    errors = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["sendmail", *arguments]),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
+        mock.patch.dict(os.environ, {"GATEWAY_SENDMAIL": target}),
+        redirect_stderr(errors),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            return Done(int(ended.code or 0), errors.getvalue())
+    return Done(0, errors.getvalue())
+
+
+def run(server: Server, *arguments: str, stdin: bytes = MESSAGE) -> Done:
     return sendmail(f"127.0.0.1:{server.server_address[1]}", *arguments, stdin=stdin)
 
 
@@ -31,7 +58,11 @@ def run(server: Server, *arguments: str, stdin: bytes = MESSAGE) -> subprocess.C
     ("arguments", "sender", "recipients"),
     [
         (["x@example.com"], ME, ["x@example.com"]),
-        (["-i", "-f", "f@example.com", "x@example.com", "y@example.com"], "f@example.com", ["x@example.com", "y@example.com"]),
+        (
+            ["-i", "-f", "f@example.com", "x@example.com", "y@example.com"],
+            "f@example.com",
+            ["x@example.com", "y@example.com"],
+        ),
         (["-ff@example.com", "-oi", "-oem", "-odb", "x@example.com"], "f@example.com", ["x@example.com"]),
         (["-r", "r@example.com", "-bm", "-N", "failure", "--", "x@example.com"], "r@example.com", ["x@example.com"]),
         (["-f", "<>", "x@example.com"], "", ["x@example.com"]),
@@ -58,7 +89,11 @@ def test_envelope(server: Server, arguments: list[str], sender: str, recipients:
         ([], b"A: b\n\none\n.\ntwo\n", b"A: b\r\n\r\none\r\n"),
         (["-i"], b"A: b\n\none\n.\ntwo\n", b"A: b\r\n\r\none\r\n..\r\ntwo\r\n"),
         (["-oi"], b"A: b\r\n\r\none\r\n.\r\ntwo", b"A: b\r\n\r\none\r\n..\r\ntwo\r\n"),
-        (["-F", "Kläs", "-f", "f@example.com"], b"A: b\n\nx\n", b"From: =?utf-8?b?S2zDpHM=?= <f@example.com>\r\nA: b\r\n\r\nx\r\n"),
+        (
+            ["-F", "Kläs", "-f", "f@example.com"],
+            b"A: b\n\nx\n",
+            b"From: =?utf-8?b?S2zDpHM=?= <f@example.com>\r\nA: b\r\n\r\nx\r\n",
+        ),
         (["-F", "N"], b"From: me@example.com\n\nx\n", b"From: me@example.com\r\n\r\nx\r\n"),
         ([], b"no header at all\n", b"no header at all\r\n"),
         ([], b"\nBcc: only a body\n", b"\r\nBcc: only a body\r\n"),
@@ -80,7 +115,7 @@ def test_no_smtp_command_can_be_smuggled_in_by_an_address(server: Server) -> Non
 def test_unusual_characters_are_announced(server: Server) -> None:
     """RFC 6531 and RFC 6152: SMTPUTF8 for such addresses, BODY=8BITMIME for such content."""
     assert run(server, "-f", "jörg@example.com", "x@example.com", stdin="A: b\n\nä\n".encode()).returncode == 0
-    assert server.commands[1] == "mail FROM:<jörg@example.com> SMTPUTF8 BODY=8BITMIME"
+    assert server.commands[1] == "mail FROM:<jörg@example.com> BODY=8BITMIME SMTPUTF8"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +136,7 @@ def test_refusals(server: Server, replies: dict[str, str], code: int, words: str
     """Every refusal ends in the sysexits code of its kind, with the server's words; 4xx is always 75 (try again)."""
     server.replies = replies
     done = run(server, "x@example.com")
-    assert (done.returncode, words in done.stderr.decode()) == (code, True), done.stderr
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
 
 
 def test_one_refused_recipient_stops_all(server: Server) -> None:
@@ -124,17 +159,19 @@ def test_one_refused_recipient_stops_all(server: Server) -> None:
 def test_without_a_service(arguments: list[str], target: str, code: int, words: str) -> None:
     """Wrong use is 64; a service that is down is 75, so that cron and mdadm keep their mail."""
     done = sendmail(target, *arguments)
-    assert (done.returncode, words in done.stderr.decode()) == (code, True), done.stderr
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
 
 
 def test_smtp_on_standard_input(server: Server) -> None:
     """-bs hands the SMTP conversation through."""
-    done = run(server, "-bs", stdin=b"EHLO me\r\nQUIT\r\n")
-    assert done.returncode == 0
+    environment = {**os.environ, "GATEWAY_SENDMAIL": f"127.0.0.1:{server.server_address[1]}"}
+    call = [sys.executable, "-c", "from gateway.cli.sendmail import main; main()", "-bs"]
+    done = subprocess.run(call, input=b"EHLO me\r\nQUIT\r\n", env=environment, capture_output=True, check=True)
     assert done.stdout.splitlines() == [b"220 test", b"250-test", b"250-8BITMIME", b"250 SMTPUTF8", b"221 bye"]
 
 
 def test_starts_without_the_heavy_libraries() -> None:
     """It runs at every cron mail: neither the commands nor the service are loaded."""
-    code = "import sys, gateway.cli.sendmail; print(*(m for m in ('click', 'pydantic', 'httpx', 'sqlmodel') if m in sys.modules))"
+    heavy = ("click", "pydantic", "httpx", "sqlmodel")
+    code = f"import sys, gateway.cli.sendmail; print(*(m for m in {heavy} if m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split() == []

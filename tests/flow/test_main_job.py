@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import signal
 import smtplib
@@ -32,7 +33,7 @@ def send(port: int, *, password: str = "", source: str = "127.0.0.1", to: str = 
     message = MIMEMultipart("alternative")
     message["From"], message["To"], message["Subject"] = "app@example.com", to, "Report"
     message.attach(MIMEText("<h1>Report ready</h1>", "html"))
-    with smtplib.SMTP("localhost", port, source_address=(source, 0)) as smtp:
+    with smtplib.SMTP("127.0.0.1", port, source_address=(source, 0)) as smtp:
         if password:
             smtp.login("jwt", password)
         smtp.sendmail("app@example.com", [to], message.as_string())
@@ -96,7 +97,7 @@ def smtp_sink(directory: Path, port: int) -> Iterator[None]:
     if not (program := shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")):
         pytest.skip("smtp-sink (Debian package postfix) is not installed")
     directory.mkdir(exist_ok=True)
-    command = [program, "-d", f"{directory}/%Y.", f"127.0.0.1:{port}", "100"]
+    command = [program, "-u", getpass.getuser(), "-d", f"{directory}/%Y.", f"127.0.0.1:{port}", "100"]
     sink = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 10

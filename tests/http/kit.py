@@ -158,7 +158,8 @@ async def ask(
     """
     if isinstance(where, Service):
         return await _inside(where, method, path, body)
-    opening = asyncio.open_unix_connection(where) if isinstance(where, Path) else asyncio.open_connection("127.0.0.1", where)
+    by_file = isinstance(where, Path)
+    opening = asyncio.open_unix_connection(where) if by_file else asyncio.open_connection("127.0.0.1", where)
     reader, writer = await opening
     content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", f"Content-Length: {len(content)}"]

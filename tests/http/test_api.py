@@ -106,7 +106,11 @@ async def test_what_is_not_there(running: Service, method: str, path: str, statu
     """Errors are problem+json with words."""
     await running.put(1)
     reply = await ask(running, method, path)
-    assert (reply.status, reply.json["status"], reply.headers["content-type"]) == (status, status, "application/problem+json")
+    assert (reply.status, reply.json["status"], reply.headers["content-type"]) == (
+        status,
+        status,
+        "application/problem+json",
+    )
     assert reply.json["detail"]
 
 
@@ -154,7 +158,8 @@ async def test_all_means_what_waits(running: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [None, {}, {"ids": "M001"}, {"filter": []}, {"ids": [], "filter": {}}, {"filter": {"form": "x"}}, b"{", b"[]"]
+    "body",
+    [None, {}, {"ids": "M001"}, {"filter": []}, {"ids": [], "filter": {}}, {"filter": {"form": "x"}}, b"{", b"[]"],
 )
 async def test_unclear_bulk_changes_nothing(running: Service, body: object) -> None:
     """A slip must never widen what a bulk action hits."""
@@ -189,27 +194,47 @@ async def test_without_a_running_service(running: Service) -> None:
 
 
 async def test_tokens(running: Service) -> None:
-    """Minted tokens are remembered by their id, listed and revoked."""
-    record = {"jti": "abc", "key": "own", "subject": "billing", "note": "n", "issued_at": "2026-11-20T12:00:00+00:00"}
-    assert (await post(running, "/api/v1/tokens", record)).status == 201
-    assert (await post(running, "/api/v1/tokens/revoke", {"jti": "abc"})).json == {"revoked": "abc"}
-    (row,) = (await get(running, "/api/v1/tokens"))["tokens"]
-    assert (row["jti"], row["issued_at"], row["revoked_at"]) == ("abc", "2026-11-20T12:00:00Z", "2026-11-20T12:00:00Z")
+    """Minted here, remembered by id, explained, listed, revoked; the token itself is in one answer only."""
+    wanted = {"subject": "billing", "expires": "1h", "note": "n", "claims": {"senders": ["a@example.com"]}}
+    made = await post(running, "/api/v1/tokens", wanted)
+    assert (made.status, made.json["expires_at"]) == (201, "2026-11-20T13:00:00Z")
+    token, jti = made.json["token"], made.json["jti"]
+    client = await running.authenticator.login("jwt", token, "127.0.0.1")
+    assert (client.login, client.senders[-1]) == ("billing", ("a@example.com",))
+    report = await post(running, "/api/v1/tokens/inspect", {"token": token})
+    assert (report.json["valid"], report.json["claims"]["jti"]) == (True, jti)
+    assert (await post(running, "/api/v1/tokens/revoke", {"jti": jti})).json == {"revoked": jti}
+    listed = await get(running, "/api/v1/tokens")
+    assert [(row["jti"], row["subject"], row["note"]) for row in listed["tokens"]] == [(jti, "billing", "n")]
+    assert listed["tokens"][0]["revoked_at"] == "2026-11-20T12:00:00Z"
+    after = await post(running, "/api/v1/tokens/inspect", {"token": token})
+    assert (after.json["valid"], after.json["verdict"]) == (False, "revoked")
+    assert token not in str(listed) + str(after.json)
+
+
+async def test_admin_tokens(running: Service) -> None:
+    """A token for the HTTP interface is asked for by name, and is no login."""
+    made = await post(running, "/api/v1/tokens", {"subject": "ops", "expires": "1h", "admin": True})
+    assert await running.authenticator.admin_token(made.json["token"]) == "ops"
 
 
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/api/v1/tokens", {"subject": "no id"}),
-        ("/api/v1/tokens", {"jti": "a", "token": "eyJ"}),
-        ("/api/v1/tokens", {"jti": "a", "issued_at": "yesterday"}),
-        ("/api/v1/tokens/revoke", {}),
-        ("/api/v1/tokens/revoke", {"jti": "a", "subject": "b"}),
+        ("", {}),
+        ("", {"subject": "x"}),
+        ("", {"subject": "x", "expires": "soon"}),
+        ("", {"subject": "x", "expires": "1h", "key": "none"}),
+        ("", {"subject": "x", "expires": "1h", "claims": {"networks": ["nowhere"]}}),
+        ("", {"subject": "x", "expires": "1h", "claims": 5}),
+        ("/revoke", {}),
+        ("/revoke", {"jti": "a", "subject": "b"}),
     ],
 )
-async def test_wrong_token_records(running: Service, path: str, body: object) -> None:
-    """Nothing half-understood is stored, least of all a token."""
-    assert (await post(running, path, body)).status == 400
+async def test_wrong_token_requests(running: Service, path: str, body: object) -> None:
+    """Refused with words, and nothing is remembered."""
+    reply = await post(running, f"/api/v1/tokens{path}", body)
+    assert (reply.status, bool(reply.json["detail"])) == (400, True)
     assert await running.spool.tokens() == []
 
 

@@ -71,4 +71,4 @@ def test_the_documented_script_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def _connect(connect: type[smtplib.SMTP], port: int, host: str, documented: int) -> smtplib.SMTP:
     assert (host, documented) == ("localhost", 8025)
-    return connect("localhost", port)
+    return connect("127.0.0.1", port)  # a bare chroot has no /etc/hosts

@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, cast
@@ -98,10 +98,8 @@ class Peer:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with suppress(OSError):
             await self.writer.wait_closed()
-        except OSError:
-            pass
 
 
 class Rig:
@@ -140,7 +138,9 @@ class Rig:
     async def store(self, message: NewMessage) -> None:
         self.messages.append(message)
 
-    async def connect(self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", greet: bool = True) -> Peer:
+    async def connect(
+        self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", greet: bool = True
+    ) -> Peer:
         name = "relay.example.com" if tls else None
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", self.door.port, local_addr=(address, 0), ssl=tls, server_hostname=name, limit=1 << 20
@@ -193,16 +193,18 @@ async def rig(
     routes: list[dict[str, Any]] | None = None,
 ) -> AsyncIterator[Rig]:
     backend_limits = backend_limits or {"box": Limits(max_bytes=35_000_000)}
-    settings = Settings.model_validate({
-        "hostname": "relay.example.com",
-        "state_dir": Path("/nonexistent"),
-        "listeners": {"local": {"bind": "127.0.0.1:0", **(listener or {})}},
-        "auth": {"keys": {"app": {"algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}}},
-        "clients": clients,
-        "backends": {name: BackendSettings(type="capture") for name in backend_limits},
-        "routes": routes or [{"backend": ["box"]}],
-        "limits": limits or {},
-    })
+    settings = Settings.model_validate(
+        {
+            "hostname": "relay.example.com",
+            "state_dir": Path("/nonexistent"),
+            "listeners": {"local": {"bind": "127.0.0.1:0", **(listener or {})}},
+            "auth": {"keys": {"app": {"algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}}},
+            "clients": clients,
+            "backends": {name: BackendSettings(type="capture") for name in backend_limits},
+            "routes": routes or [{"backend": ["box"]}],
+            "limits": limits or {},
+        }
+    )
     async with Rig(settings, backend_limits) as made:
         yield made
 

@@ -133,8 +133,9 @@ def test_smuggling(sequence: bytes, tolerant: bool) -> None:
         assert "tolerate: [bare_newlines]" in reader.refusal.text
     else:
         assert reader.refusal is None
-        assert reader.message().endswith(inside + b"\r\n")
-        assert not re.search(rb"(?<!\r)\n|\r(?!\n)", reader.message())
+        message = reader.message()
+        assert message.endswith(inside + b"\r\n")
+        assert not re.search(rb"(?<!\r)\n|\r(?!\n)", message)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import pytest
 from gateway.model import Limits, NewMessage, Recipient, Refusal
 from tests.smtp.kit import CLIENTS, MESSAGE, Peer, Rig, rig
 
-RESTRICTED = {"localhost": {"networks": ["127.0.0.1/32"], "senders": ["*@example.com"], "recipients": ["*@example.org"]}}
+RESTRICTED = {
+    "localhost": {"networks": ["127.0.0.1/32"], "senders": ["*@example.com"], "recipients": ["*@example.org"]}
+}
 
 
 async def test_accepted_message() -> None:
@@ -138,7 +140,10 @@ async def test_too_many_recipients(own: int | None, common: int, most: int) -> N
 async def test_lanes_follow_the_routes() -> None:
     """Each recipient by the first usable backend of its route; none by a route that does not exist."""
     limits = {"one": Limits(max_bytes=1000), "two": Limits(max_bytes=1_000_000, null_sender=False)}
-    routes = [{"recipients": ["*@a.example"], "backend": ["one", "two"]}, {"recipients": ["*@b.example"], "backend": ["two"]}]
+    routes = [
+        {"recipients": ["*@a.example"], "backend": ["one", "two"]},
+        {"recipients": ["*@b.example"], "backend": ["two"]},
+    ]
     async with rig(backend_limits=limits, routes=routes) as made:
         peer = await made.connect()
         reply = await peer.deliver(MESSAGE, "<x@y.z>", "<1@a.example>", "<2@b.example>", "<3@a.example>")
@@ -220,7 +225,10 @@ async def test_smuggled_dialogue_is_one_message_or_none() -> None:
 
 async def test_rate() -> None:
     """450 4.7.1 names client and setting; other clients go on."""
-    clients: dict[str, Any] = {"slow": {"networks": ["127.0.0.1/32"], "rate": "2/minute"}, "free": {"networks": ["127.0.0.2/32"]}}
+    clients: dict[str, Any] = {
+        "slow": {"networks": ["127.0.0.1/32"], "rate": "2/minute"},
+        "free": {"networks": ["127.0.0.2/32"]},
+    }
     async with rig(clients=clients) as made:
         peer, other = await made.connect(), await made.connect(address="127.0.0.2")
         for _ in range(2):
@@ -297,6 +305,14 @@ async def test_no_open_relay(address: str, auth: str, code: str) -> None:
         assert (await peer.say("MAIL FROM:<a@example.com>")).startswith(code)
         if code != "250":
             await peer.talk(("RCPT TO:<b@example.org>", "503 5.5.1"), ("DATA", "503 5.5.1"), ("MAIL FROM:<>", code))
+
+
+async def test_no_login_is_offered_where_nobody_has_one() -> None:
+    """A stranger among clients known by network alone: 550, because a login could not help."""
+    async with rig(clients=RESTRICTED) as made:
+        peer = await made.connect(address="127.0.0.9")
+        assert "AUTH" not in await peer.ehlo()
+        await peer.talk(("MAIL FROM:<a@example.com>", "550 5.7.1"), ("AUTH PLAIN", "502 5.5.1"))
 
 
 @pytest.mark.parametrize(

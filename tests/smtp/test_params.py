@@ -32,7 +32,7 @@ def test_mail(raw: bytes, expected: MailParameters) -> None:
     [
         (b"", False, ("", "")),
         (b"NOTIFY=never", False, ("NEVER", "")),
-        (b"NOTIFY=SUCCESS,Failure,DELAY ORCPT=rfc822;Bob+2Btag@Ex.org", False, ("SUCCESS,FAILURE,DELAY", "rfc822;Bob+2Btag@Ex.org")),
+        (b"NOTIFY=SUCCESS,Delay ORCPT=rfc822;Bob+2B@Ex.org", False, ("SUCCESS,DELAY", "rfc822;Bob+2B@Ex.org")),
         ("ORCPT=utf-8;ü@b".encode(), True, ("", "utf-8;ü@b")),
     ],
 )  # fmt: skip
@@ -102,6 +102,7 @@ def test_fuzz(raw: bytes, utf8: bool) -> None:
     """Any octets: parameters or a Refusal; nothing that could break a line gets through."""
     for parse in (mail_parameters, lambda text: rcpt_parameters(text, utf8=utf8)):
         try:
-            assert "\n" not in repr(parse(raw))
-        except Refusal as refusal:
-            assert refusal.code in (501, 504, 555)
+            found = repr(parse(raw))
+        except Refusal:
+            continue
+        assert found.isprintable()

@@ -45,7 +45,7 @@ class Authority:
         return {"tls": tls, "certificate": self.certificate, "private_key": self.private_key, **more}
 
 
-@pytest.fixture()
+@pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 

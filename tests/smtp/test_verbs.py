@@ -17,9 +17,9 @@ RECIPIENT = ("RCPT TO:<b@example.org>", "250 2.1.5")
         pytest.param([("HELO c", "250 relay.example.com"), SENDER, RECIPIENT], id="helo"),
         pytest.param([("ehlo c", "250"), ("mail from:<a@b.c>", "250"), ("rcpt to:<b@c.d>", "250")], id="lower case"),
         pytest.param([("EHLO", "501 5.5.4"), ("HELO", "501 5.5.4")], id="helo without name"),
-        pytest.param([SENDER[:1] + ("503 5.5.1",)], id="mail before helo"),
-        pytest.param([HELLO, RECIPIENT[:1] + ("503 5.5.1",), ("DATA", "503 5.5.1")], id="wrong order"),
-        pytest.param([HELLO, SENDER, SENDER[:1] + ("503 5.5.1",)], id="nested mail"),
+        pytest.param([(*SENDER[:1], "503 5.5.1")], id="mail before helo"),
+        pytest.param([HELLO, (*RECIPIENT[:1], "503 5.5.1"), ("DATA", "503 5.5.1")], id="wrong order"),
+        pytest.param([HELLO, SENDER, (*SENDER[:1], "503 5.5.1")], id="nested mail"),
         pytest.param([HELLO, SENDER, ("DATA", "554 5.5.1")], id="data without recipients"),
         pytest.param([HELLO, SENDER, RECIPIENT, ("DATA now", "501 5.5.4")], id="data with argument"),
         pytest.param([HELLO, SENDER, ("RSET", "250 2.0.0"), SENDER], id="rset"),
@@ -32,10 +32,16 @@ RECIPIENT = ("RCPT TO:<b@example.org>", "250 2.1.5")
         pytest.param([("XYZZY", "500 5.5.2"), ("", "500 5.5.2"), ("NOOP", "250")], id="unknown"),
         pytest.param([("STARTTLS", "502 5.5.1")], id="no tls here"),
         pytest.param([HELLO, ("MAIL TO:<a@b.c>", "501 5.5.4"), ("MAIL", "501 5.5.4")], id="mail syntax"),
-        pytest.param([HELLO, SENDER, ("RCPT FROM:<a@b.c>", "501 5.5.4"), ("RCPT TO:<>", "501 5.1.3")], id="rcpt syntax"),
-        pytest.param([HELLO, ("MAIL FROM:<a b@c.d>", "501 5.1.7"), SENDER, ("RCPT TO:<@r:a@b.c>", "501 5.1.3")], id="path"),
+        pytest.param(
+            [HELLO, SENDER, ("RCPT FROM:<a@b.c>", "501 5.5.4"), ("RCPT TO:<>", "501 5.1.3")], id="rcpt syntax"
+        ),
+        pytest.param(
+            [HELLO, ("MAIL FROM:<a b@c.d>", "501 5.1.7"), SENDER, ("RCPT TO:<@r:a@b.c>", "501 5.1.3")], id="path"
+        ),
         pytest.param([HELLO, ("MAIL FROM: <a@b.c>", "250"), ("RCPT TO: b@c.d", "250")], id="what devices send"),
-        pytest.param([HELLO, ("MAIL FROM:<a@b.c> SIZE=100 BODY=8BITMIME RET=HDRS ENVID=x AUTH=<>", "250")], id="params"),
+        pytest.param(
+            [HELLO, ("MAIL FROM:<a@b.c> SIZE=100 BODY=8BITMIME RET=HDRS ENVID=x AUTH=<>", "250")], id="params"
+        ),
         pytest.param([HELLO, ("MAIL FROM:<a@b.c> HOLDFOR=9", "555 5.5.4")], id="unknown parameter"),
         pytest.param([HELLO, ("MAIL FROM:<a@b.c> SIZE=1 SIZE=2", "501 5.5.4")], id="parameter twice"),
         pytest.param([HELLO, SENDER, ("RCPT TO:<a@b.c> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;A@b.c", "250")], id="dsn"),

@@ -70,7 +70,7 @@ async def test_a_line_of_the_list_says_what_matters(tmp_path: Path) -> None:
         many = [f"r{n}@x.org" for n in range(25)]
         await at.put(*many, client="till", login="app", listener="local", peer="127.0.0.1")
         (claim,) = await at.claim()
-        outcomes = {address: SENT for address in many} | {"r3@x.org": DEFERRED}
+        outcomes = dict.fromkeys(many, SENT) | {"r3@x.org": DEFERRED}
         await at.spool.settle(settlement(claim, outcomes))
         (row,) = await at.spool.find()
         assert (row.recipients, row.recipient_count) == (tuple(many[:20]), 25)

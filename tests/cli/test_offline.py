@@ -1,0 +1,121 @@
+"""The same commands while no service runs: they open the spool themselves, carefully."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.events import Events
+from gateway.model import Envelope, NewMessage, Recipient
+from gateway.spool import Spool
+from tests.cli.kit import Commands
+
+CONFIG = "state_dir: {state}\nbackends: {{box: {{type: capture, directory: captured}}}}\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Commands:
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG.format(state=tmp_path / "state"))
+    return Commands(file)
+
+
+@pytest.fixture
+def spooled(run: Commands, tmp_path: Path) -> Commands:
+    """Two messages wait."""
+
+    async def put() -> None:
+        clock = SystemClock()
+        spool = await Spool.open(tmp_path / "state", clock, events=Events(level="error"), reserve=1.0)
+        for number in (1, 2):
+            now = clock.now()
+            message = NewMessage(
+                id=f"1K0000000000{number}",
+                envelope=Envelope("app@example.com", (Recipient("bob@example.net"),)),
+                raw=b"Subject: x\r\n\r\nbody\r\n",
+                lanes={"box": ("bob@example.net",)},
+                received_at=now,
+                expires_at=now + timedelta(days=5),
+                client="localhost",
+            )
+            await spool.put(message)
+        await spool.aclose()
+
+    (tmp_path / "state").mkdir(mode=0o700)
+    asyncio.run(put())
+    return run
+
+
+def test_reading(spooled: Commands) -> None:
+    """The queue can be looked at; nothing is sent meanwhile."""
+    assert [row["id"] for row in spooled.json("queue", "list")] == ["1K00000000002", "1K00000000001"]
+    assert "next attempt by box" in spooled.ok("trace", "bob@example.net")
+    assert spooled("queue", "cat", "1K00000000001").stdout_bytes == b"Subject: x\r\n\r\nbody\r\n"
+    assert spooled.ok("queue", "summary").splitlines()[1].split()[:3] == ["box", "2", "0"]
+    assert "no service is running" in spooled.ok("backend", "list")
+
+
+def test_changing(spooled: Commands) -> None:
+    """Hold, release and delete last: the next command sees them."""
+    spooled.ok("queue", "hold", "--all", "--yes")
+    spooled.ok("queue", "release", "1K00000000001")
+    spooled.ok("queue", "delete", "1K00000000002")
+    assert [(row["id"], row["state"]) for row in spooled.json("queue", "list")] == [("1K00000000001", "queued")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["healthcheck"],
+        ["reload"],
+        ["backend", "pause", "box"],
+        ["backend", "resume", "box"],
+        ["send-test", "--to", "a@example.net"],
+        ["queue", "bounce", "1K00000000001"],
+    ],
+)
+def test_what_needs_the_service(spooled: Commands, arguments: list[str]) -> None:
+    """Exit code 1, and how to start it."""
+    done = spooled(*arguments)
+    assert (done.exit_code, "gateway serve" in done.stderr) == (1, True)
+
+
+def test_no_spool_yet(run: Commands, tmp_path: Path) -> None:
+    """Looking never makes a spool: it would hide a wrong --config, or belong to the wrong user."""
+    done = run("queue", "list")
+    assert (done.exit_code, str(tmp_path / "state") in done.stderr) == (1, True)
+    assert not (tmp_path / "state").exists()
+
+
+def test_spool_in_use_without_socket(spooled: Commands, tmp_path: Path) -> None:
+    """A service that is starting or stopping: exit code 75, try again."""
+
+    async def hold() -> None:
+        spool = await Spool.open(tmp_path / "state", SystemClock(), events=Events(level="error"), reserve=1.0)
+        done = await asyncio.to_thread(spooled, "queue", "list")
+        await spool.aclose()
+        assert (done.exit_code, str(os.getpid()) in done.stderr) == (75, True)
+
+    asyncio.run(hold())
+
+
+def test_socket_left_behind(spooled: Commands, tmp_path: Path) -> None:
+    """A socket file of a service that crashed is no service."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(os.path.relpath(tmp_path / "state" / "admin.sock"))
+    assert len(spooled.json("queue", "list")) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+def test_root_leaves_another_users_spool_alone(spooled: Commands, tmp_path: Path) -> None:
+    """Files made by root would keep the service from starting."""
+    os.chown(tmp_path / "state", 65534, 65534)
+    done = spooled("queue", "list")
+    assert (done.exit_code, "run this as that user" in done.stderr) == (1, True)

@@ -1,0 +1,131 @@
+"""Text for people: times, sizes, tables, the life line, and nothing that steers a terminal."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gateway.cli import lifeline, plain
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0, "0 s"),
+        (59, "59 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7199, "120 min"),
+        (7200, "2 h"),
+        (432000, "5 d"),
+    ],
+)
+def test_span(seconds: float, text: str) -> None:
+    """One unit, fine enough to be useful."""
+    assert plain.span(seconds) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (35_000_000, "35.0 MB")])
+def test_size(number: int, text: str) -> None:
+    """Decimal units, as in the configuration."""
+    assert plain.size(number) == text
+
+
+def test_relative() -> None:
+    """Past, future, never."""
+    assert plain.relative(None) == "-"
+    assert plain.relative(plain.now() + timedelta(hours=3, seconds=5)) == "in 3 h"
+    assert plain.relative(plain.now() - timedelta(minutes=4)) == "4 min ago"
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;owned\x07", "\x9b2J", "\u202e", "\r"])
+def test_control_characters_are_shown(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """A file name or an answer from outside cannot move the cursor; JSON stays JSON."""
+    plain.say(f"name{text}")
+    plain.show_json({"name": text})
+    said, _, printed = capsys.readouterr().out.partition("\n")
+    assert text not in said + printed
+    assert json.loads(printed)["name"] == text
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Aligned columns, one line for each row whatever stands in it."""
+    plain.table(("A", "LONG"), [("xx", "y\nz"), (1, "")])
+    assert capsys.readouterr().out == "A   LONG\nxx  y z\n1\n"
+
+
+NOW = "2026-11-20T12:00:00Z"
+ROW = {"code": None, "enhanced": "", "detail": "", "remote_id": "", "verdict": "", "state": "queued", "backend": "b"}
+
+
+def detail(state: str, **more: Any) -> dict[str, Any]:
+    recipient = {**ROW, "address": "x@example.net", "state": state}
+    return {
+        "id": "M1", "state": state, "sender": "", "message_id": "", "peer": "", "listener": "", "login": "",
+        "client": "c", "received_at": NOW, "size": 1,
+        "expires_at": (plain.now() + timedelta(days=4, hours=12)).isoformat(),
+        "recipients": [recipient], "attempts": [], "legs": [], **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"code": 451, "enhanced": "4.7.1", "detail": "451 4.7.1 later"}, "451 4.7.1 later"),
+        ({"code": 451, "enhanced": "4.7.1", "detail": "451-4.7.1 later"}, "451 4.7.1 later"),
+        ({"code": 429, "detail": "slow down"}, "429 slow down"),
+        ({"enhanced": "4.4.1", "detail": "no route"}, "4.4.1 no route"),
+        ({"detail": "two\r\nlines"}, "two lines"),
+        ({}, ""),
+    ],
+)
+def test_answer(row: dict[str, Any], text: str) -> None:
+    """The provider's words as they came; codes are not said twice."""
+    assert lifeline.answer({**ROW, **row}) == text
+
+
+@pytest.mark.parametrize(
+    ("found", "lanes", "line"),
+    [
+        (detail("done"), {}, "  => sent to everybody"),
+        (detail("held"), {}, "  => held: nothing happens until you run: gateway queue release M1"),
+        (
+            detail("corrupt"),
+            {},
+            "  => its content is damaged on disk: it will not be sent, and stays for you to look at",
+        ),
+        (detail("queued"), {}, "  => returned to the sender if it cannot be sent within 4 d"),
+        (
+            detail("queued", legs=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
+            {"b": {"paused_by": "throttled", "paused_until": None, "reason": "429 slow down"}},
+            "  => waits for backend b, which is throttled, next try now: 429 slow down",
+        ),
+        (
+            detail("queued", legs=[{"backend": "b", "state": "queued", "next_attempt_at": "2026-01-01T00:00:00Z"}]),
+            {"b": {"paused_by": ""}},
+            "  => next attempt by b at 2026-01-01 00:00:00Z (",
+        ),
+    ],
+)
+def test_what_happens_next(found: dict[str, Any], lanes: dict[str, Any], line: str) -> None:
+    """The last words of a life line."""
+    assert any(said.startswith(line) for said in lifeline.tell(found, lanes))
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"ended_at": None}, "b: under way"),
+        ({"ended_at": NOW, "verdict": "interrupted"}, "b: interrupted by a restart, may have been sent (0.0 s)"),
+        ({"ended_at": NOW, "verdict": "in_doubt"}, "b: in doubt, it went out and no usable answer came back (0.0 s)"),
+        ({"ended_at": NOW, "verdict": "sent", "remote_id": "r1"}, "b: sent, as r1 (0.0 s)"),
+    ],
+)
+def test_attempts(row: dict[str, Any], line: str) -> None:
+    """Every verdict in plain words, the unfinished one included."""
+    attempt = {**ROW, "started_at": NOW, "recipients": ["x@example.net"], **row}
+    assert f"  2026-11-20 12:00:00Z  {line}" in list(lifeline.tell(detail("queued", attempts=[attempt]), {}))

@@ -1,0 +1,69 @@
+"""Real processes: serve, demo, and gateway-sendmail against a real service."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from tests.flow.kit import Gateway
+
+GATEWAY = [sys.executable, "-m", "gateway.cli"]
+
+
+def test_demo(tmp_path: Path) -> None:
+    """One message through everything, whatever is configured here: exit code 0, the life line, nothing left behind."""
+    (tmp_path / "wrong.yaml").write_text("nonsense: true\n")
+    environment = {**os.environ, "GATEWAY_CONFIG": str(tmp_path / "wrong.yaml"), "GATEWAY_HOSTNAME": "-"}
+    done = subprocess.run([*GATEWAY, "demo"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'login("jwt", token): 235 2.7.0' in done.stdout
+    assert "250 2.0.0 Ok: queued as " in done.stdout
+    assert done.stdout.splitlines()[-1] == "  => sent to everybody"
+    folder = done.stdout.partition("kept in ")[2].split()[0]
+    assert not Path(folder).exists()
+
+
+def test_demo_that_stays() -> None:
+    """--keep uses the ports of the documentation; when they are taken it says so."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # then somebody else has it, which is as good
+            stack.enter_context(socket.create_server(("127.0.0.1", 8025)))
+        done = subprocess.run([*GATEWAY, "demo", "--keep"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "8025" in done.stderr) == (1, True), done.stderr
+
+
+def test_second_service_is_refused(service: Gateway) -> None:
+    """Two writers on one spool would lose mail: the second ends with 1 and names the first."""
+    done = service.run("serve")
+    assert service.process is not None
+    assert (done.returncode, str(service.process.pid) in done.stderr) == (1, True)
+    assert service.get("/readyz")[0] == 200
+
+
+def test_control_c(tmp_path: Path) -> None:
+    """SIGINT ends the service with 0, and it takes its socket along."""
+    with Gateway(tmp_path) as running:
+        running.signal(signal.SIGINT)
+        assert running.process is not None
+        assert running.process.wait(timeout=60) == 0
+    assert not (tmp_path / "state" / "admin.sock").exists()
+
+
+def test_sendmail_to_a_real_service(service: Gateway) -> None:
+    """What cron does: the message is in the queue, with the envelope of the call."""
+    code = "from gateway.cli.sendmail import main; main()"
+    environment = {**os.environ, "GATEWAY_SENDMAIL": f"127.0.0.1:{service.port}", "GATEWAY_CONFIG": str(service.file)}
+    call = [sys.executable, "-c", code]
+    message = b"From: root (Cron Daemon)\nTo: admin@away.example\nSubject: Cron\n\n.\nhello\n"
+    arguments = ["-i", "-FCronDaemon", "-oem", "-f", "root@example.com", "admin@away.example"]
+    done = subprocess.run([*call, *arguments], input=message, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    (row,) = service.json("queue", "list", "--from", "root@example.com", "--state", "all")
+    assert row["recipients"] == ["admin@away.example"]
+    listed = subprocess.run([*call, "-bp"], env=environment, capture_output=True, text=True, check=False)
+    assert (listed.returncode, row["id"] in listed.stdout) == (0, True), listed.stderr

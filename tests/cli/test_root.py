@@ -1,0 +1,193 @@
+"""check-config, config, version, healthcheck, reload, and what every command has in common."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import gateway
+from gateway.cli.root import cli
+from tests.cli.kit import Commands
+from tests.flow.kit import Gateway, free_port
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Commands:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"state_dir: {tmp_path / 'state'}\nbackends:\n  box: {{type: capture, directory: captured}}\n")
+    return Commands(file)
+
+
+def test_check_config(run: Commands, tmp_path: Path) -> None:
+    """A good file is called ok before the service ever ran; --online asks the backends."""
+    assert run.ok("check-config") == f"{run.file}: ok\n"
+    assert "box: ok" in run.ok("check-config", "--online")
+    with run.file.open("a") as file:
+        file.write(
+            f"  gone: {{type: smtp, host: 127.0.0.1, port: {free_port()}, tls: none}}\nroutes: [{{backend: box}}]\n"
+        )
+    done = run("check-config", "--online")
+    assert (done.exit_code, "gone: FAILED" in done.stdout) == (1, True)
+    assert "warning: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("hostnam: x", 'hostnam: unknown key, did you mean "hostname"?'),
+        (
+            "auth: {keys: {app: {algorithm: HS256, secret: short}}}",
+            "auth.keys.app.secret: HS256 needs at least 32 bytes",
+        ),
+        ("auth: {keys: {a: {algorithm: EdDSA, public_key_file: none.pem}}}", "auth.keys.a.public_key_file"),
+    ],
+)
+@pytest.mark.parametrize("command", [["check-config"], ["serve"]])
+def test_wrong_configuration(run: Commands, line: str, words: str, command: list[str]) -> None:
+    """Exit code 78, so that systemd does not try again; the error names the setting."""
+    with run.file.open("a") as file:
+        file.write(line + "\n")
+    done = run(*command)
+    assert (done.exit_code, words in done.stderr) == (78, True), done.output
+
+
+def test_show(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in effect and where it comes from; no secret in any form."""
+    with run.file.open("a") as file:
+        file.write("auth: {keys: {app: {algorithm: HS256, secret: correct-horse-battery-staple-and-more}}}\n")
+    monkeypatch.setenv("GATEWAY_LIMITS__IDLE", "7m")
+    text = run.ok("config", "show")
+    assert 'idle: "7m"  # environment GATEWAY_LIMITS__IDLE' in text
+    found = run.json("config", "show")
+    assert found["settings"]["limits"]["idle"] == "7m"
+    assert found["origins"]["limits.idle"] == "environment GATEWAY_LIMITS__IDLE"
+    assert "correct-horse" not in text + json.dumps(found)
+
+
+def test_schema(run: Commands) -> None:
+    """A JSON schema on standard output."""
+    assert json.loads(run.ok("config", "schema"))["$schema"].endswith("2020-12/schema")
+
+
+def test_version(run: Commands) -> None:
+    """The same number everywhere."""
+    assert run.json("version")["gateway"] == gateway.__version__
+    assert run.ok("version").splitlines()[0] == run.ok("--version").strip() == f"gateway {gateway.__version__}"
+
+
+def test_config_option_may_stand_anywhere(run: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--config before or behind the command, or $GATEWAY_CONFIG; the nearest to the command wins."""
+    other = Commands(tmp_path / "none.yaml")
+    assert other("check-config").exit_code == 78
+    assert other("check-config", "--config", str(run.file)).exit_code == 0
+    monkeypatch.setenv("GATEWAY_CONFIG", str(run.file))
+    assert json.loads(CliRunner().invoke(cli, ["config", "show", "--json"]).stdout)["file"] == str(run.file)
+
+
+def test_healthcheck(service: Gateway) -> None:
+    """Exit code 0 and every check."""
+    run = Commands(service.file)
+    assert run.ok("healthcheck").splitlines() == ["spool: ok", "listeners: ok", "delivery: ok", "draining: ok"]
+    assert run.json("healthcheck")["ready"] is True
+
+
+def test_reload(service: Gateway) -> None:
+    """What changed is said; a wrong file changes nothing and is explained."""
+    run, before = Commands(service.file), service.file.read_text()
+    try:
+        service.file.write_text(before + "limits: {idle: 7m}\n")
+        assert "limits.idle" in run.ok("reload")
+        service.file.write_text(before + "limits: {idel: 7m}\n")
+        done = run("reload")
+        assert (done.exit_code, 'did you mean "idle"?' in done.stderr) == (78, True)
+        assert service.get("/readyz")[0] == 200
+    finally:
+        service.file.write_text(before)
+        run.ok("reload")
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found: list[tuple[tuple[str, ...], click.Command]] = []
+    for name, command in group.commands.items():
+        found += commands(command, (*path, name)) if isinstance(command, click.Group) else [((*path, name), command)]
+    return found
+
+
+READING = ["list", "summary", "show", "trace", "check", "version", "healthcheck", "inspect", "send-test"]
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), commands(cli), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command(path: tuple[str, ...], command: click.Command) -> None:
+    """Each has a help text; what reads has --json; what needs the settings has --config."""
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert command.help
+    assert path[-1] not in READING or "--json" in options
+    assert "--config" in options or path in {("version",), ("demo",), ("config", "schema"), ("password", "mint")}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """--help answers at once."""
+    heavy = (
+        "pydantic",
+        "httpx",
+        "sqlmodel",
+        "aiosmtpd",
+        "starlette",
+        "prometheus_client",
+        "jwt",
+        "rich",
+        "email.message",
+    )
+    code = f"import sys, gateway.cli.root; print(*(m for m in {heavy} if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split() == []
+
+
+@pytest.fixture
+def machine(service: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The service is the machine's own, and its /etc/gateway/config.yaml cannot be used from here."""
+    file = tmp_path / "system.yaml"
+    file.write_text("backends: {s2g: {type: smtp2go, api_key_file: only-in-systemd-credentials}}\n")
+    monkeypatch.setattr("gateway.config.loading.SYSTEM_FILE", file)
+    monkeypatch.delenv("GATEWAY_CONFIG", raising=False)
+    monkeypatch.setenv("STATE_DIRECTORY", str(service.directory / "state"))
+    return file
+
+
+@pytest.mark.parametrize("directory", ["state", "run"])
+def test_running_service_is_found_without_its_configuration(
+    service: Gateway, machine: Path, monkeypatch: pytest.MonkeyPatch, directory: str
+) -> None:
+    """A configuration that is broken, or whole only inside the service's own environment, hinders no command."""
+    if directory == "run":
+        monkeypatch.setenv("STATE_DIRECTORY", str(machine.parent))
+        monkeypatch.setattr("gateway.cli.common._RUN_DIRECTORY", service.directory / "state")
+    done = CliRunner().invoke(cli, ["healthcheck"])
+    assert (done.exit_code, "warning: " in done.stderr) == (0, True), done.output
+    token = CliRunner().invoke(cli, ["token", "mint", "--sub", "x"]).stdout.strip()
+    assert json.loads(Commands(service.file).ok("token", "inspect", token, "--json"))["valid"] is True
+
+
+def test_other_services_are_left_alone(machine: Path, run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command for one configuration never reaches the service of another."""
+    monkeypatch.setattr("gateway.cli.common._RUN_DIRECTORY", Path(os.environ["STATE_DIRECTORY"]))
+    assert run("healthcheck").exit_code == 1
+    run.file.write_text("nonsense: true\n")
+    done = run("queue", "delete", "--all", "--yes")
+    assert (done.exit_code, "nonsense" in done.stderr) == (78, True)
+
+
+def test_without_any_usable_configuration(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No service found and nothing to go by: the errors of the configuration, exit code 78."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(machine.parent))
+    monkeypatch.setenv("GATEWAY_LIMITS__IDLE", "nonsense")
+    done = CliRunner().invoke(cli, ["queue", "list"])
+    assert (done.exit_code, "only-in-systemd-credentials" in done.stderr) == (78, True)

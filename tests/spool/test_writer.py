@@ -1,0 +1,335 @@
+"""Group commit and its faults: durable before acknowledged, nobody pays for a neighbour, trouble is temporary."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from gateway.model import Refusal
+from gateway.spool import Spool
+from tests.fakes import START, FakeClock, until
+from tests.spool.test_open import ROOT, child
+from tests.spool_kit import DEFERRED, RAW, SENT, At, message, opened, settlement
+
+
+def connection(at: At) -> Connection:
+    return at.spool._writer._connection
+
+
+def commits(at: At) -> list[str]:
+    """Grows with each commit of the writer."""
+    seen: list[str] = []
+    event.listen(connection(at).engine, "commit", lambda _: seen.append("commit"))
+    return seen
+
+
+async def test_who_comes_together_is_committed_together(tmp_path: Path) -> None:
+    """50 messages at once need two commits at most: the first to come, and all the others."""
+    async with opened(tmp_path) as at:
+        seen = commits(at)
+        await asyncio.gather(*(at.put() for _ in range(50)))
+        assert len(seen) <= 2
+        assert at.spool.counts() == {("b", "queued"): 50}
+        seen.clear()
+        await asyncio.gather(*(at.spool.settle(settlement(claim)) for claim in await at.claim()))
+        assert len(seen) <= 3
+        assert at.spool.counts() == {}
+
+
+async def test_one_that_fails_does_not_harm_its_neighbours(tmp_path: Path) -> None:
+    """Each of a failed group is tried alone: one is refused with 451 and reported as a bug, the others are stored."""
+    async with opened(tmp_path) as at:
+        taken = await at.put()
+        ids = [f"N{n}" for n in range(20)]
+        ids[7] = taken
+        nowhere = message(lanes={})
+        puts = [*(at.spool.put(message(ident=ident)) for ident in ids), at.spool.put(nowhere)]
+        answers = await asyncio.gather(*puts, return_exceptions=True)
+        refused = [answer for answer in answers if answer is not None]
+        assert [(str(answer), type(answer)) for answer in refused] == [
+            ("451 4.3.0 the spool cannot be written, try again later", Refusal)
+        ] * 2
+        assert {row.id for row in await at.spool.find()} == set(ids)
+        assert at.spool.counts() == {("b", "queued"): 20}
+        assert at.spool.writable()
+        assert {line["error"] for line in at.logged("bug")} == {"IntegrityError", "KeyError"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_cancelled_putters_disturb_nobody(tmp_path: Path, seed: int) -> None:
+    """Clients hang up in mid-commit: what was acknowledged is there, and the writer works on."""
+    rng = random.Random(seed)
+    async with opened(tmp_path) as at:
+        acknowledged: set[str] = set()
+
+        async def put() -> None:
+            acknowledged.add(await at.put())
+
+        tasks = [asyncio.create_task(put()) for _ in range(60)]
+        for task in rng.sample(tasks, 30):
+            await asyncio.sleep(rng.choice([0, 0, 0.0005]))
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        acknowledged.add(await at.put())
+        assert acknowledged <= {row.id for row in await at.spool.find(limit=1000)}
+        assert not at.logged("bug")
+
+
+async def test_counts_follow_the_rows(tmp_path: Path) -> None:
+    """The counters in memory say what counting the rows would say, also after failed groups and a restart."""
+    rng = random.Random(3)
+    async with opened(tmp_path) as at:
+        for turn in range(8):
+            ids = [await at.put(lane=rng.choice("ab")) for _ in range(5)]
+            claims = [claim for lane in "ab" for claim in await at.claim(lane, limit=3)]
+            work: list[Any] = [at.spool.settle(settlement(c, rng.choice([SENT, DEFERRED]))) for c in claims]
+            work += [at.spool.hold(ids[:1], START), at.spool.delete(ids[1:2], START), at.put(ident=ids[2])]
+            work += [at.put() for _ in range(turn)]
+            await asyncio.gather(*work, return_exceptions=True)
+            rows = await at.spool._ask(
+                "SELECT backend, state, count(*) AS n FROM delivery WHERE state <> 'done' GROUP BY 1, 2"
+            )
+            assert at.spool.counts() == {(row["backend"], row["state"]): row["n"] for row in rows}
+        before = at.spool.counts()
+    async with opened(tmp_path) as at:
+        assert at.spool.counts() == before
+
+
+async def test_a_dead_writer_refuses_at_once_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who wait and those who come get 451, readiness is lost, the bug is reported; closing still works."""
+    async with opened(tmp_path) as at:
+        monkeypatch.setattr(at.spool._writer, "_answer", lambda applied: 1 / 0)
+        answers = await asyncio.gather(*(at.put() for _ in range(3)), return_exceptions=True)
+        assert {getattr(answer, "code", None) for answer in answers} == {451}
+        assert not at.spool.writable()
+        with pytest.raises(Refusal, match="451"):
+            await at.put()
+        assert [line["error"] for line in at.logged("bug")] == ["ZeroDivisionError"]
+    with pytest.raises(Refusal, match="451"):
+        await at.put()
+
+
+async def test_a_foreign_lock_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Someone holds a lock in the sqlite3 shell: 451 after the busy time, never 5xx, and then it goes on."""
+    monkeypatch.setattr("gateway.spool.file._BUSY", 50)
+    async with opened(tmp_path) as at:
+        foreign = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
+        foreign.execute("PRAGMA wal_autocheckpoint = 0")
+        foreign.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Refusal, match=r"451 4\.3\.0"):
+            await at.put()
+        assert not at.spool.writable()
+        foreign.execute("ROLLBACK")
+        foreign.close()
+        await at.put()
+        assert at.spool.writable()
+        assert "locked" in at.logged("spool_error")[0]["detail"]
+
+
+# -- space -----------------------------------------------------------------------------------------------------------
+
+
+async def test_below_the_reserve_new_mail_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """452 before any commit fails; claims and settlements work; with space back mail is taken again by itself."""
+    clock = FakeClock()
+    async with opened(tmp_path, clock=clock) as at:
+        ident = await at.put()
+        used, free = at.spool.space()
+        assert used > 0
+        assert free > 0
+        seen = commits(at)
+        at.spool._reserve = 2.0**60
+        clock.advance(5)
+        await until(lambda: not at.spool.accepting())
+        with pytest.raises(Refusal, match=r"452 4\.3\.1 not enough space in the spool") as refused:
+            await at.put()
+        assert (refused.value.reason, seen) == ("spool_full", [])
+        assert at.spool.writable()
+        (claim,) = await at.claim()
+        await at.spool.settle(settlement(claim))
+        assert (await at.states(ident))[0] == "done"
+        at.spool._reserve = 0
+        clock.advance(5)
+        await until(at.spool.accepting)
+        await at.put()
+
+
+@pytest.mark.parametrize(("reserve", "accepts"), [(0.0, True), (0.999999, False), (1.0, True), (2.0**60, False)])
+async def test_the_reserve_is_a_share_or_a_size(tmp_path: Path, reserve: float, accepts: bool) -> None:
+    """Below 1 a share of the disk, from 1 on bytes."""
+    async with opened(tmp_path, reserve=reserve) as at:
+        assert at.spool.accepting() == accepts
+
+
+async def test_one_large_message_does_not_eat_the_reserve(tmp_path: Path) -> None:
+    """What was taken since the last look at the disk counts."""
+    async with opened(tmp_path) as at:
+        at.spool._free, at.spool._floor = 1_000_000, 900_000
+        await at.put(raw=RAW * 2000)
+        with pytest.raises(Refusal, match="452"):
+            await at.put(raw=RAW * 2000)
+        await at.put()
+
+
+async def test_a_blind_look_at_the_disk_is_reported_and_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch goes on after an error."""
+    clock = FakeClock()
+    async with opened(tmp_path, clock=clock) as at:
+        await until(lambda: bool(clock._sleepers))
+        with monkeypatch.context() as broken:
+            broken.setattr(Spool, "_measure", lambda spool: 1 / 0)
+            clock.advance(5)
+            await until(lambda: bool(at.logged("bug")) and bool(clock._sleepers))
+        at.spool._free = -1
+        clock.advance(5)
+        await until(at.spool.accepting)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """A real file system of 4 MB."""
+    where = tmp_path / "small"
+    where.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", where], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    yield where
+    subprocess.run(["umount", "-l", where], check=True)
+
+
+async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path) -> None:
+    """Without any reserve: 452 for what does not fit, all that was acknowledged stays, then mail is taken again."""
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * 2_000_000)
+    async with opened(small_disk / "spool") as at:
+        answers = [await asyncio.gather(at.put(raw=b"x" * 50_000), return_exceptions=True) for _ in range(80)]
+        acknowledged = [answer for (answer,) in answers if isinstance(answer, str)]
+        refused = {str(answer) for (answer,) in answers if not isinstance(answer, str)}
+        assert refused == {"452 4.3.1 not enough space in the spool, try again later"}
+        assert not at.spool.writable()
+        assert acknowledged
+        filler.unlink()
+        acknowledged.append(await at.put(raw=b"x" * 50_000))
+        assert at.spool.writable()
+        assert {row.id for row in await at.spool.find()} == set(acknowledged)
+        assert len(await at.spool.bodies(acknowledged)) == len(acknowledged)
+        assert not at.logged("bug")
+
+
+# -- real processes --------------------------------------------------------------------------------------------------
+
+PUTTER = """
+import asyncio, resource, sys
+from pathlib import Path
+from gateway.model import Refusal
+from tests.spool_kit import message, opened
+limit, number = int(sys.argv[2]), int(sys.argv[3])
+def say(text):
+    sys.stdout.write(text + "\\n")
+    sys.stdout.flush()
+async def put(at, ident):
+    try:
+        await at.spool.put(message(ident=ident, raw=b"x" * 20_000))
+    except Refusal as refusal:
+        say(f"refused {refusal.code}")
+    else:
+        say(f"stored {ident}")
+async def main():
+    async with opened(Path(sys.argv[1])) as at:
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        for n in range(number):
+            await asyncio.gather(*(put(at, f"P{n}.{k}") for k in range(1 if number < 100 else 5)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await put(at, "last")
+        say(f"writable {at.spool.writable()}")
+asyncio.run(main())
+"""
+
+
+async def stored(directory: Path) -> set[str]:
+    async with opened(directory) as at:
+        ids = {row.id for row in await at.spool.find(limit=100_000)}
+        assert (await at.spool.bodies(list(ids))).keys() == ids
+        return ids
+
+
+async def test_a_file_size_limit_is_temporary(tmp_path: Path) -> None:
+    """A write that fails (EFBIG) is rolled back whole: 451; when the limit is lifted the same process goes on."""
+    with child(PUTTER, tmp_path, 1_000_000, 80) as putter:
+        output, _ = putter.communicate()
+    assert "refused 451" in output
+    assert not re.search("refused [^4]", output)
+    assert output.endswith("stored last\nwritable True\n")
+    assert {line.split()[1] for line in output.splitlines() if line.startswith("stored")} == await stored(tmp_path)
+
+
+def traced(directory: Path, log: Path, *options: str) -> str:
+    """What the putter said, with the kernel's record of its system calls in ``log``."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    strace = ["strace", "--seccomp-bpf", "-f", "-qq", "-y", "-o", str(log), *options]
+    given = [*strace, sys.executable, "-c", PUTTER, str(directory), "0", "8"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(given, capture_output=True, text=True, check=False, env=environ)
+    if "ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def syncs(log: Path) -> list[str]:
+    """Of the record: ``written`` and ``synced`` for the spool's log, ``stored`` for acknowledgements."""
+    found = []
+    for line in log.read_text().splitlines():
+        if re.search(r"pwrite64\(\d+<.*spool\.db-wal>", line):
+            found.append("written")
+        elif re.search(r"fdatasync\(\d+<.*> *\) += 0|fdatasync resumed.* = 0", line):
+            found.append("synced")
+        elif re.search(r'write\(1<.*"stored ', line):
+            found.append("stored")
+    return found
+
+
+async def test_nothing_is_acknowledged_before_it_is_synced(tmp_path: Path) -> None:
+    """The kernel's own record: before each acknowledgement the log was written, then synced (design: promise 1)."""
+    log = tmp_path / "strace"
+    traced(tmp_path / "s", log, "-e", "trace=fdatasync,pwrite64,write")
+    found = syncs(log)
+    assert found.count("stored") == 9
+    for place in (n for n, step in enumerate(found) if step == "stored"):
+        before = found[:place]
+        last = max((n for n, step in enumerate(before) if step == "stored"), default=0)
+        assert before[-1] == "synced"
+        assert "written" in before[last:]
+
+
+async def test_a_failed_sync_is_no_acknowledgement(tmp_path: Path) -> None:
+    """EIO: 451, the file is opened anew and looked through, mail goes on, and what was acknowledged is there."""
+    log = tmp_path / "strace"
+    traced(tmp_path / "whole", log, "-e", "trace=fdatasync,write")
+    found = syncs(log)
+    third = found[: [n for n, step in enumerate(found) if step == "stored"][2]].count("synced")
+    inject = f"inject=fdatasync:error=EIO:when={third}"
+    output = traced(tmp_path / "failing", log, "-e", "trace=fdatasync", "-e", inject)
+    said = output.splitlines()
+    assert said[:4] == ["stored P0.0", "stored P1.0", "refused 451", "stored P3.0"]
+    assert said[-1] == "writable True"
+    acknowledged = {line.split()[1] for line in said if line.startswith("stored")}
+    assert len(acknowledged) == 8
+    assert acknowledged <= await stored(tmp_path / "failing")

@@ -1,0 +1,80 @@
+"""The last decisions before a message is stored, where the door's own tests do not reach them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.config.models import Settings
+from gateway.intake import Arrival, Rules, prepare
+from gateway.model import Client, Envelope, Limits, Recipient, Refusal
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+INSIDE = Arrival("ID1", NOW, listener="", peer="", helo="", protocol="local")
+ENVELOPE = Envelope("a@example.com", (Recipient("b@example.org"), Recipient("c@example.net")))
+RAW = b"From: A <a@example.com>\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n"
+
+
+def rules(*routes: dict[str, object], **limits: Limits) -> Rules:
+    settings = Settings.model_validate(
+        {
+            "hostname": "relay.example.com",
+            "state_dir": Path("/nonexistent"),
+            "listeners": {},
+            "auth": {},
+            "clients": {},
+            "backends": {},
+            "routes": routes or [{"backend": ["box"]}],
+            "retry": {"lifetime": "2d"},
+        }
+    )
+    return Rules.of(settings, limits or {"box": Limits(max_bytes=10_000)})
+
+
+def test_a_message_from_inside() -> None:
+    """No peer, so the trace names none; the pin wins over the routes."""
+    message = prepare(RAW, ENVELOPE, Client("cli", backend="two"), INSIDE, rules(two=Limits(max_bytes=1000)))
+    assert message.raw.startswith(b"Received: by relay.example.com with local id ID1;")
+    assert message.raw.endswith(RAW)
+    assert message.lanes == {"two": ("b@example.org", "c@example.net")}
+    assert (message.message_id, message.header_from, message.pin) == ("<m@x>", "a@example.com", "two")
+    assert message.expires_at == NOW + timedelta(days=2)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [("SMTP", "UTF8SMTP"), ("ESMTP", "UTF8SMTP"), ("ESMTPA", "UTF8SMTPA"), ("ESMTPSA", "UTF8SMTPSA")],
+)
+def test_protocol_names_with_utf8(protocol: str, expected: str) -> None:
+    """RFC 6531 4.3."""
+    arrival = Arrival("ID1", NOW, listener="l", peer="192.0.2.1", helo="h", protocol=protocol)
+    envelope = Envelope("ü@example.com", (Recipient("b@example.org"),), smtputf8=True)
+    message = prepare(RAW, envelope, Client("c"), arrival, rules())
+    assert f" with {expected} id ID1".encode() in message.raw.replace(b"\r\n\t", b" ")
+
+
+@pytest.mark.parametrize(
+    ("route", "limits", "code", "enhanced"),
+    [
+        ({"recipients": ["*@example.org"], "backend": ["box"]}, Limits(max_bytes=10_000), 550, "5.7.1"),
+        ({"backend": ["box"]}, Limits(max_bytes=100), 552, "5.3.4"),
+    ],
+)
+def test_one_recipient_that_cannot_be_served_refuses_all(
+    route: dict[str, object], limits: Limits, code: int, enhanced: str
+) -> None:
+    """At the end of DATA there is one answer for the whole message, so nothing is taken by halves."""
+    with pytest.raises(Refusal) as refused:
+        prepare(RAW, ENVELOPE, Client("c"), INSIDE, rules(route, box=limits))
+    assert (refused.value.code, refused.value.enhanced) == (code, enhanced)
+
+
+@pytest.mark.parametrize(
+    ("body", "declared", "expected"), [(b"\xe4", False, True), (b"a", False, False), (b"a", True, True)]
+)
+def test_eightbit_is_what_the_octets_say(body: bytes, declared: bool, expected: bool) -> None:
+    """A client that sends 8-bit octets without BODY=8BITMIME must not have them declared 7-bit to the next hop."""
+    envelope = Envelope("a@example.com", ENVELOPE.recipients, eightbit=declared)
+    assert prepare(RAW + body, envelope, Client("c"), INSIDE, rules()).envelope.eightbit is expected
