@@ -97,10 +97,9 @@ class Lane:
         """Until stopped: fill the free places with due work, then wait for news or for the next due time."""
         while not self._stopping:
             self._changed.clear()
-            now = self._clock.monotonic()
-            if self.pause.resting(now):
+            if self.resting():
                 await self._divert()
-                await self._wait(self.pause.until - now)
+                await self._wait(self.pause.until - self._clock.monotonic())
                 continue
             room = self._limit() * (1 if self.pause.probing else 2) - len(self._active) - len(self._ready)
             if room <= 0 or not self._spool.writable():

@@ -32,7 +32,7 @@ class Session(Wire):
     """One client, from the greeting to the end."""
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(door.clock, loop)
+        super().__init__(door.clock, loop, implicit_tls=door.implicit_tls)
         self.door = door
         self.rules = door.rules
         self.client: Client | None = None
@@ -76,7 +76,7 @@ class Session(Wire):
     async def _handle_client(self) -> None:
         """The session's task, started by aiosmtpd. It does what has to wait; all else happens in ``progress``."""
         try:
-            if not self.door.implicit_tls or await self.secure():
+            if not self.implicit_tls or await self.secure():
                 self.client = self.door.by_network(self.peer)
                 self.reply(f"220 {self.rules.hostname} ESMTP\r\n".encode())
                 await self._converse()

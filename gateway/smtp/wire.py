@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
+from contextlib import suppress
 from ipaddress import ip_address
 from math import inf
 from typing import cast
@@ -27,19 +30,21 @@ _LINGER = 10.0  # seconds for the last reply to leave
 class Wire(SMTP):
     """What the session reads and writes. ``deadline`` is looked at by the door now and then: no timer per command."""
 
-    def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop, *, implicit_tls: bool) -> None:
         # Not SMTP.__init__: its reflection over methods and hooks costs more than taking in a message. The rest of
-        # SMTP that is used, connection_made, needs the protocol below it and these two attributes.
+        # SMTP that is used, connection_made, needs the protocol below it and three attributes.
         asyncio.StreamReaderProtocol.__init__(self, None, loop=loop)  # type: ignore[arg-type] # None: no StreamReader
         self.loop = loop
-        self._original_transport = self.transport = None
+        self._original_transport = self.transport = self._handler_coroutine = None
         self.clock = clock
         self.deadline = inf
         self.peer = ""
+        self.implicit_tls = implicit_tls
         self.tls = ""  # version and cipher
         self.closing = self.parked = False
         self.incoming: Incoming | None = None
         self._wire: asyncio.Transport
+        self._socket: socket.socket | None = None  # during the handshake of implicit TLS
         self._in = bytearray()
         self._out: list[bytes] = []
         self._too_long = b""  # the beginning of a line that is being skipped
@@ -48,13 +53,22 @@ class Wire(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
+        if self._handler_coroutine is not None:  # again: the handshake of implicit TLS is done
+            return
         peer = transport.get_extra_info("peername") or ("::",)  # unknown to uvloop when the peer has gone already
         address = ip_address(peer[0].partition("%")[0])
         self.peer = str(getattr(address, "ipv4_mapped", None) or address)
-        if self.admitted():
-            super().connection_made(transport)  # starts _handle_client
-            assert self._handler_coroutine is not None
-            self.started(self._handler_coroutine)
+        if not self.admitted():
+            return
+        super().connection_made(transport)  # starts _handle_client
+        assert self._handler_coroutine is not None
+        self.started(self._handler_coroutine)
+        if self.implicit_tls:
+            # The socket must leave this transport before anything is read: uvloop would read the client's hello
+            # before the task runs, and start_tls takes no octets that are here already.
+            self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+            self._wire.set_protocol(asyncio.Protocol())
+            self._wire.abort()
 
     # What the session says to the events of its life.
 
@@ -136,6 +150,9 @@ class Wire(SMTP):
         self._wire.close()
 
     def abort(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._wire.abort()
 
     async def more(self) -> None:
@@ -192,20 +209,32 @@ class Wire(SMTP):
         self._in.clear()
         self.deadline = inf
         try:
-            wire = await self.loop.start_tls(
-                self._wire,
-                self,
-                context,
-                server_side=True,
-                ssl_handshake_timeout=_HANDSHAKE,
-                ssl_shutdown_timeout=_LINGER,
-            )
+            wire: asyncio.Transport | None
+            if self._socket is not None:
+                wire, _ = await self.loop.connect_accepted_socket(
+                    lambda: self,
+                    self._socket,
+                    ssl=context,
+                    ssl_handshake_timeout=_HANDSHAKE,
+                    ssl_shutdown_timeout=_LINGER,
+                )
+            else:
+                wire = await self.loop.start_tls(
+                    self._wire,
+                    self,
+                    context,
+                    server_side=True,
+                    ssl_handshake_timeout=_HANDSHAKE,
+                    ssl_shutdown_timeout=_LINGER,
+                )
+            cipher = wire.get_extra_info("cipher") if wire else None
         except OSError:  # ssl.SSLError is one
-            wire = None
-        if wire is None:  # None as well when the client goes away in the middle; asyncio tells us in neither case
+            wire = cipher = None
+        finally:
+            self._socket = None
+        if wire is None or cipher is None:  # also when the client goes away in the middle, no error to asyncio
             self.connection_lost(None)
             return False
         self._wire = wire
-        name, version, _ = wire.get_extra_info("cipher")
-        self.tls = f"{version} {name}"
+        self.tls = f"{cipher[1]} {cipher[0]}"
         return True

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import getpass
 import http.client
 import json
 import os
+import shutil
 import signal
+import smtplib
 import socket
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 READY_WITHIN = 30.0
 
@@ -127,3 +134,30 @@ class Gateway:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+@contextmanager
+def smtp_sink(directory: Path, port: int) -> Iterator[None]:
+    """Postfix's own test server, writing each message with its envelope into a file."""
+    if not (program := shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")):
+        pytest.skip("smtp-sink (Debian package postfix) is not installed")
+    directory.mkdir(exist_ok=True)
+    command = [program, "-u", getpass.getuser(), "-d", f"{directory}/%Y.", f"127.0.0.1:{port}", "100"]
+    sink = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                smtplib.SMTP("127.0.0.1", port, timeout=1).quit()
+                break
+            except OSError:
+                time.sleep(0.02)
+        yield
+    finally:
+        sink.kill()
+        sink.wait()
+
+
+def sunk(directory: Path) -> list[str]:
+    """Messages in the sink's files: those that reached DATA."""
+    return [text for file in directory.glob("*") if "X-Rcpt-Args" in (text := file.read_text(errors="replace"))]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import shutil
 import signal
 import smtplib
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -18,7 +14,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from tests.flow.kit import Gateway, free_port
+from tests.flow.kit import Gateway, free_port, smtp_sink, sunk
 
 SECRET = "a-secret-of-at-least-thirty-two-octets-here"
 
@@ -89,33 +85,6 @@ def test_revoked_token_dies_in_an_open_connection(tmp_path: Path) -> None:
             assert code == 530, text
         with pytest.raises(smtplib.SMTPAuthenticationError):
             send(gateway.port, password=password)
-
-
-@contextmanager
-def smtp_sink(directory: Path, port: int) -> Iterator[None]:
-    """Postfix's own test server, writing each message with its envelope into a file."""
-    if not (program := shutil.which("smtp-sink", path="/usr/sbin:/usr/bin")):
-        pytest.skip("smtp-sink (Debian package postfix) is not installed")
-    directory.mkdir(exist_ok=True)
-    command = [program, "-u", getpass.getuser(), "-d", f"{directory}/%Y.", f"127.0.0.1:{port}", "100"]
-    sink = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                smtplib.SMTP("127.0.0.1", port, timeout=1).quit()
-                break
-            except OSError:
-                time.sleep(0.02)
-        yield
-    finally:
-        sink.kill()
-        sink.wait()
-
-
-def sunk(directory: Path) -> list[str]:
-    """Messages in the sink's files: those that reached DATA."""
-    return [text for file in directory.glob("*") if "X-Rcpt-Args" in (text := file.read_text(errors="replace"))]
 
 
 def test_upstream_away_restart_and_back(tmp_path: Path) -> None:

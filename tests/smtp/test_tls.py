@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import smtplib
@@ -136,6 +137,34 @@ async def test_a_silent_handshake_ends(authority: Authority, monkeypatch: pytest
         peer = await made.connect(greet=False)
         assert await peer.rest() == b""
         assert made.metric("smtp_connections_open") == 0
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+async def test_a_handshake_does_not_hold_up_the_stop(authority: Authority, tls: str) -> None:
+    async with rig(listener=authority.listener(tls)) as made:
+        peer = await made.connect(greet=tls == "starttls")
+        if tls == "starttls":
+            await peer.talk(("STARTTLS", "220"))
+        await until(lambda: len(made.door.tasks) == 1)
+        await made.door.drain(0.01)
+        assert await peer.rest() == b""
+        assert not made.door.tasks
+
+
+def test_uvloop(authority: Authority) -> None:
+    """The optional loop reads earlier than asyncio's: the client's hello must not get lost."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def deliver() -> None:
+        for tls in ("starttls", "implicit"):
+            async with rig(listener=authority.listener(tls)) as made:
+                peer = await made.connect(tls=authority.context if tls == "implicit" else None)
+                if tls == "starttls":
+                    await peer.start_tls(authority.context)
+                assert (await peer.deliver()).startswith("250")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(deliver())
 
 
 @pytest.mark.parametrize(("min_tls", "works"), [("1.0", True), ("1.2", False)])

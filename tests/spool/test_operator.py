@@ -216,5 +216,5 @@ async def test_tokens_are_remembered_and_revoked(tmp_path: Path) -> None:
 def test_token_times_must_be_times_with_a_zone(bad: object) -> None:
     """Text in ISO 8601 is read, anything else is refused."""
     assert TokenRow("j", issued_at="2026-11-20T12:00:00Z").issued_at == datetime(2026, 11, 20, 12, tzinfo=UTC)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="time|format|isoformat"):
+    with pytest.raises(ValueError, match=r"time|format"):
         TokenRow("j", expires_at=bad)  # type: ignore[arg-type]

@@ -1,0 +1,253 @@
+"""The spool against a model of it: whatever is done in whatever order, both say the same."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from gateway.model import Outcome, Verdict
+from gateway.spool import Claim
+from tests.fakes import START
+from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, REJECTED, SENT, At, opened, settlement
+
+T = TypeVar("T")
+LANES = ("a", "b")
+MINUTE = timedelta(minutes=1)
+ANSWERS = st.sampled_from(
+    [(SENT, "sent"), (REJECTED, "failed"), (DEFERRED, "queued"), (IN_DOUBT, "queued"), (IN_DOUBT, "held")]
+)
+
+
+@dataclass
+class Leg:
+    due: datetime
+    attempts: int = 0
+    sticky: bool = False
+    claim: Claim | None = None
+
+
+@dataclass
+class Mail:
+    """Recipients as address -> [lane, state], and a leg for each lane it was ever in."""
+
+    recipients: dict[str, list[str]]
+    legs: dict[str, Leg] = field(default_factory=dict)
+
+    def waiting(self, lane: str) -> set[str]:
+        return {address for address, (where, state) in self.recipients.items() if (where, state) == (lane, "queued")}
+
+    def leg_state(self, lane: str) -> str:
+        states = {state for where, state in self.recipients.values() if where == lane}
+        return next((state for state in ("queued", "held") if state in states), "done")
+
+    def state(self) -> str:
+        states = {state for _, state in self.recipients.values()}
+        return next((state for state in ("queued", "held", "failed") if state in states), "done")
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        self.runner = asyncio.Runner()
+        self.directory = Path(tempfile.mkdtemp(prefix="spool-"))
+        self.mails: dict[str, Mail] = {}
+        self.stale: list[Claim] = []
+        self.now = START
+        self.number = 0
+        self.at: At
+        self.run(self.open())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    async def open(self) -> None:
+        self.stack = AsyncExitStack()
+        self.at = await self.stack.enter_async_context(opened(self.directory))
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.run(self.stack.aclose())
+            self.runner.close()
+            shutil.rmtree(self.directory)
+
+    def busy(self) -> list[tuple[str, Mail, str, Leg]]:
+        legs = [(ident, mail, lane, leg) for ident, mail in self.mails.items() for lane, leg in mail.legs.items()]
+        return [each for each in legs if each[3].claim is not None]
+
+    @rule(lanes=st.lists(st.sampled_from(LANES), min_size=1, max_size=3))
+    def put(self, lanes: list[str]) -> None:
+        self.number += 1
+        ident = f"M{self.number:03d}"
+        addresses = [f"{n}.{ident}@x.org" for n in range(len(lanes))]
+        where = {lane: tuple(a for a, chosen in zip(addresses, lanes, strict=True) if chosen == lane) for lane in lanes}
+        self.run(self.at.put(*addresses, ident=ident, lanes=where, received_at=self.now))
+        recipients = {address: [lane, "queued"] for address, lane in zip(addresses, lanes, strict=True)}
+        self.mails[ident] = Mail(recipients, {lane: Leg(self.now) for lane in where})
+
+    @rule(lane=st.sampled_from(LANES), limit=st.integers(1, 3))
+    def claim(self, lane: str, limit: int) -> None:
+        claims = self.run(self.at.claim(lane, now=self.now, limit=limit))
+        due = {
+            ident: mail.legs[lane].due
+            for ident, mail in self.mails.items()
+            if lane in mail.legs and mail.leg_state(lane) == "queued" and mail.legs[lane].due <= self.now
+        }
+        assert len(claims) == min(limit, len(due))
+        latest = max((due[claim.message.id] for claim in claims), default=self.now)
+        assert all(when >= latest for ident, when in due.items() if ident not in {c.message.id for c in claims})
+        for claim in claims:
+            mail = self.mails[claim.message.id]
+            leg = mail.legs[lane]
+            if leg.claim is not None:
+                self.stale.append(leg.claim)
+                leg.sticky = True
+            leg.due, leg.attempts, leg.claim = self.now + LEASE, leg.attempts + 1, claim
+            assert {r.address for r in claim.message.envelope.recipients} == mail.waiting(lane)
+            assert (claim.message.attempt, claim.sticky) == (leg.attempts, leg.sticky)
+
+    @rule(data=st.data(), elsewhere=st.booleans(), counted=st.booleans(), again=st.integers(0, 2))
+    def settle(self, data: st.DataObject, elsewhere: bool, counted: bool, again: int) -> None:
+        if not (busy := self.busy()):
+            return
+        _, mail, lane, leg = data.draw(st.sampled_from(busy))
+        claim, leg.claim = leg.claim, None
+        assert claim is not None
+        answers = {r.address: data.draw(ANSWERS) for r in claim.message.envelope.recipients}
+        doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome, _ in answers.values())
+        target = ("b" if lane == "a" else "a") if elsewhere and not doubt else lane
+        due = self.now + again * MINUTE
+        self.conclude(claim, answers, target, due, counted)
+        leg.due, leg.attempts, leg.sticky = due, leg.attempts - (not counted), leg.sticky or doubt
+        for address, (_, state) in answers.items():
+            mail.recipients[address][1] = self.outcome(mail.recipients[address][1], state)
+        if target != lane:
+            there = mail.legs.get(target)
+            if there is None:
+                mail.legs[target] = Leg(due, leg.attempts, leg.sticky)
+            elif there.claim is None:
+                there.due = min(there.due, due) if mail.leg_state(target) == "queued" else due
+            for address in mail.waiting(lane):
+                mail.recipients[address][0] = target
+
+    @staticmethod
+    def outcome(before: str, after: str) -> str:
+        if before == "sent" or after == "queued":
+            return before
+        return before if after == "held" and before != "queued" else after
+
+    def conclude(
+        self, claim: Claim, answers: dict[str, tuple[Outcome, str]], lane: str, due: datetime, counted: bool
+    ) -> None:
+        outcomes = {address: outcome for address, (outcome, _) in answers.items()}
+        states = {address: state for address, (_, state) in answers.items()}
+        done = settlement(
+            claim,
+            outcomes,
+            states=states,
+            backend=lane,
+            next_attempt_at=due,
+            ended_at=self.now,
+            count_attempt=counted,
+        )
+        self.run(self.at.spool.settle(done))
+
+    @rule(data=st.data())
+    def settle_late(self, data: st.DataObject) -> None:
+        """A send that outlived its lease, or its message: only what was sent counts."""
+        if not self.stale:
+            return
+        claim = self.stale.pop(data.draw(st.integers(0, len(self.stale) - 1)))
+        answers = {r.address: data.draw(ANSWERS) for r in claim.message.envelope.recipients}
+        self.conclude(claim, answers, claim.backend, self.now, counted=True)
+        if mail := self.mails.get(claim.message.id):
+            for address, (_, state) in answers.items():
+                if state == "sent":
+                    mail.recipients[address][1] = "sent"
+
+    @rule(data=st.data())
+    def release_claims(self, data: st.DataObject) -> None:
+        if not (busy := self.busy()):
+            return
+        _, _, _, leg = data.draw(st.sampled_from(busy))
+        claim, leg.claim = leg.claim, None
+        assert claim is not None
+        self.run(self.at.spool.release_claims([claim]))
+        leg.attempts, leg.due = leg.attempts - 1, leg.due - LEASE
+
+    @rule(data=st.data(), action=st.sampled_from(["hold", "release", "retry", "delete"]))
+    def operate(self, data: st.DataObject, action: str) -> None:
+        ids = data.draw(st.lists(st.sampled_from(sorted(self.mails)), unique=True)) if self.mails else []
+        changed = []
+        for ident in ids:
+            mail = self.mails[ident]
+            before = str(mail)
+            if action == "delete":
+                self.stale += [leg.claim for leg in self.mails.pop(ident).legs.values() if leg.claim]
+                changed.append(ident)
+                continue
+            resting = {lane: leg for lane, leg in mail.legs.items() if leg.claim is None}
+            if action == "retry":
+                hurried = [leg for lane, leg in resting.items() if mail.leg_state(lane) == "queued"]
+                for leg in hurried:
+                    leg.due = min(leg.due, self.now)
+                changed += [ident] if hurried else []
+                continue
+            source, target = ("queued", "held") if action == "hold" else ("held", "queued")
+            for lane, leg in resting.items():
+                if action == "release" and mail.leg_state(lane) == "held":
+                    leg.due = self.now
+            for recipient in mail.recipients.values():
+                recipient[1] = target if recipient[1] == source else recipient[1]
+            changed += [ident] if str(mail) != before else []
+        found = self.run(getattr(self.at.spool, action)([*ids, "unknown"], self.now))
+        assert sorted(found) == sorted(changed)
+
+    @rule(minutes=st.integers(1, 6))
+    def wait(self, minutes: int) -> None:
+        self.now += minutes * MINUTE
+
+    @rule()
+    def reopen(self) -> None:
+        """Claims not settled are interrupted, and due again."""
+        self.run(self.stack.aclose())
+        self.run(self.open())
+        for _, _, _, leg in self.busy():
+            assert leg.claim is not None
+            leg.due, leg.sticky = START + leg.claim.in_doubt * MINUTE, True
+            self.stale.append(leg.claim)
+            leg.claim = None
+
+    @invariant()
+    def both_say_the_same(self) -> None:
+        if not hasattr(self, "at"):
+            return
+        for ident, mail in self.mails.items():
+            state, recipients, legs = self.run(self.at.states(ident))
+            assert recipients == {address: where[1] for address, where in mail.recipients.items()}
+            assert legs == {lane: mail.leg_state(lane) for lane in mail.legs}
+            assert state == mail.state()
+        counted = Counter((lane, mail.leg_state(lane)) for mail in self.mails.values() for lane in mail.legs)
+        assert self.at.spool.counts() == {key: n for key, n in counted.items() if key[1] != "done"}
+        queued = Counter(mail.state() for mail in self.mails.values())
+        assert len(self.run(self.at.spool.find(state="queued"))) == queued["queued"]
+
+
+SpoolMachine.TestCase.settings = settings(
+    max_examples=15,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestSpoolMachine = SpoolMachine.TestCase
