@@ -72,7 +72,9 @@ def build(
     """
     title, *_ = _ACTIONS[failures[0].action]
     utf8 = not all(text.isascii() for text in (message.envelope.sender, *(f.recipient.address for f in failures)))
-    kind, content, encoding, note = _returned(original, headers_only=message.envelope.ret.upper() == "HDRS", utf8=utf8)
+    # RFC 3461 4.3: the content comes back only with a failure.
+    headers_only = message.envelope.ret.upper() == "HDRS" or failures[0].action != "failed"
+    kind, content, encoding, note = _returned(original, headers_only=headers_only, utf8=utf8)
     text = _words(message, original, failures, retry_until, note, hostname=hostname, answered=plain)
     status = _status(hostname, message, failures, now, retry_until, utf8=utf8)
     parts = (

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from gateway import policy
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings, RetrySettings, Settings
-from gateway.delivery.decide import EXPIRED, Decision
-from gateway.delivery.lane import Lane, LaneStatus
+from gateway.delivery.decide import EXPIRED, GAVE_UP, Decision
+from gateway.delivery.lane import SEND_LIMIT, Lane, LaneStatus
 from gateway.delivery.reports import Reporter
 from gateway.events import Events
 from gateway.model import Backend, Check, NewMessage, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
@@ -41,7 +41,7 @@ class Delivery:
         self._events = events
         self._clock = clock
         self._ids = ids
-        self._rng = rng
+        self.rng = rng
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
@@ -52,7 +52,7 @@ class Delivery:
         self._settings = settings
         limits = {name: backend.limits for name, backend in backends.items()}
         self._limits = limits
-        self._reporter = Reporter(settings, limits, self._events, self._ids, self._rng)
+        self._reporter = Reporter(settings, limits, self._events, self._ids, self.rng)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class Delivery:
         """Open a lane for each backend and give messages of vanished backends a new way."""
         for name, backend in backends.items():
             self._open(name, backend)
-        self._own("housekeeping", self._keep_house)
+        self._own("", self._keep_house)  # no backend can have this name
         await self._adopt_orphans()
 
     def _open(self, name: str, backend: Backend) -> None:
@@ -101,7 +101,7 @@ class Delivery:
 
     def _retire(self, name: str) -> None:
         lane, task = self._lanes.pop(name), self._tasks.pop(name)
-        ending = self._close(lane, task, lane.settings.timeout.total_seconds())
+        ending = self._close(lane, task, SEND_LIMIT)
         leaving = asyncio.create_task(ending, name=f"retire-{name}")
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
@@ -116,11 +116,13 @@ class Delivery:
     async def drain(self, seconds: float) -> None:
         """Stop claiming, let running sends end within ``seconds``, close the backends."""
         self._stopping.set()
-        if task := self._tasks.pop("housekeeping", None):
+        if task := self._tasks.pop("", None):
             await task
         lanes, self._lanes = self._lanes, {}
         closing = [self._close(lane, self._tasks.pop(name), seconds) for name, lane in lanes.items()]
-        await asyncio.gather(*closing, *self._leaving)
+        for ended in await asyncio.gather(*closing, *self._leaving, return_exceptions=True):
+            if isinstance(ended, Exception):
+                self._events.bug("delivery.drain", ended)
 
     # -- what the operator sees and steers --------------------------------------------------------------------------
 
@@ -160,6 +162,10 @@ class Delivery:
     def resting(self, lane: str) -> bool:
         return lane not in self._lanes or self._lanes[lane].resting()
 
+    def fails_over(self, lane: str) -> bool:
+        """May some route send elsewhere what waits in this lane?"""
+        return any(lane in route.backend and len(route.backend) > 1 for route in self._settings.routes)
+
     def candidates(self, message: SpooledMessage, addresses: Sequence[str]) -> tuple[str, ...]:
         """Backends, in failover order, that today's routes allow for every one of these recipients."""
         common: tuple[str, ...] | None = None
@@ -194,7 +200,11 @@ class Delivery:
             if any("SUCCESS" in recipient.notify.upper() for recipient in message.envelope.recipients)
             else {},
         }
-        return self._reporter.reports(message, raw, backend, wanted, now), late
+        try:
+            return self._reporter.reports(message, raw, backend, wanted, now), late
+        except Exception as error:  # without a settlement what was sent would be sent again
+            self._events.bug("reports", error)
+            return (), late
 
     # -- housekeeping --------------------------------------------------------------------------------------------
 
@@ -217,9 +227,16 @@ class Delivery:
     async def _keep_house(self) -> None:
         while not self._stopping.is_set():
             now = self._clock.now()
-            await self._give_up(await self._spool.overdue(now))
-            await self._spool.sweep(now, self._settings.retention)
+            try:
+                await self._adopt_orphans()
+                working = [name for name in self._lanes if not self.resting(name)]
+                await self._give_up(await self._spool.overdue(now, working))
+                await self._spool.sweep(now, self._settings.retention)
+            except Refusal as refusal:
+                self._events.warning("housekeeping_waits", reason=refusal.text)
             await self.publish()
+            for lane in self._lanes.values():
+                lane.wake()  # the clock may have been set
             await wait_for(self._stopping, self._clock, HOUSEKEEPING)
 
     async def publish(self) -> None:
@@ -237,13 +254,14 @@ class Delivery:
         return list(dict.fromkeys(claim.message.id for claim in claims))
 
     async def _give_up(self, claims: Sequence[Claim], outcome: Outcome | None = None) -> None:
-        text = "gave up at the end of the queue lifetime; its backend could not be used"
-        final = outcome or Outcome(Verdict.REJECTED, enhanced=EXPIRED, detail=text)
         for claim in claims:
             now = self._clock.now()
-            outcomes = same_for_all(claim.message, final)
+            lane = self._lanes.get(claim.backend)
+            ours = outcome is None and lane is not None and lane.pause.by in ("misconfigured", "operator")
+            outcomes = same_for_all(claim.message, outcome or _too_late(claim.backend, ours=ours))
             addresses = tuple(outcomes)
-            decision = Decision(dict.fromkeys(addresses, "failed"), outcomes, failed=addresses)
+            states = dict.fromkeys(addresses, "held" if ours else "failed")
+            decision = Decision(states, outcomes, failed=() if ours else addresses)
             raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id, b"")
             reports, _ = self.reports(claim.message, raw, claim.backend, decision, now)
             self._events.settled(claim.message, claim.backend, outcomes, 0.0, now)
@@ -258,3 +276,9 @@ class Delivery:
                     reports=reports,
                 )
             )
+
+
+def _too_late(backend: str, *, ours: bool) -> Outcome:
+    """For what could not be tried to the end: our own pause never becomes a bounce, it waits for a person."""
+    text = f"{GAVE_UP}: {backend} was {'paused' if ours else 'not usable'}"
+    return Outcome(Verdict.MISCONFIGURED if ours else Verdict.REJECTED, enhanced=EXPIRED, detail=text)

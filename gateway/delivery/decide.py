@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from gateway import policy
 from gateway.config.models import RetrySettings
 from gateway.model import Outcome, SpooledMessage, Verdict
 
-# Verdicts that blame the backend: the message was certainly not taken and loses no patience.
-BACKEND_AT_FAULT = frozenset({Verdict.THROTTLED, Verdict.MISCONFIGURED})
 EXPIRED = "4.4.7"
+GAVE_UP = "gave up at the end of the queue lifetime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,12 @@ class Situation:
     now: datetime
     retry: RetrySettings
     attempts: int
+    rng: random.Random
     in_doubt: str = "retry"
     doubts: int = 0
     pause: timedelta = timedelta(0)
     patient: bool = False
     alternative: str = ""
-    rng: random.Random = field(default_factory=random.Random)
 
 
 def unreachable(outcome: Outcome) -> bool:
@@ -63,7 +62,8 @@ def decide(message: SpooledMessage, outcomes: Mapping[str, Outcome], at: Situati
         state = _state(outcome, at)
         if state == "queued" and expired:
             final[address] = _expire(outcome)
-            state = "failed"
+            # Our own wrong settings never become a bounce: a person decides what is still of use.
+            state = "held" if outcome.verdict is Verdict.MISCONFIGURED else "failed"
         states[address] = state
     pending = tuple(address for address, state in states.items() if state == "queued")
     failed = tuple(address for address, state in states.items() if state == "failed")
@@ -102,5 +102,6 @@ def _delay(waiting: Sequence[Outcome], at: Situation, doubtful: bool) -> timedel
 
 
 def _expire(outcome: Outcome) -> Outcome:
-    text = f"gave up at the end of the queue lifetime; last answer: {outcome.detail or outcome.verdict.value}"
-    return replace(outcome, verdict=Verdict.REJECTED, enhanced=EXPIRED, detail=text)
+    text = f"{GAVE_UP}; last answer: {outcome.detail or outcome.verdict.value}"
+    verdict = outcome.verdict if outcome.verdict is Verdict.MISCONFIGURED else Verdict.REJECTED
+    return replace(outcome, verdict=verdict, enhanced=EXPIRED, detail=text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -21,6 +23,7 @@ LEASE = timedelta(minutes=30)  # how long a claimed leg stays out of reach; a se
 SEND_LIMIT = 25 * 60.0
 EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
 UNWRITABLE_WAIT = 5.0
+DIVERT_EVERY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Desk(Protocol):
 
     def resting(self, lane: str) -> bool: ...
 
+    def fails_over(self, lane: str) -> bool: ...
+
+    @property
+    def rng(self) -> random.Random: ...
+
     def reports(
         self, message: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime
     ) -> tuple[tuple[NewMessage, ...], bool]: ...
@@ -70,7 +78,8 @@ class Lane:
         self._ready: deque[tuple[Claim, bytes | None]] = deque()
         self._active: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._next_send = 0.0
+        self._next_send = self._next_divert = 0.0
+        self._busy: set[int] = set()  # legs under way here: a lease that runs out must not send them twice
 
     @property
     def name(self) -> str:
@@ -99,13 +108,23 @@ class Lane:
             self._changed.clear()
             if self.resting():
                 await self._divert()
-                await self._wait(self.pause.until - self._clock.monotonic())
+                now = self._clock.monotonic()
+                await self._wait(min(self.pause.until, self._next_divert) - now)
+                continue
+            if self.pause.by == "operator":
+                self.resume()  # a pause for a time is over
+            if (early := self._next_send - self._clock.monotonic()) > 0:
+                await self._wait(early)
                 continue
             room = self._limit() * (1 if self.pause.probing else 2) - len(self._active) - len(self._ready)
+            if rate := self.settings.rate:
+                room = min(room, max(1, int(rate.count / rate.period.total_seconds())))
             if room <= 0 or not self._spool.writable():
                 await self._wait(UNWRITABLE_WAIT)
                 continue
             claims = await self._claim(room)
+            if rate:  # paced before the claim: whoever waits for its turn can still be held, deleted or paused
+                self._next_send = self._clock.monotonic() + len(claims) * rate.period.total_seconds() / rate.count
             self._fill()
             if len(claims) < room:
                 due = await self._spool.due(self.name)
@@ -116,15 +135,21 @@ class Lane:
 
     async def _claim(self, room: int) -> list[Claim]:
         try:
-            claims = await self._spool.claim(self.name, now=self._clock.now(), lease=LEASE, limit=room)
+            busy = sorted(self._busy)
+            claims = await self._spool.claim(self.name, now=self._clock.now(), lease=LEASE, limit=room, busy=busy)
         except Refusal:
             return []
         small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
-        bodies = await self._spool.bodies(small) if small else {}
+        try:
+            bodies = await self._spool.bodies(small) if small else {}
+        except BaseException:
+            await self._spool.release_claims(claims)
+            raise
         for claim in claims:
             raw = bodies.get(claim.message.id)
             if raw is not None or claim.message.size > EAGER_BODY:
                 self._ready.append((claim, raw))
+                self._busy.add(claim.delivery_id)
         return claims
 
     def _fill(self) -> None:
@@ -147,43 +172,48 @@ class Lane:
         """Claims that wait in a lane gone to rest go back untouched."""
         claims = [claim for claim, _ in self._ready]
         self._ready.clear()
-        task = asyncio.create_task(self._spool.release_claims(claims))
-        self._active.add(task)
-        task.add_done_callback(self._active.discard)
+        self._busy -= {claim.delivery_id for claim in claims}
+        self._aside(self._spool.release_claims(claims))
 
     async def _wait(self, seconds: float) -> None:
         await wait_for(self._changed, self._clock, seconds)
 
     async def _divert(self) -> None:
-        """While this lane rests, what may go another way goes there."""
-        for leg in await self._spool.legs(self.name):
-            addresses = [recipient.address for recipient in leg.message.envelope.recipients]
-            others = [name for name in self._desk.candidates(leg.message, addresses) if name != self.name]
-            free = next((name for name in others if not self._desk.resting(name)), "")
-            if free and not leg.sticky:
-                await self._spool.move(leg.delivery_id, free, self._clock.now())
+        """While this lane rests, what may go another way goes there; looked at now and then."""
+        if not self._desk.fails_over(self.name):
+            self._next_divert = FOREVER
+            return
+        if self._clock.monotonic() < self._next_divert < FOREVER:
+            return
+        self._next_divert = self._clock.monotonic() + DIVERT_EVERY
+        after = 0
+        while legs := await self._spool.legs(self.name, after=after):
+            after = legs[-1].delivery_id
+            for leg in legs:
+                addresses = [recipient.address for recipient in leg.message.envelope.recipients]
+                others = [name for name in self._desk.candidates(leg.message, addresses) if name != self.name]
+                free = next((name for name in others if not self._desk.resting(name)), "")
+                if free and not leg.sticky:
+                    await self._spool.move(leg.delivery_id, free, self._clock.now())
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
     async def _attempt(self, claim: Claim, raw: bytes | None) -> None:
+        try:
+            await self._carry_out(claim, raw)
+        finally:
+            self._busy.discard(claim.delivery_id)
+
+    async def _carry_out(self, claim: Claim, raw: bytes | None) -> None:
         if raw is None:
             raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id)
             if raw is None:
                 return  # the spool has marked the message corrupt
-        await self._keep_pace()
         self._events.attempt(claim.message.id, self.name, claim.message.attempt)
         began = self._clock.monotonic()
+        started = self._clock.now()
         outcomes = await self._send(claim.message, raw)
-        await self._conclude(claim, raw, outcomes, self._clock.monotonic() - began)
-
-    async def _keep_pace(self) -> None:
-        if (rate := self.settings.rate) is None:
-            return
-        now = self._clock.monotonic()
-        start = max(now, self._next_send)
-        self._next_send = start + rate.period.total_seconds() / rate.count
-        if start > now:
-            await self._clock.sleep(start - now)
+        await self._conclude(claim, raw, outcomes, started, self._clock.monotonic() - began)
 
     async def _send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
         try:
@@ -201,23 +231,28 @@ class Lane:
                 answers[recipient.address] = Outcome(Verdict.IN_DOUBT, detail="the backend gave no outcome")
         return answers
 
-    async def _conclude(self, claim: Claim, raw: bytes, outcomes: Mapping[str, Outcome], seconds: float) -> None:
+    async def _conclude(
+        self, claim: Claim, raw: bytes, outcomes: Mapping[str, Outcome], started: datetime, seconds: float
+    ) -> None:
         now = self._clock.now()
         pause, patient = self._judge(claim, outcomes)
         candidates = self._desk.candidates(claim.message, _unsent(outcomes))
+        # What this backend may have taken is not given to another.
+        stays = claim.sticky or any(outcome.verdict is Verdict.IN_DOUBT for outcome in outcomes.values())
         decision = decide(
             claim.message,
             outcomes,
             Situation(
-                backend=candidates[0] if candidates else self.name,
+                backend=self.name if stays or not candidates else candidates[0],
                 now=now,
                 retry=self._desk.retry,
                 attempts=claim.message.attempt,
+                rng=self._desk.rng,
                 in_doubt=self.settings.in_doubt,
                 doubts=claim.in_doubt,
                 pause=timedelta(seconds=pause),
                 patient=patient,
-                alternative="" if claim.sticky else self._alternative(candidates),
+                alternative="" if stays else self._alternative(candidates),
             ),
         )
         self._events.settled(claim.message, self.name, decision.outcomes, seconds, now)
@@ -233,6 +268,7 @@ class Lane:
                 reports=reports,
                 delay_notified=delayed,
                 count_attempt=decision.count_attempt,
+                started_at=started,
             )
         )
 
@@ -243,16 +279,18 @@ class Lane:
         if guilty is None:
             if any(o.verdict in (Verdict.SENT, Verdict.REJECTED, Verdict.DEFERRED) for o in outcomes.values()):
                 self.last_success = self._clock.now()
+                self._events.backend_up(self.name, True)
                 self._recover()
             return 0.0, False
         by, outcome = guilty
         follower = self.pause.resting(now)
         seconds = self.pause.strike(by, outcome, now)
-        if follower:
+        if follower or by == "misconfigured":
             self.pause.followers.add(claim.message.id)
-        else:
+        if not follower:
+            self._events.backend_up(self.name, by == "throttled")
             self._events.backend_paused(self.name, outcome.verdict.value, outcome.detail, seconds)
-        return seconds, follower or by == "throttled"
+        return seconds, follower or by != "unreachable"
 
     def _recover(self) -> None:
         if not self.pause.by and not self.pause.probing:
@@ -266,13 +304,19 @@ class Lane:
         followers = self.pause.clear()
         self._events.backend_resumed(self.name)
         if followers:
-            task = asyncio.create_task(self._hurry(sorted(followers)))
-            self._active.add(task)
-            task.add_done_callback(self._finished)
+            self._aside(self._spool.retry(sorted(followers), self._clock.now()))
         self._changed.set()
 
-    async def _hurry(self, ids: Sequence[str]) -> None:
-        await self._spool.retry(ids, self._clock.now())
+    def _aside(self, change: Awaitable[object]) -> None:
+        """A change of the queue that nobody waits for; where the disk refuses it, the schedule brings it about."""
+
+        async def carry_out() -> None:
+            with suppress(Refusal):
+                await change
+
+        task = asyncio.create_task(carry_out())
+        self._active.add(task)
+        task.add_done_callback(self._finished)
 
     def _alternative(self, candidates: Sequence[str]) -> str:
         """The next way after this one in failover order, if it is not resting itself."""
@@ -302,7 +346,8 @@ class Lane:
         waiting = [claim for claim, _ in self._ready]
         self._ready.clear()
         if waiting:
-            await self._spool.release_claims(waiting)
+            with suppress(Refusal):  # a full disk: they are shown as interrupted
+                await self._spool.release_claims(waiting)
         if self._active:
             _, late = await asyncio.wait(self._active, timeout=seconds)
             for task in late:

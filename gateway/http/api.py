@@ -39,7 +39,7 @@ async def readyz(service: Service, _request: Request) -> object:
     """Whether mail should be sent here now; 503 with the reason if not."""
     deaf = [name for name, door in service.doors.items() if not door.accepting]
     checks = [
-        ("spool", service.spool.writable(), "the spool takes no writes: disk full or reserve reached"),
+        ("spool", service.spool.accepting(), "the spool takes no writes: disk full or reserve reached"),
         ("listeners", bool(service.doors) and not deaf, f"not accepting: {', '.join(deaf) or 'no listener'}"),
         ("delivery", service.delivery is not None and service.delivery.alive, "the delivery tasks have ended"),
         ("draining", not service.draining, "the service is shutting down"),

@@ -7,13 +7,12 @@ Recipients are the truth: a step changes them; states of legs and messages follo
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import insert
-from sqlalchemy.dialects import sqlite
 from sqlmodel import SQLModel
 
 from gateway.address import comparable
@@ -28,27 +27,49 @@ _STILL_OPEN = "EXISTS (SELECT 1 FROM attempt WHERE id = :attempt_id AND ended_at
 _CRASH_DELAY = 60_000_000  # per earlier interruption of the leg, so that a message that kills us cannot do it in a loop
 
 
-def insert_into(table: type[SQLModel]) -> str:
-    """Compiled once: the text form is executed at 1.4 times the speed of the statement object."""
-    return str(insert(table).compile(dialect=sqlite.dialect(paramstyle="named")))
+def insert_into(table: type[SQLModel], columns: str, **fixed: str) -> str:
+    """Text with a place for each of ``columns``; ``fixed`` are literals. ValueError unless that is every column.
+
+    As text with plain tuples it runs in two thirds of the time of SQLAlchemy's insert().
+    """
+    values = dict.fromkeys(columns.split(), "?") | fixed
+    name = str(table.__tablename__)
+    if values.keys() != set(SQLModel.metadata.tables[name].columns.keys()):
+        raise ValueError(f"these are not the columns of {name}")
+    places = ", ".join(f'"{column}"' for column in values)
+    return f"INSERT INTO {name} ({places}) VALUES ({', '.join(values.values())})"
 
 
-_ADD_MESSAGE = insert_into(tables.Message)
-_ADD_BODY = insert_into(tables.Body)
-_ADD_RECIPIENT = insert_into(tables.Recipient)
-_ADD_LEG = insert_into(tables.Delivery)
-_ADD_ATTEMPT = insert_into(tables.Attempt)
-_NO_ANSWER: dict[str, Any] = {"verdict": "", "code": None, "enhanced": "", "detail": "", "remote_id": ""}
-_NEW_MESSAGE = {"state": "queued", "delay_notified": False, "has_body": True, "finished_at": None}
-_NEW_LEG = {"id": None, "state": "queued", "attempts": 0, "sticky": False, "in_doubt": 0}
+_SEALED = "sender ret envid smtputf8 eightbit received_at expires_at"
+_ADD_MESSAGE = insert_into(
+    tables.Message,
+    f"id client listener peer pin bounce {_SEALED} message_id header_from login sender_key size checksum",
+    **{"state": "'queued'", "delay_notified": "0", "has_body": "1", "finished_at": "NULL"},
+)
+_ADD_BODY = insert_into(tables.Body, "message_id raw")
+_NO_ANSWER = {"verdict": "''", "code": "NULL", "enhanced": "''", "detail": "''", "remote_id": "''"}
+_ADD_RECIPIENT = insert_into(
+    tables.Recipient, "message_id address notify orcpt n key backend updated_at", state="'queued'", **_NO_ANSWER
+)
+_ADD_LEG = insert_into(
+    tables.Delivery,
+    "message_id backend next_attempt_at received_at",
+    **{"id": "NULL", "state": "'queued'", "attempts": "0", "sticky": "0", "in_doubt": "0"},
+)
+_ADD_ATTEMPT = insert_into(
+    tables.Attempt, "id message_id delivery_id backend addresses started_at", ended_at="NULL", **_NO_ANSWER
+)
 
 
-def checksum(message: Any, recipients: Iterable[Any], raw: bytes) -> int:
-    """CRC-32 over envelope (rows or mappings) and bytes: a flipped bit must change neither a message nor its way."""
-    envelope = [str(message[name]) for name in ("sender", "ret", "envid")]
-    envelope += [str(int(message[name])) for name in ("smtputf8", "eightbit", "received_at", "expires_at")]
-    envelope += [str(row[name]) for row in recipients for name in ("address", "notify", "orcpt")]
-    return zlib.crc32(raw, zlib.crc32("\0".join(envelope).encode("utf-8", "replace")))
+def _checksum(sealed: Iterable[object], recipients: Iterable[tuple[object, ...]], raw: bytes) -> int:
+    text = "\0".join(map(str, itertools.chain(sealed, *recipients)))
+    return zlib.crc32(raw, zlib.crc32(text.encode("utf-8", "replace")))
+
+
+def intact(message: Any, recipients: Iterable[Any], raw: bytes) -> bool:
+    """Do rows and bytes meet their CRC-32? A flipped bit must change neither a message nor its way."""
+    known = [tuple(row[name] for name in ("address", "notify", "orcpt")) for row in recipients]
+    return _checksum([message[name] for name in _SEALED.split()], known, raw) == int(message["checksum"])
 
 
 def _clean(text: str) -> str:
@@ -60,31 +81,29 @@ def put(tx: Transaction, message: NewMessage) -> None:
     """A message with its recipients and legs, due at once. KeyError for a recipient without a lane."""
     envelope, received = message.envelope, micros(message.received_at)
     lane_of = {address: lane for lane, addresses in message.lanes.items() for address in addresses}
-    recipients: dict[str, dict[str, Any]] = {}
+    recipients: dict[str, tuple[str, ...]] = {}
     for each in envelope.recipients:
-        row = {"address": each.address, "notify": each.notify, "orcpt": each.orcpt, "n": len(recipients)}
-        recipients.setdefault(each.address, row)
-    given = {name: getattr(message, name) for name in ("id", "client", "listener", "peer", "pin", "bounce")}
-    given |= {name: getattr(envelope, name) for name in ("sender", "ret", "envid", "smtputf8", "eightbit")}
-    given |= {name: _clean(getattr(message, name)) for name in ("message_id", "header_from", "login")}
-    given |= {"sender_key": comparable(envelope.sender), "size": len(message.raw)}
-    given |= {"received_at": received, "expires_at": micros(message.expires_at)}
-    given |= {"checksum": checksum(given, recipients.values(), message.raw)}
-    tx.later(_ADD_MESSAGE, given | _NEW_MESSAGE)
-    tx.later(_ADD_BODY, {"message_id": message.id, "raw": message.raw})
-    same = {"message_id": message.id, "state": "queued", "updated_at": received, **_NO_ANSWER}
-    for address, row in recipients.items():
-        tx.later(_ADD_RECIPIENT, {**same, **row, "key": comparable(address), "backend": lane_of[address]})
+        recipients.setdefault(each.address, (each.address, each.notify, each.orcpt))
+    flags = (int(envelope.smtputf8), int(envelope.eightbit))
+    sealed = (envelope.sender, envelope.ret, envelope.envid, *flags, received, micros(message.expires_at))
+    origin = (message.id, message.client, message.listener, message.peer, message.pin, message.bounce)
+    texts = (_clean(message.message_id), _clean(message.header_from), _clean(message.login))
+    seal = _checksum(sealed, recipients.values(), message.raw)
+    found = (comparable(envelope.sender), len(message.raw), seal)
+    tx.later(_ADD_MESSAGE, (*origin, *sealed, *texts, *found))
+    tx.later(_ADD_BODY, (message.id, message.raw))
+    for n, (address, row) in enumerate(recipients.items()):
+        tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), lane_of[address], received))
     for lane in dict.fromkeys(lane_of[address] for address in recipients):
-        leg = {"message_id": message.id, "backend": lane, "next_attempt_at": received, "received_at": received}
-        tx.later(_ADD_LEG, _NEW_LEG | leg)
+        tx.later(_ADD_LEG, (message.id, lane, received, received))
         tx.counts[lane, "queued"] += 1
         tx.lanes.add(lane)
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------
 
-DUE = "backend = :backend AND state = 'queued' AND next_attempt_at <= :now ORDER BY next_attempt_at LIMIT :limit"
+DUE = """backend = :backend AND state = 'queued' AND next_attempt_at <= :now
+    AND id NOT IN (SELECT value FROM json_each(:busy)) ORDER BY next_attempt_at LIMIT :limit"""
 IDLE = f"id {IN_IDS} AND state = 'queued' AND NOT {UNDER_WAY}"
 IDLE_OF = f"message_id {IN_IDS} AND state <> 'done' AND NOT {UNDER_WAY}"
 _CLAIM = """
@@ -146,10 +165,9 @@ def claim(tx: Transaction, now: int, until: int, which: str, **values: Any) -> l
     corrupt(tx, damaged)
     claims = [Claim(attempt_id=next(tx.attempt_ids), **leg) for leg in legs]
     for each in claims:
-        row = {"id": each.attempt_id, "message_id": each.message.id, "delivery_id": each.delivery_id}
         addresses = json.dumps([recipient.address for recipient in each.message.envelope.recipients])
-        row |= {"backend": each.backend, "addresses": addresses, "started_at": now, "ended_at": None}
-        tx.later(_ADD_ATTEMPT, row | _NO_ANSWER)
+        row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, now)
+        tx.later(_ADD_ATTEMPT, row)
     return claims
 
 
@@ -217,7 +235,8 @@ WHERE id = :delivery_id AND {_STILL_OPEN}"""
 _MOVE_LEG = f"""
 INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
 SELECT message_id, :backend, 'done', :due, received_at, attempts, sticky, in_doubt FROM delivery WHERE id = :delivery_id
-ON CONFLICT (message_id, backend) DO UPDATE SET next_attempt_at = CASE WHEN {UNDER_WAY} THEN next_attempt_at
+ON CONFLICT (message_id, backend) DO UPDATE SET sticky = max(sticky, excluded.sticky),
+    next_attempt_at = CASE WHEN {UNDER_WAY} THEN next_attempt_at
     WHEN state = 'queued' THEN min(next_attempt_at, excluded.next_attempt_at) ELSE excluded.next_attempt_at END"""
 _MOVE_RECIPIENTS = """
 UPDATE recipient SET backend = :backend WHERE state = 'queued' AND (message_id, backend) =

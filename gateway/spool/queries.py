@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.spool.changes import IN_IDS, UNDER_WAY, checksum
+from gateway.spool.changes import IN_IDS, UNDER_WAY, intact
 from gateway.spool.records import AttemptRow, LegRow, MessageDetail, MessageRow, RecipientRow, moment, record
 
 Rows = Sequence[RowMapping]
@@ -35,7 +35,9 @@ _FILTERS = {
 OVERDUE = f"""
 SELECT delivery.id FROM message m CROSS JOIN delivery ON delivery.message_id = m.id -- in this order: few are late
 WHERE m.finished_at IS NULL AND m.expires_at <= :now AND delivery.state = 'queued'
-    AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY} LIMIT 100"""
+    AND delivery.backend NOT IN (SELECT value FROM json_each(:working))
+    AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY}
+LIMIT 100"""
 WAITING = f"""
 SELECT id FROM delivery WHERE backend = :backend AND state = 'queued' AND id > :after AND NOT {UNDER_WAY}
 ORDER BY id LIMIT :limit"""
@@ -117,6 +119,6 @@ def verified(bodies: Rows, recipients: Mapping[str, list[RowMapping]]) -> tuple[
     whole = {}
     for row in bodies:
         with suppress(TypeError, ValueError):  # a damaged value may be of any type
-            if checksum(row, recipients[row["id"]], row["raw"]) == row["checksum"]:
+            if intact(row, recipients[row["id"]], row["raw"]):
                 whole[row["id"]] = row["raw"]
     return whole, [row["id"] for row in bodies if row["id"] not in whole]

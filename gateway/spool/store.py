@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -108,9 +109,11 @@ class Spool:
         self._free -= len(message.raw)  # until measured again
         await self._writer.submit(lambda tx: changes.put(tx, message))
 
-    async def claim(self, backend: str, *, now: datetime, lease: timedelta, limit: int) -> list[Claim]:
+    async def claim(
+        self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = ()
+    ) -> list[Claim]:
         """Take due legs of a lane, each out of reach for ``lease``; attempt rows are written when this returns."""
-        return await self._claim(now, lease, changes.DUE, backend=backend, limit=limit)
+        return await self._claim(now, lease, changes.DUE, backend=backend, limit=limit, busy=list(busy))
 
     async def _claim(self, now: datetime, lease: timedelta, which: str, **values: Any) -> list[Claim]:
         def run(tx: Transaction) -> list[Claim]:
@@ -158,9 +161,10 @@ class Spool:
             rows = await queries.ask(reader, changes.LOAD_LEGS, ids=[row["id"] for row in found])
         return [Leg(**leg) for leg in changes.legs_from(rows)[0]]
 
-    async def overdue(self, now: datetime) -> list[Claim]:
-        """Claims on legs past their message's lifetime that no lane has taken; the caller settles them."""
-        found = await self._ask(queries.OVERDUE, now=micros(now), before=micros(now - _GRACE))
+    async def overdue(self, now: datetime, working: Sequence[str] = ()) -> list[Claim]:
+        """Claims on legs past their message's lifetime in lanes that do not work; the caller settles them."""
+        lanes = json.dumps(list(working))
+        found = await self._ask(queries.OVERDUE, now=micros(now), before=micros(now - _GRACE), working=lanes)
         ids = [row["id"] for row in found]
         return await self._claim(now, _LEASE, changes.IDLE, ids=ids) if ids else []
 

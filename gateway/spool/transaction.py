@@ -51,16 +51,15 @@ class Transaction:
         self.damaged: list[str] = []
         self._connection = connection
         self._drop_sent = drop_sent
-        self._later: dict[str, list[Mapping[str, Any]]] = {}
+        self._later: dict[str, list[Any]] = {}
 
-    def later(self, statement: str, *rows: Mapping[str, Any]) -> None:
-        self._later.setdefault(statement, []).extend(rows)
+    def later(self, statement: str, row: Mapping[str, Any] | tuple[Any, ...]) -> None:
+        self._later.setdefault(statement, []).append(row)
 
     def flush(self) -> None:
         waiting, self._later = self._later, {}
         for statement, rows in waiting.items():
-            if rows:
-                self._connection.exec_driver_sql(statement, rows)
+            self._connection.exec_driver_sql(statement, rows)
 
     def all(self, statement: str, **values: Any) -> Sequence[RowMapping]:
         """Run it now. A list among the values becomes JSON, for ``IN (SELECT value FROM json_each(:name))``."""

@@ -65,21 +65,19 @@ def sweep_history(tx: Transaction, before: int, limit: int) -> int:
     return len(delete(tx, [row["id"] for row in found], tx.now))
 
 
-_ADD_TOKEN = insert_into(Token)
+_ADD_TOKEN = insert_into(Token, "jti key subject note issued_at expires_at revoked_at")
 
 
 def add_token(tx: Transaction, row: TokenRow) -> None:
-    times = {name: getattr(row, name) for name in ("issued_at", "expires_at", "revoked_at")}
-    known = {name: None if time is None else micros(time) for name, time in times.items()}
-    tx.all(_ADD_TOKEN, jti=row.jti, key=row.key, subject=row.subject, note=row.note, **known)
+    times = [None if time is None else micros(time) for time in (row.issued_at, row.expires_at, row.revoked_at)]
+    tx.later(_ADD_TOKEN, (row.jti, row.key, row.subject, row.note, *times))
 
 
 def revoke(tx: Transaction, jti: str, subject: str, now: int) -> None:
     """A token minted elsewhere is unknown here; its id is revoked all the same."""
     if jti:
-        again = " ON CONFLICT (jti) DO UPDATE SET revoked_at = coalesce(revoked_at, :revoked_at)"
-        unknown = {"key": "", "subject": "", "note": "", "issued_at": now, "expires_at": None}
-        tx.all(_ADD_TOKEN + again, jti=jti, revoked_at=now, **unknown)
+        again = " ON CONFLICT (jti) DO UPDATE SET revoked_at = coalesce(revoked_at, excluded.revoked_at)"
+        tx.later(_ADD_TOKEN + again, (jti, "", "", "", now, None, now))
     if subject:
         newest = "ON CONFLICT (subject) DO UPDATE SET before = max(before, excluded.before)"
         tx.all(f"INSERT INTO revocation (subject, before) VALUES (:subject, :now) {newest}", subject=subject, now=now)

@@ -136,6 +136,7 @@ class Writer:
             applied = await loop.run_in_executor(self._thread, self._apply, self._group)
             self._events.spool_written(self._clock.monotonic() - started)
             self._answer(applied)
+            del applied  # and with it the bytes of every message of the group
 
     def _answer(self, applied: Applied) -> None:
         self.counts.update(applied.counts)

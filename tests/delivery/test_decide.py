@@ -30,7 +30,7 @@ def message(*addresses: str) -> SpooledMessage:
 
 def situation(**changes: object) -> Situation:
     exact = RetrySettings(jitter=0)
-    base = Situation("b", START, exact, attempts=1, rng=random.Random(1))
+    base = Situation("b", START, exact, 1, random.Random(1))
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ def test_no_failover_from_doubt() -> None:
     assert made.backend == "b"
 
 
-@pytest.mark.parametrize("outcome", [DEFERRED, THROTTLED, MISCONFIGURED, AWAY])
+@pytest.mark.parametrize("outcome", [DEFERRED, THROTTLED, AWAY])
 def test_lifetime_ends_with_the_last_answer(outcome: Outcome) -> None:
     """At the end of the lifetime what is pending fails as 4.4.7 and keeps the provider's words."""
     late = situation(now=START + timedelta(days=5))
@@ -89,6 +89,12 @@ def test_lifetime_ends_with_the_last_answer(outcome: Outcome) -> None:
     assert final.verdict is Verdict.REJECTED
     assert final.enhanced == "4.4.7"
     assert outcome.detail in final.detail
+
+
+def test_wrong_settings_of_ours_never_become_a_bounce() -> None:
+    """At the end of the lifetime a misconfigured backend leaves the message held for a person, not failed."""
+    made = decide(message(), {"a@x.org": MISCONFIGURED}, situation(now=START + timedelta(days=5)))
+    assert (made.states, made.failed) == ({"a@x.org": "held"}, ())
 
 
 def test_the_last_try_is_not_after_the_lifetime() -> None:

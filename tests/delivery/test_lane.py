@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from gateway.config.models import (
 )
 from gateway.delivery import Delivery
 from gateway.events import Events
-from gateway.model import Envelope, NewMessage, Outcome, Recipient, Verdict
+from gateway.model import Envelope, NewMessage, Outcome, Rate, Recipient, Verdict
 from gateway.spool import Spool
 from tests.fakes import SENT, FakeClock, ScriptedBackend, until
 
@@ -206,20 +207,91 @@ async def test_our_trouble_never_bounces(tmp_path: Path, outcome: Outcome, by: s
         await at.settled(identifier, "done")
 
 
-async def test_the_lifetime_ends_also_while_paused(tmp_path: Path) -> None:
-    """A message whose lane is paused to the end fails as 4.4.7 and is reported."""
-    backend = ScriptedBackend("b", MISCONFIGURED)
-    other = ScriptedBackend("other")
+@pytest.mark.parametrize(
+    ("outcome", "by_operator", "state"),
+    [(THROTTLED, False, "failed"), (MISCONFIGURED, False, "held"), (DEFERRED, True, "held")],
+)
+async def test_the_lifetime_ends_also_while_paused(
+    tmp_path: Path, outcome: Outcome, by_operator: bool, state: str
+) -> None:
+    """Nothing waits for ever: what a provider kept back fails and is reported, what we kept back is held."""
+    backend, other = ScriptedBackend("b", outcome), ScriptedBackend("other")
     config = settings(tmp_path, "b", "other", routes=("b",))
     config = config.model_copy(update={"bounces": BounceSettings(mode="auto", backend="other")})
     async with house(tmp_path, config, backend, other) as at:
         identifier = await at.put("b")
         await wait_for_attempt(at, identifier)
-        await at.delivery.pause("b", None)
+        if by_operator:
+            await at.delivery.pause("b", None)
         at.clock.advance(5 * 86400 + 60)
-        await at.settled(identifier, "failed")
-        await until(lambda: len(other.calls) == 1)
-        assert b"4.4.7" in other.calls[0][1]
+        await at.settled(identifier, state)
+        if state == "failed":
+            await until(lambda: len(other.calls) == 1)
+            assert b"4.4.7" in other.calls[0][1]
+        else:
+            assert other.calls == []
+
+
+async def test_doubt_after_failover_stays_where_it_arose(tmp_path: Path) -> None:
+    """The second backend may have taken it: the first, back again, must not send it too."""
+    first, second = ScriptedBackend("first", AWAY, SENT), ScriptedBackend("second", IN_DOUBT, SENT)
+    async with house(tmp_path, settings(tmp_path, "first", "second"), first, second) as at:
+        identifier = await at.put("first")
+        await until(lambda: len(second.calls) == 1)
+        at.clock.advance(3700)
+        await at.settled(identifier, "done")
+        assert (len(first.calls), len(second.calls)) == (1, 2)
+
+
+async def test_a_slow_rate_sends_each_message_once(tmp_path: Path) -> None:
+    """Waiting for its turn longer than a lease lasts does not send a message twice."""
+    backend = ScriptedBackend("b")
+    config = settings(tmp_path, "b", rate=Rate(10, timedelta(hours=1)))
+    async with house(tmp_path, config, backend) as at:
+        ids = [await at.put("b") for _ in range(12)]
+        for n in range(1, 13):
+            await until(lambda n=n: len(backend.calls) == n)
+            await until(lambda: at.delivery.status()["b"].in_flight == 0)
+            await at.settled(backend.calls[-1][0].id, "done")
+            assert len(backend.calls) == n
+            at.clock.advance(361)
+        assert sorted(message.id for message, _ in backend.calls) == sorted(ids)
+
+
+async def test_a_set_clock_does_not_send_again_what_is_being_sent(tmp_path: Path) -> None:
+    """A lease that ran out by a step of the clock is still ours while the send goes on."""
+    backend = ScriptedBackend("b")
+    backend.gate = asyncio.Event()
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        identifier = await at.put("b")
+        await until(lambda: backend.running == 1)
+        at.clock.advance(3 * 3600)
+        other = await at.put("b")
+        await until(lambda: backend.running == 2)
+        backend.gate.set()
+        for each in (identifier, other):
+            await at.settled(each, "done")
+        assert len(backend.calls) == 2
+
+
+async def test_a_pause_for_a_time_ends_by_itself(tmp_path: Path) -> None:
+    """When the operator's time is over the lane works as before, at its full concurrency."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        await at.delivery.pause("b", 60)
+        identifier = await at.put("b")
+        assert at.delivery.status()["b"].paused_by == "operator"
+        at.clock.advance(61)
+        await at.settled(identifier, "done")
+        assert at.delivery.status()["b"].paused_by == ""
+
+
+async def test_any_legal_name_may_be_a_backends(tmp_path: Path) -> None:
+    """Our own tasks do not share a name space with backends."""
+    backend = ScriptedBackend("housekeeping")
+    async with house(tmp_path, settings(tmp_path, "housekeeping"), backend) as at:
+        await at.settled(await at.put("housekeeping"), "done")
+        assert at.delivery.alive
 
 
 async def test_failover_goes_on_at_once(tmp_path: Path) -> None:
@@ -229,6 +301,7 @@ async def test_failover_goes_on_at_once(tmp_path: Path) -> None:
         identifier = await at.put("first")
         await at.settled(identifier, "done")
         later = await at.put("first")
+        at.clock.advance(11)
         await at.settled(later, "done")
         assert len(first.calls) == 1
         assert [m.id for m, _ in second.calls] == [identifier, later]
@@ -254,8 +327,6 @@ async def test_doubt_can_be_held_at_once(tmp_path: Path) -> None:
 
 async def test_concurrency_is_kept(tmp_path: Path) -> None:
     """Never more sends at once than the setting says."""
-    import asyncio
-
     backend = ScriptedBackend("b")
     backend.gate = asyncio.Event()
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
@@ -280,8 +351,6 @@ async def test_a_bug_in_a_backend_loses_nothing(tmp_path: Path) -> None:
 
 async def test_drain_gives_back_what_has_not_started(tmp_path: Path) -> None:
     """At a stop, claims in waiting are undone: no attempt is recorded for them."""
-    import asyncio
-
     backend = ScriptedBackend("b")
     backend.gate = asyncio.Event()
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:

@@ -182,7 +182,7 @@ async def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
     whole = (tmp_path / "whole" / "spool.db").read_bytes()
     rng = random.Random(int(os.environ.get("FLIP_SEED", "1")))
     found = {"refused": 0, "corrupt": 0, "untouched": 0}
-    for turn in range(int(os.environ.get("FLIPS", "60"))):
+    for turn in range(int(os.environ.get("FLIPS", "40"))):
         spoiled = bytearray(whole)
         spoiled[rng.randrange(len(spoiled))] ^= 1 << rng.randrange(8)
         (tmp_path / str(turn)).mkdir()
