@@ -18,6 +18,7 @@ _DOMAIN = rf"\[[0-9A-Za-z.:]+\]|{_LABEL}(?:\.{_LABEL})*"
 # A path without angle brackets is what many devices send; it is unambiguous as long as the grammar holds.
 _PATH = re.compile(rf" *(?:<>|<({_LOCAL})@({_DOMAIN})>|({_LOCAL})@({_DOMAIN}))(?: |\Z)")
 _MAILBOX = re.compile(rf"({_LOCAL})@({_DOMAIN})")
+_LONGEST = 64 + 1 + 255
 
 
 def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
@@ -46,12 +47,12 @@ def parse_address(text: str, *, utf8: bool = True) -> str:
 
 def comparable(address: str) -> str:
     """The key under which two spellings of one mailbox are equal; never to be sent to. "" stays ""."""
-    if address.isascii() and '"' not in address:
-        return address.lower()
+    if (address.isascii() and '"' not in address) or len(address) > _LONGEST:
+        return address.lower()  # what is longer is nobody's address, and must not cost anything
     local, at, domain = address.rpartition("@")
     if local.startswith('"') and local.endswith('"'):
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
-    return unicodedata.normalize("NFC", local).casefold() + at + _a_labels(domain)
+    return unicodedata.normalize("NFC", local).lower() + at + _a_labels(domain)
 
 
 def domain_of(address: str) -> str:
@@ -63,8 +64,8 @@ def matches(pattern: str, address: str) -> bool:
     """Patterns: ``*``, ``*@example.com``, ``user@*``, ``*@*.example.com`` (subdomains only) or one address."""
     if pattern == "*":
         return True
-    want_local, want_domain = _split_pattern(pattern)
-    local, at, domain = comparable(address).rpartition("@")
+    want_local, _, want_domain = _halves(pattern)
+    local, at, domain = _halves(address)
     if not at or want_local not in ("*", local):
         return False
     if want_domain.startswith("*."):
@@ -72,18 +73,18 @@ def matches(pattern: str, address: str) -> bool:
     return want_domain in ("*", domain)
 
 
-@lru_cache(maxsize=4096)
-def _split_pattern(pattern: str) -> tuple[str, str]:
-    local, _, domain = comparable(pattern).rpartition("@")
-    return local, domain
+@lru_cache(maxsize=1024)
+def _halves(address: str) -> tuple[str, str, str]:
+    return comparable(address).rpartition("@")
 
 
 def _a_labels(domain: str) -> str:
     # Punycode without IDNA 2003 mapping: sharp s and final sigma are letters of their own, nothing is folded together.
     if domain.isascii():
         return domain.lower()
-    text = unicodedata.normalize("NFC", domain.lower())
-    return ".".join(x if x.isascii() else "xn--" + x.encode("punycode").decode("ascii") for x in text.split("."))
+    labels = unicodedata.normalize("NFC", domain.lower()).split(".")
+    # Punycode takes quadratic time, and what is over 63 characters is no label anyway.
+    return ".".join(x if x.isascii() or len(x) > 63 else f"xn--{x.encode('punycode').decode()}" for x in labels)
 
 
 def _decode(raw: bytes, utf8: bool) -> str:

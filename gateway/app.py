@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,11 +17,13 @@ from gateway.delivery import Delivery
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import HttpServer
-from gateway.model import Backend, Client, Envelope, Limits, Recipient
+from gateway.model import Backend, Client, Envelope, Limits, Recipient, Refusal
 from gateway.notify import notify, watchdog_interval
 from gateway.smtp import Door, Shared
 from gateway.spool import Spool, SpoolError
 
+DESCRIPTORS = 200  # open files besides client connections: spool, HTTP, upstream
+EX_CONFIG = 78  # sysexits.h
 DRAIN = 30.0  # seconds for sessions and sends under way at a stop
 Load = Callable[[], Loaded]
 
@@ -33,7 +36,7 @@ class App:
         self._load = load
         self._rng = rng
         self.clock = clock
-        self.settings = loaded.settings
+        self.settings = self._at_start = loaded.settings
         self.events = Events(format=self.settings.log.format, level=self.settings.log.level, clock=clock)
         self.ids = QueueIds(clock, rng)
         self.fetch = Fetch()
@@ -151,7 +154,10 @@ class App:
     # -- what the operator asks ------------------------------------------------------------------------------------
 
     async def reload(self) -> list[str]:
-        """Read the configuration again: all or nothing. Returns what changed, in words; raises ConfigError."""
+        """Read the configuration again: all or nothing. Returns what changed, in words; raises ConfigError.
+
+        What needs a restart is named at every reload until there was one.
+        """
         try:
             loaded = self._load()
             auth.ensure_own_key(loaded.settings)
@@ -159,13 +165,13 @@ class App:
             authenticator = self._new_authenticator(loaded)
             built = {
                 name: self._backends[name]
-                if self.settings.backends.get(name) == section and name in self._backends
+                if self.settings.backends.get(name) == section and self.settings.hostname == loaded.settings.hostname
                 else self._new_backend(name, loaded)
                 for name, section in loaded.settings.backends.items()
             }
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
-            raise
+            raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
         old, self.authenticator = self.authenticator, authenticator
         self._loaded, self.settings, self._backends = loaded, loaded.settings, built
         self._declare()
@@ -179,8 +185,10 @@ class App:
         await self.delivery.update(self.settings, built)
         if old:
             await old.aclose()
-        later = restart_keys(changed)
-        lines = [f"{key}: {'needs a restart' if key in later else 'changed'}" for key in changed]
+        later = restart_keys(diff(self._at_start, self.settings))
+        lines = [f"{key}: changed" for key in changed if key not in later] + [
+            f"{key}: needs a restart" for key in later
+        ]
         self.events.reloaded(True, "; ".join(lines))
         return lines
 
@@ -191,6 +199,7 @@ class App:
         arrival = intake.Arrival(self.ids(), self.clock.now(), listener="", peer="", helo="", protocol="local")
         message = intake.prepare(raw, envelope, who, arrival, self._rules())
         await self.spool.put(message)
+        self.events.accepted(message, 0.0)
         return message.id
 
     async def bounce(self, ids: Sequence[str]) -> list[str]:
@@ -218,13 +227,14 @@ async def serve(
     rng: random.Random | None = None,
 ) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit code."""
-    app = App(loaded, load, clock or SystemClock(), rng or random.SystemRandom())
+    app = App(loaded, load, clock or SystemClock(), rng or random.Random())  # noqa: S311 - delays and names, no secrets
     try:
         await app.start()
-    except (SpoolError, OSError, ValueError) as error:
+    except (SpoolError, OSError, ValueError, Refusal) as error:
         app.events.error("start_failed", detail=str(error))
         await app.stop(0)
-        return 1
+        return EX_CONFIG if isinstance(error, ValueError) else 1
+    _raise_descriptor_limit(app)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -238,20 +248,30 @@ async def serve(
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     watchdog = loop.create_task(_watchdog(app))
-    listening = {name: app.settings.listeners[name].bind for name in app.doors}
+    listening = [f"{name} {app.settings.listeners[name].bind}" for name in app.doors]
     app.events.info("started", version=__version__, listeners=listening, backends=sorted(app.settings.backends))
-    notify("READY=1", "STATUS=listening on " + ", ".join(sorted(listening.values())))
+    notify("READY=1", "STATUS=listening on " + ", ".join(listening))
     if on_ready:
         on_ready(app)
     await stop.wait()
     notify("STOPPING=1")
     watchdog.cancel()
-    await _stop(app, loop)
-    return 0
+    return 0 if await _stop(app, loop) else 1
 
 
-async def _stop(app: App, loop: asyncio.AbstractEventLoop) -> None:
-    """Drain; a second signal cuts it short."""
+def _raise_descriptor_limit(app: App) -> None:
+    """Every connection costs a descriptor: take all that we may have, and say when that is too little."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = app.settings.limits.connections + DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        text = f"limits.connections needs {needed} open files, this process may have {hard} (ulimit -n)"
+        app.events.warning("few_descriptors", detail=text)
+
+
+async def _stop(app: App, loop: asyncio.AbstractEventLoop) -> bool:
+    """Drain; a second signal cuts it short. False when it went wrong."""
     hurry = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, hurry.set)
@@ -262,6 +282,9 @@ async def _stop(app: App, loop: asyncio.AbstractEventLoop) -> None:
         stopping.cancel()
         await asyncio.wait({stopping}, timeout=5)
     hurried.cancel()
+    if not stopping.cancelled() and (error := stopping.exception()):
+        app.events.bug("stop", error)
+    return stopping.cancelled() or stopping.exception() is None
 
 
 async def _reload(app: App) -> None:
@@ -269,7 +292,7 @@ async def _reload(app: App) -> None:
     try:
         await app.reload()
     except Exception as error:  # reload has said why; a bug in it must not stop the service
-        if not isinstance(error, ConfigError | ValueError | OSError):
+        if not isinstance(error, ConfigError):
             app.events.bug("reload", error)
     notify("READY=1")
 
@@ -279,7 +302,7 @@ async def _watchdog(app: App) -> None:
     if (interval := watchdog_interval()) is None:
         return
     while True:
-        if app.delivery and app.delivery.alive:
+        if app.delivery and app.delivery.alive and app.spool.alive:
             notify("WATCHDOG=1")
         await app.clock.sleep(interval)
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32: sorts like the number, no I L O U
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 class Clock(Protocol):
@@ -61,4 +62,4 @@ class QueueIds:
         micros = max(self._last + 1, int(self._clock.now().timestamp() * 1_000_000))
         self._last = micros
         number = micros << 10 | self._rng.getrandbits(10)
-        return "".join(_ALPHABET[number >> shift & 31] for shift in range(60, -5, -5))
+        return "".join([_PAIRS[number >> shift & 1023] for shift in range(55, 0, -10)]) + _ALPHABET[number & 31]

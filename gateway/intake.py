@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, RouteSettings, Settings
-from gateway.message import Header, Trace, scan, stamp
+from gateway.message import Header, Trace, plain_addresses, scan, stamp
 from gateway.model import Client, Envelope, Limits, NewMessage, Refusal
 from gateway.policy import check_sender, is_loop, may_send_as, route, usable
 
@@ -110,11 +110,12 @@ def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) 
     if rewrite is None and all("*" in group for group in client.senders):
         return sender, ""
     # Where there is no From, the envelope sender will be written there.
-    shown = (*shown, *header.addresses("sender")) if header.count("from") else (sender,)
+    shown = (*(shown if header.count("from") else (sender,)), *header.addresses("sender"))
+    plain = all(plain_addresses(field.value) for field in header.fields if field.name in ("from", "sender"))
     if rewrite is None:
-        check_sender(client, sender, shown)
+        check_sender(client, sender, shown, plain=plain)
         return sender, ""
-    honest = not rewrite.always and any(shown) and all(may_send_as(client, address) for address in shown)
+    honest = not rewrite.always and plain and any(shown) and all(may_send_as(client, address) for address in shown)
     if sender and (rewrite.always or not may_send_as(client, sender)):
         sender = rewrite.to
     return sender, "" if honest else rewrite.to

@@ -32,11 +32,12 @@ def may_send_to(client: Client, address: str) -> bool:
     return _every_group(client.recipients, address)
 
 
-def check_sender(client: Client, mail_from: str, header_from: Sequence[str]) -> None:
+def check_sender(client: Client, mail_from: str, header_from: Sequence[str], *, plain: bool = True) -> None:
     """Envelope sender and every header From address must be allowed; the null sender is nobody's address.
 
     Raises Refusal 553 5.7.1. A From without any address is refused where senders are restricted: readers would
     see a name that nobody checked; so where there is no From field at all, pass what will be written into it.
+    ``plain`` says that no reader can find other addresses in From and Sender than those given.
     """
     if all("*" in group for group in client.senders):
         return
@@ -45,6 +46,8 @@ def check_sender(client: Client, mail_from: str, header_from: Sequence[str]) -> 
             raise _sender_denied(client, f"<{address}>: sender not allowed", f"add it to clients.{client.name}.senders")
     if not any(header_from):
         raise _sender_denied(client, "From: no address in the header", f"clients.{client.name}.senders needs one")
+    if not plain:
+        raise _sender_denied(client, "From or Sender: not one plain address per entry", "write Name <user@example.com>")
 
 
 def _sender_denied(client: Client, what: str, fix: str) -> Refusal:
@@ -94,7 +97,7 @@ def largest(routes: Sequence[RouteSettings], limits: Mapping[str, Limits], clien
     lines = (line for line in routes if not line.clients or client.name in line.clients)
     names = {client.backend} if client.backend else {name for line in lines for name in line.backend}
     best = max((limits[name].max_bytes for name in names if name in limits), default=cap)
-    return min(best, cap, client.max_size or cap)
+    return min(best, cap, cap if client.max_size is None else client.max_size)
 
 
 def next_delay(retry: RetrySettings, attempts: int, rng: random.Random) -> timedelta:

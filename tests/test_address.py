@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.address import comparable, domain_of, matches, parse_address, parse_path
 from gateway.model import Refusal
+from tests.message_kit import python_calls
 
 L64, L65 = "l" * 64, "l" * 65
 D255 = ".".join(["d" * 63] * 3 + ["d" * 63])
@@ -159,14 +160,31 @@ def test_words_say_what_to_do() -> None:
         ("a@BÜCHER.example", "a@bücher.example", True),
         ("u\u0308@b", "ü@b", True),
         ("a@straße.example", "a@strasse.example", False),
+        ("straße@x", "strasse@x", False),
+        ("\ufb01x@x", "fix@x", False),
+        ("Ü@x", "ü@x", True),
         ("a@\u0430.example", "a@a.example", False),
         ("a.b@c", "ab@c", False),
         ("", "", True),
     ],
 )
 def test_comparing(one: str, other: str, same: bool) -> None:
-    """Case, quoting and A-labels make no difference; look-alikes and sharp s do (IDNA 2008)."""
+    """Case, quoting and A-labels make no difference; look-alikes, ligatures and sharp s do (IDNA 2008)."""
     assert (comparable(one) == comparable(other)) is same
+
+
+@pytest.mark.parametrize("domain", ["用" * 64, "用" * 990, ".".join(["用" * 63] * 15)])
+def test_what_no_host_can_be_called_is_not_encoded(domain: str) -> None:
+    """Punycode takes quadratic time: labels over 63 characters and addresses over 320 stay as they are."""
+    assert comparable(f"A@{domain}") == f"a@{domain}"
+
+
+def test_an_address_is_encoded_once_however_many_patterns() -> None:
+    """A hundred patterns for one address cost a hundred look-ups, not a hundred conversions."""
+    address = f"once@{'用' * 50}.example"
+    matches("*@*.example", "warm@up")
+    once = python_calls(lambda: matches("*@*.example", address))
+    assert python_calls(lambda: matches("*@*.example", address)) < once / 10
 
 
 def test_domain_of() -> None:

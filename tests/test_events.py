@@ -23,6 +23,7 @@ from gateway import auth
 from gateway.events import REASONS, Events
 from gateway.events.log import Renderer, Writer, in_journal
 from gateway.model import Envelope, NewMessage, Outcome, Recipient, Refusal, SpooledMessage, Verdict
+from tests.fakes import FakeClock
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123000, tzinfo=UTC)
 ENVELOPE = Envelope("a@example.com", (Recipient("x@example.org"), Recipient("y@example.org")))
@@ -431,6 +432,23 @@ def test_libraries_warn_through_the_same_renderer(log: Log) -> None:
     ]
     assert log.lines[0]["text"] == "pool of 2\\nlines"
     assert log.metric("bugs_total") == 1
+
+
+def test_a_lack_of_descriptors_does_not_flood_the_log() -> None:
+    """asyncio reports it for each listener and each second; one line a minute says it as well."""
+    clock, stream = FakeClock(), io.StringIO()
+    events = Events(CollectorRegistry(), "json", clock=clock, stream=stream)
+    events.capture_libraries()
+    for _ in range(180):
+        logging.getLogger("asyncio").error(
+            "socket.accept() out of system resource\nsocket: x", exc_info=OSError(24, "Too many open files")
+        )
+        logging.getLogger("asyncio").error("something else")
+        clock.advance(1)
+    events.close()
+    lines = stream.getvalue().splitlines()
+    assert sum("out of system resource" in line for line in lines) == 3
+    assert len(lines) == 183
 
 
 def test_instances_do_not_share_anything() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from gateway.config.models import Settings
 from gateway.intake import Arrival, Rules, prepare
-from gateway.model import Client, Envelope, Limits, Recipient, Refusal
+from gateway.message import scan
+from gateway.model import Client, Envelope, Limits, Recipient, Refusal, SenderRewrite
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 INSIDE = Arrival("ID1", NOW, listener="", peer="", helo="", protocol="local")
@@ -78,3 +80,34 @@ def test_eightbit_is_what_the_octets_say(body: bytes, declared: bool, expected: 
     """A client that sends 8-bit octets without BODY=8BITMIME must not have them declared 7-bit to the next hop."""
     envelope = Envelope("a@example.com", ENVELOPE.recipients, eightbit=declared)
     assert prepare(RAW + body, envelope, Client("c"), INSIDE, rules()).envelope.eightbit is expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"From: x@evil.com <a@example.com>\r\n",
+        b"From: a@example.com\r\nSender: <a@example.com> x@evil.com\r\n",
+        b"From: a@example.com\r\nFrom: x@evil.com: <a@example.com>;\r\n",
+        b"From: the boss\r\nSender: a@example.com\r\n",
+        b"From:\r\nSender: a@example.com\r\n",
+        b"Sender: x@evil.com\r\n",
+    ],
+)
+def test_what_readers_could_see_otherwise(fields: bytes) -> None:
+    """A restricted client's From and Sender must have one reading, or be rewritten where that is set."""
+    restricted = Client("c", senders=(("*@example.com",),))
+    with pytest.raises(Refusal) as refused:
+        prepare(fields + b"\r\n", ENVELOPE, restricted, INSIDE, rules())
+    assert (refused.value.code, refused.value.enhanced) == (553, "5.7.1")
+    rewritten = replace(restricted, rewrite=SenderRewrite("safe@example.com", always=False))
+    message = prepare(fields + b"\r\n", ENVELOPE, rewritten, INSIDE, rules())
+    assert scan(message.raw).addresses("from") == ("safe@example.com",)
+    assert not scan(message.raw).count("sender")
+    assert fields in prepare(fields + b"\r\n", ENVELOPE, Client("free"), INSIDE, rules()).raw
+
+
+def test_one_reading_passes_a_restricted_client() -> None:
+    """Names, comments and groups as RFC 5322 has them harm nobody."""
+    fields = b'From: "Doe, John" <a@example.com>, b@example.com (B)\r\nSender: a@example.com <a@example.com>\r\n'
+    message = prepare(fields + b"\r\n", ENVELOPE, Client("c", senders=(("*@example.com",),)), INSIDE, rules())
+    assert message.raw.endswith(fields + b"\r\n")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.message import scan
-from gateway.message.mailboxes import mailboxes
+from gateway.message.mailboxes import mailboxes, plain_addresses
 from tests.message_kit import python_calls
 
 
@@ -75,6 +75,68 @@ def test_what_attackers_write(value: bytes, expected: list[str]) -> None:
     assert list(read(value)) == expected
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b' "Doe, John" <a@good.com>',
+        b" =?utf-8?q?J=C3=B6rg?= <a@good.com>",
+        b" J\xf6rg Q. [ext] <a@good.com>\r\n",
+        b" a@good.com (comment)",
+        b" a@good.com (Acme (UK) Ltd)",
+        b' "x@evil.com (" <a@good.com>',
+        b' "a@good.com" <a@good.com>',
+        b" a@good.com <a@good.com>",
+        b" A@good.com <a@good.com>",
+        b" Team: a@good.com, B\r\n <b@good.com>;",
+        b' "a b"@good.com, <a@[IPv6:2001:db8::1]>',
+        b" \xc3\xbc@good.com",
+    ],
+)
+def test_one_reading(value: bytes) -> None:
+    """What well-behaved programs write has one reading, the same as the tolerant one."""
+    assert plain_addresses(value) == read(value) != ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"x@evil.com <a@good.com>",
+        b"<a@good.com> x@evil.com",
+        b"[x@evil.com] <a@good.com>",
+        b"<x@evil.com@good.com>",
+        b"x@evil.com\0@good.com",
+        b"x\0@good.com",
+        b"<=?utf-8?q?x=40evil.com?=>, a@good.com",
+        b"=?utf-8?b?eEBldmlsLmNvbQ==?=@good.com",
+        b"=?utf-8?b?eA==?=@good.com",
+        b"<=?utf-8?b?eA==?=@good.com>",
+        b"=?utf-8?q?a=40good.com?=",
+        b"x@evil.com: <a@good.com>;",
+        b"<@evil.com:a@good.com>",
+        b"(x@evil.com) <a@good.com>",
+        b'(" <x@evil.com>, ") <a@good.com>',
+        b'a@good.com "',
+        b"\xff@good.com",
+        b"root, a@good.com",
+        b"Team:;",
+        b"",
+    ],
+)
+def test_more_than_one_reading(value: bytes) -> None:
+    """Whatever another reader may take for another address, or for none, grants nothing."""
+    assert plain_addresses(value) == ()
+
+
+SHORT = rb"\s(\w[\w .'-]{0,9})?<[\w.+=-]{1,8}@[\w.-]{1,8}>\s?|[ \t]?[\w.+=-]{1,8}@[\w.-]{1,8}"
+
+
+@given(st.from_regex(SHORT, fullmatch=True))
+def test_the_short_way_reads_the_same(value: bytes) -> None:
+    """The commonest forms are read by one expression; a comma behind them makes them go the long way."""
+    (short,), (long,) = mailboxes(value), mailboxes(value + b",")
+    assert short == long
+
+
 def test_all_instances_are_read() -> None:
     """A second From is as good as the first (door.md row 14)."""
     header = scan(b"From: a@x\r\nX: 1\r\nFROM : b@x\r\nFrom:\r\n c@x\r\n\r\nFrom: body@x")
@@ -125,6 +187,7 @@ def test_work_is_linear(unit: bytes) -> None:
     twice = python_calls(lambda: mailboxes(unit * size * 2))
     assert twice < 2.2 * once + 200
     mailboxes(unit * (200_000 // len(unit)))
+    plain_addresses(unit * (100_000 // len(unit)))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,13 @@ def test_check_sender(client: Client, mail_from: str, header_from: list[str], te
     assert (refusal.code, refusal.enhanced, refusal.text, refusal.reason) == (553, "5.7.1", text, "sender_denied")
 
 
+def test_a_header_with_two_readings_is_refused() -> None:
+    """Where senders are restricted, what another reader could see must be what was checked."""
+    with pytest.raises(Refusal, match=r"553 5\.7\.1 From or Sender: not one plain address per entry"):
+        policy.check_sender(PRINTERS, "a@example.com", ["b@example.com"], plain=False)
+    policy.check_sender(Client("any"), "a@b", ["x@y"], plain=False)
+
+
 ROUTES = [
     RouteSettings(backend=("office",), recipients=("*@example.com",)),
     RouteSettings(backend=("s2g", "smart"), clients=("printers",)),
@@ -161,12 +168,16 @@ def test_usable(names: list[str], size: int, null: bool, utf8: bool, expected: t
         (Client("other"), 99_999, 5000),
         (Client("printers"), 700, 700),
         (Client("printers", max_size=800), 99_999, 800),
+        (Client("printers", max_size=0), 99_999, 0),
         (Client("printers", backend="small"), 99_999, 1000),
         (Client("printers", backend="gone"), 99_999, 99_999),
     ],
 )
 def test_largest(client: Client, cap: int, expected: int) -> None:
-    """SIZE promises what some reachable backend takes: clients and pins are known by then, addresses are not."""
+    """SIZE promises what some reachable backend takes: clients and pins are known by then, addresses are not.
+
+    Only None is no limit: a limit of 0 must not widen.
+    """
     routes = [
         RouteSettings(backend=("small",), recipients=("*@example.com",)),
         RouteSettings(backend=("smart",), clients=("printers",)),

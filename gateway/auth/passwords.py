@@ -7,7 +7,6 @@ import base64
 import hashlib
 import hmac
 import random
-import re
 import secrets
 import threading
 from collections.abc import Mapping
@@ -16,11 +15,11 @@ from dataclasses import dataclass
 
 from gateway.auth.tokens import looks_like_token
 from gateway.clock import Clock
+from gateway.config.values import parse_scrypt
 from gateway.model import Refusal
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that looks like something else on a printer's display
 _LENGTH = 20  # 99 bits
-_SHAPE = re.compile(r"\$scrypt\$ln=(\d\d?),r=(\d\d?),p=(\d\d?)\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)")
 _REMEMBERED = 300.0  # seconds
 _THREADS = 2
 _WAITING = 32
@@ -58,27 +57,11 @@ def hash_password(text: str, salt: bytes) -> str:
     return f"$scrypt$ln={made.ln},r={made.r},p={made.p}${salted}${digest}"
 
 
-def _parse(text: str) -> _Hash:
-    match = _SHAPE.fullmatch(text)
-    if match is None:
-        raise ValueError("is not a $scrypt$ hash, make one with `gateway password mint`")
-    ln, r, p = map(int, match.groups()[:3])
-    salt, digest = (base64.b64decode(part + "=" * (-len(part) % 4)) for part in match.groups()[3:])
-    if ln < 10 or not 0 < r << ln <= 1 << 20 or not 0 < p <= 16 or len(salt) < 8 or len(digest) < 32:
-        raise ValueError("is a $scrypt$ hash that is too weak, or needs more than 128 MiB")
-    return _Hash(ln, r, p, salt, digest)
-
-
 class Passwords:
-    """The hashes of ``clients.NAME.password_hash``. Raises ValueError naming the setting of a wrong one."""
+    """The hashes of ``clients.NAME.password_hash``. Raises ValueError for a wrong one, which config.load refuses."""
 
     def __init__(self, hashes: Mapping[str, str], clock: Clock) -> None:
-        self._hashes: dict[str, _Hash] = {}
-        for name, text in hashes.items():
-            try:
-                self._hashes[name] = _parse(text)
-            except ValueError as error:
-                raise ValueError(f"clients.{name}.password_hash: {error}") from None
+        self._hashes = {name: _Hash(*parse_scrypt(text)) for name, text in hashes.items()}
         costs = [(known.r * known.p << known.ln, known.ln, known.r, known.p) for known in self._hashes.values()]
         # An unknown name costs as much as a wrong password, so that nobody can tell which names exist.
         self._decoy = _Hash(*max(costs)[1:], secrets.token_bytes(16), secrets.token_bytes(32)) if costs else None

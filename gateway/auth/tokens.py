@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.auth.keys import ADMIN_AUDIENCE, Key, load_keys, sign, verify
 from gateway.config.models import Settings
-from gateway.config.values import parse_network, parse_size
+from gateway.config.values import parse_network, parse_pattern, parse_size
 from gateway.model import Network, Token
 
 LEEWAY = timedelta(seconds=30)
@@ -179,13 +179,16 @@ class Narrowing:
 def narrowing(claims: Mapping[str, Any]) -> Narrowing:
     """The narrowing claims. Raises Invalid: what cannot be understood must not be ignored."""
     try:
-        networks, size = _texts(claims, "networks"), claims.get("max_size")
+        networks = _texts(claims, "networks")
+        size = parse_size(claims["max_size"]) if "max_size" in claims else None
+        if size == 0:
+            raise ValueError("max_size must be 1 or more")
         return Narrowing(
             senders=_texts(claims, "senders"),
             recipients=_texts(claims, "recipients"),
             networks=None if networks is None else tuple(map(parse_network, networks)),
             backend=_text(claims, "backend"),
-            max_size=parse_size(size) if "max_size" in claims else None,
+            max_size=size,
         )
     except ValueError as error:
         raise Invalid("token_claims", str(error)) from None
@@ -212,9 +215,13 @@ def mint(
     try:
         candidates(keys, parse(token))
         check(key, payload, now, admin=_is_admin(payload))
-        narrowing(payload)
+        asked = narrowing(payload)
     except Invalid as error:
         raise ValueError(f"such a token would be refused: {error}") from None
+    for pattern in (*(asked.senders or ()), *(asked.recipients or ())):
+        parse_pattern(pattern)
+    if asked.backend and asked.backend not in settings.backends:
+        raise ValueError(f'there is no backend "{asked.backend}"')
     return token
 
 

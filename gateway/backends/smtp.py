@@ -13,11 +13,12 @@ import socket
 import ssl
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 import aiosmtplib
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.backends._base import LARGE, UNBOUNDED, Context, canonical, limited, safe
 from gateway.backends._smtp_text import parameters, path, refusal, spellings, wire
@@ -32,11 +33,20 @@ _QUEUED_AS = re.compile(r"(?:queued as|\bid=)\s*<?([\w.@-]{1,200})", re.IGNORECA
 _BROKEN = (aiosmtplib.SMTPException, OSError)  # lost, timed out, unintelligible
 
 
+def _host(text: str) -> str:
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        if not re.fullmatch(r"[^\s/:]+", text):
+            raise ValueError("must be a host name or address alone; write the port as port: 587") from None
+    return text
+
+
 class SmtpSettings(BackendSettings):
     """``port`` follows from ``tls`` unless given. ``ca_file``: the certificates to trust instead of the system's."""
 
     type: Literal["smtp"] = "smtp"
-    host: Annotated[str, Field(pattern=r"^[^\s/]+$")]
+    host: Annotated[str, AfterValidator(_host)]
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     tls: Literal["none", "starttls", "implicit"] = "starttls"
     ca_file: Path | None = None
@@ -329,6 +339,8 @@ async def _recipients(line: _Line, envelope: Envelope, outcomes: dict[str, Outco
 async def _data(line: _Line, raw: bytes) -> Outcome:
     reply = await line.say(b"DATA")
     if reply.code != 354:
+        if reply.code < 400:  # it has lost its place in the dialogue
+            line.client.close()
         return refusal(*reply)
     code, text = await line.transfer(raw)
     if not 200 <= code < 300:

@@ -40,13 +40,16 @@ def list_(as_json: bool) -> None:
         if lane.get("paused_by"):
             state = lifeline.rest(lane)
         success, sending = plain.relative(moment(lane.get("last_success"))), lane.get("in_flight", 0)
-        rows.append((lane["name"], lane["type"], lane["queued"], sending, success, state, lane.get("reason", "")))
+        rows.append((lane["name"], lane["type"], lane["queued"], sending, success, state, lifeline.reason(lane)))
     return plain.table(("BACKEND", "TYPE", "QUEUED", "SENDING", "LAST SUCCESS", "STATE", "REASON"), rows)
 
 
 @backend.command()
 @click.argument("name")
-@click.option("--for", "duration", metavar="TIME", help="Go on by itself after this, for example 30m.")
+@click.option(
+    "--for", "duration", metavar="TIME", callback=common.checked_by("parse_duration"),
+    help="Go on by itself after this, for example 30m.",
+)  # fmt: skip
 @config_option
 def pause(name: str, duration: str | None) -> None:
     """Send nothing more by this backend; its messages wait."""

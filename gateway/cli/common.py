@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,22 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def checked_by(parser: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """For an option's callback: what this parser of gateway.config.values refuses is wrong use, exit code 2."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, given: Any) -> Any:
+        from gateway.config import values
+
+        try:
+            for text in given if isinstance(given, tuple) else filter(None, (given,)):
+                getattr(values, parser)(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        return given
+
+    return check
+
+
 def chosen_file() -> Path | None:
     """What --config said."""
     file: Path | None = click.get_current_context().find_root().obj
@@ -75,8 +91,10 @@ def settings() -> Loaded:
 
 
 def usable() -> Loaded:
-    """``settings`` whose keys can be used as well. Our own key need not exist yet: the first start makes it."""
+    """``settings`` that can be served: folders, certificates, keys. Our own key is made by the first start."""
     from gateway import auth
+    from gateway.config.files import unusable_folders
+    from gateway.smtp.tls import certificate_errors
 
     loaded = settings()
     found = loaded.settings
@@ -85,10 +103,13 @@ def usable() -> Loaded:
         for name, key in found.auth.keys.items()
         if key.private_key_file is None or (found.state_dir / key.private_key_file).exists()
     }
+    errors = [*unusable_folders(found), *certificate_errors(found.listeners)]
     try:
         auth.load_keys(found.model_copy(update={"auth": found.auth.model_copy(update={"keys": present})}))
     except ValueError as error:
-        raise BadConfig(str(error)) from None
+        errors.append(str(error))
+    if errors:
+        raise BadConfig("\n".join(errors))
     return loaded
 
 
@@ -116,11 +137,15 @@ class Api:
 def _checked(status: int, value: Any) -> Any:
     if status < 400:
         return value
-    raise (TryAgain if status == 503 else Failed)("\n".join([value["detail"], *value.get("errors", [])]))
+    if "errors" in value:
+        raise BadConfig("\n".join(value["errors"]))
+    raise (TryAgain if status == 503 else Failed)(value["detail"])
 
 
 @contextmanager
-def connect(loaded: Loaded | None = None, *, offline: bool = True, create: bool = False) -> Iterator[Api]:
+def connect(
+    loaded: Loaded | None = None, *, offline: bool = True, create: bool = False, warn: bool = True
+) -> Iterator[Api]:
     """The running service by its admin socket. When none runs: the spool, opened here (``create``: even a new one).
 
     Without ``offline`` the spool is left alone: a service that is just starting must find it free.
@@ -134,7 +159,7 @@ def connect(loaded: Loaded | None = None, *, offline: bool = True, create: bool 
         wrong = error
     try:
         if (path := _listening(_sockets(loaded))) is not None:
-            if wrong:
+            if wrong and warn:
                 say(f"warning: {wrong.message}", err=True)
             yield Api(admin_client(path, None), running=True)
         elif wrong:
@@ -144,6 +169,9 @@ def connect(loaded: Loaded | None = None, *, offline: bool = True, create: bool 
         else:
             assert loaded is not None
             with asyncio.Runner() as runner, _spool(loaded, runner, create) as app:
+                if not create:
+                    where = loaded.settings.state_dir
+                    say(f"note: no service is running, nothing is being sent; reading the spool in {where}", err=True)
                 yield Api(admin_client(None, app, runner.run), running=False)
     except (NotSent, Lost) as error:
         raise TryAgain(str(error)) from None

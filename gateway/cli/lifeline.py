@@ -73,16 +73,26 @@ def _next(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
     elif state == "done" and not failed:
         yield "sent to everybody"
     elif state == "queued":
-        yield from (_due(leg, lanes.get(leg["backend"], {})) for leg in detail["legs"] if leg["state"] == "queued")
+        yield from (_due(leg, lanes.get(leg["backend"])) for leg in detail["legs"] if leg["state"] == "queued")
         if expires := moment(detail["expires_at"]):
             yield f"returned to the sender if it cannot be sent within {span((expires - now()).total_seconds())}"
 
 
-def _due(leg: Json, lane: Json) -> str:
-    if lane.get("paused_by"):
-        return f"waits for backend {leg['backend']}, which is {rest(lane)}: {lane['reason']}"
+def _due(leg: Json, lane: Json | None) -> str:
+    waits = f"waits for backend {leg['backend']}"
+    if lane is None:
+        return f"{waits}, which is not configured: put it back, or add a route that matches, then gateway reload"
+    if "paused_by" not in lane:
+        return f"{waits}; nothing is sent until a service runs: gateway serve"
+    if lane["paused_by"]:
+        return ": ".join(filter(None, (f"{waits}, which is {rest(lane)}", reason(lane))))
     due = moment(leg["next_attempt_at"])
     return f"next attempt by {leg['backend']} at {stamp(due)} ({relative(due)})"
+
+
+def reason(lane: Json) -> str:
+    """What the backend said; an operator gives no reason."""
+    return "" if lane.get("paused_by") == "operator" else lane.get("reason", "")
 
 
 def rest(lane: Json) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, Failed, config_option, connect, json_option
+from gateway.cli.common import Api, Failed, checked_by, config_option, connect, json_option
 from gateway.cli.plain import moment, say, show_json
 
 _PENDING = ("queued", "held", "corrupt")
@@ -18,13 +18,20 @@ _PAGE = 1000
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--older", metavar="AGE", help="Accepted longer ago than this, for example 2h."),
+        click.option("--older", metavar="AGE", callback=checked_by("parse_duration"), help="Older than this, as 2h."),
         click.option("--to", "recipient", metavar="ADDRESS", help="With this recipient."),
         click.option("--from", "sender", metavar="ADDRESS", help="With this envelope sender."),
         click.option("--backend", metavar="NAME", help="Waiting for this backend, or sent by it."),
     ):
         command = option(command)
     return command
+
+
+def _queue_id(_context: object, _parameter: object, given: Any) -> Any:
+    found = tuple(one.strip().upper() for one in (given if isinstance(given, tuple) else (given,)))
+    if not all(found):
+        raise click.UsageError("give a queue id")
+    return found if isinstance(given, tuple) else found[0]
 
 
 def _find(api: Api, states: tuple[str, ...], limit: int, **filters: str | None) -> list[dict[str, Any]]:
@@ -54,19 +61,23 @@ def list_(state: str | None, limit: int, as_json: bool, **filters: str | None) -
     """What waits in the queue, newest first."""
     states = _PENDING if state is None else ("" if state == "all" else state,)
     with connect() as api:
-        rows = _find(api, states, limit, **filters)
+        rows, lanes = _find(api, states, limit, **filters), api.get("backends")
+    if not rows and (name := filters["backend"]) and name not in lanes:
+        raise Failed(f"no backend {name}; there are {', '.join(lanes)}")
     if as_json:
         return show_json(rows)
     if not rows:
         return say("No such message" if state or any(filters.values()) else "Mail queue is empty")
     header = ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER")
-    plain.table(header, map(_line, rows))
+    plain.table(header, (_line(row, lanes) for row in rows))
     return say(f"There may be more; see them with --limit {10 * limit}") if len(rows) == limit else None
 
 
-def _line(row: dict[str, Any]) -> tuple[str, ...]:
+def _line(row: dict[str, Any], lanes: dict[str, Any]) -> tuple[str, ...]:
     received, due = plain.relative(moment(row["received_at"])), plain.relative(moment(row["next_attempt_at"]))
     names, whom = ",".join(row["backends"]), lifeline.addresses(row["recipients"], row["recipient_count"])
+    if row["state"] == "queued" and all(name not in lanes or lanes[name].get("paused_by") for name in row["backends"]):
+        due = f"when {names} works"
     sender, detail = row["sender"] or "<>", row["detail"]
     return (row["id"], row["state"], received, plain.size(row["size"]), names, due, sender, whom, detail)
 
@@ -89,7 +100,7 @@ def summary(as_json: bool) -> None:
 
 
 @queue.command()
-@click.argument("queue_id")
+@click.argument("queue_id", callback=_queue_id)
 @json_option
 @config_option
 def show(queue_id: str, as_json: bool) -> None:
@@ -112,7 +123,7 @@ def show(queue_id: str, as_json: bool) -> None:
 
 
 @queue.command()
-@click.argument("queue_id")
+@click.argument("queue_id", callback=_queue_id)
 @config_option
 def cat(queue_id: str) -> None:
     """The message byte for byte, as it will be sent."""
@@ -122,7 +133,7 @@ def cat(queue_id: str) -> None:
 
 def _action(name: str, text: str) -> None:
     @queue.command(name, help=f"{text} Give queue ids (- reads them from standard input), --all or filters.")
-    @click.argument("ids", nargs=-1, metavar="[ID]...")
+    @click.argument("ids", nargs=-1, metavar="[ID]...", callback=_queue_id)
     @click.option("--all", "everything", is_flag=True, help="Every message that this can be done to.")
     @click.option("--yes", is_flag=True, help="Do not ask, when no ids are given.")
     @_filter_options
@@ -133,15 +144,30 @@ def _action(name: str, text: str) -> None:
         if bool(ids) == bool(everything or chosen):
             raise click.UsageError("give either queue ids, or --all or filters")
         if "-" in ids:
-            ids = (*(one for one in ids if one != "-"), *sys.stdin.read().split())
+            ids = (*(one for one in ids if one != "-"), *sys.stdin.read().upper().split())
         elif not ids and not yes and not (sys.stdin.isatty() and click.confirm(f"{name} all messages that fit?")):
             raise click.UsageError(f"to {name} all messages that fit needs --yes")
         with connect() as api:
             result = api.post(f"messages/{name}", {"filter": chosen} if everything or chosen else {"ids": ids})
-        changed, unchanged = result["changed"], result["unchanged"]
+            changed, unchanged = result["changed"], result["unchanged"]
+            if name == "retry":
+                _tell_paused(api, changed)
         show_json(result) if as_json else say(f"{name}: {len(changed)} of {len(changed) + len(unchanged)} messages")
         if ids and unchanged:
             raise Failed(f"nothing to {name}, or no such message: {' '.join(unchanged)}")
+
+
+def _tell_paused(api: Api, changed: list[str]) -> None:
+    """What is due still waits for its backend."""
+    for name, lane in api.get("backends").items():
+        if not lane.get("paused_by"):
+            continue
+        waiting = api.get("messages", backend=name, state="queued", limit=_PAGE)["messages"]
+        if {row["id"] for row in waiting} & set(changed):
+            until = moment(lane["paused_until"])
+            state = lane["paused_by"].replace("operator", "paused by the operator")
+            state += f" until {until:%H:%M:%SZ}" if until else ""
+            say(f"{name} is {state}; to try now: gateway backend resume {name}", err=True)
 
 
 _action("retry", "Try these messages again now.")
@@ -158,7 +184,9 @@ _action("bounce", "Give up on these messages and tell their senders.")
 @config_option
 def trace(what: str, limit: int, as_json: bool) -> None:
     """What became of a message, found by queue id, Message-ID, address or the provider's id."""
-    ways = {"id": what.upper(), "message_id": what, "remote_id": what, "address": what if "@" in what else ""}
+    what = what.strip()
+    address = what.strip("<>") if "@" in what else ""
+    ways = {"id": what.upper(), "message_id": what, "remote_id": what, "address": address}
     with connect() as api:
         found: list[dict[str, Any]] = []
         for key, value in ways.items():

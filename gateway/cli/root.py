@@ -89,8 +89,11 @@ def healthcheck(as_json: bool) -> None:
 @config_option
 def reload() -> None:
     """Make the running service read its configuration again; if that is wrong, the old one stays."""
-    with connect(offline=False) as api:
-        changes = api.post("reload")["changes"]
+    try:
+        with connect(offline=False, warn=False) as api:
+            changes = api.post("reload")["changes"]
+    except common.BadConfig as error:
+        raise common.BadConfig(f"{error.message}\nthe running service keeps its old settings") from None
     say("\n".join(changes) or "nothing has changed")
 
 

@@ -22,6 +22,8 @@ from typing import BinaryIO
 EX_USAGE, EX_DATAERR, EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 64, 65, 67, 69, 75, 77
 _TIMEOUT = 60  # seconds; the service answers DATA within 10
 _BCC = re.compile(rb"^bcc[ \t]*:.*\r\n(?:[ \t].*\r\n)*", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+_MBOX = re.compile(rb">?From .*\r\n(?=[!-9;-~]+[ \t]*:)")
 
 
 class _SendmailError(Exception):
@@ -70,6 +72,10 @@ def _read(stream: BinaryIO, ignore_dots: bool) -> bytes:
 
 def _compose(arguments: argparse.Namespace, raw: bytes) -> tuple[str, list[str], bytes]:
     """Envelope sender, recipients and the bytes to send."""
+    if mbox := _MBOX.match(raw):
+        raw = raw[mbox.end() :]
+    if not _FIELD.match(raw):  # text without a header
+        raw = raw if raw.startswith(b"\r\n") else b"\r\n" + raw
     blank = re.search(rb"^\r\n", raw, re.MULTILINE)
     head, rest = (raw[: blank.start()], raw[blank.start() :]) if blank else (raw, b"")
     header = BytesHeaderParser().parsebytes(head)
@@ -82,9 +88,10 @@ def _compose(arguments: argparse.Namespace, raw: bytes) -> tuple[str, list[str],
         raise _SendmailError(EX_USAGE, "no recipients: give addresses, or -t to take them from the message")
     sender = _qualified(getpass.getuser() if arguments.sender is None else arguments.sender)
     name = " ".join(arguments.name.split())  # one line, whatever the caller passes on
-    if name and sender and "from" not in header:
-        head = f"From: {formataddr((name, sender))}\r\n".encode() + head
-    return sender, list(dict.fromkeys(map(_qualified, recipients))), head + rest
+    if sender and "from" not in header and (name or not head):
+        shown = formataddr((name, "")).removesuffix("<>")  # without the address: it may be UTF-8
+        head = f"From: {shown}<{sender}>\r\n".encode() + head
+    return sender, list(dict.fromkeys(map(_qualified, recipients))), (head or b"Subject:\r\n") + rest
 
 
 def _submit(target: tuple[str, int], verbose: bool, sender: str, recipients: Sequence[str], raw: bytes) -> None:

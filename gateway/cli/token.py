@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from gateway.cli import plain
-from gateway.cli.common import Api, config_option, connect, json_option
+from gateway.cli.common import Api, checked_by, config_option, connect, json_option
 from gateway.cli.plain import moment, say, show_json
 
 _DEVICE_FIELD = 128  # characters that a printer's password field takes at most
@@ -78,8 +79,10 @@ def revoke(jti: str, subject: str) -> None:
     if bool(jti) == bool(subject):
         raise click.UsageError("give the token's id, or --sub NAME")
     with connect(create=True) as api:
-        api.post("tokens/revoke", {"jti": jti, "subject": subject})
-    say(f"revoked: {jti or f'every token of {subject} issued until now'}")
+        known = api.post("tokens/revoke", {"jti": jti, "subject": subject})["known"]
+    which = "with this id" if jti else "of this subject"
+    note = "" if known else f' (no token {which} was minted here; see "gateway token list")'
+    say(f"revoked: {jti or f'every token of {subject} issued until now'}{note}")
 
 
 @token.command()
@@ -114,18 +117,28 @@ def password() -> None:
 
 @password.command("mint")
 @click.argument("name", default="copier")
-@click.option("--network", "networks", multiple=True, metavar="CIDR", help="Where the device is (repeatable).")
-@click.option("--sender", "senders", multiple=True, metavar="PATTERN", help="What it may send as (repeatable).")
+@click.option(
+    "--network", "networks", multiple=True, metavar="CIDR", callback=checked_by("parse_network"),
+    help="Where the device is (repeatable).",
+)  # fmt: skip
+@click.option(
+    "--sender", "senders", multiple=True, metavar="PATTERN", callback=checked_by("parse_pattern"),
+    help="What it may send as (repeatable).",
+)  # fmt: skip
 @json_option
 def mint_password(name: str, networks: tuple[str, ...], senders: tuple[str, ...], as_json: bool) -> None:
     """Print a new password, this once, and what to put into the configuration for client NAME."""
     from gateway import auth
 
+    if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name):
+        raise click.UsageError(f'"{name}" is no name of a client: a-z first, then a-z, 0-9 and _')
     made = auth.new_password()
     client: dict[str, Any] = {"password_hash": auth.hash_password(made, secrets.token_bytes(16))}
     client |= {key: value for key, value in (("networks", networks), ("senders", senders)) if value}
     if as_json:
         return show_json({"user": name, "password": made, "client": client})
-    say(f"user name: {name}\npassword:  {made}\n\nIt is shown only now. Put this into the configuration and reload:\n")
+    say(f"user name: {name}\npassword:  {made}\n\nIt is shown only now. Put this into the configuration and reload.")
+    say('If this is your first "clients" entry: only clients listed there may send, so list localhost and tokens too')
+    say("(config.example.yaml).\n")
     lines = [f"    {key}: {json.dumps(value)}" for key, value in client.items()]
     return say("\n".join(("clients:", f"  {name}:", *lines)))

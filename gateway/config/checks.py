@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway.config.document import Keys, hint
 from gateway.config.models import ClientSettings, KeySettings, Settings
-from gateway.config.values import format_size, is_loopback, parse_bind
+from gateway.config.values import format_size, is_loopback, parse_bind, parse_scrypt
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
 Findings = Iterator[tuple[Keys, str]]
@@ -54,6 +54,10 @@ def _key(here: Keys, key: KeySettings) -> Findings:
     elif key.algorithm.startswith("HS") != (given == ["secret"]):
         fitting = "a secret" if key.algorithm.startswith("HS") else "a key file or jwks_url"
         yield (*here, given[0]), f"does not fit algorithm {key.algorithm}, which needs {fitting}"
+    elif key.secret is not None:
+        needed, has = int(key.algorithm[2:]) // 8, len(key.secret.get_secret_value().encode())
+        if has < needed:  # RFC 7518 section 3.2
+            yield (*here, "secret"), f"{key.algorithm} needs at least {needed} bytes, this has {has}"
     if key.jwks_url is not None:
         url = urlsplit(key.jwks_url)
         plain = url.scheme == "http" and is_loopback(url.hostname or "")
@@ -70,8 +74,11 @@ def _client(here: Keys, client: ClientSettings) -> Findings:
     if not login and not client.open_relay and _everybody(client):
         text = "would relay for everybody; name your own networks, or set open_relay: true beside it if you mean it"
         yield (*here, "networks"), text
-    if client.password_hash and not client.password_hash.get_secret_value().startswith("$scrypt$"):
-        yield (*here, "password_hash"), 'is not a hash, make one with "gateway password mint"'
+    if client.password_hash is not None:
+        try:
+            parse_scrypt(client.password_hash.get_secret_value())
+        except ValueError as error:
+            yield (*here, "password_hash"), str(error)
     if client.key is not None and client.token is None:
         yield (*here, "key"), "only a client with a token has a key"
     for field in ("senders", "recipients"):
@@ -101,16 +108,26 @@ def _references(settings: Settings, names: Names) -> Findings:
             yield keys, f'there is no {kind.removesuffix("s")} "{wanted}"{hint(wanted, names[kind])}'
 
 
-def warnings(settings: Settings) -> Iterator[str]:
+def warnings(settings: Settings) -> Findings:
     """What works but is hardly meant."""
+    for name, listener in settings.listeners.items():
+        if listener.tls == "none" and listener.certificate:
+            yield ("listeners", name), "has a certificate, but tls: none"
+    first: dict[object, str] = {}
+    for name, client in settings.clients.items():
+        known_by = ((client.token, client.key),) if client.token is not None else client.networks
+        owners = [first.setdefault(one, name) for one in known_by if client.password_hash is None]
+        if owners and name not in owners:
+            what = "networks" if client.token is None else "token"
+            yield ("clients", name), f"never used, clients.{owners[0]} before it has the same {what}"
     used = {backend for route in settings.routes for backend in route.backend}
     used |= {client.backend for client in settings.clients.values() if client.backend} | {
         settings.bounces.backend or ""
     }
     for name in settings.backends:
         if name not in used:
-            yield f"backends.{name}: no route and no client leads to it"
+            yield ("backends", name), "no route and no client leads to it"
     for index, route in enumerate(settings.routes[:-1]):
         if not (route.clients or route.senders or route.recipients):
-            yield f"routes.{index}: takes everything, so the routes behind it are never used"
+            yield ("routes", index), "takes everything, so the routes behind it are never used"
             return

@@ -93,8 +93,9 @@ class Document:
 
     def place(self, keys: Keys) -> Place:
         """The place of a value, or of what surrounds it when it is not given."""
-        known = (self.places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.places)
-        return next(known, Place(self._name))
+        from_file = [(*keys[:-1], f"{key}_file") for key in keys[-1:]]
+        holders: list[Keys] = [keys, *from_file, *(keys[:n] for n in range(len(keys) - 1, 0, -1))]
+        return next((self.places[one] for one in holders if one in self.places), Place(self._name))
 
     def error(self) -> ConfigError | None:
         """All errors in the order of the file, then those of the environment and the command line."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gateway.config.document import Document, Keys, dotted
+from gateway.config.models import Settings
 
 RUN_SECRETS = Path("/run/secrets")
 OWN_KEY: Keys = ("auth", "keys", "own", "private_key_file")  # made at first start, so it may be missing
 _MAX_FILE = 1_000_000
+
+
+def unusable_folders(settings: Settings) -> Iterator[str]:
+    """Where the service must write and this user cannot. A state_dir that does not exist yet will be made."""
+    state, below = settings.state_dir, settings.http.socket.parent
+    wanted = {"state_dir": next(path for path in (state, *state.parents) if os.path.lexists(path))}
+    for key, folder in (wanted if below == state else wanted | {"http.socket": below}).items():
+        if not os.access(f"{folder}/.", os.W_OK | os.X_OK):
+            yield f"{key}: {folder} is not a directory, or user id {os.geteuid()} may not write to it"
 
 
 class Files:

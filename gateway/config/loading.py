@@ -92,7 +92,8 @@ def load(
     origins = {dotted(keys): _origin(document, keys) for keys, _ in flatten(settings)}
     if path and origins.get("backends.box.type") == "default":
         notes.append(f"{path}: no backends are given, so mail is only written to files and delivered to nobody")
-    return Loaded(settings, origins, path, (*notes, *files.warnings, *warnings(settings)))
+    doubts = (f"{document.place(keys)}: {dotted(keys)}: {text}" for keys, text in warnings(settings))
+    return Loaded(settings, origins, path, (*notes, *files.warnings, *doubts))
 
 
 def _mapping(value: object) -> dict[str, Any]:
@@ -146,7 +147,8 @@ def _prepare(document: Document, files: Files, model: type[Section], data: Any, 
     allowed = {*known, *(f"{key}_file" for key in secrets)}
     for key in [key for key in data if key not in allowed]:
         document.fail((*keys, key), f"unknown key{hint(key, allowed)}")
-        document.bad.add((*keys, closest(key, allowed)))  # the one that was meant is not missing as well
+        if (meant := (*keys, closest(key, allowed))) not in document.places:
+            document.bad.add(meant)  # it is not missing as well
         del data[key]
     for key in [key for key, value in data.items() if value is None]:
         del data[key]

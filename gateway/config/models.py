@@ -63,7 +63,7 @@ class ClientSettings(Section):
     rewrite_sender: RewriteSettings | None = None
     backend: str | None = None
     rate: values.RateLimit | None = None
-    max_size: values.Size | None = None
+    max_size: Annotated[values.Size, Field(ge=1)] | None = None
     max_recipients: Annotated[int, Field(ge=1)] | None = None
     open_relay: bool = False
 
@@ -76,7 +76,7 @@ class BackendSettings(Section):
     timeout: values.LongDuration = timedelta(seconds=60)
     rate: values.RateLimit | None = None
     in_doubt: Literal["retry", "hold"] = "retry"
-    max_size: values.Size | None = None
+    max_size: Annotated[values.Size, Field(ge=1)] | None = None
 
 
 class RouteSettings(Section):

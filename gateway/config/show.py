@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
@@ -55,15 +55,23 @@ def show(loaded: Loaded) -> str:
     return "\n".join(lines) + "\n"
 
 
-def diff(old: Settings, new: Settings) -> list[str]:
-    """The dotted keys that differ, added and removed ones included; never a value."""
+def diff(old: Settings, new: Settings) -> dict[str, str]:
+    """The dotted keys that differ: changed, added or removed, a whole named part as one; never a value."""
     before, after = dict(flatten(old)), dict(flatten(new))
-    return [dotted(keys) for keys in (before | after) if before.get(keys, ...) != after.get(keys, ...)]
+    olds, news = ({keys[:n] for keys in side for n in range(1, len(keys) + 1)} for side in (before, after))
+    found = {}
+    for keys in before | after:
+        if before.get(keys, ...) != after.get(keys, ...):
+            parts = (keys[:n] for n in range(1, len(keys) + 1))
+            part = next((part for part in parts if (part in olds) != (part in news)), keys)
+            found[dotted(part)] = "changed" if part in olds & news else "added" if part in news else "removed"
+    return found
 
 
-def restart_keys(changed: Sequence[str]) -> list[str]:
-    """Those of the changed keys that take effect only at a restart."""
-    return [key for key in changed if any(fnmatch(key, pattern) for pattern in RESTART_KEYS)]
+def restart_keys(changed: Collection[str]) -> list[str]:
+    """Those of the changed keys that take effect only at a restart; a whole listener is one of them."""
+    whole = {key for key in changed if key.startswith("listeners.") and key.count(".") == 1}
+    return [key for key in changed if key in whole or any(fnmatch(key, pattern) for pattern in RESTART_KEYS)]
 
 
 def schema(types: Mapping[str, type[BackendSettings]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
@@ -17,6 +18,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _HOST = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.IGNORECASE)
+_SCRYPT = re.compile(r"\$scrypt\$ln=(\d\d?),r=(\d\d?),p=(\d\d?)\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)")
 _PATTERN = re.compile(r"(\*|[^*]+)@(\*|(\*\.)?[^*]+)")  # what gateway.address.matches understands, beside "*"
 
 
@@ -89,9 +91,23 @@ def parse_network(value: Any) -> Network:
 
 def parse_spool_free(value: Any) -> float:
     """A share of the disk (``10%``) as 0.1, or a size in bytes (1 or more)."""
-    if match := re.fullmatch(r"([0-9]{1,2})\s*%", str(value).strip()):
+    if match := re.fullmatch(r"([0-9]{1,9})\s*%", str(value).strip()):
+        if int(match[1]) >= 100:
+            raise ValueError(f'"{value}" is too much, write a percentage below 100, or a size')
         return int(match[1]) / 100
     return value if isinstance(value, float) else float(parse_size(value))
+
+
+def parse_scrypt(text: str) -> tuple[int, int, int, bytes, bytes]:
+    """``$scrypt$ln=14,r=8,p=1$salt$hash`` as passlib writes it: ln, r, p, salt and hash. The error holds none of it."""
+    match = _SCRYPT.fullmatch(text)
+    if match is None or any(len(part) % 4 == 1 for part in match.groups()[3:]):
+        raise ValueError('is not a whole $scrypt$ hash, make one with "gateway password mint"')
+    ln, r, p = map(int, match.groups()[:3])
+    salt, digest = (base64.b64decode(part + "=" * (-len(part) % 4)) for part in match.groups()[3:])
+    if ln < 10 or not 0 < r << ln <= 1 << 20 or not 0 < p <= 16 or len(salt) < 8 or len(digest) < 32:
+        raise ValueError("is a $scrypt$ hash that is too weak, or needs more than 128 MiB")
+    return ln, r, p, salt, digest
 
 
 def parse_bind(text: str) -> tuple[str, int]:
@@ -134,6 +150,9 @@ def _pattern(text: str) -> str:
     if text != "*" and not _PATTERN.fullmatch(example):
         raise ValueError(f'"{text}": a * stands for the whole local part, the whole domain, or what precedes .domain')
     return text if text == "*" or _address(example.replace("*", "x")) else ""
+
+
+parse_pattern = _pattern
 
 
 def is_loopback(host: str) -> bool:

@@ -142,7 +142,10 @@ class Delivery:
         lane.wake()
 
     async def resume(self, name: str) -> None:
+        """Back to work by order: what was put off is due now. KeyError when there is no such backend."""
         self._lanes[name].resume()
+        waiting = [leg.message.id for leg in await self._spool.legs(name)]
+        await self._spool.retry(waiting, self._clock.now())
 
     async def check(self, name: str) -> Check:
         """Try credentials and reachability now; what works again goes back to work."""

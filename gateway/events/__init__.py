@@ -36,11 +36,17 @@ _EVENT = {
 class _Libraries(logging.Handler):
     """Warnings of the libraries, through our renderer. aiosmtpd's own log stays out: it quotes AUTH lines."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, clock: Clock) -> None:
         super().__init__(logging.WARNING)
         self._events = events
+        self._clock = clock
+        self._quiet_until = -math.inf
 
     def emit(self, record: logging.LogRecord) -> None:
+        if "socket.accept() out of system resource" in record.getMessage():  # asyncio: each second, for each listener
+            if (now := self._clock.monotonic()) < self._quiet_until:
+                return
+            self._quiet_until = now + 60
         if record.exc_info and record.exc_info[1] is not None:
             self._events.bug(f"{record.name}: {record.getMessage()}", record.exc_info[1])
         elif not record.name.startswith("mail."):
@@ -62,13 +68,13 @@ class Events:
         clock: Clock | None = None,
         stream: TextIO | None = None,
     ) -> None:
-        stream = stream or sys.stderr
+        stream, clock = stream or sys.stderr, clock or SystemClock()
         console = format == "console" or (format == "auto" and stream.isatty())
-        renderer = Renderer(clock or SystemClock(), console=console, journal=in_journal(stream, os.environ))
+        renderer = Renderer(clock, console=console, journal=in_journal(stream, os.environ))
         self._metrics = Metrics(registry or CollectorRegistry())
         self._writer = Writer(stream, self._metrics.dropped().inc)
         self._log = make_logger(self._writer, renderer, level)
-        self._libraries = _Libraries(self)
+        self._libraries = _Libraries(self, clock)
         atexit.register(self.close)
 
     def declare(

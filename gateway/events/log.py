@@ -24,6 +24,7 @@ _SECRET = re.compile(r"eyJ[\w.+/=-]+|(?<=bearer )\S+", re.IGNORECASE)
 _FIELD_LIMIT = 1024
 _TRACE_LIMIT = 16_384
 _LINES_LIMIT = 10_000
+_GATHER = 0.05  # seconds: waking the thread for each line would cost the event loop more than the line itself
 _encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -91,6 +92,7 @@ class Writer:
         self._dropped = dropped
         self._items: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._flushing = threading.Event()
 
     def write(self, line: str) -> None:
         if self._items.qsize() >= _LINES_LIMIT:
@@ -111,14 +113,18 @@ class Writer:
             if stop:
                 self._items.put(None)
                 self._thread = None
+            self._flushing.set()
             done.wait(seconds)
 
     def _run(self) -> None:
         items: list[str | threading.Event | None] = []
         while None not in items:
             items = [self._items.get()]
-            while not self._items.empty() and len(items) < 500 and items[-1] is not None:
+            self._flushing.wait(_GATHER)
+            while not self._items.empty() and items[-1] is not None:
                 items.append(self._items.get())
+            if self._items.empty():
+                self._flushing.clear()
             self._put_out([item for item in items if isinstance(item, str)])
             for item in items:
                 if isinstance(item, threading.Event):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.config.values import is_loopback
@@ -13,16 +14,15 @@ from gateway.http.problem import problem
 from gateway.http.service import Service
 from gateway.model import Refusal
 
-_OPEN = frozenset({"/metrics", "/healthz", "/readyz"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Access(Enum):
-    """How a request reached us; decided by the listening socket and never by anything the client says."""
+class Access(IntEnum):
+    """How a request reached us, the more trusted the higher; decided by the listening socket, never by the client."""
 
-    SOCKET = "socket"
-    LOOPBACK = "loopback"
-    NETWORK = "network"
+    NETWORK = 0
+    LOOPBACK = 1
+    SOCKET = 2
 
 
 def _host_of(authority: str) -> str:
@@ -33,11 +33,10 @@ def _host_of(authority: str) -> str:
 
 
 class Guard:
-    """The outermost layer: refuses what ``access`` does not allow and marks every answer as private."""
+    """The outermost layer: refuses what comes by way of a web page and marks every answer as private."""
 
-    def __init__(self, app: ASGIApp, service: Service, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._service = service
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,22 +50,19 @@ class Guard:
                 headers["cache-control"] = "no-store"
             await send(message)
 
-        refusal = await self._refusal(scope["method"], scope["path"], Headers(scope=scope))
+        refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
         app = self._app if refusal is None else problem(*refusal)
         await app(scope, receive, marked)
 
-    async def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
+    def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
+        if not path.isprintable():  # "$" in the router's patterns also matches before a newline
+            return 404, "no such path"
         if self._access is Access.LOOPBACK and not is_loopback(_host_of(headers.get("host", ""))):
             # a web page may point its own name at 127.0.0.1 (DNS rebinding); its Host header gives it away
             return 421, "this address answers to localhost only"
         if method not in _SAFE and self._foreign(headers):
             return 403, "a web page of another site asked for this"
-        if self._access is Access.SOCKET or path in _OPEN:
-            return None
-        reads = method in _SAFE and not path.endswith("/raw")
-        if self._access is Access.LOOPBACK and reads:
-            return None
-        return await self._token_refusal(headers.get("authorization", ""))
+        return None
 
     @staticmethod
     def _foreign(headers: Headers) -> bool:
@@ -75,12 +71,13 @@ class Guard:
         same = origin is None or origin.partition("://")[2] == headers.get("host")
         return not same or site not in ("none", "same-origin")
 
-    async def _token_refusal(self, authorization: str) -> tuple[int, str] | None:
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or self._service.authenticator is None:
-            return 401, 'needs the admin socket, or a bearer token whose "aud" is gateway-admin'
-        try:
-            await self._service.authenticator.admin_token(token.strip())
-        except Refusal as refusal:
-            return (503 if refusal.code < 500 else 401), refusal.text
-        return None
+
+async def check_token(service: Service, authorization: str) -> None:
+    """Raises HTTPException unless the header holds a token of an administrator."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or service.authenticator is None:
+        raise HTTPException(401, 'needs the admin socket, or a bearer token whose "aud" is gateway-admin')
+    try:
+        await service.authenticator.admin_token(token.strip())
+    except Refusal as refusal:
+        raise HTTPException(503 if refusal.code < 500 else 401, refusal.text) from None

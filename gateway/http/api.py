@@ -17,6 +17,7 @@ from starlette.responses import Response
 import gateway
 from gateway import auth
 from gateway.address import parse_address
+from gateway.auth.tokens import Invalid, parse
 from gateway.config.values import parse_duration
 from gateway.http.problem import answer, json_body
 from gateway.http.service import Lanes, Service
@@ -96,8 +97,12 @@ async def steer(service: Service, request: Request) -> object:
 
 
 def _duration(body: Mapping[str, Any], name: str) -> timedelta | None:
+    if body.get(name) in (None, ""):
+        return None
     try:
-        return parse_duration(body[name]) if body.get(name) else None
+        if not (duration := parse_duration(body[name])):
+            raise ValueError("must be longer than 0")
+        return duration
     except (ValueError, OverflowError) as error:
         raise HTTPException(400, f"{name}: {error}") from None
 
@@ -117,7 +122,7 @@ async def mint_token(service: Service, request: Request) -> object:
     body = await json_body(request)
     lifetime = _duration(body, "expires")
     now, jti = service.clock.now().replace(microsecond=0), secrets.token_hex(6)
-    expires = now + lifetime if lifetime else None
+    expires = now + lifetime if lifetime is not None else None
     row = TokenRow(
         jti, str(body.get("key") or "own"), str(body.get("subject", "")), str(body.get("note", "")), now, expires
     )
@@ -152,11 +157,25 @@ async def inspect_token(service: Service, request: Request) -> object:
 
 async def revoke_token(service: Service, request: Request) -> object:
     body = await json_body(request)
-    jti, subject = str(body.get("jti", "")), str(body.get("subject", ""))
+    jti, subject = str(body.get("jti", "")).strip(), str(body.get("subject", "")).strip()
     if bool(jti) == bool(subject):
         raise HTTPException(400, 'give {"jti": "..."} or {"subject": "..."}')
+    _refuse_token(jti or subject)
+    minted = {(row.jti if jti else row.subject) for row in await service.spool.tokens() if row.key}
     await service.revoke(jti=jti, subject=subject)
-    return {"revoked": jti or subject}
+    return {"revoked": jti or subject, "known": (jti or subject) in minted}
+
+
+def _refuse_token(text: str) -> None:
+    """A token pasted where its id belongs must not be stored, logged or shown."""
+    try:
+        jti = parse(text).claims.get("jti")
+    except Invalid:
+        if not text.startswith("eyJ"):  # every token begins so, also one that was cut off
+            return
+        jti = None
+    fix = f"its id is {jti}: gateway token revoke {jti}" if isinstance(jti, str) and jti else "see: gateway token list"
+    raise HTTPException(400, f"that is a token, not an id; {fix}")
 
 
 async def reload(service: Service, _request: Request) -> object:

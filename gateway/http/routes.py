@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from gateway.config import ConfigError
 from gateway.http import api, messages
-from gateway.http.access import Access, Guard
+from gateway.http.access import Access, Guard, check_token
 from gateway.http.problem import answer, problem
 from gateway.http.service import Service
 from gateway.model import Refusal
@@ -21,38 +21,44 @@ from gateway.model import Refusal
 Handler = Callable[[Service, Request], Awaitable[object]]
 _LARGEST_BODY = 8_000_000  # bytes: room for 250,000 queue ids
 
-_ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/metrics", api.metrics),
-    ("GET", "/healthz", api.healthz),
-    ("GET", "/readyz", api.readyz),
-    ("GET", "/api/v1/status", api.status),
-    ("POST", "/api/v1/reload", api.reload),
-    ("POST", "/api/v1/send", api.send),
-    ("GET", "/api/v1/backends", api.backends),
-    ("POST", "/api/v1/backends/{name}/{action}", api.steer),
-    ("GET", "/api/v1/tokens", api.tokens),
-    ("POST", "/api/v1/tokens", api.mint_token),
-    ("POST", "/api/v1/tokens/inspect", api.inspect_token),
-    ("POST", "/api/v1/tokens/revoke", api.revoke_token),
-    ("GET", "/api/v1/messages", messages.find),
-    ("POST", "/api/v1/messages/{action}", messages.change_many),
-    ("GET", "/api/v1/messages/{id}", messages.show),
-    ("GET", "/api/v1/messages/{id}/raw", messages.raw),
-    ("POST", "/api/v1/messages/{id}/{action}", messages.change_one),
+# The last column: what comes by a less trusted way needs a token.
+_ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
+    ("GET", "/metrics", api.metrics, Access.NETWORK),
+    ("GET", "/healthz", api.healthz, Access.NETWORK),
+    ("GET", "/readyz", api.readyz, Access.NETWORK),
+    ("GET", "/api/v1/status", api.status, Access.LOOPBACK),
+    ("POST", "/api/v1/reload", api.reload, Access.SOCKET),
+    ("POST", "/api/v1/send", api.send, Access.SOCKET),
+    ("GET", "/api/v1/backends", api.backends, Access.LOOPBACK),
+    ("POST", "/api/v1/backends/{name}/{action}", api.steer, Access.SOCKET),
+    ("GET", "/api/v1/tokens", api.tokens, Access.LOOPBACK),
+    ("POST", "/api/v1/tokens", api.mint_token, Access.SOCKET),
+    ("POST", "/api/v1/tokens/inspect", api.inspect_token, Access.SOCKET),
+    ("POST", "/api/v1/tokens/revoke", api.revoke_token, Access.SOCKET),
+    ("GET", "/api/v1/messages", messages.find, Access.LOOPBACK),
+    ("POST", "/api/v1/messages/{action}", messages.change_many, Access.SOCKET),
+    ("GET", "/api/v1/messages/{id}", messages.show, Access.LOOPBACK),
+    ("GET", "/api/v1/messages/{id}/raw", messages.raw, Access.SOCKET),
+    ("POST", "/api/v1/messages/{id}/{action}", messages.change_one, Access.SOCKET),
 )
 
 
 def build(service: Service, access: Access) -> ASGIApp:
     """The ASGI application for requests that come in by a socket of this kind."""
-    routes = [Route(path, _endpoint(service, handler), methods=[method]) for method, path, handler in _ROUTES]
+    routes = [
+        Route(path, _endpoint(service, handler, needs_token=access < enough), methods=[method])
+        for method, path, handler, enough in _ROUTES
+    ]
     explained = dict.fromkeys((HTTPException, Refusal, ConfigError), _explain)
     app = Starlette(routes=routes, exception_handlers=explained, max_body_size=_LARGEST_BODY)
     app.router.redirect_slashes = False
-    return Guard(app, service, access)
+    return Guard(app, access)
 
 
-def _endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(service: Service, handler: Handler, *, needs_token: bool) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        if needs_token:
+            await check_token(service, request.headers.get("authorization", ""))
         try:
             result = await handler(service, request)
         except (HTTPException, Refusal, ConfigError):

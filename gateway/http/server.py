@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.config.models import HttpSettings
 from gateway.config.values import is_loopback, parse_bind
@@ -18,11 +19,44 @@ from gateway.http.routes import build
 from gateway.http.service import Service
 
 _GRACE = 5  # seconds an answer may still take at shutdown
+_CONNECTIONS = 100  # open at once; also the backlog
+_PATIENCE = 10.0  # seconds for the headers of a request
 _LONGEST_PATH = 107  # bytes of sockaddr_un.sun_path on Linux, less the final NUL
 
 
 class BindError(OSError):
     """An address or socket file that cannot be had; the text names the setting."""
+
+
+class _Connection(H11Protocol):
+    """uvicorn's, with limits to how many there are and how long each may sit without a whole request."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        super().connection_made(transport)
+        by_tcp = self.server is None or self.server[1] is not None
+        if by_tcp and len(self.connections) > _CONNECTIONS:  # the admin socket stays open to us
+            transport.abort()
+        self._wait()
+
+    def on_response_complete(self) -> None:
+        self._wait()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(_PATIENCE, self._expire)
+
+    def _expire(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
 
 
 class HttpServer:
@@ -45,8 +79,9 @@ class HttpServer:
         # proxy_headers off: nothing a client sends may change where its request seems to come from
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app, http="h11", ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
-                proxy_headers=False, server_header=False, timeout_graceful_shutdown=_GRACE,
+                app, http=_Connection, backlog=_CONNECTIONS, ws="none", lifespan="off", log_config=None,
+                log_level="error", access_log=False, proxy_headers=False, server_header=False,
+                timeout_graceful_shutdown=_GRACE,
             )
         )  # fmt: skip
 

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from gateway.address import parse_address
 from gateway.message.text import decode_words
+from gateway.model import Refusal
 
 # Quoted string, domain literal, commas, one special, or a run of anything else.
 _TOKEN = re.compile(
@@ -22,6 +24,20 @@ _NO_HIDDEN = bytes.maketrans(b"\0\1\2", b"???")
 _SHOW = str.maketrans("\0\1\2", " \t,")
 _SPECIALS = str.maketrans('<>(),;:"', " " * 8)
 _LONGEST = 1000
+# What most fields hold, for speed: one address, or plain words and one address in angle brackets.
+_SIMPLE = re.compile(
+    rb"\s*+(?:(\w[\w .'-]*+)?<([\w.+=-]{1,64}@[\w.-]{1,255})>|([\w.+=-]{1,64}@[\w.-]{1,255}))\s*+", re.ASCII
+)
+# The strict reading. Comments may nest once; unquoted text holds no "@" but in the address.
+_QUOTED = rb'"(?:[^"\\\0-\x08\n-\x1f]|\\[ -~])*+"'
+# An open quote goes on to the end, or looking for the next one would take quadratic time.
+_COMMENT = re.compile(rb"(%s?+)|\((?:[^()\\@]|\([^()\\@]*+\))*+\)" % _QUOTED)
+_PHRASE = rb'(?:[^"(),:;<>@\\\0-\x08\n-\x1f\x7f]++|%s)*+' % _QUOTED
+_ADDRESS = rb'(?:[^][\s"(),:;<>@\\]++|%s)@(?:\[[\w:.]++\]|[^][\s"(),:;<>@\\]++)' % _QUOTED
+_ENTRY = re.compile(
+    rb"[ \t]*+(?:%b:[ \t]*+)?+(?:%b<[ \t]*(%b)[ \t]*>|(%b)(?:[ \t]*<(%b)>)?)?[ \t]*(?:[,;]|\Z)"
+    % (_PHRASE, _PHRASE, _ADDRESS, _ADDRESS, _ADDRESS)
+)
 
 
 class Mailbox(NamedTuple):
@@ -57,6 +73,8 @@ def _comment_end(value: bytes, position: int) -> int:
 
 def mailboxes(value: bytes) -> list[Mailbox]:
     """All entries of a field's value; one without any address has an empty tuple."""
+    if simple := _SIMPLE.fullmatch(value):
+        return [Mailbox(0, len(value), (simple[1] or b"").strip(), ((simple[2] or simple[3]).decode(),))]
     found: list[Mailbox] = []
     words: list[bytes] = []
     angles: list[bytes] = []
@@ -98,6 +116,25 @@ def mailboxes(value: bytes) -> list[Mailbox]:
             words.append(text)
     close(len(value))
     return found
+
+
+def plain_addresses(value: bytes) -> tuple[str, ...]:
+    """The field's addresses where no reader can find any other: valid, alone in its entry, not encoded; else ()."""
+    text = _COMMENT.sub(lambda match: match[1] or b" ", value.replace(b"\r\n", b"")).strip()
+    found: list[str] = []
+    position = 0
+    while position < len(text):
+        entry = _ENTRY.match(text, position)
+        if entry is None or (entry[3] and entry[3].lower() != entry[2].lower()):
+            return ()
+        position = entry.end()
+        if address := entry[1] or entry[3] or entry[2]:
+            try:
+                found.append(parse_address(address.decode()))
+            except (Refusal, UnicodeDecodeError):
+                return ()
+    read = tuple(address for box in mailboxes(value) for address in box.addresses)
+    return read if read == tuple(found) and not any("=?" in address for address in found) else ()
 
 
 def _addresses(raw: bytes, *, bare: bool) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from gateway.address import comparable
 from gateway.message.header import Field, Header, replace_fields, scan
-from gateway.message.mailboxes import mailboxes
+from gateway.message.mailboxes import Mailbox, mailboxes, plain_addresses
 from gateway.model import Envelope
 
 
@@ -21,18 +22,25 @@ class Split:
 
 
 def split_recipients(header: Header, envelope: Envelope) -> Split:
-    """Compare the envelope's recipients with To and Cc, all instances of both."""
-    named = {comparable(address): address for name in ("cc", "to") for address in header.addresses(name)}
+    """Compare the envelope's recipients with To and Cc, all instances of both, without regard to case.
+
+    Of recipients that differ in nothing else only those spelled just so are visible: each must get its own mail.
+    """
+    spelled = (*header.addresses("cc"), *header.addresses("to"))
+    named = {comparable(address): address for address in spelled}
     asked = {recipient.address: comparable(recipient.address) for recipient in envelope.recipients}
+    twins, exact = Counter(asked.values()), set(spelled)
+    seen = {address for address, key in asked.items() if key in named and (twins[key] == 1 or address in exact)}
     return Split(
-        visible=tuple(address for address, key in asked.items() if key in named),
-        blind=tuple(address for address, key in asked.items() if key not in named),
-        header_only=tuple(address for key, address in named.items() if key not in asked.values()),
+        visible=tuple(address for address in asked if address in seen),
+        blind=tuple(address for address in asked if address not in seen),
+        header_only=tuple(address for key, address in named.items() if key not in twins),
     )
 
 
 def readdress(raw: bytes, keep: Collection[str]) -> bytes:
-    """To and Cc narrowed to the addresses in ``keep``. Kept entries keep their bytes, untouched fields all of them.
+    """To and Cc narrowed to the addresses in ``keep``. Untouched fields keep their bytes, and so do kept entries
+    unless somebody else could be read in them.
 
     A field left without anybody is deleted, also one that named nobody before: some APIs refuse it.
     """
@@ -49,11 +57,17 @@ def _narrow(field: Field, wanted: Collection[str]) -> bytes | None:
     """The field's new bytes, b"" when nobody is left, None when nobody goes."""
     boxes = mailboxes(field.value)
     kept = [box for box in boxes if box.addresses and all(comparable(person) in wanted for person in box.addresses)]
-    if kept and len(kept) == len(boxes):
+    if kept and len(kept) == len(boxes) and plain_addresses(field.value):
         return None
-    entries = [field.value[box.start : box.end].strip() for box in kept]
+    entries = [_entry(field.value, box) for box in kept]
     name = field.raw.partition(b":")[0].strip()
     return name + b": " + b",\r\n\t".join(entries) + b"\r\n" if entries else b""
+
+
+def _entry(value: bytes, box: Mailbox) -> bytes:
+    """Its own bytes, or just its addresses where another reader could find somebody else in them."""
+    own = value[box.start : box.end].strip()
+    return own if plain_addresses(own) else ", ".join(f"<{address}>" for address in box.addresses).encode()
 
 
 def address_to(raw: bytes, address: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 
@@ -65,18 +64,15 @@ class Door:
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    async def start(self, sock: socket.socket | None = None) -> None:
-        """Listen, on ``sock`` if systemd gave one. Raises OSError."""
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
         loop = asyncio.get_running_loop()
         host, port = parse_bind(self.listener.bind)
 
         def connected() -> Session:
             return Session(self, loop)
 
-        if sock is not None:
-            self._server = await loop.create_server(connected, sock=sock, backlog=_BACKLOG)
-        else:
-            self._server = await loop.create_server(connected, host, port, backlog=_BACKLOG)
+        self._server = await loop.create_server(connected, host, port, backlog=_BACKLOG)
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = loop.create_task(self._sweep_now_and_then())
 

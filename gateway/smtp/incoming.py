@@ -13,17 +13,20 @@ _LONGEST = 3600.0  # seconds for one message
 
 
 class Incoming:
-    """``declared`` octets (SIZE=) are reserved at once, more as they come. Raises Refusal 452 when there are none."""
+    """Memory is reserved for octets that have come. Raises Refusal 452 when there is none for the ``declared`` ones."""
 
-    def __init__(self, reader: DataReader, shared: Shared, limits: LimitSettings, *, declared: int, now: float) -> None:
+    def __init__(
+        self, reader: DataReader, shared: Shared, limits: LimitSettings, *, peer: str, declared: int, now: float
+    ) -> None:
         self._reader = reader
         self._shared = shared
         self._limits = limits
+        self._peer = peer
         self._reserved = 0
         self._began = now
         self._mark = (now, 0)
         self.window = limits.idle.total_seconds() / 2
-        if not self._reserve(declared):
+        if not shared.has_room(peer, declared, limits):
             raise Refusal(*replies.BUSY)
 
     @property
@@ -39,10 +42,13 @@ class Incoming:
         """Take octets from the wire; returns those behind the end of the message."""
         reader = self._reader
         rest = reader.feed(data)
-        if reader.size > self._reserved and not self._reserve(reader.size - self._reserved):
+        more = reader.size - self._reserved
+        if reader.refusal is None and not self._shared.has_room(self._peer, more, self._limits):
             reader.fail(Refusal(*replies.BUSY))
         if reader.refusal is not None:
             self.release()
+        else:
+            self._reserve(more)
         return rest
 
     def too_slow(self, now: float) -> bool:
@@ -58,10 +64,8 @@ class Incoming:
 
     def release(self) -> None:
         """Give the memory back: when the message is stored, or will not be."""
-        self._shared.release(self._reserved)
-        self._reserved = 0
+        self._reserve(-self._reserved)
 
-    def _reserve(self, octets: int) -> bool:
-        granted = self._shared.reserve(octets, self._limits)
-        self._reserved += octets * granted
-        return granted
+    def _reserve(self, octets: int) -> None:
+        self._shared.reserve(self._peer, octets)
+        self._reserved += octets

@@ -22,6 +22,7 @@ class Shared:
         self._connections: Counter[str] = Counter()
         self._open = 0
         self._memory = 0
+        self._memory_of: Counter[str] = Counter()  # by network
         self._failures: dict[str, tuple[float, float]] = {}  # address -> failures not yet forgiven, as of when
 
     def connect(self, peer: str, limits: LimitSettings) -> Terms | None:
@@ -40,15 +41,18 @@ class Shared:
         if not self._connections[peer]:
             del self._connections[peer]
 
-    def reserve(self, octets: int, limits: LimitSettings) -> bool:
-        """Count octets of a message that is being received; False when the budget is used up."""
-        if self._memory + octets > limits.memory:
-            return False
-        self._memory += octets
-        return True
+    def has_room(self, peer: str, octets: int, limits: LimitSettings) -> bool:
+        """Whether so much more fits into the budget; one peer may hold half of it, and always one message."""
+        most = max(limits.memory // 2, limits.max_size)
+        return self._memory + octets <= limits.memory and self._memory_of[_network(peer)] + octets <= most
 
-    def release(self, octets: int) -> None:
-        self._memory -= octets
+    def reserve(self, peer: str, octets: int) -> None:
+        """Count octets of a message that is being received; negative ones give them back."""
+        key = _network(peer)
+        self._memory += octets
+        self._memory_of[key] += octets
+        if not self._memory_of[key]:
+            del self._memory_of[key]
 
     def may_log_in(self, peer: str, now: float) -> bool:
         """False while an address has to pause after failed logins. ``now`` in monotonic seconds."""

@@ -20,6 +20,7 @@ BYE = b"221 2.0.0 Bye\r\n"
 
 IDLE = (421, "4.4.2", "Timeout, closing connection", "idle")
 TOO_SLOW = (421, "4.4.2", "Message arrives too slowly, closing connection", "idle")
+RELOADED = (421, "4.3.2", "The settings of clients have changed, connect and log in again", "token_expired")
 STOPPING = (421, "4.3.2", "Service is stopping, try again later", "shutting_down")
 ENOUGH = (421, "4.7.0", "Too many errors or idle commands, closing connection", "too_many_errors")
 TOO_MANY_LOGINS = (421, "4.7.0", "Too many failed logins, try again later", "too_many_errors")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _COMMAND = 2048  # octets of a command line, AUTH excepted
 _PATIENCE = 100.0  # used up by what brings no mail, restored by an accepted message
-_PRICES = {"unknown_command": 10.0, "too_many_recipients": 0.1}  # else 5 for a 5xx, 1 for a 4xx or an idle command
+_PRICES = {"unknown_command": 10.0, "too_many_recipients": 0.01}  # else 5 for a 5xx, 1 for a 4xx or an idle command
 _TURN = 100  # commands before other connections get their turn
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _HTTP = frozenset(b"GET POST PUT HEAD OPTIONS CONNECT DELETE PATCH TRACE PRI".split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography import x509
@@ -26,12 +27,7 @@ class Certificate:
         self._name = name
         self._events = events
         self._seen = _stamp(listener)
-        if listener.certificate is None:
-            raise ValueError(f"listeners.{name}.certificate: needed for tls: {listener.tls}")
-        try:
-            self.context = self._load(listener)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"listeners.{name}.certificate: {listener.certificate}: {error}") from error
+        self.context = self._load(listener)
 
     def refresh(self, listener: ListenerSettings) -> None:
         """Two stat calls; what has changed is loaded, and when that fails the old certificate stays in use."""
@@ -42,24 +38,52 @@ class Certificate:
         file = str(listener.certificate)
         try:
             self.context = self._load(listener)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             self._events.warning("tls_certificate_kept", listener=self._name, file=file, detail=str(error))
         else:
             self._events.info("tls_certificate_loaded", listener=self._name, file=file)
 
     def _load(self, listener: ListenerSettings) -> ssl.SSLContext:
-        assert listener.certificate is not None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.options |= ssl.OP_NO_RENEGOTIATION
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the operator asked for an old version by name
-            context.minimum_version = _VERSIONS[listener.min_tls]
-        if listener.min_tls < "1.2":
-            context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 speaks TLS 1.0 and 1.1 at no higher level
-        context.load_cert_chain(listener.certificate, listener.private_key)
-        leaf = x509.load_pem_x509_certificate(listener.certificate.read_bytes())
-        self._events.tls_expiry(self._name, leaf.not_valid_after_utc.timestamp())
+        context, expiry = load_certificate(self._name, listener)
+        self._events.tls_expiry(self._name, expiry)
         return context
+
+
+def certificate_errors(listeners: Mapping[str, ListenerSettings]) -> list[str]:
+    """What ``load_certificate`` says against these listeners."""
+    errors = []
+    for name, listener in listeners.items():
+        try:
+            if listener.tls != "none":
+                load_certificate(name, listener)
+        except ValueError as error:
+            errors.append(str(error))
+    return errors
+
+
+def load_certificate(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, float]:
+    """The context of a handshake, and when the certificate ends (UNIX time). Raises ValueError naming the setting."""
+    setting, file = "certificate", listener.certificate
+    if file is None:
+        raise ValueError(f"listeners.{name}.{setting}: needed for tls: {listener.tls}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the operator asked for an old version by name
+        context.minimum_version = _VERSIONS[listener.min_tls]
+    if listener.min_tls < "1.2":
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 speaks TLS 1.0 and 1.1 at no higher level
+    try:
+        leaf, *_ = x509.load_pem_x509_certificates(file.read_bytes())
+        setting, file = "private_key", listener.private_key or file
+        context.load_cert_chain(listener.certificate or file, file, password="")  # or OpenSSL asks at the terminal
+    except (OSError, ValueError) as error:
+        if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"listeners.{name}.certificate: does not belong to private_key") from None
+        wanted = "certificate" if setting == "certificate" else "private key without a passphrase"
+        why = getattr(error, "reason" if isinstance(error, ssl.SSLError) else "strerror", None)
+        raise ValueError(f"listeners.{name}.{setting}: {file}: {why or f'is not a PEM {wanted}'}") from None
+    return context, leaf.not_valid_after_utc.timestamp()
 
 
 def _stamp(listener: ListenerSettings) -> tuple[object, ...]:

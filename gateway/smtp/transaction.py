@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.address import comparable
+from gateway.address import domain_of
 from gateway.intake import Rules
 from gateway.model import Client, Envelope, Recipient, Refusal
 from gateway.policy import check_sender, largest, may_send_as, may_send_to, route, usable
@@ -20,7 +20,7 @@ class Transaction:
         self._rules = rules
         self._most = min(rules.limits.max_recipients, client.max_recipients or rules.limits.max_recipients)
         self.recipients: list[Recipient] = []
-        self._known: set[str] = set()
+        self._known: set[tuple[str, str]] = set()
         if sender and client.rewrite and (client.rewrite.always or not may_send_as(client, sender)):
             self.sender = client.rewrite.to
         elif sender:
@@ -30,9 +30,9 @@ class Transaction:
             raise Refusal(552, "5.3.4", text, "too_big")
 
     def add(self, address: str, notify: str, orcpt: str) -> bool:
-        """One more recipient; False for one that is already known under another spelling. Raises Refusal."""
+        """One more recipient; False for one that is already known (the domain may be spelled otherwise). Raises Refusal."""
         client, rules = self.client, self._rules
-        key = comparable(address)
+        key = (address.rpartition("@")[0], domain_of(address))  # the local part is its host's business: RFC 5321 2.4
         if key in self._known:
             return False
         if not may_send_to(client, address):

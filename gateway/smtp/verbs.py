@@ -111,6 +111,7 @@ async def _auth(session: Session, argument: bytes) -> None:
         return decode(line)
 
     user, password = await MECHANISMS[mechanism](decode(initial) if initial else None, ask)
+    rules = door.rules  # of now: a reload while the login is looked at ends it again
     try:
         session.client = await door.auth.login(user, password, session.peer)
     except Refusal as refusal:
@@ -120,7 +121,7 @@ async def _auth(session: Session, argument: bytes) -> None:
         if session.failed_logins >= _LOGINS:
             raise session.last(replies.TOO_MANY_LOGINS) from None
         return
-    session.logged_in, session.rules = True, door.rules
+    session.logged_in, session.rules = True, rules
     door.events.auth(door.name, mechanism, "ok", session.peer, client=session.client.name)
     session.reply(replies.LOGGED_IN)
 
@@ -173,6 +174,8 @@ def _known_client(session: Session) -> Client:
     """Who is sending, as of now: settings may have been reloaded, a token revoked. Raises Refusal."""
     door = session.door
     if session.rules is not door.rules:
+        if session.logged_in and session.rules.clients != door.rules.clients:
+            raise session.last(replies.RELOADED)
         session.rules = door.rules
         if not session.logged_in:
             session.client = door.by_network(session.peer)
@@ -211,7 +214,7 @@ def _data(session: Session, argument: bytes) -> None:
     reader = DataReader(transaction.limit, max_line=max_line, bare_newlines="bare_newlines" in tolerate)
     declared = min(transaction.parameters.size, transaction.limit)
     shared, limits, now = session.door.shared, session.rules.limits, session.clock.monotonic()
-    incoming = Incoming(reader, shared, limits, declared=declared, now=now)
+    incoming = Incoming(reader, shared, limits, peer=session.peer, declared=declared, now=now)
     session.reply(replies.SEND_DATA)
     session.flush()
     session.receive(incoming)

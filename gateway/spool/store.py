@@ -293,6 +293,11 @@ class Spool:
         """The writer lives and its last commit succeeded: claims and settlements can be written down."""
         return self._writer.alive and self._writer.healthy
 
+    @property
+    def alive(self) -> bool:
+        """The writer's task runs; without it nothing will ever be written again."""
+        return self._writer.alive
+
     def accepting(self) -> bool:
         """Writable, and the reserve is not reached: new mail is taken."""
         return self.writable() and self._free >= self._floor

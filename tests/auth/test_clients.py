@@ -224,7 +224,7 @@ async def test_address_claims_narrow(tmp_path: Path, name: str, claim: object, a
     assert check(client, address) is allowed
 
 
-SIZES = [(5_000_000, 5_000_000), (20_000_000, 10_000_000), ("5MB", 5_000_000), (0, 0), (..., 10_000_000)]
+SIZES = [(5_000_000, 5_000_000), (20_000_000, 10_000_000), ("5MB", 5_000_000), (1, 1), (..., 10_000_000)]
 
 
 @pytest.mark.parametrize(("claim", "expected"), SIZES)
@@ -283,7 +283,7 @@ async def test_the_backend_claim_pins_but_never_frees(
 MALFORMED: list[tuple[str, object]] = [
     *((name, value) for name in ("senders", "recipients", "networks") for value in (None, 1, True, {})),
     *((name, value) for name in ("senders", "recipients", "networks") for value in ([1], [["a"]], ["\n"])),
-    *(("max_size", value) for value in (None, True, -1, 1.5, "big", [], {}, 1e308, 10**30, "")),
+    *(("max_size", value) for value in (None, True, -1, 0, "0", "0MB", 1.5, "big", [], {}, 1e308, 10**30, "")),
     *(("backend", value) for value in (None, 1, True, {}, [])),
 ]  # fmt: skip
 

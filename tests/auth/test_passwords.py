@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.auth import hash_password, new_password, passwords
+from gateway.config.values import parse_scrypt
 from gateway.model import Refusal
 from tests.auth.kit import ANY, House, token
 from tests.auth.test_claims import login
@@ -160,17 +161,21 @@ async def test_a_password_is_bound_to_its_networks(tmp_path: Path, peer: str, ex
         assert await login(house, WORD, "copier", peer) == expected
 
 
+def _hash(text: str) -> passwords._Hash:
+    return passwords._Hash(*parse_scrypt(text))
+
+
 def test_the_format_is_the_one_others_write() -> None:
     """``password`` hashed by passlib 1.7 (its documentation), and RFC 7914 section 12 in the same form."""
     passlib = "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E"
-    assert passwords._parse(passlib).fits("password")
-    assert not passwords._parse(passlib).fits("Password")
+    assert _hash(passlib).fits("password")
+    assert not _hash(passlib).fits("Password")
     digest = bytes.fromhex(
         "7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2"
         "d5432955613f0fcf62d49705242a9af9e61e85dc0d651e40dfcf017b45575887"
     )
     salt, text = (base64.b64encode(raw).rstrip(b"=").decode() for raw in (b"SodiumChloride", digest))
-    assert passwords._parse(f"$scrypt$ln=14,r=8,p=1${salt}${text}").fits("pleaseletmein")
+    assert _hash(f"$scrypt$ln=14,r=8,p=1${salt}${text}").fits("pleaseletmein")
 
 
 def test_a_hash_is_made_of_its_salt() -> None:
@@ -183,22 +188,6 @@ def test_a_hash_is_made_of_its_salt() -> None:
 def test_a_password_that_looks_like_a_token_is_not_hashed() -> None:
     with pytest.raises(ValueError, match="taken for a token"):
         hash_password("a.b.c", b"s" * 16)
-
-
-BAD_HASHES = [
-    "", " ", "password", "$2b$12$abcdefghijklmnopqrstuv", "$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ$",
-    HASH.replace("ln=14", "ln=9"), HASH.replace("ln=14", "ln=18"), HASH.replace("r=8", "r=0"),
-    HASH.replace("ln=14,r=8", "ln=17,r=9"), HASH.replace("p=1", "p=0"), HASH.replace("p=1", "p=17"),
-    HASH.replace("ln=14", "ln=99"), HASH[:-3], HASH + "\n", HASH.replace("ln=14", "ln=x"),
-    "$scrypt$ln=14,r=8,p=1$c2FsdA$" + HASH.rpartition("$")[2],
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", BAD_HASHES, ids=range(len(BAD_HASHES)))
-def test_a_wrong_hash_is_refused_by_the_name_of_its_setting(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match=r"^clients\.copier\.password_hash: ") as caught:
-        House(tmp_path, clients={"copier": {"password_hash": text}})
-    assert "scrypt$ln" not in str(caught.value)
 
 
 def test_new_passwords() -> None:

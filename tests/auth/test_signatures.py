@@ -240,14 +240,9 @@ PEM_RSA, DER_RSA = kit.public_pem(RSA), kit.public_der(RSA)
 FILE, PRIVATE, URL = "public_key_file", "private_key_file", "jwks_url"
 BAD_KEYS: list[tuple[str, dict[str, Any], str]] = [
     # algorithm, sources (bytes: the content of a file), what the message says after auth.keys.bad
-    ("HS256", {"secret": "x" * 31}, ".secret: HS256 needs at least 32 bytes, this has 31"),
-    ("HS384", {"secret": "x" * 47}, ".secret: HS384 needs at least 48 bytes"),
-    ("HS512", {"secret": "x" * 63}, ".secret: HS512 needs at least 64 bytes"),
-    ("HS256", {"secret": ""}, ".secret: HS256 needs at least 32 bytes"),
     ("HS256", {"secret": PEM_RSA.decode()}, ".secret: is a public key"),
     ("HS256", {"secret": base64.b64encode(DER_RSA).decode()}, ".secret: is a public key"),
     ("HS256", {"secret": json.dumps(jwk(RSA, "RS256"))}, ".secret: is a public key"),
-    ("RS256", {"secret": SECRET}, ".secret: does not go with RS256"),
     ("RS256", {FILE: kit.public_pem(kit.SMALL_RSA)}, ".public_key_file: RS256 needs an RSA key of 2048"),
     ("PS256", {PRIVATE: kit.private_pem(kit.SMALL_RSA)}, ".private_key_file: PS256 needs an RSA key of 2048"),
     ("ES256", {FILE: kit.public_pem(P384)}, ".public_key_file: ES256 needs a key on the curve secp256r1"),
@@ -255,17 +250,13 @@ BAD_KEYS: list[tuple[str, dict[str, Any], str]] = [
     ("ES256", {FILE: PEM_RSA}, ".public_key_file: ES256 needs a key on the curve secp256r1"),
     ("RS256", {FILE: kit.public_pem(P256)}, ".public_key_file: RS256 needs an RSA key"),
     ("EdDSA", {FILE: kit.public_pem(ED448)}, ".public_key_file: EdDSA needs a key on the curve Ed25519"),
-    ("HS256", {FILE: PEM_RSA}, ".public_key_file: does not go with HS256"),
     ("EdDSA", {FILE: kit.private_pem(ED)}, "is not a PEM public key"),
     ("EdDSA", {PRIVATE: kit.public_pem(ED)}, "is not a PEM private key without a passphrase"),
     ("EdDSA", {PRIVATE: LOCKED}, "is not a PEM private key without a passphrase"),
     ("ES256", {PRIVATE: b""}, "is not a PEM private key"),
     ("ES256", {PRIVATE: "missing.pem"}, ".private_key_file: cannot read"),
-    ("HS256", {URL: "https://login.example.com/keys"}, ".jwks_url: does not go with HS256"),
     ("RS256", {URL: "http://login.example.com/keys"}, ".jwks_url: http://login.example.com is not encrypted"),
     ("RS256", {URL: "file:///etc/passwd"}, ".jwks_url:"),
-    ("RS256", {}, ": needs exactly one of secret,"),
-    ("RS256", {FILE: PEM_RSA, URL: "https://login.example.com/keys"}, ": needs exactly one of secret,"),
     ("HS256", {"secret": SECRET, "audience": "gateway-admin"}, ".audience: gateway-admin is reserved"),
 ]
 

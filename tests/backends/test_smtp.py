@@ -492,6 +492,14 @@ async def test_a_kept_connection_that_has_died_is_replaced_without_a_word(tmp_pa
         assert (server.connections, len(server.done)) == (2, 2)
 
 
+async def test_a_server_out_of_step_is_not_kept(tmp_path: Path) -> None:
+    """2xx to DATA makes no sense: who can tell what it takes the next line for."""
+    async with both(tmp_path, {"DATA": ["250 thanks", "354 go"]}) as (way, server):
+        assert verdicts(await way.send(spooled(), RAW)) == {"b@x.example": ("DEFERRED", 451, "4.5.0")}
+        assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
+        assert (server.connections, len(server.done)) == (2, 1)
+
+
 async def test_it_is_replaced_once_only(tmp_path: Path) -> None:
     async with both(tmp_path, {"MAIL": ["250 ok", DROP]}) as (way, server):
         await way.send(spooled(), RAW)
@@ -602,8 +610,12 @@ async def test_a_refused_login_blames_the_backend_and_shows_no_password(
         ({"host": "smtp.example.net", "tls": "none", **LOGIN}, "not sent unencrypted"),
         ({"host": "smtp.example.net", "username": "u"}, "go together"),
         ({"host": "smtp.example.net", "password": "p"}, "go together"),
-        ({"host": "smtp.example.net:587"}, None),
+        ({"host": "smtp.example.net:587"}, "write the port as port: 587"),
+        ({"host": "[::1]:587"}, "write the port as port: 587"),
         ({"host": "http://smtp"}, "host"),
+        ({"host": ""}, "host"),
+        ({"host": "2001:db8::25"}, None),
+        ({"host": "[2001:db8::25]"}, None),
         ({"host": "h", "port": 70000}, "port"),
         ({"host": "h", "local_hostname": "a b"}, "local_hostname"),
         ({"host": "h", "auth": "cram-md5"}, "auth"),

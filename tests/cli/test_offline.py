@@ -54,7 +54,12 @@ def spooled(run: Commands, tmp_path: Path) -> Commands:
 def test_reading(spooled: Commands) -> None:
     """The queue can be looked at; nothing is sent meanwhile."""
     assert [row["id"] for row in spooled.json("queue", "list")] == ["1K00000000002", "1K00000000001"]
-    assert "next attempt by box" in spooled.ok("trace", "bob@example.net")
+    done = spooled("trace", "bob@example.net")
+    assert done.stderr == (
+        f"note: no service is running, nothing is being sent; reading the spool in {spooled.file.parent / 'state'}\n"
+    )
+    assert "nothing is sent until a service runs" in done.stdout
+    assert "next attempt" not in done.stdout
     assert spooled("queue", "cat", "1K00000000001").stdout_bytes == b"Subject: x\r\n\r\nbody\r\n"
     assert spooled.ok("queue", "summary").splitlines()[1].split()[:3] == ["box", "2", "0"]
     assert "no service is running" in spooled.ok("backend", "list")

@@ -109,6 +109,17 @@ def test_answer(row: dict[str, Any], text: str) -> None:
             {"b": {"paused_by": ""}},
             "  => next attempt by b at 2026-01-01 00:00:00Z (",
         ),
+        (
+            detail("queued", legs=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
+            {"other": {"paused_by": ""}},
+            "  => waits for backend b, which is not configured: put it back, or add a route that matches, then gateway "
+            "reload",
+        ),
+        (
+            detail("queued", legs=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
+            {"b": {"name": "b"}},
+            "  => waits for backend b; nothing is sent until a service runs: gateway serve",
+        ),
     ],
 )
 def test_what_happens_next(found: dict[str, Any], lanes: dict[str, Any], line: str) -> None:

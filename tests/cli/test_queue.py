@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import smtplib
 
 import pytest
@@ -178,6 +179,7 @@ def test_trace_finds_by_every_name(run: Commands) -> None:
     """Queue id (in any case), Message-ID with and without brackets, address, provider's id."""
     sent = json.loads(run.ok("send-test", "--to", "found@example.net", "--json"))
     names = [sent["id"], sent["id"].lower(), sent["message_id"], sent["message_id"].strip("<>"), "Found@example.net"]
+    names += ["<found@example.net>", f" {sent['id']} "]
     for name in [*names, sent["attempts"][0]["remote_id"]]:
         assert run.ok("trace", name).startswith(sent["id"]), name
     assert [detail["id"] for detail in run.json("trace", "found@example.net")] == [sent["id"]]
@@ -191,10 +193,36 @@ def test_pause_and_resume(run: Commands) -> None:
     assert "waits for backend spare, which is paused by the operator until it is resumed" in done.output
     (line,) = (line for line in run.ok("backend", "list").splitlines() if line.startswith("spare"))
     assert line.split()[:3] == ["spare", "capture", "1"]
+    assert line.count("paused by the operator") == 1
+    identifier = done.output.split()[0]
+    assert run.ok("trace", f" {identifier.lower()} ").count("paused by the operator") == 1
+    assert "when spare works" in run.ok("queue", "list", "--backend", "spare")
+    retried = run("queue", "retry", f" {identifier.lower()} ")
+    assert retried.stderr == "spare is paused by the operator; to try now: gateway backend resume spare\n"
     run.ok("backend", "pause", "spare", "--for", "1h")
     assert "(in 60 min)" in run.ok("trace", "a@example.net")
+    assert re.search("operator until [0-9:]{8}Z; to try now: ", run("queue", "retry", identifier).stderr)
     run.ok("backend", "resume", "spare")
     assert run.json("backend", "list")["spare"]["paused_by"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["queue", "list", "--backend", "nix"], 1, "no backend nix; there are box, away, strict, spare"),
+        (["queue", "list", "--older", "soon"], 2, "not a duration"),
+        (["queue", "hold", "--older", "soon", "--yes"], 2, "not a duration"),
+        (["backend", "pause", "box", "--for", "soon"], 2, "not a duration"),
+        (["backend", "pause", "box", "--for", "0s"], 1, "for: must be longer than 0"),
+        (["queue", "show", ""], 2, "give a queue id"),
+        (["queue", "cat", " "], 2, "give a queue id"),
+        (["queue", "hold", ""], 2, "give a queue id"),
+    ],
+)
+def test_slips(run: Commands, arguments: list[str], code: int, words: str) -> None:
+    """Said with what would be right; nothing is changed."""
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout, words in done.stderr) == (code, "", True), done.output
 
 
 @pytest.mark.parametrize("action", ["pause", "resume", "check"])

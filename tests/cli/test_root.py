@@ -46,6 +46,7 @@ def test_check_config(run: Commands, tmp_path: Path) -> None:
             "auth: {keys: {app: {algorithm: HS256, secret: short}}}",
             "auth.keys.app.secret: HS256 needs at least 32 bytes",
         ),
+        ("http: {socket: /none/admin.sock}", "http.socket: /none is not a directory"),
         ("auth: {keys: {a: {algorithm: EdDSA, public_key_file: none.pem}}}", "auth.keys.a.public_key_file"),
     ],
 )
@@ -106,7 +107,8 @@ def test_reload(service: Gateway) -> None:
         assert "limits.idle" in run.ok("reload")
         service.file.write_text(before + "limits: {idel: 7m}\n")
         done = run("reload")
-        assert (done.exit_code, 'did you mean "idle"?' in done.stderr) == (78, True)
+        assert (done.exit_code, done.stderr.count('did you mean "idle"?')) == (78, 1)
+        assert done.stderr.endswith("\nthe running service keeps its old settings\n")
         assert service.get("/readyz")[0] == 200
     finally:
         service.file.write_text(before)
@@ -160,6 +162,18 @@ def machine(service: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("GATEWAY_CONFIG", raising=False)
     monkeypatch.setenv("STATE_DIRECTORY", str(service.directory / "state"))
     return file
+
+
+def test_reload_of_the_machines_own_service(service: Gateway, machine: Path) -> None:
+    """What the service itself cannot use is said by the service, and only once."""
+    before = service.file.read_text()
+    try:
+        service.file.write_text(before + "limits: {idel: 7m}\n")
+        done = CliRunner().invoke(cli, ["reload"])
+        assert (done.exit_code, done.stderr.count("idel"), "warning" in done.stderr) == (78, 1, False)
+    finally:
+        service.file.write_text(before)
+        Commands(service.file).ok("reload")
 
 
 @pytest.mark.parametrize("directory", ["state", "run"])

@@ -95,13 +95,20 @@ def test_envelope(server: Server, arguments: list[str], sender: str, recipients:
             b"From: =?utf-8?b?S2zDpHM=?= <f@example.com>\r\nA: b\r\n\r\nx\r\n",
         ),
         (["-F", "N"], b"From: me@example.com\n\nx\n", b"From: me@example.com\r\n\r\nx\r\n"),
-        ([], b"no header at all\n", b"no header at all\r\n"),
-        ([], b"\nBcc: only a body\n", b"\r\nBcc: only a body\r\n"),
-        ([], b"", b"\r\n"),
+        ([], b"no header at all\n", f"From: <{ME}>\r\n\r\nno header at all\r\n".encode()),
+        (["-f", "f@example.com", "-F", "N"], b"text: no\n", b"From: N <f@example.com>\r\ntext: no\r\n"),
+        (["-f", "jörg@example.com"], b"text\n", "From: <jörg@example.com>\r\n\r\ntext\r\n".encode()),
+        (["-f", "<>"], b"text only\nTo: x\n", b"Subject:\r\n\r\ntext only\r\nTo: x\r\n"),
+        ([], b"\nBcc: only a body\n", f"From: <{ME}>\r\n\r\nBcc: only a body\r\n".encode()),
+        ([], b"", f"From: <{ME}>\r\n\r\n".encode()),
+        (["-t"], b"From root Fri Nov 20 13:00:00 2026\nA: b\nBcc: x@example.com\n\nx\n", b"A: b\r\n\r\nx\r\n"),
     ],
 )
 def test_content(server: Server, arguments: list[str], stdin: bytes, sent: bytes) -> None:
-    """Lines end in CRLF, a lone dot ends the message unless -i, Bcc goes with -t, -F only fills in a From."""
+    """Lines end in CRLF, a lone dot ends the message unless -i, Bcc goes with -t, -F only fills in a From.
+
+    Text without a header gets one, as from every sendmail; a From line of an mbox goes.
+    """
     assert run(server, *arguments, "x@example.com", stdin=stdin).returncode == 0
     assert server.content == sent
 

@@ -87,6 +87,10 @@ def test_inspect_of_something_else(run: Commands, service: Gateway, text: str) -
         (["mint", "--sub", "x", "--expires", "never"], 1, "exp"),
         (["mint", "--sub", "x", "--key", "none"], 1, "auth.keys.none"),
         (["mint", "--sub", "x", "--network", "192.0.2.0/99"], 1, "192.0.2.0/99"),
+        (["mint", "--sub", "x", "--expires", "0s"], 1, "expires: must be longer than 0"),
+        (["mint", "--sub", "x", "--sender", "foo"], 1, '"foo" is not an address pattern'),
+        (["mint", "--sub", "x", "--recipient", "a*@example.com"], 1, "a*@example.com"),
+        (["mint", "--sub", "x", "--backend", "nix"], 1, 'there is no backend "nix"'),
         (["revoke"], 2, "--sub"),
         (["revoke", "a", "--sub", "b"], 2, "--sub"),
     ],
@@ -97,6 +101,29 @@ def test_wrong_use(run: Commands, service: Gateway, arguments: list[str], code: 
     done = run("token", *arguments)
     assert (done.exit_code, done.stdout, words in done.stderr) == (code, "", True), done.output
     assert run.json("token", "list") == before
+
+
+@pytest.mark.parametrize("option", [[], ["--sub"]])
+def test_revoke_of_a_pasted_token(run: Commands, service: Gateway, option: list[str]) -> None:
+    """The id is told; the token is neither stored nor shown, whole or cut off."""
+    token = run.ok("token", "mint", "--sub", "pasted").strip()
+    jti = run.json("token", "inspect", token)["claims"]["jti"]
+    done = run("token", "revoke", *option, token)
+    assert (done.exit_code, done.output) == (
+        1,
+        f"Error: that is a token, not an id; its id is {jti}: gateway token revoke {jti}\n",
+    )
+    done = run("token", "revoke", *option, token[:-1] + "!")
+    assert (done.exit_code, token[:20] in done.output) == (1, False)
+    assert token[:20] not in run.ok("token", "list", "--json") + service.log.read_text()
+    assert login(service, token) == 235
+
+
+def test_revoke_of_an_unknown_id(run: Commands, service: Gateway) -> None:
+    """It may be somebody else's token; a slip is seen all the same, also the second time."""
+    for _ in range(2):
+        said = run.ok("token", "revoke", "nope")
+        assert said == 'revoked: nope (no token with this id was minted here; see "gateway token list")\n'
 
 
 def test_mint_before_the_first_start(tmp_path: Path) -> None:
@@ -110,9 +137,24 @@ def test_mint_before_the_first_start(tmp_path: Path) -> None:
     assert (tmp_path / "state" / "token.key").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["Copier 1"], '"Copier 1" is no name of a client'),
+        (["copier", "--network", "192.0.2.1/24"], 'did you mean "192.0.2.0/24"?'),
+        (["copier", "--sender", "foo"], '"foo" is not an address pattern'),
+    ],
+)
+def test_password_for_nobody(run: Commands, arguments: list[str], words: str) -> None:
+    """What the configuration would refuse is refused before a password is shown."""
+    done = run("password", "mint", *arguments)
+    assert (done.exit_code, done.stdout, words in done.stderr) == (2, "", True), done.output
+
+
 def test_password(service: Gateway, run: Commands) -> None:
     """What is printed can be pasted into the configuration, and logs in after a reload."""
     text = run.ok("password", "mint", "lobby", "--network", "127.0.0.1", "--sender", "copier@example.com")
+    assert "list localhost and tokens too" in text
     password = next(line.split()[1] for line in text.splitlines() if line.startswith("password:"))
     before = service.file.read_text()
     try:

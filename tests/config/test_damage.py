@@ -55,7 +55,7 @@ def test_damage(tmp_path: Path, seed: int) -> None:
     """Also names keep their meaning: every line says where, and nothing is said in Python's words."""
     good = "\n".join(line for line in switched_on().splitlines() if line.strip() and not line.lstrip().startswith("#"))
     for name in named_files(good):
-        (tmp_path / name).write_text("$scrypt$ and more")
+        (tmp_path / name).write_text("$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ$" + "A" * 43)
     path = tmp_path / "config.yaml"
     path.write_text(damaged(good, random.Random(seed)))
     lines = read(path)

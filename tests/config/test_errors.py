@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from gateway.config.files import unusable_folders
 from tests.config.kit import SECRET, Files
 
 TOP = "allowed: auth, backends, bounces, clients, hostname, http, limits, listeners, log, retention, retry, routes"
@@ -51,7 +54,10 @@ VALUES = [
     ("limits: {connections: [1]}", "config.yaml:1:10: limits.connections: must be a whole number"),
     ("limits: {max_size: 10}", "config.yaml:1:10: limits.max_size: must be 1000 or more"),
     ("limits: {max_size: 9 MBit}", 'config.yaml:1:10: limits.max_size: "9 MBit" is not a size, write for example 25MB or 512KB'),
+    ("clients: {a: {max_size: 0}}", "config.yaml:1:15: clients.a.max_size: must be 1 or more"),
+    ("backends: {box: {type: smtp, host: x, max_size: 0}}", "config.yaml:1:39: backends.box.max_size: must be 1 or more"),
     ("limits: {memory: 1MB}", "config.yaml:1:10: limits.memory: must be at least limits.max_size (35MB)"),
+    ("limits: {spool_free: 110%}", 'config.yaml:1:10: limits.spool_free: "110%" is too much, write a percentage below 100, or a size'),
     ("limits: {idle: 5 minutes}", 'config.yaml:1:10: limits.idle: "5 minutes" is not a duration, write for example 30s, 5m, 4h or 5d'),
     ("limits: {idle: 12:30}", 'config.yaml:1:10: limits.idle: "12:30" is not a duration, write for example 30s, 5m, 4h or 5d'),
     ("limits: {idle: 0}", "config.yaml:1:10: limits.idle: must be longer than 0"),
@@ -85,7 +91,7 @@ VALUES = [
     # clients
     ("clients: {a: }", "config.yaml:1:11: clients.a: say how this client is known: networks, token or password_hash"),
     ("clients: {a: {token: x, password_hash: $scrypt$x}}", "config.yaml:1:25: clients.a.password_hash: give token or password_hash, not both"),
-    ("clients: {a: {password_hash: hunter2}}", 'config.yaml:1:15: clients.a.password_hash: is not a hash, make one with "gateway password mint"'),
+    ("clients: {a: {password_hash: hunter2}}", 'config.yaml:1:15: clients.a.password_hash: is not a whole $scrypt$ hash, make one with "gateway password mint"'),
     ("clients: {a: {networks: [192.0.2.1/24]}}", 'config.yaml:1:26: clients.a.networks.0: "192.0.2.1/24" has bits set behind the prefix, did you mean "192.0.2.0/24"?'),
     ("clients: {a: {networks: [here]}}", 'config.yaml:1:26: clients.a.networks.0: "here" is not an IP address or network such as 192.0.2.0/24'),
     ("clients: {a: {networks: 192.0.2.1}}", "config.yaml:1:15: clients.a.networks: must be a list, such as [one, two]"),
@@ -109,7 +115,11 @@ VALUES = [
     ("auth: {keys: {k: {algorithm: HS256, jwks_url: 'https://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: does not fit algorithm HS256, which needs a secret"),
     ("auth: {keys: {k: {algorithm: RS256, jwks_url: 'http://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: must be an https URL without a password (http only to this machine)"),
     ("auth: {keys: {k: {algorithm: EdDSA, private_key_file: k.pem}}}", f"config.yaml:1:37: auth.keys.k.private_key_file: no such file: {FOLDERS.format('k.pem')}"),
-    ("auth: {keys: {k: {algorithm: HS256, secret: x, secret_file: y}}}", "config.yaml:1:48: auth.keys.k.secret_file: give secret or secret_file, not both"),
+    ("auth: {keys: {k: {algorithm: HS256, secret: 32-bytes-of-secret-or-some-more-, secret_file: y}}}", "config.yaml:1:79: auth.keys.k.secret_file: give secret or secret_file, not both"),
+    ("auth: {keys: {k: {algorithm: HS384, secret: 32-bytes-of-secret-or-some-more-}}}", "config.yaml:1:37: auth.keys.k.secret: HS384 needs at least 48 bytes, this has 32"),
+    ("auth: {keys: {k: {algorithm: HS256, secret: ''}}}", "config.yaml:1:37: auth.keys.k.secret: HS256 needs at least 32 bytes, this has 0"),
+    ("auth: {keys: {k: {algorithm: HS256, public_key_file: config.yaml}}}", "config.yaml:1:37: auth.keys.k.public_key_file: does not fit algorithm HS256, which needs a secret"),
+    ("auth: {keys: {k: {algorithm: RS256, public_key_file: config.yaml, jwks_url: 'https://x.example/'}}}", "config.yaml:1:15: auth.keys.k: needs exactly one of secret, public_key_file, private_key_file, jwks_url"),
     # backends and routes
     ("backends: {b: {host: x}}", "config.yaml:1:12: backends.b.type: is missing; allowed: api, capture, smtp"),
     ("backends: {b: {type: smpt}}", 'config.yaml:1:16: backends.b.type: there is no backend type "smpt", did you mean "smtp"?'),
@@ -148,6 +158,46 @@ def test_a_file_that_is_no_yaml(files: Files, text: str, expected: str) -> None:
     errors = files.errors(text)
     assert errors == [expected]
     assert SECRET not in str(errors)
+
+
+HASH = "$scrypt$ln=14,r=8,p=1$c2l4dGVlbiBieXRlcyBvaw$" + "A" * 43
+WHOLE = 'is not a whole $scrypt$ hash, make one with "gateway password mint"'
+WEAK = "is a $scrypt$ hash that is too weak, or needs more than 128 MiB"
+HASHES = [
+    ("password", WHOLE), ("$2b$12$abcdefghijklmnopqrstuv", WHOLE), ("$scrypt$ln=14", WHOLE), (HASH + "AA", WHOLE),
+    ("$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ$", WHOLE), (HASH.replace("ln=14", "ln=x"), WHOLE), (HASH[:-3], WEAK),
+    (HASH.replace("ln=14", "ln=9"), WEAK), (HASH.replace("ln=14", "ln=18"), WEAK), (HASH.replace("r=8", "r=0"), WEAK),
+    (HASH.replace("ln=14,r=8", "ln=17,r=9"), WEAK), (HASH.replace("p=1", "p=0"), WEAK), (HASH.replace("p=1", "p=17"), WEAK),
+    (HASH.replace("ln=14", "ln=99"), WEAK), (HASH.replace("c2l4dGVlbiBieXRlcyBvaw", "c2FsdA"), WEAK),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), HASHES, ids=range(len(HASHES)))
+@pytest.mark.parametrize("key", ["password_hash", "password_hash_file"])
+def test_a_wrong_hash(files: Files, key: str, text: str, expected: str) -> None:
+    """Cut off, weak or too costly: said where it was given, and never repeated."""
+    files.write("copier.hash", text)
+    given = "copier.hash" if key == "password_hash_file" else f'"{text}"'
+    errors = files.errors(f"clients: {{copier: {{{key}: {given}}}}}")
+    assert errors == [f"config.yaml:1:20: clients.copier.password_hash: {expected}"]
+
+
+def folder_errors(files: Files, text: str) -> list[str]:
+    return [line.replace(f"{files.directory}", "DIR") for line in unusable_folders(files.load(text).settings)]
+
+
+def test_folders_that_serve_could_not_use(files: Files) -> None:
+    """A state_dir that is a file or below one, a folder of the socket that is not there; a new state_dir is fine."""
+    here, file = files.directory, files.write("file", "")
+    why = f"is not a directory, or user id {os.geteuid()} may not write to it"
+    assert folder_errors(files, f"state_dir: {here}/new/state") == []
+    assert folder_errors(files, f"state_dir: {here}\nhttp: {{socket: {here}/admin.sock}}") == []
+    assert folder_errors(files, f"state_dir: {file}") == [f"state_dir: DIR/file {why}"]
+    assert folder_errors(files, f"state_dir: {file}/below\nhttp: {{socket: {here}/none/admin.sock}}") == [
+        f"state_dir: DIR/file {why}",
+        f"http.socket: DIR/none {why}",
+    ]
+    assert folder_errors(files, "state_dir: /proc/self") == [f"state_dir: /proc/self {why}"]
 
 
 @pytest.mark.parametrize(("text", "expected"), VALUES, ids=[text[:50] for text, _ in VALUES])

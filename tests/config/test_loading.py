@@ -55,7 +55,9 @@ def test_the_only_backend_gets_everything(files: Files) -> None:
 def test_own_key_stays_beside_others_unless_defined(files: Files) -> None:
     """`token mint` works without asking, and another key file may be named."""
     files.write("mine.pem", "key")
-    keys = files.load("auth: {keys: {app: {algorithm: HS256, secret: x}}}").settings.auth.keys
+    keys = files.load(
+        "auth: {keys: {app: {algorithm: HS256, secret: 32-bytes-of-secret-or-some-more-}}}"
+    ).settings.auth.keys
     assert list(keys) == ["app", "own"]
     text = "auth: {keys: {own: {algorithm: EdDSA, private_key_file: mine.pem}}}"
     assert files.load(text).settings.auth.keys["own"].private_key_file == files.directory / "mine.pem"
@@ -324,19 +326,41 @@ def test_a_wrong_client_does_not_make_its_listener_wrong(files: Files) -> None:
 
 
 def test_warnings_for_what_is_hardly_meant(files: Files) -> None:
-    """A backend nothing leads to, and routes behind one that takes everything."""
+    """A backend nothing leads to, routes behind one that takes everything, clients behind their like, TLS that is off."""
+    files.write("tls.crt", "x")
     loaded = files.load(
         """\
-        clients: {a: {token: x, backend: pinned}}
+        listeners: {d: {bind: "127.0.0.1:25", certificate: tls.crt}}
+        clients:
+          zed: {networks: [192.0.2.0/24, 10.0.0.0/8]}
+          abe: {networks: [10.0.0.0/8]}
+          new: {networks: [10.0.0.0/8, 10.0.0.0/16]}
+          hash: {networks: [10.0.0.0/8], password_hash: "$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ$%s"}
+          a: {token: x, backend: pinned}
+          any: {token: "*"}
+          own: {token: "*", key: own}
+          two: {token: "*", networks: [192.0.2.9]}
         bounces: {backend: reports}
         backends: {used: {type: capture}, pinned: {type: capture}, reports: {type: capture}, idle: {type: capture}}
         routes: [{backend: used, senders: [""]}, {backend: used}, {backend: used}]
         """
+        % ("A" * 43)
     )
-    assert loaded.warnings == (
-        "backends.idle: no route and no client leads to it",
-        "routes.1: takes everything, so the routes behind it are never used",
-    )
+    assert [line.replace(f"{files.directory}/", "") for line in loaded.warnings] == [
+        "config.yaml:1:13: listeners.d: has a certificate, but tls: none",
+        "config.yaml:4:3: clients.abe: never used, clients.zed before it has the same networks",
+        "config.yaml:10:3: clients.two: never used, clients.any before it has the same token",
+        "config.yaml:12:86: backends.idle: no route and no client leads to it",
+        "config.yaml:13:42: routes.1: takes everything, so the routes behind it are never used",
+    ]
+
+
+def test_two_slips_in_names_alike_are_both_told(files: Files) -> None:
+    """A misspelt key excuses the one that was meant only if that is not given as well."""
+    assert files.errors("", {"GATEWAY_LOG__LEVEL": "debgu", "GATEWAY_LGO__LEVEL": "1"}) == [
+        'environment GATEWAY_LGO__LEVEL: lgo: unknown key, did you mean "log"?',
+        'environment GATEWAY_LOG__LEVEL: log.level: must be one of debug, info, warning, error, did you mean "debug"?',
+    ]
 
 
 def test_settings_are_frozen(files: Files) -> None:

@@ -126,8 +126,8 @@ def test_no_secret_is_ever_shown(files: Files) -> None:
     """Not by show, diff, schema, repr, str or warnings, whether inline, from a file or from the environment."""
     files.write("key", SECRET)
     text = f"""\
-        auth: {{keys: {{app: {{algorithm: HS256, secret: {SECRET}}}}}}}
-        clients: {{c: {{password_hash: $scrypt${SECRET}}}}}
+        auth: {{keys: {{app: {{algorithm: HS256, secret: {SECRET}-and-more-of-it}}}}}}
+        clients: {{c: {{password_hash: "$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ${SECRET.replace("-", "/"):A<43}"}}}}
         backends: {{b: {{type: api, api_key_file: key}}, s: {{type: smtp, host: x}}}}
         routes: [{{backend: [b, s]}}]
     """

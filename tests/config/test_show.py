@@ -83,17 +83,31 @@ def test_diff_names_keys_and_restart_keys_picks_from_them(files: Files) -> None:
         {"GATEWAY_CLIENTS__APP__TOKEN": "app", "GATEWAY_BACKENDS__SMART__HOST": "other.example.net"},
     ).settings
     changed = diff(old, new)
-    assert {key for key in changed if not key.startswith("clients.app.")} == {
-        "listeners.local.bind",
-        "listeners.local.auth",
-        "backends.smart.host",
-        "http.bind",
-        "retry.jitter",
-    }
-    assert "clients.app.token" in changed
+    keys = ("listeners.local.bind", "listeners.local.auth", "backends.smart.host", "http.bind", "retry.jitter")
+    assert changed == dict.fromkeys(keys, "changed") | {"clients.app": "added"}
     assert restart_keys(changed) == ["listeners.local.bind", "http.bind"]
-    assert diff(old, old) == []
-    assert "clients.app.token" in diff(new, old)
+    assert diff(old, old) == {}
+    assert diff(new, old)["clients.app"] == "removed"
+
+
+def test_diff_names_whole_things_once(files: Files) -> None:
+    """A renamed client is one gone and one new, not all its settings; a new listener waits for a restart."""
+    old = files.load(FULL).settings
+    new = files.load(
+        FULL.replace("printers", "printrs").replace("  smart:", "  b: {type: capture}\n  smart:")
+        + "auth: {keys: {app: {algorithm: EdDSA, private_key_file: config.yaml}}}\n",
+        {"GATEWAY_LISTENERS__NEW__BIND": "127.0.0.1:25"},
+    ).settings
+    changed = diff(old, new)
+    assert changed == {
+        "listeners.new": "added",
+        "auth.keys.app": "added",
+        "clients.printers": "removed",
+        "clients.printrs": "added",
+        "backends.b": "added",
+        "routes.0.clients": "changed",
+    }
+    assert restart_keys(changed) == restart_keys(diff(new, old)) == ["listeners.new"]
 
 
 def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:

@@ -286,6 +286,16 @@ async def test_a_pause_for_a_time_ends_by_itself(tmp_path: Path) -> None:
         assert at.delivery.status()["b"].paused_by == ""
 
 
+async def test_resume_by_order_is_at_once(tmp_path: Path) -> None:
+    """After ``backend resume`` nothing waits for its schedule, the failed probe neither."""
+    backend = ScriptedBackend("b", AWAY, SENT)
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        identifier = await at.put("b")
+        await wait_for_attempt(at, identifier)
+        await at.delivery.resume("b")
+        await at.settled(identifier, "done")
+
+
 async def test_any_legal_name_may_be_a_backends(tmp_path: Path) -> None:
     """Our own tasks do not share a name space with backends."""
     backend = ScriptedBackend("housekeeping")

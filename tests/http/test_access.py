@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from gateway.config.models import HttpSettings
 from gateway.http import HttpServer
+from gateway.http.routes import _ROUTES
 from tests.http.kit import Service, ask, service, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -66,6 +67,38 @@ async def test_loopback_may_not_change_nor_see_content(ways: Ways, method: str, 
     assert ways.running.delivery
     assert not ways.running.delivery.paused
     assert [row.state for row in await ways.running.spool.find()] == ["queued"]
+
+
+FILLED = [(method, path.format(id="M001", name="box", action="hold")) for method, path, *_ in _ROUTES]
+
+
+@pytest.mark.parametrize("way", ["socket", "loopback", "network"])
+@pytest.mark.parametrize(("method", "path"), [*FILLED, ("HEAD", RAW), ("GET", RAW.replace("/raw", "%0a/raw"))])
+async def test_no_path_has_control_characters(ways: Ways, way: str, method: str, path: str) -> None:
+    """A pattern's "$" also matches before a newline: such a path is nobody's, by whatever way and with any token."""
+    bearer = f"Bearer {ways.running.admin_token()}"
+    for odd in ("%0a", "%0A", "%0d", "%00", "%7f", "%c2%85", "%e2%80%a8"):
+        for headers in ({}, {"authorization": bearer}):
+            reply = await ask(getattr(ways, way), method, path + odd, {}, **headers)
+            assert reply.status == 404
+            assert b"Subject" not in reply.body
+    assert not ways.running.done
+
+
+@pytest.mark.parametrize("path", [RAW.replace("/raw", "%2fraw"), RAW.replace("raw", "r%61w"), RAW + "?x", RAW + ";/"])
+async def test_no_spelling_of_a_path_needs_less(ways: Ways, path: str) -> None:
+    """The route decides what needs a token, not the spelling of the path."""
+    assert (await ask(ways.loopback, "GET", path)).status in (401, 404)
+
+
+@pytest.mark.parametrize(("method", "path"), FILLED)
+async def test_every_route_says_what_it_needs(ways: Ways, method: str, path: str) -> None:
+    """Off loopback all but health and metrics need a token; on loopback what changes or shows mail."""
+    needs = {way for way in ("loopback", "network") if (await ask(getattr(ways, way), method, path, {})).status == 401}
+    if path in OPEN:
+        assert needs == set()
+    else:
+        assert needs == ({"loopback", "network"} if method == "POST" or path == RAW else {"network"})
 
 
 @pytest.mark.parametrize("path", [*OPEN, *READS, RAW])

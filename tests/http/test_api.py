@@ -181,6 +181,7 @@ async def test_pause_and_resume(running: Service, body: object, seconds: float |
     assert running.delivery.paused == {"box": seconds}
     assert (await post(running, "/api/v1/backends/box/resume")).json["paused_by"] == ""
     assert (await post(running, "/api/v1/backends/box/pause", {"for": "soon"})).status == 400
+    assert (await post(running, "/api/v1/backends/box/pause", {"for": "0s"})).status == 400
     assert (await post(running, "/api/v1/backends/box/check")).json["ok"] is True
 
 
@@ -203,9 +204,13 @@ async def test_tokens(running: Service) -> None:
     assert (client.login, client.senders[-1]) == ("billing", ("a@example.com",))
     report = await post(running, "/api/v1/tokens/inspect", {"token": token})
     assert (report.json["valid"], report.json["claims"]["jti"]) == (True, jti)
-    assert (await post(running, "/api/v1/tokens/revoke", {"jti": jti})).json == {"revoked": jti}
+    assert (await post(running, "/api/v1/tokens/revoke", {"jti": jti})).json == {"revoked": jti, "known": True}
+    assert (await post(running, "/api/v1/tokens/revoke", {"jti": "foreign"})).json["known"] is False
     listed = await get(running, "/api/v1/tokens")
-    assert [(row["jti"], row["subject"], row["note"]) for row in listed["tokens"]] == [(jti, "billing", "n")]
+    assert [(row["jti"], row["subject"], row["note"]) for row in listed["tokens"]] == [
+        (jti, "billing", "n"),
+        ("foreign", "", ""),
+    ]
     assert listed["tokens"][0]["revoked_at"] == "2026-11-20T12:00:00Z"
     after = await post(running, "/api/v1/tokens/inspect", {"token": token})
     assert (after.json["valid"], after.json["verdict"]) == (False, "revoked")
@@ -227,7 +232,13 @@ async def test_admin_tokens(running: Service) -> None:
         ("", {"subject": "x", "expires": "1h", "key": "none"}),
         ("", {"subject": "x", "expires": "1h", "claims": {"networks": ["nowhere"]}}),
         ("", {"subject": "x", "expires": "1h", "claims": 5}),
+        ("", {"subject": "x", "expires": "0s"}),
+        ("", {"subject": "x", "expires": 0}),
+        ("", {"subject": "x", "expires": "1h", "claims": {"senders": ["foo"]}}),
+        ("", {"subject": "x", "expires": "1h", "claims": {"backend": "nix"}}),
         ("/revoke", {}),
+        ("/revoke", {"jti": "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."}),
+        ("/revoke", {"subject": "eyJhbGciOi"}),
         ("/revoke", {"jti": "a", "subject": "b"}),
     ],
 )

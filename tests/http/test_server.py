@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from gateway.config.models import HttpSettings
 from gateway.http import BindError, HttpServer
+from gateway.http import server as module
+from gateway.model import Check
+from tests.fakes import until
 from tests.http.kit import Service, ask, serving
 
 
@@ -81,3 +85,54 @@ async def test_kept_connections_do_not_delay_the_stop(running: Service) -> None:
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
     await reader.read()  # to the end of the stream: the server has closed it
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\n"]
+)
+@pytest.mark.parametrize("trickles", [False, True])
+async def test_headers_have_a_deadline(
+    running: Service, monkeypatch: pytest.MonkeyPatch, begun: bytes, trickles: bool
+) -> None:
+    """Who does not finish the headers of the first or a later request is let go, however slowly they trickle in."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    async with serving(running) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(begun)
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                if trickles:
+                    writer.write(b"X" if begun else b"\r\n")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(1000), 0.01)
+        writer.close()
+        assert (await ask(server.port, "GET", "/healthz")).status == 200
+
+
+async def test_an_answer_may_take_longer_than_the_headers(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is for asking; and a check of a backend may take its time."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.02)
+
+    async def slow(name: str) -> Check:
+        await asyncio.sleep(0.1)
+        return Check(True, name)
+
+    monkeypatch.setattr(running.delivery, "check", slow)
+    async with serving(running):
+        assert (await ask(running.settings.http.socket, "POST", "/api/v1/backends/box/check")).status == 200
+
+
+async def test_too_many_connections(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the limit a TCP client is hung up on, the admin socket still answers; who leaves makes room."""
+    monkeypatch.setattr(module, "_CONNECTIONS", 3)
+    async with serving(running) as server:
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        await until(lambda: len(server._server.server_state.connections) == 3)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert (await ask(running.settings.http.socket, "GET", "/healthz")).status == 200
+        for _, other in [*held, (reader, writer)]:
+            other.close()
+        await until(lambda: not server._server.server_state.connections)
+        assert (await ask(server.port, "GET", "/healthz")).status == 200

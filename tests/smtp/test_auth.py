@@ -203,6 +203,32 @@ async def test_revoked_in_an_open_session() -> None:
         await peer.talk(("RSET", "250"), ("MAIL FROM:<a@b.c>", "530 5.7.0"))
 
 
+async def test_a_reload_ends_logins() -> None:
+    """What the login was checked against has changed: a temporary goodbye at the next MAIL, for the client comes back."""
+    async with rig() as made, rig(clients={**CLIENTS, "copier": {**CLIENTS["copier"], "senders": ["me@b.c"]}}) as other:
+        peer = await greeted(made, address="127.0.0.9")
+        await peer.talk((f"AUTH PLAIN {plain('copier', PASSWORD)}", "235"), ("MAIL FROM:<a@b.c>", "250"))
+        made.door.rules, made.door.auth = other.rules, other.auth
+        await peer.talk(("RSET", "250"), ("MAIL FROM:<me@b.c>", "421 4.3.2"))
+        peer = await greeted(made, address="127.0.0.9")
+        await peer.talk((f"AUTH PLAIN {plain('copier', PASSWORD)}", "235"))
+        await peer.talk(("MAIL FROM:<a@b.c>", "553"), ("MAIL FROM:<me@b.c>", "250"))
+
+
+async def test_a_reload_during_a_login_ends_it() -> None:
+    """The login was looked at with the old settings."""
+    async with rig() as made, rig(clients={"copier": CLIENTS["copier"]}) as other:
+        peer, login = await greeted(made, address="127.0.0.9"), made.auth.login
+
+        async def overtaken(*words: str) -> Any:
+            client = await login(*words)
+            made.door.rules, made.door.auth = other.rules, other.auth
+            return client
+
+        made.auth.login = overtaken  # type: ignore[method-assign]
+        await peer.talk((f"AUTH PLAIN {plain('copier', PASSWORD)}", "235"), ("MAIL FROM:<a@b.c>", "421 4.3.2"))
+
+
 async def test_a_failed_lookup_is_temporary() -> None:
     """Keys out of reach: 454 4.7.0, which is no failure of the client (door.md 12)."""
     async with rig() as made:

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.config.models import LimitSettings
 from gateway.model import NewMessage
+from gateway.smtp.limits import Shared
+from gateway.smtp.server import Session
 from tests.fakes import until
 from tests.smtp.kit import MESSAGE, Rig, reset, rig
 
@@ -89,7 +92,12 @@ async def test_mapped_addresses_are_ipv4() -> None:
     async with rig(listener={"bind": "[::]:0"}) as made:
         await made.door.drain(0)
         made.door.draining = False
-        await made.door.start(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+        both, loop = (
+            socket.create_server(("::", 0), dualstack_ipv6=True, family=socket.AF_INET6),
+            asyncio.get_running_loop(),
+        )
+        made.door._server = await loop.create_server(lambda: Session(made.door, loop), sock=both)
+        made.door.port = both.getsockname()[1]
         peer = await made.connect()
         assert (await peer.deliver()).startswith("250")
         assert made.messages[0].peer == "127.0.0.1"
@@ -235,15 +243,52 @@ async def test_memory_budget() -> None:
     async with rig(limits={"memory": 200_000, "max_size": 160_000}) as made:
         first, second, third = [await made.connect() for _ in range(3)]
         await first.envelope("<a@b.c> SIZE=120000")
+        first.send(BODY)
+        await until(lambda: received(made) == len(BODY))
+        assert made.shared._memory < len(BODY)
         await second.envelope()
         await third.talk(("EHLO c", "250"), ("MAIL FROM:<a@b.c> SIZE=90000", "250"), ("RCPT TO:<b@c.d>", "250"))
         await third.talk(("DATA", "452 4.3.1"), ("NOOP", "250"))
         second.send(BODY + BODY)
         assert (await second.say(b".\r\n")).startswith("452 4.3.1")
         await second.talk(("NOOP", "250"))
-        assert (await first.say(BODY + b".\r\n")).startswith("250")
+        assert (await first.say(b".\r\n")).startswith("250")
         assert made.shared._memory == 0
+        assert not made.shared._memory_of
         assert (await second.deliver(BODY)).startswith("250")
+
+
+async def test_memory_is_not_reserved_by_words() -> None:
+    """SIZE= alone takes nothing from anybody; only octets that have arrived count."""
+    async with rig(limits={"memory": 200_000, "max_size": 160_000}) as made:
+        for _ in range(5):
+            await (await made.connect()).envelope("<a@b.c> SIZE=150000")
+        assert made.shared._memory == 0
+        assert (await (await made.connect()).deliver(BODY)).startswith("250")
+
+
+async def test_one_address_gets_half_of_the_memory() -> None:
+    """A sender with many connections leaves the other half to the others."""
+    clients = {"all": {"networks": ["127.0.0.0/8"]}}
+    async with rig(clients=clients, limits={"memory": 400_000, "max_size": 160_000}) as made:
+        greedy = [await made.connect() for _ in range(3)]
+        for peer in greedy:
+            await peer.envelope()
+            peer.send(BODY)
+        assert (await greedy[2].say(b".\r\n")).startswith("452 4.3.1")
+        assert (await (await made.connect(address="127.0.0.2")).deliver(BODY)).startswith("250")
+        for peer in greedy[:2]:
+            assert (await peer.say(b".\r\n")).startswith("250")
+        assert not made.shared._memory_of
+
+
+def test_an_ipv6_network_is_one_address_and_one_message_always_fits() -> None:
+    """Its hosts share the half; a budget smaller than two of the largest messages still takes one."""
+    limits, shared = LimitSettings(memory=1_000_000, max_size=700_000), Shared()
+    assert shared.has_room("2001:db8::1", 700_000, limits)
+    shared.reserve("2001:db8::1", 600_000)
+    assert not shared.has_room("2001:db8::2", 200_000, limits)
+    assert shared.has_room("2001:db8:0:1::2", 200_000, limits)
 
 
 @pytest.mark.parametrize("flood", [b"x" * 65536, b"\r\n" * 32768, b"..\r\n" * 16384])

@@ -116,23 +116,28 @@ async def test_recipients_within_the_grant() -> None:
 
 
 async def test_duplicates_are_one_recipient() -> None:
-    """The same mailbox under another spelling is answered 250 and stored once."""
+    """A recipient given twice is answered 250 and stored once; the local part's case is for its host to judge
+    (RFC 5321 2.4), so whoever differs there was acknowledged and gets mail."""
     async with rig() as made:
         peer = await made.connect()
-        await peer.deliver(MESSAGE, "<a@example.com>", "<b@example.org>", "<B@EXAMPLE.org>", "<b@example.org>")
-        assert [recipient.address for recipient in made.messages[0].envelope.recipients] == ["b@example.org"]
+        await peer.deliver(MESSAGE, "<a@example.com>", "<b@example.org>", "<b@EXAMPLE.org>", "<B@example.org>")
+        stored = [recipient.address for recipient in made.messages[0].envelope.recipients]
+        assert stored == ["b@example.org", "B@example.org"]
 
 
-@pytest.mark.parametrize(("own", "common", "most"), [(None, 100, 100), (20, 100, 20), (200, 100, 100)])
-async def test_too_many_recipients(own: int | None, common: int, most: int) -> None:
-    """452 4.5.3 above the limit; the first ones get their mail (RFC 5321 4.5.3.1.10)."""
+@pytest.mark.parametrize(
+    ("own", "common", "most", "surplus"),
+    [(None, 100, 100, 150), (20, 100, 20, 150), (200, 100, 100, 150), (None, 1000, 1000, 1000)],
+)
+async def test_too_many_recipients(own: int | None, common: int, most: int, surplus: int) -> None:
+    """452 4.5.3 above the limit, as often as that takes; the first ones get their mail (RFC 5321 4.5.3.1.10)."""
     clients: dict[str, Any] = {"localhost": {"networks": ["127.0.0.1/32"], "max_recipients": own}}
     async with rig(clients=clients, limits={"max_recipients": common}) as made:
         peer = await made.connect()
         await peer.talk(("EHLO c", "250"), ("MAIL FROM:<a@b.c>", "250"))
-        peer.send(b"".join(b"RCPT TO:<u%d@x.y>\r\n" % number for number in range(most + 150)))
-        replies = [(await peer.reply())[:9] for _ in range(most + 150)]
-        assert replies == ["250 2.1.5"] * most + ["452 4.5.3"] * 150
+        peer.send(b"".join(b"RCPT TO:<u%d@x.y>\r\n" % number for number in range(most + surplus)))
+        replies = [(await peer.reply())[:9] for _ in range(most + surplus)]
+        assert replies == ["250 2.1.5"] * most + ["452 4.5.3"] * surplus
         await peer.talk(("DATA", "354"), (MESSAGE + b".\r\n", "250"))
         assert len(made.messages[0].envelope.recipients) == most
 

@@ -17,9 +17,15 @@ from typing import Any
 import anyio.to_thread
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from gateway.config.models import ListenerSettings
-from gateway.smtp.tls import Certificate
+from gateway.smtp.tls import Certificate, certificate_errors
 from tests.fakes import until
 from tests.smtp.kit import MESSAGE, PASSWORD, Rig, rig
 
@@ -229,14 +235,44 @@ def sweep(made: Rig) -> None:
 
 
 def test_errors_at_start_name_the_setting(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    other = trustme.CA().issue_cert("relay.example.com").private_key_pem
+    other.write_to_path(tmp_path / "other.key")
+    locked = load_pem_private_key(other.bytes(), None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")
+    )
+    (tmp_path / "locked.key").write_bytes(locked)
+    (tmp_path / "cut.pem").write_bytes(authority.certificate.read_bytes()[:300])
     (tmp_path / "bad.pem").write_text("no certificate")
+    assert certificate_errors({"a": ListenerSettings(bind="127.0.0.1:0"), "b": _tls(authority.listener())}) == []
     for listener, words in (
         ({"tls": "starttls"}, r"listeners\.mail\.certificate: needed for tls: starttls"),
         ({"tls": "implicit", "certificate": tmp_path / "none.pem"}, r"listeners\.mail\.certificate: .*none\.pem"),
-        ({"tls": "implicit", "certificate": tmp_path / "bad.pem"}, r"listeners\.mail\.certificate: .*bad\.pem"),
+        (
+            {"tls": "implicit", "certificate": tmp_path / "bad.pem"},
+            r"listeners\.mail\.certificate: .*bad\.pem: is not a PEM",
+        ),
+        (
+            authority.listener(certificate=tmp_path / "cut.pem"),
+            r"listeners\.mail\.certificate: .*cut\.pem: is not a PEM",
+        ),
+        (
+            authority.listener(private_key=tmp_path / "other.key"),
+            r"^listeners\.mail\.certificate: does not belong to private_key$",
+        ),
+        (
+            authority.listener(private_key=tmp_path / "locked.key"),
+            r"listeners\.mail\.private_key: .*locked\.key: is not a PEM private key without a passphrase",
+        ),
+        (authority.listener(private_key=tmp_path / "none"), r"listeners\.mail\.private_key: .*none: No such file"),
     ):
-        with pytest.raises(ValueError, match=words):
-            Certificate("mail", ListenerSettings.model_validate({"bind": "127.0.0.1:0", **listener}), events=None)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=words) as caught:
+            Certificate("mail", _tls(listener), events=None)  # type: ignore[arg-type]
+        assert certificate_errors({"mail": _tls(listener)}) == [str(caught.value)]
+
+
+def _tls(listener: dict[str, Any]) -> ListenerSettings:
+    return ListenerSettings.model_validate({"bind": "127.0.0.1:0", **listener})
 
 
 async def test_half_closing_and_large_mail_over_tls(authority: Authority) -> None:
