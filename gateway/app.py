@@ -20,6 +20,7 @@ from gateway.http import HttpServer
 from gateway.model import Backend, Client, Envelope, Limits, Recipient, Refusal
 from gateway.notify import notify, watchdog_interval
 from gateway.smtp import Door, Shared
+from gateway.smtp.tls import certificate_errors
 from gateway.spool import Spool, SpoolError
 
 DESCRIPTORS = 200  # open files besides client connections: spool, HTTP, upstream
@@ -160,6 +161,8 @@ class App:
         """
         try:
             loaded = self._load()
+            if errors := certificate_errors(loaded.settings.listeners):
+                raise ConfigError(errors)
             auth.ensure_own_key(loaded.settings)
             changed = diff(self.settings, loaded.settings)
             authenticator = self._new_authenticator(loaded)
@@ -186,7 +189,7 @@ class App:
         if old:
             await old.aclose()
         later = restart_keys(diff(self._at_start, self.settings))
-        lines = [f"{key}: changed" for key in changed if key not in later] + [
+        lines = [f"{key}: {how}" for key, how in changed.items() if key not in later] + [
             f"{key}: needs a restart" for key in later
         ]
         self.events.reloaded(True, "; ".join(lines))

@@ -51,7 +51,7 @@ class Key:
 def load_keys(settings: Settings) -> dict[str, Key]:
     """Every configured key, files read. Raises ValueError that names the setting of a missing, wrong or weak key.
 
-    What the settings alone can tell (one source, fitting the algorithm; the length of a secret) config.load has checked.
+    What the settings alone can tell (one source, the right kind, the length of a secret) config.load has checked.
     """
     return {name: _load(name, key, settings.state_dir) for name, key in settings.auth.keys.items()}
 

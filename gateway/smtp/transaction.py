@@ -30,7 +30,7 @@ class Transaction:
             raise Refusal(552, "5.3.4", text, "too_big")
 
     def add(self, address: str, notify: str, orcpt: str) -> bool:
-        """One more recipient; False for one that is already known (the domain may be spelled otherwise). Raises Refusal."""
+        """One more recipient; False for one known already (its domain may be spelled otherwise). Raises Refusal."""
         client, rules = self.client, self._rules
         key = (address.rpartition("@")[0], domain_of(address))  # the local part is its host's business: RFC 5321 2.4
         if key in self._known:

@@ -1,4 +1,4 @@
-"""Rows 1 and 3: durable accept over 50 kept sessions, against Postfix that only accepts and aiosmtpd that keeps nothing."""
+"""Rows 1 and 3: durable accept over 50 kept sessions, against accepting Postfix and forgetful aiosmtpd."""
 
 from __future__ import annotations
 

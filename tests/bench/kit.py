@@ -1,4 +1,4 @@
-"""What the benches share: real processes on free loopback ports, smtp-source as the client, medians of alternating runs."""
+"""What the benches share: real processes on free ports, smtp-source as the client, medians of alternating runs."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def gateway(folder: Path, config: str = "", *, prefix: tuple[str, ...] = ()) -> Iterator[Gateway]:
-    """``gateway serve`` with shipped defaults: policy, limits, JSON log to a file, metrics. ``prefix``: run it under."""
+    """``gateway serve`` with shipped defaults: policy, limits, JSON log to a file, metrics; run under ``prefix``."""
     folder.mkdir()
     service = Gateway(folder, config)
     command = [*prefix, sys.executable, "-m", "gateway.cli", "--config", str(service.file), "serve"]

@@ -1,4 +1,4 @@
-"""A real Postfix, stock but for its private directories and one port; nothing of the system's own Postfix is touched."""
+"""A real Postfix, stock but for its private directories and one port; the system's own is not touched."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class Postfix:
 
 @contextmanager
 def postfix(home: Path, *, relayhost: int | None = None) -> Iterator[Postfix]:
-    """Only accepts, for want of a queue manager, or hands on to ``relayhost``, a port here. Needs root, as Postfix does."""
+    """Only accepts, for want of a queue manager, or hands on to the local port ``relayhost``. Needs root."""
     port = free_port()
     for name in ("etc", "data", *(f"queue/{queue}" for queue in _QUEUES.split())):
         (home / name).mkdir(parents=True)
-        if name.startswith("queue/") and name != "queue/pid" or name == "data":
+        if name == "data" or (name.startswith("queue/") and name != "queue/pid"):
             shutil.chown(home / name, "postfix")
     shutil.chown(home / "queue/public", "postfix", "postdrop")
     (home / "queue/public").chmod(0o710)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -159,18 +160,20 @@ def fill(directory: Path, number: int) -> None:
     connection.close()
 
 
-async def bench_claims(directory: Path, sizes: tuple[int, ...], rounds: int = 60) -> None:
+async def bench_claims(directory: Path, sizes: tuple[int, ...], rounds: int = 150) -> None:
     """Claims of 100 at each queue size in turn; what was claimed is settled and replaced, so that the size stays."""
-    for size in sizes:
-        fill(directory / str(size), size)
     cost: dict[int, list[float]] = {size: [] for size in sizes}
     fresh = itertools.count(10**9)
-    for size in sizes * 3:
-        async with opened(directory / str(size)) as at:
-            for turn in range(rounds):
-                now = START + timedelta(days=1)
+    now = START + timedelta(days=1)
+    async with AsyncExitStack() as stack:
+        spools = {}
+        for size in sizes:
+            fill(directory / str(size), size)
+            spools[size] = await stack.enter_async_context(opened(directory / str(size)))
+        for turn in range(rounds):
+            for size, at in spools.items():
                 began = time.perf_counter()
-                claims = await at.spool.claim("b", now=now, lease=timedelta(hours=1), limit=100)
+                claims = await at.claim(now=now)
                 if turn >= 10:  # pages warm, statements prepared
                     cost[size].append((time.perf_counter() - began) / len(claims))
                 await asyncio.gather(*(at.spool.settle(settlement(claim)) for claim in claims))

@@ -204,7 +204,7 @@ async def test_revoked_in_an_open_session() -> None:
 
 
 async def test_a_reload_ends_logins() -> None:
-    """What the login was checked against has changed: a temporary goodbye at the next MAIL, for the client comes back."""
+    """What the login was checked against has changed: a temporary goodbye at the next MAIL."""
     async with rig() as made, rig(clients={**CLIENTS, "copier": {**CLIENTS["copier"], "senders": ["me@b.c"]}}) as other:
         peer = await greeted(made, address="127.0.0.9")
         await peer.talk((f"AUTH PLAIN {plain('copier', PASSWORD)}", "235"), ("MAIL FROM:<a@b.c>", "250"))
