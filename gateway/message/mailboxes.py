@@ -34,8 +34,8 @@ _QUOTED = rb'"(?:[^"\\\0-\x08\n-\x1f]|\\[ -~])*+"'
 _COMMENT = re.compile(rb"(%s?+)|\((?:[^()\\@]|\([^()\\@]*+\))*+\)" % _QUOTED)
 _PHRASE = rb'(?:[^"(),:;<>@\\\0-\x08\n-\x1f\x7f]++|%s)*+' % _QUOTED
 _ADDRESS = rb'(?:[^][\s"(),:;<>@\\]++|%s)@(?:\[[\w:.]++\]|[^][\s"(),:;<>@\\]++)' % _QUOTED
-_ENTRY = re.compile(
-    rb"[ \t]*+(?:%b:[ \t]*+)?+(?:%b<[ \t]*(%b)[ \t]*>|(%b)(?:[ \t]*<(%b)>)?)?[ \t]*(?:[,;]|\Z)"
+_ENTRY = re.compile(  # a possessive optional group, (...)?+, is broken in Python 3.11.2 (Debian 12)
+    rb"[ \t]*+(?:%b:[ \t]*+)?(?:%b<[ \t]*(%b)[ \t]*>|(%b)(?:[ \t]*<(%b)>)?)?[ \t]*(?:[,;]|\Z)"
     % (_PHRASE, _PHRASE, _ADDRESS, _ADDRESS, _ADDRESS)
 )
 
