@@ -230,6 +230,7 @@ async def test_leaving_at_every_step(step: int, how: str) -> None:
         else:
             reset(peer)
         await until(lambda: made.metric("smtp_connections_open") == 0)
+        await until(lambda: not made.door.tasks)
         assert len(made.messages) == 0
         assert made.shared._memory == 0
         assert made.registry.get_sample_value("gateway_bugs_total") in (None, 0.0)
