@@ -127,11 +127,11 @@ def stored(service: Gateway) -> int:
 class Sink:
     """``smtp-sink``, that counts what it takes. It runs through: Postfix defers for minutes after it was away."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._log = folder
+    def __init__(self, log: Path, stack: ExitStack) -> None:
+        self._log = log
         self.port = free_port()
         user = ["-u", "nobody"] if os.getuid() == 0 else []
-        stack.enter_context(started(["smtp-sink", "-c", *user, f"127.0.0.1:{self.port}", "1000"], self.port, folder))
+        stack.enter_context(started(["smtp-sink", "-c", *user, f"127.0.0.1:{self.port}", "1000"], self.port, log))
 
     def taken(self) -> int:
         """Messages so far, from the counters that are written behind each other, ended by CR."""
