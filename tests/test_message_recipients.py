@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.address import comparable
-from gateway.message import Split, address_to, readdress, scan, split_recipients
+from gateway.message import Split, address_call, address_to, readdress, scan, split_recipients
 from gateway.model import Client, Envelope, Recipient, Refusal
 from gateway.policy import check_sender
 from tests.message_kit import python_calls
@@ -111,6 +111,31 @@ def test_nobody_else_is_named_afterwards(to: list[str], cc: list[str], keep: set
 def test_address_to(raw: bytes, expected: bytes) -> None:
     """A blind recipient's own copy names only that recipient."""
     assert address_to(raw, "a@x") == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "keep", "blind", "expected"),
+    [
+        (b"To: a@x\r\n", ["a@x"], [], b"To: a@x\r\n"),
+        (b"To: a@x\r\n", ["a@x"], ["b@x"], b"Bcc: b@x\r\nTo: a@x\r\n"),
+        (b"X: 1\r\nTo: a@x, c@x\r\n", ["a@x"], ["b@x", "d@x"], b"Bcc: b@x,\r\n\td@x\r\nX: 1\r\nTo: a@x\r\n"),
+        (b"Bcc: e@x\r\nTo: a@x\r\nBcc: f@x\r\n", ["a@x"], ["b@x"], b"Bcc: b@x\r\nTo: a@x\r\n"),
+        (b"Bcc: e@x\r\nTo: a@x\r\n", ["a@x"], [], b"To: a@x\r\n"),
+        (b"To: undisclosed-recipients:;\r\n", [], ["b@x"], b"Bcc: b@x\r\n"),
+        (b"MIME-Version: 1.0\r\nTo: a@x\r\nX: 1\r\n", ["a@x"], [], b"To: a@x\r\nMIME-Version: 1.0\r\nX: 1\r\n"),
+        (
+            b"Content-Type: a/b\r\nCc: c@x,\r\n a@x\r\nTo: d@x\r\n",
+            ["a@x"],
+            ["b@x"],
+            b"Bcc: b@x\r\nCc: a@x\r\nContent-Type: a/b\r\n",
+        ),
+        (b"To: a@x\r\nContent-Type: a/b\r\nCc: c@x\r\n", ["a@x"], [], b"To: a@x\r\nContent-Type: a/b\r\n"),
+    ],
+)
+def test_address_call(fields: bytes, keep: list[str], blind: list[str], expected: bytes) -> None:
+    """One fresh Bcc with exactly the blind ones; addressing fields stand above the MIME fields, or Gmail reads none."""
+    rest = b"Subject: s\r\n\r\nBcc: body@x\r\n"
+    assert address_call(fields + rest, keep, blind) == expected + rest
 
 
 @given(st.binary(max_size=120) | st.text(alphabet='a@x.é"\\<>,;:() \u0130\u00df', max_size=40).map(str.encode))

@@ -45,12 +45,34 @@ def readdress(raw: bytes, keep: Collection[str]) -> bytes:
     A field left without anybody is deleted, also one that named nobody before: some APIs refuse it.
     """
     header = scan(raw)
-    wanted = {comparable(address) for address in keep}
-    changes = {}
-    for index, field in enumerate(header.fields):
-        if field.name in ("to", "cc") and (narrowed := _narrow(field, wanted)) is not None:
-            changes[index] = narrowed
+    changes = _narrowed(header, keep)
     return replace_fields(raw, header, b"", changes) if changes else raw
+
+
+def address_call(raw: bytes, keep: Collection[str], blind: Collection[str]) -> bytes:
+    """As ``readdress``, and one fresh Bcc with exactly ``blind``: for APIs that read all three and hide the last.
+
+    To and Cc that stand behind the MIME fields are moved to the top: Gmail is said to overlook them there.
+    """
+    header = scan(raw)
+    changes = _narrowed(header, keep)
+    new = [b"Bcc: " + b",\r\n\t".join(address.encode() for address in blind) + b"\r\n"] if blind else []
+    mime = False
+    for index, field in enumerate(header.fields):
+        mime |= field.name == "mime-version" or field.name.startswith("content-")
+        if field.name == "bcc":
+            changes[index] = b""
+        elif mime and field.name in ("to", "cc"):
+            moved = changes.get(index, field.raw)
+            new.append(moved if moved.endswith(b"\n") or not moved else moved + b"\r\n")
+            changes[index] = b""
+    return replace_fields(raw, header, b"".join(new), changes) if new or changes else raw
+
+
+def _narrowed(header: Header, keep: Collection[str]) -> dict[int, bytes]:
+    wanted = {comparable(address) for address in keep}
+    found = ((index, _narrow(field, wanted)) for index, field in enumerate(header.fields) if field.name in ("to", "cc"))
+    return {index: narrowed for index, narrowed in found if narrowed is not None}
 
 
 def _narrow(field: Field, wanted: Collection[str]) -> bytes | None:

@@ -9,11 +9,27 @@ from datetime import UTC, datetime
 
 _WORD = re.compile(r"=\?([\w-]{1,40})(?:\*[\w-]*)?\?([bBqQ])\?([^?\s]{0,1000})\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s++(?==\?)")
-_CHARSET = re.compile(  # codecs that only decode text: Python has others, slow or worse
-    r"us-ascii|utf-?8|iso-8859-\d+|windows-\d+|cp\d+|koi8-[ru]|gb\w+|big5\w*|euc-\w+|shift_jis|iso-2022-\w+", re.ASCII
+# Charsets by codecs that only decode text: Python has others, slow or worse. A closed set, because Python remembers
+# for good every name that it looked up in vain.
+_CHARSET = re.compile(
+    r"(?:us-)?ascii|utf-?8|utf-?16|utf-16-?[bl]e|iso-?8859-(?:[1-9]|1[013-6])|latin-?1|windows-(?:874|125[0-8])|"
+    r"cp(?:437|737|775|85[02578]|86[0-69]|874|932|949|950|125[0-8])|koi8-[ru]|macintosh|gb(?:k|2312|18030)|"
+    r"big5(?:-?hkscs)?|euc-(?:jp|kr|cn)|shift[_-]jis|ks_c_5601-1987|tis-620|iso-2022-(?:jp(?:-[123])?|kr)"
 )
+# Names under which mailers send more characters than the codec of that name knows.
+_WIDER = {
+    "ascii": "us-ascii", "windows-874": "cp874", "gb2312": "gb18030", "gbk": "gb18030", "euc-cn": "gb18030",
+    "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "shift_jis": "cp932", "shift-jis": "cp932",
+    "iso-8859-1": "cp1252", "iso8859-1": "cp1252", "latin-1": "cp1252", "latin1": "cp1252",
+}  # fmt: skip
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def text_codec(charset: str) -> str:
+    """The codec for a charset's name, "" for one that is not known to be harmless."""
+    name = charset.lower()
+    return _WIDER.get(name, name) if _CHARSET.fullmatch(name) else ""
 
 
 def _word(match: re.Match[str]) -> str:
@@ -24,8 +40,8 @@ def _word(match: re.Match[str]) -> str:
         else:
             quoted = re.sub("=([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), text.replace("_", " "))
             data = quoted.encode("latin-1")
-        return data.decode(charset, "replace") if _CHARSET.fullmatch(charset) else match[0]
-    except (ValueError, LookupError):  # binascii.Error and UnicodeError are ValueErrors
+        return data.decode(codec, "replace") if (codec := text_codec(charset)) else match[0]
+    except ValueError:  # binascii.Error and UnicodeError among them
         return match[0]
 
 

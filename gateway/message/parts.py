@@ -1,0 +1,238 @@
+"""The tree of a message's parts: one walk over its boundary lines, bounded, linear and never raising (RFC 2046 5.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from gateway.message.header import HEADER_LIMIT, Header, scan
+from gateway.message.leaf import Leaf
+from gateway.message.parameters import first_word, parameters, readable, unfolded
+
+_DEPTH_LIMIT = 100
+_PARTS_LIMIT = 1000
+_LINES_LIMIT = 100_000
+_HEADERS_LIMIT = 20 * HEADER_LIMIT  # of all parts together: fields are what costs most
+_BOUNDARY_LIMIT = 200  # RFC 2046 allows 70
+_PADDING_LIMIT = 100
+_FIRST_WINDOW = 1024
+_STEP = 1 << 20
+_TYPE = re.compile(r"[\w!#$&'*+.^`|~-]++/[\w!#$&'*+.^`|~-]++", re.ASCII)
+
+
+@dataclass(eq=False, slots=True)
+class Multipart:
+    """A part that holds parts; ``closed`` when its closing boundary was seen."""
+
+    kind: str
+    parent: Multipart | None
+    children: list[Multipart | Placed] = field(default_factory=list)
+    closed: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Placed:
+    """A leaf in its place, with the parameters of its Content-Type."""
+
+    leaf: Leaf
+    parent: Multipart | None
+    parameters: Mapping[str, str]
+
+
+def ancestors(node: Multipart | Placed) -> Iterator[Multipart]:
+    """The multiparts around it, the innermost first."""
+    around = node.parent
+    while around:
+        yield around
+        around = around.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """``leaves`` and ``multiparts`` in order. ``trouble``: why it may not be understood as it was meant, or ""."""
+
+    header: Header
+    root: Multipart | Placed
+    leaves: tuple[Placed, ...]
+    multiparts: tuple[Multipart, ...]
+    trouble: str
+
+
+class Part(NamedTuple):
+    """A leaf for people to look at: its type, its file name or "", and its size in bytes as it stands, encoded."""
+
+    content_type: str
+    filename: str
+    size: int
+
+
+def structure(raw: bytes) -> tuple[Part, ...]:
+    """The leaf parts in order, at most 1000 and 100 levels deep; an attached message is one leaf."""
+    leaves = [placed.leaf for placed in parse(raw).leaves]
+    return tuple(Part(leaf.content_type, leaf.filename, leaf.end - leaf.start) for leaf in leaves)
+
+
+def parse(raw: bytes) -> Tree:
+    """The tree of parts in any bytes."""
+    return _Walk(raw).run()
+
+
+class _Walk:
+    """``open`` holds the multiparts around the present position by boundary, the outermost first."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.open: dict[bytes, Multipart] = {}
+        self.leaves: list[Placed] = []
+        self.multiparts: list[Multipart] = []
+        self.trouble = ""
+
+    def run(self) -> Tree:
+        root_header, start = self._header(0)
+        root = part = self._enter(root_header, None, 0, start)
+        position = start - 1  # a body may begin with a boundary line
+        parts = lines = headers = 0
+        while self.open and (at := _find(self.raw, b"\n--", position) + 1):
+            position, lines = at, lines + 1
+            if lines > _LINES_LIMIT:
+                self._complain(f"more than {_LINES_LIMIT} lines that look like boundaries")
+                break
+            multipart, closing = self._boundary(at)
+            if multipart is None:
+                continue
+            self._leave(part, at)
+            self._close(multipart, closing=closing)
+            begin = self.raw.find(b"\n", at) + 1 or len(self.raw)
+            position, part = begin - 1, multipart
+            if closing:
+                continue
+            parts += 1
+            if parts > _PARTS_LIMIT:
+                self._complain(f"more than {_PARTS_LIMIT} parts")
+                break
+            header, start = self._header(begin)
+            headers += start - begin
+            if headers > _HEADERS_LIMIT:
+                self._complain(f"more than {_HEADERS_LIMIT} bytes of headers")
+                break
+            part = self._enter(header, multipart, begin, start)
+            position = start - 1
+        self._leave(part, None)
+        for node in self.multiparts:
+            if not node.children and not node.closed:
+                self._complain(f"{node.kind} without parts")
+        return Tree(root_header, root, tuple(self.leaves), tuple(self.multiparts), self.trouble)
+
+    def _complain(self, trouble: str) -> None:
+        self.trouble = self.trouble or trouble
+
+    def _boundary(self, at: int) -> tuple[Multipart | None, bool]:
+        """The multipart whose boundary stands on the line at ``at``, and whether it closes it."""
+        limit = at + _BOUNDARY_LIMIT + len(b"----") + _PADDING_LIMIT
+        line, line_end, _ = self.raw[at:limit].partition(b"\n")
+        if not line_end and limit < len(self.raw):
+            return None, False
+        name = line[2:].partition(b"\r")[0].rstrip()
+        if name in self.open:
+            return self.open[name], False
+        return (self.open.get(name[:-2]), True) if name.endswith(b"--") else (None, False)
+
+    def _close(self, multipart: Multipart, *, closing: bool) -> None:
+        """Close the multiparts inside, and itself too if ``closing``."""
+        for name in [*reversed(self.open)]:
+            node = self.open[name]
+            if node is multipart and not closing:
+                break
+            del self.open[name]
+            if node is multipart:
+                node.closed = True
+                break
+
+    def _header(self, begin: int) -> tuple[Header, int]:
+        """The header of the part at ``begin`` and where its body begins: at a boundary line at the latest."""
+        window = _FIRST_WINDOW
+        while True:
+            piece = self.raw[begin : begin + window]
+            header = scan(piece)
+            for index, found in enumerate(header.fields):  # a boundary with a colon in it looks like a field
+                if found.raw.startswith(b"--") and self._boundary(begin + found.start)[0]:
+                    return Header(header.fields[:index], header.start, found.start), begin + found.start
+            fields_end = header.fields[-1].end if header.fields else header.start
+            if piece.find(b"\n", fields_end) >= 0 or begin + window >= len(self.raw):  # not cut inside its last line
+                return header, begin + header.end
+            if window == HEADER_LIMIT:
+                self._complain(f"header of more than {HEADER_LIMIT} bytes")
+                return header, begin + header.end
+            window = min(8 * window, HEADER_LIMIT)
+
+    def _enter(self, header: Header, parent: Multipart | None, begin: int, start: int) -> Multipart | Placed:
+        value = unfolded(header, "content-type")
+        found = parameters(value)
+        kind = first_word(value)
+        if not value:  # RFC 2045 5.2, RFC 2046 5.1.5
+            kind = "message/rfc822" if parent and parent.kind == "multipart/digest" else "text/plain"
+        elif not _TYPE.fullmatch(kind):
+            kind = "multipart/mixed" if kind.startswith("multipart/") else ""  # RFC 2046 5.1.3
+        boundary = found.get("boundary", "").encode("utf-8", "surrogateescape").rstrip()
+        if kind.startswith("multipart/") and self._may_open(kind, boundary):
+            multipart = Multipart(kind, parent)
+            self.open.setdefault(boundary, multipart)
+            self.multiparts.append(multipart)
+            if parent:
+                parent.children.append(multipart)
+            return multipart
+        return Placed(_leaf(header, kind, found, begin, start), parent, found)
+
+    def _may_open(self, kind: str, boundary: bytes) -> bool:
+        if not 0 < len(boundary) <= _BOUNDARY_LIMIT:
+            self._complain(f"{kind} without a usable boundary")
+            return False
+        if len(self.open) == _DEPTH_LIMIT:
+            self._complain(f"more than {_DEPTH_LIMIT} levels of parts")
+            return False
+        if boundary in self.open:
+            self._complain("two multiparts with one boundary")  # against RFC 2046 5.1.2: it stays the outer one's
+        return True
+
+    def _leave(self, part: Multipart | Placed, at: int | None) -> None:
+        """The part ends before the boundary line at ``at``. Boundary lines in a row have no part between them."""
+        if isinstance(part, Multipart) or at == part.leaf.header_start:
+            return
+        end = len(self.raw)
+        if at is not None:
+            end = at - (2 if self.raw.endswith(b"\r\n", 0, at) else 1)
+        part.leaf = replace(part.leaf, number=len(self.leaves) + 1, end=max(part.leaf.start, end))
+        self.leaves.append(part)
+        if part.parent:
+            part.parent.children.append(part)
+
+
+def _leaf(header: Header, kind: str, found: Mapping[str, str], begin: int, start: int) -> Leaf:
+    """The leaf as far as it is known where it begins; ``kind`` is "" for a type that is none."""
+    value = unfolded(header, "content-disposition")
+    disposition = "inline" if first_word(value) == "inline" else "attachment" if value else ""  # RFC 2183 2.8
+    filename = readable(parameters(value).get("filename") or found.get("name", ""))
+    return Leaf(
+        number=0,
+        content_type=kind or ("application/octet-stream" if filename else "text/plain"),
+        charset=readable(found.get("charset", "")).lower(),
+        encoding=first_word(unfolded(header, "content-transfer-encoding")),
+        disposition=disposition,
+        filename=filename,
+        content_id=header.first("content-id").strip("<> "),
+        header_start=begin,
+        start=start,
+        end=start,
+    )
+
+
+def _find(raw: bytes, what: bytes, position: int) -> int:
+    """``bytes.find`` in steps: between them other threads run."""
+    while position < len(raw):
+        found = raw.find(what, position, position + _STEP + len(what) - 1)
+        if found >= 0:
+            return found
+        position += _STEP
+    return -1
