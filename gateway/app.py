@@ -17,7 +17,7 @@ from gateway.delivery import Delivery
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import HttpServer
-from gateway.model import Backend, Client, Envelope, Limits, Recipient, Refusal
+from gateway.model import Backend, Client, Envelope, Limits, Recipient, Refusal, Verifies
 from gateway.notify import notify, watchdog_interval
 from gateway.smtp import Door, Shared
 from gateway.smtp.tls import certificate_errors
@@ -76,9 +76,9 @@ class App:
         self.events.capture_libraries()
         self._parts.callback(self.events.info, "stopped")
         await self.open_spool()
-        self.authenticator = self._new_authenticator(self._loaded)
-        self._parts.push_async_callback(self._close_authenticator)
         self._backends = {name: self._new_backend(name) for name in self.settings.backends}
+        self.authenticator = self._new_authenticator(self._loaded, self._backends)
+        self._parts.push_async_callback(self._close_authenticator)
         http = HttpServer(self, self.settings.http)
         self._parts.push_async_callback(http.stop)
         await http.start()
@@ -137,15 +137,22 @@ class App:
     def _declare(self) -> None:
         settings = self.settings
         self.events.declare(
-            listeners=settings.listeners, backends=settings.backends, clients=settings.clients, keys=settings.auth.keys
+            listeners=settings.listeners,
+            backends=settings.backends,
+            clients=settings.clients,
+            keys=settings.auth.keys,
+            oauth=[name for name, section in settings.backends.items() if section.oauth],
         )
 
-    def _new_authenticator(self, loaded: Loaded) -> auth.Authenticator:
-        return auth.Authenticator(loaded.settings, self.clock, self.fetch, self.events, self._revocations)
+    def _new_authenticator(self, loaded: Loaded, built: Mapping[str, Backend]) -> auth.Authenticator:
+        providers = {name: backend for name, backend in built.items() if isinstance(backend, Verifies)}
+        return auth.Authenticator(loaded.settings, self.clock, self.fetch, self.events, self._revocations, providers)
 
     def _new_backend(self, name: str, loaded: Loaded | None = None) -> Backend:
         settings = (loaded or self._loaded).settings
-        context = backends.Context(settings.hostname, settings.state_dir, self.clock, self.fetch, self._rng)
+        context = backends.Context(
+            settings.hostname, settings.state_dir, self.clock, self.fetch, self._rng, self.events
+        )
         return backends.build(name, settings.backends[name], context)
 
     def _rules(self) -> intake.Rules:
@@ -165,13 +172,13 @@ class App:
                 raise ConfigError(errors)
             auth.ensure_own_key(loaded.settings)
             changed = diff(self.settings, loaded.settings)
-            authenticator = self._new_authenticator(loaded)
             built = {
                 name: self._backends[name]
                 if self.settings.backends.get(name) == section and self.settings.hostname == loaded.settings.hostname
                 else self._new_backend(name, loaded)
                 for name, section in loaded.settings.backends.items()
             }
+            authenticator = self._new_authenticator(loaded, built)
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error

@@ -57,13 +57,24 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def check_url(url: str) -> str:
-    """Return ``url`` without a slash at its end. ValueError: neither https nor http to loopback, or with a password."""
+def _is_metadata(host: str) -> bool:
+    """The services by which clouds tell a machine who it is: plain HTTP by design, and never off the machine's link."""
+    try:
+        return ip_address(host).is_link_local
+    except ValueError:
+        return host == "metadata.google.internal"
+
+
+def check_url(url: str, *, metadata: bool = False) -> str:
+    """Return ``url`` without a slash at its end. ValueError: neither https nor http to loopback, or with a password.
+
+    With ``metadata`` plain http also to the services that clouds offer their own machines.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if not host or parts.scheme not in ("https", "http"):
         raise ValueError(f"{parts.scheme}://{host} is not a URL such as https://api.example.com")
-    if parts.scheme == "http" and not is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host) and not (metadata and _is_metadata(host)):
         raise ValueError(f"http://{host} is not encrypted: use https (plain http only to this machine)")
     if parts.username or parts.password:
         raise ValueError(f"the URL of {host} carries a user name or password")
@@ -97,7 +108,7 @@ class Fetch:
     ) -> Answer:
         """One request and its answer within ``deadline`` seconds. Raises only NotSent and Lost."""
         try:
-            check_url(url)
+            check_url(url, metadata=True)
         except ValueError as error:
             raise NotSent(str(error)) from None
         host = urlsplit(url).netloc

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, RouteSettings, Settings
-from gateway.message import Header, Trace, plain_addresses, scan, stamp
+from gateway.message import Header, Trace, plain_addresses, scan, stamp, walk
 from gateway.model import Client, Envelope, Limits, NewMessage, Refusal
-from gateway.policy import check_sender, is_loop, may_send_as, route, usable
+from gateway.policy import Freight, check_sender, is_loop, may_send_as, route, usable
 
 _FROM_LIMIT = 16_384  # octets: reading addresses costs time, and nobody has this many authors
 
@@ -24,6 +24,11 @@ class Rules:
     retry: RetrySettings
     backend_limits: Mapping[str, Limits]
     clients: Mapping[str, ClientSettings]
+
+    @property
+    def particular(self) -> bool:
+        """Whether any backend minds what is in a message, so that somebody has to look."""
+        return any(limits.lacks for limits in self.backend_limits.values())
 
     @classmethod
     def of(cls, settings: Settings, backend_limits: Mapping[str, Limits]) -> Rules:
@@ -87,11 +92,16 @@ def prepare(
         tls=arrival.tls,
     )
     stamped = stamp(raw, header, trace, rewrite_from=rewrite_from)
+    # A From in which nobody stands is shown to readers as it is, and so is a Sender.
+    stated = shown or (() if header.count("from") else (sender,))
+    authors = (rewrite_from,) if rewrite_from else (*(stated or ("",)), *header.addresses("sender"))
+    needs = walk(stamped).needs if rules.particular else None
+    freight = Freight(len(stamped), not sender, utf8, authors, needs, token=bool(client.secret))
     return NewMessage(
         id=arrival.id,
         envelope=envelope,
         raw=stamped,
-        lanes=_lanes(envelope, len(stamped), client, rules),
+        lanes=_lanes(envelope, freight, client, rules),
         received_at=arrival.received_at,
         expires_at=arrival.received_at + rules.retry.lifetime,
         client=client.name,
@@ -99,8 +109,10 @@ def prepare(
         listener=arrival.listener,
         peer=arrival.peer,
         message_id=message_id,
-        header_from=rewrite_from or next(iter(shown), sender),
+        header_from=authors[0] or sender,
         pin=client.backend,
+        needs=needs,
+        secret=client.secret,
     )
 
 
@@ -126,7 +138,7 @@ def _own_hops(header: Header, hostname: str) -> int:
     return sum(written in field.raw.lower() for field in header.fields if field.name == "received")
 
 
-def _lanes(envelope: Envelope, size: int, client: Client, rules: Rules) -> dict[str, tuple[str, ...]]:
+def _lanes(envelope: Envelope, freight: Freight, client: Client, rules: Rules) -> dict[str, tuple[str, ...]]:
     """Every recipient in the lane of the first backend of its route that can carry the message."""
     lanes: dict[str, list[str]] = {}
     for recipient in envelope.recipients:
@@ -137,8 +149,6 @@ def _lanes(envelope: Envelope, size: int, client: Client, rules: Rules) -> dict[
             sender=envelope.sender,
             recipient=recipient.address,
         )
-        fit = usable(
-            names, rules.backend_limits, size=size, null_sender=not envelope.sender, smtputf8=envelope.smtputf8
-        )
+        fit = usable(names, rules.backend_limits, freight)
         lanes.setdefault(fit[0], []).append(recipient.address)
     return {name: tuple(addresses) for name, addresses in lanes.items()}

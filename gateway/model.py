@@ -5,14 +5,16 @@ Absent text is "" and never None. Times are aware UTC datetimes. Addresses are k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Network = IPv4Network | IPv6Network
+# What a way out must carry (message.FEATURES), and where it stands in the message; None: nobody has looked.
+Needs = Mapping[str, str] | None
 
 
 class Refusal(Exception):
@@ -82,6 +84,7 @@ class Client:
     """Who is speaking and what they may do; decided at connect or login, config and token claims already merged.
 
     ``senders`` and ``recipients`` are groups of patterns; every group needs a match (a claim narrows, never widens).
+    ``secret`` is the client's own token where the backend sends with that.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Client:
     max_recipients: int | None = None
     rate: Rate | None = None
     token: Token | None = None
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,8 @@ class NewMessage:
     header_from: str = ""
     pin: str = ""
     bounce: bool = False
+    needs: Needs = None
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,7 @@ class SpooledMessage:
     """What delivery and a backend see. ``envelope.recipients`` holds only those this attempt is for.
 
     ``everyone`` is the whole envelope as accepted, whatever lane or state; () where it is not known.
+    ``doubtful``: an earlier attempt may have been taken; ``doubt_id`` is what the provider called it then, if known.
     """
 
     id: str
@@ -140,6 +147,10 @@ class SpooledMessage:
     delay_notified: bool = False
     attempt: int = 1
     everyone: tuple[str, ...] = ()
+    needs: Needs = None
+    doubtful: bool = False
+    doubt_id: str = ""
+    secret: str = field(default="", repr=False)
 
 
 class Verdict(Enum):
@@ -172,13 +183,23 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a backend can carry, so that the door can refuse up front. ``max_bytes`` counts raw MIME."""
+    """What a backend can carry, so that the door can refuse up front.
+
+    ``max_bytes`` counts raw MIME; ``size_hint`` says what would allow more. ``senders`` are patterns of the From
+    addresses it can send as, () is any. Mail of up to ``whole_bytes`` leaves as it is; larger mail is rebuilt from its
+    parts, and ``lacks`` what cannot be; ``remedies`` say for some of it which setting lets it be dropped.
+    ``own_token``: only mail of clients that logged in with a token of its provider.
+    """
 
     max_bytes: int
-    max_recipients: int = 1000
     null_sender: bool = True
     smtputf8: bool = True
-    attachments: bool = True
+    senders: tuple[str, ...] = ()
+    lacks: frozenset[str] = frozenset()
+    whole_bytes: int = 0
+    size_hint: str = ""
+    remedies: Mapping[str, str] = field(default_factory=dict)
+    own_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +226,52 @@ class Backend(Protocol):
     async def check(self) -> Check: ...
 
     async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a provider says of mail after it took it: ``state`` is queued, delivered, bounced or failed.
+
+    ``address`` "" means every recipient that was handed over as ``remote_id``. ``key`` tells two reports apart and is
+    the same when one is sent twice.
+    """
+
+    remote_id: str
+    state: str
+    detail: str = ""
+    address: str = ""
+    key: str = ""
+
+    @property
+    def final(self) -> bool:
+        return self.state != "queued"
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A backend that can be asked what became of a message."""
+
+    async def status(self, remote_id: str) -> Progress | Outcome:
+        """An Outcome where there was no usable answer."""
+
+
+@runtime_checkable
+class Hooked(Protocol):
+    """A backend whose provider calls back. ``hook`` is False while no secret for that is configured."""
+
+    @property
+    def hook(self) -> bool: ...
+
+    def reports(self, headers: Mapping[str, str], body: bytes) -> Sequence[Progress]:
+        """Header names are lower case. Raises Refusal: 535 not from the provider, 501 unintelligible."""
+
+
+@runtime_checkable
+class Verifies(Protocol):
+    """A backend whose provider knows the clients: their own token is the password, and is used to send."""
+
+    async def verify(self, token: str) -> str:
+        """The address the token belongs to. Raises Refusal: 535 refused, 454 cannot be told now."""
 
 
 def same_for_all(message: SpooledMessage, outcome: Outcome) -> dict[str, Outcome]:

@@ -7,16 +7,49 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from gateway.address import matches
 from gateway.config.models import RetrySettings, RouteSettings
-from gateway.model import Client, Limits, Rate, Refusal
+from gateway.model import Client, Limits, Needs, Rate, Refusal
 
 HOP_LIMIT = 100  # RFC 5321 6.3
 OWN_HOP_LIMIT = 5
 _RATE_KEYS = 10_000
 _SLOTS = 60
+# Features of a message (message.FEATURES) in the words of a refusal.
+_WORDS = {
+    "attachments": "attachments",
+    "inline_images": "images within the text",
+    "signed": "signed mail",
+    "encrypted": "encrypted mail",
+    "calendar": "calendar invitations",
+    "attached_message": "attached messages",
+    "report": "delivery reports",
+    "reply_to": "a Reply-To that is not the From",
+    "headers": "header fields of their own",
+    "threading": "In-Reply-To and References",
+    "both_bodies": "text and HTML together",
+    "malformed": "malformed mail",
+    "no_subject": "mail without a subject",
+    "no_text": "mail without a text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Freight:
+    """What a backend would have to carry. ``authors`` are the From addresses, () while they are not known.
+
+    ``token``: whether the client's own token comes with it, or may.
+    """
+
+    size: int
+    null_sender: bool
+    smtputf8: bool
+    authors: tuple[str, ...] = ()
+    needs: Needs = None
+    token: bool = True
 
 
 def _every_group(groups: Sequence[Sequence[str]], address: str) -> bool:
@@ -68,36 +101,70 @@ def route(routes: Sequence[RouteSettings], *, client: str, pin: str, sender: str
     return ()
 
 
-def usable(
-    names: Sequence[str], limits: Mapping[str, Limits], *, size: int, null_sender: bool, smtputf8: bool
-) -> tuple[str, ...]:
+def usable(names: Sequence[str], limits: Mapping[str, Limits], freight: Freight) -> tuple[str, ...]:
     """Those of ``names`` that can carry the message, in order. Raises the first one's Refusal when none can."""
-    refusals = {name: _obstacle(name, limits.get(name), size, null_sender, smtputf8) for name in names}
+    refusals = {name: _obstacle(name, limits.get(name), freight) for name in names}
     left = tuple(name for name, refusal in refusals.items() if refusal is None)
     if not left:
         raise next(filter(None, refusals.values()), Refusal(550, "5.7.1", "no route for this recipient", "no_route"))
     return left
 
 
-def _obstacle(name: str, limits: Limits | None, size: int, null_sender: bool, smtputf8: bool) -> Refusal | None:
+def _obstacle(name: str, limits: Limits | None, freight: Freight) -> Refusal | None:
     if limits is None:
         return Refusal(451, "4.3.5", f'backend "{name}" is not configured', "no_route")
-    if size > limits.max_bytes:
-        text = f'message of {size} bytes is too big, backend "{name}" takes at most {limits.max_bytes} bytes'
-        return Refusal(552, "5.3.4", text, "too_big")
-    if null_sender and not limits.null_sender:
+    if freight.size > limits.max_bytes:
+        text = f'message of {freight.size} bytes is too big, backend "{name}" takes at most {limits.max_bytes} bytes'
+        return Refusal(552, "5.3.4", f"{text}{_hint(name, limits)}", "too_big")
+    if limits.own_token and not freight.token:
+        text = f'backend "{name}" sends only with the client\'s own token; log in with that (clients: login: {name})'
+        return Refusal(550, "5.7.1", text, "cannot_carry")
+    if freight.null_sender and not limits.null_sender:
         return Refusal(550, "5.7.1", f'backend "{name}" cannot send with the null sender <>', "cannot_carry")
-    if smtputf8 and not limits.smtputf8:
+    if freight.smtputf8 and not limits.smtputf8:
         return Refusal(553, "5.6.7", f'backend "{name}" cannot carry non-ASCII addresses (SMTPUTF8)', "cannot_carry")
+    return _stranger(name, limits, freight.authors) or _loss(name, limits, freight)
+
+
+def _stranger(name: str, limits: Limits, authors: Sequence[str]) -> Refusal | None:
+    """An author that the backend cannot send as."""
+    for author in authors if limits.senders else ():
+        if not _every_group((limits.senders,), author):
+            shown = ", ".join(limits.senders[:3]) + " ..." * (len(limits.senders) > 3)
+            text = f'<{author}>: backend "{name}" sends only as {shown}; send from there (rewrite_sender), or'
+            return Refusal(553, "5.7.1", f"{text} add it to backends.{name}.senders if it may", "sender_denied")
     return None
 
 
-def largest(routes: Sequence[RouteSettings], limits: Mapping[str, Limits], client: Client, cap: int) -> int:
-    """Bytes for SIZE: the most that any backend this client may reach takes, within ``cap`` and its own limit."""
+def _loss(name: str, limits: Limits, freight: Freight) -> Refusal | None:
+    """What would be lost on the way: nobody is to find out by its absence."""
+    if freight.needs is not None and freight.size > limits.whole_bytes:
+        above = f" above {limits.whole_bytes} bytes" if limits.whole_bytes else ""
+        for feature, where in freight.needs.items():
+            if feature not in limits.lacks:
+                continue
+            text = f'{_WORDS[feature]} cannot be sent through backend "{name}"{above}{where and f" ({where})"}'
+            remedy = limits.remedies.get(feature, "").format(name=name)
+            return Refusal(554, "5.6.3", f"{text}; {remedy or 'route this client to another backend'}", "cannot_carry")
+    return None
+
+
+def _hint(name: str, limits: Limits) -> str:
+    return f"; {limits.size_hint.format(name=name)}" if limits.size_hint else ""
+
+
+def largest(routes: Sequence[RouteSettings], limits: Mapping[str, Limits], client: Client, cap: int) -> tuple[int, str]:
+    """Bytes for SIZE: the most that any backend this client may reach takes, within ``cap`` and its own limit.
+
+    And what a refusal adds where that is a backend's limit: which one, and the setting that would allow more.
+    """
     lines = (line for line in routes if not line.clients or client.name in line.clients)
     names = {client.backend} if client.backend else {name for line in lines for name in line.backend}
-    best = max((limits[name].max_bytes for name in names if name in limits), default=cap)
-    return min(best, cap, cap if client.max_size is None else client.max_size)
+    own = cap if client.max_size is None else min(cap, client.max_size)
+    best = max((name for name in sorted(names) if name in limits), key=lambda name: limits[name].max_bytes, default="")
+    if not best or limits[best].max_bytes >= own:
+        return own, ""
+    return limits[best].max_bytes, f', the limit of backend "{best}"{_hint(best, limits[best])}'
 
 
 def next_delay(retry: RetrySettings, attempts: int, rng: random.Random) -> timedelta:

@@ -226,6 +226,23 @@ def test_reload_forgets_what_is_gone_and_keeps_what_is_known(log: Log) -> None:
     assert log.metric("smtp_connections_total", listener="local") == 1
 
 
+def test_tokens_and_credentials(log: Log) -> None:
+    """Series of refreshes exist from the start for who asks for tokens; ends are those last told, and go with it."""
+    log.events.declare(backends=["office", "box"], oauth=["office"])
+    assert log.metric("oauth_token_refresh_total", backend="office", result="refused") == 0
+    assert log.metric("oauth_token_refresh_total", backend="box", result="refused") is None
+    log.events.token_refreshed("office", "ok", 1_800_000_000.0)
+    log.events.token_refreshed("office", "refused", detail="AADSTS7000222: the secret has expired")
+    log.events.credential_ends("office", 1_900_000_000.0)
+    assert log.metric("oauth_token_refresh_total", backend="office", result="ok") == 1
+    assert log.metric("oauth_token_expiry_timestamp_seconds", backend="office") == 1_800_000_000
+    assert log.metric("credential_expiry_timestamp_seconds", backend="office") == 1_900_000_000
+    [line] = [line for line in log.lines if line["event"] == "oauth"]
+    assert (line["level"], line["result"], line["backend"]) == ("warning", "refused", "office")
+    log.events.declare(backends=["box"])
+    assert log.metric("credential_expiry_timestamp_seconds", backend="office") is None
+
+
 def test_queue_gauges_go_back_to_zero(log: Log) -> None:
     """What the spool no longer reports is 0, not the last value."""
     log.events.queue_gauges({("box", "queued"): 3, ("gone", "held"): 1}, {"box": 60.0})
@@ -477,6 +494,7 @@ PROMISED = frozenset(
         "accept_duration_seconds",
         "delivery_attempts_total",
         "deliveries_total",
+        "provider_reports_total",
         "delivery_duration_seconds",
         "message_latency_seconds",
         "queue_messages",
@@ -493,6 +511,9 @@ PROMISED = frozenset(
         "build_info",
         "log_lines_dropped_total",
         "jwks_up",
+        "oauth_token_refresh_total",
+        "oauth_token_expiry_timestamp_seconds",
+        "credential_expiry_timestamp_seconds",
     )
 )
 

@@ -22,7 +22,9 @@ FLOORS = [
 APART = [{"spool", "backends"}, {"smtp", "delivery", "http"}]
 ROOMS = {
     "jwt": {"auth"},
-    "cryptography": {"auth", "smtp"},
+    "cryptography": {"auth", "smtp", "spool", "backends"},
+    "google": {"backends"},
+    "msal": {"backends"},
     "httpx": {"fetch"},
     "httpx_aiohttp": {"fetch"},
     "aiohttp": {"fetch"},

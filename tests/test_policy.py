@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway import policy
 from gateway.config.models import RetrySettings, RouteSettings
+from gateway.message import FEATURES as FEATURE_NAMES
 from gateway.model import Client, Limits, Rate, Refusal
 
 PRINTERS = Client("printers", senders=(("*@example.com",),), recipients=(("*@example.com", "boss@example.org"),))
@@ -152,13 +153,89 @@ LIMITS = {
 def test_usable(names: list[str], size: int, null: bool, utf8: bool, expected: tuple[Any, ...]) -> None:
     """Backends that can carry it, in order; when none can, the first one's obstacle is the reason given."""
     if isinstance(expected[0], str):
-        assert policy.usable(names, LIMITS, size=size, null_sender=null, smtputf8=utf8) == expected
+        assert policy.usable(names, LIMITS, policy.Freight(size, null, utf8)) == expected
         return
     with pytest.raises(Refusal) as refused:
-        policy.usable(names, LIMITS, size=size, null_sender=null, smtputf8=utf8)
+        policy.usable(names, LIMITS, policy.Freight(size, null, utf8))
     refusal = refused.value
     assert (refusal.code, refusal.enhanced, refusal.reason) == expected[:3]
     assert expected[3] in refusal.text
+
+
+SENDERS = Limits(9000, senders=("noreply@example.com", "*@news.example"))
+PARTS = Limits(
+    9000, lacks=frozenset(("attachments", "headers")), remedies={"headers": "set x: drop on backends.{name}"}
+)
+DRAFTS = Limits(9000, whole_bytes=3000, lacks=frozenset(("signed",)))
+FEATURES = [
+    (SENDERS, {"authors": ("NoReply@example.com", "a@news.example")}, ""),
+    (SENDERS, {"authors": ()}, ""),
+    (
+        SENDERS,
+        {"authors": ("noreply@example.com", "evil@example.com")},
+        '553 5.7.1 <evil@example.com>: backend "b" sends only as noreply@example.com, *@news.example; send from there '
+        "(rewrite_sender), or add it to backends.b.senders if it may",
+    ),
+    (PARTS, {"needs": None}, ""),
+    (PARTS, {"needs": {"signed": "part 1"}}, ""),
+    (
+        PARTS,
+        {"needs": {"attachments": "part 2: application/pdf report.pdf", "headers": "X-A"}},
+        '554 5.6.3 attachments cannot be sent through backend "b" (part 2: application/pdf report.pdf); '
+        "route this client to another backend",
+    ),
+    (
+        PARTS,
+        {"needs": {"headers": "X-A"}},
+        '554 5.6.3 header fields of their own cannot be sent through backend "b" (X-A); set x: drop on backends.b',
+    ),
+    (
+        PARTS,
+        {"needs": {"attachments": ""}},
+        '554 5.6.3 attachments cannot be sent through backend "b"; route this client to another backend',
+    ),
+    (DRAFTS, {"size": 3000, "needs": {"signed": "part 1"}}, ""),
+    (
+        DRAFTS,
+        {"size": 3001, "needs": {"signed": "part 1"}},
+        '554 5.6.3 signed mail cannot be sent through backend "b" above 3000 bytes (part 1); '
+        "route this client to another backend",
+    ),
+    (Limits(9000, own_token=True), {"token": True}, ""),
+    (
+        Limits(9000, own_token=True),
+        {"token": False},
+        '550 5.7.1 backend "b" sends only with the client\'s own token; log in with that (clients: login: b)',
+    ),
+]
+
+
+@pytest.mark.parametrize(("limits", "freight", "refusal"), FEATURES)
+def test_what_a_message_is_made_of_decides_its_way(limits: Limits, freight: dict[str, Any], refusal: str) -> None:
+    """Nothing is dropped in silence: who cannot carry it is passed over, and the refusal says what, where and the fix.
+
+    What nobody has looked at is no obstacle: the backend judges it itself.
+    """
+    both = {"b": limits, "smart": Limits(10_000)}
+    asked = policy.Freight(**{"size": 1, "null_sender": False, "smtputf8": False, **freight})
+    assert policy.usable(["b", "smart"], both, asked) == (("smart",) if refusal else ("b", "smart"))
+    if refusal:
+        with pytest.raises(Refusal) as refused:
+            policy.usable(["b"], both, asked)
+        assert str(refused.value) == refusal
+
+
+def test_every_feature_has_its_words() -> None:
+    """A feature without a word would be a bug in the middle of a refusal."""
+    assert set(policy._WORDS) == FEATURE_NAMES
+
+
+def test_a_backend_s_limit_names_itself_and_the_setting() -> None:
+    """At MAIL and DATA the client hears whose limit it is, and what would allow more."""
+    limits = {"office": Limits(3000, size_hint="set large_messages: draft on backends.{name}")}
+    found = policy.largest([RouteSettings(backend=("office",))], limits, Client("c"), 9000)
+    assert found == (3000, ', the limit of backend "office"; set large_messages: draft on backends.office')
+    assert policy.largest([RouteSettings(backend=("office",))], limits, Client("c"), 3000) == (3000, "")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +260,7 @@ def test_largest(client: Client, cap: int, expected: int) -> None:
         RouteSettings(backend=("smart",), clients=("printers",)),
         RouteSettings(backend=("api", "gone")),
     ]
-    assert policy.largest(routes, LIMITS, client, cap) == expected
+    assert policy.largest(routes, LIMITS, client, cap)[0] == expected
 
 
 RETRY = RetrySettings(delays=("1m", "5m", "1h"), jitter=0.2)

@@ -14,7 +14,7 @@ from gateway.clock import Clock
 from gateway.config.models import Settings
 from gateway.events import Events
 from gateway.fetch import Fetch
-from gateway.model import Client, Refusal, Token
+from gateway.model import Client, Refusal, Token, Verifies
 
 
 class Revocations:
@@ -39,10 +39,19 @@ class Revocations:
 
 
 class Authenticator:
-    """Built from valid settings; raises ValueError that names the setting of a bad key or hash."""
+    """Built from valid settings; raises ValueError that names the setting of a bad key or hash.
+
+    ``providers`` are the backends that know tokens of their own, by name.
+    """
 
     def __init__(
-        self, settings: Settings, clock: Clock, fetch: Fetch, events: Events, revocations: Revocations
+        self,
+        settings: Settings,
+        clock: Clock,
+        fetch: Fetch,
+        events: Events,
+        revocations: Revocations,
+        providers: Mapping[str, Verifies] = {},
     ) -> None:
         self._clock = clock
         self._revocations = revocations
@@ -55,6 +64,11 @@ class Authenticator:
             if known.password_hash is not None
         }
         self._passwords = Passwords(hashes, clock)
+        self._providers = {
+            name: providers[known.login]
+            for name, known in settings.clients.items()
+            if known.login is not None and known.login in providers
+        }
 
     def by_network(self, peer: str) -> Client | None:
         """The client that this address is without a login."""
@@ -65,6 +79,8 @@ class Authenticator:
         try:
             if looks_like_token(password):
                 parsed = parse(password)
+                if (lent := await self._by_provider(user, parsed, peer)) is not None:
+                    return lent
                 fits = candidates(self._keys, parsed)
                 key = signer(fits, parsed) or await self._published_signer(fits, parsed)
                 return self._clients.by_token(self._checked(key, parsed), parsed.claims, user, peer)
@@ -73,6 +89,32 @@ class Authenticator:
             return self._clients.by_name(user, peer)
         except Invalid as error:
             raise _refused(error) from None
+
+    async def _by_provider(self, user: str, parsed: Parsed, peer: str) -> Client | None:
+        """The client whose provider signed this token, None where none did. Raises Refusal 454, Invalid.
+
+        Only a token that says what such tokens say, and that none of our keys signed, is shown to a provider.
+        """
+        asked = {user: self._providers[user]} if user in self._providers else self._providers
+        if not asked or not isinstance(parsed.claims.get("address"), str) or self._ours(parsed):
+            return None
+        unavailable: Refusal | None = None
+        for name, provider in asked.items():
+            try:
+                address = await provider.verify(parsed.text)
+            except Refusal as refusal:
+                unavailable = refusal if refusal.code != 535 else unavailable
+            else:
+                return self._clients.by_provider(name, address, user, peer, parsed.text)
+        if unavailable is not None:
+            raise unavailable
+        return None
+
+    def _ours(self, parsed: Parsed) -> bool:
+        try:
+            return signer(candidates(self._keys, parsed), parsed) is not None
+        except Invalid:
+            return False
 
     async def admin_token(self, text: str) -> str:
         """The subject of a token for the HTTP interface, signed by a key of our own. Raises Refusal 535."""

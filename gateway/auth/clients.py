@@ -40,11 +40,7 @@ class Clients:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.clients
         self._backends = settings.backends.keys()
-        self._anonymous = {
-            name: known
-            for name, known in settings.clients.items()
-            if known.token is None and known.password_hash is None
-        }
+        self._anonymous = {name: known for name, known in settings.clients.items() if not known.logs_in}
 
     def __contains__(self, name: str) -> bool:
         return name in self._settings
@@ -77,6 +73,21 @@ class Clients:
         _check_network(known.networks or None, peer)
         client = replace(_client(name, known, token.subject, claims), token=token)
         return self._narrowed(client, claims, peer)
+
+    def by_provider(self, name: str, address: str, user: str, peer: str, secret: str) -> Client:
+        """The client whose token its provider knows as this address: it may send as nobody else. Raises Invalid.
+
+        What the provider says is no pattern: a wildcard would let its owner send as anybody.
+        """
+        known = self._settings[name]
+        if not _fill("{email}", {"email": address}):
+            raise Invalid("token_claims")
+        if user.lower() not in ("jwt", name, address.lower()):
+            raise Invalid("wrong_user")
+        _check_network(known.networks or None, peer)
+        client = _client(name, known, address, {})
+        backend = client.backend or known.login or ""
+        return replace(client, senders=(*client.senders, (address,)), backend=backend, secret=secret)
 
     def _narrowed(self, client: Client, claims: Mapping[str, Any], peer: str) -> Client:
         asked = narrowing(claims)

@@ -36,7 +36,10 @@ def answer(row: Json) -> str:
 
 
 def tell(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
-    """Lines: who to whom, accepted, each attempt, what happens next. ``lanes`` tell which backends are paused."""
+    """Lines: who to whom, accepted, each attempt, what providers said later, what happens next.
+
+    ``lanes`` tell which backends are paused.
+    """
     names = [row["address"] for row in detail["recipients"]]
     yield f"{detail['id']}  from {detail['sender'] or '<>'} to {addresses(names)}"
     if detail["message_id"]:
@@ -46,6 +49,7 @@ def tell(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
     yield f"  {stamp(moment(detail['received_at']))}  accepted {source} ({size(detail['size'])})"
     for attempt in detail["attempts"]:
         yield _attempt(attempt, len(names))
+    yield from (_progress(row, len(names)) for row in detail["progress"])
     yield from (f"  => {line}" for line in _next(detail, lanes))
 
 
@@ -60,6 +64,12 @@ def _attempt(row: Json, recipients: int) -> str:
     if started and ended:
         words += f" ({(ended - started).total_seconds():.1f} s)"
     return f"  {stamp(started)}  {row['backend']}{whom}: {words}"
+
+
+def _progress(row: Json, recipients: int) -> str:
+    whom = f" for {row['address']}" if row["address"] and recipients > 1 else ""
+    words = f"{row['state']} according to {row['backend']}{whom}"
+    return f"  {stamp(moment(row['reported_at']))}  " + ": ".join(filter(None, (words, row["detail"])))
 
 
 def _next(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:

@@ -31,7 +31,7 @@ def findings(settings: Settings, names: Names) -> Findings:
 
 def _listeners(settings: Settings, names: Names) -> Findings:
     unsure = len(names["clients"]) > len(settings.clients)
-    can_log_in = unsure or any(client.token or client.password_hash for client in settings.clients.values())
+    can_log_in = unsure or any(client.logs_in for client in settings.clients.values())
     taken = {parse_bind(settings.http.bind): "http"} if settings.http.bind else {}
     for name, listener in settings.listeners.items():
         here: Keys = ("listeners", name)
@@ -43,7 +43,7 @@ def _listeners(settings: Settings, names: Names) -> Findings:
         if missing and listener.tls != "none":
             yield (*here, "tls"), f"{listener.tls} needs {' and '.join(missing)}"
         if listener.auth == "required" and not can_log_in:
-            yield (*here, "auth"), "no client has a token or password_hash, so nobody could log in"
+            yield (*here, "auth"), "no client has a token, password_hash or login, so nobody could log in"
 
 
 def _key(here: Keys, key: KeySettings) -> Findings:
@@ -66,11 +66,11 @@ def _key(here: Keys, key: KeySettings) -> Findings:
 
 
 def _client(here: Keys, client: ClientSettings) -> Findings:
-    login = [key for key in ("token", "password_hash") if getattr(client, key) is not None]
+    login = [key for key in ("token", "password_hash", "login") if getattr(client, key) is not None]
     if len(login) > 1:
-        yield (*here, "password_hash"), "give token or password_hash, not both"
+        yield (*here, login[1]), f"give {' or '.join(login)}, not both"
     if not login and not client.networks:
-        yield here, "say how this client is known: networks, token or password_hash"
+        yield here, "say how this client is known: networks, token, password_hash or login"
     if not login and not client.open_relay and _everybody(client):
         text = "would relay for everybody; name your own networks, or set open_relay: true beside it if you mean it"
         yield (*here, "networks"), text
@@ -97,12 +97,22 @@ def _references(settings: Settings, names: Names) -> Findings:
     uses: list[tuple[Keys, str, str | None]] = [(("bounces", "backend"), "backends", settings.bounces.backend)]
     for name, client in settings.clients.items():
         uses += [(("clients", name, "backend"), "backends", client.backend)]
+        uses += [(("clients", name, "login"), "backends", client.login)]
+        lender = settings.backends.get(client.login or "")
+        if lender is not None and not lender.verifies:
+            text = f'backend "{client.login}" cannot tell whose a token is; a temp_mail backend with token: client can'
+            yield ("clients", name, "login"), text
+        if client.login and client.backend not in (None, client.login):
+            yield ("clients", name, "backend"), f"mail of these clients can only leave by {client.login}"
         uses += [(("clients", name, "key"), "keys", client.key)]
     for index, route in enumerate(settings.routes):
         uses += [(("routes", index, "backend"), "backends", backend) for backend in route.backend]
         uses += [(("routes", index, "clients"), "clients", client) for client in route.clients]
         if any("{" in pattern for pattern in (*route.senders, *route.recipients)):
             yield ("routes", index), "{sub} and {email} stand for claims, which are known to clients only"
+    for name, backend in settings.backends.items():
+        if any("{" in pattern for pattern in getattr(backend, "senders", ())):
+            yield ("backends", name, "senders"), "{sub} and {email} stand for claims, which are known to clients only"
     for keys, kind, wanted in uses:
         if wanted is not None and wanted not in names[kind]:
             yield keys, f'there is no {kind.removesuffix("s")} "{wanted}"{hint(wanted, names[kind])}'
@@ -116,14 +126,13 @@ def warnings(settings: Settings) -> Findings:
     first: dict[object, str] = {}
     for name, client in settings.clients.items():
         known_by = ((client.token, client.key),) if client.token is not None else client.networks
-        owners = [first.setdefault(one, name) for one in known_by if client.password_hash is None]
+        owners = [first.setdefault(one, name) for one in known_by if client.token is not None or not client.logs_in]
         if owners and name not in owners:
             what = "networks" if client.token is None else "token"
             yield ("clients", name), f"never used, clients.{owners[0]} before it has the same {what}"
     used = {backend for route in settings.routes for backend in route.backend}
-    used |= {client.backend for client in settings.clients.values() if client.backend} | {
-        settings.bounces.backend or ""
-    }
+    used |= {name or "" for client in settings.clients.values() for name in (client.backend, client.login)}
+    used.add(settings.bounces.backend or "")
     for name in settings.backends:
         if name not in used:
             yield ("backends", name), "no route and no client leads to it"

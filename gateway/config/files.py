@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from gateway.config.models import Settings
 RUN_SECRETS = Path("/run/secrets")
 OWN_KEY: Keys = ("auth", "keys", "own", "private_key_file")  # made at first start, so it may be missing
 _MAX_FILE = 1_000_000
+_PRIVATE = {"private_key", "private_key_file", "service_account_file", "authorized_user_file", "certificate_file"}
 
 
 def unusable_folders(settings: Settings) -> Iterator[str]:
@@ -37,12 +38,13 @@ class Files:
         self._managed = [*([Path(credentials)] if credentials else []), RUN_SECRETS]
         self._folders = [*self._managed, *([path.absolute().parent] if path else [])]
 
-    def secret(self, section: dict[str, Any], key: str, keys: Keys) -> None:
-        """Put the text of the file named by ``key_file`` in the place of ``key``."""
+    def secret(self, section: dict[str, Any], key: str, keys: Keys, open_words: Collection[str] = ()) -> None:
+        """Put the text of the file named by ``key_file`` in the place of ``key``; ``open_words`` are no secrets."""
         given = section.pop(f"{key}_file", None)
         from_file: Keys = (*keys[:-1], f"{key}_file")
         if given is None:
-            self._inline += [keys] if key in section and self._document.place(keys).line else []
+            told = key in section and str(section[key]) not in open_words
+            self._inline += [keys] if told and self._document.place(keys).line else []
         elif key in section:
             self._document.fail(from_file, f"give {key} or {key}_file, not both")
         else:
@@ -56,7 +58,7 @@ class Files:
     def locate(self, section: dict[str, Any], key: str, keys: Keys) -> None:
         """Make the name of a file (certificate, key) an absolute path, and see that it can be read."""
         if key in section:
-            section[key], _ = self._read(keys, section[key], private=key.startswith("private_key"))
+            section[key], _ = self._read(keys, section[key], private=key in _PRIVATE)
 
     def _read(self, keys: Keys, given: object, *, private: bool) -> tuple[Path, str]:
         folders = [*self._folders, self._state_dir] if keys == OWN_KEY else self._folders

@@ -156,7 +156,7 @@ def _prepare(document: Document, files: Files, model: type[Section], data: Any, 
         here, value, classes = (*keys, key), data.get(key), list(classes_in(annotation))
         section = next((inner for inner in classes if issubclass(inner, Section)), None)
         if key in secrets:
-            files.secret(data, key, here)
+            files.secret(data, key, here, model.open_words)
         elif Path in classes and _PATHS.fullmatch(key):
             files.locate(data, key, here)
         elif section and get_origin(annotation) is dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -52,12 +52,16 @@ class RewriteSettings(Section):
 
 
 class ClientSettings(Section):
-    """What a client may do, and how it is known: by network, by token subject, or by password."""
+    """What a client may do, and how it is known: by network, token subject, password, or the provider's own token.
+
+    ``login`` names a backend that is asked whether a token is good, and sends with it.
+    """
 
     networks: tuple[values.NetworkText, ...] = ()
     token: str | None = None
     key: str | None = None
     password_hash: SecretStr | None = None
+    login: str | None = None
     senders: tuple[values.Pattern, ...] = ("*",)
     recipients: tuple[values.Pattern, ...] = ("*",)
     rewrite_sender: RewriteSettings | None = None
@@ -67,16 +71,26 @@ class ClientSettings(Section):
     max_recipients: Annotated[int, Field(ge=1)] | None = None
     open_relay: bool = False
 
+    @property
+    def logs_in(self) -> bool:
+        return self.token is not None or self.password_hash is not None or self.login is not None
+
 
 class BackendSettings(Section):
-    """What every backend has; each type adds its own (gateway.backends)."""
+    """What every backend has; each type adds its own (gateway.backends). ``oauth``: does it ask for access tokens?"""
 
+    oauth: ClassVar[bool] = False
     type: str
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 10
     timeout: values.LongDuration = timedelta(seconds=60)
     rate: values.RateLimit | None = None
     in_doubt: Literal["retry", "hold"] = "retry"
     max_size: Annotated[values.Size, Field(ge=1)] | None = None
+
+    @property
+    def verifies(self) -> bool:
+        """Whether clients log in with a token of this backend's provider."""
+        return False
 
 
 class RouteSettings(Section):

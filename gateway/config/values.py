@@ -142,6 +142,15 @@ def _address(text: str) -> str:
         raise ValueError(f'"{text}": {refusal.text}') from None
 
 
+def _mailbox(text: str) -> str:
+    if "*" in text:
+        raise ValueError(f'"{text}" is a pattern: write mailbox: sender, and the pattern in senders')
+    try:
+        return text if text in ("sender", "me") else parse_address(text)
+    except Refusal as refusal:
+        raise ValueError(f'"{text}": {refusal.text}; give an address, sender or me') from None
+
+
 def _pattern(text: str) -> str:
     """An address pattern; ``{sub}`` and ``{email}`` stand for the token's claims."""
     example = re.sub(r"^\{(sub|email)\}$", "x@example.com", text).replace("{sub}", "x")
@@ -186,5 +195,6 @@ BindOrNone = Annotated[str, AfterValidator(lambda text: text if not text or pars
 Hostname = Annotated[str, AfterValidator(parse_hostname)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 Address = Annotated[str, AfterValidator(_address)]
+Mailbox = Annotated[str, AfterValidator(_mailbox)]  # "sender": the From address of each message; "me": who signed in
 Pattern = Annotated[str, AfterValidator(_pattern)]
 SenderPattern = Annotated[str, AfterValidator(lambda text: _pattern(text) if text else "")]  # "" is the null sender

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from gateway import policy
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings, RetrySettings, Settings
 from gateway.delivery.decide import EXPIRED, GAVE_UP, Decision
-from gateway.delivery.lane import SEND_LIMIT, Lane, LaneStatus
+from gateway.delivery.desk import LaneStatus
+from gateway.delivery.follow import Follower
+from gateway.delivery.lane import SEND_LIMIT, Lane
 from gateway.delivery.reports import Reporter
 from gateway.events import Events
-from gateway.model import Backend, Check, NewMessage, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
+from gateway.model import (
+    Backend,
+    Check,
+    Follows,
+    Hooked,
+    NewMessage,
+    Outcome,
+    Refusal,
+    SpooledMessage,
+    Verdict,
+    same_for_all,
+)
 from gateway.spool import Claim, Settlement, Spool
 
 __all__ = ["Delivery", "LaneStatus"]
@@ -68,6 +81,9 @@ class Delivery:
         lane = Lane(backend, settings, self, self._spool, self._events, self._clock)
         self._lanes[name] = lane
         self._own(name, lane.run)
+        if isinstance(backend, Follows):
+            follower = Follower(name, backend, lane.resting, self._spool, self._events, self._clock)
+            self._own(_asking(name), follower.run)
 
     def _own(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks[name] = asyncio.create_task(self._supervise(name, work), name=f"delivery-{name}")
@@ -100,26 +116,32 @@ class Delivery:
         await self._adopt_orphans()
 
     def _retire(self, name: str) -> None:
-        lane, task = self._lanes.pop(name), self._tasks.pop(name)
-        ending = self._close(lane, task, SEND_LIMIT)
+        ending = self._close(name, SEND_LIMIT)
         leaving = asyncio.create_task(ending, name=f"retire-{name}")
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
 
-    @staticmethod
-    async def _close(lane: Lane, task: asyncio.Task[None], seconds: float) -> None:
-        lane.stop()
-        await task
-        await lane.drain(seconds)
-        await lane.backend.aclose()
+    def _close(self, name: str, seconds: float) -> Coroutine[None, None, None]:
+        """From now on the lane is not ours; it ends when the coroutine is run."""
+        lane, task, asking = self._lanes.pop(name), self._tasks.pop(name), self._tasks.pop(_asking(name), None)
+
+        async def close() -> None:
+            lane.stop()
+            if asking:
+                asking.cancel()
+                await asyncio.wait({asking})
+            await task
+            await lane.drain(seconds)
+            await lane.backend.aclose()
+
+        return close()
 
     async def drain(self, seconds: float) -> None:
         """Stop claiming, let running sends end within ``seconds``, close the backends."""
         self._stopping.set()
         if task := self._tasks.pop("", None):
             await task
-        lanes, self._lanes = self._lanes, {}
-        closing = [self._close(lane, self._tasks.pop(name), seconds) for name, lane in lanes.items()]
+        closing = [self._close(name, seconds) for name in list(self._lanes)]
         for ended in await asyncio.gather(*closing, *self._leaving, return_exceptions=True):
             if isinstance(ended, Exception):
                 self._events.bug("delivery.drain", ended)
@@ -129,6 +151,11 @@ class Delivery:
     def wake(self, lane: str) -> None:
         if found := self._lanes.get(lane):
             found.wake()
+
+    def hooked(self, name: str) -> Hooked | None:
+        """The backend of this name, if its provider may call back."""
+        backend = self._lanes[name].backend if name in self._lanes else None
+        return backend if isinstance(backend, Hooked) and backend.hook else None
 
     def status(self) -> dict[str, LaneStatus]:
         counts = self._spool.counts()
@@ -182,12 +209,20 @@ class Delivery:
         names = policy.route(
             self._settings.routes, client=message.client, pin=message.pin, sender=sender, recipient=address
         )
+        utf8, authors = message.envelope.smtputf8, (message.header_from,) if message.header_from else ()
+        # Whoever has a token of his own is pinned to where it is good.
+        freight = policy.Freight(message.size, not sender, utf8, authors, message.needs, token=bool(message.pin))
         try:
-            return policy.usable(
-                names, self._limits, size=message.size, null_sender=not sender, smtputf8=message.envelope.smtputf8
-            )
+            found = policy.usable(names, self._limits, freight)
         except Refusal:
             return ()
+        if message.needs is not None:
+            return found
+        # Nobody has looked at it: a way that may have to refuse it is the last resort, for a refusal is a bounce.
+        limits = self._limits
+        return (
+            tuple(name for name in found if not limits[name].lacks or message.size <= limits[name].whole_bytes) or found
+        )
 
     def reports(
         self, message: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime
@@ -279,6 +314,10 @@ class Delivery:
                     reports=reports,
                 )
             )
+
+
+def _asking(name: str) -> str:
+    return f"{name}?"  # no backend can have this name
 
 
 def _too_late(backend: str, *, ours: bool) -> Outcome:

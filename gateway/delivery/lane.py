@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from gateway.clock import Clock, wait_for
-from gateway.config.models import BackendSettings, RetrySettings
-from gateway.delivery.decide import Decision, Situation, decide
+from gateway.config.models import BackendSettings
+from gateway.delivery.decide import Situation, decide
+from gateway.delivery.desk import Desk, LaneStatus
+from gateway.delivery.follow import SCHEDULE
 from gateway.delivery.pause import FOREVER, Pause, blame
 from gateway.events import Events
-from gateway.model import Backend, NewMessage, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
+from gateway.model import Backend, Follows, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
 from gateway.spool import Claim, Settlement, Spool
 
 LEASE = timedelta(minutes=30)  # how long a claimed leg stays out of reach; a send is cut off before that
@@ -24,40 +23,6 @@ SEND_LIMIT = 25 * 60.0
 EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
 UNWRITABLE_WAIT = 5.0
 DIVERT_EVERY = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStatus:
-    """What ``backend list`` shows of one lane."""
-
-    name: str
-    type: str
-    queued: int
-    in_flight: int
-    paused_until: datetime | None
-    paused_by: str
-    reason: str
-    last_success: datetime | None
-
-
-class Desk(Protocol):
-    """What a lane asks of its owner: the way of a message, and the reports its fate calls for."""
-
-    @property
-    def retry(self) -> RetrySettings: ...
-
-    def candidates(self, message: SpooledMessage, addresses: Sequence[str]) -> tuple[str, ...]: ...
-
-    def resting(self, lane: str) -> bool: ...
-
-    def fails_over(self, lane: str) -> bool: ...
-
-    @property
-    def rng(self) -> random.Random: ...
-
-    def reports(
-        self, message: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime
-    ) -> tuple[tuple[NewMessage, ...], bool]: ...
 
 
 class Lane:
@@ -74,6 +39,7 @@ class Lane:
         self._spool = spool
         self._events = events
         self._clock = clock
+        self._follows = isinstance(backend, Follows)
         self._changed = asyncio.Event()
         self._ready: deque[tuple[Claim, bytes | None]] = deque()
         self._active: set[asyncio.Task[None]] = set()
@@ -269,6 +235,7 @@ class Lane:
                 delay_notified=delayed,
                 count_attempt=decision.count_attempt,
                 started_at=started,
+                ask_at=now + SCHEDULE[0] if self._follows else None,
             )
         )
 

@@ -64,7 +64,7 @@ class Reporter:
             except Refusal:
                 continue
             identifier = self.ids()
-            header_from = bounces.sender or f"postmaster@{self.settings.hostname}"
+            header_from = self._author()
             report = bounce.build(
                 hostname=self.settings.hostname,
                 sender=header_from,
@@ -93,6 +93,9 @@ class Reporter:
         self.events.bounce_suppressed(original, "no_backend")
         return None
 
+    def _author(self) -> str:
+        return self.settings.bounces.sender or f"postmaster@{self.settings.hostname}"
+
     def _senders(self) -> list[str]:
         """Envelope senders to try in order: the null sender, then the configured postmaster."""
         bounces = self.settings.bounces
@@ -102,10 +105,13 @@ class Reporter:
 
     def _lanes(self, sender: str, targets: Sequence[str], size: int, utf8: bool) -> dict[str, tuple[str, ...]]:
         pin = self.settings.bounces.backend or ""
+        freight = policy.Freight(
+            size, not sender, utf8, (self._author(),), {} if sender else {"report": ""}, token=False
+        )
         lanes: dict[str, tuple[str, ...]] = {}
         for target in targets:
             names = policy.route(self.settings.routes, client=CLIENT, pin=pin, sender=sender, recipient=target)
-            lane = policy.usable(names, self.limits, size=size, null_sender=not sender, smtputf8=utf8)[0]
+            lane = policy.usable(names, self.limits, freight)[0]
             lanes[lane] = (*lanes.get(lane, ()), target)
         return lanes
 

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from gateway.clock import Clock, SystemClock
 from gateway.events.log import Renderer, Writer, in_journal, make_logger
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
-from gateway.model import NewMessage, Outcome, Refusal, SpooledMessage, Verdict
+from gateway.model import NewMessage, Outcome, Progress, Refusal, SpooledMessage, Verdict
 
 REASONS = frozenset(" ".join(STAGES.values()).split())
 _EVENT = {
@@ -84,9 +84,13 @@ class Events:
         backends: Collection[str] = (),
         clients: Collection[str] = (),
         keys: Collection[str] = (),
+        oauth: Collection[str] = (),
     ) -> None:
-        """Name what is configured, at start and at each reload: every label set exists before its first event."""
-        self._metrics.declare(listeners, backends, clients, keys)
+        """Name what is configured, at start and at each reload: every label set exists before its first event.
+
+        ``oauth`` are the backends that ask for access tokens.
+        """
+        self._metrics.declare(listeners, backends, clients, keys, oauth)
 
     def capture_libraries(self) -> None:
         """Take what libraries report with stdlib logging at WARNING and above; ``close`` gives it back."""
@@ -192,6 +196,16 @@ class Events:
                 remote_id=outcome.remote_id, milliseconds=round(seconds * 1000),
             )  # fmt: skip
 
+    def reported(self, ident: str, backend: str, said: Progress, source: str) -> None:
+        """What a provider says of mail it took; ``ident`` "" is none of ours. ``source`` is poll or webhook."""
+        state = said.state if ident else "unknown"
+        self._metrics.reports(backend, state).inc()
+        level = {"unknown": self._log.debug, "bounced": self._log.warning, "failed": self._log.warning}
+        level.get(state, self._log.info)(
+            "reported", id=ident, backend=backend, state=said.state, recipient=said.address, detail=said.detail,
+            remote_id=said.remote_id, source=source,
+        )  # fmt: skip
+
     def bounced(self, message: SpooledMessage, report_id: str, kind: str) -> None:
         """``kind`` is failed, delayed or relayed."""
         self._metrics.bounces(kind).inc()
@@ -213,6 +227,19 @@ class Events:
 
     def backend_up(self, backend: str, up: bool) -> None:
         self._metrics.up(backend).set(up)
+
+    def token_refreshed(self, backend: str, result: str, ends: float = 0.0, detail: str = "") -> None:
+        """``result`` is ok, refused or unavailable; ``ends`` is when the access token does, seconds since 1970."""
+        self._metrics.refreshes(backend, result).inc()
+        if ends:
+            self._metrics.token_ends(backend).set(ends)
+        (self._log.debug if result == "ok" else self._log.warning)(
+            "oauth", backend=backend, result=result, detail=detail
+        )
+
+    def credential_ends(self, backend: str, timestamp: float) -> None:
+        """When the client secret, certificate or sign-in behind the access tokens ends, seconds since 1970."""
+        self._metrics.credential_ends(backend).set(timestamp)
 
     # Spool, settings, keys
 

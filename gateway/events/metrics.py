@@ -34,6 +34,8 @@ _REFUSALS = [(stage, reason) for stage, reasons in STAGES.items() for reason in 
 MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "other")
 AUTH_RESULTS = ("ok", "failed", "unavailable", "refused")
 BOUNCES = ("failed", "delayed", "relayed", "suppressed")
+REFRESHES = ("ok", "refused", "unavailable")
+REPORTS = ("queued", "delivered", "bounced", "failed", "unknown")
 DELIVERIES = ("sent", "deferred", "failed", "in_doubt")
 _SIZES = (1e3, 1e4, 1e5, 1e6, 5e6, 1e7, 2.5e7, 5e7)
 _ACCEPT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -96,10 +98,14 @@ class Metrics:
         self.accept_time = histogram("accept_duration_seconds", "From the end of DATA to 250.", _ACCEPT, "listener")
         self.attempts = counter("delivery_attempts_total", "Attempts ended.", "backend", "result")
         self.deliveries = counter("deliveries_total", "Recipients, by the result of an attempt.", "backend", "result")
+        self.reports = counter("provider_reports_total", "What providers said after they took it.", "backend", "state")
         self.delivery_time = histogram("delivery_duration_seconds", "Time of one attempt.", _DELIVERY, "backend")
         self.latency = histogram("message_latency_seconds", "From accepted to sent.", _LATENCY, "backend")
         self.queued = gauge("queue_messages", "Messages in the spool.", "backend", "state")
         self.oldest = gauge("queue_oldest_message_age_seconds", "Age of the oldest message queued.", "backend")
+        self.refreshes = counter("oauth_token_refresh_total", "Access tokens asked for.", "backend", "result")
+        self.token_ends = gauge("oauth_token_expiry_timestamp_seconds", "End of the access token.", "backend")
+        self.credential_ends = gauge("credential_expiry_timestamp_seconds", "End of the secret or sign-in.", "backend")
         self.up = gauge("backend_up", "0 when the last check or attempt could not use it.", "backend")
         self.paused = gauge("backend_paused", "1 while the backend as a whole pauses.", "backend")
         self.spool_time = histogram("spool_write_duration_seconds", "Time of one durable commit.", _ACCEPT)
@@ -118,7 +124,12 @@ class Metrics:
             self.bounces(kind)
 
     def declare(
-        self, listeners: Collection[str], backends: Collection[str], clients: Collection[str], keys: Collection[str]
+        self,
+        listeners: Collection[str],
+        backends: Collection[str],
+        clients: Collection[str],
+        keys: Collection[str],
+        oauth: Collection[str],
     ) -> None:
         """Create all label sets at 0, so that rate() sees the first failure; forget states of what is gone."""
         for family in (self.connections, self.open, self.accept_time):
@@ -134,9 +145,13 @@ class Metrics:
         self.queued.create(product(backends, ("queued", "held")))
         self.attempts.create(product(backends, (*(verdict.value for verdict in Verdict), "mixed")))
         self.deliveries.create(product(backends, DELIVERIES))
+        self.reports.create(product(backends, REPORTS))
+        self.refreshes.create(product(oauth, REFRESHES))
         self.jwks.create(product(keys))
-        for gauges, names in ((self.up, backends), (self.paused, backends), (self.tls, listeners), (self.jwks, keys)):
-            gauges.keep(names)
+        for gauges in (self.up, self.paused, self.token_ends, self.credential_ends):
+            gauges.keep(backends)
+        self.tls.keep(listeners)
+        self.jwks.keep(keys)
 
     def queue(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:
         for family, values in ((self.queued, counts), (self.oldest, {(name,): age for name, age in oldest.items()})):

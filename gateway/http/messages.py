@@ -59,7 +59,13 @@ async def show(service: Service, request: Request) -> object:
     if detail is None:
         raise HTTPException(404, f"no message {request.path_params['id']}")
     message = {name: getattr(detail.message, name) for name in detail.message.__dataclass_fields__}
-    return {**message, "recipients": detail.recipients, "attempts": detail.attempts, "legs": detail.legs}
+    return {
+        **message,
+        "recipients": detail.recipients,
+        "attempts": detail.attempts,
+        "legs": detail.legs,
+        "progress": detail.progress,
+    }
 
 
 async def raw(service: Service, request: Request) -> object:

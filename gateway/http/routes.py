@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway.config import ConfigError
-from gateway.http import api, messages
+from gateway.http import api, hooks, messages
 from gateway.http.access import Access, Guard, check_token
 from gateway.http.problem import answer, problem
 from gateway.http.service import Service
@@ -40,13 +40,19 @@ _ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/api/v1/messages/{id}", messages.show, Access.LOOPBACK),
     ("GET", "/api/v1/messages/{id}/raw", messages.raw, Access.SOCKET),
     ("POST", "/api/v1/messages/{id}/{action}", messages.change_one, Access.SOCKET),
+    ("POST", "/hooks/{name}", hooks.receive, Access.NETWORK),
 )
 
 
 def build(service: Service, access: Access) -> ASGIApp:
     """The ASGI application for requests that come in by a socket of this kind."""
     routes = [
-        Route(path, _endpoint(service, handler, needs_token=access < enough), methods=[method])
+        Route(
+            path,
+            _endpoint(service, handler, needs_token=access < enough),
+            methods=[method],
+            max_body_size=hooks.LARGEST_BODY if handler is hooks.receive else None,
+        )
         for method, path, handler, enough in _ROUTES
     ]
     explained = dict.fromkeys((HTTPException, Refusal, ConfigError), _explain)

@@ -9,7 +9,7 @@ from gateway.auth import Authenticator
 from gateway.clock import Clock
 from gateway.config.models import Settings
 from gateway.events import Events
-from gateway.model import Check
+from gateway.model import Check, Hooked
 from gateway.spool import Spool
 
 
@@ -23,6 +23,7 @@ class Lanes(Protocol):
     async def pause(self, name: str, seconds: float | None) -> None: ...
     async def resume(self, name: str) -> None: ...
     async def check(self, name: str) -> Check: ...
+    def hooked(self, name: str) -> Hooked | None: ...
 
 
 class Listening(Protocol):

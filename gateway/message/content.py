@@ -19,7 +19,7 @@ from gateway.message.parts import Multipart, Placed, Tree, ancestors, parse
 
 FEATURES = frozenset((
     "malformed", "encrypted", "signed", "report", "attached_message", "calendar", "attachments", "inline_images",
-    "reply_to", "headers", "threading", "both_bodies",
+    "reply_to", "headers", "threading", "both_bodies", "no_subject", "no_text",
 ))  # fmt: skip
 _ORDINARY = frozenset((
     "from", "sender", "to", "cc", "bcc", "subject", "date", "message-id", "reply-to", "mime-version", "received",
@@ -72,7 +72,7 @@ def walk(raw: bytes) -> Content:
         inline=tuple(part.leaf for part in inline),
         attachments=tuple(part.leaf for part in attachments),
         leaves=tuple(part.leaf for part in tree.leaves),
-        needs=_needs(tree, chosen, inline, attachments),
+        needs=_needs(tree, chosen, inline, attachments) | _blanks(raw, tree, chosen),
     )
 
 
@@ -155,6 +155,13 @@ def _needs(tree: Tree, bodies: list[Placed], inline: list[Placed], attachments: 
     return {feature: where for feature, where in found.items() if where}
 
 
+def _blanks(raw: bytes, tree: Tree, bodies: list[Placed]) -> dict[str, str]:
+    """What some APIs want and this message has not."""
+    said = any(re.search(rb"\S", raw[body.leaf.start : body.leaf.end]) for body in bodies)
+    found = {"no_subject": "" if tree.header.first("subject") else "Subject", "no_text": "" if said else "body"}
+    return {feature: where for feature, where in found.items() if where}
+
+
 def _feature(part: Placed) -> str:
     """What it takes to carry a leaf because of its type, or "" (RFC 8551 3.2.2, RFC 3156, RFC 3464, RFC 5545)."""
     kind = part.leaf.content_type
@@ -187,7 +194,7 @@ def _header_needs(header: Header) -> dict[str, str]:
     first = [comparable(address) for address in header.addresses("from")[:1]]
     elsewhere = [address for address in header.addresses("reply-to") if comparable(address) not in first]
     spelled = {field.name: field.raw.partition(b":")[0].strip().decode() for field in reversed(header.fields)}
-    names = [name for name in dict.fromkeys(field.name for field in header.fields) if not _is_ordinary(name)]
+    names = [name for name in dict.fromkeys(field.name for field in header.fields) if not is_ordinary(name)]
     return {
         "reply_to": _more(elsewhere, 1),
         "headers": _more([spelled[name] for name in names if name not in _THREADING], _NAMED),
@@ -195,5 +202,6 @@ def _header_needs(header: Header) -> dict[str, str]:
     }
 
 
-def _is_ordinary(name: str) -> bool:
+def is_ordinary(name: str) -> bool:
+    """Fields that every way out makes anew, or that only say how a message came."""
     return name in _ORDINARY or name.startswith(("content-", "arc-"))

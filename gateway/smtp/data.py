@@ -16,18 +16,20 @@ _END = b"\r\n.\r\n"
 class DataReader:
     """Collects a message until CRLF.CRLF and nothing else (RFC 5321 4.1.1.4), dots unstuffed (4.5.2).
 
-    ``limit`` counts the message's octets as stored. The first fault is kept in ``refusal``: from then on nothing is
-    stored, but the end is still looked for, so that no line of a refused message is taken for a command.
+    ``limit`` counts the message's octets as stored, ``too_big`` answers more. The first fault is kept in ``refusal``:
+    from then on nothing is stored, but the end is still looked for, so that no line of a refused message is taken for
+    a command.
     ``done`` says that the end was seen, ``overrun`` that a refused sender went on for too long and must be cut off.
     """
 
-    def __init__(self, limit: int, *, max_line: int = LONG_LINE, bare_newlines: bool = False) -> None:
+    def __init__(self, limit: int, too_big: Refusal, *, max_line: int = LONG_LINE, bare_newlines: bool = False) -> None:
         self.refusal: Refusal | None = None
         self.done = False
         self.overrun = False
         self.received = 0
         self.size = 0
         self._limit = limit
+        self._too_big = too_big
         self._max_line = max_line
         self._bare_newlines = bare_newlines
         self._column = 0  # octets of the unfinished line already stored
@@ -78,8 +80,7 @@ class DataReader:
             segment = normalise_newlines(segment)
         self.size += len(segment)
         if self.size > self._limit:
-            text = f"Message is larger than the {self._limit} octets allowed here"
-            self.fail(Refusal(552, "5.3.4", text, "too_big"))
+            self.fail(self._too_big)
         elif self._has_long_line(segment):
             hint = "" if self._max_line > LINE else "; for a sender that cannot, set tolerate: [long_lines]"
             text = f"A line is longer than {self._max_line} octets{hint}"

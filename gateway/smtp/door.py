@@ -144,9 +144,7 @@ class Door:
     @property
     def knows_logins(self) -> bool:
         """Whether anybody could log in here at all."""
-        return self.listener.auth != "off" and any(
-            client.token or client.password_hash for client in self.rules.clients.values()
-        )
+        return self.listener.auth != "off" and any(client.logs_in for client in self.rules.clients.values())
 
     def offers_login(self, peer: str, *, tls: bool) -> bool:
         """No password over a clear line, except from this host and from networks the operator named."""
@@ -169,7 +167,7 @@ class Door:
         """The lines of the EHLO reply, true for this client and this line."""
         limits, cap = self.rules.backend_limits.values(), self.rules.limits.max_size
         if client is not None:
-            size = largest(self.rules.routes, self.rules.backend_limits, client, cap)
+            size, _ = largest(self.rules.routes, self.rules.backend_limits, client, cap)
         else:  # a login decides; until then the most that anybody could send
             size = min(cap, max((backend.max_bytes for backend in limits), default=cap))
         lines = [self.rules.hostname, f"SIZE {size}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "DSN"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from gateway.smtp.wire import LONGEST, Wire
 if TYPE_CHECKING:
     from gateway.smtp.door import Door
 
+_LARGE = 16_000  # octets of a message that is looked through off the loop
 _COMMAND = 2048  # octets of a command line, AUTH excepted
 _PATIENCE = 100.0  # used up by what brings no mail, restored by an accepted message
 _PRICES = {"unknown_command": 10.0, "too_many_recipients": 0.01}  # else 5 for a 5xx, 1 for a 4xx or an idle command
@@ -223,8 +225,11 @@ class Session(Wire):
         )
         headerless = "missing_headers" in door.listener.tolerate
         envelope = transaction.envelope()
-        message = prepare(raw, envelope, transaction.client, arrival, self.rules, headerless=headerless)
-        del raw
+        ready = partial(prepare, raw, envelope, transaction.client, arrival, self.rules, headerless=headerless)
+        # Looking through a large message takes longer than anybody else should wait.
+        slow = len(raw) > _LARGE and self.rules.particular
+        message = await asyncio.to_thread(ready) if slow else ready()
+        del raw, ready
         await door.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
         door.events.accepted(message, self.clock.monotonic() - started)
         self.transaction = None

@@ -5,17 +5,22 @@ from __future__ import annotations
 from gateway.address import domain_of
 from gateway.intake import Rules
 from gateway.model import Client, Envelope, Recipient, Refusal
-from gateway.policy import check_sender, largest, may_send_as, may_send_to, route, usable
+from gateway.policy import Freight, check_sender, largest, may_send_as, may_send_to, route, usable
 from gateway.smtp.params import MailParameters
 
 
 class Transaction:
-    """From MAIL to the end of DATA. ``limit`` is the size a message of this client may have, in octets."""
+    """From MAIL to the end of DATA. ``limit`` is the size a message of this client may have, in octets.
+
+    ``too_big`` is the reply to more.
+    """
 
     def __init__(self, client: Client, sender: str, parameters: MailParameters, rules: Rules) -> None:
         self.client = client
         self.parameters = parameters
-        self.limit = largest(rules.routes, rules.backend_limits, client, rules.limits.max_size)
+        self.limit, why = largest(rules.routes, rules.backend_limits, client, rules.limits.max_size)
+        text = f"Message is larger than the {self.limit} octets allowed here{why}"
+        self.too_big = Refusal(552, "5.3.4", text, "too_big")
         self.sender = sender
         self._rules = rules
         self._most = min(rules.limits.max_recipients, client.max_recipients or rules.limits.max_recipients)
@@ -26,8 +31,7 @@ class Transaction:
         elif sender:
             check_sender(client, sender, (sender,))
         if parameters.size > self.limit:
-            text = f"Message is larger than the {self.limit} octets allowed here"
-            raise Refusal(552, "5.3.4", text, "too_big")
+            raise self.too_big
 
     def add(self, address: str, notify: str, orcpt: str) -> bool:
         """One more recipient; False for one known already (its domain may be spelled otherwise). Raises Refusal."""
@@ -43,13 +47,9 @@ class Transaction:
         names = route(rules.routes, client=client.name, pin=client.backend, sender=self.sender, recipient=address)
         if not names:
             raise Refusal(550, "5.7.1", f"<{address}>: no line of the setting routes matches", "no_route")
-        usable(
-            names,
-            rules.backend_limits,
-            size=self.parameters.size,
-            null_sender=not self.sender,
-            smtputf8=not (address.isascii() and self.sender.isascii()),
-        )
+        utf8 = not (address.isascii() and self.sender.isascii())
+        freight = Freight(self.parameters.size, not self.sender, utf8, token=bool(client.secret))
+        usable(names, rules.backend_limits, freight)
         self._known.add(key)
         self.recipients.append(Recipient(address, notify, orcpt))
         return True

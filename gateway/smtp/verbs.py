@@ -211,7 +211,9 @@ def _data(session: Session, argument: bytes) -> None:
     if not transaction.recipients:
         raise Refusal(554, "5.5.1", "No valid recipients", "bad_sequence")
     max_line = LONG_LINE if "long_lines" in tolerate else LINE
-    reader = DataReader(transaction.limit, max_line=max_line, bare_newlines="bare_newlines" in tolerate)
+    reader = DataReader(
+        transaction.limit, transaction.too_big, max_line=max_line, bare_newlines="bare_newlines" in tolerate
+    )
     declared = min(transaction.parameters.size, transaction.limit)
     shared, limits, now = session.door.shared, session.rules.limits, session.clock.monotonic()
     incoming = Incoming(reader, shared, limits, peer=session.peer, declared=declared, now=now)

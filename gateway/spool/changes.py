@@ -20,9 +20,11 @@ from gateway.model import Envelope, NewMessage, Outcome, Recipient, SpooledMessa
 from gateway.spool import tables
 from gateway.spool.records import Claim, Settlement, micros, moment
 from gateway.spool.transaction import Transaction
+from gateway.spool.vault import Vault
 
 IN_IDS = "IN (SELECT value FROM json_each(:ids))"
 UNDER_WAY = "EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id AND a.ended_at IS NULL)"
+_UNKNOWN = "?"  # of a message's needs
 _STILL_OPEN = "EXISTS (SELECT 1 FROM attempt WHERE id = :attempt_id AND ended_at IS NULL)"
 _CRASH_DELAY = 60_000_000  # per earlier interruption of the leg, so that a message that kills us cannot do it in a loop
 
@@ -40,10 +42,10 @@ def insert_into(table: type[SQLModel], columns: str, **fixed: str) -> str:
     return f"INSERT INTO {name} ({places}) VALUES ({', '.join(values.values())})"
 
 
-_SEALED = "sender ret envid smtputf8 eightbit received_at expires_at"
+_CHECKED = "sender ret envid smtputf8 eightbit received_at expires_at"
 _ADD_MESSAGE = insert_into(
     tables.Message,
-    f"id client listener peer pin bounce {_SEALED} message_id header_from login sender_key size checksum",
+    f"id client listener peer pin bounce needs sealed {_CHECKED} message_id header_from login sender_key size checksum",
     **{"state": "'queued'", "delay_notified": "0", "has_body": "1", "finished_at": "NULL"},
 )
 _ADD_BODY = insert_into(tables.Body, "message_id raw")
@@ -61,18 +63,18 @@ _ADD_ATTEMPT = insert_into(
 )
 
 
-def _checksum(sealed: Iterable[object], recipients: Iterable[tuple[object, ...]], raw: bytes) -> int:
-    text = "\0".join(map(str, itertools.chain(sealed, *recipients)))
+def _checksum(checked: Iterable[object], recipients: Iterable[tuple[object, ...]], raw: bytes) -> int:
+    text = "\0".join(map(str, itertools.chain(checked, *recipients)))
     return zlib.crc32(raw, zlib.crc32(text.encode("utf-8", "replace")))
 
 
 def intact(message: Any, recipients: Iterable[Any], raw: bytes) -> bool:
     """Do rows and bytes meet their CRC-32? A flipped bit must change neither a message nor its way."""
     known = [tuple(row[name] for name in ("address", "notify", "orcpt")) for row in recipients]
-    return _checksum([message[name] for name in _SEALED.split()], known, raw) == int(message["checksum"])
+    return _checksum([message[name] for name in _CHECKED.split()], known, raw) == int(message["checksum"])
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Text from the wire may hold what UTF-8 cannot (surrogates)."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
@@ -85,12 +87,14 @@ def put(tx: Transaction, message: NewMessage) -> None:
     for each in envelope.recipients:
         recipients.setdefault(each.address, (each.address, each.notify, each.orcpt))
     flags = (int(envelope.smtputf8), int(envelope.eightbit))
-    sealed = (envelope.sender, envelope.ret, envelope.envid, *flags, received, micros(message.expires_at))
-    origin = (message.id, message.client, message.listener, message.peer, message.pin, message.bounce)
-    texts = (_clean(message.message_id), _clean(message.header_from), _clean(message.login))
-    seal = _checksum(sealed, recipients.values(), message.raw)
+    checked = (envelope.sender, envelope.ret, envelope.envid, *flags, received, micros(message.expires_at))
+    needs = _UNKNOWN if message.needs is None else " ".join(sorted(message.needs))
+    sealed = tx.vault.seal(message.id, message.secret)
+    origin = (message.id, message.client, message.listener, message.peer, message.pin, message.bounce, needs, sealed)
+    texts = (clean(message.message_id), clean(message.header_from), clean(message.login))
+    seal = _checksum(checked, recipients.values(), message.raw)
     found = (comparable(envelope.sender), len(message.raw), seal)
-    tx.later(_ADD_MESSAGE, (*origin, *sealed, *texts, *found))
+    tx.later(_ADD_MESSAGE, (*origin, *checked, *texts, *found))
     tx.later(_ADD_BODY, (message.id, message.raw))
     for n, (address, row) in enumerate(recipients.items()):
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), lane_of[address], received))
@@ -117,26 +121,30 @@ UPDATE delivery SET next_attempt_at = coalesce(:now + in_doubt * :delay, next_at
     in_doubt = in_doubt + 1 WHERE id {IN_IDS}"""
 LOAD_LEGS = f"""
 SELECT d.id AS delivery_id, d.backend, d.attempts, d.sticky, d.in_doubt, r.address, r.notify, r.orcpt, m.*,
+    CASE WHEN d.sticky THEN r.remote_id ELSE '' END AS doubt_id,
     r.backend = d.backend AND r.state IN ('queued', d.state) AS pending
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN recipient r ON r.message_id = d.message_id
 WHERE d.id {IN_IDS} ORDER BY d.id, r.n"""
 
 
-def legs_from(rows: Iterable[Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """From LOAD_LEGS: what makes each Leg, and the ids of messages whose rows make no sense (damage)."""
+def legs_from(rows: Iterable[Any], vault: Vault | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+    """From LOAD_LEGS: what makes each Leg, and the ids of messages whose rows make no sense (damage).
+
+    Without the vault, clients' tokens stay sealed.
+    """
     grouped: dict[int, list[Any]] = {}
     for row in rows:
         grouped.setdefault(row["delivery_id"], []).append(row)
     legs, damaged = [], []
     for group in grouped.values():
         try:
-            legs.append(_leg(group[0], group))
+            legs.append(_leg(group[0], group, vault))
         except (TypeError, ValueError, OverflowError):
             damaged.append(group[0]["id"])
     return [leg for leg in legs if leg["message"].envelope.recipients], damaged
 
 
-def _leg(row: Any, rows: Sequence[Any]) -> dict[str, Any]:
+def _leg(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, Any]:
     waiting = [each for each in rows if each["pending"]]
     recipients = tuple(Recipient(each["address"], each["notify"], each["orcpt"]) for each in waiting)
     flags = {"smtputf8": bool(row["smtputf8"]), "eightbit": bool(row["eightbit"])}
@@ -148,6 +156,10 @@ def _leg(row: Any, rows: Sequence[Any]) -> dict[str, Any]:
         bounce=bool(row["bounce"]),
         delay_notified=bool(row["delay_notified"]),
         everyone=tuple(each["address"] for each in rows),
+        needs=None if row["needs"] == _UNKNOWN else dict.fromkeys(row["needs"].split(), ""),
+        doubtful=bool(row["sticky"]),  # also after an attempt since then that sent nothing
+        secret=vault.unseal(row["id"], row["sealed"]) if vault else "",
+        doubt_id=next((each["doubt_id"] for each in waiting if each["doubt_id"]), ""),
         **{name: row[name] for name in ("id", "size", "client", "message_id", "header_from", "pin")},
     )
     same = {name: row[name] for name in ("delivery_id", "backend", "in_doubt")}
@@ -161,7 +173,7 @@ def claim(tx: Transaction, now: int, until: int, which: str, **values: Any) -> l
         return []
     if interrupted := [row["delivery_id"] for row in tx.all(_INTERRUPT, ids=taken, now=now)]:
         tx.all(_DOUBT, ids=interrupted, now=None, delay=0)  # a send that outlived its lease
-    legs, damaged = legs_from(tx.all(LOAD_LEGS, ids=taken))
+    legs, damaged = legs_from(tx.all(LOAD_LEGS, ids=taken), tx.vault)
     corrupt(tx, damaged)
     claims = [Claim(attempt_id=next(tx.attempt_ids), **leg) for leg in legs]
     for each in claims:
@@ -220,13 +232,15 @@ def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:
 
 # -- settlements ------------------------------------------------------------------------------------------------------
 
-# Sent stays sent, whoever says so last; a claim that ran out of time may add nothing else.
+# Sent stays sent, whoever says so last; a claim that ran out of time may add nothing else. The name of a doubt stays
+# until the doubt ends: an attempt since then that reached nobody says nothing about it.
 _SETTLE_RECIPIENT = f"""
 UPDATE recipient SET
     state = CASE WHEN :state IN ('sent', 'failed') OR :state = 'held' AND state = 'queued' THEN :state ELSE state END,
     verdict = coalesce(:verdict, verdict), code = CASE WHEN :verdict IS NULL THEN code ELSE :code END,
     enhanced = coalesce(:enhanced, enhanced), detail = coalesce(:detail, detail),
-    remote_id = coalesce(:remote_id, remote_id), updated_at = :ended_at
+    remote_id = coalesce(nullif(:remote_id, ''), CASE WHEN :verdict IN ('sent', 'rejected') THEN '' END, remote_id),
+    updated_at = :ended_at
 WHERE message_id = :message_id AND address = :address AND state <> 'sent' AND (:state = 'sent' OR {_STILL_OPEN})"""
 _SETTLE_LEG = f"""
 UPDATE delivery SET next_attempt_at = :due, attempts = attempts - :uncount, sticky = max(sticky, :doubt),
@@ -252,12 +266,16 @@ SELECT :id, message_id, delivery_id, backend, :addresses, started_at, :ended_at,
     :verdict, :code, :enhanced, :detail, :remote_id
 FROM attempt WHERE id = :attempt_id AND delivery_id = :delivery_id"""
 
+_ASK = """
+INSERT INTO question (message_id, backend, remote_id, next_at, asked)
+SELECT id, :backend, :remote_id, :at, 0 FROM message WHERE id = :message_id ON CONFLICT DO NOTHING"""
+
 
 def _answer(outcome: Outcome | None) -> dict[str, Any]:
     if outcome is None:
         return dict.fromkeys(_NO_ANSWER)
     answer = {"verdict": outcome.verdict.value, "code": outcome.code, "enhanced": outcome.enhanced}
-    return answer | {"detail": _clean(outcome.detail), "remote_id": _clean(outcome.remote_id)}
+    return answer | {"detail": clean(outcome.detail), "remote_id": clean(outcome.remote_id)}
 
 
 def settle(tx: Transaction, done: Settlement) -> None:
@@ -275,6 +293,10 @@ def settle(tx: Transaction, done: Settlement) -> None:
     tx.later(_SETTLE_LEG, {**leg, "due": due, "uncount": not done.count_attempt, "doubt": doubt})
     if done.backend not in ("", of.backend):
         move(tx, of.delivery_id, done.backend, due)
+    if done.ask_at is not None:
+        given = {o.remote_id for o in done.outcomes.values() if o.verdict is Verdict.SENT and o.remote_id}
+        for remote_id in map(clean, sorted(given)):
+            tx.later(_ASK, {**leg, "backend": of.backend, "remote_id": remote_id, "at": micros(done.ask_at)})
     if done.delay_notified:
         tx.later("UPDATE message SET delay_notified = 1 WHERE id = :message_id", leg)
     _end_attempt(tx, done, leg)

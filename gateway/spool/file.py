@@ -22,6 +22,8 @@ from sqlmodel import SQLModel
 from gateway.spool.records import SpoolError
 
 NAME = "spool.db"
+KEY = "spool.key"
+_KEY_BYTES = 32
 MIGRATIONS = Path(__file__).with_name("migrations")
 _MAGIC = b"SQLite format 3\0"
 _BUSY = 5000  # milliseconds to wait for a foreign lock
@@ -91,6 +93,25 @@ def _create(path: Path) -> None:
     with closing(connect(fresh)) as connection, connection.begin():
         command.upgrade(_alembic(connection), "head")
     _publish(fresh, path)
+
+
+def key(directory: Path) -> bytes:
+    """What seals clients' tokens, made when there is none yet; one that cannot be right is put aside."""
+    path = directory / KEY
+    with _explained(path):
+        found = path.read_bytes() if path.exists() else b""
+        if len(found) == _KEY_BYTES:
+            return found
+        if found:
+            path.replace(path.with_name(f"{KEY}.unusable"))
+        made, fresh = os.urandom(_KEY_BYTES), path.with_name(f"{KEY}.new")
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            if os.geteuid() == 0:  # a command typed by root must not lock the service out
+                os.fchown(file.fileno(), directory.stat().st_uid, directory.stat().st_gid)
+            file.write(made)
+        _publish(fresh, path)
+        return made
 
 
 def _publish(fresh: Path, path: Path) -> None:

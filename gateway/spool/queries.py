@@ -13,7 +13,16 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.spool.changes import IN_IDS, UNDER_WAY, intact
-from gateway.spool.records import AttemptRow, LegRow, MessageDetail, MessageRow, RecipientRow, moment, record
+from gateway.spool.records import (
+    AttemptRow,
+    LegRow,
+    MessageDetail,
+    MessageRow,
+    ProgressRow,
+    RecipientRow,
+    moment,
+    record,
+)
 
 Rows = Sequence[RowMapping]
 _SHOWN = 20  # recipients in a line of the list
@@ -41,6 +50,7 @@ LIMIT 100"""
 WAITING = f"""
 SELECT id FROM delivery WHERE backend = :backend AND state = 'queued' AND id > :after AND NOT {UNDER_WAY}
 ORDER BY id LIMIT :limit"""
+QUESTIONS = "SELECT * FROM question WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
 _BODIES = f"""
 SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
@@ -90,11 +100,13 @@ async def show(reader: AsyncConnection, ident: str) -> MessageDetail | None:
     recipients = (await _of(reader, "recipient", [ident], order="n"))[ident]
     attempts = (await _of(reader, "attempt", [ident]))[ident]
     legs = (await _of(reader, "delivery", [ident]))[ident]
+    progress = (await _of(reader, "progress", [ident], order="reported_at, id"))[ident]
     return MessageDetail(
         message=found[0],
         recipients=tuple(record(RecipientRow, row) for row in recipients),
         attempts=tuple(record(AttemptRow, row, recipients=tuple(json.loads(row["addresses"]))) for row in attempts),
         legs=tuple(record(LegRow, row) for row in legs),
+        progress=tuple(record(ProgressRow, row) for row in progress),
     )
 
 

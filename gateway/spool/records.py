@@ -66,6 +66,7 @@ class Settlement:
     """What became of a claim. ``states`` maps addresses to sent, failed, queued or held.
 
     What stays queued is due at ``next_attempt_at`` in the lane of ``backend``. ``reports`` go in with it or not at all.
+    ``ask_at``: when to ask the provider for the first time what became of what was sent; None is never.
     """
 
     claim: Claim
@@ -78,6 +79,7 @@ class Settlement:
     delay_notified: bool = False
     count_attempt: bool = True
     started_at: datetime | None = None
+    ask_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,30 @@ class AttemptRow(Answer):
     recipients: tuple[str, ...]
     started_at: datetime
     ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRow:
+    """What a provider said after it took the mail: by itself (webhook) or asked (poll)."""
+
+    backend: str
+    address: str
+    remote_id: str
+    state: str
+    detail: str
+    reported_at: datetime
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a provider is to be asked about, at which time, and how often it was asked already."""
+
+    message_id: str
+    backend: str
+    remote_id: str
+    next_at: datetime
+    asked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +185,14 @@ class MessageDetail:
     recipients: tuple[RecipientRow, ...]
     attempts: tuple[AttemptRow, ...]
     legs: tuple[LegRow, ...]
+    progress: tuple[ProgressRow, ...]
 
     @property
     def state(self) -> str:
         return self.message.state
 
     def to_json(self) -> dict[str, Any]:
-        """One object: the message's fields, and ``recipients``, ``attempts``, ``legs`` as lists; times in ISO 8601."""
+        """One object: the message's fields, and recipients, attempts, legs, progress as lists; times in ISO 8601."""
         whole = asdict(self)
         return _plain({**whole.pop("message"), **whole})  # type: ignore[no-any-return] # a dict stays a dict
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from gateway.address import comparable
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
-from gateway.model import NewMessage, Refusal
-from gateway.spool import changes, file, queries, upkeep
+from gateway.model import NewMessage, Progress, Refusal
+from gateway.spool import changes, file, followup, queries, upkeep
 from gateway.spool.records import (
     Claim,
     Leg,
     MessageDetail,
     MessageRow,
+    Question,
     Settlement,
     SpoolError,
     TokenRow,
@@ -33,6 +35,7 @@ from gateway.spool.records import (
     record,
 )
 from gateway.spool.transaction import Transaction
+from gateway.spool.vault import Vault
 from gateway.spool.writer import Writer, no_space
 
 _SPACE_EVERY = 3.0  # seconds
@@ -78,7 +81,10 @@ class Spool:
         thread = parts.enter_context(ThreadPoolExecutor(1, thread_name_prefix="spool"))
         parts.callback(os.close, await run(thread, file.lock, self._path.parent))
         connection = await run(thread, file.prepare, self._path)
-        self._writer = Writer(self._path, connection, thread, clock=self._clock, events=self._events, wake=wake)
+        vault = Vault(await run(thread, file.key, self._path.parent), self._events)
+        self._writer = Writer(
+            self._path, connection, thread, clock=self._clock, events=self._events, wake=wake, vault=vault
+        )
         parts.push_async_callback(self._writer.aclose)
         try:
             found = await self._writer.submit(changes.recover)
@@ -167,6 +173,26 @@ class Spool:
         found = await self._ask(queries.OVERDUE, now=micros(now), before=micros(now - _GRACE), working=lanes)
         ids = [row["id"] for row in found]
         return await self._claim(now, _LEASE, changes.IDLE, ids=ids) if ids else []
+
+    # -- what became of it afterwards --------------------------------------------------------------------------------
+
+    async def report(self, backend: str, said: Sequence[Progress], source: str) -> None:
+        """Keep what a provider says of mail it took; on disk when this returns. Said twice, it counts once."""
+        for each in said:
+            self._tell(await self._writer.submit(partial(followup.report, backend=backend, said=each, source=source)))
+
+    def _tell(self, news: Sequence[followup.News]) -> None:
+        for each in news:
+            self._events.reported(each.message_id, each.backend, each.said, each.source)
+
+    async def questions(self, backend: str, limit: int) -> list[Question]:
+        """What this provider is to be asked next, the first due first, also before its time."""
+        return [record(Question, row) for row in await self._ask(queries.QUESTIONS, backend=backend, limit=limit)]
+
+    async def ask_again(self, question: Question, at: datetime | None) -> None:
+        """Count the question as asked; None: it is not asked again."""
+        next_at = None if at is None else micros(at)
+        await self._writer.submit(lambda tx: followup.ask_again(tx, question, next_at))
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
@@ -272,6 +298,8 @@ class Spool:
     async def sweep(self, now: datetime, retention: RetentionSettings) -> int:
         """Remove bodies and rows past their time, in small steps; freed pages are used again. Returns how many."""
         self._writer.drop_sent = not retention.sent_body
+        if await self._ask(f"{followup.EARLY} LIMIT 1"):
+            self._tell(await self._writer.submit(followup.adopt))
         total = await self._sweep(lambda tx: upkeep.sweep_bodies(tx, "done", micros(now - retention.sent_body), _SWEEP))
         total += await self._sweep(
             lambda tx: upkeep.sweep_bodies(tx, "failed", micros(now - retention.failed_body), _SWEEP)

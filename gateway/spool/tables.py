@@ -59,6 +59,8 @@ class Message(SQLModel, table=True):
     received_at: int
     expires_at: int
     finished_at: int | None
+    needs: str = Field(sa_column_kwargs={"server_default": "?"})  # names of features; "?": nobody has looked
+    sealed: bytes | None  # the client's own token, by vault.Vault; gone when the message has ended
 
 
 class Body(SQLModel, table=True):
@@ -130,6 +132,38 @@ class Attempt(SQLModel, table=True):
     enhanced: str
     detail: str
     remote_id: str
+
+
+class Progress(SQLModel, table=True):
+    """What a provider said of mail after it took it (model.Progress). ``source`` is poll or webhook."""
+
+    __table_args__ = (
+        Index("progress_once", "message_id", "backend", "remote_id", "address", "key", unique=True),
+        _one_of("queued", "delivered", "bounced", "failed"),
+    )
+
+    id: int | None = Field(primary_key=True)
+    message_id: str
+    backend: str
+    address: str  # "" is every recipient handed over as remote_id
+    remote_id: str
+    state: str
+    detail: str
+    reported_at: int
+    key: str
+    source: str
+
+
+class Question(SQLModel, table=True):
+    """What a provider is still to be asked about, and how often it was."""
+
+    __table_args__ = (Index("question_due", "backend", "next_at"), _CLUSTERED)
+
+    message_id: str = Field(primary_key=True)
+    backend: str = Field(primary_key=True)
+    remote_id: str = Field(primary_key=True)
+    next_at: int
+    asked: int
 
 
 class Token(SQLModel, table=True):

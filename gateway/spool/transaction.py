@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
+from gateway.spool.vault import Vault
+
 # A leg is queued while a recipient waits in its lane, else held if one is held there, else done.
 _DERIVE_LEGS = """
 UPDATE delivery SET state = now.state FROM (
@@ -21,6 +23,7 @@ WHERE delivery.id = now.id AND delivery.state <> now.state"""
 # A message is queued while a recipient is, else held, else failed if one failed, else done. Corrupt stays while held.
 _DERIVE_MESSAGES = """
 UPDATE message SET state = now.state, finished_at = CASE WHEN now.state IN ('done', 'failed') THEN :now END,
+    sealed = CASE WHEN now.state NOT IN ('done', 'failed') THEN sealed END,
     has_body = has_body AND NOT (:drop_sent AND now.state = 'done')
 FROM (
     SELECT message_id, CASE max(CASE state WHEN 'queued' THEN 3 WHEN 'held' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END)
@@ -43,8 +46,11 @@ class Transaction:
     new work, ``damaged`` what was found corrupt.
     """
 
-    def __init__(self, connection: Connection, now: int, attempt_ids: Iterator[int], *, drop_sent: bool) -> None:
+    def __init__(
+        self, connection: Connection, now: int, attempt_ids: Iterator[int], *, vault: Vault, drop_sent: bool
+    ) -> None:
         self.now = now
+        self.vault = vault
         self.attempt_ids = attempt_ids
         self.counts: Counter[tuple[str, str]] = Counter()
         self.lanes: set[str] = set()

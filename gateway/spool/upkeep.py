@@ -45,7 +45,7 @@ def retry(tx: Transaction, ids: list[str], now: int) -> list[str]:
 
 
 def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
-    for table in ("attempt", "delivery", "recipient", "body"):
+    for table in ("attempt", "delivery", "recipient", "body", "progress", "question"):
         tx.all(f"DELETE FROM {table} WHERE message_id {IN_IDS}", ids=ids)
     return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]
 

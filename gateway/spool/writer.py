@@ -21,6 +21,7 @@ from gateway.model import Refusal
 from gateway.spool.file import connect, verify
 from gateway.spool.records import micros
 from gateway.spool.transaction import Transaction
+from gateway.spool.vault import Vault
 
 T = TypeVar("T")
 _GROUP = 256  # operations in one transaction, so that nobody waits for too many others
@@ -81,6 +82,7 @@ class Writer:
         clock: Clock,
         events: Events,
         wake: Callable[[str], None],
+        vault: Vault,
     ) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.attempt_ids = itertools.count(1)
@@ -92,6 +94,7 @@ class Writer:
         self._clock = clock
         self._events = events
         self._wake = wake
+        self._vault = vault
         self._queue: deque[Operation[Any]] = deque()
         self._group: list[Operation[Any]] = []
         self._arrived = asyncio.Event()
@@ -186,7 +189,9 @@ class Writer:
         ids = list({identifier for operation in group for identifier in operation.ids})
         now = micros(self._clock.now())
         with self._connection.begin():
-            transaction = Transaction(self._connection, now, self.attempt_ids, drop_sent=self.drop_sent)
+            transaction = Transaction(
+                self._connection, now, self.attempt_ids, vault=self._vault, drop_sent=self.drop_sent
+            )
             with transaction.changing(ids):
                 answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
             answers += [(operation, operation.run(transaction)) for operation in group if operation.late]

@@ -26,9 +26,11 @@ from sqlalchemy import insert
 from sqlmodel import SQLModel
 
 from gateway.clock import SystemClock
+from gateway.events import Events
 from gateway.model import NewMessage
 from gateway.spool import changes, file, writer
 from gateway.spool.transaction import Transaction
+from gateway.spool.vault import Vault
 from tests.fakes import START
 from tests.spool_kit import At, message, opened, settlement
 
@@ -150,10 +152,10 @@ def bench_statements(directory: Path) -> None:
 def fill(directory: Path, number: int) -> None:
     directory.mkdir()
     connection = file.prepare(directory / "spool.db")
-    source = messages()
+    source, vault = messages(), Vault(bytes(32), Events())
     for _ in range(0, number, 1000):
         with connection.begin():
-            transaction = Transaction(connection, 0, iter(()), drop_sent=True)
+            transaction = Transaction(connection, 0, iter(()), vault=vault, drop_sent=True)
             for one in itertools.islice(source, 1000):
                 changes.put(transaction, one)
             transaction.flush()

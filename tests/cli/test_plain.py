@@ -68,7 +68,7 @@ def detail(state: str, **more: Any) -> dict[str, Any]:
         "id": "M1", "state": state, "sender": "", "message_id": "", "peer": "", "listener": "", "login": "",
         "client": "c", "received_at": NOW, "size": 1,
         "expires_at": (plain.now() + timedelta(days=4, hours=12)).isoformat(),
-        "recipients": [recipient], "attempts": [], "legs": [], **more,
+        "recipients": [recipient], "attempts": [], "legs": [], "progress": [], **more,
     }  # fmt: skip
 
 
@@ -140,3 +140,24 @@ def test_attempts(row: dict[str, Any], line: str) -> None:
     """Every verdict in plain words, the unfinished one included."""
     attempt = {**ROW, "started_at": NOW, "recipients": ["x@example.net"], **row}
     assert f"  2026-11-20 12:00:00Z  {line}" in list(lifeline.tell(detail("queued", attempts=[attempt]), {}))
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"state": "delivered"}, "delivered according to b"),
+        ({"state": "bounced", "detail": "mailbox full"}, "bounced according to b: mailbox full"),
+        ({"state": "queued", "address": "x@example.net"}, "queued according to b"),
+    ],
+)
+def test_progress(row: dict[str, Any], line: str) -> None:
+    """What the provider said later stands after the attempts; whom it is about only where there are several."""
+    told = {**ROW, "address": "", "reported_at": NOW, **row}
+    attempt = {**ROW, "recipients": ["x@example.net"], "started_at": NOW, "ended_at": NOW, "verdict": "sent"}
+    found = detail("done", progress=[told], attempts=[attempt])
+    *_, sent, said, last = lifeline.tell(found, {})
+    assert (said, last) == (f"  2026-11-20 12:00:00Z  {line}", "  => sent to everybody")
+    assert "b: sent" in sent
+    second = {**found["recipients"][0], "address": "y@example.net"}
+    many = detail("done", progress=[told | {"address": "y@example.net"}], recipients=[*found["recipients"], second])
+    assert any("according to b for y@example.net" in said for said in lifeline.tell(many, {}))

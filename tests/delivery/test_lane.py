@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -315,6 +316,22 @@ async def test_failover_goes_on_at_once(tmp_path: Path) -> None:
         await at.settled(later, "done")
         assert len(first.calls) == 1
         assert [m.id for m, _ in second.calls] == [identifier, later]
+
+
+async def test_what_nobody_has_looked_at_waits_for_a_way_that_takes_all(tmp_path: Path) -> None:
+    """Accepted before a limited backend came into the route: handed to that it would bounce for what it holds."""
+    first, second, third = ScriptedBackend("first", AWAY), ScriptedBackend("second"), ScriptedBackend("third")
+    second.limits = replace(second.limits, lacks=frozenset(("attachments",)))
+    async with house(tmp_path, settings(tmp_path, "first", "second", "third"), first, second, third) as at:
+        identifier = await at.put("first")
+        await at.settled(identifier, "done")
+        assert (len(first.calls), second.calls, [m.id for m, _ in third.calls]) == (1, [], [identifier])
+    only = settings(tmp_path, "first", "second")
+    first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second")
+    first.limits = second.limits = replace(second.limits, lacks=frozenset(("attachments",)))
+    async with house(tmp_path / "only", only, first, second) as at:
+        await at.settled(await at.put("first"), "done")
+        assert len(second.calls) == 1
 
 
 async def test_no_failover_from_doubt(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from gateway.delivery import LaneStatus
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import Access, HttpServer, build
-from gateway.model import Check, Envelope, NewMessage, Recipient, Refusal
+from gateway.model import Check, Envelope, Hooked, NewMessage, Recipient, Refusal
 from gateway.spool import Spool
 from tests.fakes import START, FakeClock
 
@@ -36,6 +36,10 @@ class Lanes:
         self.alive = True
         self.paused: dict[str, float | None] = {}
         self.published = 0
+        self.hooks: dict[str, Hooked] = {}
+
+    def hooked(self, name: str) -> Hooked | None:
+        return self.hooks.get(name)
 
     def status(self) -> Mapping[str, LaneStatus]:
         by = "operator" if "box" in self.paused else ""

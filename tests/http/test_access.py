@@ -95,7 +95,7 @@ async def test_no_spelling_of_a_path_needs_less(ways: Ways, path: str) -> None:
 async def test_every_route_says_what_it_needs(ways: Ways, method: str, path: str) -> None:
     """Off loopback all but health and metrics need a token; on loopback what changes or shows mail."""
     needs = {way for way in ("loopback", "network") if (await ask(getattr(ways, way), method, path, {})).status == 401}
-    if path in OPEN:
+    if path in OPEN or path.startswith("/hooks/"):  # there the backend decides
         assert needs == set()
     else:
         assert needs == ({"loopback", "network"} if method == "POST" or path == RAW else {"network"})

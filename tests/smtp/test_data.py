@@ -9,8 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.model import Refusal
 from gateway.smtp.data import DRAIN, DataReader
 
+TOO_BIG = Refusal(552, "5.3.4", "Message is larger than that", "too_big")
 LIMIT = 1_000_000
 SMUGGLING = [
     b"\n.\n",
@@ -63,7 +65,7 @@ def reference(wire: bytes) -> tuple[bytes, bytes] | None:
 )
 def test_messages(wire: bytes, message: bytes) -> None:
     for size in range(1, len(wire) + 1):
-        reader = DataReader(LIMIT)
+        reader = DataReader(LIMIT, TOO_BIG)
         rest = read(reader, *(wire[at : at + size] for at in range(0, len(wire), size)))
         assert (reader.done, reader.refusal, reader.message(), rest) == (True, None, message, b"")
 
@@ -76,7 +78,7 @@ WIRE = st.lists(PIECES, max_size=40).map(b"".join)
 @example(b"a\r\n.\r\nMAIL", [1])
 def test_any_segmentation_equals_the_reference(wire: bytes, sizes: list[int]) -> None:
     """Against an independent line-by-line reader, for text in CRLF lines."""
-    reader, position, turn = DataReader(LIMIT), 0, 0
+    reader, position, turn = DataReader(LIMIT, TOO_BIG), 0, 0
     chunks = []
     while position < len(wire):
         size = sizes[turn % len(sizes)]
@@ -99,7 +101,7 @@ def test_any_newlines_in_any_segmentation(wire: bytes, sizes: list[int], toleran
     """The cut makes no difference, only CRLF.CRLF ends, and nothing but CRLF is stored."""
     results = []
     for cuts in (sizes, [len(wire) or 1]):
-        reader, position, turn = DataReader(LIMIT, bare_newlines=tolerant), 0, 0
+        reader, position, turn = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant), 0, 0
         chunks = []
         while position < len(wire):
             chunks.append(wire[position : (position := position + cuts[turn % len(cuts)])])
@@ -123,7 +125,7 @@ def test_any_newlines_in_any_segmentation(wire: bytes, sizes: list[int], toleran
 def test_smuggling(sequence: bytes, tolerant: bool) -> None:
     """The twelve sequences of door.md 2.1: all that follows, up to the true end, belongs to the one message."""
     inside = b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nforged"
-    reader = DataReader(LIMIT, bare_newlines=tolerant)
+    reader = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant)
     assert reader.feed(b"Subject: x\r\n\r\nhello" + sequence + inside + b"\r\n.\r\nQUIT\r\n") == b"QUIT\r\n"
     assert reader.done
     bare = sequence != b"\r\n\0.\r\n"
@@ -149,7 +151,7 @@ def test_line_lengths(length: int, max_line: int, accepted: bool, size: int) -> 
         size = 333
     for line in (b"x" * length, b"." + b"." * length, b"x" * 500 + b"\r\n" + b"y" * length + b"\r\nshort"):
         wire = b"A: b\r\n\r\n" + line + b"\r\nend\r\n.\r\n"
-        reader = DataReader(LIMIT, max_line=max_line)
+        reader = DataReader(LIMIT, TOO_BIG, max_line=max_line)
         read(reader, *(wire[at : at + size] for at in range(0, len(wire), size)))
         assert reader.done
         assert (reader.refusal is None) is accepted
@@ -161,7 +163,7 @@ def test_line_lengths(length: int, max_line: int, accepted: bool, size: int) -> 
 def test_size_limit_is_exact_and_the_rest_is_drained() -> None:
     wire = b"x\r\n" * 100
     for limit, fits in ((300, True), (299, False)):
-        reader = DataReader(limit)
+        reader = DataReader(limit, TOO_BIG)
         assert read(reader, wire, b".\r\nNOOP\r\n") == b"NOOP\r\n"
         assert (reader.refusal is None) is fits
         assert reader.refusal is None or (reader.refusal.code, reader.refusal.enhanced) == (552, "5.3.4")
@@ -169,7 +171,7 @@ def test_size_limit_is_exact_and_the_rest_is_drained() -> None:
 
 def test_oversize_with_bad_dots_has_one_end() -> None:
     """What follows an oversize message's false end is not taken for commands (door.md 2.3)."""
-    reader = DataReader(100)
+    reader = DataReader(100, TOO_BIG)
     rest = read(reader, b"x" * 98 + b"\r\n" * 50, b"\n.\nHELP\r\n", b"\r.\r\nHELP\r\n", b".\r\nQUIT\r\n")
     assert rest == b"QUIT\r\n"
     assert reader.refusal is not None
@@ -177,7 +179,7 @@ def test_oversize_with_bad_dots_has_one_end() -> None:
 
 
 def test_only_the_first_fault_is_kept() -> None:
-    reader = DataReader(10_000, max_line=998)
+    reader = DataReader(10_000, TOO_BIG, max_line=998)
     read(reader, b"a\nb\r\n", b"x" * 2000, b"x" * 20_000, b"\r\n.\r\n")
     assert reader.refusal is not None
     assert reader.refusal.code == 550
@@ -187,7 +189,7 @@ def test_only_the_first_fault_is_kept() -> None:
 @pytest.mark.parametrize("tolerant", [False, True])
 def test_memory_is_bounded(line: bytes, tolerant: bool) -> None:
     """A flood without end costs at most about the limit and ends in overrun (door.md 0.5)."""
-    reader = DataReader(LIMIT, bare_newlines=tolerant)
+    reader = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant)
     chunk = (line * 65536)[:65536]
     tracemalloc.start()
     for _ in range(200):

@@ -392,3 +392,80 @@ async def test_smtputf8_only_where_needed() -> None:
 async def transaction(peer: Peer, made: Rig, sender: str, recipient: str) -> None:
     await peer.talk((f"MAIL FROM:{sender}", "250"), (f"RCPT TO:{recipient}", "250"), ("DATA", "354"))
     assert await peer.say(MESSAGE + b".\r\n") == f"250 2.0.0 Ok: queued as {made.messages[-1].id}"
+
+
+WITH_PDF = (
+    b"From: a@example.com\r\nSubject: s\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\n\r\nhello\r\n--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment;\r\n"
+    b" filename*=UTF-8''M%C3%BCll.pdf\r\n"
+    b"Content-Transfer-Encoding: base64\r\n\r\nJVBERi0=\r\n--b--\r\n"
+)
+NARROW = Limits(max_bytes=1_000_000, lacks=frozenset(("attachments", "malformed")))
+
+
+@pytest.mark.parametrize("filler", [b"", b"x" * 70 + b"\r\n"], ids=["small", "large"])
+async def test_what_no_backend_can_carry_is_refused_before_250(filler: bytes) -> None:
+    """554 5.6.3 says what and where; a route with another way takes that; looking never holds up the others."""
+    raw = WITH_PDF.replace(b"hello\r\n", b"hello\r\n" + filler * 3000)
+    routes: list[dict[str, Any]] = [
+        {"recipients": ["*@api.example"], "backend": ["api"]},
+        {"backend": ["api", "smart"]},
+    ]
+    limits = {"api": NARROW, "smart": Limits(max_bytes=1_000_000)}
+    async with rig(backend_limits=limits, routes=routes) as made:
+        peer = await made.connect()
+        reply = await peer.deliver(raw, "<a@example.com>", "<b@api.example>")
+        assert reply == (
+            '554 5.6.3 attachments cannot be sent through backend "api" (part 2: application/pdf M?ll.pdf); '
+            "route this client to another backend"
+        )
+        assert made.metric("smtp_rejected_total", stage="data", reason="cannot_carry") == 1
+        assert (await peer.deliver(raw, "<a@example.com>", "<b@other.example>")).startswith("250")
+        assert (await peer.deliver(MESSAGE, "<a@example.com>", "<b@other.example>")).startswith("250")
+        assert [list(message.lanes) for message in made.messages] == [["smart"], ["api"]]
+        assert [set(message.needs or ()) for message in made.messages] == [{"attachments"}, set()]
+
+
+async def test_from_addresses_that_the_backend_cannot_send_as() -> None:
+    """Gmail would replace such a From in silence; a rewritten one is judged as rewritten."""
+    limits = {"google": Limits(max_bytes=1_000_000, senders=("noreply@example.com",))}
+    clients: dict[str, Any] = {
+        "plain": {"networks": ["127.0.0.1/32"]},
+        "device": {"networks": ["127.0.0.2/32"], "rewrite_sender": {"to": "noreply@example.com", "when": "always"}},
+    }
+    async with rig(backend_limits=limits, routes=[{"backend": ["google"]}], clients=clients) as made:
+        peer, device = await made.connect(), await made.connect(address="127.0.0.2")
+        reply = await peer.deliver(MESSAGE, "<noreply@example.com>")
+        assert reply.startswith('553 5.7.1 <a@example.com>: backend "google" sends only as noreply@example.com')
+        assert (await peer.deliver(MESSAGE.replace(b"a@", b"NoReply@"), "<any@example.org>")).startswith("250")
+        assert (await device.deliver(MESSAGE)).startswith("250")
+        assert [message.header_from.lower() for message in made.messages] == ["noreply@example.com"] * 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        (b"From: Scanner\r\n", ""),
+        (b"From: noreply@example.com\r\nSender: Fax <fax@example.com>\r\n", "fax@example.com"),
+    ],
+)
+async def test_what_such_a_backend_reads_as_a_foreign_sender(fields: bytes, shown: str) -> None:
+    """A From in which nobody stands, and a Sender: the provider refuses both after 250, so the door does before."""
+    limits = {"office": Limits(max_bytes=1_000_000, senders=("noreply@example.com",))}
+    async with rig(backend_limits=limits, routes=[{"backend": ["office"]}]) as made:
+        peer = await made.connect()
+        reply = await peer.deliver(fields + b"Subject: x\r\n\r\nhello\r\n", "<noreply@example.com>")
+        assert reply.startswith(f'553 5.7.1 <{shown}>: backend "office" sends only as noreply@example.com')
+
+
+async def test_a_backend_s_size_limit_names_the_setting() -> None:
+    """At MAIL and at the end of DATA: whose limit it is, and what would allow more."""
+    limits = {"office": Limits(max_bytes=3000, size_hint="set large_messages: draft on backends.{name}")}
+    async with rig(backend_limits=limits, routes=[{"backend": ["office"]}]) as made:
+        peer = await made.connect()
+        assert "SIZE 3000" in await peer.ehlo()
+        hint = 'allowed here, the limit of backend "office"; set large_messages: draft on backends.office'
+        reply = await peer.say("MAIL FROM:<a@example.com> SIZE=3001")
+        assert reply.startswith("552 5.3.4")
+        assert reply.endswith(hint)
+        assert (await peer.deliver(MESSAGE + b"x\r\n" * 2000)).endswith(hint)

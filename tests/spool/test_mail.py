@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -307,3 +308,30 @@ async def test_messages_survive_a_restart(tmp_path: Path) -> None:
         (claim,) = await at.claim(now=START + MINUTE)
         assert (claim.message.id, claim.message.attempt) == (second, 2)
         assert await at.spool.bodies([first, second]) == {first: RAW, second: RAW * 1000}
+
+
+async def test_a_doubt_is_told_to_the_next_attempts(tmp_path: Path) -> None:
+    """A backend that can look up what became of a lost answer must know of it, and go on knowing."""
+    async with opened(tmp_path) as at:
+        await at.put()
+        [claim] = await at.claim()
+        assert (claim.message.doubtful, claim.message.doubt_id) == (False, "")
+        await at.spool.settle(settlement(claim, replace(IN_DOUBT, remote_id="draft-1"), next_attempt_at=START))
+        [claim] = await at.claim()
+        assert (claim.message.doubtful, claim.message.doubt_id) == (True, "draft-1")
+        await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START))
+        [claim] = await at.claim()
+        assert (claim.message.doubtful, claim.message.doubt_id) == (True, "draft-1")
+        await at.spool.settle(settlement(claim, replace(SENT, remote_id="")))
+        shown = await at.spool.show(claim.message.id)
+        assert shown is not None
+        assert shown.recipients[0].remote_id == ""
+
+
+async def test_what_a_message_needs_is_kept_for_later_routes(tmp_path: Path) -> None:
+    """Failover must not hand it to a backend that loses half of it; nobody having looked is not the same as nothing."""
+    async with opened(tmp_path) as at:
+        for needs in ({"attachments": "part 2", "signed": "x"}, {}, None):
+            await at.put(needs=needs)
+        found = [claim.message.needs for claim in await at.claim()]
+        assert [needs if needs is None else set(needs) for needs in found] == [{"attachments", "signed"}, set(), None]

@@ -71,7 +71,7 @@ async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
             found = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state" / "gateway").iterdir()}
     finally:
         os.umask(umask)
-    assert found == dict.fromkeys(("spool.db", "spool.db-wal", "spool.db-shm", "spool.lock"), 0o600)
+    assert found == dict.fromkeys(("spool.db", "spool.db-wal", "spool.db-shm", "spool.key", "spool.lock"), 0o600)
     assert (tmp_path / "state" / "gateway").stat().st_mode & 0o777 == 0o700
 
 
@@ -130,7 +130,7 @@ def _only_log(path: Path) -> None:
         (_cut, "spool.db is damaged"),
         (_only_log, "is missing but its log is there: put the file back, or move spool.db-wal away"),
         (_foreign, "not a spool"),
-        (_newer, r"newer version \(schema 9999, this one knows 0001\)"),
+        (_newer, r"newer version \(schema 9999, this one knows 0003\)"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be used: Is a directory"),
     ],
 )
@@ -160,11 +160,11 @@ async def test_a_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> N
 
 async def test_half_a_new_spool_is_no_spool(tmp_path: Path) -> None:
     """A crash while the first file was made leaves only its working name behind: made again."""
-    for name in ("spool.db.new", "spool.db.new-wal"):
+    for name in ("spool.db.new", "spool.db.new-wal", "spool.key.new"):
         (tmp_path / name).write_bytes(b"half")
     async with opened(tmp_path) as at:
         await at.put()
-    assert {path.name for path in tmp_path.iterdir()} == {"spool.db", "spool.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"spool.db", "spool.key", "spool.lock"}
 
 
 async def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
@@ -263,8 +263,8 @@ async def test_models_and_migrations_agree(tmp_path: Path) -> None:
 NEXT = """
 import os, signal
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "0004"
+down_revision = "0003"
 def upgrade():
     op.execute("ALTER TABLE message ADD COLUMN colour VARCHAR NOT NULL DEFAULT 'blue'")
     {then}
@@ -277,7 +277,7 @@ def newer_code(directory: Path, then: str) -> Path:
     scripts = directory / "migrations"
     shutil.rmtree(scripts, ignore_errors=True)
     shutil.copytree(file.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0002_next.py").write_text(NEXT.format(then=then))
+    (scripts / "versions" / "0004_next.py").write_text(NEXT.format(then=then))
     return scripts
 
 
@@ -313,7 +313,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         async with opened(state):
             pass
     (tmp_path / "old").mkdir()
-    shutil.copy(state / "spool.db.before-0002", tmp_path / "old" / "spool.db")
+    shutil.copy(state / "spool.db.before-0004", tmp_path / "old" / "spool.db")
     async with opened(tmp_path / "old") as at:
         assert await at.spool.raw(ident) == RAW
 

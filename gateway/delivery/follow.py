@@ -1,0 +1,89 @@
+"""What became of mail after the provider took it: ask on a fixed schedule, a few questions at a time.
+
+Nothing here changes the state of a message or the pace of a lane; answers are kept beside the message's history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from gateway.clock import Clock
+from gateway.events import Events
+from gateway.model import Follows, Outcome, Progress, Refusal, Verdict
+from gateway.spool import Question, Spool
+
+# From the hand-over to the first question, then from each to the next; after the last nobody asks any more.
+SCHEDULE = tuple(timedelta(seconds=s) for s in (30, 120, 600, 3600, 6 * 3600, 24 * 3600))
+AT_ONCE = 4
+LOOK = 15.0  # seconds between looks at the spool while nothing is due
+PATIENCE = 120.0  # for one answer; backends keep shorter deadlines of their own
+_REST = timedelta(minutes=1)  # where a provider that wants to be left alone does not say for how long
+_BUSY = (Verdict.THROTTLED, Verdict.MISCONFIGURED)
+
+
+class Follower:
+    """Asks one backend. Cancelled at any moment it loses nothing: what has no answer in the spool is asked again."""
+
+    def __init__(
+        self, name: str, backend: Follows, resting: Callable[[], bool], spool: Spool, events: Events, clock: Clock
+    ) -> None:
+        self._name = name
+        self._backend = backend
+        self._resting = resting
+        self._spool = spool
+        self._events = events
+        self._clock = clock
+        self._quiet_until = 0.0
+
+    async def run(self) -> None:
+        while True:
+            await self._clock.sleep(await self._round())
+
+    async def _round(self) -> float:
+        """Ask what is due; returns the seconds until it is worth looking again."""
+        if self._leave_alone():
+            return LOOK
+        waiting = await self._spool.questions(self._name, AT_ONCE)
+        now = self._clock.now()
+        due = [question for question in waiting if question.next_at <= now]
+        async with asyncio.TaskGroup() as group:
+            for question in due:
+                group.create_task(self._ask(question))
+        if len(due) < len(waiting):
+            return min(LOOK, (waiting[len(due)].next_at - now).total_seconds())
+        return 0.0 if due else LOOK
+
+    def _leave_alone(self) -> bool:
+        return self._resting() or self._clock.monotonic() < self._quiet_until
+
+    async def _ask(self, question: Question) -> None:
+        answer = await self._status(question.remote_id)
+        asked = question.asked + 1
+        wait = SCHEDULE[asked] if asked < len(SCHEDULE) else None
+        try:
+            if isinstance(answer, Outcome):
+                wait = wait and max(wait, answer.retry_after or wait)
+            else:
+                await self._spool.report(self._name, [replace(answer, remote_id=question.remote_id)], "poll")
+            await self._spool.ask_again(question, None if wait is None else self._clock.now() + wait)
+        except Refusal:  # asked again when the disk takes the answer
+            self._rest(LOOK)
+
+    async def _status(self, remote_id: str) -> Progress | Outcome:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                answer = await self._backend.status(remote_id)
+        except TimeoutError:
+            return Outcome(Verdict.DEFERRED)
+        except Exception as error:
+            self._events.bug(f"backend.{self._name}", error)
+            return Outcome(Verdict.DEFERRED)
+        if isinstance(answer, Outcome) and answer.verdict in _BUSY:
+            self._rest((answer.retry_after or _REST).total_seconds())
+        return answer
+
+    def _rest(self, seconds: float) -> None:
+        self._quiet_until = max(self._quiet_until, self._clock.monotonic() + seconds)

@@ -1,0 +1,123 @@
+"""Rule: a client with ``login`` is whoever its provider says the token belongs to, may send as that address alone, and
+its token is shown to nobody else (issue: cloudflare_temp_email's own tokens)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import policy
+from gateway.auth import Authenticator, Revocations
+from gateway.model import Client, Refusal
+from tests.auth.kit import APP, Issuer, Recorder, hmac_token, settings, token
+from tests.fakes import FakeClock
+
+ADDRESS = "me@temp.example"
+FOREIGN = hmac_token(b'{"address":"me@temp.example","address_id":7}', secret=b"the worker's own secret, 32 bytes")
+ANOTHER = hmac_token(b'{"address":"you@temp.example","address_id":8}', secret=b"the worker's own secret, 32 bytes")
+NOT_THEIRS = hmac_token(b'{"sub":"billing","exp":4000000000}', secret=b"somebody else's secret, which is long")
+OURS = token(address=ADDRESS)
+MAILBOXES = {"mailboxes": {"login": "office"}, "tokens": {"token": "*"}}
+
+
+class Provider:
+    """Knows one token; can be away."""
+
+    def __init__(self, known: str = FOREIGN, address: str = ADDRESS) -> None:
+        self.known, self.address = known, address
+        self.asked: list[str] = []
+        self.away = False
+
+    async def verify(self, token: str) -> str:
+        self.asked.append(token)
+        if self.away:
+            raise Refusal(454, "4.7.0", "cannot be told now", "auth_unavailable")
+        if token != self.known:
+            raise Refusal(535, "5.7.8", "Authentication credentials invalid", "auth_failed")
+        return self.address
+
+
+def built(tmp_path: Path, clients: Any = MAILBOXES, **providers: Provider) -> Authenticator:
+    return Authenticator(
+        settings(tmp_path, APP, clients), FakeClock(), Issuer(), Recorder(), Revocations(), providers  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("user", ["jwt", "mailboxes", ADDRESS, ADDRESS.upper()])
+async def test_the_provider_says_who_it_is(tmp_path: Path, user: str) -> None:
+    """Only that address may be the sender, the mail leaves by that backend, and with that token."""
+    provider = Provider()
+    client = await built(tmp_path, office=provider).login(user, FOREIGN, "192.0.2.1")
+    assert (client.name, client.login, client.backend, client.secret) == ("mailboxes", ADDRESS, "office", FOREIGN)
+    assert policy.may_send_as(client, ADDRESS)
+    assert not policy.may_send_as(client, "you@temp.example")
+    assert FOREIGN not in repr(client)
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "reason"),
+    [
+        ("jwt", ANOTHER, "token_unknown_key token_signature"),
+        ("somebody", FOREIGN, "wrong_user"),
+        ("mailboxes", "hunter2", "auth_failed"),
+    ],
+)
+async def test_everybody_else_is_refused(tmp_path: Path, user: str, password: str, reason: str) -> None:
+    """535 as for any bad login; the reason is for the log."""
+    with pytest.raises(Refusal, match="535") as refused:
+        await built(tmp_path, office=Provider()).login(user, password, "192.0.2.1")
+    assert refused.value.reason in reason
+
+
+async def test_a_provider_that_is_away_is_no_refusal(tmp_path: Path) -> None:
+    """Our trouble is 4xx: the client tries again."""
+    provider = Provider()
+    provider.away = True
+    with pytest.raises(Refusal, match=r"454 4\.7\.0"):
+        await built(tmp_path, office=provider).login("jwt", FOREIGN, "192.0.2.1")
+
+
+@pytest.mark.parametrize("password", [OURS, NOT_THEIRS, token()])
+async def test_tokens_of_others_are_shown_to_no_provider(tmp_path: Path, password: str) -> None:
+    """A token that a key of ours signed, or that does not say what the provider's tokens say, stays here."""
+    provider = Provider()
+    auth = built(tmp_path, office=provider)
+    try:
+        client: Client | None = await auth.login("jwt", password, "192.0.2.1")
+    except Refusal:
+        client = None
+    assert (client.name if client else "") in ("tokens", "")
+    assert provider.asked == []
+
+
+async def test_two_providers_are_asked_in_turn_or_by_name(tmp_path: Path) -> None:
+    """The first that knows the token has it; a user name that is a client's asks only its provider."""
+    first, second = Provider(known="none"), Provider()
+    clients = {"one": {"login": "office"}, "two": {"login": "smart"}}
+    auth = built(tmp_path, clients, office=first, smart=second)
+    assert (await auth.login("jwt", FOREIGN, "192.0.2.1")).name == "two"
+    assert (len(first.asked), len(second.asked)) == (1, 1)
+    assert (await auth.login("two", FOREIGN, "192.0.2.1")).name == "two"
+    assert (len(first.asked), len(second.asked)) == (1, 2)
+
+
+async def test_networks_of_the_client_hold(tmp_path: Path) -> None:
+    """A stolen token is of no use from elsewhere."""
+    clients = {"mailboxes": {"login": "office", "networks": ["192.0.2.0/24"]}}
+    auth = built(tmp_path, clients, office=Provider())
+    assert (await auth.login("jwt", FOREIGN, "192.0.2.1")).name == "mailboxes"
+    with pytest.raises(Refusal, match="535"):
+        await auth.login("jwt", FOREIGN, "198.51.100.1")
+    assert auth.by_network("192.0.2.1") is None
+
+
+@pytest.mark.parametrize(
+    "address", ["*", "*@*", "*@temp.example", "", "nobody", "me@temp.example\r\nx", "x" * 400 + "@x.org"]
+)
+async def test_what_the_provider_says_is_an_address_and_no_pattern(tmp_path: Path, address: str) -> None:
+    """A wildcard from there would let the owner of one mailbox send as anybody."""
+    with pytest.raises(Refusal, match="535") as refused:
+        await built(tmp_path, office=Provider(address=address)).login("jwt", FOREIGN, "192.0.2.1")
+    assert refused.value.reason == "token_claims"

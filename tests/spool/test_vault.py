@@ -1,0 +1,184 @@
+"""A client's own token with its message: sealed on disk, there for every attempt, gone at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.events import Events
+from gateway.spool.vault import Vault
+from tests.fakes import START
+from tests.spool.test_open import child
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, SENT, At, opened, settlement
+
+TOKEN = "eyJhbGciOiJIUzI1NiJ9." + "c2VjcmV0LXRva2Vu" * 100 + ".c2lnbmF0dXJl"  # larger than what a row keeps in its page
+
+
+def on_disk(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
+
+
+async def sealed(at: At, ident: str) -> bytes | None:
+    found = await at.spool._ask("SELECT sealed FROM message WHERE id = :id", id=ident)
+    blob: bytes | None = found[0]["sealed"] if found else None
+    return blob
+
+
+async def test_every_attempt_has_it_and_the_disk_does_not(tmp_path: Path) -> None:
+    """In the first claim and after a deferral; a message without has none; the file, its log and copies are mute."""
+    async with opened(tmp_path) as at:
+        ident, other = await at.put(secret=TOKEN), await at.put()
+        for turn in range(3):
+            claims = await at.claim(now=START + turn * 2 * LEASE)
+            assert {claim.message.id: claim.message.secret for claim in claims} == {ident: TOKEN, other: ""}
+            assert TOKEN not in repr(claims)
+            for claim in claims:
+                await at.spool.settle(settlement(claim, DEFERRED))
+        await at.spool.backup(tmp_path / "copy.db")
+        found = on_disk(tmp_path)
+        assert TOKEN.encode() not in found
+        assert b"c2VjcmV0LXRva2Vu" not in found
+        assert await sealed(at, ident)
+        assert await sealed(at, other) is None
+    assert b"c2VjcmV0LXRva2Vu" not in on_disk(tmp_path)
+    assert TOKEN not in at.log.getvalue()
+
+
+async def test_nobody_is_shown_it(tmp_path: Path) -> None:
+    """Neither sealed nor open: not in the list, the life line, JSON, nor among the legs that only wait."""
+    async with opened(tmp_path) as at:
+        ident = await at.put(secret=TOKEN)
+        (leg,) = await at.spool.legs("b")
+        assert leg.message.secret == ""
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        blob = await sealed(at, ident)
+        for text in (repr(await at.spool.find()), repr(detail), json.dumps(detail.to_json())):
+            assert "sealed" not in text
+            assert "secret" not in text
+            assert repr(blob) not in text
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "state", "kept"),
+    [
+        ({"a@x.org": SENT, "b@x.org": SENT}, "done", False),
+        ({"a@x.org": SENT, "b@x.org": REJECTED}, "failed", False),
+        ({"a@x.org": SENT, "b@x.org": DEFERRED}, "queued", True),
+    ],
+)
+async def test_it_ends_with_the_message(tmp_path: Path, outcomes: dict[str, object], state: str, kept: bool) -> None:
+    """Erased by the commit that ends the message, kept while one recipient waits."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org", "b@x.org", secret=TOKEN)
+        (claim,) = await at.claim()
+        await at.spool.settle(settlement(claim, outcomes))  # type: ignore[arg-type]
+        assert (await at.states(ident))[0] == state
+        assert (await sealed(at, ident) is not None) is kept
+
+
+async def test_a_hold_keeps_it_and_a_deletion_ends_it(tmp_path: Path) -> None:
+    """Held, released and claimed it is there; deleted there is no row."""
+    async with opened(tmp_path) as at:
+        ident = await at.put(secret=TOKEN)
+        await at.spool.hold([ident], START)
+        await at.spool.release([ident], START)
+        (claim,) = await at.claim()
+        assert claim.message.secret == TOKEN
+        await at.spool.delete([ident], START)
+        assert await at.spool._ask("SELECT * FROM message") == []
+
+
+CRASH = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tests.spool_kit import opened
+async def main():
+    async with opened(Path(sys.argv[1])) as at:
+        await at.put(secret=sys.stdin.readline().strip())
+        await at.claim()
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+async def test_it_survives_a_kill(tmp_path: Path) -> None:
+    """The key was on disk before the first message."""
+    with child(CRASH, tmp_path) as process:
+        process.communicate(TOKEN + "\n")
+    async with opened(tmp_path) as at:
+        (claim,) = await at.claim()
+        assert (claim.message.secret, claim.message.doubtful) == (TOKEN, True)
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda path: path.write_bytes(bytes(32)), lambda path: path.write_text("?")]
+)
+async def test_another_key_opens_nothing(tmp_path: Path, spoil: object) -> None:
+    """Missing, wrong or cut off: the service starts and says so once; new mail has its token; the file is put aside."""
+    async with opened(tmp_path) as at:
+        old = [await at.put(secret=TOKEN) for _ in range(3)]
+    spoil(tmp_path / "spool.key")  # type: ignore[operator]
+    cut_off = (tmp_path / "spool.key").exists() and (tmp_path / "spool.key").read_text() == "?"
+    async with opened(tmp_path) as at:
+        new = await at.put(secret=TOKEN)
+        claims = await at.claim()
+        assert {claim.message.id: claim.message.secret for claim in claims} == {**dict.fromkeys(old, ""), new: TOKEN}
+        (line,) = at.logged("unsealable")
+        assert line["level"] == "warning"
+        assert "spool.key" in line["detail"]
+    assert (tmp_path / "spool.key.unusable").exists() is cut_off
+    assert (tmp_path / "spool.key").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_damaged_or_exchanged_one_opens_nothing(tmp_path: Path) -> None:
+    """A flipped bit, a strange type or another message's token: "" and never somebody else's."""
+    async with opened(tmp_path) as at:
+        first, second, third = [await at.put(secret=TOKEN) for _ in range(3)]
+
+        def spoil(tx: object) -> None:
+            step = "UPDATE message SET sealed = {} WHERE id = :id"
+            tx.all(step.format("(SELECT sealed FROM message WHERE id = :other)"), id=first, other=third)  # type: ignore[attr-defined]
+            tx.all(step.format("'text'"), id=second)  # type: ignore[attr-defined]
+
+        await at.spool._writer.submit(spoil)
+        claims = await at.claim()
+        assert {c.message.id: c.message.secret for c in claims} == {first: "", second: "", third: TOKEN}
+
+
+@pytest.mark.parametrize("secret", ["x", "päss wörd", "\udcff\ud800", "x" * 100_000])
+async def test_whatever_a_client_calls_a_password_comes_back(secret: str) -> None:
+    """Also what is no UTF-8; two sealings never look alike."""
+    vault = Vault(bytes(32), Events())
+    blobs = [await asyncio.to_thread(vault.seal, "M1", secret) for _ in range(2)]
+    assert blobs[0] != blobs[1]
+    assert {vault.unseal("M1", blob) for blob in blobs} == {secret}
+    assert {vault.unseal("M2", blob) for blob in blobs} == {""}
+    assert vault.seal("M1", "") is None
+
+
+async def test_messages_without_cost_no_statement(tmp_path: Path) -> None:
+    """The same statements in the same number, with a token and without."""
+    async with opened(tmp_path) as at:
+        counted = []
+        for secret in ("", TOKEN):
+            statements: list[str] = []
+
+            def watch(tx: object, statements: list[str] = statements) -> None:
+                run = tx._connection.exec_driver_sql  # type: ignore[attr-defined]
+                tx._connection.exec_driver_sql = lambda text, *rest: (statements.append(text), run(text, *rest))[1]  # type: ignore[attr-defined]
+
+            def unwatch(tx: object) -> None:
+                del tx._connection.exec_driver_sql  # type: ignore[attr-defined]
+
+            await at.spool._writer.submit(watch)
+            await at.put(secret=secret)
+            (claim,) = await at.claim()
+            await at.spool.settle(settlement(claim))
+            await at.spool._writer.submit(unwatch)
+            counted.append(statements)
+        assert len(counted[0]) > 5
+        assert counted[0] == counted[1]
