@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
-from dataclasses import dataclass, replace
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
@@ -23,6 +26,22 @@ _SECRETS = re.compile(
 )
 
 
+class Signals(Protocol):
+    """The part of events.Events that a backend may use."""
+
+    def warning(self, event: str, **fields: object) -> None: ...
+    def token_refreshed(self, backend: str, result: str, ends: float = 0.0, detail: str = "") -> None: ...
+    def credential_ends(self, backend: str, timestamp: float) -> None: ...
+
+
+class Silent:
+    """Nobody listens: for commands that only look."""
+
+    def warning(self, event: str, **fields: object) -> None: ...
+    def token_refreshed(self, backend: str, result: str, ends: float = 0.0, detail: str = "") -> None: ...
+    def credential_ends(self, backend: str, timestamp: float) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the house gives to every backend."""
@@ -32,6 +51,7 @@ class Context:
     clock: Clock
     fetch: Fetch
     rng: random.Random
+    signals: Signals = field(default_factory=Silent)
 
 
 def limited(own: Limits, settings: BackendSettings) -> Limits:
@@ -56,3 +76,25 @@ def canonical(raw: bytes) -> bytes:
         if raw.count(b"\n", start, end) != after_cr or raw.count(b"\r", start, end) != before_lf:
             return normalise_newlines(raw)
     return raw
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """All of it or nothing, on disk before the return, mode 0600, and its folder's owner may read it. Blocks."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            if os.geteuid() == 0:  # a command typed by root must not lock the service out
+                folder = path.parent.stat()
+                os.fchown(handle, folder.st_uid, folder.st_gid)
+            os.fsync(handle)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -22,7 +22,7 @@ _BYTES_PER_SECOND = 250_000  # the slowest uplink that a large body is given tim
 class Row:
     """One line of an error table. ``code`` ends the provider's error code, ``text`` is searched in its words.
 
-    ``pause`` is how long to wait where the provider names no time.
+    ``pause`` is how long to wait at least; the provider may ask for more.
     """
 
     statuses: Collection[int]
@@ -46,7 +46,8 @@ COMMON = (
     Row((408, 425, *range(500, 600)), Verdict.DEFERRED, "4.3.0"),
     Row((403,), Verdict.THROTTLED, "4.4.5", text=r"quota|rate.?limit"),
     Row((401, 403), Verdict.MISCONFIGURED, "4.7.0"),
-    Row((404, *range(300, 400)), Verdict.MISCONFIGURED, "4.3.5"),
+    # An unpaid account, a wrong URL or a proxy: none of them is the message's fault.
+    Row((402, 404, 405, 407, *range(300, 400)), Verdict.MISCONFIGURED, "4.3.5"),
     Row((413,), Verdict.REJECTED, "5.3.4"),
     Row(range(400, 500), Verdict.REJECTED, "5.6.0"),
     Row(range(1000), Verdict.IN_DOUBT, "4.4.2"),
@@ -61,8 +62,14 @@ def judge(
     detail = safe(f"HTTP {answer.status} {code.rpartition('.')[2]} {words}", *secrets)
     wait = None
     if row.verdict in (Verdict.DEFERRED, Verdict.THROTTLED, Verdict.MISCONFIGURED):
-        wait = retry_after(answer.headers, now) or row.pause
+        waits = [wait for wait in (retry_after(answer.headers, now), row.pause) if wait]
+        wait = max(waits, default=None)
     return Outcome(row.verdict, answer.status, row.enhanced, detail, retry_after=wait)
+
+
+def with_fix(outcome: Outcome, fix: str) -> Outcome:
+    """The outcome with what a person has to do about it, where there is something."""
+    return replace(outcome, detail=f"{outcome.detail}; to do: {fix}") if fix else outcome
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
@@ -89,16 +96,24 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 
 async def ask(
-    fetch: Fetch, url: str, *, headers: Mapping[str, str], content: bytes, timeout: timedelta
+    fetch: Fetch,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    content: bytes | None = None,
+    timeout: timedelta,
+    method: str = "POST",
 ) -> Answer | Outcome:
-    """POST JSON. Without an answer: DEFERRED where nothing was sent, IN_DOUBT where something may have been.
+    """By default POST JSON. Without an answer: DEFERRED where nothing was sent, IN_DOUBT where something may have been.
 
     A large body gets more time than ``timeout``: a second for each 250 kB.
     """
-    deadline = timeout.total_seconds() + len(content) // _BYTES_PER_SECOND
+    deadline = timeout.total_seconds() + len(content or b"") // _BYTES_PER_SECOND
     sent = {"content-type": "application/json", "accept": "application/json", **headers}
+    if content is None:
+        del sent["content-type"]
     try:
-        return await fetch.request("POST", url, headers=sent, content=content, deadline=deadline)
+        return await fetch.request(method, url, headers=sent, content=content, deadline=deadline)
     except NotSent as error:
         return Outcome(Verdict.DEFERRED, None, "4.4.1", safe(str(error)))
     except Lost as error:

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from gateway.backends._base import UNBOUNDED, Context, limited
+from gateway.backends._base import UNBOUNDED, Context, limited, write_whole
 from gateway.config.models import BackendSettings
 from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict, same_for_all
 
@@ -29,7 +28,7 @@ class Capture:
 
     def __init__(self, name: str, settings: CaptureSettings, context: Context) -> None:
         self.name = name
-        self.limits = limited(Limits(UNBOUNDED, max_recipients=UNBOUNDED), settings)
+        self.limits = limited(Limits(UNBOUNDED), settings)
         self._directory = context.state_dir / settings.directory
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
@@ -62,8 +61,8 @@ class Capture:
         envelope = asdict(message.envelope)
         facts = {"id": message.id, "client": message.client, "received_at": message.received_at.isoformat()}
         path = self._path(message.id, envelope["recipients"])
-        _write(path, raw)
-        _write(path.with_suffix(".json"), json.dumps({**facts, **envelope}, indent=1).encode() + b"\n")
+        write_whole(path, raw)
+        write_whole(path.with_suffix(".json"), json.dumps({**facts, **envelope}, indent=1).encode() + b"\n")
         return path
 
     def _path(self, queue_id: str, recipients: list[dict[str, Any]]) -> Path:
@@ -78,22 +77,3 @@ class Capture:
 
 def _addresses(recipients: list[dict[str, Any]]) -> list[str]:
     return sorted(recipient["address"] for recipient in recipients)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing, on disk before the return. The temporary file and so the result have mode 0600."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

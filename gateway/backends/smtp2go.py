@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import hmac
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
 
 from pydantic import AfterValidator, SecretStr
 
-from gateway import message as mime
-from gateway.address import comparable
 from gateway.backends._base import LARGE, PIECE, Context, canonical, limited, safe
 from gateway.backends._http import Row, ask, judge, read_json
+from gateway.backends._recipients import Call, carry_out, plan
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer, check_url
-from gateway.model import Check, Limits, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
+from gateway.model import Check, Limits, Outcome, Progress, Refusal, SpooledMessage, Verdict
 
 _HOSTS = {"global": "api", "us": "us-api", "eu": "eu-api", "au": "au-api"}
 _PER_CALL = 100  # recipients in one To or Cc
-_BUDGET = 600.0  # seconds; no further call for this attempt begins after that
 _MINUTE = timedelta(minutes=1)  # 429 comes without Retry-After and lasts at least so long
 
 _ADDRESS = r"suppress|invalid|not (a )?valid|malformed|does not exist|unknown|no such|recipient.*(block|bounce)"
@@ -48,12 +47,16 @@ FAILURES = (
     Row((200,), Verdict.THROTTLED, "4.4.5", text=_BUSY, pause=_MINUTE),
     Row((200,), Verdict.DEFERRED, "4.3.0"),
 )
+# What its webhooks report; a bounce is "bounce hard" or "bounce soft". Opens, clicks and the like are not ours.
+EVENTS = {"processed": "queued", "delivered": "delivered", "reject": "failed"}
+EVENTS |= {"bounce hard": "bounced", "bounce soft": "queued"}
 
 
 class Smtp2goSettings(BackendSettings):
     """``base_url`` replaces the address that ``region`` stands for.
 
     ``header_only``: people in To or Cc who are not to get this message are stripped there, or the message is rejected.
+    ``webhook_secret``: what the provider's webhook sends as its Authorization; without it none is listened to.
     """
 
     type: Literal["smtp2go"] = "smtp2go"
@@ -61,6 +64,7 @@ class Smtp2goSettings(BackendSettings):
     region: Literal["global", "us", "eu", "au"] = "global"
     base_url: Annotated[str, AfterValidator(check_url)] | None = None
     header_only: Literal["strip", "reject"] = "strip"
+    webhook_secret: SecretStr | None = None
 
 
 class Smtp2go:
@@ -77,20 +81,9 @@ class Smtp2go:
         self._key = settings.api_key.get_secret_value()
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
-        try:
-            calls, note = self._plan(message, raw)
-        except Refusal as refusal:
-            return same_for_all(message, Outcome(Verdict.REJECTED, None, refusal.enhanced, refusal.text))
-        outcomes: dict[str, Outcome] = {}
-        rest: Outcome | None = None
-        stop_at = self._clock.monotonic() + _BUDGET
-        for addresses, content in calls:
-            if rest is None and self._clock.monotonic() > stop_at:
-                rest = Outcome(Verdict.DEFERRED, 451, "4.4.5", "no time left for this recipient in this attempt")
-            results = dict.fromkeys(addresses, rest) if rest else await self._call(addresses, content, len(raw))
-            outcomes.update(results)
-            rest = rest or _stop(results)
-        return {address: replace(outcome, detail=outcome.detail + note) for address, outcome in outcomes.items()}
+        only, size = self._settings.header_only, len(raw)
+        planned = partial(plan, message, raw, per_call=_PER_CALL, header_only=only, hides_bcc=False)
+        return await carry_out(message, planned, lambda call: self._call(call, size), self._clock)
 
     async def check(self) -> Check:
         """Asks which endpoints the key may use: the one call that every key is allowed, and that sends nothing."""
@@ -108,25 +101,30 @@ class Smtp2go:
     async def aclose(self) -> None:
         pass
 
-    def _plan(self, message: SpooledMessage, raw: bytes) -> tuple[list[tuple[tuple[str, ...], partial[bytes]]], str]:
-        """The calls to make (whom each serves, what makes its MIME), and what is to be told of them.
+    @property
+    def hook(self) -> bool:
+        return bool(_secret(self._settings))
 
-        Raises Refusal when the message cannot go this way.
-        """
-        if not message.envelope.sender:
-            raise Refusal(550, "5.7.1", "SMTP2GO cannot send with the null sender", "policy")
-        split = mime.split_recipients(mime.scan(raw), message.envelope)
-        known = {comparable(address) for address in message.everyone}  # an attempt may be for fewer than the envelope
-        strangers = [address for address in split.header_only if comparable(address) not in known]
-        note = safe(f"; in To or Cc but not addressed, so stripped: {', '.join(strangers)}") if strangers else ""
-        if strangers and self._settings.header_only == "reject":
-            raise Refusal(554, "5.6.2", f"header_only is reject{note}", "policy")
-        chunks = [split.visible[start : start + _PER_CALL] for start in range(0, len(split.visible), _PER_CALL)]
-        calls = [(chunk, partial(mime.readdress, raw, chunk)) for chunk in chunks]
-        return calls + [((address,), partial(mime.address_to, raw, address)) for address in split.blind], note
+    def reports(self, headers: Mapping[str, str], body: bytes) -> list[Progress]:
+        """Webhooks are not signed; a secret set with them comes as bearer token, or as the password of basic."""
+        if not self.hook or not hmac.compare_digest(
+            _password(headers.get("authorization", "")), _secret(self._settings)
+        ):
+            raise Refusal(535, "5.7.8", "not the Authorization that webhook_secret asks for", "auth_failed")
+        told = read_json(body) if "json" in headers.get("content-type", "") else _form(body)
+        if not (event := str(told.get("event") or "")):
+            raise Refusal(501, "5.5.2", "no event of a webhook", "bad_syntax")
+        rcpt, ident, time = (str(told.get(name) or "") for name in ("rcpt", "email_id", "time"))
+        kind = str(told.get("bounce") or "hard") if event == "bounce" else ""
+        state = EVENTS.get(f"{event} {kind}".strip())
+        if not state or not ident:
+            return []
+        words = safe(str(told.get("message") or told.get("context") or ""))
+        return [Progress(safe(ident), state, words, safe(rcpt), " ".join((ident, event, rcpt, time)))]
 
-    async def _call(self, addresses: tuple[str, ...], content: Callable[[], bytes], size: int) -> dict[str, Outcome]:
-        request = _request(content) if size < LARGE else await asyncio.to_thread(_request, content)
+    async def _call(self, call: Call, size: int) -> dict[str, Outcome]:
+        addresses = call.addresses
+        request = _request(call.content) if size < LARGE else await asyncio.to_thread(_request, call.content)
         answer = await self._post("/email/mime", request)
         if isinstance(answer, Outcome):
             return dict.fromkeys(addresses, answer)
@@ -169,16 +167,25 @@ def _request(content: Callable[[], bytes]) -> bytes:
     return b"".join((b'{"mime_email":"', *encoded, b'","fastaccept":false}'))
 
 
-def _stop(results: Mapping[str, Outcome]) -> Outcome | None:
-    """What the recipients of later calls get untried, once the provider takes no more; None to go on."""
-    for outcome in results.values():
-        if outcome.verdict is Verdict.IN_DOUBT:
-            return Outcome(Verdict.DEFERRED, 451, "4.4.2", f"not tried after: {outcome.detail}")
-        if outcome.verdict in (Verdict.THROTTLED, Verdict.MISCONFIGURED):
-            return outcome
-        if outcome.verdict is Verdict.DEFERRED and outcome.code != 200:
-            return outcome
-    return None
+def _secret(settings: Smtp2goSettings) -> bytes:
+    return settings.webhook_secret.get_secret_value().encode() if settings.webhook_secret else b""
+
+
+def _password(authorization: str) -> bytes:
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return given.strip().encode() if scheme.lower() == "bearer" else b""
+    try:
+        return binascii.a2b_base64(given).partition(b":")[2]
+    except ValueError:
+        return b""
+
+
+def _form(body: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(body.decode(), max_num_fields=200))
+    except ValueError:
+        return {}
 
 
 def _error(body: Mapping[str, Any]) -> tuple[str, str]:

@@ -22,11 +22,13 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
     [
         (400, "", Verdict.REJECTED, "5.6.0"),
         (401, "", Verdict.MISCONFIGURED, "4.7.0"),
-        (402, "", Verdict.REJECTED, "5.6.0"),
+        (402, "", Verdict.MISCONFIGURED, "4.3.5"),
         (403, "", Verdict.MISCONFIGURED, "4.7.0"),
         (403, "Quota exceeded", Verdict.THROTTLED, "4.4.5"),
         (403, "rate limit hit", Verdict.THROTTLED, "4.4.5"),
         (404, "", Verdict.MISCONFIGURED, "4.3.5"),
+        (405, "", Verdict.MISCONFIGURED, "4.3.5"),
+        (407, "", Verdict.MISCONFIGURED, "4.3.5"),
         (408, "", Verdict.DEFERRED, "4.3.0"),
         (409, "", Verdict.REJECTED, "5.6.0"),
         (413, "", Verdict.REJECTED, "5.3.4"),
@@ -48,7 +50,7 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
     ],
 )
 def test_a_status_that_no_table_names(status: int, words: str, verdict: Verdict, enhanced: str) -> None:
-    """providers.md 0.1."""
+    """providers.md 0.1; an unpaid account, a wrong URL and a proxy are never the message's fault."""
     outcome = judge(Answer(status, {}, b""), (), code="", words=words, now=START)
     assert (outcome.verdict, outcome.code, outcome.enhanced) == (verdict, status, enhanced)
     assert outcome.detail == f"HTTP {status} {words}".strip()

@@ -23,6 +23,7 @@ DISTRIBUTION = {
     "sqlalchemy": "sqlmodel",
     "httpx_aiohttp": "httpx-aiohttp",
     "aiohttp": "httpx-aiohttp",
+    "google": "google-auth",
     "prometheus_client": "prometheus-client",
 }
 

@@ -1,0 +1,349 @@
+"""Access tokens of Google, by google-auth: service accounts, workload identity, sign-ins of users."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.backends._base import Context, safe, write_whole
+from gateway.backends._http import read_json
+from gateway.backends._oauth import Line, NoToken, Token, refused, unavailable
+from gateway.fetch import Answer, Lost, NotSent
+from gateway.model import Outcome, Verdict
+
+SCOPE = "https://www.googleapis.com/auth/gmail.send"
+TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105
+_SENDING = {SCOPE, *(f"https://www.googleapis.com/auth/gmail.{name}" for name in ("compose", "modify"))}
+_SENDING.add("https://mail.google.com/")
+_CLOUD = "https://www.googleapis.com/auth/cloud-platform"  # what a workload needs to act as the service account
+_USER_FIELDS = ("refresh_token", "client_id", "client_secret")
+_KEYS = {"user": "authorized_user_file", "service": "service_account_file"}
+_TYPES = {
+    "user": ("authorized_user",),
+    "service": ("service_account", "external_account", "impersonated_service_account"),
+}
+_LOADING = threading.Lock()  # so that a key is read once, however many mailboxes need a token at this moment
+# What google-auth raises at an answer that makes no sense.
+_GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+_PRINCIPAL = re.compile(r"/([^/]+@[^/]+):generateAccessToken$")
+_NO_USER = r"not a valid email|invalid email or user"
+_RETRY = r"^(internal_failure|server_error|temporarily_unavailable)\b"
+
+_SIGN_IN = "sign in again: gateway auth google --backend {name}"
+# What is said, searched from the top in "error: subtype: description"; for whom (user, service, "": both); what to do.
+FIXES = (
+    (
+        r"short-lived token|reasonable timeframe",
+        "",
+        "the clock of this machine is wrong, it says {now}: set it (timedatectl set-ntp true), then try again",
+    ),
+    (
+        r"invalid jwt signature|no valid verifier|invalid_jwt",
+        "service",
+        "the key in {file} was deleted or disabled: console.cloud.google.com > IAM & Admin > Service Accounts > "
+        "{identity} > Keys > Add key > JSON, and put that file in its place",
+    ),
+    (
+        _NO_USER,
+        "",
+        "{mailbox} is no user of this Workspace: correct backends.{name}.mailbox (a user's own address, not a group)",
+    ),
+    (
+        r"rapt",
+        "user",
+        "the Workspace ends sign-ins after some hours: admin.google.com > Security > Access and data control > Google "
+        "Cloud session control > exempt trusted apps, or use a service account; then " + _SIGN_IN,
+    ),
+    (
+        r"^invalid_grant",
+        "user",
+        "the sign-in has ended (withdrawn, password changed, unused for 6 months, or 7 days old while the app is in "
+        "testing: publish it at console.cloud.google.com > Google Auth Platform > Audience); " + _SIGN_IN,
+    ),
+    (
+        r"^unauthorized_client|access_denied",
+        "service",
+        "admin.google.com > Security > Access and data control > API controls > Manage domain-wide delegation > Add "
+        "new: client id {client_id}, scope {scope}; it may take 24 h. If it is there already: {mailbox} must be a user "
+        "of that Workspace",
+    ),
+    (
+        r"^(unauthorized_client|invalid_client|deleted_client|disabled_client)",
+        "user",
+        "the OAuth client {client_id} is gone or not the one of this sign-in: console.cloud.google.com > Google Auth "
+        "Platform > Clients > Create client > Desktop app, download it, then: gateway auth google --client-file FILE "
+        "--out {file}",
+    ),
+    (
+        r"^(invalid_client|deleted_client|disabled_client|invalid_grant)",
+        "service",
+        "the service account {identity} or its key is gone or disabled: console.cloud.google.com > IAM & Admin > "
+        "Service Accounts",
+    ),
+    (
+        r"admin_policy_enforced|access_denied|org_internal|restricted_client",
+        "",
+        "the Workspace does not allow this app: admin.google.com > Security > Access and data control > API controls > "
+        "Manage app access > trust the client {client_id}; for org_internal make the app External",
+    ),
+    (
+        r"^invalid_scope",
+        "",
+        "the scope was not accepted: in domain-wide delegation it must be exactly {scope}, several separated by commas",
+    ),
+    (
+        r"iam\.|iamcredentials|permission.denied|SERVICE_DISABLED",
+        "service",
+        "let the workload act as {identity}: enable the IAM Service Account Credentials API in its project, and grant "
+        "the workload Service Account Token Creator on it",
+    ),
+    (
+        r"^HTTP \d",
+        "",
+        "check backends.{name}.token_url, and what stands between (a proxy, a firewall): Google's token endpoint does "
+        "not answer like this",
+    ),
+)
+_OTHERWISE = {"user": _SIGN_IN, "service": "check {file} and the service account {identity}"}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of credentials. Blocks. Raises NoToken, whose text never quotes the file."""
+    try:
+        info = read_json(path.read_bytes())
+    except OSError as error:
+        raise refused(f"{path}: {error.strerror}", f"see that the service can read {path}") from None
+    if "installed" in info or "web" in info:
+        client, first = (
+            (path, "sign in with it") if "installed" in info else ("CLIENT", "make a Desktop client instead")
+        )
+        fix = f"{first}: gateway auth google --client-file {client} --out FILE, and set authorized_user_file: FILE"
+        raise refused(f"{path} is an OAuth client, neither a sign-in nor the key of a service account", fix)
+    if not isinstance(info.get("type"), str):
+        raise refused(f"{path} is no JSON file of Google credentials", "put the downloaded JSON file there, unchanged")
+    return info
+
+
+class GoogleTokens:
+    """A token source (_oauth) that reads ``path`` anew each time: what signs in again only has to replace the file.
+
+    ``mailbox`` is who a service account acts as ("": itself), or whose sign-in it must be ("": anybody's). ``many``
+    says that it is one of several: if there is no such user, then that is the message's fault.
+    """
+
+    def __init__(
+        self, name: str, path: Path, mailbox: str, context: Context, *, user: bool, many: bool, token_url: str | None
+    ) -> None:
+        self.identity = ""
+        self.scope = SCOPE
+        self._name = name
+        self._path = path
+        self._mailbox = mailbox
+        self._context = context
+        self._kind = "user" if user else "service"
+        self._many = many
+        self._token_url = token_url
+        self._secrets: list[str] = []
+        self._client_id = ""
+        self._principal = ""  # the service account that a workload acts as
+        self._rotated = ("", "")  # a refresh token and the one that replaced it, in case it could not be written
+
+    def __call__(self, line: Line) -> Token:
+        from google.auth.exceptions import GoogleAuthError
+
+        info = self._read()
+        request = _Request(line, self)
+        try:
+            with _LOADING:
+                credentials = self._load(info)
+        except Exception as error:  # whatever a parser says of a damaged file
+            text = f"{self._path}: {type(error).__name__} {error}"
+            raise refused(text, "put the file as Google made it in its place, or make a new one") from None
+        asked = self._context.clock.now()
+        try:
+            credentials.refresh(request)
+            life = timedelta(seconds=min(int(request.last.get("expires_in", 3600)), 86400))
+        except (GoogleAuthError, *_GARBAGE) as error:
+            if request.last:
+                raise self._unusable(f": {type(error).__name__}") from None
+            raise self._refused(str(error), f"{self._path} gives no token") from None
+        if not isinstance(credentials.token, str) or not re.fullmatch(r"[!-~]+", credentials.token):
+            raise self._unusable()
+        if self._kind == "user":
+            self._signed_in(info, request.last, asked)
+        return Token(credentials.token, asked + life)
+
+    def facts(self) -> dict[str, str]:
+        mailbox = self._mailbox or ("me" if self._kind == "user" else "sender")
+        return {"identity": self.identity or "unknown", "mailbox": mailbox, "scopes": self.scope}
+
+    def judge(self, answer: Answer, host: str) -> NoToken:
+        """What an answer other than 200 means."""
+        said = safe(_said(answer), *self._secrets)
+        if answer.status in (408, 429) or answer.status >= 500 or re.search(_RETRY, said):
+            return unavailable(f"{host}: HTTP {answer.status} {said}")
+        return self._refused(said)
+
+    def _unusable(self, why: str = "") -> NoToken:
+        fix = f"check backends.{self._name}.token_url: what answers there is not Google's token endpoint, or not itself"
+        return unavailable(f"no usable token in the answer{why}", fix)
+
+    def _refused(self, said: str, what: str = "Google refuses a token") -> NoToken:
+        rows = (fix for pattern, kind, fix in FIXES if kind in ("", self._kind) and re.search(pattern, said, re.I))
+        known = {"name": self._name, "file": self._path, "mailbox": self._mailbox or "the account", "scope": SCOPE}
+        known |= {"identity": self.identity, "client_id": self._client_id}
+        known["now"] = f"{self._context.clock.now():%Y-%m-%d %H:%M:%SZ}"
+        fix = next(rows, _OTHERWISE[self._kind]).format(**known)
+        if self._many and re.search(_NO_USER, said, re.I):
+            return NoToken(Outcome(Verdict.REJECTED, None, "5.1.8", f"no mailbox {self._mailbox}: {said}"), fix)
+        return refused(f"{what}: {said}", fix)
+
+    def _read(self) -> dict[str, Any]:
+        info, kind = read_file(self._path), self._kind
+        if info["type"] not in _TYPES[kind]:
+            other = "service" if kind == "user" else "user"
+            fix = f"name it as {_KEYS[other]} in backends.{self._name}"
+            if info["type"] not in _TYPES[other]:
+                fix = f"{_KEYS[kind]} needs one of type {' or '.join(_TYPES[kind])}"
+            raise refused(f"{self._path} holds credentials of type {info['type']}", fix)
+        if kind == "user" and (missing := [name for name in _USER_FIELDS if not info.get(name)]):
+            raise refused(f"{self._path} has no {', '.join(missing)}", _SIGN_IN.format(name=self._name))
+        account = str(info.get("account") or "")
+        if kind == "user" and account and self._mailbox and account.lower() != self._mailbox.lower():
+            fix = f"{_SIGN_IN.format(name=self._name)} as {self._mailbox}, or correct backends.{self._name}.mailbox"
+            raise refused(f"{self._path} is the sign-in of {account}, not of {self._mailbox}", fix)
+        if info.get("refresh_token") and info["refresh_token"] == self._rotated[0]:
+            info["refresh_token"] = self._rotated[1]
+        self._secrets = [str(info[name]) for name in ("refresh_token", "client_secret", "private_key") if name in info]
+        principal = _PRINCIPAL.search(str(info.get("service_account_impersonation_url") or ""))
+        self._principal = principal[1] if principal else ""
+        names = (info.get("client_email"), account, self._principal, info.get("client_id"))
+        self.identity = next((str(name) for name in names if name), "unknown")
+        self._client_id = str(info.get("client_id") or f"(the Unique ID of {self.identity})")
+        return info
+
+    def _load(self, info: Mapping[str, Any]) -> Any:
+        """The credentials object. The audience of what it signs is Google's own URL, whatever ``token_url`` says."""
+        from google.auth import impersonated_credentials
+
+        if info["type"] in ("service_account", "authorized_user"):
+            return _simple(info, [SCOPE], self._mailbox, self._token_url)
+        if not self._principal:
+            raise ValueError("it names no service account; choose service account impersonation when you download it")
+        if info["type"] == "impersonated_service_account":
+            source = _simple(info["source_credentials"], [_CLOUD], "", None)
+        else:
+            source = _external({key: info[key] for key in info if key != "service_account_impersonation_url"})
+        subject, delegates = self._mailbox or None, info.get("delegates") or []
+        made: Any = impersonated_credentials.Credentials
+        return made(source, self._principal, [SCOPE], delegates=delegates, subject=subject)
+
+    def address(self, url: str) -> str:
+        """google-auth has this one built in where it signs by way of IAM."""
+        return self._token_url if self._token_url and url == TOKEN_URL else url
+
+    def _signed_in(self, info: dict[str, Any], last: Mapping[str, Any], asked: datetime) -> None:
+        """What the answer says of the sign-in itself: its scopes, its end, its next refresh token."""
+        self.scope = str(last.get("scope") or SCOPE)
+        if not _SENDING & set(self.scope.split()):
+            fix = f"{_SIGN_IN.format(name=self._name)}, and tick the box that allows sending mail"
+            raise refused(f"the sign-in may not send mail, only: {self.scope}", fix)
+        try:
+            seconds = last.get("refresh_token_expires_in")
+            given = str(info.get("refresh_token_expires_at") or "")
+            ends = asked + timedelta(seconds=int(seconds)) if seconds else datetime.fromisoformat(given)
+            self._context.signals.credential_ends(self._name, ends.timestamp())
+        except (ValueError, TypeError, OverflowError):
+            pass  # it says nothing of an end
+        refresh_token = last.get("refresh_token")  # garbage must never take the place of a good one
+        if isinstance(refresh_token, str) and refresh_token not in ("", info["refresh_token"]):
+            self._rotated = (str(info["refresh_token"]), refresh_token)
+            try:
+                write_whole(self._path, json.dumps({**info, "refresh_token": refresh_token}, indent=1).encode())
+            except OSError as error:
+                detail = f"{self._path}: {error.strerror}"
+                self._context.signals.warning("refresh_token_not_saved", backend=self._name, detail=detail)
+
+
+def _simple(info: Mapping[str, Any], scopes: list[str], subject: str, token_url: str | None) -> Any:
+    from google.oauth2 import credentials
+
+    if info["type"] == "service_account":
+        made = _account(json.dumps(info, sort_keys=True)).with_scopes(scopes).with_subject(subject or None)
+        return made.with_token_uri(token_url) if token_url else made
+    user: Any = credentials.Credentials  # its from_authorized_user_info would ignore token_uri
+    uri = token_url or info.get("token_uri") or TOKEN_URL
+    secrets = {name: info[name] for name in _USER_FIELDS}
+    return user(None, token_uri=uri, **secrets)
+
+
+@functools.lru_cache(maxsize=8)
+def _account(info: str) -> Any:
+    """Reading an RSA key holds the whole interpreter for some 40 ms: not once for each of a thousand mailboxes."""
+    from google.oauth2 import service_account
+
+    account: Any = service_account.Credentials
+    return account.from_service_account_info(json.loads(info))
+
+
+def _external(info: Mapping[str, Any]) -> Any:
+    """Workload identity. google-auth's own loader would look up the project and needs the package requests for it."""
+    source = info.get("credential_source")
+    kind: Any
+    if str(info.get("subject_token_type")).startswith("urn:ietf:params:aws:"):
+        from google.auth import aws as kind
+    elif isinstance(source, dict) and "executable" in source:
+        from google.auth import pluggable as kind
+    else:
+        from google.auth import identity_pool as kind
+    return kind.Credentials.from_info(info, scopes=[_CLOUD])
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """google.auth.transport.Response."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class _Request:
+    """google.auth.transport.Request by our own client. Only 200 gets through: the library would sleep and try again."""
+
+    def __init__(self, line: Line, source: GoogleTokens) -> None:
+        self.last: dict[str, Any] = {}
+        self._line = line
+        self._source = source
+
+    def __call__(
+        self, url: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **_: object
+    ) -> _Response:
+        url = self._source.address(url)
+        content = body.encode() if isinstance(body, str) else body
+        try:
+            answer = self._line.request(method, url, headers=headers, content=content)
+        except (NotSent, Lost) as error:
+            raise unavailable(str(error)) from None
+        if answer.status != 200:
+            raise self._source.judge(answer, urlsplit(url).netloc)
+        self.last = read_json(answer.body) or {"": ""}
+        return _Response(answer.status, answer.headers, answer.body)
+
+
+def _said(answer: Answer) -> str:
+    """``error: subtype: description`` of RFC 6749, 5.2; Google's other APIs put an object there."""
+    body = read_json(answer.body)
+    error = body.get("error")
+    if isinstance(error, dict):
+        return f"{error.get('status', '')}: {error.get('message', '')}"
+    words = [str(body[key]) for key in ("error", "error_subtype", "error_description") if body.get(key)]
+    return ": ".join(words) or f"HTTP {answer.status} {answer.body[:100].decode('utf-8', 'replace')}"

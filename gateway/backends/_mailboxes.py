@@ -1,0 +1,119 @@
+"""What a provider allows one mailbox: calls in flight, calls and bytes in a time, and rest when it says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from gateway.clock import Clock
+from gateway.model import Outcome, Verdict
+
+_KEPT = 1000  # mailboxes remembered; idle ones are forgotten first, the least recently used before others
+_SHORT = 5.0  # seconds that a send waits where mail of other mailboxes waits behind it
+_LONG = 600.0  # ... and where nothing does: well below the limit for a send, which would end in doubt
+_REST = timedelta(minutes=1)  # for a mailbox that asked for less and gave no time
+
+
+class Budget:
+    """At most ``amount`` in any ``period`` seconds; what costs more than that goes when nothing else did."""
+
+    def __init__(self, amount: float, period: float) -> None:
+        self._amount = amount
+        self._period = period
+        self._spent: deque[tuple[float, float]] = deque()  # when, how much
+
+    def wait(self, cost: float, now: float) -> float:
+        """Seconds until ``cost`` may be spent; 0 for now."""
+        while self._spent and self._spent[0][0] <= now - self._period:
+            self._spent.popleft()
+        excess = sum(spent for _, spent in self._spent) + cost - self._amount
+        free = now
+        for when, spent in self._spent:
+            if excess <= 0:
+                break
+            excess -= spent
+            free = when + self._period
+        return free - now
+
+    def spend(self, cost: float, now: float) -> None:
+        self._spent.append((now, cost))
+
+
+@dataclass(slots=True)
+class _Mailbox:
+    places: asyncio.Semaphore
+    calls: Budget
+    bytes: Budget
+    users: int = 0
+    rest_until: float = 0.0  # monotonic seconds
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Mailboxes:
+    """The turns of every mailbox that one backend sends as.
+
+    ``many`` says that there may be several (``mailbox: sender``): then one that has to wait or rest must not hold up
+    the others, and its mail is deferred instead of the whole backend being paused.
+    """
+
+    def __init__(
+        self, clock: Clock, *, many: bool, in_flight: int, calls: Callable[[], Budget], bytes_: Callable[[], Budget]
+    ) -> None:
+        self._clock = clock
+        self._many = many
+        self._in_flight = in_flight
+        self._calls = calls
+        self._bytes = bytes_
+        self._known: dict[str, _Mailbox] = {}
+
+    @asynccontextmanager
+    async def turn(self, name: str, *, calls: float = 1, size: int = 0) -> AsyncIterator[Outcome | None]:
+        """Yields None when the call may be made, within the block; else why this mailbox's mail has to wait."""
+        mailbox = self._mailbox(name)
+        mailbox.users += 1
+        came = self._clock.monotonic()
+        try:
+            async with mailbox.places:
+                async with mailbox.turn:  # in order: who came first pays first
+                    late = await self._wait(mailbox, calls, size, came)
+                yield late
+        finally:
+            mailbox.users -= 1
+
+    async def _wait(self, mailbox: _Mailbox, calls: float, size: int, came: float) -> Outcome | None:
+        now = self._clock.monotonic()
+        wait = max(mailbox.rest_until - now, mailbox.calls.wait(calls, now), mailbox.bytes.wait(size, now))
+        if wait > 0 and now - came + wait > (_SHORT if self._many else _LONG):
+            detail = "this mailbox has sent as much as it may for now"
+            verdict = Verdict.DEFERRED if self._many else Verdict.THROTTLED
+            return Outcome(verdict, 451, "4.4.5", detail, retry_after=timedelta(seconds=wait))
+        if wait > 0:
+            await self._clock.sleep(wait)
+            now = self._clock.monotonic()
+        mailbox.calls.spend(calls, now)
+        mailbox.bytes.spend(size, now)
+        return None
+
+    def judged(self, name: str, outcome: Outcome) -> Outcome:
+        """What an answer means: with many mailboxes the throttled one rests alone, else the whole backend does."""
+        if not self._many or outcome.verdict is not Verdict.THROTTLED:
+            return outcome
+        pause = outcome.retry_after or _REST
+        mailbox = self._mailbox(name)
+        mailbox.rest_until = max(mailbox.rest_until, self._clock.monotonic() + pause.total_seconds())
+        return replace(outcome, verdict=Verdict.DEFERRED, retry_after=pause)
+
+    def _mailbox(self, name: str) -> _Mailbox:
+        key = name.lower()
+        found = self._known.pop(key, None) or _Mailbox(asyncio.Semaphore(self._in_flight), self._calls(), self._bytes())
+        self._known[key] = found
+        if len(self._known) > _KEPT:
+            now = self._clock.monotonic()
+            for other, box in list(self._known.items())[: len(self._known) - _KEPT]:
+                if not box.users and box.rest_until <= now:
+                    del self._known[other]
+        return found

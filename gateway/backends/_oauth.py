@@ -1,0 +1,155 @@
+"""Access tokens: one cache for each identity, asked by many sends at once and refreshed by one of them.
+
+The rules are those of RFC 6749 and providers.md 10. What talks to the identity provider is a library in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gateway.backends._base import Context, safe
+from gateway.fetch import Answer, Fetch
+from gateway.model import Outcome, Verdict
+
+_DEADLINE = 30.0  # seconds for one request to an identity provider
+_IN_ALL = 120.0  # ... and for all that one refresh may need
+_MARGIN = timedelta(seconds=30)  # a token that ends sooner is not handed out any more
+_AGAIN = 60.0  # seconds until a refresh that failed is tried again while the old token lives
+# Not the loop's own threads: those who wait here need the loop, and it needs its threads to look up names for them.
+_THREADS = ThreadPoolExecutor(32, thread_name_prefix="token")
+_REMEMBERED = 5.0  # seconds for which a failure is the answer, without asking: what waits behind it comes at once
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token and when it ends (aware, UTC)."""
+
+    value: str
+    ends: datetime
+
+
+class NoToken(Exception):
+    """There is no token now. ``outcome`` is for the recipients, ``fix`` tells the operator what to do."""
+
+    def __init__(self, outcome: Outcome, fix: str = "") -> None:
+        super().__init__(outcome.detail)
+        self.outcome = outcome
+        self.fix = fix
+
+
+def refused(detail: str, fix: str) -> NoToken:
+    """The identity provider does not accept us: the backend pauses, nothing is bounced."""
+    return NoToken(Outcome(Verdict.MISCONFIGURED, None, "4.7.0", safe(detail)), fix)
+
+
+_NETWORK = "see whether this machine reaches the identity provider (network, DNS, proxy), then try again"
+
+
+def unavailable(detail: str, fix: str = _NETWORK) -> NoToken:
+    """The identity provider could not be asked: nothing was sent, try again."""
+    return NoToken(Outcome(Verdict.DEFERRED, None, "4.4.1", safe(detail)), fix)
+
+
+class Line:
+    """HTTP for a library that blocks, by the house's own client. To be used in the library's thread only."""
+
+    def __init__(self, fetch: Fetch, loop: asyncio.AbstractEventLoop) -> None:
+        self._fetch = fetch
+        self.loop = loop
+
+    def request(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> Answer:
+        """Raises fetch.NotSent and fetch.Lost."""
+        asked = self._fetch.request(method, url, headers=headers, content=content, deadline=_DEADLINE)
+        try:
+            return asyncio.run_coroutine_threadsafe(asked, self.loop).result(_DEADLINE + 5)
+        finally:
+            asked.close()  # where the loop is closed it was never begun
+
+
+# Gets a new token; blocks. Raises NoToken.
+TokenSource = Callable[[Line], Token]
+
+
+class TokenCache:
+    """Hands out one token until 80 % of its life are over, then refreshes it in the background while it still lives."""
+
+    def __init__(self, backend: str, source: TokenSource, context: Context) -> None:
+        self._backend = backend
+        self._source = source
+        self._context = context
+        self._clock = context.clock
+        self._token: Token | None = None
+        self._refresh_at = context.clock.now()
+        self._refreshing: asyncio.Task[Token | Exception] | None = None
+        self._failure: tuple[float, Exception] | None = None  # until when (monotonic) it counts
+
+    async def get(self, stale: str = "") -> str:
+        """The access token. ``stale`` is one that the API has just refused: it is never handed out again.
+
+        Raises NoToken.
+        """
+        now, token = self._clock.now(), self._token
+        if token is not None and (token.value == stale or now >= token.ends - _MARGIN):
+            token = self._token = None
+        if token is not None and now < self._refresh_at:
+            return token.value
+        if self._refreshing is None:
+            if token is None and self._failure and self._clock.monotonic() < self._failure[0]:
+                raise self._failure[1].with_traceback(None)  # else it would grow with every raise, and keep messages
+            self._refreshing = asyncio.create_task(self._refresh(), name=f"token-{self._backend}")
+        if token is not None:
+            return token.value
+        task = self._refreshing
+        await asyncio.wait((task,))  # whoever waits may be cancelled, the refresh is for everybody
+        if task.cancelled():
+            raise unavailable("this backend is being closed")
+        found = task.result()
+        if isinstance(found, Exception):
+            raise found.with_traceback(None)
+        return found.value
+
+    @property
+    def ends(self) -> datetime | None:
+        """When the token now held ends."""
+        return self._token.ends if self._token else None
+
+    def forget_failure(self) -> None:
+        """Ask again at the next ``get``, whatever came last."""
+        self._failure = None
+
+    async def aclose(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait((self._refreshing,))
+
+    async def _refresh(self) -> Token | Exception:
+        line = Line(self._context.fetch, asyncio.get_running_loop())
+        try:
+            async with asyncio.timeout(_IN_ALL):
+                token = await line.loop.run_in_executor(_THREADS, self._source, line)
+        except TimeoutError:
+            return self._failed(unavailable(f"no token within {_IN_ALL:g} s"))
+        except Exception as error:  # also a bug: whoever needs the token reports it
+            return self._failed(error)
+        else:
+            now = self._clock.now()
+            self._token, self._failure = token, None
+            self._refresh_at = now + max(timedelta(0), token.ends - now) * self._context.rng.uniform(0.75, 0.85)
+            self._context.signals.token_refreshed(self._backend, "ok", token.ends.timestamp())
+            return token
+        finally:
+            self._refreshing = None
+
+    def _failed(self, error: Exception) -> Exception:
+        known = isinstance(error, NoToken)
+        kind = "refused" if known and error.outcome.verdict is not Verdict.DEFERRED else "unavailable"  # type: ignore[attr-defined]
+        self._failure = (self._clock.monotonic() + _REMEMBERED, error)
+        self._refresh_at = self._clock.now() + timedelta(seconds=_AGAIN)
+        self._context.signals.token_refreshed(self._backend, kind, detail=str(error) if known else type(error).__name__)
+        return error

@@ -1,0 +1,106 @@
+"""For APIs that mail whoever stands in the header: which calls to make, so that exactly the envelope gets the mail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+from gateway import message as mime
+from gateway.address import comparable
+from gateway.backends._base import safe
+from gateway.clock import Clock
+from gateway.model import Outcome, Refusal, SpooledMessage, Verdict, same_for_all
+
+BUDGET = 600.0  # seconds; no further call for this attempt begins after that
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Whom one call serves, and what makes the MIME or JSON that says so. ``key`` is the backend's own name for it."""
+
+    addresses: tuple[str, ...]
+    content: Callable[[], bytes] = field(repr=False)  # it may hold a client's token
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``note`` is what has to be told of the message in every outcome."""
+
+    calls: tuple[Call, ...]
+    note: str = ""
+
+
+def plan(
+    message: SpooledMessage, raw: bytes, *, per_call: int, header_only: Literal["strip", "reject"], hides_bcc: bool
+) -> Plan:
+    """The calls for an attempt, each with at most ``per_call`` recipients.
+
+    ``hides_bcc``: the API delivers to Bcc and discloses it to nobody; else every blind recipient gets a call of his
+    own. People in To or Cc who are not to get this message are stripped there. Raises Refusal when it cannot go.
+    """
+    if not message.envelope.sender:
+        raise Refusal(550, "5.7.1", "this API cannot send with the null sender", "policy")
+    split = mime.split_recipients(mime.scan(raw), message.envelope)
+    known = {comparable(address) for address in message.everyone}  # an attempt may be for fewer than the envelope
+    strangers = [address for address in split.header_only if comparable(address) not in known]
+    note = safe(f"; in To or Cc but not addressed, so stripped: {', '.join(strangers)}") if strangers else ""
+    if strangers and header_only == "reject":
+        raise Refusal(554, "5.6.2", f"header_only is reject{note}", "policy")
+    everyone = split.visible + split.blind if hides_bcc else split.visible
+    visible = set(split.visible)
+    calls = []
+    for start in range(0, len(everyone), per_call):
+        chunk = everyone[start : start + per_call]
+        seen, blind = ([one for one in chunk if (one in visible) is shown] for shown in (True, False))
+        content = partial(mime.address_call, raw, seen, blind) if hides_bcc else partial(mime.readdress, raw, seen)
+        calls.append(Call(chunk, content))
+    if not hides_bcc:
+        calls += [Call((address,), partial(mime.address_to, raw, address)) for address in split.blind]
+    return Plan(tuple(calls), note)
+
+
+async def carry_out(
+    message: SpooledMessage,
+    planned: Callable[[], Plan],
+    make: Callable[[Call], Awaitable[Mapping[str, Outcome]]],
+    clock: Clock,
+    *,
+    slow: bool = False,
+) -> dict[str, Outcome]:
+    """Make the calls in order until the provider takes no more; whoever was not tried is told why.
+
+    ``slow`` planning is done in a thread. A Refusal with a code below 500 is our trouble: the message waits.
+    """
+    try:
+        to_do = await asyncio.to_thread(planned) if slow else planned()
+    except Refusal as refusal:
+        if refusal.code < 500:
+            return same_for_all(message, Outcome(Verdict.DEFERRED, refusal.code, refusal.enhanced, refusal.text))
+        return same_for_all(message, Outcome(Verdict.REJECTED, None, refusal.enhanced, refusal.text))
+    outcomes: dict[str, Outcome] = {}
+    rest: Outcome | None = None
+    stop_at = clock.monotonic() + BUDGET
+    for call in to_do.calls:
+        if rest is None and clock.monotonic() > stop_at:
+            rest = Outcome(Verdict.DEFERRED, 451, "4.4.5", "no time left for this recipient in this attempt")
+        results = dict.fromkeys(call.addresses, rest) if rest else await make(call)
+        outcomes.update(results)
+        rest = rest or _stop(results)
+    return {address: replace(outcome, detail=outcome.detail + to_do.note) for address, outcome in outcomes.items()}
+
+
+def _stop(results: Mapping[str, Outcome]) -> Outcome | None:
+    """What the recipients of later calls get untried, once the provider takes no more; None to go on."""
+    for outcome in results.values():
+        if outcome.verdict is Verdict.IN_DOUBT:
+            return Outcome(Verdict.DEFERRED, 451, "4.4.2", f"not tried after: {outcome.detail}")
+        if outcome.verdict in (Verdict.THROTTLED, Verdict.MISCONFIGURED):
+            return outcome
+        # 4.0.0 (RFC 3463, cause unknown) may be about this one recipient: the others must not wait for him.
+        if outcome.verdict is Verdict.DEFERRED and outcome.code != 200 and outcome.enhanced != "4.0.0":
+            return outcome
+    return None

@@ -1,0 +1,278 @@
+"""Backend ``gmail``: users.messages.send of the Gmail API. Header-driven: it mails To, Cc and Bcc, and hides Bcc."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from gateway.backends._base import LARGE, Context, canonical, limited, safe
+from gateway.backends._google import GoogleTokens, read_file
+from gateway.backends._http import Row, ask, judge, read_json, with_fix
+from gateway.backends._mailboxes import Budget, Mailboxes
+from gateway.backends._oauth import NoToken, TokenCache
+from gateway.backends._recipients import Call, carry_out, plan
+from gateway.config import values
+from gateway.config.models import BackendSettings
+from gateway.fetch import Answer, check_url
+from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict
+
+_MAX_BYTES = 36_700_160  # of the upload, Bcc included
+_PATH = "/upload/gmail/v1/users/me/messages/send?uploadType=media"
+_COST = 100  # quota units of one send
+_IN_FLIGHT = 4  # above an undisclosed number: 429 "Too many concurrent requests for user"
+_CACHES = 1000  # mailboxes whose tokens are kept
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+# What is wrong with one of many mailboxes only: its mail waits, that of the others goes on.
+_OF_ONE = ("failedPrecondition", "FAILED_PRECONDITION", "forbidden")
+_RETRY_AFTER = re.compile(r"retry after (\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)?)", re.IGNORECASE)
+
+# providers.md 1.8; what is not named here is in _http.COMMON. The code is errors[0].reason, else error.status.
+ROWS = (
+    Row((400,), Verdict.REJECTED, "5.3.4", text=r"too (large|big)|size.{0,20}exceed|exceed.{0,40}(size|limit)"),
+    Row((400,), Verdict.REJECTED, "5.1.3", text=r"invalid (to|cc|bcc) header|recipient address required"),
+    Row((400,), Verdict.MISCONFIGURED, "4.7.0", code="failedPrecondition"),
+    Row((400,), Verdict.MISCONFIGURED, "4.7.0", code="FAILED_PRECONDITION"),
+    Row((403, 429), Verdict.THROTTLED, "4.4.5", code="dailyLimitExceeded", pause=_HOUR),
+    Row((403,), Verdict.THROTTLED, "4.4.5", code="LimitExceeded"),
+    Row((403,), Verdict.THROTTLED, "4.4.5", code="rateLimitExceeded"),
+    Row((403,), Verdict.THROTTLED, "4.4.5", code="quotaExceeded"),
+    Row((403,), Verdict.THROTTLED, "4.4.5", code="RESOURCE_EXHAUSTED"),
+    *(
+        Row((403,), Verdict.MISCONFIGURED, "4.7.0", code=code)
+        for code in ("insufficientPermissions", "accessNotConfigured", "SERVICE_DISABLED", "domainPolicy", "forbidden")
+    ),
+)
+# Searched from the top in "code: words": what the operator has to do.
+FIXES = (
+    (r"payload message string", "this is a fault of the gateway: please report it"),
+    (
+        r"accessNotConfigured|SERVICE_DISABLED|has not been used in project",
+        "enable the Gmail API in the project of these credentials: console.cloud.google.com > APIs & Services > "
+        "Library > Gmail API > Enable",
+    ),
+    (
+        r"insufficientPermissions|insufficient authentication scopes|SCOPE_INSUFFICIENT",
+        "the credentials lack the scope gmail.send: correct the domain-wide delegation, or sign in again",
+    ),
+    (r"Delegation denied|forbidden", "these credentials may not use that mailbox: check mailbox and the delegation"),
+    (r"domainPolicy", "the Workspace forbids it: admin.google.com > Apps > Google Workspace > Gmail, and API controls"),
+    (
+        r"failedPrecondition|FAILED_PRECONDITION",
+        "the mailbox has no Gmail: give that user a licence with Gmail, or name another mailbox",
+    ),
+    (r"authError|UNAUTHENTICATED", "a new token is refused too: api_base and token_url must belong together"),
+    (r"notFound|NOT_FOUND|methodNotAllowed", "check api_base"),
+    (r"dailyLimitExceeded", "the project's limit for this day is used up: console.cloud.google.com > Quotas"),
+)
+
+
+class GmailSettings(BackendSettings):
+    """``mailbox``: an address, ``me`` (whoever has signed in) or ``sender`` (the From address of each message).
+
+    ``senders``: From addresses it may send as; by default just the mailbox. ``quota_units``: what the project may
+    spend in a minute for each mailbox; a send costs 100. ``header_only``: people in To or Cc who are not to get this
+    message are stripped there, or the message is rejected.
+    """
+
+    oauth: ClassVar[bool] = True
+    type: Literal["gmail"] = "gmail"
+    mailbox: values.Mailbox
+    service_account_file: Path | None = None
+    authorized_user_file: Path | None = None
+    senders: tuple[values.Pattern, ...] = ()
+    max_recipients: Annotated[int, Field(ge=1, le=500)] = 100
+    quota_units: Annotated[int, Field(ge=_COST)] = 6000
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 4
+    header_only: Literal["strip", "reject"] = "strip"
+    api_base: Annotated[str, AfterValidator(check_url)] = "https://gmail.googleapis.com"
+    token_url: Annotated[str, AfterValidator(check_url)] | None = None
+
+    @model_validator(mode="after")
+    def _one_file_that_fits(self) -> Self:
+        service = self.service_account_file is not None
+        if service == (self.authorized_user_file is not None):
+            raise ValueError("give service_account_file or authorized_user_file, one of them")
+        if self.mailbox == "me" and service:
+            raise ValueError('mailbox "me" needs an authorized_user_file; a service account needs an address')
+        if self.mailbox == "sender" and not service:
+            raise ValueError('mailbox "sender" needs a service_account_file with domain-wide delegation')
+        return self
+
+    @property
+    def file(self) -> Path:
+        path = self.service_account_file or self.authorized_user_file
+        assert path is not None
+        return path
+
+
+class Gmail:
+    """Up to ``max_recipients`` in one call, the blind ones among them in a Bcc that Gmail hides."""
+
+    def __init__(self, name: str, settings: GmailSettings, context: Context) -> None:
+        self.name = name
+        self._settings = settings
+        self._context = context
+        self._url = settings.api_base + _PATH
+        self._many = settings.mailbox == "sender"
+        # Gmail replaces a From that is not its own, and answers 200: nobody may get so far.
+        self._address = self._own_address()
+        senders = settings.senders or (() if self._many else (self._address,))
+        own = Limits(_MAX_BYTES, null_sender=False, senders=senders)
+        self.limits = limited(own, settings)
+        self._mailboxes = Mailboxes(
+            context.clock,
+            many=self._many,
+            in_flight=_IN_FLIGHT,
+            calls=lambda: Budget(settings.quota_units, 60),
+            bytes_=lambda: Budget(float("inf"), 60),
+        )
+        self._tokens: dict[str, tuple[GoogleTokens, TokenCache]] = {}
+
+    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+        settings, author = self._settings, message.header_from or message.envelope.sender
+        mailbox = author if self._many else settings.mailbox
+        planned = partial(
+            plan, message, raw, per_call=settings.max_recipients, header_only=settings.header_only, hides_bcc=True
+        )
+        return await carry_out(message, planned, lambda call: self._call(mailbox, call, len(raw)), self._context.clock)
+
+    async def check(self) -> Check:
+        """Gets a token; more cannot be asked with the scope gmail.send."""
+        named = next((one for one in self.limits.senders if "*" not in one), "")
+        mailbox = named if self._many else self._settings.mailbox
+        source, cache = self._token_source(mailbox)
+        cache.forget_failure()
+        facts = {"url": self._settings.api_base, "file": str(self._settings.file)}
+        try:
+            await cache.get()
+        except NoToken as error:
+            return Check(False, error.outcome.detail, error.fix, facts | source.facts())
+        facts |= source.facts() | {"token until": f"{cache.ends:%Y-%m-%d %H:%M:%SZ}" if cache.ends else "now"}
+        if not self._many:
+            return Check(True, "Google gives a token to send as this mailbox", facts=facts)
+        summary = f"Google gives a token to send as {named}" if named else "Google knows the service account"
+        fix = "" if named else "add one whole address to senders: only then can delegation be looked at"
+        if not self.limits.senders:
+            fix = "set senders, such as *@example.com: mail from any other domain would pause this backend"
+        return Check(True, summary, fix, facts)
+
+    async def aclose(self) -> None:
+        for _, cache in self._tokens.values():
+            await cache.aclose()
+
+    def _own_address(self) -> str:
+        """Whose mailbox it is, "" where that varies. Raises ValueError where it must be known and nobody says."""
+        given, file = self._settings.mailbox, self._settings.file
+        if given != "me":
+            return "" if self._many else given
+        problem, fix = f"{file} does not say whose sign-in it is", "put that address here, or set senders"
+        try:
+            if account := str(read_file(file).get("account") or ""):
+                return account
+        except NoToken as error:
+            problem, fix = str(error), error.fix
+        if self._settings.senders:
+            return ""  # what is wrong with the file is told when a token is needed
+        raise ValueError(f"backends.{self.name}.mailbox: {problem}; {fix}")
+
+    def _token_source(self, mailbox: str) -> tuple[GoogleTokens, TokenCache]:
+        found = self._tokens.pop(mailbox.lower(), None)
+        if found is None:
+            settings = self._settings
+            source = GoogleTokens(
+                self.name,
+                settings.file,
+                mailbox if self._many else self._address,
+                self._context,
+                user=settings.authorized_user_file is not None,
+                many=self._many,
+                token_url=settings.token_url,
+            )
+            found = source, TokenCache(self.name, source, self._context)
+        self._tokens[mailbox.lower()] = found
+        if len(self._tokens) > _CACHES:
+            del self._tokens[next(iter(self._tokens))]
+        return found
+
+    async def _call(self, mailbox: str, call: Call, size: int) -> dict[str, Outcome]:
+        prepare = partial(_content, call)
+        content = prepare() if size < LARGE else await asyncio.to_thread(prepare)
+        if len(content) > _MAX_BYTES:
+            text = f"{len(content)} bytes with its blind recipients, Gmail takes at most {_MAX_BYTES}"
+            return dict.fromkeys(call.addresses, Outcome(Verdict.REJECTED, None, "5.3.4", text))
+        async with self._mailboxes.turn(mailbox, calls=_COST) as late:
+            outcome = late or self._mailboxes.judged(mailbox, await self._deliver(mailbox, content))
+        return dict.fromkeys(call.addresses, outcome)
+
+    async def _deliver(self, mailbox: str, content: bytes) -> Outcome:
+        _, cache = self._token_source(mailbox)
+        try:
+            token = await cache.get()
+            answer = await self._post(token, content)
+            if isinstance(answer, Answer) and answer.status == 401:
+                token = await cache.get(stale=token)
+                answer = await self._post(token, content)
+        except NoToken as error:
+            return with_fix(error.outcome, error.fix)
+        return answer if isinstance(answer, Outcome) else self._result(answer, token)
+
+    async def _post(self, token: str, content: bytes) -> Answer | Outcome:
+        headers = {"authorization": f"Bearer {token}", "content-type": "message/rfc822"}
+        return await ask(
+            self._context.fetch, self._url, headers=headers, content=content, timeout=self._settings.timeout
+        )
+
+    def _result(self, answer: Answer, token: str) -> Outcome:
+        body, now = read_json(answer.body), self._context.clock.now()
+        if answer.status == 200 and isinstance(body.get("id"), str) and body["id"]:
+            remote_id = safe(body["id"])
+            return Outcome(Verdict.SENT, 200, "2.0.0", safe(f"Gmail id {remote_id}"), remote_id)
+        code, words = _error(body)
+        words = words or answer.body[:500].decode("utf-8", "replace")
+        outcome = judge(answer, ROWS, code=code, words=words, now=now, secrets=[token])
+        if outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED):
+            wait = _retry_after(words, now) or outcome.retry_after
+            wait = max(wait or _HOUR, _HOUR) if code == "dailyLimitExceeded" else wait
+            outcome = replace(outcome, retry_after=wait)
+        if self._many and outcome.verdict is Verdict.MISCONFIGURED and code in _OF_ONE:
+            outcome = replace(outcome, verdict=Verdict.DEFERRED, retry_after=_HOUR)
+        said = f"{code}: {words}"
+        outcome = with_fix(outcome, next((fix for pattern, fix in FIXES if re.search(pattern, said, re.I)), ""))
+        if "payload message string" in words:
+            self._context.signals.warning("request_refused", backend=self.name, detail=outcome.detail)
+        return outcome
+
+
+def _content(call: Call) -> bytes:
+    return canonical(call.content())
+
+
+def _error(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Reason and words of Google's error object; newer services give the reason in ``details``, or only a status."""
+    error = body.get("error")
+    if not isinstance(error, dict):
+        return "", str(error or "")
+    lists = (error.get(name) for name in ("errors", "details"))
+    entries = [one for found in lists if isinstance(found, list) for one in found if isinstance(one, dict)]
+    reason = next((one["reason"] for one in entries if one.get("reason")), error.get("status") or "")
+    message = error.get("message") or next((one["message"] for one in entries if one.get("message")), "")
+    return str(reason), str(message)
+
+
+def _retry_after(words: str, now: datetime) -> timedelta | None:
+    """Gmail sends no Retry-After header: the time stands in the text. None if absent, past or nonsense."""
+    found = _RETRY_AFTER.search(words)
+    try:
+        moment = datetime.fromisoformat(found[1]) if found else now
+        wait = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
+    except (ValueError, OverflowError):
+        return None
+    return min(wait, _DAY) if wait > timedelta(0) else None

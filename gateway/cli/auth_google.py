@@ -1,0 +1,308 @@
+"""``gateway auth google``: sign in to a Gmail mailbox in a browser, here or on another machine (RFC 8252, RFC 7636)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import sys
+import webbrowser
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import click
+
+from gateway.cli import common, plain
+from gateway.cli.common import Failed, config_option
+from gateway.cli.plain import say
+
+_AUTH_URL = "https://accounts.google.com/o/oauth2/v2/auth"
+_PATIENCE = 600.0  # seconds for the human
+_DEADLINE = 30.0
+_AUDIENCE = "console.cloud.google.com > Google Auth Platform > Audience > Publish app"
+_DESKTOP = "console.cloud.google.com > Google Auth Platform > Clients > Create client > Desktop app, then download it"
+_DENIALS = {
+    "access_denied": "Google was told not to allow it, or this account may not use the app while it is in testing: "
+    f"{_AUDIENCE}, or add the account as a test user there",
+    "invalid_grant": "the code has expired or was used before: run the command again",
+    "redirect_uri_mismatch": f"the client is not of type Desktop: {_DESKTOP}",
+    "invalid_client": f"the client is gone, or its secret is another: {_DESKTOP}",
+    "unauthorized_client": f"the client may not do this: {_DESKTOP}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Who asks, where, and into which file the answer goes. ``account``: only this one will do, "" is anybody."""
+
+    client_id: str
+    client_secret: str
+    out: Path
+    backend: str
+    account: str
+    auth_url: str
+    token_url: str
+
+
+@click.command()
+@click.option("--client-file", metavar="FILE", type=click.Path(path_type=Path), help="The downloaded Desktop client.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Where the sign-in is to be stored.")
+@click.option("--backend", "name", metavar="NAME", help="Sign in again for this backend, with its client and file.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("--auth-url", hidden=True, default=_AUTH_URL)
+@click.option("--token-url", hidden=True)
+@config_option
+def google(
+    client_file: Path | None, out: Path | None, name: str | None, no_browser: bool, auth_url: str, token_url: str | None
+) -> None:
+    """Sign in to a Gmail mailbox. Works on a machine without a browser, too."""
+    if not ((client_file and out and not name) or (name and not client_file and not out)):
+        raise click.UsageError("give --client-file FILE and --out FILE, or --backend NAME to sign in again")
+    if name:
+        plan = _again(name, auth_url, token_url)
+    else:
+        assert client_file is not None
+        assert out is not None
+        plan = _first(client_file, out, auth_url, token_url)
+    if plan.out.is_dir() or not os.access(plan.out.parent, os.W_OK):
+        raise Failed(f"{plan.out} cannot be written: not a file, or no such folder, or it is not yours")
+    _store(plan, asyncio.run(_sign_in(plan, browser=not no_browser)))
+
+
+def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None) -> _Plan:
+    from gateway.backends._google import TOKEN_URL
+    from gateway.backends._http import read_json
+
+    try:
+        found = read_json(client_file.read_bytes())
+    except OSError as error:
+        raise Failed(f"{client_file}: {error.strerror}") from None
+    client = found.get("installed")
+    if "web" in found:
+        raise Failed(f"{client_file} is a client of type Web, which cannot sign in here: {_DESKTOP}")
+    if not isinstance(client, dict) or not client.get("client_id") or not client.get("client_secret"):
+        raise Failed(f"{client_file} is no OAuth client: {_DESKTOP}")
+    identifier, secret = str(client["client_id"]), str(client["client_secret"])
+    return _Plan(identifier, secret, out.absolute(), "", "", auth_url, token_url or TOKEN_URL)
+
+
+def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
+    from gateway.backends._google import TOKEN_URL, read_file
+    from gateway.backends._oauth import NoToken
+    from gateway.backends.gmail import GmailSettings
+
+    found = common.settings().settings.backends.get(name)
+    if not isinstance(found, GmailSettings) or found.authorized_user_file is None:
+        raise Failed(f"there is no backend {name} of type gmail with an authorized_user_file")
+    try:
+        info = read_file(found.authorized_user_file)
+    except NoToken as error:
+        raise Failed(f"{error}\nto do: {error.fix}") from None
+    if not info.get("client_id") or not info.get("client_secret"):
+        raise Failed(f"{found.authorized_user_file} names no client: use --client-file and --out")
+    account = str(info.get("account") or "") if found.mailbox == "me" else found.mailbox
+    url = token_url or found.token_url or str(info.get("token_uri") or TOKEN_URL)
+    client = str(info["client_id"]), str(info["client_secret"])
+    return _Plan(*client, found.authorized_user_file, name, account, auth_url, url)
+
+
+async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
+    """Google's answer with the tokens."""
+    from gateway.backends._google import SCOPE
+
+    landed: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+    state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
+    try:
+        server = await asyncio.start_server(_landing(landed), "127.0.0.1", 0)
+    except OSError as error:
+        raise Failed(f"cannot listen on 127.0.0.1: {error.strerror}") from None
+    try:
+        redirect_uri = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+        url = f"{plan.auth_url}?" + urlencode(
+            {
+                "response_type": "code",
+                "client_id": plan.client_id,
+                "redirect_uri": redirect_uri,
+                "scope": f"{SCOPE} openid email",
+                "access_type": "offline",
+                "prompt": "consent",
+                "state": state,
+                "code_challenge": challenge,
+                "code_challenge_method": "S256",
+                **({"login_hint": plan.account} if plan.account else {}),
+            }
+        )
+        say(f"Open this address in a browser and allow sending mail:\n\n{url}\n")
+        say("If the browser runs on another machine, its last page cannot be shown: copy the whole address of that")
+        say(f"page ({redirect_uri}?state=...) and paste it here, then press Enter.")
+        # A browser for the terminal would take it over.
+        if browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"):
+            await asyncio.to_thread(webbrowser.open, url)
+        with _pasted(landed):
+            try:
+                query = await asyncio.wait_for(landed, _PATIENCE)
+            except TimeoutError:
+                raise Failed("nobody has signed in for 10 minutes: run the command again") from None
+    finally:
+        server.close()  # not waited for: browsers keep connections open that they never use
+    if not hmac.compare_digest(query.get("state", "").encode(), state.encode()):
+        raise Failed("this answer belongs to another sign-in (state): run the command again, use the newest address")
+    if "error" in query:
+        raise _denied(query)
+    return await _exchange(plan, query["code"], verifier, redirect_uri)
+
+
+def _landing(landed: asyncio.Future[dict[str, str]]) -> Any:
+    """What serves the page that the browser is sent to at the end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError, ValueError, IndexError, TimeoutError, asyncio.LimitOverrunError):
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _DEADLINE)
+            target = head.split(b" ")[1].decode("ascii")
+            query = _answer(target) if urlsplit(target).path == "/" else None
+            status = "200 OK" if query else "404 Not Found"
+            text = "Go back to the terminal. You may close this page." if query else "Not here."
+            body = f"<!doctype html><title>gateway</title><p>{text}".encode()
+            fields = f"Content-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close"
+            writer.write(f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode() + body)
+            await writer.drain()
+            if query and not landed.done():
+                landed.set_result(query)
+        writer.close()
+
+    return serve
+
+
+def _answer(url: str) -> dict[str, str] | None:
+    """The parameters of a redirect (RFC 6749, 4.1.2), None if that is no such address."""
+    with contextlib.suppress(ValueError):
+        query = dict(parse_qsl(urlsplit(url.strip()).query))
+        return query if "code" in query or "error" in query else None
+    return None
+
+
+@contextlib.contextmanager
+def _pasted(landed: asyncio.Future[dict[str, str]]) -> Any:
+    """Also take the redirect as a line on standard input. A thread would not let go of it at the end."""
+    loop, buffer = asyncio.get_running_loop(), bytearray()
+
+    def read() -> None:
+        piece = os.read(descriptor, 65536)
+        buffer.extend(piece)
+        *lines, rest = bytes(buffer).split(b"\n")
+        buffer[:] = rest
+        if not piece:
+            loop.remove_reader(descriptor)
+            lines = [rest]
+        for line in (found.decode("utf-8", "replace") for found in lines if found.strip()):
+            if query := _answer(line):
+                if not landed.done():
+                    landed.set_result(query)
+            else:
+                say("That is not the address of the last page: it begins with http://127.0.0.1 and has a code= in it.")
+
+    try:
+        descriptor = sys.stdin.fileno()
+        loop.add_reader(descriptor, read)
+    except (OSError, ValueError, AttributeError):  # nothing there that can be waited for
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _denied(answer: Mapping[str, Any]) -> Failed:
+    from gateway.backends._base import safe
+
+    error = safe(str(answer.get("error")))
+    words = safe(str(answer.get("error_description") or ""))
+    return Failed(f"Google refuses: {error} {words}".rstrip() + f"\nto do: {_DENIALS.get(error, 'run it again')}")
+
+
+async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) -> dict[str, Any]:
+    from gateway.backends._http import read_json
+    from gateway.fetch import Fetch, Lost, NotSent
+
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "code_verifier": verifier,
+        "redirect_uri": redirect_uri,
+        "client_id": plan.client_id,
+        "client_secret": plan.client_secret,
+    }
+    headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
+    fetch = Fetch()
+    try:
+        content = urlencode(form).encode()
+        answer = await fetch.request("POST", plan.token_url, headers=headers, content=content, deadline=_DEADLINE)
+    except (NotSent, Lost) as error:
+        raise Failed(f"{error}: run the command again") from None
+    finally:
+        await fetch.aclose()
+    body = read_json(answer.body)
+    if answer.status != 200:
+        raise _denied(body if body.get("error") else {"error": f"HTTP {answer.status}"})
+    return body
+
+
+def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
+    from gateway.backends._base import write_whole
+    from gateway.backends._google import SCOPE, TOKEN_URL
+
+    account, token = _email(answer.get("id_token")), answer.get("refresh_token")
+    if not token:
+        fix = "take the app's access away at myaccount.google.com/connections, then run the command again"
+        raise Failed(f"Google gave no refresh token, so nothing was stored: {fix}")
+    if SCOPE not in str(answer.get("scope", SCOPE)).split():
+        raise Failed("sending mail was not allowed, so nothing was stored: run it again and tick that box")
+    if plan.account and account.lower() != plan.account.lower():
+        whom = account or "an account without a name"
+        raise Failed(f"that was the sign-in of {whom}, nothing was stored: it must be {plan.account}")
+    stored = {"type": "authorized_user", "client_id": plan.client_id, "client_secret": plan.client_secret}
+    stored |= {"refresh_token": token, "account": account}
+    if plan.token_url != TOKEN_URL:
+        stored["token_uri"] = plan.token_url
+    ends = None
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        ends = plain.now() + timedelta(seconds=int(answer.get("refresh_token_expires_in") or 0))
+    if ends and ends > plain.now():
+        stored["refresh_token_expires_at"] = ends.isoformat(timespec="seconds")
+    try:
+        write_whole(plan.out, json.dumps(stored, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise Failed(f"{plan.out}: {error.strerror}") from None
+    _tell(plan, account, stored.get("refresh_token_expires_at", ""))
+
+
+def _tell(plan: _Plan, account: str, ends: str) -> None:
+    say(f"\n{account or 'somebody'} has signed in; stored in {plan.out}")
+    if ends:
+        say(f"warning: this sign-in ends at {ends}, because the app is in testing: {_AUDIENCE}, then sign in again")
+    if plan.backend:
+        say(f"now try: gateway backend check {plan.backend}; if it is paused: gateway backend resume {plan.backend}")
+        return
+    say("Put this into the configuration:\n\nbackends:\n  gmail:\n    type: gmail")
+    say(f"    mailbox: {account or 'ADDRESS'}\n    authorized_user_file: {plan.out}\n")
+    say("then try: gateway backend check gmail")
+
+
+def _email(id_token: object) -> str:
+    """The address in the payload: straight from Google over TLS, so its signature needs no check (OIDC 3.1.3.7)."""
+    with contextlib.suppress(ValueError, IndexError):
+        part = str(id_token).split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return str(claims.get("email") or "") if isinstance(claims, dict) else ""
+    return ""

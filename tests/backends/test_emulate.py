@@ -1,0 +1,202 @@
+"""gmail against a Gmail of other people's making: the npm package emulate 0.11.2, as a process of its own.
+
+GATEWAY_NPM names a folder whose node_modules hold it (npm install emulate@0.11.2).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from gateway.backends.gmail import Gmail, GmailSettings
+from gateway.cli import auth_google
+from gateway.model import Verdict
+from tests.backends import kit
+from tests.backends.gmail_fake import CLIENT_SECRET, stored
+from tests.backends.kit import RAW, spooled
+from tests.fakes import until
+from tests.flow.kit import free_port
+
+PACKAGE = Path(os.environ.get("GATEWAY_NPM", "/nonexistent")) / "node_modules" / "emulate"
+NODE = shutil.which("node")
+CLIENT = "client-1.apps.googleusercontent.com"
+ACCOUNT = "a@corp.example"
+# It has no option for the address to listen at.
+PRELOAD = """
+const { Server } = require("net");
+const listen = Server.prototype.listen;
+Server.prototype.listen = function (port, ...rest) {
+  const done = rest.find((one) => typeof one === "function");
+  const given = port !== null && typeof port === "object" ? port : { port };
+  return listen.call(this, { ...given, host: "127.0.0.1" }, ...(done ? [done] : []));
+};
+"""
+SEED = {
+    "google": {
+        "users": [{"email": ACCOUNT, "name": "A"}],
+    }
+}
+
+pytestmark = pytest.mark.skipif(
+    not NODE or not PACKAGE.is_dir(), reason="no node, or GATEWAY_NPM names no folder with the npm package emulate"
+)
+
+
+def ask(url: str, form: dict[str, str] | None = None, token: str = "") -> tuple[int, bytes, str]:
+    """Status, body and Location, redirects not followed."""
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None: ...
+
+    data = urllib.parse.urlencode(form).encode() if form else None
+    request = urllib.request.Request(url, data, {"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.build_opener(Stay).open(request, timeout=20) as answer:
+            return answer.status, answer.read(), ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), error.headers.get("Location", "")
+
+
+@pytest.fixture(scope="module")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the emulator; it is killed at the end whatever happens."""
+    folder, port = tmp_path_factory.mktemp("emulate"), free_port()
+    (folder / "preload.cjs").write_text(PRELOAD)
+    seed = stored(folder, SEED, "seed.json")
+    command = [str(NODE), "--require", str(folder / "preload.cjs"), str(PACKAGE / "dist" / "index.js"), "start"]
+    command += ["--service", "google", "--port", str(port), "--seed", str(seed)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+async def running(google: str) -> str:
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return ask(google + "/.well-known/openid-configuration")[0] == 200
+        return False
+
+    await until(answers)
+    return google
+
+
+@pytest.fixture
+def signed_in(running: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that ``gateway auth google`` makes there; a click on the one user stands for the human."""
+
+    def browse(url: str) -> None:
+        assert ask(url)[0] == 200
+        asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query))
+        names = ("redirect_uri", "scope", "state", "client_id", "code_challenge", "code_challenge_method")
+        status, _, target = ask(
+            f"{running}/o/oauth2/v2/auth/callback", {"email": ACCOUNT, **{name: asked[name] for name in names}}
+        )
+        assert status == 302
+        assert ask(target)[0] == 200
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(auth_google.webbrowser, "open", browse)
+    client = stored(tmp_path, {"installed": {"client_id": CLIENT, "client_secret": CLIENT_SECRET}}, "client.json")
+    out = tmp_path / "gmail.json"
+    arguments = ["--client-file", str(client), "--out", str(out), "--auth-url", f"{running}/o/oauth2/v2/auth"]
+    done = CliRunner().invoke(auth_google.google, [*arguments, "--token-url", f"{running}/oauth2/token"])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.fixture
+async def backend(signed_in: Path, running: str, tmp_path: Path) -> AsyncIterator[Gmail]:
+    async with kit.context(tmp_path) as context:
+        settings = GmailSettings(mailbox="me", authorized_user_file=signed_in, api_base=running)
+        made = Gmail("gm", settings, context)
+        yield made
+        await made.aclose()
+
+
+def attachment(size: int) -> bytes:
+    encoded = base64.encodebytes(bytes(range(256)) * (size // 256)).replace(b"\n", b"\r\n")
+    return (
+        b"From: a@corp.example\r\nTo: b@x.example\r\nMIME-Version: 1.0\r\n"
+        b'Content-Type: multipart/mixed; boundary="=x"\r\n\r\n--=x\r\nContent-Type: text/plain\r\n\r\nhi\r\n--=x\r\n'
+        b'Content-Type: application/pdf; name="x.pdf"\r\nContent-Disposition: attachment; filename="x.pdf"\r\n'
+        b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded + b"--=x--\r\n"
+    )
+
+
+# It reads bodies as UTF-8 text, so that other bytes than those do not come back; Gmail's own answers are short.
+BODIES = {
+    "dots": RAW,
+    "eight bits": RAW + "ü € 𝄞 \t\u00a0\r\n".encode(),
+    "attachment": attachment(10_000),
+    "ten megabytes": attachment(10_000_000),
+}
+
+
+@pytest.mark.parametrize("raw", BODIES.values(), ids=BODIES.keys())
+async def test_what_was_sent_is_read_back_byte_for_byte(backend: Gmail, running: str, raw: bytes) -> None:
+    outcome = (await backend.send(spooled("b@x.example"), raw))["b@x.example"]
+    assert outcome.verdict is Verdict.SENT, outcome
+    token = await backend._token_source("me")[1].get()
+    status, body, _ = ask(f"{running}/gmail/v1/users/me/messages/{outcome.remote_id}?format=raw", token=token)
+    assert status == 200
+    found = json.loads(body)["raw"]
+    assert base64.urlsafe_b64decode(found + "=" * (-len(found) % 4)) == raw
+
+
+async def test_blind_recipients_stand_in_bcc_only(backend: Gmail, running: str) -> None:
+    outcomes = await backend.send(spooled("b@x.example", "z@x.example"), RAW)
+    (remote_id,) = {outcome.remote_id for outcome in outcomes.values()}
+    token = await backend._token_source("me")[1].get()
+    _, body, _ = ask(f"{running}/gmail/v1/users/me/messages/{remote_id}?format=full", token=token)
+    fields = {field["name"].lower(): field["value"] for field in json.loads(body)["payload"]["headers"]}
+    assert (fields["to"], fields["bcc"]) == ("b@x.example", "z@x.example")
+
+
+async def test_check_names_the_account(backend: Gmail) -> None:
+    check = await backend.check()
+    assert check.ok, check
+    assert check.facts["identity"] == ACCOUNT
+
+
+async def test_a_bad_refresh_token_is_misconfigured_until_signed_in_again(
+    backend: Gmail, signed_in: Path, running: str
+) -> None:
+    good = signed_in.read_text()
+    signed_in.write_text(re.sub(r'"refresh_token": "[^"]*"', '"refresh_token": "gone"', good))
+    outcome = (await backend.send(spooled("b@x.example"), RAW))["b@x.example"]
+    assert outcome.verdict is Verdict.MISCONFIGURED
+    assert "invalid_grant" in outcome.detail
+    assert "gateway auth google --backend gm" in outcome.detail
+    signed_in.write_text(good)
+    assert (await backend.check()).ok
+    assert (await backend.send(spooled("b@x.example"), RAW))["b@x.example"].verdict is Verdict.SENT
+
+
+async def test_a_token_it_does_not_know_is_replaced(backend: Gmail) -> None:
+    source, cache = backend._token_source("me")
+    token = await cache.get()
+    assert cache._token
+    object.__setattr__(cache._token, "value", token[::-1])
+    assert (await backend.send(spooled("b@x.example"), RAW))["b@x.example"].verdict is Verdict.SENT
+    assert source.identity == ACCOUNT
