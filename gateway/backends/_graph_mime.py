@@ -1,0 +1,112 @@
+"""A copy of the message that Graph does not spoil: repairs of what it is known to refuse, lose or corrupt."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+from gateway.backends._base import PIECE, canonical, safe
+from gateway.message import Header, Leaf, leaf_bytes, scan, walk
+from gateway.message.header import Field, replace_fields
+from gateway.message.mailboxes import mailboxes
+from gateway.message.text import decode
+
+_ADDRESS_FIELDS = ("from", "sender", "to", "cc", "reply-to")
+# What Exchange keeps of a MIME message besides X- and Content- fields; traces that it replaces are no loss.
+_KEPT = frozenset((
+    *_ADDRESS_FIELDS, "bcc", "subject", "date", "message-id", "mime-version", "in-reply-to", "references", "importance",
+    "priority", "sensitivity", "disposition-notification-to", "return-receipt-to", "thread-topic", "thread-index",
+    "received", "return-path",
+))  # fmt: skip
+_QUOTED = re.compile(rb"(?im)^(content-transfer-encoding[ \t]*:[ \t]*)quoted-printable")
+_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """``raw`` is canonical; ``author`` is the From address, "" for none; ``note`` tells what will not arrive."""
+
+    raw: bytes
+    author: str
+    note: str
+
+
+def prepare(raw: bytes, *, to_base64: bool) -> Prepared:
+    """``to_base64`` turns quoted-printable parts into base64 ones, but nothing in mail that is signed."""
+    raw = canonical(raw)
+    header = scan(raw)
+    changes = {index: fixed for index, field in enumerate(header.fields) if (fixed := _unnamed(field))}
+    automatic = header.first("auto-submitted").partition(";")[0].strip().lower()
+    # Graph loses Auto-Submitted (RFC 3834); this one keeps Exchange's own out-of-office replies away.
+    suppress = automatic not in ("", "no") and not header.count("x-auto-response-suppress")
+    new = b"X-Auto-Response-Suppress: All\r\n" if suppress else b""
+    if new or changes:
+        raw = replace_fields(raw, header, new, changes)
+        header = scan(raw)
+    raw = _with_body(raw, header)
+    if to_base64:
+        raw = _encoded(raw)
+    return Prepared(raw, next(iter(header.addresses("from")), ""), _note(header))
+
+
+def base64_of(raw: bytes) -> bytes:
+    """Unwrapped, and in pieces: a thread that does this lets the others run."""
+    pieces = (binascii.b2a_base64(raw[start : start + PIECE], newline=False) for start in range(0, len(raw), PIECE))
+    return b"".join(pieces)
+
+
+def _unnamed(field: Field) -> bytes:
+    """Entries whose display name looks like an address become just that; b"" where there is nothing to change.
+
+    Graph takes ``From: scan@x <scan@x>`` for somebody else's address and answers ErrorSendAsDenied.
+    """
+    if field.name not in _ADDRESS_FIELDS:
+        return b""
+    boxes = mailboxes(field.value)
+    if not any("@" in decode(box.phrase) for box in boxes):
+        return b""
+    entries = []
+    for box in boxes:
+        own = field.value[box.start : box.end].strip()
+        entries += [f"<{one}>".encode() for one in box.addresses] if "@" in decode(box.phrase) else [own]
+    return field.raw.partition(b":")[0].strip() + b": " + b",\r\n\t".join(entries) + b"\r\n"
+
+
+def _with_body(raw: bytes, header: Header) -> bytes:
+    """An empty body becomes one empty line: without any, a MIME reader may take the header for unfinished."""
+    if len(raw) > header.end:
+        return raw
+    end = header.fields[-1].end if header.fields else header.start
+    if end < header.end:
+        return raw + b"\r\n"
+    return raw + (b"" if not raw or raw.endswith(b"\n") else b"\r\n") + b"\r\n\r\n"
+
+
+def _note(header: Header) -> str:
+    spelled = {field.name: field.raw.partition(b":")[0].strip().decode() for field in reversed(header.fields)}
+    names = dict.fromkeys(field.name for field in header.fields)
+    lost = [spelled[name] for name in names if name not in _KEPT and not name.startswith(("x-", "content-"))]
+    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+    return safe(f"; Graph drops {', '.join(lost[:_NAMED])}{more}") if lost else ""
+
+
+def _encoded(raw: bytes) -> bytes:
+    content = walk(raw)
+    leaves = [leaf for leaf in content.leaves if leaf.encoding == "quoted-printable"]
+    if not leaves or not content.needs.keys().isdisjoint(("signed", "encrypted", "malformed")):
+        return raw
+    pieces: list[bytes] = []
+    position = 0
+    for leaf in leaves:
+        pieces += [raw[position : leaf.header_start], *_as_base64(raw, leaf)]
+        position = leaf.end
+    return b"".join([*pieces, raw[position:]])
+
+
+def _as_base64(raw: bytes, leaf: Leaf) -> tuple[bytes, bytes]:
+    body = base64.encodebytes(leaf_bytes(raw, leaf)).replace(b"\n", b"\r\n")
+    if leaf.end < len(raw):
+        body = body.removesuffix(b"\r\n")  # the line end before a boundary belongs to that
+    return _QUOTED.sub(rb"\1base64", raw[leaf.header_start : leaf.start]), body

@@ -1,0 +1,303 @@
+"""Tokens of Microsoft Entra ID by msal: client secret, certificate, sign-in by device code, managed identity.
+
+All of it blocks and belongs into a thread. Every token is asked for by an msal client of its own: a forced refresh
+really asks again, and nothing of what msal keeps outlives the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from gateway.backends._base import safe, write_whole
+from gateway.backends._http import read_json
+from gateway.backends._oauth import Line, NoToken, Token, TokenSource, refused, unavailable
+from gateway.clock import Clock
+from gateway.fetch import Answer, Lost, NotSent
+
+SIGN_IN_LASTS = timedelta(days=90)  # since the last use of the refresh token (providers.md 2.2)
+_LONGEST = 24 * 3600  # seconds that a token is believed to last
+_UNHEARD = 10  # questions in a row without an answer, then a sign-in is given up
+_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\s*", re.DOTALL)
+_SIGN_IN = "sign in again: gateway auth microsoft --backend {name}"
+_SECRET = "make a new client secret (Certificates & secrets) and put its Value, not its Secret ID, into client_secret"  # noqa: S105
+_CONSENT = "grant the application its permissions with admin consent, or by RBAC for Applications in Exchange"
+# What to do for an AADSTS code, or else for the error; device logins have a way of their own out of most of them.
+_FIXES = {
+    "7000215": _SECRET,
+    "7000222": f"the client secret has expired: {_SECRET}",
+    "700027": "upload the certificate of certificate_file to the application (Certificates & secrets)",
+    "700016": "check client_id, and that tenant is the one where the application is registered",
+    "7000218": "allow public client flows: Authentication, Settings, in the application's registration",
+    "90002": "there is no such tenant: check tenant and cloud",
+    "53003": "a Conditional Access policy forbids it: exclude this application or sign-in",
+    "invalid_client": "check client_id and client_secret or certificate_file",
+    "unauthorized_client": "check client_id and tenant, and the kinds of accounts that the application allows",
+    "invalid_grant": _CONSENT,
+    "interaction_required": _CONSENT,
+    "consent_required": _CONSENT,
+    "invalid_scope": "check cloud: it chooses whom the permission is asked of",
+    "invalid_resource": "check cloud: it chooses whom the permission is asked of",
+}
+_AGAIN = ("invalid_grant", "interaction_required", "consent_required")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks for tokens, whom (``authority`` includes the tenant), and for what.
+
+    One of ``secret``, ``certificate``, ``store`` (what a device login left) and ``managed`` says by what right.
+    """
+
+    name: str
+    authority: str
+    client_id: str
+    resource: str
+    scopes: tuple[str, ...] = ()
+    secret: str = field(default="", repr=False)
+    certificate: Path | None = None
+    store: Path | None = None
+    managed: bool = False
+
+
+def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[str, float], None]) -> TokenSource:
+    """What gets this identity's tokens. ``credential_ends`` is told when the right behind them does."""
+
+    def ends(when: float) -> None:
+        credential_ends(identity.name, when)
+
+    def get(line: Line) -> Token:
+        http = _Http(line, identity)
+        try:
+            if identity.managed:
+                result = _managed(identity, http)
+            elif identity.store:
+                result = _signed_in(identity, identity.store, http)
+            else:
+                result = _application(identity, http, ends)
+        except (ValueError, KeyError, RuntimeError) as error:  # msal's, about the authority
+            raise refused(f"{identity.authority}: {error}", _fix(identity, "90002")) from None
+        if "access_token" not in result:
+            raise _failure(identity, result)
+        if identity.store:
+            ends((clock.now() + SIGN_IN_LASTS).timestamp())
+        lasts = timedelta(seconds=min(int(result["expires_in"]), _LONGEST))
+        return Token(str(result["access_token"]), clock.now() + lasts)
+
+    return get
+
+
+class DeviceLogin:
+    """A person signs in with any browser (RFC 8628) and so lets this backend send. Both methods block."""
+
+    def __init__(self, identity: Identity, line: Line) -> None:
+        self._identity = identity
+        self._http = _Http(line, identity)
+        self._flow: dict[str, Any] = {}
+        self._unheard = 0
+
+    def start(self) -> str:
+        """What the person has to do, in the provider's words. Raises NoToken."""
+        self._cache = _msal().SerializableTokenCache()
+        try:
+            self._app = _public(self._identity, self._http, self._cache)
+            self._flow = self._app.initiate_device_flow(list(self._identity.scopes))
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise refused(f"{self._identity.authority}: {error}", _fix(self._identity, "90002")) from None
+        if "user_code" not in self._flow:
+            raise _failure(self._identity, self._flow)
+        self._flow["interval"] = max(1, self._flow["interval"])  # with 0 msal would ask without end
+        return safe(str(self._flow.get("message") or f"{self._flow['verification_uri']} {self._flow['user_code']}"))
+
+    @property
+    def interval(self) -> float:
+        """Seconds to wait before the next ``finish``."""
+        return float(self._flow["interval"])
+
+    def finish(self) -> str:
+        """Who has signed in, "" for nobody yet. Raises NoToken, and OSError if it cannot be stored.
+
+        A question that gets no answer is asked again: the person may just be entering the code.
+        """
+        try:
+            result = self._app.acquire_token_by_device_flow(self._flow, exit_condition=lambda _: True)
+        except NoToken:
+            self._unheard += 1
+            if self._unheard >= _UNHEARD:
+                raise
+            return ""
+        self._unheard = 0
+        if result.get("error") in ("authorization_pending", "slow_down"):
+            return ""
+        if "access_token" not in result:
+            raise _failure(self._identity, result)
+        assert self._identity.store
+        write_whole(self._identity.store, self._cache.serialize().encode())
+        return _account(self._app)
+
+
+def _msal() -> Any:
+    """Loaded by whoever needs it first, in his thread: it takes half a second."""
+    import msal
+
+    return msal
+
+
+def signed_in_as(store: Path) -> str:
+    """Whose sign-in is stored there, "" for nobody's. Blocks."""
+    cache = _msal().SerializableTokenCache()
+    try:
+        cache.deserialize(store.read_text())
+    except (OSError, ValueError):
+        return ""
+    return next((str(account["username"]) for account in cache.search("Account")), "")
+
+
+def _application(identity: Identity, http: _Http, ends: Callable[[float], None]) -> dict[str, Any]:
+    credential = _certificate(identity, identity.certificate, ends) if identity.certificate else identity.secret
+    app = _msal().ConfidentialClientApplication(
+        identity.client_id,
+        client_credential=credential,
+        authority=http.secure(identity.authority),
+        instance_discovery=False,  # else msal asks the global cloud about every other one
+        http_client=http,
+    )
+    found: dict[str, Any] = app.acquire_token_for_client([f"{identity.resource}/.default"])
+    return found
+
+
+def _certificate(identity: Identity, path: Path, ends: Callable[[float], None]) -> dict[str, str]:
+    """For msal: given the certificate and no thumbprint it signs with PS256 and names it by x5t#S256."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        found = list(_PEM.finditer(path.read_text("ascii")))
+        blocks = {match[1].rpartition(" ")[2]: match[0] for match in reversed(found)}  # of a chain the first counts
+        certificate = x509.load_pem_x509_certificate(blocks["CERTIFICATE"].encode())
+        key = load_pem_private_key(blocks["KEY"].encode(), None)
+        if not isinstance(key, RSAPrivateKey) or key.public_key() != certificate.public_key():
+            raise ValueError("the key is not the RSA key of the certificate")
+    except KeyError as error:
+        fix = f"cat the certificate and its key, both PEM, into backends.{identity.name}.certificate_file"
+        raise refused(f"{path}: no {error} in it", fix) from None
+    except TypeError:
+        fix = f"take the password off (openssl pkey) for backends.{identity.name}.certificate_file"
+        raise refused(f"{path}: the key needs a password", fix) from None
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise refused(f"{path}: {said}", f"correct backends.{identity.name}.certificate_file") from None
+    ends(certificate.not_valid_after_utc.timestamp())
+    return {"private_key": blocks["KEY"], "public_certificate": blocks["CERTIFICATE"]}
+
+
+def _public(identity: Identity, http: _Http, cache: Any) -> Any:
+    return _msal().PublicClientApplication(
+        identity.client_id,
+        authority=http.secure(identity.authority),
+        instance_discovery=False,
+        http_client=http,
+        token_cache=cache,
+    )
+
+
+def _signed_in(identity: Identity, store: Path, http: _Http) -> dict[str, Any]:
+    cache = _msal().SerializableTokenCache()
+    try:
+        cache.deserialize(store.read_text())
+    except FileNotFoundError:
+        raise refused("nobody has signed in yet", _SIGN_IN.format(name=identity.name).replace(" again", "")) from None
+    except (OSError, ValueError) as error:
+        raise refused(f"{store}: {getattr(error, 'strerror', None) or 'damaged'}", _fix(identity, "")) from None
+    app = _public(identity, http, cache)
+    accounts = app.get_accounts()
+    result: dict[str, Any] | None = None
+    if accounts:
+        result = app.acquire_token_silent_with_error(list(identity.scopes), accounts[0], force_refresh=True)
+    if cache.has_state_changed:  # every refresh brings a new refresh token
+        try:
+            write_whole(store, cache.serialize().encode())
+        except OSError as error:
+            raise unavailable(f"{store}: {error.strerror}") from None
+    return result or {"error": "interaction_required", "error_description": "no sign-in for this application is stored"}
+
+
+def _account(app: Any) -> str:
+    return next((str(account.get("username") or "somebody") for account in app.get_accounts()), "somebody")
+
+
+def _managed(identity: Identity, http: _Http) -> dict[str, Any]:
+    own = _msal().UserAssignedManagedIdentity(client_id=identity.client_id) if identity.client_id else None
+    client = _msal().ManagedIdentityClient(own or _msal().SystemAssignedManagedIdentity(), http_client=http)
+    found: dict[str, Any] = client.acquire_token_for_client(resource=identity.resource)
+    return found
+
+
+def _failure(identity: Identity, result: Mapping[str, Any]) -> NoToken:
+    """The words of the identity provider, and what to do about them (providers.md 2.2)."""
+    error = str(result.get("error") or "no token")
+    words = str(result.get("error_description") or "").partition("\r\n")[0]
+    detail = safe(f"{error}: {words}", identity.secret)
+    if error == "temporarily_unavailable":
+        return unavailable(detail)
+    given = result.get("error_codes")
+    codes = [str(code) for code in (given if isinstance(given, list) and given else re.findall(r"AADSTS(\d+)", words))]
+    return refused(detail, _fix(identity, next((code for code in codes if code in _FIXES), error)))
+
+
+def _fix(identity: Identity, error: str) -> str:
+    if identity.store and (error in _AGAIN or not error):
+        return _SIGN_IN.format(name=identity.name)
+    if identity.managed:
+        return "give this machine a managed identity in Azure, and client_id if it has several"
+    return _FIXES.get(error, f"check tenant, client_id and the credential of backends.{identity.name}")
+
+
+class _Http:
+    """msal's http_client on the house's own line. A provider that is away ends msal's work at once, by NoToken."""
+
+    def __init__(self, line: Line, identity: Identity) -> None:
+        self._line = line
+        self._plain = identity.authority if identity.authority.startswith("http:") else ""
+
+    def secure(self, url: str) -> str:
+        """msal knows only https, so an authority on this machine without TLS is called so towards it."""
+        return re.sub("^http:", "https:", url)
+
+    def get(self, url: str, params: Mapping[str, str] | None = None, headers: Any = None, **_: Any) -> SimpleNamespace:
+        return self._ask("GET", f"{url}?{urlencode(params)}" if params else url, headers, None)
+
+    def post(self, url: str, data: Any = None, headers: Any = None, params: Any = None, **_: Any) -> SimpleNamespace:
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        body = urlencode({name: value for name, value in (data or {}).items() if value is not None}).encode()
+        return self._ask("POST", f"{url}?{urlencode(params)}" if params else url, {**form, **(headers or {})}, body)
+
+    def close(self) -> None:
+        pass
+
+    def _ask(self, method: str, url: str, headers: Mapping[str, str] | None, body: bytes | None) -> SimpleNamespace:
+        if self._plain and urlsplit(url).netloc == urlsplit(self._plain).netloc:
+            url = re.sub("^https:", "http:", url)
+        try:
+            answer = self._line.request(method, url, headers=headers, content=body)
+        except (NotSent, Lost) as error:
+            raise unavailable(str(error)) from None
+        host = urlsplit(url).netloc
+        if answer.status in (408, 429) or answer.status >= 500:
+            raise unavailable(f"{host}: HTTP {answer.status}")
+        if (method == "POST" or answer.status == 200) and not read_json(answer.body):
+            raise unavailable(f"{host}: HTTP {answer.status} and no JSON")  # msal would log the whole answer
+        return _response(answer)
+
+
+def _response(answer: Answer) -> SimpleNamespace:
+    return SimpleNamespace(
+        status_code=answer.status, text=answer.body.decode("utf-8", "replace"), headers=dict(answer.headers)
+    )

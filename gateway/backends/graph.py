@@ -1,0 +1,233 @@
+"""Backend ``graph``: Microsoft 365 and outlook.com by Microsoft Graph, which mails whoever stands in To, Cc and Bcc."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypeVar
+from urllib.parse import quote
+
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+
+from gateway.address import comparable
+from gateway.backends import _microsoft
+from gateway.backends._base import LARGE, Context, limited
+from gateway.backends._graph_api import Api
+from gateway.backends._graph_check import check
+from gateway.backends._graph_desk import Desk, Found
+from gateway.backends._graph_draft import LACKS, Draft, attach_all, draft_of
+from gateway.backends._graph_mime import base64_of, prepare
+from gateway.backends._mailboxes import Budget, Mailboxes
+from gateway.backends._oauth import TokenCache
+from gateway.backends._recipients import Call, carry_out, plan
+from gateway.config import values
+from gateway.config.models import BackendSettings
+from gateway.fetch import check_url
+from gateway.message import scan
+from gateway.model import Check, Limits, Outcome, Rate, Refusal, SpooledMessage, Verdict, same_for_all
+
+_CLOUDS = {  # where the API is and where tokens are asked for; providers.md 2.1
+    "global": ("https://graph.microsoft.com", "https://login.microsoftonline.com"),
+    "usgov": ("https://graph.microsoft.us", "https://login.microsoftonline.us"),
+    "dod": ("https://dod-graph.microsoft.us", "https://login.microsoftonline.us"),
+    "china": ("https://microsoftgraph.chinacloudapi.cn", "https://login.partner.microsoftonline.cn"),
+}
+_WHOLE = 3_000_000  # bytes of MIME: a request may have 4 MB and base64 takes 4/3
+_DRAFTED = 36_700_160  # bytes; Exchange's usual limit for a message
+_UPLOADS = (150_000_000, 300.0)  # bytes in seconds for one mailbox
+_AT_ONCE = 4  # requests for one mailbox
+_IDS = uuid.UUID("5b1d3c7e-9a41-4a7e-8a52-6c1f0e9d2b34")
+_HINT = "set large_messages: draft on backends.{name}, which needs Mail.ReadWrite"
+T = TypeVar("T")
+Url = Annotated[str, AfterValidator(check_url)]
+
+
+class GraphSettings(BackendSettings):
+    """How to get tokens, which mailbox sends, and what may be done with drafts in it.
+
+    ``mailbox``: an address, "sender" (the From address) or "me" (who signed in). ``api_base`` and ``authority``
+    replace the addresses that ``cloud`` stands for. ``client_secret_expires`` is only for the metric that warns.
+    """
+
+    oauth: ClassVar[bool] = True
+    type: Literal["graph"] = "graph"
+    tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]*$")] = ""
+    client_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]*$")] = ""
+    client_secret: SecretStr | None = None
+    client_secret_expires: date | None = None
+    certificate_file: Path | None = None
+    device_login: bool = False
+    managed_identity: bool = False
+    mailbox: values.Mailbox
+    senders: tuple[values.Pattern, ...] = ()
+    cloud: Literal["global", "usgov", "dod", "china"] = "global"
+    api_base: Url | None = None
+    authority: Url | None = None
+    large_messages: Literal["refuse", "draft"] = "refuse"
+    safe_send: bool = False
+    max_recipients: Annotated[int, Field(ge=1, le=1000)] = 500
+    mailbox_rate: values.RateLimit = Rate(30, values.parse_duration("1m"))
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = _AT_ONCE
+    header_only: Literal["strip", "reject"] = "strip"
+    quoted_printable: Literal["keep", "base64"] = "keep"
+
+    @model_validator(mode="after")
+    def _fits(self) -> GraphSettings:
+        names = ("client_secret", "certificate_file", "device_login", "managed_identity")
+        if sum(bool(getattr(self, name)) for name in names) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(names)}")
+        for name in ("tenant", "client_id"):
+            if not self.managed_identity and not getattr(self, name):
+                raise ValueError(f"{name} is missing")
+        if not self.device_login and self.tenant.lower() in ("common", "organizations", "consumers"):
+            raise ValueError(f"tenant {self.tenant} is for device_login only, give the tenant's id or domain")
+        if self.mailbox == "me" and not (self.device_login and self.senders):
+            raise ValueError("mailbox me needs device_login, and in senders the address that signs in")
+        return self
+
+    def identity(self, name: str, state_dir: Path) -> _microsoft.Identity:
+        """Who asks for tokens; for device logins with the permissions that the settings need, and no more."""
+        resource, login = _CLOUDS[self.cloud]
+        shared = "" if self.mailbox == "me" else ".Shared"
+        scopes = ["Mail.Send" + shared, *(["Mail.ReadWrite" + shared] if self.drafts else [])]
+        return _microsoft.Identity(
+            name,
+            f"{self.authority or login}/{self.tenant}",
+            self.client_id,
+            resource,
+            tuple(f"{resource}/{scope}" for scope in scopes),
+            secret=self.client_secret.get_secret_value() if self.client_secret else "",
+            certificate=self.certificate_file,
+            store=state_dir / f"oauth-{name}.json" if self.device_login else None,
+            managed=self.managed_identity,
+        )
+
+    @property
+    def drafts(self) -> bool:
+        """Whether drafts are made, which takes more than the permission to send."""
+        return self.safe_send or self.large_messages == "draft"
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """A call made ready: for which mailbox, and a body of base64 or a draft."""
+
+    mailbox: str
+    size: int
+    note: str
+    body: bytes = b""
+    draft: Draft | None = None
+
+
+class Graph:
+    """A call for up to ``max_recipients`` people: sendMail with MIME, or by way of a draft."""
+
+    def __init__(self, name: str, settings: GraphSettings, context: Context) -> None:
+        self.name = name
+        self._settings = settings
+        self._clock = context.clock
+        self._many = settings.mailbox == "sender"
+        fixed = () if self._many or settings.mailbox == "me" else (settings.mailbox,)
+        own = Limits(_WHOLE, null_sender=False, senders=settings.senders or fixed, size_hint=_HINT)
+        if settings.large_messages == "draft":
+            own = replace(own, max_bytes=_DRAFTED, whole_bytes=_WHOLE, lacks=LACKS, size_hint="")
+        self.limits = limited(own, settings)
+        self._identity = settings.identity(name, context.state_dir)
+        source = _microsoft.token_source(self._identity, context.clock, context.signals.credential_ends)
+        self._tokens = TokenCache(name, source, context)
+        if settings.client_secret_expires:
+            ends = datetime.combine(settings.client_secret_expires, time(), UTC)
+            context.signals.credential_ends(name, ends.timestamp())
+        self._root = settings.api_base or _CLOUDS[settings.cloud][0]
+        self._api = Api(name, self._root, self._tokens, context, timeout=settings.timeout, many=self._many)
+        rate = settings.mailbox_rate
+        self._mailboxes = Mailboxes(
+            context.clock,
+            many=self._many,
+            in_flight=_AT_ONCE,
+            calls=lambda: Budget(rate.count, rate.period.total_seconds()),
+            bytes_=lambda: Budget(*_UPLOADS),
+        )
+
+    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+        found: Found | Outcome = await self._look(message, raw) if message.doubtful else Found()
+        if isinstance(found, Outcome):
+            return same_for_all(message, found)
+        everyone = message.envelope.recipients
+        arrived = [one.address for one in everyone if comparable(one.address) in found.addresses]
+        sent = Outcome(Verdict.SENT, 202, "2.0.0", f"sent by an earlier attempt{found.note}", message.doubt_id)
+        envelope = replace(message.envelope, recipients=tuple(one for one in everyone if one.address not in arrived))
+        known = message.everyone or tuple(one.address for one in everyone)  # who has got it is no stranger
+        rest = replace(message, envelope=envelope, everyone=known)
+        settings = self._settings
+        planned = partial(
+            plan, rest, raw, per_call=settings.max_recipients, header_only=settings.header_only, hides_bcc=True
+        )
+        outcomes = await carry_out(rest, planned, partial(self._call, rest, raw), self._clock)
+        noted = {address: replace(one, detail=one.detail + found.note) for address, one in outcomes.items()}
+        return dict.fromkeys(arrived, sent) | noted
+
+    async def check(self) -> Check:
+        path = "/users?$top=1&$select=id" if self._many else f"{self._path(self._settings.mailbox)}?$select=id"
+        return await check(self._settings, self._identity, self._root, self._tokens, self._api, path)
+
+    async def aclose(self) -> None:
+        await self._tokens.aclose()
+
+    async def _look(self, message: SpooledMessage, raw: bytes) -> Found | Outcome:
+        try:
+            header = scan(raw)
+        except Refusal:
+            return Found()
+        mailbox = self._mailbox_of(next(iter(header.addresses("from")), ""), message)
+        desk = Desk(self._api, self._path(mailbox), self._clock)
+        async with self._mailboxes.turn(mailbox, calls=0) as late:
+            found = late or await desk.look(header.first("message-id"), message.doubt_id)
+        return self._mailboxes.judged(mailbox, found) if isinstance(found, Outcome) else found
+
+    async def _call(self, message: SpooledMessage, raw: bytes, call: Call) -> Mapping[str, Outcome]:
+        size = len(raw)
+        try:
+            load = await _aside(size, partial(self._load, message, call, size))
+        except Refusal as refusal:
+            return dict.fromkeys(call.addresses, Outcome(Verdict.REJECTED, None, refusal.enhanced, refusal.text))
+        async with self._mailboxes.turn(load.mailbox, size=load.size) as late:
+            outcome = late or await self._deliver(load, message.id, call.addresses)
+        outcome = self._mailboxes.judged(load.mailbox, outcome)
+        if outcome.verdict is Verdict.SENT:
+            outcome = replace(outcome, detail=outcome.detail + load.note)
+        return dict.fromkeys(call.addresses, outcome)
+
+    def _load(self, message: SpooledMessage, call: Call, size: int) -> _Load:
+        """Runs in a thread when the message is large. Raises Refusal."""
+        prepared = prepare(call.content(), to_base64=self._settings.quoted_printable == "base64")
+        mailbox = self._mailbox_of(prepared.author, message)
+        if size > _WHOLE and self._settings.large_messages == "draft":
+            draft = draft_of(prepared.raw)
+            return _Load(mailbox, len(prepared.raw), prepared.note + draft.note, draft=draft)
+        body = base64_of(prepared.raw)
+        return _Load(mailbox, len(body), prepared.note, body)
+
+    async def _deliver(self, load: _Load, queue_id: str, addresses: tuple[str, ...]) -> Outcome:
+        desk = Desk(self._api, self._path(load.mailbox), self._clock)
+        if load.draft:
+            fill = partial(attach_all, self._api, self._clock, load.draft.files)
+            return await desk.send_by_draft(load.draft.fields, "application/json", fill)
+        if self._settings.safe_send:
+            return await desk.send_by_draft(load.body, "text/plain")
+        return await desk.send_mime(load.body, str(uuid.uuid5(_IDS, " ".join((queue_id, *addresses)))))
+
+    def _mailbox_of(self, author: str, message: SpooledMessage) -> str:
+        return (author or message.envelope.sender) if self._many else self._settings.mailbox
+
+    def _path(self, mailbox: str) -> str:
+        return "/me" if mailbox == "me" else f"/users/{quote(mailbox, safe='@')}"
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    return work() if size < LARGE else await asyncio.to_thread(work)

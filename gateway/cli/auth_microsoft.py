@@ -1,0 +1,60 @@
+"""``gateway auth microsoft``: sign in with a browser anywhere, for a graph backend with device_login."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli import common
+from gateway.cli.common import Failed, config_option
+from gateway.cli.plain import say
+
+if TYPE_CHECKING:
+    from gateway.backends._microsoft import Identity
+
+
+@click.command()
+@click.option("--backend", "name", required=True, metavar="NAME", help="A graph backend that has device_login: true.")
+@config_option
+def microsoft(name: str) -> None:
+    """Sign in to Microsoft, so that backend NAME may send as you."""
+    from gateway.backends.graph import GraphSettings
+
+    settings = common.settings().settings
+    found = settings.backends.get(name)
+    if not isinstance(found, GraphSettings) or not found.device_login:
+        fitting = [
+            other for other, one in settings.backends.items() if isinstance(one, GraphSettings) and one.device_login
+        ]
+        there = f"; there are {', '.join(fitting)}" if fitting else ""
+        raise Failed(f"no backend {name} of type graph with device_login: true{there}")
+    if not settings.state_dir.is_dir():
+        raise Failed(f"{settings.state_dir} does not exist yet; start the service once: gateway serve")
+    if not os.access(settings.state_dir, os.W_OK | os.X_OK):  # known before somebody signs in for nothing
+        raise Failed(f"you may not write to {settings.state_dir}; run this as the user of the service, or as root")
+    try:
+        asyncio.run(_sign_in(found.identity(name, settings.state_dir)))
+    except OSError as error:
+        raise Failed(f"the sign-in cannot be stored in {settings.state_dir}: {error.strerror}") from None
+
+
+async def _sign_in(identity: Identity) -> None:
+    from gateway.backends._microsoft import DeviceLogin
+    from gateway.backends._oauth import Line, NoToken
+    from gateway.clock import SystemClock
+    from gateway.fetch import Fetch
+
+    fetch, clock = Fetch(), SystemClock()
+    login = DeviceLogin(identity, Line(fetch, asyncio.get_running_loop()))
+    try:
+        say(await asyncio.to_thread(login.start))
+        while not (who := await asyncio.to_thread(login.finish)):
+            await clock.sleep(login.interval)
+    except NoToken as error:
+        raise Failed(f"{error}\nto do: {error.fix}" if error.fix else str(error)) from None
+    finally:
+        await fetch.aclose()
+    say(f"{who} has signed in; now try: gateway backend check {identity.name}")

@@ -1,0 +1,129 @@
+"""The copy that is made for Graph: what is repaired, what stays as it is, what is told."""
+
+from __future__ import annotations
+
+from email import message_from_bytes, policy
+
+import pytest
+
+from gateway.backends._graph_mime import base64_of, prepare
+
+HEAD = b"From: a@x.org\r\nTo: b@x.org\r\n"
+QP = (
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+    b"Gr=C3=BC=C3=9Fe =\r\nDir\r\n"
+)
+SIGNED = (
+    b"Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n" + QP + b"\r\n--s\r\n"
+    b"Content-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n"
+)
+
+
+def prepared(raw: bytes, *, to_base64: bool = False) -> bytes:
+    return prepare(raw, to_base64=to_base64).raw
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (b"From: scan@x.org <scan@x.org>\r\n", b"From: <scan@x.org>\r\n"),
+        (b'Sender: "scan@x.org" <scan@x.org>\r\n', b"Sender: <scan@x.org>\r\n"),
+        (b"From: =?utf-8?q?scan=40x.org?= <scan@x.org>\r\n", b"From: <scan@x.org>\r\n"),
+        (b'To: "z@y.org" <a@x.org>, "Doe, J" <c@x.org>\r\n', b'To: <a@x.org>,\r\n\t"Doe, J" <c@x.org>\r\n'),
+        (b'reply-to : "a@b" <a@x.org>\r\n', b"reply-to: <a@x.org>\r\n"),
+    ],
+)
+def test_a_display_name_with_an_at_sign_goes(given: bytes, expected: bytes) -> None:
+    rest = b"Subject: a@b <c@d>\r\n\r\nbody\r\n"
+    assert prepared(given + rest) == expected + rest
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HEAD + b"\r\nbody\r\n",
+        b'From: "Doe, J" <a@x.org>\r\nTo: Team: b@x.org, c@x.org;\r\nSubject: x@y\r\n\r\nbody',
+        HEAD + b"Auto-Submitted: no\r\n\r\nbody\r\n",
+        HEAD + b"Auto-Submitted: auto-replied\r\nX-Auto-Response-Suppress: OOF\r\n\r\nbody\r\n",
+        HEAD + QP,
+    ],
+)
+def test_what_needs_no_repair_keeps_its_bytes(raw: bytes) -> None:
+    assert prepared(raw) == raw
+
+
+@pytest.mark.parametrize("value", [b"auto-generated", b"auto-replied; x=y", b"Auto-Notified"])
+def test_automatic_mail_stays_recognisable(value: bytes) -> None:
+    raw = HEAD + b"Auto-Submitted: " + value + b"\r\n\r\nbody\r\n"
+    assert prepared(raw) == b"X-Auto-Response-Suppress: All\r\n" + raw
+
+
+@pytest.mark.parametrize("raw", [HEAD + b"\r\n", HEAD, HEAD.removesuffix(b"\r\n"), b"From: a@x.org\nTo: b@x.org\n"])
+def test_an_empty_body_becomes_an_empty_line(raw: bytes) -> None:
+    assert prepared(raw) == HEAD + b"\r\n\r\n"
+
+
+def test_no_bare_line_end_is_left() -> None:
+    assert prepared(b"From: a@x.org\n\nb\rc\n") == b"From: a@x.org\r\n\r\nb\r\nc\r\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HEAD + QP,
+        HEAD
+        + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+        + QP
+        + b"\r\n--b\r\n"
+        + QP
+        + b"--b--\r\nend\r\n",
+        HEAD
+        + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+        + QP.replace(b"Gr", b"Gr" * 100)
+        + b"\r\n--b--\r\n",
+    ],
+    ids=["single", "multipart", "long"],
+)
+def test_quoted_printable_becomes_base64_with_the_same_content(raw: bytes) -> None:
+    """SMTP-OAuth-relay PR 94: Graph re-encodes such parts and spoils soft line breaks."""
+    new = prepared(raw, to_base64=True)
+    assert b"quoted-printable" not in new
+    before, after = (
+        [part.get_payload(decode=True) for part in message_from_bytes(one, policy=policy.SMTP).walk()]
+        for one in (raw, new)
+    )
+    assert after == before
+    assert max(map(len, new.split(b"\r\n"))) <= 78
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HEAD + SIGNED,
+        HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + SIGNED + b"\r\n--b--\r\n",
+        HEAD + b"Content-Type: message/rfc822\r\n\r\n" + HEAD + QP,
+    ],
+    ids=["signed", "signed inside", "attached"],
+)
+def test_what_is_signed_or_attached_stays_as_it_is(raw: bytes) -> None:
+    assert prepared(raw, to_base64=True) == raw
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        (b"", ""),
+        (b"X-Mailer: m\r\nReceived: by x\r\nReferences: <a>\r\n", ""),
+        (b"DKIM-Signature: v=1\r\nList-Id: x\r\nlist-id: y\r\n", "; Graph drops DKIM-Signature, List-Id"),
+        (b"".join(b"Own-%d: 1\r\n" % n for n in range(10)), "Own-7 and 2 more"),
+    ],
+)
+def test_what_graph_will_drop_is_named(fields: bytes, note: str) -> None:
+    assert prepare(HEAD + fields + b"\r\nbody\r\n", to_base64=False).note.endswith(note)
+
+
+def test_base64_in_pieces_is_base64() -> None:
+    import base64
+
+    raw = bytes(range(256)) * 3000
+    assert base64_of(raw) == base64.b64encode(raw)

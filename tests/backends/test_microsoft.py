@@ -1,0 +1,417 @@
+"""Tokens of Entra ID against a strict fake of it: what is asked, every error of providers.md 2.2, one asks for all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jwt
+import msal
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+from gateway.backends._microsoft import DeviceLogin, Identity
+from gateway.backends._oauth import Line, NoToken
+from gateway.model import Verdict
+from tests.backends import kit
+from tests.backends.graph_fake import (
+    CLIENT,
+    LIFE,
+    MAILBOX,
+    RESOURCE,
+    SECRET,
+    TENANT,
+    GraphFake,
+    Way,
+    open_way,
+    refusal,
+)
+from tests.backends.kit import RAW, Web, http, spooled
+
+ENDS = datetime(2036, 5, 1, tzinfo=UTC)
+SIGNED_IN = {"client_secret": None, "device_login": True, "mailbox": "me", "senders": [MAILBOX]}
+
+
+def certificate(key: Any) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(7).not_valid_before(datetime(2026, 1, 1, tzinfo=UTC)).not_valid_after(ENDS)
+    return builder.sign(key, hashes.SHA256())
+
+
+KEY = rsa.generate_private_key(65537, 2048)
+CERTIFICATE = certificate(KEY)
+
+
+def pem(key: Any = KEY, cert: x509.Certificate = CERTIFICATE, password: bytes = b"") -> tuple[str, str]:
+    hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(serialization.Encoding.PEM, form, hidden).decode()
+    return cert.public_bytes(serialization.Encoding.PEM).decode(), secret
+
+
+# -- what is asked ---------------------------------------------------------------------------------------------------
+
+
+class Stub:
+    """An http_client for msal itself, to see what it would ask for the same input."""
+
+    def __init__(self, url: str) -> None:
+        self.base = f"{url.replace('http:', 'https:')}/{TENANT}/oauth2/v2.0"
+        self.forms: list[dict[str, str]] = []
+
+    def get(self, url: str, **_: Any) -> SimpleNamespace:
+        names = {"authorization_endpoint": "authorize", "token_endpoint": "token"}
+        text = json.dumps({name: f"{self.base}/{end}" for name, end in names.items()})
+        return SimpleNamespace(status_code=200, text=text, headers={})
+
+    def post(self, url: str, data: dict[str, str], **_: Any) -> SimpleNamespace:
+        self.forms.append({name: str(value) for name, value in data.items()})
+        answer = {"access_token": "t", "expires_in": 3599, "token_type": "Bearer"}
+        return SimpleNamespace(status_code=200, text=json.dumps(answer), headers={})
+
+
+def parsed(assertion: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    claims = jwt.decode(assertion, options={"verify_signature": False})
+    assert 0 < claims["exp"] - claims["iat"] <= 600
+    return jwt.get_unverified_header(assertion), {k: v for k, v in claims.items() if k not in ("exp", "iat", "jti")}
+
+
+@pytest.mark.parametrize("credential", ["secret", "certificate"])
+async def test_the_token_request_is_that_of_msal(tmp_path: Path, credential: str) -> None:
+    """The oracle is msal with its own defaults: same form, same JWT header and claims but for times and jti."""
+    cert, key = pem()
+    (tmp_path / "app.pem").write_text(cert + key)
+    settings = {"client_secret": None, "certificate_file": str(tmp_path / "app.pem")} if credential != "secret" else {}
+    async with open_way(tmp_path, **settings) as way:
+        way.fake.certificate = CERTIFICATE
+        assert (await way.one()).verdict is Verdict.SENT
+        stub = Stub(way.web.url)
+    own: Any = {"private_key": key, "public_certificate": cert} if credential != "secret" else SECRET
+    authority = f"https://login.microsoftonline.com/{TENANT}"
+    app = msal.ConfidentialClientApplication(CLIENT, client_credential=own, authority=authority, http_client=stub)
+    app.acquire_token_for_client([f"{RESOURCE}/.default"])
+    (ours,), (theirs,) = way.fake.forms, stub.forms
+    if credential == "certificate":
+        theirs["client_assertion"] = theirs["client_assertion"].removeprefix("b'").removesuffix("'")
+        ours["client_assertion"], theirs["client_assertion"] = (  # type: ignore[assignment]
+            parsed(form["client_assertion"]) for form in (ours, theirs)
+        )
+        assert ours["client_assertion"][0]["alg"] == "PS256"  # type: ignore[index]
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("order", [lambda cert, key: cert + key, lambda cert, key: "Bag Attributes\n" + key + cert])
+async def test_a_certificate_and_when_it_ends(tmp_path: Path, order: Any) -> None:
+    """Certificate and key in either order, with or without what openssl writes between them."""
+    (tmp_path / "app.pem").write_text(order(*pem()))
+    async with open_way(tmp_path, client_secret=None, certificate_file=str(tmp_path / "app.pem")) as way:
+        way.fake.certificate = CERTIFICATE
+        assert (await way.one()).verdict is Verdict.SENT
+        assert way.heard.ends == [ENDS.timestamp()]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no 'CERTIFICATE' in it"),
+        (pem()[0], "no 'KEY' in it"),
+        (pem()[1], "no 'CERTIFICATE' in it"),
+        ("".join(pem(password=b"x")), "the key needs a password; to do: take the password off"),
+        (pem()[0] + pem(rsa.generate_private_key(65537, 2048))[1], "not the RSA key of the certificate"),
+        ("".join(pem(k := ec.generate_private_key(ec.SECP256R1()), certificate(k))), "not the RSA key"),
+        (None, "No such file"),
+    ],
+    ids=["empty", "no key", "no certificate", "password", "other key", "no RSA", "no file"],
+)
+async def test_a_certificate_that_cannot_be_used(tmp_path: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "app.pem").write_text(text)
+    async with open_way(tmp_path, client_secret=None, certificate_file=str(tmp_path / "app.pem")) as way:
+        outcome = await way.one()
+        assert (outcome.verdict, way.web.requests) == (Verdict.MISCONFIGURED, way.web.requests[:1])
+        assert words in outcome.detail
+        assert "certificate_file" in (await way.backend.check()).fix
+
+
+async def test_a_client_secret_ends_on_the_day_given(tmp_path: Path) -> None:
+    async with open_way(tmp_path, client_secret_expires=date(2027, 6, 30)) as way:
+        assert way.heard.ends == [datetime(2027, 6, 30, tzinfo=UTC).timestamp()]
+
+
+@pytest.mark.parametrize("client_id", [None, CLIENT])
+async def test_a_managed_identity_is_asked_of_the_machine(
+    tmp_path: Path, client_id: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"client_secret": None, "managed_identity": True, "tenant": None, "client_id": client_id}
+    async with open_way(tmp_path, **own) as way:
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", way.web.url)
+        assert (await way.one()).verdict is Verdict.SENT
+        way.fake.answers["metadata"] = [
+            http(400, {"error": "invalid_request", "error_description": "Identity not found"})
+        ]
+        way.fake.expire()
+        outcome = await way.one()
+        assert outcome.verdict is Verdict.MISCONFIGURED
+        assert outcome.detail.startswith("invalid_request: Identity not found; to do: ")
+        assert "managed identity" in (await way.backend.check()).fix or way.fake.calls[-1] == "profile"
+
+
+# -- every error -----------------------------------------------------------------------------------------------------
+
+ERRORS = [
+    (401, "invalid_client", 7000215, "Value, not its Secret ID"),
+    (401, "invalid_client", 7000222, "has expired"),
+    (401, "invalid_client", 700027, "upload the certificate"),
+    (401, "invalid_client", 1, "check client_id and client_secret"),
+    (400, "unauthorized_client", 700016, "check client_id, and that tenant"),
+    (400, "unauthorized_client", 1, "check client_id and tenant"),
+    (400, "invalid_grant", 65001, "admin consent"),
+    (400, "interaction_required", 50079, "admin consent"),
+    (400, "consent_required", 65001, "admin consent"),
+    (400, "invalid_grant", 53003, "Conditional Access"),
+    (400, "invalid_scope", 70011, "check cloud"),
+    (400, "invalid_resource", 500011, "check cloud"),
+    (400, "invalid_request", 900144, "check tenant, client_id"),
+    (401, "invalid_client", 7000218, "public client flows"),
+]
+
+
+@pytest.mark.parametrize(("status", "name", "code", "fix"), ERRORS)
+async def test_what_entra_refuses_rests_the_backend_and_says_what_to_do(
+    tmp_path: Path, status: int, name: str, code: int, fix: str
+) -> None:
+    """providers.md 2.2: auth, so never a bounce."""
+    async with open_way(tmp_path) as way:
+        outcome = await way.one("token", refusal(status, name, code, f"echo {SECRET}"))
+        assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.MISCONFIGURED, None, "4.7.0")
+        detail, _, to_do = outcome.detail.partition("; to do: ")
+        assert (detail, fix in to_do) == (f"{name}: AADSTS{code}: echo ***", True)
+        assert way.heard.refreshes == [("refused", detail)]
+        way.fake.answers["token"] = [refusal(status, name, code)]
+        check = await way.backend.check()
+        assert not check.ok
+        assert fix in check.fix
+        assert way.fake.delivered == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(400, "temporarily_unavailable", 90033),
+        refusal(429, "too_many", 50196),
+        http(500, "<html>"),
+        http(503, {"error": "temporarily_unavailable"}),
+        http(200, "<html>proxy</html>"),
+        kit.reset_at_once,
+        kit.garbage,
+    ],
+)
+@pytest.mark.parametrize("place", ["token", "discovery"])
+async def test_where_entra_cannot_be_asked_mail_waits(tmp_path: Path, place: str, answer: Any) -> None:
+    """Network, 429 and 5xx: nothing was sent, and nobody has to do anything."""
+    if place == "discovery" and isinstance(answer, bytes) and b" 400 " in answer[:20]:
+        pytest.skip("only token endpoints say so")
+    async with open_way(tmp_path) as way:
+        outcome = await way.one(place, answer, answer)  # aiohttp asks twice where asking does no harm
+        assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.DEFERRED, None, "4.4.1")
+        detail, _, to_do = outcome.detail.partition("; to do: ")
+        assert (way.heard.refreshes, "network" in to_do) == ([("unavailable", detail)], True)
+        way.fake.answers.clear()
+        way.clock.advance(10)
+        assert (await way.one()).verdict is Verdict.SENT
+
+
+async def test_a_tenant_that_does_not_exist(tmp_path: Path) -> None:
+    async with open_way(tmp_path, tenant="nowhere.example") as way:
+        assert (await way.one()).verdict is Verdict.MISCONFIGURED
+        assert (await way.backend.check()).fix == "there is no such tenant: check tenant and cloud"
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (http(200, {"token_type": "Bearer", "expires_in": 10**15, "access_token": "abc"}), Verdict.MISCONFIGURED),
+        (http(400, {"error": "invalid_client", "error_description": "no", "error_codes": 7}), Verdict.MISCONFIGURED),
+    ],
+)
+async def test_an_odd_token_answer_is_no_bug_of_ours(tmp_path: Path, answer: bytes, verdict: Verdict) -> None:
+    async with open_way(tmp_path) as way:
+        assert (await way.one("token", answer, answer)).verdict is verdict
+
+
+async def test_secrets_show_nowhere(tmp_path: Path) -> None:
+    identity = Identity("x", "https://login.example/t", CLIENT, RESOURCE, secret=SECRET)
+    assert SECRET not in repr(identity)
+
+
+def test_the_registry_does_not_load_the_libraries() -> None:
+    """Every command imports it."""
+    code = "import sys, gateway.backends; print([name for name in ('msal', 'requests') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# -- one for all -----------------------------------------------------------------------------------------------------
+
+
+async def crowd(way: Way, count: int = 100) -> set[Verdict]:
+    way.backend._mailboxes._in_flight = count
+    sent = await asyncio.gather(*(way.backend.send(spooled(queue_id=f"Q{n}"), RAW) for n in range(count)))
+    return {outcome.verdict for outcomes in sent for outcome in outcomes.values()}
+
+
+async def test_a_hundred_workers_with_an_expired_token_ask_once(tmp_path: Path) -> None:
+    async with open_way(tmp_path) as way:
+        assert (await way.one()).verdict is Verdict.SENT
+        way.clock.advance(LIFE + 1)
+        way.fake.forms.clear()
+        assert await crowd(way) == {Verdict.SENT}
+        assert len(way.fake.forms) == 1
+
+
+async def test_a_token_that_graph_refuses_is_really_asked_for_again_once(tmp_path: Path) -> None:
+    """msal would answer from its cache; 401 after that is final for this attempt."""
+    async with open_way(tmp_path) as way:
+        await way.one()
+        way.fake.expire()
+        assert await crowd(way) == {Verdict.SENT}
+        assert len(way.fake.forms) == 2
+        calls = len(way.fake.calls)
+        outcome = await way.one("sendMail", http(401), http(401))
+        assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.MISCONFIGURED, 401, "4.7.0")
+        assert way.fake.calls[calls:] == ["sendMail", "discovery", "token", "sendMail"]
+
+
+async def test_a_refused_refresh_is_not_repeated_at_once(tmp_path: Path) -> None:
+    async with open_way(tmp_path) as way:
+        way.fake.answers["token"] = [refusal(401, "invalid_client", 7000222)]
+        assert await crowd(way, 20) == {Verdict.MISCONFIGURED}
+        assert way.fake.calls.count("token") == 1
+
+
+# -- device login ----------------------------------------------------------------------------------------------------
+
+
+async def sign_in(way: Way, state: Path) -> str:
+    identity = way.backend._identity
+    login = DeviceLogin(identity, Line(way.backend._api._context.fetch, asyncio.get_running_loop()))
+    message = await asyncio.to_thread(login.start)
+    assert "ABCD-1234" in message
+    assert await asyncio.to_thread(login.finish) == ""
+    way.fake.signed_in = True
+    return await asyncio.to_thread(login.finish)
+
+
+async def test_a_device_login_is_stored_and_renewed(tmp_path: Path) -> None:
+    """providers.md 2.2 (c): each refresh brings a new refresh token, which is kept for the next one."""
+    async with open_way(tmp_path, **SIGNED_IN) as way:
+        way.fake.mailboxes.add("me")
+        assert (
+            await way.one()
+        ).detail == "nobody has signed in yet; to do: sign in: gateway auth microsoft --backend office"
+        assert (await way.backend.check()).fix == "sign in: gateway auth microsoft --backend office"
+        assert await sign_in(way, tmp_path) == MAILBOX
+        store = tmp_path / "oauth-office.json"
+        assert stat.S_IMODE(store.stat().st_mode) == 0o600
+        way.clock.advance(61)
+        assert (await way.one()).verdict is Verdict.SENT
+        way.fake.refresh_tokens.discard("rt-1")  # from now on only the newer one counts
+        way.clock.advance(LIFE)
+        assert (await way.one()).verdict is Verdict.SENT
+        assert [form.get("refresh_token") for form in way.fake.forms[-2:]] == ["rt-1", "rt-2"]
+        assert way.heard.ends[-1] == (way.clock.now() + timedelta(days=90)).timestamp()
+        assert (await way.backend.check()).facts["signed in"] == MAILBOX
+        assert list(tmp_path.glob("oauth*")) == [store]
+
+
+@pytest.mark.parametrize(
+    ("settings", "scopes"),
+    [
+        ({}, "Mail.Send"),
+        ({"safe_send": True}, "Mail.ReadWrite Mail.Send"),
+        ({"large_messages": "draft", "mailbox": MAILBOX}, "Mail.ReadWrite.Shared Mail.Send.Shared"),
+    ],
+)
+async def test_a_device_login_asks_for_no_more_than_the_settings_need(
+    tmp_path: Path, settings: dict[str, Any], scopes: str
+) -> None:
+    async with open_way(tmp_path, **SIGNED_IN | settings) as way:
+        await sign_in(way, tmp_path)
+        asked = [scope for scope in way.fake.forms[0]["scope"].split() if scope.startswith(RESOURCE)]
+        assert " ".join(sorted(scope.removeprefix(f"{RESOURCE}/") for scope in asked)) == scopes
+
+
+async def test_a_personal_account_signs_in_as_one_of_the_consumers(tmp_path: Path) -> None:
+    async with open_way(tmp_path, **SIGNED_IN, tenant="consumers") as way:
+        assert await sign_in(way, tmp_path) == MAILBOX
+
+
+@pytest.mark.parametrize(
+    ("stored", "detail"),
+    [("", "interaction_required"), ("{", "damaged"), ("{}", "interaction_required"), (None, "nobody has signed")],
+)
+async def test_a_sign_in_that_is_of_no_use(tmp_path: Path, stored: str | None, detail: str) -> None:
+    if stored is not None:
+        (tmp_path / "oauth-office.json").write_text(stored)
+    async with open_way(tmp_path, **SIGNED_IN) as way:
+        outcome = await way.one()
+        assert (outcome.verdict, detail in outcome.detail) == (Verdict.MISCONFIGURED, True), outcome
+        assert "gateway auth microsoft --backend office" in (await way.backend.check()).fix
+
+
+@pytest.mark.parametrize("name", ["invalid_grant", "interaction_required", "consent_required"])
+async def test_a_sign_in_that_has_ended_asks_for_another(tmp_path: Path, name: str) -> None:
+    async with open_way(tmp_path, **SIGNED_IN) as way:
+        await sign_in(way, tmp_path)
+        outcome = await way.one("token", refusal(400, name, 700082))
+        assert outcome.verdict is Verdict.MISCONFIGURED
+        way.fake.answers["token"] = [refusal(400, name, 700082)]
+        assert (await way.backend.check()).fix == "sign in again: gateway auth microsoft --backend office"
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [("authorization_declined", "check tenant"), ("expired_token", "check tenant"), ("bad_verification_code", "check")],
+)
+async def test_a_sign_in_that_fails_ends(tmp_path: Path, name: str, fix: str) -> None:
+    async with open_way(tmp_path, **SIGNED_IN) as way:
+        way.fake.signed_in = False
+        login = DeviceLogin(way.backend._identity, Line(way.backend._api._context.fetch, asyncio.get_running_loop()))
+        await asyncio.to_thread(login.start)
+        way.fake.answers["token"] = [refusal(400, "slow_down"), refusal(400, name)]
+        assert await asyncio.to_thread(login.finish) == ""
+        assert login.interval == 6
+        login._flow["latest_attempt_at"] = 0  # as if these seconds were over
+        with pytest.raises(NoToken, match=name):
+            await asyncio.to_thread(login.finish)
+        assert not (tmp_path / "oauth-office.json").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+async def test_a_renewal_that_cannot_be_stored_is_no_refusal(tmp_path: Path) -> None:
+    async with open_way(tmp_path, **SIGNED_IN) as way:
+        await sign_in(way, tmp_path)
+        tmp_path.chmod(0o500)
+        outcome = await way.one()
+        tmp_path.chmod(0o700)
+        assert outcome.verdict is Verdict.DEFERRED
+
+
+async def test_the_fake_refuses_what_entra_refuses(tmp_path: Path) -> None:
+    """A fake that takes anything proves nothing."""
+    fake = GraphFake()
+    async with Web(fake) as web, kit.context(tmp_path) as context:
+        url = f"{web.url}/{TENANT}/oauth2/v2.0/token"
+        answer = await context.fetch.request("POST", url, content=b"client_id=x", headers={}, deadline=5)
+        assert answer.status == 400
