@@ -12,7 +12,7 @@ import yaml
 
 from gateway.backends import settings_types
 from gateway.config import load, schema
-from gateway.config.models import BackendSettings, Settings
+from gateway.config.models import Settings
 from gateway.config.section import Section, classes_in
 from tests.config.test_show import accepts
 
@@ -59,9 +59,9 @@ def test_switched_on_the_example_is_valid(example: Path) -> None:
 
 
 def setting(model: type[Section], key: str) -> str:
-    """What all backends have counts once, wherever it is shown."""
-    shared = issubclass(model, BackendSettings) and key in BackendSettings.file_keys()
-    return f"{BackendSettings.__name__ if shared else model.__name__}.{key}"
+    """What several backends have from a common base counts once, wherever it is shown."""
+    owner = next(base for base in reversed(model.__mro__) if issubclass(base, Section) and key in base.file_keys())
+    return f"{owner.__name__}.{key}"
 
 
 def inner(model: type[Section], key: str) -> type[Section] | None:

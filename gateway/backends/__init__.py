@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from random import Random
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from gateway.backends._base import Context
 from gateway.backends.capture import Capture, CaptureSettings
+from gateway.backends.gmail import Gmail, GmailSettings
+from gateway.backends.graph import Graph, GraphSettings
+from gateway.backends.js2mail import Js2mail, Js2mailSettings
+from gateway.backends.justemails import Justemails, JustemailsSettings
+from gateway.backends.mailpass import Mailpass, MailpassSettings
 from gateway.backends.smtp import Smtp, SmtpSettings
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
-from gateway.config.models import BackendSettings
+from gateway.backends.temp_mail import TempMail, TempMailSettings
+from gateway.clock import SystemClock
+from gateway.config.models import BackendSettings, Settings
+from gateway.fetch import Fetch
 from gateway.model import Backend
 
-__all__ = ["BACKENDS", "Context", "build", "settings_types"]
+__all__ = ["BACKENDS", "Context", "build", "problems", "settings_types"]
 
 # type name: its settings, and what builds it from (name, settings, context)
 BACKENDS: Mapping[str, tuple[type[BackendSettings], Callable[[str, Any, Context], Backend]]] = MappingProxyType(
     {
         "capture": (CaptureSettings, Capture),
+        "gmail": (GmailSettings, Gmail),
+        "graph": (GraphSettings, Graph),
+        "js2mail": (Js2mailSettings, Js2mail),
+        "justemails": (JustemailsSettings, Justemails),
+        "mailpass": (MailpassSettings, Mailpass),
         "smtp": (SmtpSettings, Smtp),
         "smtp2go": (Smtp2goSettings, Smtp2go),
+        "temp_mail": (TempMailSettings, TempMail),
     }
 )
 
@@ -28,6 +43,17 @@ BACKENDS: Mapping[str, tuple[type[BackendSettings], Callable[[str, Any, Context]
 def settings_types() -> Mapping[str, type[BackendSettings]]:
     """The settings class of each ``type``, for the configuration loader."""
     return {kind: settings for kind, (settings, _) in BACKENDS.items()}
+
+
+def problems(settings: Settings) -> Iterator[str]:
+    """What keeps backends from being built, in words; looks at files and asks nobody."""
+    nowhere = cast(Fetch, None)
+    context = Context(settings.hostname, settings.state_dir, SystemClock(), nowhere, Random(0))  # noqa: S311 - unused
+    for name, section in settings.backends.items():
+        try:
+            build(name, section, context)
+        except (ValueError, OSError) as error:
+            yield str(error) if name in str(error) else f"backends.{name}: {error}"
 
 
 def build(name: str, settings: BackendSettings, context: Context) -> Backend:

@@ -91,8 +91,8 @@ def settings() -> Loaded:
 
 
 def usable() -> Loaded:
-    """``settings`` that can be served: folders, certificates, keys. Our own key is made by the first start."""
-    from gateway import auth
+    """``settings`` that can be served: folders, certificates, keys, backends. Our own key may still have to be made."""
+    from gateway import auth, backends
     from gateway.config.files import unusable_folders
     from gateway.smtp.tls import certificate_errors
 
@@ -103,7 +103,7 @@ def usable() -> Loaded:
         for name, key in found.auth.keys.items()
         if key.private_key_file is None or (found.state_dir / key.private_key_file).exists()
     }
-    errors = [*unusable_folders(found), *certificate_errors(found.listeners)]
+    errors = [*unusable_folders(found), *certificate_errors(found.listeners), *backends.problems(found)]
     try:
         auth.load_keys(found.model_copy(update={"auth": found.auth.model_copy(update={"keys": present})}))
     except ValueError as error:

@@ -8,7 +8,7 @@ import sqlite3
 import click
 
 import gateway
-from gateway.cli import backend, common, queue, serve, token
+from gateway.cli import auth, backend, common, queue, serve, token
 from gateway.cli.common import config_option, connect, json_option
 from gateway.cli.plain import say, show_json
 
@@ -99,5 +99,5 @@ def reload() -> None:
 
 for command in (serve.serve, serve.demo, queue.queue, queue.trace):
     cli.add_command(command)
-for command in (backend.backend, backend.send_test, token.token, token.password):
+for command in (backend.backend, backend.send_test, auth.auth, token.token, token.password):
     cli.add_command(command)

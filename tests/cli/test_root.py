@@ -47,6 +47,10 @@ def test_check_config(run: Commands, tmp_path: Path) -> None:
             "auth.keys.app.secret: HS256 needs at least 32 bytes",
         ),
         ("http: {socket: /none/admin.sock}", "http.socket: /none is not a directory"),
+        (
+            "  me: {type: gmail, mailbox: me, authorized_user_file: /dev/null}\nroutes: [{backend: [box, me]}]",
+            "backends.me.mailbox",
+        ),
         ("auth: {keys: {a: {algorithm: EdDSA, public_key_file: none.pem}}}", "auth.keys.a.public_key_file"),
     ],
 )

@@ -1,0 +1,306 @@
+"""For APIs that take subject, bodies and addresses instead of MIME: what of a message they get, and the way to send it.
+
+The door refuses what such an API cannot carry. Each send judges the same again: settings may have changed since.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Literal
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from gateway.address import comparable
+from gateway.backends._base import PIECE, Context, limited, safe
+from gateway.backends._http import Row, ask, judge, read_json
+from gateway.backends._recipients import Call, Plan, carry_out
+from gateway.config import values
+from gateway.config.models import BackendSettings
+from gateway.fetch import Answer
+from gateway.message import FEATURES, Header, leaf_text, scan, split_recipients, walk
+from gateway.message.text import decode
+from gateway.model import Check, Limits, Outcome, Progress, Recipient, Refusal, SpooledMessage, Verdict
+from gateway.policy import Freight, usable
+
+MAX_BYTES = 10_000_000  # none of these APIs documents a limit
+PER_CALL = 100
+_LARGE = 16_000  # bytes of a message that is looked through off the loop, as at the door
+_HEADERS = ("headers", "threading")
+_BLANKS = ("no_subject", "no_text")
+_SPECIALS = re.compile(r"""[<>,;:"\\()\[\]]""")
+_LEFT = (Verdict.SENT, Verdict.IN_DOUBT)
+_ACCOUNT = Row((402,), Verdict.MISCONFIGURED, "4.7.0")
+
+
+class PartsSettings(BackendSettings):
+    """``senders``: From addresses that the account may send as, () is any.
+
+    ``inline_images`` and ``unsupported_headers``: mail with such is rejected, or goes without, which is logged.
+    """
+
+    senders: tuple[values.Pattern, ...] = ()
+    inline_images: Literal["reject", "drop"] = "reject"
+    unsupported_headers: Literal["reject", "drop"] = "reject"
+
+
+class KeySettings(PartsSettings):
+    """An API with a key."""
+
+    api_key: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is left of a message. ``bodies`` has "text" and "html" as JSON. ``lost`` is what the settings let go."""
+
+    header: Header
+    author: str
+    name: str
+    subject: str
+    bodies: Mapping[str, bytes]
+    reply_to: str
+    lost: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Recipients of one call. ``mask`` says which they are of those that belong to group ``number``."""
+
+    number: int
+    mask: int
+    to: tuple[str, ...]
+    cc: tuple[str, ...] = ()
+    bcc: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self.to + self.cc + self.bcc
+
+
+def single(found: Sequence[str], what: str) -> str:
+    """The one address there is, or "". Raises Refusal where an API that takes one would lose the others."""
+    if len(set(map(comparable, found))) > 1:
+        raise Refusal(554, "5.6.3", f"more than one {what} cannot be sent through this API", "cannot_carry")
+    return found[0] if found else ""
+
+
+def read(message: SpooledMessage, raw: bytes, name: str, limits: Limits, carries: frozenset[str]) -> Parts:
+    """Raises the Refusal that the door would give."""
+    header, content = scan(raw), walk(raw)
+    authors = header.addresses("from")
+    author = single(authors, "From address") or message.header_from or message.envelope.sender
+    ascii_only = all(one.isascii() for one in (author, *(each.address for each in message.envelope.recipients)))
+    # Reports of ours have fields of their own and must get through all the same.
+    needs = {name: where for name, where in content.needs.items() if not (message.bounce and name in _HEADERS)}
+    freight = Freight(len(raw), not message.envelope.sender, not ascii_only, (author,), needs)
+    usable((name,), {name: limits}, freight)
+    bodies = {"text": content.text, "html": content.html}
+    reply_to = content.reply_to if "reply_to" in needs else ()
+    return Parts(
+        header=header,
+        author=author,
+        name=display_names(header, "from").get(comparable(author), ""),
+        subject=content.subject,
+        bodies={kind: quoted(leaf_text(raw, leaf)) for kind, leaf in bodies.items() if leaf} or {"text": b'""'},
+        reply_to=single(reply_to, "Reply-To address") if "reply_to" in carries else "",
+        lost={feature: where for feature, where in needs.items() if feature not in carries},
+    )
+
+
+def display_names(header: Header, *fields: str) -> dict[str, str]:
+    """Names by comparable address."""
+    boxes = [box for field in fields for box in header.mailboxes(field) if len(box.addresses) == 1]
+    return {comparable(box.addresses[0]): _name(box.phrase) for box in reversed(boxes) if box.phrase}
+
+
+def _name(phrase: bytes) -> str:
+    """Without what has a meaning in an address field: the Worker of temp_mail writes ``NAME <ADDRESS>``, unquoted."""
+    name = decode(phrase)
+    return "" if "@" in name else " ".join(_SPECIALS.sub(" ", name).split())
+
+
+def quoted(text: str) -> bytes:
+    """A JSON string, made in steps that do not hold up the loop."""
+    pieces = (json.dumps(text[at : at + PIECE], ensure_ascii=False)[1:-1] for at in range(0, len(text), PIECE))
+    return b'"' + b"".join(piece.encode("utf-8", "replace") for piece in pieces) + b'"'
+
+
+def request(fields: Mapping[str, object], bodies: Mapping[str, bytes]) -> bytes:
+    """A JSON object of ``fields``, which are not empty, and of ``bodies``, which are JSON already."""
+    more = (b',"%b":%b' % (name.encode(), body) for name, body in bodies.items())
+    return b"".join((json.dumps(fields)[:-1].encode(), *more, b"}"))
+
+
+def groups(message: SpooledMessage, header: Header, doubt: tuple[int, int] | None = None) -> Iterator[Group]:
+    """The calls for an API with lists. Blind recipients go with visible ones, or each alone.
+
+    Who goes with whom depends on the whole envelope and not on the attempt, so that a repeated call is the same call.
+    ``doubt`` is number and mask of one that may have been taken: nobody else is put into that.
+    """
+    pending = {recipient.address for recipient in message.envelope.recipients}
+    whole = dict.fromkeys((*message.everyone, *(recipient.address for recipient in message.envelope.recipients)))
+    split = split_recipients(header, replace(message.envelope, recipients=tuple(map(Recipient, whole))))
+    in_to = set(map(comparable, header.addresses("to")))
+    to = [address for address in split.visible if comparable(address) in in_to]
+    cc = [address for address in split.visible if comparable(address) not in in_to]
+    everyone = (*to, *cc, *split.blind)
+    first = {comparable(address): address for address in reversed(everyone)}
+    together = [address for address in everyone if first[comparable(address)] == address]
+    fixed = [together[start : start + PER_CALL] for start in range(0, len(together), PER_CALL)]
+    # Two spellings of one mailbox: a provider could take them for one.
+    fixed += [[address] for address in everyone if first[comparable(address)] != address]
+    field = dict.fromkeys(to, "to") | dict.fromkeys(cc, "cc")
+    for number, members in enumerate(fixed):
+        bits = {address: 1 << bit for bit, address in enumerate(members) if address in pending}
+        known = doubt[1] if doubt and doubt[0] == number else 0
+        for mask in (known, sum(bits.values()) & ~known):
+            named: dict[str, list[str]] = {"to": [], "cc": [], "": []}
+            for address in (address for address, bit in bits.items() if bit & mask):
+                named[field.get(address, "")].append(address)
+            seen, copied, blind = map(tuple, named.values())
+            if seen or copied:
+                yield Group(number, mask, seen or copied, copied if seen else (), blind)
+            else:
+                yield from (Group(number, bits[address], (address,)) for address in blind)
+
+
+class PartsBackend:
+    """One POST for each call. A kind of API adds its ``path``, its error table, ``calls``, ``taken`` and ``said``."""
+
+    path: ClassVar[str]
+    rows: ClassVar[Sequence[Row]] = ()
+    otherwise: ClassVar[str] = "route this client to another backend"  # what else helps against lost header fields
+    fixes: ClassVar[Sequence[tuple[str, str]]] = ()  # searched in "code: words": what the operator has to do
+
+    def __init__(
+        self,
+        name: str,
+        settings: PartsSettings,
+        context: Context,
+        *,
+        url: str,
+        headers: Mapping[str, str],
+        secrets: Sequence[str],
+        carries: Iterable[str] = ("both_bodies",),
+        drops: Iterable[str] = (),
+        lacks: Iterable[str] = (),
+    ) -> None:
+        self.name = name
+        self._carries = frozenset((*carries, *_BLANKS)) - set(lacks)
+        self._url, self._headers, self._secrets = url, headers, tuple(secrets)
+        self._timeout, self._context = settings.timeout, context
+        dropped = {*drops, *(("inline_images",) if settings.inline_images == "drop" else ())}
+        dropped |= set(_HEADERS) if settings.unsupported_headers == "drop" else set()
+        remedies = dict.fromkeys(_HEADERS, f"set unsupported_headers: drop on backends.{{name}}, or {self.otherwise}")
+        remedies["inline_images"] = (
+            "set inline_images: drop on backends.{name}, or route this client to another backend"
+        )
+        remedies["no_subject"] = "set empty_subject: fill on backends.{name}"
+        own = Limits(
+            MAX_BYTES,
+            null_sender=False,
+            smtputf8=False,
+            senders=settings.senders,
+            lacks=FEATURES - self._carries - dropped,
+            remedies=remedies,
+        )
+        self.limits = limited(own, settings)
+
+    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+        lost: dict[str, str] = {}
+
+        def planned() -> Plan:
+            parts = read(message, raw, self.name, self.limits, self._carries)
+            lost.update(parts.lost)
+            return Plan(tuple(self.calls(message, parts)))
+
+        clock, slow = self._context.clock, len(raw) > _LARGE
+        outcomes = await carry_out(message, planned, partial(self._call, message), clock, slow=slow)
+        if any(outcome.verdict in _LEFT for outcome in outcomes.values()):
+            for feature, where in lost.items():
+                what = f"{feature}: {where}"
+                self._context.signals.warning("dropped", id=message.id, backend=self.name, what=what)
+        return outcomes
+
+    async def aclose(self) -> None:
+        pass
+
+    def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
+        """Raises Refusal when the message cannot go."""
+        raise NotImplementedError
+
+    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
+        """What the provider calls the mail it took; None if it did not take it."""
+        raise NotImplementedError
+
+    def said(self, body: Mapping[str, Any]) -> tuple[str, str]:
+        """Error code and words."""
+        return str(body.get("error") or ""), str(body.get("message") or "")
+
+    async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
+        answer = await self._ask("POST", self.path, call.content())
+        return dict.fromkeys(call.addresses, answer if isinstance(answer, Outcome) else self._judged(answer))
+
+    async def _ask(
+        self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer | Outcome:
+        given, url = {**self._headers, **(headers or {})}, self._url + path
+        return await ask(self._context.fetch, url, headers=given, content=content, timeout=self._timeout, method=method)
+
+    def _judged(self, answer: Answer) -> Outcome:
+        remote_id = self.taken(answer, read_json(answer.body))
+        if remote_id is None:
+            return self._refused(answer, self.rows)
+        detail = safe(f"HTTP {answer.status} {remote_id}".rstrip(), *self._secrets)
+        return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, safe(remote_id, *self._secrets))
+
+    def _refused(self, answer: Answer, rows: Sequence[Row], *secrets: str) -> Outcome:
+        code, words = self.said(read_json(answer.body))
+        words = words or answer.body[:500].decode("utf-8", "replace")
+        now, hidden = self._context.clock.now(), (*secrets, *self._secrets)
+        outcome = judge(answer, (*rows, _ACCOUNT), code=code, words=words, now=now, secrets=hidden)
+        text = f"{answer.status} {code}: {words}"
+        fix = next((fix for pattern, fix in self.fixes if re.search(pattern, text, re.IGNORECASE)), "")
+        return replace(outcome, detail=f"{outcome.detail}; to do: {fix}") if fix else outcome
+
+
+class FollowedBackend(PartsBackend):
+    """An API that can be asked for the state of a mail. It takes a key, and tells a wrong key from an unknown id."""
+
+    status_path: ClassVar[str]  # in front of the id
+    unknown: ClassVar[str]  # an id that nobody has
+    states: ClassVar[Mapping[str, str]]  # of Progress, by the provider's own word in lower case; others are queued
+
+    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
+        """The provider's word for the state, "" if there is none, and what went wrong."""
+        raise NotImplementedError
+
+    async def status(self, remote_id: str) -> Progress | Outcome:
+        answer = await self._ask("GET", self.status_path + quote(remote_id, safe=""))
+        if isinstance(answer, Outcome):
+            return answer
+        word, detail = self.state(read_json(answer.body)) if answer.status == 200 else ("", "")
+        if word:
+            return Progress(
+                remote_id, self.states.get(word.lower(), "queued"), safe(f"{word} {detail}", *self._secrets)
+            )
+        outcome = self._refused(answer, ())
+        return replace(outcome, verdict=Verdict.DEFERRED) if answer.status == 404 else outcome
+
+    async def check(self) -> Check:
+        """Asks for a mail that does not exist."""
+        answer = await self._ask("GET", self.status_path + quote(self.unknown, safe=""))
+        facts, where = {"url": self._url}, f"check base_url of backends.{self.name}"
+        if isinstance(answer, Outcome):
+            return Check(False, answer.detail, f"{where}, and the way there", facts)
+        if answer.status in (200, 400, 404, 422) and read_json(answer.body):
+            return Check(True, "the key is accepted", facts=facts)
+        outcome = self._refused(answer, ())
+        key = f"put a valid key into api_key of backends.{self.name}, with the permission to send"
+        others = "try again later" if outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED) else where
+        return Check(False, outcome.detail, key if answer.status in (401, 403) else others, facts)

@@ -1,0 +1,133 @@
+"""Backend ``js2mail``: POST /v1/mail/send of JS2Mail, which knows repeated calls by a key: nothing is sent twice."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, SecretStr
+
+from gateway.backends._base import Context, safe
+from gateway.backends._http import read_json
+from gateway.backends._parts import FollowedBackend, KeySettings, Parts, groups, request
+from gateway.backends._recipients import Call
+from gateway.fetch import Answer, check_url
+from gateway.model import Outcome, Progress, Refusal, SpooledMessage, Verdict
+
+_QUOTA = r"quota|month"
+_PAUSES = timedelta(minutes=15), timedelta(hours=4)  # the first and the longest while the month's mail is used up
+_TOLERANCE = 300  # seconds by which a webhook's time may differ from ours
+
+
+class Js2mailSettings(KeySettings):
+    """``from_account_id`` chooses one of the account's mailboxes. ``webhook_secret`` lets JS2Mail report failures."""
+
+    type: Literal["js2mail"] = "js2mail"
+    base_url: Annotated[str, AfterValidator(check_url)] = "https://js2mail.dev"
+    from_account_id: str = ""
+    webhook_secret: SecretStr | None = None
+
+
+class Js2mail(FollowedBackend):
+    """Up to 100 recipients in one call: to, cc and bcc."""
+
+    path = "/v1/mail/send"
+    status_path = "/v1/mail/send/"
+    unknown = "00000000-0000-4000-8000-000000000000"
+    states: ClassVar = {"sent": "delivered", "failed": "failed"}
+    fixes = (
+        (r"^401", "put a valid key into api_key"),
+        (rf"^429.*({_QUOTA})", "the month's quota is used up: a larger plan, or another backend until the month ends"),
+    )
+
+    def __init__(self, name: str, settings: Js2mailSettings, context: Context) -> None:
+        key = settings.api_key.get_secret_value()
+        hook = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
+        super().__init__(
+            name, settings, context, url=settings.base_url, headers={"x-api-key": key}, secrets=(key, hook)
+        )
+        self._account = settings.from_account_id
+        self._hook = hook
+        self._pause = _PAUSES[0] / 2
+        self._pause_until = 0.0
+
+    def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
+        """The key names the message and who is in the call, so it is the same for a repetition and for that only.
+
+        A call in doubt gave its key away as ``doubt_id``: it is repeated for those who were in it, and nobody else.
+        """
+        own = {"fromAccountId": self._account} if self._account else {}
+        prefix = f"gw-{message.id}-"
+        known = re.fullmatch(re.escape(prefix) + r"(\d+)-([0-9a-f]+)", message.doubt_id)
+        for group in groups(message, parts.header, (int(known[1]), int(known[2], 16)) if known else None):
+            key = f"{prefix}{group.number}-{group.mask:x}"
+            lists = {"to": group.to, "cc": group.cc, "bcc": group.bcc}
+            fields = {
+                "from": parts.author,
+                **{name: addresses for name, addresses in lists.items() if addresses},
+                "subject": parts.subject,
+                "idempotencyKey": key,
+                **own,
+            }
+            yield Call(group.addresses, partial(request, fields, parts.bodies), key)
+
+    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
+        remote_id = body.get("id")
+        if answer.status == 409:  # "Duplicate idempotency key": it has had this call before
+            return remote_id if isinstance(remote_id, str) else ""
+        return remote_id if answer.status in (200, 201, 202) and isinstance(remote_id, str) and remote_id else None
+
+    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
+        return str(body.get("status") or ""), str(body.get("error") or "")
+
+    async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
+        outcomes = await super()._call(message, call)
+        (outcome,) = set(outcomes.values())
+        if outcome.verdict is Verdict.SENT:
+            self._pause = _PAUSES[0] / 2
+        elif outcome.verdict is Verdict.IN_DOUBT:
+            outcome = replace(outcome, remote_id=call.key)
+        elif outcome.code == 429 and re.search(_QUOTA, outcome.detail, re.IGNORECASE):
+            outcome = self._longer(outcome)
+        return dict.fromkeys(call.addresses, outcome)
+
+    def _longer(self, outcome: Outcome) -> Outcome:
+        """Of answers that come at once only the first makes the pause longer."""
+        now = self._context.clock.monotonic()
+        if now >= self._pause_until:
+            self._pause = min(self._pause * 2, _PAUSES[1])
+            self._pause_until = now + self._pause.total_seconds()
+        return replace(outcome, retry_after=max(self._pause, outcome.retry_after or self._pause))
+
+    @property
+    def hook(self) -> bool:
+        return bool(self._hook)
+
+    def reports(self, headers: Mapping[str, str], body: bytes) -> Sequence[Progress]:
+        """``X-JS2Mail-Signature: t=<seconds>,v1=<HMAC-SHA256 of "t.body">`` (providers.md 5).
+
+        Its X-JS2Mail-Delivery-Id is not signed, so it does not make a report a new one: what it says does.
+        """
+        given = dict(part.strip().partition("=")[::2] for part in headers.get("x-js2mail-signature", "").split(","))
+        moment, now = given.get("t", ""), self._context.clock.now().timestamp()
+        in_time = re.fullmatch("[0-9]{1,12}", moment) and abs(now - int(moment)) <= _TOLERANCE
+        digest = hmac.new(self._hook.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+        if not (self._hook and in_time and hmac.compare_digest(digest.encode(), given.get("v1", "").encode())):
+            raise Refusal(
+                535, "5.7.8", "not signed by JS2Mail with webhook_secret, or more than 5 minutes old", "auth_failed"
+            )
+        event = read_json(body)
+        kind, inner = event.get("event") or event.get("type"), event.get("data")
+        data = inner if isinstance(inner, dict) else event
+        if not isinstance(kind, str) or not isinstance(data.get("id"), str):
+            raise Refusal(501, "5.5.4", "no event with the id of a mail", "bad_message")
+        if kind != "mail.failed":
+            return ()
+        detail = safe(str(data.get("error") or kind), *self._secrets)
+        return (Progress(safe(data["id"]), "failed", detail),)

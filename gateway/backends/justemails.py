@@ -1,0 +1,84 @@
+"""Backend ``justemails``: POST /send of JustEmails. One recipient a call, each of whom sees only himself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator
+
+from gateway.backends._base import Context
+from gateway.backends._http import Row
+from gateway.backends._parts import FollowedBackend, KeySettings, Parts, request
+from gateway.backends._recipients import Call
+from gateway.fetch import Answer, check_url
+from gateway.message.content import is_ordinary
+from gateway.model import Refusal, SpooledMessage, Verdict
+
+
+class JustemailsSettings(KeySettings):
+    """``headers``: pass the message's own header fields on; the API documents only those that begin with X-."""
+
+    type: Literal["justemails"] = "justemails"
+    base_url: Annotated[str, AfterValidator(check_url)] = "https://justemails.app/api/v1"
+    headers: bool = False
+
+
+class Justemails(FollowedBackend):
+    """Nothing protects from duplicates: a lost answer is in doubt."""
+
+    path = "/send"
+    status_path = "/send/"
+    otherwise = "headers: true to try and send them"
+    unknown = "msg_000000000000"
+    states: ClassVar = {name: name for name in ("delivered", "bounced", "failed")}
+    rows = (
+        Row((400,), Verdict.REJECTED, "5.1.3", text=r"'to'|recipient"),
+        Row((422,), Verdict.MISCONFIGURED, "4.7.0"),  # the domain of From is not verified
+    )
+    fixes = (
+        (r"^(401|403)", "put a valid key into api_key, with the permission to send"),
+        (r"^404", "check base_url"),
+        (r"^422", "verify the domain of From at JustEmails, or set senders so that others are refused"),
+    )
+
+    def __init__(self, name: str, settings: JustemailsSettings, context: Context) -> None:
+        key = settings.api_key.get_secret_value()
+        carries = ["both_bodies", "reply_to", *(("headers", "threading") if settings.headers else ())]
+        authorization = {"authorization": f"Bearer {key}"}
+        super().__init__(
+            name, settings, context, url=settings.base_url, headers=authorization, secrets=(key,), carries=carries
+        )
+
+    def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
+        own = _own_fields(parts) if "headers" in self._carries else {}
+        more = {"replyTo": parts.reply_to, "headers": own}
+        same = {
+            "from": parts.author,
+            "subject": parts.subject,
+            **{name: value for name, value in more.items() if value},
+        }
+        for recipient in message.envelope.recipients:
+            fields = {**same, "to": recipient.address}
+            yield Call((recipient.address,), partial(request, fields, parts.bodies))
+
+    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
+        remote_id = body.get("id")
+        return remote_id if answer.status in (200, 201, 202) and isinstance(remote_id, str) and remote_id else None
+
+    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
+        return str(body.get("status") or ""), str(body.get("error") or "")
+
+
+def _own_fields(parts: Parts) -> dict[str, str]:
+    """Message-ID and all that is not made anew for every mail. Raises Refusal where a name occurs twice."""
+    fields = [field for field in parts.header.fields if field.name == "message-id" or not is_ordinary(field.name)]
+    fields = [field for field in fields if field.name != "resent-bcc"]  # discloses blind recipients
+    name, count = next(iter(Counter(field.name for field in fields).most_common(1)), ("", 0))
+    if count > 1:
+        text = f"more than one {name} field cannot be sent through this API"
+        raise Refusal(554, "5.6.3", text, "cannot_carry")
+    spelled = {field.raw.partition(b":")[0].strip().decode(): field.value for field in fields}
+    return {name: " ".join(value.decode("utf-8", "replace").split()) for name, value in spelled.items()}

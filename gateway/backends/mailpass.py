@@ -1,0 +1,140 @@
+"""Backend ``mailpass``: POST /api/v1/mail/send of MailPass, which sends at once through the account's SMTP provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator
+
+from gateway.address import comparable
+from gateway.backends._base import Context, safe
+from gateway.backends._http import Row, read_json
+from gateway.backends._parts import PER_CALL, FollowedBackend, KeySettings, Parts, groups, request
+from gateway.backends._recipients import Call
+from gateway.fetch import Answer, check_url
+from gateway.model import Outcome, SpooledMessage, Verdict
+
+_BATCH = "batch"
+_FAILED = ("failed", "error", "bounced", "rejected")
+_ANY = range(200, 600)
+
+
+class MailpassSettings(KeySettings):
+    """``batch``: mail to several people who do not see each other goes as one call, and later."""
+
+    type: Literal["mailpass"] = "mailpass"
+    base_url: Annotated[str, AfterValidator(check_url)] = "https://dev.mailpass.im"
+    batch: bool = False
+
+
+class Mailpass(FollowedBackend):
+    """One ``to``; other visible recipients are in cc, blind ones in bcc. Nothing protects from duplicates."""
+
+    path = "/api/v1/mail/send"
+    status_path = "/api/v1/mail/status/"
+    unknown = "<unknown@gateway.invalid>"
+    states: ClassVar = {
+        **dict.fromkeys(("delivered", "open", "opened", "click", "clicked"), "delivered"),
+        **dict.fromkeys(("failed", "error", "rejected"), "failed"),
+        **dict.fromkeys(("bounce", "bounced"), "bounced"),
+    }
+    rows = (
+        Row(_ANY, Verdict.REJECTED, "5.1.3", code="VALIDATION_ERROR", text=r"['\"](to|cc|bcc)\b|recipient|address"),
+        Row(_ANY, Verdict.REJECTED, "5.6.0", code="VALIDATION_ERROR"),
+        Row(_ANY, Verdict.MISCONFIGURED, "4.7.0", code="NO_SMTP_PROVIDER"),
+        Row(_ANY, Verdict.THROTTLED, "4.4.5", code="SEND_LIMIT_EXCEEDED", pause=timedelta(minutes=15)),
+        Row(_ANY, Verdict.DEFERRED, "4.0.0", code="SEND_FAILED"),
+    )
+    fixes = (
+        (r"^(401|403)", "put a valid key into api_key, with the permission mail"),
+        (r"^404", "check base_url"),
+        (r"NO_SMTP_PROVIDER", "add an SMTP provider to the MailPass account, and make it the default"),
+        (r"SEND_LIMIT_EXCEEDED", "raise the limit of the SMTP provider at MailPass, or set rate on this backend"),
+    )
+
+    def __init__(self, name: str, settings: MailpassSettings, context: Context) -> None:
+        key = settings.api_key.get_secret_value()
+        super().__init__(
+            name,
+            settings,
+            context,
+            url=settings.base_url,
+            headers={"authorization": f"Bearer {key}"},
+            secrets=(key,),
+            carries=("both_bodies", "reply_to"),
+        )
+        self._batch = settings.batch
+
+    def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
+        people = list(groups(message, parts.header))
+        sender = {"from_email": parts.author, **({"from_name": parts.name} if parts.name else {})}
+        if self._batch and not parts.reply_to and len(people) > 1 and all(len(one.addresses) == 1 for one in people):
+            return _batches([group.to[0] for group in people], parts, sender)
+        more = {"reply_to": parts.reply_to} if parts.reply_to else {}
+        same = {**sender, **more, "subject": parts.subject, "metadata": {"spool_id": message.id}}
+        calls = []
+        for group in people:
+            lists = {"cc": group.to[1:] + group.cc, "bcc": group.bcc}
+            fields = {**same, "to": group.to[0], **{name: found for name, found in lists.items() if found}}
+            calls.append(Call(group.addresses, partial(request, fields, parts.bodies)))
+        return calls
+
+    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
+        data = _part(body, "data")
+        good = body.get("success") is True and str(data.get("status")).lower() not in _FAILED
+        remote_id = data.get("message_id")
+        return remote_id if answer.status in (200, 201, 202) and good and isinstance(remote_id, str) else None
+
+    def said(self, body: Mapping[str, Any]) -> tuple[str, str]:
+        """The shape of errors is not documented: an object, or a code beside its message."""
+        error, data = body.get("error"), _part(body, "data")
+        inner = error if isinstance(error, dict) else body
+        code = inner.get("code") or ("" if isinstance(error, dict) else error) or body.get("error_code") or ""
+        failed = body.get("success") is False or str(data.get("status")).lower() in _FAILED
+        words = inner.get("message") or data.get("error_message") or data.get("error") or ""
+        return str(code or ("SEND_FAILED" if failed else "")), str(words)
+
+    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
+        found = _part(_part(body, "data"), "message")
+        return str(found.get("status") or ""), str(found.get("error_message") or "")
+
+    async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
+        if call.key != _BATCH:
+            return await super()._call(message, call)
+        answer = await self._ask("POST", "/api/v1/mail/send-batch", call.content())
+        if isinstance(answer, Outcome):
+            return dict.fromkeys(call.addresses, answer)
+        results = _part(read_json(answer.body), "data").get("messages")
+        if answer.status not in (200, 201, 202) or not isinstance(results, list):
+            return dict.fromkeys(call.addresses, self._refused(answer, self.rows))
+        found = dict(enumerate(results))
+        return {address: self._result(answer, address, found.get(at)) for at, address in enumerate(call.addresses)}
+
+    def _result(self, answer: Answer, address: str, result: object) -> Outcome:
+        """One of a batch: it must stand in the same place and name the same address."""
+        if not isinstance(result, dict) or comparable(str(result.get("to"))) != comparable(address):
+            return Outcome(Verdict.IN_DOUBT, answer.status, "4.4.2", "the answer does not say what became of this one")
+        status, remote_id = str(result.get("status")), safe(str(result.get("queue_id") or ""), *self._secrets)
+        detail = safe(f"HTTP {answer.status} {status} {remote_id} {result.get('error') or ''}", *self._secrets)
+        if status.lower() in _FAILED:
+            return Outcome(Verdict.DEFERRED, answer.status, "4.0.0", detail)
+        return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, remote_id)
+
+
+def _batches(people: list[str], parts: Parts, sender: Mapping[str, str]) -> Iterator[Call]:
+    for start in range(0, len(people), PER_CALL):
+        chunk = tuple(people[start : start + PER_CALL])
+        yield Call(chunk, partial(_batch_request, chunk, parts, sender), _BATCH)
+
+
+def _batch_request(people: tuple[str, ...], parts: Parts, sender: Mapping[str, str]) -> bytes:
+    messages = (request({"to": address, "subject": parts.subject}, parts.bodies) for address in people)
+    return request(sender, {"messages": b"[" + b",".join(messages) + b"]"})
+
+
+def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = body.get(name)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,217 @@
+"""Backend ``temp_mail``: a self-hosted cloudflare_temp_email, which sends as the address that its token belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, SecretStr
+
+from gateway.address import comparable
+from gateway.backends._base import Context
+from gateway.backends._http import Row, read_json
+from gateway.backends._parts import Parts, PartsBackend, PartsSettings, display_names, request
+from gateway.backends._recipients import Call
+from gateway.fetch import Answer, check_url
+from gateway.model import Check, Outcome, Refusal, SpooledMessage, Verdict
+
+_CLIENT = "client"
+_LOOKUPS = 8  # tokens asked about at one time
+_WAITING = 200  # log-ins that wait for that
+_TRIES = 5  # for a text that nobody knows
+_KEPT = 1000  # tokens whose answer is remembered
+_REMEMBERED = {True: 300.0, False: 30.0}  # seconds, for good tokens and for others
+_PRIVATE = r"private site password"
+_OURS = f"{_PRIVATE}|contact the administrator"
+_TOKEN = r"\bjwt|\btoken ?\(|invalid address credential|address not found"  # noqa: S105 - Hono's words, and the Worker's
+_DAY, _MONTH = r"server daily send quota", r"server monthly send quota"
+
+# All but a few failures come as 400 with a text (providers.md 8). The first row that fits decides.
+ROWS = (
+    Row((400,), Verdict.DEFERRED, "4.0.0", text=r"resend error"),
+    Row((400,), Verdict.IN_DOUBT, "4.4.2", text=r"\bD1_|sqlite"),  # its bookkeeping comes after the sending
+    Row((400,), Verdict.REJECTED, "5.7.1", text=r"no balance"),
+    Row((400,), Verdict.THROTTLED, "4.4.5", text=f"{_DAY}|{_MONTH}"),
+    Row((400,), Verdict.REJECTED, "5.7.1", text=r"address is blocked"),
+    Row((400,), Verdict.REJECTED, "5.1.1", text=r"invalid recipient address"),
+    Row((400,), Verdict.REJECTED, "5.6.0", text=r"(subject|content) is empty"),
+    Row((400,), Verdict.MISCONFIGURED, "4.3.5", text=r"please enable|contact the administrator"),
+    Row((401,), Verdict.MISCONFIGURED, "4.7.0", text=_PRIVATE),
+)
+# What the token is to blame for: the message's own, or that of the settings.
+OF_CLIENT: tuple[Row, ...] = (
+    Row((400, 401), Verdict.REJECTED, "5.7.8", text=_TOKEN),
+    Row((400,), Verdict.REJECTED, "5.7.1", text=r"invalid domain"),
+)
+ANY_401 = Row((401,), Verdict.REJECTED, "5.7.8")  # of /api, which looks at the token first; /external does not
+OF_SETTINGS: tuple[Row, ...] = (Row((400, 401), Verdict.MISCONFIGURED, "4.7.0", text=f"{_TOKEN}|invalid domain"),)
+UNKNOWN = (Row((400,), Verdict.DEFERRED, "4.0.0"),)
+
+
+class TempMailSettings(PartsSettings):
+    """``token: client`` sends each message with the token of the client that logged in with it; else an address JWT.
+
+    ``site_password`` opens a private site. ``empty_subject: fill`` writes "(no subject)": the API refuses none.
+    """
+
+    open_words: ClassVar[frozenset[str]] = frozenset((_CLIENT,))
+    type: Literal["temp_mail"] = "temp_mail"
+    base_url: Annotated[str, AfterValidator(check_url)]
+    token: SecretStr
+    endpoint: Literal["external", "api"] = "external"
+    site_password: SecretStr | None = None
+    empty_subject: Literal["reject", "fill"] = "reject"
+
+    @property
+    def verifies(self) -> bool:
+        return self.token.get_secret_value() == _CLIENT
+
+
+class TempMail(PartsBackend):
+    """One recipient a call, one body: HTML where there is one. Nothing protects from duplicates."""
+
+    fixes = (
+        (_PRIVATE, "put the site's password into site_password"),
+        (r"no balance", "ask for mail to send (/api/request_send_mail_access); an administrator of the site grants it"),
+        (r"please enable", "give the Worker a way to send: RESEND_TOKEN, SMTP_CONFIG or SEND_MAIL"),
+        (_TOKEN, "the token is not good, or not any more: take the address's present credential"),
+        (r"^404", "check base_url"),
+        (r"^403", "the site blocks this machine: see its access control"),
+    )
+
+    def __init__(self, name: str, settings: TempMailSettings, context: Context) -> None:
+        password = settings.site_password.get_secret_value() if settings.site_password else ""
+        self._token = "" if settings.verifies else settings.token.get_secret_value()
+        private = {"x-custom-auth": password} if password else {}
+        super().__init__(
+            name,
+            settings,
+            context,
+            url=settings.base_url,
+            headers={"x-lang": "en", **private},
+            secrets=(password, self._token),
+            carries=(),
+            drops=("both_bodies",),
+            lacks=("no_text", *(("no_subject",) if settings.empty_subject == "reject" else ())),
+        )
+        self.limits = replace(self.limits, own_token=settings.verifies)
+        self._settings = settings
+        self._known: dict[bytes, tuple[float, str]] = {}  # until when (monotonic), and the address or ""
+        self._asking: dict[bytes, asyncio.Task[str | None]] = {}
+        self._lookups = asyncio.Semaphore(_LOOKUPS)
+
+    def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
+        if not (self._token or message.secret):
+            text = "the client's token cannot be read: put the spool.key it was sealed with back, or have it sent again"
+            raise Refusal(451, "4.7.0", text, "internal")
+        kind, body = ("html", parts.bodies["html"]) if "html" in parts.bodies else ("text", parts.bodies["text"])
+        subject = parts.subject or "(no subject)"  # those that have none come here only with empty_subject: fill
+        if body == b'""':
+            raise Refusal(554, "5.6.0", "mail without a text cannot be sent through this API", "cannot_carry")
+        names = display_names(parts.header, "to", "cc")
+        same = {"from_name": parts.name, "subject": subject, "is_html": kind == "html"}
+        own = {"token": self._token or message.secret} if self._settings.endpoint == "external" else {}
+        for recipient in message.envelope.recipients:
+            to = {"to_mail": recipient.address, "to_name": names.get(comparable(recipient.address), "")}
+            yield Call((recipient.address,), partial(request, {**same, **own, **to}, {"content": body}))
+
+    async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
+        token, external = self._token or message.secret, self._settings.endpoint == "external"
+        path = "/external/api/send_mail" if external else "/api/send_mail"
+        answer = await self._ask("POST", path, call.content(), {} if external else _bearer(token))
+        if isinstance(answer, Answer):
+            answer = self._outcome(answer, token, message.attempt)
+        return dict.fromkeys(call.addresses, answer)
+
+    def _outcome(self, answer: Answer, token: str, attempt: int) -> Outcome:
+        if answer.status == 200 and read_json(answer.body).get("status") == "ok":
+            return Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 ok")
+        blamed = OF_SETTINGS if self._token else OF_CLIENT
+        if blamed is OF_CLIENT and self._settings.endpoint == "api":
+            blamed = (*OF_CLIENT, ANY_401)
+        outcome = self._refused(answer, (*ROWS, *blamed, *UNKNOWN), token)
+        if outcome.verdict is Verdict.THROTTLED and answer.status == 400:
+            return replace(outcome, retry_after=_until_more(answer.body, self._context.clock.now()))
+        if outcome.enhanced == "4.0.0" and attempt >= _TRIES:
+            return replace(outcome, verdict=Verdict.REJECTED, enhanced="5.0.0")
+        return outcome
+
+    # -- log-ins -----------------------------------------------------------------------------------------------------
+
+    async def verify(self, token: str) -> str:
+        """Log-ins with the same token ask once; what the site said is remembered by the token's hash."""
+        key = hashlib.sha256(token.encode()).digest()
+        until, address = self._known.get(key, (0.0, ""))
+        if self._context.clock.monotonic() >= until:
+            task = self._asking.get(key)
+            if task is None and len(self._asking) >= _WAITING:
+                raise Refusal(454, "4.7.0", "Temporary authentication failure, try again later", "auth_unavailable")
+            if task is None:
+                task = self._asking[key] = asyncio.create_task(self._look(key, token), name=f"verify-{self.name}")
+                task.add_done_callback(lambda _: self._asking.pop(key, None))
+            await asyncio.wait((task,))  # whoever waits may be cancelled, the answer is for everybody
+            found = None if task.cancelled() else task.result()
+            if found is None:
+                raise Refusal(454, "4.7.0", "Temporary authentication failure, try again later", "auth_unavailable")
+            address = found
+        if not address:
+            raise Refusal(535, "5.7.8", "Authentication credentials invalid", "auth_failed")
+        return address
+
+    async def _look(self, key: bytes, token: str) -> str | None:
+        """The address, "" for a token that is not good, None where the site did not tell."""
+        async with self._lookups:  # a flood of forged tokens must not take the connections that mail needs
+            answer = await self._ask("GET", "/api/settings", headers=_bearer(token))
+        detail = answer.detail if isinstance(answer, Outcome) else self._refused(answer, ROWS, token).detail
+        address: object = None
+        if isinstance(answer, Answer) and answer.status == 200:
+            address = read_json(answer.body).get("address") or None
+        elif isinstance(answer, Answer) and answer.status in (400, 401) and not re.search(_OURS, detail):
+            address = ""
+        if not isinstance(address, str):
+            self._context.signals.warning("token_not_verified", backend=self.name, detail=detail)
+            return None
+        self._known.pop(key, None)
+        self._known[key] = (self._context.clock.monotonic() + _REMEMBERED[bool(address)], address)
+        if len(self._known) > _KEPT:
+            del self._known[next(iter(self._known))]
+        return address
+
+    async def check(self) -> Check:
+        """Asks whose the token is; without one, whether the site is there and lets us in."""
+        headers, facts = _bearer(self._token) if self._token else {}, {"url": self._url}
+        answer = await self._ask("GET", "/api/settings", headers=headers)
+        if isinstance(answer, Outcome):
+            return Check(False, answer.detail, f"check base_url of backends.{self.name}, and the way there", facts)
+        address = read_json(answer.body).get("address")
+        if answer.status == 200 and isinstance(address, str) and self._token:
+            return Check(True, "the token is good", facts={**facts, "address": address})
+        outcome = self._refused(answer, (*ROWS, *OF_SETTINGS))
+        if not self._token and answer.status == 401 and _PRIVATE not in outcome.detail:
+            return Check(True, "the site answers; clients bring their own tokens", facts=facts)
+        detail, _, fix = outcome.detail.partition("; to do: ")
+        return Check(False, detail, fix or f"check base_url and token of backends.{self.name}", facts)
+
+    async def aclose(self) -> None:
+        for task in (tasks := list(self._asking.values())):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _bearer(token: str) -> Mapping[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def _until_more(body: bytes, now: datetime) -> timedelta:
+    """Until the UTC day or month ends."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    monthly = re.search(_MONTH.encode(), body, re.IGNORECASE)
+    following = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return (following if monthly else midnight + timedelta(days=1)) - now
