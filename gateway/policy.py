@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from gateway.address import matches
-from gateway.config.models import RetrySettings, RouteSettings
+from gateway.config.models import BounceSettings, RetrySettings, RouteSettings
 from gateway.model import Client, Limits, Needs, Rate, Refusal
 
 HOP_LIMIT = 100  # RFC 5321 6.3
@@ -147,6 +147,18 @@ def _loss(name: str, limits: Limits, freight: Freight) -> Refusal | None:
             remedy = limits.remedies.get(feature, "").format(name=name)
             return Refusal(554, "5.6.3", f"{text}; {remedy or 'route this client to another backend'}", "cannot_carry")
     return None
+
+
+def no_bounces(bounces: BounceSettings, limits: Mapping[str, Limits]) -> str:
+    """Why no backend could send a report to a sender; "" where one can. Which one it would be, the routes decide."""
+    if bounces.mode == "off" or (bounces.mode != "notice" and any(found.null_sender for found in limits.values())):
+        return ""
+    fix = "set bounces.from to an address that a backend may send as, or add an smtp backend for bounces.backend"
+    if bounces.mode == "dsn" or not bounces.sender:
+        return f"no backend can send with the null sender, so senders would not hear of mail that fails; {fix}"
+    if all(_stranger(name, found, (bounces.sender,)) for name, found in limits.items()):
+        return f"no backend sends as bounces.from {bounces.sender}, so senders would not hear of mail that fails; {fix}"
+    return ""
 
 
 def _hint(name: str, limits: Limits) -> str:

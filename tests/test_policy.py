@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import policy
-from gateway.config.models import RetrySettings, RouteSettings
+from gateway.config.models import BounceSettings, RetrySettings, RouteSettings
 from gateway.message import FEATURES as FEATURE_NAMES
 from gateway.model import Client, Limits, Rate, Refusal
 
@@ -223,6 +223,31 @@ def test_what_a_message_is_made_of_decides_its_way(limits: Limits, freight: dict
         with pytest.raises(Refusal) as refused:
             policy.usable(["b"], both, asked)
         assert str(refused.value) == refusal
+
+
+API, OWN, SMTP = Limits(9, null_sender=False), Limits(9, null_sender=False, senders=("a@x.example",)), Limits(9)
+
+
+@pytest.mark.parametrize(
+    ("given", "limits", "said"),
+    [
+        ({}, [SMTP, API], ""),
+        ({"mode": "off"}, [API], ""),
+        ({}, [API], "null sender"),
+        ({"from": "any@y.example"}, [API], ""),
+        ({"from": "a@x.example"}, [OWN], ""),
+        ({"from": "b@x.example"}, [OWN], "no backend sends as bounces.from b@x.example"),
+        ({"from": "b@x.example"}, [OWN, SMTP], ""),
+        ({"mode": "notice"}, [SMTP], "null sender"),
+        ({"mode": "notice", "from": "b@x.example"}, [OWN], "bounces.from b@x.example"),
+        ({"mode": "dsn", "from": "a@x.example"}, [OWN], "null sender"),
+    ],
+)
+def test_no_bounces(given: dict[str, str], limits: list[Limits], said: str) -> None:
+    """Who sets up Gmail or Graph alone is told that nobody would hear of failed mail, and what helps."""
+    found = policy.no_bounces(BounceSettings.model_validate(given), {str(n): one for n, one in enumerate(limits)})
+    assert (said in found) if said else found == ""
+    assert not found or "set bounces.from" in found
 
 
 def test_every_feature_has_its_words() -> None:

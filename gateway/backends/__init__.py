@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from types import MappingProxyType
 from typing import Any, cast
@@ -20,9 +20,9 @@ from gateway.backends.temp_mail import TempMail, TempMailSettings
 from gateway.clock import SystemClock
 from gateway.config.models import BackendSettings, Settings
 from gateway.fetch import Fetch
-from gateway.model import Backend
+from gateway.model import Backend, Limits
 
-__all__ = ["BACKENDS", "Context", "build", "problems", "settings_types"]
+__all__ = ["BACKENDS", "Context", "build", "examine", "settings_types"]
 
 # type name: its settings, and what builds it from (name, settings, context)
 BACKENDS: Mapping[str, tuple[type[BackendSettings], Callable[[str, Any, Context], Backend]]] = MappingProxyType(
@@ -45,15 +45,17 @@ def settings_types() -> Mapping[str, type[BackendSettings]]:
     return {kind: settings for kind, (settings, _) in BACKENDS.items()}
 
 
-def problems(settings: Settings) -> Iterator[str]:
-    """What keeps backends from being built, in words; looks at files and asks nobody."""
+def examine(settings: Settings) -> tuple[list[str], dict[str, Limits]]:
+    """What keeps backends from being built, in words, and the limits of the others. Looks at files, asks nobody."""
+    problems, limits = [], {}
     nowhere = cast(Fetch, None)
     context = Context(settings.hostname, settings.state_dir, SystemClock(), nowhere, Random(0))  # noqa: S311 - unused
     for name, section in settings.backends.items():
         try:
-            build(name, section, context)
+            limits[name] = build(name, section, context).limits
         except (ValueError, OSError) as error:
-            yield str(error) if name in str(error) else f"backends.{name}: {error}"
+            problems.append(str(error) if name in str(error) else f"backends.{name}: {error}")
+    return problems, limits
 
 
 def build(name: str, settings: BackendSettings, context: Context) -> Backend:

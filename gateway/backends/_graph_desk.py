@@ -107,8 +107,11 @@ class Desk:
             async with asyncio.timeout(_CLEANING):
                 await self.api.call("DELETE", self._message(draft), headers=IMMUTABLE)
 
-    async def look(self, message_id: str, doubt_id: str) -> Found | Outcome:
-        """Whom an attempt in doubt has reached. An Outcome where that cannot be said now: nothing may be sent then."""
+    async def look(self, message_id: str, doubt_id: str, *, drafts: bool) -> Found | Outcome:
+        """Whom an attempt in doubt has reached. An Outcome where that cannot be said now: nothing may be sent then.
+
+        With ``drafts`` what a killed attempt left in Drafts is removed.
+        """
         if doubt_id:
             answer = await self.api.call("GET", f"{self._message(doubt_id)}?$select={_WHO}", headers=IMMUTABLE)
             if isinstance(answer, Answer) and answer.status == 200 and read_json(answer.body).get("isDraft") is True:
@@ -120,8 +123,18 @@ class Desk:
             return Found(note="; not looked up, there is no Message-ID")
         wanted = quote(f"internetMessageId eq '{message_id.replace(chr(39), chr(39) * 2)}'", safe="")
         # Only there: a copy in the Inbox may have come by another way, for others than those who stand in it.
-        url = f"{self.path}/mailFolders/sentitems/messages?$filter={wanted}&$select={_WHO}&$top=1000"
-        return self._found(await self.api.call("GET", url))
+        query = f"/messages?$filter={wanted}&$select={_WHO}&$top=1000"
+        found = self._found(await self.api.call("GET", f"{self.path}/mailFolders/sentitems{query}"))
+        if drafts and isinstance(found, Found):
+            await self._clean(f"{self.path}/mailFolders/drafts{query}")
+        return found
+
+    async def _clean(self, url: str) -> None:
+        answer = await self.api.call("GET", url, headers=IMMUTABLE)
+        values = read_json(answer.body).get("value") if isinstance(answer, Answer) and answer.status == 200 else []
+        for one in values if isinstance(values, list) else []:
+            if isinstance(one, dict) and one.get("isDraft") is True and isinstance(one.get("id"), str):
+                await self._discard(one["id"])
 
     def _found(self, answer: Answer | Outcome) -> Found | Outcome:
         if isinstance(answer, Answer) and answer.status == 403:

@@ -187,7 +187,7 @@ class Graph:
         mailbox = self._mailbox_of(next(iter(header.addresses("from")), ""), message)
         desk = Desk(self._api, self._path(mailbox), self._clock)
         async with self._mailboxes.turn(mailbox, calls=0) as late:
-            found = late or await desk.look(header.first("message-id"), message.doubt_id)
+            found = late or await desk.look(header.first("message-id"), message.doubt_id, drafts=self._settings.drafts)
         return self._mailboxes.judged(mailbox, found) if isinstance(found, Outcome) else found
 
     async def _call(self, message: SpooledMessage, raw: bytes, call: Call) -> Mapping[str, Outcome]:

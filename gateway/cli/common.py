@@ -92,7 +92,7 @@ def settings() -> Loaded:
 
 def usable() -> Loaded:
     """``settings`` that can be served: folders, certificates, keys, backends. Our own key may still have to be made."""
-    from gateway import auth, backends
+    from gateway import auth, backends, policy
     from gateway.config.files import unusable_folders
     from gateway.smtp.tls import certificate_errors
 
@@ -103,14 +103,16 @@ def usable() -> Loaded:
         for name, key in found.auth.keys.items()
         if key.private_key_file is None or (found.state_dir / key.private_key_file).exists()
     }
-    errors = [*unusable_folders(found), *certificate_errors(found.listeners), *backends.problems(found)]
+    problems, limits = backends.examine(found)
+    errors = [*unusable_folders(found), *certificate_errors(found.listeners), *problems]
     try:
         auth.load_keys(found.model_copy(update={"auth": found.auth.model_copy(update={"keys": present})}))
     except ValueError as error:
         errors.append(str(error))
     if errors:
         raise BadConfig("\n".join(errors))
-    return loaded
+    silent = policy.no_bounces(found.bounces, limits)
+    return replace(loaded, warnings=(*loaded.warnings, f"bounces: {silent}")) if silent else loaded
 
 
 class Api:

@@ -163,7 +163,9 @@ class GraphFake:
             case "POST", "/messages":
                 return "draft", lambda: self._create(request, mailbox)
             case "GET", "/mailFolders/sentitems/messages":
-                return "filter", lambda: self._filter(mailbox, query)
+                return "filter", lambda: self._filter(mailbox, query, drafts=False)
+            case "GET", "/mailFolders/drafts/messages":
+                return "filter drafts", lambda: self._filter(mailbox, query, drafts=True)
             case "GET", "":
                 return "profile", lambda: error(403, "Authorization_RequestDenied", "Insufficient privileges")
         if not found:
@@ -420,7 +422,7 @@ class GraphFake:
         whole = {"id": name, "isDraft": item.is_draft, **lists}
         return {"id": name, **{wanted: whole[wanted] for wanted in query["$select"].split(",")}}
 
-    def _filter(self, mailbox: str, query: dict[str, str]) -> bytes:
+    def _filter(self, mailbox: str, query: dict[str, str], *, drafts: bool) -> bytes:
         if refused := self._readable():
             return refused
         wanted = re.fullmatch(r"internetMessageId eq '((?:[^']|'')*)'", query["$filter"])
@@ -429,7 +431,7 @@ class GraphFake:
         found = [
             self._shown(name, query)
             for name, item in self.items.items()
-            if item.mailbox == mailbox and not item.is_draft and item.message_id == wanted[1].replace("''", "'")
+            if item.mailbox == mailbox and item.is_draft is drafts and item.message_id == wanted[1].replace("''", "'")
         ]
         return http(200, {"value": found[: int(query.get("$top", 10))]})
 

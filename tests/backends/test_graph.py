@@ -519,7 +519,21 @@ async def test_a_later_attempt_looks_at_the_draft_first(safe: Way, sent: bool) -
 async def test_an_id_that_the_mailbox_does_not_know_is_no_obstacle(safe: Way) -> None:
     """Somebody emptied Sent Items, or the id is that of another mailbox: the Message-ID is tried, then it is sent."""
     outcome = await safe.one(raw=IDENTIFIED, doubtful=True, doubt_id="gone/1")
-    assert (outcome.verdict, safe.fake.calls[-4:]) == (V.SENT, ["get nothing", "filter", "draft", "send"])
+    calls = ["get nothing", "filter", "filter drafts", "draft", "send"]
+    assert (outcome.verdict, safe.fake.calls[-5:]) == (V.SENT, calls)
+
+
+@pytest.mark.parametrize("answer", [None, http(500), http(200, {"value": [7, {"isDraft": True}, {"id": 1}]})])
+async def test_what_a_killed_attempt_left_in_drafts_is_removed(safe: Way, answer: bytes | None) -> None:
+    """It would stay for ever, and somebody would send it by hand; that it cannot be found stops nothing."""
+    safe.fake.answers = {"send": [kit.reset_at_once] * 2, "get": [kit.reset_at_once] * 2}
+    await safe.sleeping(safe.one(raw=IDENTIFIED))
+    assert [item.is_draft for item in safe.fake.items.values()] == [True]
+    safe.fake.answers = {"filter drafts": [answer]} if answer else {}
+    outcome = await safe.one(raw=IDENTIFIED, doubtful=True)
+    assert outcome.verdict is V.SENT
+    assert [item.is_draft for item in safe.fake.items.values()] == ([True, False] if answer else [False])
+    assert len(safe.fake.delivered) == 1
 
 
 # -- sender mode -----------------------------------------------------------------------------------------------------
