@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, RouteSettings, Settings
@@ -58,26 +58,13 @@ def prepare(
     ``headerless`` says whether a message without any header field is tolerated.
     """
     header = scan(raw)
-    if not header.fields and not headerless:
-        text = "Message has no header; for a sender that cannot, set tolerate: [missing_headers]"
-        raise Refusal(554, "5.6.0", text, "bad_message")
-    if is_loop(header.count("received"), _own_hops(header, rules.hostname)):
-        raise Refusal(554, "5.4.6", "Too many hops, this looks like a mail loop", "mail_loop")
-    if sum(len(field.raw) for field in header.fields if field.name in ("from", "sender")) > _FROM_LIMIT:
-        raise Refusal(554, "5.6.0", "From and Sender fields are too long", "bad_message")
+    _check_header(header, rules.hostname, headerless=headerless)
     shown = header.addresses("from")
     sender, rewrite_from = _senders(header, shown, envelope.sender, client)
     addresses = tuple(recipient.address for recipient in envelope.recipients)
     # A declared SMTPUTF8 that nothing needs must not close the way through backends without it.
     utf8 = envelope.smtputf8 and not ("".join((sender, *addresses)).isascii() and raw[: header.end].isascii())
-    envelope = Envelope(
-        sender=sender,
-        recipients=envelope.recipients,
-        smtputf8=utf8,
-        eightbit=envelope.eightbit or not raw.isascii(),
-        ret=envelope.ret,
-        envid=envelope.envid,
-    )
+    envelope = replace(envelope, sender=sender, smtputf8=utf8, eightbit=envelope.eightbit or not raw.isascii())
     message_id = header.first("message-id") or f"<{arrival.id}@{rules.hostname}>"
     trace = Trace(
         queue_id=arrival.id,
@@ -114,6 +101,16 @@ def prepare(
         needs=needs,
         secret=client.secret,
     )
+
+
+def _check_header(header: Header, hostname: str, *, headerless: bool) -> None:
+    if not header.fields and not headerless:
+        text = "Message has no header; for a sender that cannot, set tolerate: [missing_headers]"
+        raise Refusal(554, "5.6.0", text, "bad_message")
+    if is_loop(header.count("received"), _own_hops(header, hostname)):
+        raise Refusal(554, "5.4.6", "Too many hops, this looks like a mail loop", "mail_loop")
+    if sum(len(field.raw) for field in header.fields if field.name in ("from", "sender")) > _FROM_LIMIT:
+        raise Refusal(554, "5.6.0", "From and Sender fields are too long", "bad_message")
 
 
 def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) -> tuple[str, str]:

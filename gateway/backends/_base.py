@@ -1,24 +1,31 @@
-"""What every backend is built with and uses: its context, its limits, safe text, canonical bytes."""
+"""What every backend is built with and uses: its context, its limits, safe text, bytes made ready to go out."""
 
 from __future__ import annotations
 
+import asyncio
+import binascii
 import os
 import random
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol, TypeVar
+
+from pydantic import AfterValidator
 
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
-from gateway.fetch import Fetch
+from gateway.fetch import Fetch, check_url
 from gateway.message import normalise_newlines
 from gateway.model import Limits
 
+T = TypeVar("T")
+Url = Annotated[str, AfterValidator(check_url)]
 UNBOUNDED = 1_000_000_000  # bytes; a backend with no limit of its own
-LARGE = 1_000_000  # bytes; a message of this size is prepared off the loop
 PIECE = 3 * 64 * 1024  # bytes worked on at a time: a thread that works in small steps does not hold up the loop either
+_LARGE = 1_000_000  # bytes
 _DETAIL = 300
 _SECRETS = re.compile(
     r"\b(bearer|basic|plain|login)\s+[\w+/=.~-]{20,}|\bapi-\w{16,}|\beyJ[\w-]{8,}[\w.-]*|[A-Za-z0-9+/_-]{80,}=*",
@@ -34,12 +41,8 @@ class Signals(Protocol):
     def credential_ends(self, backend: str, timestamp: float) -> None: ...
 
 
-class Silent:
+class Silent(Signals):
     """Nobody listens: for commands that only look."""
-
-    def warning(self, event: str, **fields: object) -> None: ...
-    def token_refreshed(self, backend: str, result: str, ends: float = 0.0, detail: str = "") -> None: ...
-    def credential_ends(self, backend: str, timestamp: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,17 @@ def canonical(raw: bytes) -> bytes:
         if raw.count(b"\n", start, end) != after_cr or raw.count(b"\r", start, end) != before_lf:
             return normalise_newlines(raw)
     return raw
+
+
+def base64_of(raw: bytes) -> bytes:
+    """Unwrapped, and in pieces: a thread that does this lets the others run."""
+    pieces = (binascii.b2a_base64(raw[start : start + PIECE], newline=False) for start in range(0, len(raw), PIECE))
+    return b"".join(pieces)
+
+
+async def aside(size: int, work: Callable[[], T]) -> T:
+    """What ``work`` returns; in a thread where a message of ``size`` bytes would hold up the loop."""
+    return work() if size < _LARGE else await asyncio.to_thread(work)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -7,16 +7,16 @@ import json
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.backends._base import Context, safe, write_whole
 from gateway.backends._http import read_json
 from gateway.backends._oauth import Line, NoToken, Token, refused, unavailable
-from gateway.fetch import Answer, Lost, NotSent
+from gateway.fetch import Answer
 from gateway.model import Outcome, Verdict
 
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
@@ -307,15 +307,6 @@ def _external(info: Mapping[str, Any]) -> Any:
     return kind.Credentials.from_info(info, scopes=[_CLOUD])
 
 
-@dataclass(frozen=True, slots=True)
-class _Response:
-    """google.auth.transport.Response."""
-
-    status: int
-    headers: Mapping[str, str]
-    data: bytes
-
-
 class _Request:
     """google.auth.transport.Request by our own client. Only 200 gets through: the library would sleep and try again."""
 
@@ -326,17 +317,14 @@ class _Request:
 
     def __call__(
         self, url: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **_: object
-    ) -> _Response:
+    ) -> SimpleNamespace:
         url = self._source.address(url)
         content = body.encode() if isinstance(body, str) else body
-        try:
-            answer = self._line.request(method, url, headers=headers, content=content)
-        except (NotSent, Lost) as error:
-            raise unavailable(str(error)) from None
+        answer = self._line.request(method, url, headers=headers, content=content)
         if answer.status != 200:
             raise self._source.judge(answer, urlsplit(url).netloc)
         self.last = read_json(answer.body) or {"": ""}
-        return _Response(answer.status, answer.headers, answer.body)
+        return SimpleNamespace(status=answer.status, headers=answer.headers, data=answer.body)
 
 
 def _said(answer: Answer) -> str:

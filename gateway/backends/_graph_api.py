@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from gateway.backends._base import Context
-from gateway.backends._http import Row, ask, judge, read_json, with_fix
-from gateway.backends._oauth import NoToken, TokenCache
+from gateway.backends._http import Row, ask, judge, read_json, start_of, with_fix
+from gateway.backends._oauth import TokenCache, authorized
 from gateway.fetch import Answer, check_url
 from gateway.model import Outcome, Verdict
 
@@ -89,20 +89,12 @@ class Api:
         self, method: str, path: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer | Outcome:
         """One request; where its token is refused, one more with a fresh one."""
-        stale, answer = "", None
-        for _ in range(2):
-            try:
-                stale = await self._tokens.get(stale)
-            except NoToken as error:
-                return with_fix(error.outcome, error.fix)
-            sent = {"authorization": f"Bearer {stale}", **(headers or {})}
-            url = f"{self._root}/v1.0{path}"
-            answer = await ask(
-                self._context.fetch, url, headers=sent, content=content, timeout=self._timeout, method=method
-            )
-            if isinstance(answer, Outcome) or answer.status != 401:
-                break
-        assert answer is not None
+
+        async def request(token: str) -> Answer | Outcome:
+            sent = {"authorization": f"Bearer {token}", **(headers or {})}
+            return await self._request(method, f"{self._root}/v1.0{path}", content, sent)
+
+        answer, _ = await authorized(self._tokens, request)
         return answer
 
     async def upload(
@@ -113,8 +105,13 @@ class Api:
             check_url(url)
         except ValueError as error:
             return Outcome(Verdict.DEFERRED, 502, "4.3.0", f"upload session: {error}")
+        return await self._request(method, url, content, headers or {})
+
+    async def _request(
+        self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]
+    ) -> Answer | Outcome:
         return await ask(
-            self._context.fetch, url, headers=headers or {}, content=content, timeout=self._timeout, method=method
+            self._context.fetch, url, headers=headers, content=content, timeout=self._timeout, method=method
         )
 
     def judge(self, answer: Answer) -> Outcome:
@@ -132,7 +129,7 @@ def error_of(answer: Answer) -> tuple[str, str]:
     """The most specific code that we know, else the outermost, and the words for it."""
     error = read_json(answer.body).get("error")
     if not isinstance(error, dict):
-        return "", answer.body[:500].decode("utf-8", "replace")
+        return "", start_of(answer)
     codes: list[str] = []
     place: Any = error
     while isinstance(place, dict) and len(codes) < 10:

@@ -57,16 +57,16 @@ def draft_of(raw: bytes) -> Draft:
     if lacking := sorted(LACKS & content.needs.keys()):
         where = f"{lacking[0]}: {content.needs[lacking[0]]}"
         raise Refusal(
-            554, "5.6.3", f"Graph takes mail above 3 MB only in fields, which cannot hold this ({where})", "x"
+            554,
+            "5.6.3",
+            f"Graph takes mail above 3 MB only in fields, which cannot hold this ({where})",
+            "cannot_carry",
         )
     own = [field for field in header.fields if field.name.startswith("x-")]
     own.sort(key=lambda field: field.name != "x-auto-response-suppress")
     fields = {
         **_fields(raw, content, header),
-        "internetMessageHeaders": [
-            {"name": field.raw.partition(b":")[0].strip().decode(), "value": decode(field.value)}
-            for field in own[:_HEADERS]
-        ],
+        "internetMessageHeaders": [{"name": field.spelled, "value": decode(field.value)} for field in own[:_HEADERS]],
     }
     if len(fields["body"]["content"]) > _BODY or len(encoded := _encoded(fields)) > _BODY:
         raise Refusal(

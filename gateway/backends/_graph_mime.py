@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 
-from gateway.backends._base import PIECE, canonical, safe
-from gateway.message import Header, Leaf, leaf_bytes, scan, walk
-from gateway.message.header import Field, replace_fields
+from gateway.backends._base import canonical, safe
+from gateway.message import Field, Header, Leaf, leaf_bytes, scan, walk
+from gateway.message.header import replace_fields
 from gateway.message.mailboxes import mailboxes
+from gateway.message.recipients import address_field
 from gateway.message.text import decode
 
 _ADDRESS_FIELDS = ("from", "sender", "to", "cc", "reply-to")
@@ -51,12 +51,6 @@ def prepare(raw: bytes, *, to_base64: bool) -> Prepared:
     return Prepared(raw, next(iter(header.addresses("from")), ""), _note(header))
 
 
-def base64_of(raw: bytes) -> bytes:
-    """Unwrapped, and in pieces: a thread that does this lets the others run."""
-    pieces = (binascii.b2a_base64(raw[start : start + PIECE], newline=False) for start in range(0, len(raw), PIECE))
-    return b"".join(pieces)
-
-
 def _unnamed(field: Field) -> bytes:
     """Entries whose display name looks like an address become just that; b"" where there is nothing to change.
 
@@ -71,7 +65,7 @@ def _unnamed(field: Field) -> bytes:
     for box in boxes:
         own = field.value[box.start : box.end].strip()
         entries += [f"<{one}>".encode() for one in box.addresses] if "@" in decode(box.phrase) else [own]
-    return field.raw.partition(b":")[0].strip() + b": " + b",\r\n\t".join(entries) + b"\r\n"
+    return address_field(field.spelled, entries)
 
 
 def _with_body(raw: bytes, header: Header) -> bytes:
@@ -85,9 +79,8 @@ def _with_body(raw: bytes, header: Header) -> bytes:
 
 
 def _note(header: Header) -> str:
-    spelled = {field.name: field.raw.partition(b":")[0].strip().decode() for field in reversed(header.fields)}
-    names = dict.fromkeys(field.name for field in header.fields)
-    lost = [spelled[name] for name in names if name not in _KEPT and not name.startswith(("x-", "content-"))]
+    names = header.names().items()
+    lost = [spelled for name, spelled in names if name not in _KEPT and not name.startswith(("x-", "content-"))]
     more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
     return safe(f"; Graph drops {', '.join(lost[:_NAMED])}{more}") if lost else ""
 

@@ -20,7 +20,7 @@ _BYTES_PER_SECOND = 250_000  # the slowest uplink that a large body is given tim
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of an error table. ``code`` ends the provider's error code, ``text`` is searched in its words.
+    """One line of an error table. ``code`` (or one of them) ends the provider's, ``text`` is searched in its words.
 
     ``pause`` is how long to wait at least; the provider may ask for more.
     """
@@ -28,7 +28,7 @@ class Row:
     statuses: Collection[int]
     verdict: Verdict
     enhanced: str
-    code: str = ""
+    code: str | tuple[str, ...] = ""
     text: str = ""
     pause: timedelta | None = None
 
@@ -55,16 +55,33 @@ COMMON = (
 
 
 def judge(
-    answer: Answer, rows: Sequence[Row], *, code: str, words: str, now: datetime, secrets: Sequence[str] = ()
+    answer: Answer,
+    rows: Sequence[Row],
+    *,
+    code: str,
+    words: str,
+    now: datetime,
+    secrets: Sequence[str] = (),
+    fixes: Sequence[tuple[str, str]] = (),
 ) -> Outcome:
-    """The outcome of an answer that is not a success: the first row that fits decides."""
+    """The outcome of an answer that is not a success: the first row that fits decides.
+
+    So does the first of ``fixes``, patterns searched in "status code: words", about what a person has to do.
+    """
     row = next(row for row in (*rows, *COMMON) if row.fits(answer.status, code, words))
     detail = safe(f"HTTP {answer.status} {code.rpartition('.')[2]} {words}", *secrets)
     wait = None
     if row.verdict in (Verdict.DEFERRED, Verdict.THROTTLED, Verdict.MISCONFIGURED):
         waits = [wait for wait in (retry_after(answer.headers, now), row.pause) if wait]
         wait = max(waits, default=None)
-    return Outcome(row.verdict, answer.status, row.enhanced, detail, retry_after=wait)
+    said = f"{answer.status} {code}: {words}"
+    fix = next((fix for pattern, fix in fixes if re.search(pattern, said, re.IGNORECASE)), "")
+    return with_fix(Outcome(row.verdict, answer.status, row.enhanced, detail, retry_after=wait), fix)
+
+
+def start_of(answer: Answer) -> str:
+    """The words of an answer in which no error was found."""
+    return answer.body[:500].decode("utf-8", "replace")
 
 
 def with_fix(outcome: Outcome, fix: str) -> Outcome:

@@ -19,7 +19,6 @@ from gateway.backends._base import safe, write_whole
 from gateway.backends._http import read_json
 from gateway.backends._oauth import Line, NoToken, Token, TokenSource, refused, unavailable
 from gateway.clock import Clock
-from gateway.fetch import Answer, Lost, NotSent
 
 SIGN_IN_LASTS = timedelta(days=90)  # since the last use of the refresh token (providers.md 2.2)
 _LONGEST = 24 * 3600  # seconds that a token is believed to last
@@ -139,7 +138,7 @@ class DeviceLogin:
             raise _failure(self._identity, result)
         assert self._identity.store
         write_whole(self._identity.store, self._cache.serialize().encode())
-        return _account(self._app)
+        return signed_in_as(self._identity.store) or "somebody"
 
 
 def _msal() -> Any:
@@ -156,7 +155,7 @@ def signed_in_as(store: Path) -> str:
         cache.deserialize(store.read_text())
     except (OSError, ValueError):
         return ""
-    return next((str(account["username"]) for account in cache.search("Account")), "")
+    return next((str(account.get("username") or "") for account in cache.search("Account")), "")
 
 
 def _application(identity: Identity, http: _Http, ends: Callable[[float], None]) -> dict[str, Any]:
@@ -229,10 +228,6 @@ def _signed_in(identity: Identity, store: Path, http: _Http) -> dict[str, Any]:
     return result or {"error": "interaction_required", "error_description": "no sign-in for this application is stored"}
 
 
-def _account(app: Any) -> str:
-    return next((str(account.get("username") or "somebody") for account in app.get_accounts()), "somebody")
-
-
 def _managed(identity: Identity, http: _Http) -> dict[str, Any]:
     own = _msal().UserAssignedManagedIdentity(client_id=identity.client_id) if identity.client_id else None
     client = _msal().ManagedIdentityClient(own or _msal().SystemAssignedManagedIdentity(), http_client=http)
@@ -285,19 +280,11 @@ class _Http:
     def _ask(self, method: str, url: str, headers: Mapping[str, str] | None, body: bytes | None) -> SimpleNamespace:
         if self._plain and urlsplit(url).netloc == urlsplit(self._plain).netloc:
             url = re.sub("^https:", "http:", url)
-        try:
-            answer = self._line.request(method, url, headers=headers, content=body)
-        except (NotSent, Lost) as error:
-            raise unavailable(str(error)) from None
+        answer = self._line.request(method, url, headers=headers, content=body)
         host = urlsplit(url).netloc
         if answer.status in (408, 429) or answer.status >= 500:
             raise unavailable(f"{host}: HTTP {answer.status}")
         if (method == "POST" or answer.status == 200) and not read_json(answer.body):
             raise unavailable(f"{host}: HTTP {answer.status} and no JSON")  # msal would log the whole answer
-        return _response(answer)
-
-
-def _response(answer: Answer) -> SimpleNamespace:
-    return SimpleNamespace(
-        status_code=answer.status, text=answer.body.decode("utf-8", "replace"), headers=dict(answer.headers)
-    )
+        text = answer.body.decode("utf-8", "replace")
+        return SimpleNamespace(status_code=answer.status, text=text, headers=dict(answer.headers))

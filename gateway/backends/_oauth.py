@@ -6,13 +6,16 @@ The rules are those of RFC 6749 and providers.md 10. What talks to the identity 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import base64
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from gateway.backends._base import Context, safe
-from gateway.fetch import Answer, Fetch
+from gateway.backends._http import read_json, with_fix
+from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Outcome, Verdict
 
 _DEADLINE = 30.0  # seconds for one request to an identity provider
@@ -64,12 +67,23 @@ class Line:
     def request(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
     ) -> Answer:
-        """Raises fetch.NotSent and fetch.Lost."""
+        """Raises NoToken where there is no answer."""
         asked = self._fetch.request(method, url, headers=headers, content=content, deadline=_DEADLINE)
         try:
             return asyncio.run_coroutine_threadsafe(asked, self.loop).result(_DEADLINE + 5)
+        except (NotSent, Lost) as error:
+            raise unavailable(str(error)) from None
         finally:
             asked.close()  # where the loop is closed it was never begun
+
+
+def claims(token: str) -> dict[str, Any]:
+    """The payload of a JWT whose signature nobody has looked at; empty for anything else."""
+    try:
+        part = token.split(".")[1]
+        return read_json(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, IndexError):
+        return {}
 
 
 # Gets a new token; blocks. Raises NoToken.
@@ -153,3 +167,19 @@ class TokenCache:
         self._refresh_at = self._clock.now() + timedelta(seconds=_AGAIN)
         self._context.signals.token_refreshed(self._backend, kind, detail=str(error) if known else type(error).__name__)
         return error
+
+
+async def authorized(
+    tokens: TokenCache, request: Callable[[str], Awaitable[Answer | Outcome]]
+) -> tuple[Answer | Outcome, str]:
+    """What ``request`` gets with a token, and that token. Where it is refused (401), once more with a fresh one."""
+    token = ""
+    for _ in range(2):
+        try:
+            token = await tokens.get(stale=token)
+        except NoToken as error:
+            return with_fix(error.outcome, error.fix), token
+        answer = await request(token)
+        if isinstance(answer, Outcome) or answer.status != 401:
+            break
+    return answer, token

@@ -16,8 +16,8 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from gateway.address import comparable
-from gateway.backends._base import PIECE, Context, limited, safe
-from gateway.backends._http import Row, ask, judge, read_json
+from gateway.backends._base import PIECE, Context, Url, limited, safe
+from gateway.backends._http import Row, ask, judge, read_json, start_of
 from gateway.backends._recipients import Call, Plan, carry_out
 from gateway.config import values
 from gateway.config.models import BackendSettings
@@ -29,6 +29,7 @@ from gateway.policy import Freight, usable
 
 MAX_BYTES = 10_000_000  # none of these APIs documents a limit
 PER_CALL = 100
+ACCEPTED = (200, 201, 202)
 _LARGE = 16_000  # bytes of a message that is looked through off the loop, as at the door
 _HEADERS = ("headers", "threading")
 _BLANKS = ("no_subject", "no_text")
@@ -43,6 +44,7 @@ class PartsSettings(BackendSettings):
     ``inline_images`` and ``unsupported_headers``: mail with such is rejected, or goes without, which is logged.
     """
 
+    base_url: Url
     senders: tuple[values.Pattern, ...] = ()
     inline_images: Literal["reject", "drop"] = "reject"
     unsupported_headers: Literal["reject", "drop"] = "reject"
@@ -170,12 +172,10 @@ def groups(message: SpooledMessage, header: Header, doubt: tuple[int, int] | Non
 
 
 class PartsBackend:
-    """One POST for each call. A kind of API adds its ``path``, its error table, ``calls``, ``taken`` and ``said``."""
+    """A kind of API adds which ``calls`` a message takes and how one is made (``_call``), ``said`` and ``fixes``."""
 
-    path: ClassVar[str]
-    rows: ClassVar[Sequence[Row]] = ()
     otherwise: ClassVar[str] = "route this client to another backend"  # what else helps against lost header fields
-    fixes: ClassVar[Sequence[tuple[str, str]]] = ()  # searched in "code: words": what the operator has to do
+    fixes: ClassVar[Sequence[tuple[str, str]]] = ()  # for judge
 
     def __init__(
         self,
@@ -183,16 +183,15 @@ class PartsBackend:
         settings: PartsSettings,
         context: Context,
         *,
-        url: str,
         headers: Mapping[str, str],
         secrets: Sequence[str],
-        carries: Iterable[str] = ("both_bodies",),
+        carries: Iterable[str],
         drops: Iterable[str] = (),
         lacks: Iterable[str] = (),
     ) -> None:
         self.name = name
         self._carries = frozenset((*carries, *_BLANKS)) - set(lacks)
-        self._url, self._headers, self._secrets = url, headers, tuple(secrets)
+        self._url, self._headers, self._secrets = settings.base_url, headers, tuple(secrets)
         self._timeout, self._context = settings.timeout, context
         dropped = {*drops, *(("inline_images",) if settings.inline_images == "drop" else ())}
         dropped |= set(_HEADERS) if settings.unsupported_headers == "drop" else set()
@@ -234,17 +233,12 @@ class PartsBackend:
         """Raises Refusal when the message cannot go."""
         raise NotImplementedError
 
-    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
-        """What the provider calls the mail it took; None if it did not take it."""
-        raise NotImplementedError
-
     def said(self, body: Mapping[str, Any]) -> tuple[str, str]:
         """Error code and words."""
         return str(body.get("error") or ""), str(body.get("message") or "")
 
     async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
-        answer = await self._ask("POST", self.path, call.content())
-        return dict.fromkeys(call.addresses, answer if isinstance(answer, Outcome) else self._judged(answer))
+        raise NotImplementedError
 
     async def _ask(
         self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -252,33 +246,64 @@ class PartsBackend:
         given, url = {**self._headers, **(headers or {})}, self._url + path
         return await ask(self._context.fetch, url, headers=given, content=content, timeout=self._timeout, method=method)
 
+    def _refused(self, answer: Answer, rows: Sequence[Row], *secrets: str) -> Outcome:
+        code, words = self.said(read_json(answer.body))
+        return judge(
+            answer,
+            (*rows, _ACCOUNT),
+            code=code,
+            words=words or start_of(answer),
+            now=self._context.clock.now(),
+            secrets=(*secrets, *self._secrets),
+            fixes=self.fixes,
+        )
+
+
+class FollowedBackend(PartsBackend):
+    """One POST for each call, to an API that can be asked for the state of a mail.
+
+    It takes a key, and tells a wrong key from an unknown id.
+    """
+
+    path: ClassVar[str]
+    rows: ClassVar[Sequence[Row]] = ()
+    key_field: ClassVar[tuple[str, str]] = ("authorization", "Bearer ")  # the key's header field, and what precedes it
+    status_path: ClassVar[str]  # in front of the id
+    unknown: ClassVar[str]  # an id that nobody has
+    states: ClassVar[Mapping[str, str]]  # of Progress, by the provider's own word in lower case; others are queued
+
+    def __init__(
+        self,
+        name: str,
+        settings: KeySettings,
+        context: Context,
+        *,
+        secrets: Sequence[str] = (),
+        carries: Iterable[str] = ("both_bodies",),
+    ) -> None:
+        key, (field, scheme) = settings.api_key.get_secret_value(), self.key_field
+        headers = {field: scheme + key}
+        super().__init__(name, settings, context, headers=headers, secrets=(key, *secrets), carries=carries)
+
+    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
+        """The provider's word for the state, "" if there is none, and what went wrong."""
+        return str(body.get("status") or ""), str(body.get("error") or "")
+
+    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
+        """What the provider calls the mail it took; None if it did not take it."""
+        remote_id = body.get("id")
+        return remote_id if answer.status in ACCEPTED and isinstance(remote_id, str) and remote_id else None
+
+    async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
+        answer = await self._ask("POST", self.path, call.content())
+        return dict.fromkeys(call.addresses, answer if isinstance(answer, Outcome) else self._judged(answer))
+
     def _judged(self, answer: Answer) -> Outcome:
         remote_id = self.taken(answer, read_json(answer.body))
         if remote_id is None:
             return self._refused(answer, self.rows)
         detail = safe(f"HTTP {answer.status} {remote_id}".rstrip(), *self._secrets)
         return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, safe(remote_id, *self._secrets))
-
-    def _refused(self, answer: Answer, rows: Sequence[Row], *secrets: str) -> Outcome:
-        code, words = self.said(read_json(answer.body))
-        words = words or answer.body[:500].decode("utf-8", "replace")
-        now, hidden = self._context.clock.now(), (*secrets, *self._secrets)
-        outcome = judge(answer, (*rows, _ACCOUNT), code=code, words=words, now=now, secrets=hidden)
-        text = f"{answer.status} {code}: {words}"
-        fix = next((fix for pattern, fix in self.fixes if re.search(pattern, text, re.IGNORECASE)), "")
-        return replace(outcome, detail=f"{outcome.detail}; to do: {fix}") if fix else outcome
-
-
-class FollowedBackend(PartsBackend):
-    """An API that can be asked for the state of a mail. It takes a key, and tells a wrong key from an unknown id."""
-
-    status_path: ClassVar[str]  # in front of the id
-    unknown: ClassVar[str]  # an id that nobody has
-    states: ClassVar[Mapping[str, str]]  # of Progress, by the provider's own word in lower case; others are queued
-
-    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
-        """The provider's word for the state, "" if there is none, and what went wrong."""
-        raise NotImplementedError
 
     async def status(self, remote_id: str) -> Progress | Outcome:
         answer = await self._ask("GET", self.status_path + quote(remote_id, safe=""))

@@ -43,13 +43,13 @@ def plan(
     own. People in To or Cc who are not to get this message are stripped there. Raises Refusal when it cannot go.
     """
     if not message.envelope.sender:
-        raise Refusal(550, "5.7.1", "this API cannot send with the null sender", "policy")
+        raise Refusal(550, "5.7.1", "this API cannot send with the null sender", "cannot_carry")
     split = mime.split_recipients(mime.scan(raw), message.envelope)
     known = {comparable(address) for address in message.everyone}  # an attempt may be for fewer than the envelope
     strangers = [address for address in split.header_only if comparable(address) not in known]
     note = safe(f"; in To or Cc but not addressed, so stripped: {', '.join(strangers)}") if strangers else ""
     if strangers and header_only == "reject":
-        raise Refusal(554, "5.6.2", f"header_only is reject{note}", "policy")
+        raise Refusal(554, "5.6.2", f"header_only is reject{note}", "cannot_carry")
     everyone = split.visible + split.blind if hides_bcc else split.visible
     visible = set(split.visible)
     calls = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,17 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from gateway.backends._base import LARGE, Context, canonical, limited, safe
+from gateway.backends._base import Context, Url, aside, canonical, limited, safe
 from gateway.backends._google import GoogleTokens, read_file
-from gateway.backends._http import Row, ask, judge, read_json, with_fix
+from gateway.backends._http import Row, ask, judge, read_json, start_of
 from gateway.backends._mailboxes import Budget, Mailboxes
-from gateway.backends._oauth import NoToken, TokenCache
+from gateway.backends._oauth import NoToken, TokenCache, authorized
 from gateway.backends._recipients import Call, carry_out, plan
 from gateway.config import values
 from gateway.config.models import BackendSettings
-from gateway.fetch import Answer, check_url
+from gateway.fetch import Answer
 from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict
 
 _MAX_BYTES = 36_700_160  # of the upload, Bcc included
@@ -38,19 +37,17 @@ _RETRY_AFTER = re.compile(r"retry after (\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\
 ROWS = (
     Row((400,), Verdict.REJECTED, "5.3.4", text=r"too (large|big)|size.{0,20}exceed|exceed.{0,40}(size|limit)"),
     Row((400,), Verdict.REJECTED, "5.1.3", text=r"invalid (to|cc|bcc) header|recipient address required"),
-    Row((400,), Verdict.MISCONFIGURED, "4.7.0", code="failedPrecondition"),
-    Row((400,), Verdict.MISCONFIGURED, "4.7.0", code="FAILED_PRECONDITION"),
+    Row((400,), Verdict.MISCONFIGURED, "4.7.0", code=("failedPrecondition", "FAILED_PRECONDITION")),
     Row((403, 429), Verdict.THROTTLED, "4.4.5", code="dailyLimitExceeded", pause=_HOUR),
-    Row((403,), Verdict.THROTTLED, "4.4.5", code="LimitExceeded"),
-    Row((403,), Verdict.THROTTLED, "4.4.5", code="rateLimitExceeded"),
-    Row((403,), Verdict.THROTTLED, "4.4.5", code="quotaExceeded"),
-    Row((403,), Verdict.THROTTLED, "4.4.5", code="RESOURCE_EXHAUSTED"),
-    *(
-        Row((403,), Verdict.MISCONFIGURED, "4.7.0", code=code)
-        for code in ("insufficientPermissions", "accessNotConfigured", "SERVICE_DISABLED", "domainPolicy", "forbidden")
+    Row((403,), Verdict.THROTTLED, "4.4.5", code=("LimitExceeded", "quotaExceeded", "RESOURCE_EXHAUSTED")),
+    Row(
+        (403,),
+        Verdict.MISCONFIGURED,
+        "4.7.0",
+        code=("insufficientPermissions", "accessNotConfigured", "SERVICE_DISABLED", "domainPolicy", "forbidden"),
     ),
 )
-# Searched from the top in "code: words": what the operator has to do.
+# For judge: what the operator has to do.
 FIXES = (
     (r"payload message string", "this is a fault of the gateway: please report it"),
     (
@@ -92,8 +89,8 @@ class GmailSettings(BackendSettings):
     quota_units: Annotated[int, Field(ge=_COST)] = 6000
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 4
     header_only: Literal["strip", "reject"] = "strip"
-    api_base: Annotated[str, AfterValidator(check_url)] = "https://gmail.googleapis.com"
-    token_url: Annotated[str, AfterValidator(check_url)] | None = None
+    api_base: Url = "https://gmail.googleapis.com"
+    token_url: Url | None = None
 
     @model_validator(mode="after")
     def _one_file_that_fits(self) -> Self:
@@ -104,6 +101,9 @@ class GmailSettings(BackendSettings):
             raise ValueError('mailbox "me" needs an authorized_user_file; a service account needs an address')
         if self.mailbox == "sender" and not service:
             raise ValueError('mailbox "sender" needs a service_account_file with domain-wide delegation')
+        if self.mailbox == "sender" and not self.senders:
+            # Google's answer to a foreign domain is that of missing delegation, which pauses the backend.
+            raise ValueError('mailbox "sender" needs senders, such as ["*@example.com"]: the domains of your Workspace')
         return self
 
     @property
@@ -124,7 +124,7 @@ class Gmail:
         self._many = settings.mailbox == "sender"
         # Gmail replaces a From that is not its own, and answers 200: nobody may get so far.
         self._address = self._own_address()
-        senders = settings.senders or (() if self._many else (self._address,))
+        senders = settings.senders or (self._address,)
         own = Limits(_MAX_BYTES, null_sender=False, senders=senders)
         self.limits = limited(own, settings)
         self._mailboxes = Mailboxes(
@@ -160,8 +160,6 @@ class Gmail:
             return Check(True, "Google gives a token to send as this mailbox", facts=facts)
         summary = f"Google gives a token to send as {named}" if named else "Google knows the service account"
         fix = "" if named else "add one whole address to senders: only then can delegation be looked at"
-        if not self.limits.senders:
-            fix = "set senders, such as *@example.com: mail from any other domain would pause this backend"
         return Check(True, summary, fix, facts)
 
     async def aclose(self) -> None:
@@ -203,8 +201,7 @@ class Gmail:
         return found
 
     async def _call(self, mailbox: str, call: Call, size: int) -> dict[str, Outcome]:
-        prepare = partial(_content, call)
-        content = prepare() if size < LARGE else await asyncio.to_thread(prepare)
+        content = await aside(size, lambda: canonical(call.content()))
         if len(content) > _MAX_BYTES:
             text = f"{len(content)} bytes with its blind recipients, Gmail takes at most {_MAX_BYTES}"
             return dict.fromkeys(call.addresses, Outcome(Verdict.REJECTED, None, "5.3.4", text))
@@ -214,17 +211,10 @@ class Gmail:
 
     async def _deliver(self, mailbox: str, content: bytes) -> Outcome:
         _, cache = self._token_source(mailbox)
-        try:
-            token = await cache.get()
-            answer = await self._post(token, content)
-            if isinstance(answer, Answer) and answer.status == 401:
-                token = await cache.get(stale=token)
-                answer = await self._post(token, content)
-        except NoToken as error:
-            return with_fix(error.outcome, error.fix)
+        answer, token = await authorized(cache, partial(self._post, content))
         return answer if isinstance(answer, Outcome) else self._result(answer, token)
 
-    async def _post(self, token: str, content: bytes) -> Answer | Outcome:
+    async def _post(self, content: bytes, token: str) -> Answer | Outcome:
         headers = {"authorization": f"Bearer {token}", "content-type": "message/rfc822"}
         return await ask(
             self._context.fetch, self._url, headers=headers, content=content, timeout=self._settings.timeout
@@ -236,23 +226,17 @@ class Gmail:
             remote_id = safe(body["id"])
             return Outcome(Verdict.SENT, 200, "2.0.0", safe(f"Gmail id {remote_id}"), remote_id)
         code, words = _error(body)
-        words = words or answer.body[:500].decode("utf-8", "replace")
-        outcome = judge(answer, ROWS, code=code, words=words, now=now, secrets=[token])
+        words = words or start_of(answer)
+        outcome = judge(answer, ROWS, code=code, words=words, now=now, secrets=[token], fixes=FIXES)
         if outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED):
             wait = _retry_after(words, now) or outcome.retry_after
             wait = max(wait or _HOUR, _HOUR) if code == "dailyLimitExceeded" else wait
             outcome = replace(outcome, retry_after=wait)
         if self._many and outcome.verdict is Verdict.MISCONFIGURED and code in _OF_ONE:
             outcome = replace(outcome, verdict=Verdict.DEFERRED, retry_after=_HOUR)
-        said = f"{code}: {words}"
-        outcome = with_fix(outcome, next((fix for pattern, fix in FIXES if re.search(pattern, said, re.I)), ""))
         if "payload message string" in words:
             self._context.signals.warning("request_refused", backend=self.name, detail=outcome.detail)
         return outcome
-
-
-def _content(call: Call) -> bytes:
-    return canonical(call.content())
 
 
 def _error(body: Mapping[str, Any]) -> tuple[str, str]:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 
 from gateway.address import comparable
 from gateway.backends import _microsoft
-from gateway.backends._base import LARGE, Context, limited
-from gateway.backends._graph_api import Api
-from gateway.backends._graph_check import check
-from gateway.backends._graph_desk import Desk, Found
+from gateway.backends._base import Context, Url, aside, base64_of, limited, safe
+from gateway.backends._graph_api import Api, error_of
 from gateway.backends._graph_draft import LACKS, Draft, attach_all, draft_of
-from gateway.backends._graph_mime import base64_of, prepare
+from gateway.backends._graph_mailbox import Found, Mailbox
+from gateway.backends._graph_mime import prepare
+from gateway.backends._http import read_json
 from gateway.backends._mailboxes import Budget, Mailboxes
-from gateway.backends._oauth import TokenCache
+from gateway.backends._oauth import NoToken, TokenCache, claims
 from gateway.backends._recipients import Call, carry_out, plan
 from gateway.config import values
 from gateway.config.models import BackendSettings
-from gateway.fetch import check_url
 from gateway.message import scan
 from gateway.model import Check, Limits, Outcome, Rate, Refusal, SpooledMessage, Verdict, same_for_all
 
@@ -42,9 +41,8 @@ _DRAFTED = 36_700_160  # bytes; Exchange's usual limit for a message
 _UPLOADS = (150_000_000, 300.0)  # bytes in seconds for one mailbox
 _AT_ONCE = 4  # requests for one mailbox
 _IDS = uuid.UUID("5b1d3c7e-9a41-4a7e-8a52-6c1f0e9d2b34")
+_RBAC = "none in the token; with RBAC for Applications they stand in Exchange: Test-ServicePrincipalAuthorization"
 _HINT = "set large_messages: draft on backends.{name}, which needs Mail.ReadWrite"
-T = TypeVar("T")
-Url = Annotated[str, AfterValidator(check_url)]
 
 
 class GraphSettings(BackendSettings):
@@ -77,7 +75,7 @@ class GraphSettings(BackendSettings):
     quoted_printable: Literal["keep", "base64"] = "keep"
 
     @model_validator(mode="after")
-    def _fits(self) -> GraphSettings:
+    def _fits(self) -> Self:
         names = ("client_secret", "certificate_file", "device_login", "managed_identity")
         if sum(bool(getattr(self, name)) for name in names) != 1:
             raise ValueError(f"needs exactly one of {', '.join(names)}")
@@ -173,8 +171,39 @@ class Graph:
         return dict.fromkeys(arrived, sent) | noted
 
     async def check(self) -> Check:
-        path = "/users?$top=1&$select=id" if self._many else f"{self._path(self._settings.mailbox)}?$select=id"
-        return await check(self._settings, self._identity, self._root, self._tokens, self._api, path)
+        """Sends nothing: a token, what it permits as far as it says so, and whether the API answers."""
+        settings, identity = self._settings, self._identity
+        known = {name: getattr(settings, name) for name in ("cloud", "tenant", "client_id", "mailbox")}
+        facts = {"api": self._root, "authority": identity.authority, **known}
+        facts = {name: value for name, value in facts.items() if value}
+        if identity.store:
+            facts["signed in"] = await asyncio.to_thread(_microsoft.signed_in_as, identity.store) or "nobody"
+        self._tokens.forget_failure()
+        try:
+            token = await self._tokens.get()
+        except NoToken as error:
+            return Check(False, str(error), error.fix, facts)
+        said = claims(token)  # for show only: Microsoft may change or encrypt its tokens whenever it likes
+        granted = [*(said.get("roles") or []), *str(said.get("scp") or "").split()]
+        facts["permissions"] = " ".join(granted) or _RBAC
+        facts["look-up after a lost answer"] = _has(granted, "Mail.Read") or "not possible without Mail.Read"
+        # With Mail.Send alone the answer is 403, and will do.
+        path = "/users?$top=1&$select=id" if self._many else f"{self._path(settings.mailbox)}?$select=id"
+        answer = await self._api.call("GET", path)
+        if isinstance(answer, Outcome):
+            return Check(False, answer.detail, "check api_base and the way there", facts)
+        if answer.status not in (200, 403, 429) or not read_json(answer.body):
+            code, words = error_of(answer)
+            fix = "check cloud, tenant and api_base" if answer.status == 401 else "check mailbox, cloud and api_base"
+            fix = "try again" if answer.status >= 500 else fix
+            return Check(False, safe(f"HTTP {answer.status} {code} {words}"), fix, facts)
+        for needed in ("Mail.Send", *(("Mail.ReadWrite",) if settings.drafts else ())):
+            if granted and not _has(granted, needed):
+                why = "" if needed == "Mail.Send" else ", which safe_send and large_messages need"
+                fix = f"grant {needed}{why}, unless RBAC for Applications does (docs/microsoft365.md)"
+                # An application may have it by RBAC in Exchange, of which the token knows nothing.
+                return Check(not said.get("scp"), f"the token does not name {needed}", fix, facts)
+        return Check(True, "a token was given and the API answers", facts=facts)
 
     async def aclose(self) -> None:
         await self._tokens.aclose()
@@ -185,15 +214,15 @@ class Graph:
         except Refusal:
             return Found()
         mailbox = self._mailbox_of(next(iter(header.addresses("from")), ""), message)
-        desk = Desk(self._api, self._path(mailbox), self._clock)
+        place = Mailbox(self._api, self._path(mailbox), self._clock)
         async with self._mailboxes.turn(mailbox, calls=0) as late:
-            found = late or await desk.look(header.first("message-id"), message.doubt_id, drafts=self._settings.drafts)
+            found = late or await place.look(header.first("message-id"), message.doubt_id, drafts=self._settings.drafts)
         return self._mailboxes.judged(mailbox, found) if isinstance(found, Outcome) else found
 
     async def _call(self, message: SpooledMessage, raw: bytes, call: Call) -> Mapping[str, Outcome]:
         size = len(raw)
         try:
-            load = await _aside(size, partial(self._load, message, call, size))
+            load = await aside(size, partial(self._load, message, call, size))
         except Refusal as refusal:
             return dict.fromkeys(call.addresses, Outcome(Verdict.REJECTED, None, refusal.enhanced, refusal.text))
         async with self._mailboxes.turn(load.mailbox, size=load.size) as late:
@@ -214,13 +243,13 @@ class Graph:
         return _Load(mailbox, len(body), prepared.note, body)
 
     async def _deliver(self, load: _Load, queue_id: str, addresses: tuple[str, ...]) -> Outcome:
-        desk = Desk(self._api, self._path(load.mailbox), self._clock)
+        place = Mailbox(self._api, self._path(load.mailbox), self._clock)
         if load.draft:
             fill = partial(attach_all, self._api, self._clock, load.draft.files)
-            return await desk.send_by_draft(load.draft.fields, "application/json", fill)
+            return await place.send_by_draft(load.draft.fields, "application/json", fill)
         if self._settings.safe_send:
-            return await desk.send_by_draft(load.body, "text/plain")
-        return await desk.send_mime(load.body, str(uuid.uuid5(_IDS, " ".join((queue_id, *addresses)))))
+            return await place.send_by_draft(load.body, "text/plain")
+        return await place.send_mime(load.body, str(uuid.uuid5(_IDS, " ".join((queue_id, *addresses)))))
 
     def _mailbox_of(self, author: str, message: SpooledMessage) -> str:
         return (author or message.envelope.sender) if self._many else self._settings.mailbox
@@ -229,5 +258,5 @@ class Graph:
         return "/me" if mailbox == "me" else f"/users/{quote(mailbox, safe='@')}"
 
 
-async def _aside(size: int, work: Callable[[], T]) -> T:
-    return work() if size < LARGE else await asyncio.to_thread(work)
+def _has(granted: list[str], wanted: str) -> str:
+    return next((one for one in granted if one.startswith(wanted)), "")

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import SecretStr
 
-from gateway.backends._base import Context, safe
+from gateway.backends._base import Context, Url, safe
 from gateway.backends._http import read_json
 from gateway.backends._parts import FollowedBackend, KeySettings, Parts, groups, request
 from gateway.backends._recipients import Call
-from gateway.fetch import Answer, check_url
+from gateway.fetch import Answer
 from gateway.model import Outcome, Progress, Refusal, SpooledMessage, Verdict
 
 _QUOTA = r"quota|month"
@@ -29,7 +29,7 @@ class Js2mailSettings(KeySettings):
     """``from_account_id`` chooses one of the account's mailboxes. ``webhook_secret`` lets JS2Mail report failures."""
 
     type: Literal["js2mail"] = "js2mail"
-    base_url: Annotated[str, AfterValidator(check_url)] = "https://js2mail.dev"
+    base_url: Url = "https://js2mail.dev"
     from_account_id: str = ""
     webhook_secret: SecretStr | None = None
 
@@ -38,6 +38,7 @@ class Js2mail(FollowedBackend):
     """Up to 100 recipients in one call: to, cc and bcc."""
 
     path = "/v1/mail/send"
+    key_field = ("x-api-key", "")
     status_path = "/v1/mail/send/"
     unknown = "00000000-0000-4000-8000-000000000000"
     states: ClassVar = {"sent": "delivered", "failed": "failed"}
@@ -47,11 +48,8 @@ class Js2mail(FollowedBackend):
     )
 
     def __init__(self, name: str, settings: Js2mailSettings, context: Context) -> None:
-        key = settings.api_key.get_secret_value()
         hook = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
-        super().__init__(
-            name, settings, context, url=settings.base_url, headers={"x-api-key": key}, secrets=(key, hook)
-        )
+        super().__init__(name, settings, context, secrets=(hook,))
         self._account = settings.from_account_id
         self._hook = hook
         self._pause = _PAUSES[0] / 2
@@ -78,13 +76,9 @@ class Js2mail(FollowedBackend):
             yield Call(group.addresses, partial(request, fields, parts.bodies), key)
 
     def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
-        remote_id = body.get("id")
         if answer.status == 409:  # "Duplicate idempotency key": it has had this call before
-            return remote_id if isinstance(remote_id, str) else ""
-        return remote_id if answer.status in (200, 201, 202) and isinstance(remote_id, str) and remote_id else None
-
-    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
-        return str(body.get("status") or ""), str(body.get("error") or "")
+            return remote_id if isinstance(remote_id := body.get("id"), str) else ""
+        return super().taken(answer, body)
 
     async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
         outcomes = await super()._call(message, call)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AfterValidator
-
-from gateway.backends._base import Context
+from gateway.backends._base import Context, Url
 from gateway.backends._http import Row
 from gateway.backends._parts import FollowedBackend, KeySettings, Parts, request
 from gateway.backends._recipients import Call
-from gateway.fetch import Answer, check_url
 from gateway.message.content import is_ordinary
 from gateway.model import Refusal, SpooledMessage, Verdict
 
@@ -22,7 +19,7 @@ class JustemailsSettings(KeySettings):
     """``headers``: pass the message's own header fields on; the API documents only those that begin with X-."""
 
     type: Literal["justemails"] = "justemails"
-    base_url: Annotated[str, AfterValidator(check_url)] = "https://justemails.app/api/v1"
+    base_url: Url = "https://justemails.app/api/v1"
     headers: bool = False
 
 
@@ -45,12 +42,8 @@ class Justemails(FollowedBackend):
     )
 
     def __init__(self, name: str, settings: JustemailsSettings, context: Context) -> None:
-        key = settings.api_key.get_secret_value()
         carries = ["both_bodies", "reply_to", *(("headers", "threading") if settings.headers else ())]
-        authorization = {"authorization": f"Bearer {key}"}
-        super().__init__(
-            name, settings, context, url=settings.base_url, headers=authorization, secrets=(key,), carries=carries
-        )
+        super().__init__(name, settings, context, carries=carries)
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
         own = _own_fields(parts) if "headers" in self._carries else {}
@@ -64,13 +57,6 @@ class Justemails(FollowedBackend):
             fields = {**same, "to": recipient.address}
             yield Call((recipient.address,), partial(request, fields, parts.bodies))
 
-    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
-        remote_id = body.get("id")
-        return remote_id if answer.status in (200, 201, 202) and isinstance(remote_id, str) and remote_id else None
-
-    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
-        return str(body.get("status") or ""), str(body.get("error") or "")
-
 
 def _own_fields(parts: Parts) -> dict[str, str]:
     """Message-ID and all that is not made anew for every mail. Raises Refusal where a name occurs twice."""
@@ -80,5 +66,5 @@ def _own_fields(parts: Parts) -> dict[str, str]:
     if count > 1:
         text = f"more than one {name} field cannot be sent through this API"
         raise Refusal(554, "5.6.3", text, "cannot_carry")
-    spelled = {field.raw.partition(b":")[0].strip().decode(): field.value for field in fields}
+    spelled = {field.spelled: field.value for field in fields}
     return {name: " ".join(value.decode("utf-8", "replace").split()) for name, value in spelled.items()}

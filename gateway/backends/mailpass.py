@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import AfterValidator
+from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends._base import Context, safe
+from gateway.backends._base import Context, Url, safe
 from gateway.backends._http import Row, read_json
-from gateway.backends._parts import PER_CALL, FollowedBackend, KeySettings, Parts, groups, request
+from gateway.backends._parts import ACCEPTED, PER_CALL, FollowedBackend, KeySettings, Parts, groups, request
 from gateway.backends._recipients import Call
-from gateway.fetch import Answer, check_url
+from gateway.fetch import Answer
 from gateway.model import Outcome, SpooledMessage, Verdict
 
 _BATCH = "batch"
@@ -26,7 +24,7 @@ class MailpassSettings(KeySettings):
     """``batch``: mail to several people who do not see each other goes as one call, and later."""
 
     type: Literal["mailpass"] = "mailpass"
-    base_url: Annotated[str, AfterValidator(check_url)] = "https://dev.mailpass.im"
+    base_url: Url = "https://dev.mailpass.im"
     batch: bool = False
 
 
@@ -56,16 +54,7 @@ class Mailpass(FollowedBackend):
     )
 
     def __init__(self, name: str, settings: MailpassSettings, context: Context) -> None:
-        key = settings.api_key.get_secret_value()
-        super().__init__(
-            name,
-            settings,
-            context,
-            url=settings.base_url,
-            headers={"authorization": f"Bearer {key}"},
-            secrets=(key,),
-            carries=("both_bodies", "reply_to"),
-        )
+        super().__init__(name, settings, context, carries=("both_bodies", "reply_to"))
         self._batch = settings.batch
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
@@ -86,7 +75,7 @@ class Mailpass(FollowedBackend):
         data = _part(body, "data")
         good = body.get("success") is True and str(data.get("status")).lower() not in _FAILED
         remote_id = data.get("message_id")
-        return remote_id if answer.status in (200, 201, 202) and good and isinstance(remote_id, str) else None
+        return remote_id if answer.status in ACCEPTED and good and isinstance(remote_id, str) else None
 
     def said(self, body: Mapping[str, Any]) -> tuple[str, str]:
         """The shape of errors is not documented: an object, or a code beside its message."""
@@ -108,7 +97,7 @@ class Mailpass(FollowedBackend):
         if isinstance(answer, Outcome):
             return dict.fromkeys(call.addresses, answer)
         results = _part(read_json(answer.body), "data").get("messages")
-        if answer.status not in (200, 201, 202) or not isinstance(results, list):
+        if answer.status not in ACCEPTED or not isinstance(results, list):
             return dict.fromkeys(call.addresses, self._refused(answer, self.rows))
         found = dict(enumerate(results))
         return {address: self._result(answer, address, found.get(at)) for at, address in enumerate(call.addresses)}

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from gateway.backends._base import LARGE, UNBOUNDED, Context, canonical, limited, safe
+from gateway.backends._base import UNBOUNDED, Context, aside, canonical, limited, safe
 from gateway.backends._smtp_text import parameters, path, refusal, spellings, wire
 from gateway.config.models import BackendSettings
 from gateway.fetch import is_loopback
@@ -161,7 +161,7 @@ class Smtp:
         self._idle: dict[_Line, asyncio.TimerHandle] = {}
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
-        raw = await asyncio.to_thread(canonical, raw) if len(raw) > LARGE else canonical(raw)
+        raw = await aside(len(raw), lambda: canonical(raw))
         outcomes: dict[str, Outcome] = {}
         async with self._slots:
             try:

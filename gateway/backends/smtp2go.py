@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 import hmac
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import SecretStr
 
-from gateway.backends._base import LARGE, PIECE, Context, canonical, limited, safe
-from gateway.backends._http import Row, ask, judge, read_json
+from gateway.backends._base import Context, Url, aside, base64_of, canonical, limited, safe
+from gateway.backends._http import Row, ask, judge, read_json, start_of
 from gateway.backends._recipients import Call, carry_out, plan
 from gateway.config.models import BackendSettings
-from gateway.fetch import Answer, check_url
+from gateway.fetch import Answer
 from gateway.model import Check, Limits, Outcome, Progress, Refusal, SpooledMessage, Verdict
 
 _HOSTS = {"global": "api", "us": "us-api", "eu": "eu-api", "au": "au-api"}
@@ -62,7 +61,7 @@ class Smtp2goSettings(BackendSettings):
     type: Literal["smtp2go"] = "smtp2go"
     api_key: SecretStr
     region: Literal["global", "us", "eu", "au"] = "global"
-    base_url: Annotated[str, AfterValidator(check_url)] | None = None
+    base_url: Url | None = None
     header_only: Literal["strip", "reject"] = "strip"
     webhook_secret: SecretStr | None = None
 
@@ -79,6 +78,7 @@ class Smtp2go:
         self._clock = context.clock
         self._url = settings.base_url or f"https://{_HOSTS[settings.region]}.smtp2go.com/v3"
         self._key = settings.api_key.get_secret_value()
+        self._hook = settings.webhook_secret.get_secret_value().encode() if settings.webhook_secret else b""
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
         only, size = self._settings.header_only, len(raw)
@@ -103,13 +103,11 @@ class Smtp2go:
 
     @property
     def hook(self) -> bool:
-        return bool(_secret(self._settings))
+        return bool(self._hook)
 
     def reports(self, headers: Mapping[str, str], body: bytes) -> list[Progress]:
         """Webhooks are not signed; a secret set with them comes as bearer token, or as the password of basic."""
-        if not self.hook or not hmac.compare_digest(
-            _password(headers.get("authorization", "")), _secret(self._settings)
-        ):
+        if not self._hook or not hmac.compare_digest(_password(headers.get("authorization", "")), self._hook):
             raise Refusal(535, "5.7.8", "not the Authorization that webhook_secret asks for", "auth_failed")
         told = read_json(body) if "json" in headers.get("content-type", "") else _form(body)
         if not (event := str(told.get("event") or "")):
@@ -124,7 +122,7 @@ class Smtp2go:
 
     async def _call(self, call: Call, size: int) -> dict[str, Outcome]:
         addresses = call.addresses
-        request = _request(call.content) if size < LARGE else await asyncio.to_thread(_request, call.content)
+        request = await aside(size, partial(_request, call.content))
         answer = await self._post("/email/mime", request)
         if isinstance(answer, Outcome):
             return dict.fromkeys(addresses, answer)
@@ -139,7 +137,7 @@ class Smtp2go:
 
     def _judge(self, answer: Answer, body: Mapping[str, Any]) -> Outcome:
         code, words = _error(body)
-        words = words or answer.body[:500].decode("utf-8", "replace")
+        words = words or start_of(answer)
         return judge(answer, ROWS, code=code, words=words, now=self._clock.now(), secrets=[self._key])
 
     def _results(self, answer: Answer, body: Mapping[str, Any], addresses: tuple[str, ...]) -> dict[str, Outcome]:
@@ -162,13 +160,7 @@ class Smtp2go:
 
 def _request(content: Callable[[], bytes]) -> bytes:
     """The JSON body, put together as bytes: base64 needs no escaping."""
-    raw = canonical(content())
-    encoded = (binascii.b2a_base64(raw[start : start + PIECE], newline=False) for start in range(0, len(raw), PIECE))
-    return b"".join((b'{"mime_email":"', *encoded, b'","fastaccept":false}'))
-
-
-def _secret(settings: Smtp2goSettings) -> bytes:
-    return settings.webhook_secret.get_secret_value().encode() if settings.webhook_secret else b""
+    return b"".join((b'{"mime_email":"', base64_of(canonical(content())), b'","fastaccept":false}'))
 
 
 def _password(authorization: str) -> bytes:

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import SecretStr
 
 from gateway.address import comparable
 from gateway.backends._base import Context
 from gateway.backends._http import Row, read_json
 from gateway.backends._parts import Parts, PartsBackend, PartsSettings, display_names, request
 from gateway.backends._recipients import Call
-from gateway.fetch import Answer, check_url
+from gateway.fetch import Answer
 from gateway.model import Check, Outcome, Refusal, SpooledMessage, Verdict
 
 _CLIENT = "client"
@@ -62,7 +62,6 @@ class TempMailSettings(PartsSettings):
 
     open_words: ClassVar[frozenset[str]] = frozenset((_CLIENT,))
     type: Literal["temp_mail"] = "temp_mail"
-    base_url: Annotated[str, AfterValidator(check_url)]
     token: SecretStr
     endpoint: Literal["external", "api"] = "external"
     site_password: SecretStr | None = None
@@ -93,7 +92,6 @@ class TempMail(PartsBackend):
             name,
             settings,
             context,
-            url=settings.base_url,
             headers={"x-lang": "en", **private},
             secrets=(password, self._token),
             carries=(),
@@ -101,7 +99,9 @@ class TempMail(PartsBackend):
             lacks=("no_text", *(("no_subject",) if settings.empty_subject == "reject" else ())),
         )
         self.limits = replace(self.limits, own_token=settings.verifies)
-        self._settings = settings
+        self._external = settings.endpoint == "external"
+        of_client = OF_CLIENT if self._external else (*OF_CLIENT, ANY_401)
+        self._rows = (*ROWS, *(OF_SETTINGS if self._token else of_client), *UNKNOWN)
         self._known: dict[bytes, tuple[float, str]] = {}  # until when (monotonic), and the address or ""
         self._asking: dict[bytes, asyncio.Task[str | None]] = {}
         self._lookups = asyncio.Semaphore(_LOOKUPS)
@@ -116,15 +116,15 @@ class TempMail(PartsBackend):
             raise Refusal(554, "5.6.0", "mail without a text cannot be sent through this API", "cannot_carry")
         names = display_names(parts.header, "to", "cc")
         same = {"from_name": parts.name, "subject": subject, "is_html": kind == "html"}
-        own = {"token": self._token or message.secret} if self._settings.endpoint == "external" else {}
+        own = {"token": self._token or message.secret} if self._external else {}
         for recipient in message.envelope.recipients:
             to = {"to_mail": recipient.address, "to_name": names.get(comparable(recipient.address), "")}
             yield Call((recipient.address,), partial(request, {**same, **own, **to}, {"content": body}))
 
     async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
-        token, external = self._token or message.secret, self._settings.endpoint == "external"
-        path = "/external/api/send_mail" if external else "/api/send_mail"
-        answer = await self._ask("POST", path, call.content(), {} if external else _bearer(token))
+        token = self._token or message.secret
+        path = "/external/api/send_mail" if self._external else "/api/send_mail"
+        answer = await self._ask("POST", path, call.content(), {} if self._external else _bearer(token))
         if isinstance(answer, Answer):
             answer = self._outcome(answer, token, message.attempt)
         return dict.fromkeys(call.addresses, answer)
@@ -132,10 +132,7 @@ class TempMail(PartsBackend):
     def _outcome(self, answer: Answer, token: str, attempt: int) -> Outcome:
         if answer.status == 200 and read_json(answer.body).get("status") == "ok":
             return Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 ok")
-        blamed = OF_SETTINGS if self._token else OF_CLIENT
-        if blamed is OF_CLIENT and self._settings.endpoint == "api":
-            blamed = (*OF_CLIENT, ANY_401)
-        outcome = self._refused(answer, (*ROWS, *blamed, *UNKNOWN), token)
+        outcome = self._refused(answer, self._rows, token)
         if outcome.verdict is Verdict.THROTTLED and answer.status == 400:
             return replace(outcome, retry_after=_until_more(answer.body, self._context.clock.now()))
         if outcome.enhanced == "4.0.0" and attempt >= _TRIES:
@@ -149,20 +146,24 @@ class TempMail(PartsBackend):
         key = hashlib.sha256(token.encode()).digest()
         until, address = self._known.get(key, (0.0, ""))
         if self._context.clock.monotonic() >= until:
-            task = self._asking.get(key)
-            if task is None and len(self._asking) >= _WAITING:
-                raise Refusal(454, "4.7.0", "Temporary authentication failure, try again later", "auth_unavailable")
-            if task is None:
-                task = self._asking[key] = asyncio.create_task(self._look(key, token), name=f"verify-{self.name}")
-                task.add_done_callback(lambda _: self._asking.pop(key, None))
-            await asyncio.wait((task,))  # whoever waits may be cancelled, the answer is for everybody
-            found = None if task.cancelled() else task.result()
+            found = await self._asked(key, token)
             if found is None:
                 raise Refusal(454, "4.7.0", "Temporary authentication failure, try again later", "auth_unavailable")
             address = found
         if not address:
             raise Refusal(535, "5.7.8", "Authentication credentials invalid", "auth_failed")
         return address
+
+    async def _asked(self, key: bytes, token: str) -> str | None:
+        """As ``_look``; also None where too many are asked about already."""
+        task = self._asking.get(key)
+        if task is None:
+            if len(self._asking) >= _WAITING:
+                return None
+            task = self._asking[key] = asyncio.create_task(self._look(key, token), name=f"verify-{self.name}")
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        await asyncio.wait((task,))  # whoever waits may be cancelled, the answer is for everybody
+        return None if task.cancelled() else task.result()
 
     async def _look(self, key: bytes, token: str) -> str | None:
         """The address, "" for a token that is not good, None where the site did not tell."""

@@ -219,10 +219,8 @@ class Delivery:
         if message.needs is not None:
             return found
         # Nobody has looked at it: a way that may have to refuse it is the last resort, for a refusal is a bounce.
-        limits = self._limits
-        return (
-            tuple(name for name in found if not limits[name].lacks or message.size <= limits[name].whole_bytes) or found
-        )
+        ways = ((name, self._limits[name]) for name in found)
+        return tuple(name for name, way in ways if not way.lacks or message.size <= way.whole_bytes) or found
 
     def reports(
         self, message: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime

@@ -72,7 +72,7 @@ def walk(raw: bytes) -> Content:
         inline=tuple(part.leaf for part in inline),
         attachments=tuple(part.leaf for part in attachments),
         leaves=tuple(part.leaf for part in tree.leaves),
-        needs=_needs(tree, chosen, inline, attachments) | _blanks(raw, tree, chosen),
+        needs=_needs(raw, tree, chosen, inline, attachments),
     )
 
 
@@ -136,7 +136,9 @@ def _referred(html: str, ids: set[str]) -> set[str]:
     return found
 
 
-def _needs(tree: Tree, bodies: list[Placed], inline: list[Placed], attachments: list[Placed]) -> dict[str, str]:
+def _needs(
+    raw: bytes, tree: Tree, bodies: list[Placed], inline: list[Placed], attachments: list[Placed]
+) -> dict[str, str]:
     typed: dict[str, list[Placed]] = {feature: [] for feature in (*FEATURES, "")}
     for part in tree.leaves:
         typed[_feature(part)].append(part)
@@ -151,6 +153,7 @@ def _needs(tree: Tree, bodies: list[Placed], inline: list[Placed], attachments: 
         "inline_images": _some(inline),
         "both_bodies": " and ".join(str(body.leaf) for body in bodies) if len(bodies) > 1 else "",
         **_header_needs(tree.header),
+        **_blanks(raw, tree, bodies),
     }
     return {feature: where for feature, where in found.items() if where}
 
@@ -158,8 +161,7 @@ def _needs(tree: Tree, bodies: list[Placed], inline: list[Placed], attachments: 
 def _blanks(raw: bytes, tree: Tree, bodies: list[Placed]) -> dict[str, str]:
     """What some APIs want and this message has not."""
     said = any(re.search(rb"\S", raw[body.leaf.start : body.leaf.end]) for body in bodies)
-    found = {"no_subject": "" if tree.header.first("subject") else "Subject", "no_text": "" if said else "body"}
-    return {feature: where for feature, where in found.items() if where}
+    return {"no_subject": "" if tree.header.first("subject") else "Subject", "no_text": "" if said else "body"}
 
 
 def _feature(part: Placed) -> str:
@@ -193,12 +195,11 @@ def _more(names: Sequence[str], shown: int) -> str:
 def _header_needs(header: Header) -> dict[str, str]:
     first = [comparable(address) for address in header.addresses("from")[:1]]
     elsewhere = [address for address in header.addresses("reply-to") if comparable(address) not in first]
-    spelled = {field.name: field.raw.partition(b":")[0].strip().decode() for field in reversed(header.fields)}
-    names = [name for name in dict.fromkeys(field.name for field in header.fields) if not is_ordinary(name)]
+    own = {name: spelled for name, spelled in header.names().items() if not is_ordinary(name)}
     return {
         "reply_to": _more(elsewhere, 1),
-        "headers": _more([spelled[name] for name in names if name not in _THREADING], _NAMED),
-        "threading": _more([spelled[name] for name in names if name in _THREADING], _NAMED),
+        "headers": _more([spelled for name, spelled in own.items() if name not in _THREADING], _NAMED),
+        "threading": _more([spelled for name, spelled in own.items() if name in _THREADING], _NAMED),
     }
 
 

@@ -28,6 +28,11 @@ class Field(NamedTuple):
     def value(self) -> bytes:
         return self.raw.partition(b":")[2]
 
+    @property
+    def spelled(self) -> str:
+        """The name as it stands there."""
+        return self.raw.partition(b":")[0].strip().decode()
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -47,6 +52,13 @@ class Header:
     def addresses(self, name: str) -> tuple[str, ...]:
         """Addresses of all such fields, groups expanded, in order; printable but not checked any further."""
         return tuple(address for box in self.mailboxes(name) for address in box.addresses)
+
+    def names(self) -> dict[str, str]:
+        """Each name once, in order: in lower case, and as it is spelled the first time."""
+        found: dict[str, str] = {}
+        for field in self.fields:
+            found.setdefault(field.name, field.spelled)
+        return found
 
     def count(self, name: str) -> int:
         return sum(field.name == name for field in self.fields)

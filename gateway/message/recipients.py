@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from gateway.address import comparable
@@ -56,7 +56,7 @@ def address_call(raw: bytes, keep: Collection[str], blind: Collection[str]) -> b
     """
     header = scan(raw)
     changes = _narrowed(header, keep)
-    new = [b"Bcc: " + b",\r\n\t".join(address.encode() for address in blind) + b"\r\n"] if blind else []
+    new = [address_field("Bcc", map(str.encode, blind))] if blind else []
     mime = False
     for index, field in enumerate(header.fields):
         mime |= field.name == "mime-version" or field.name.startswith("content-")
@@ -82,8 +82,12 @@ def _narrow(field: Field, wanted: Collection[str]) -> bytes | None:
     if kept and len(kept) == len(boxes) and plain_addresses(field.value):
         return None
     entries = [_entry(field.value, box) for box in kept]
-    name = field.raw.partition(b":")[0].strip()
-    return name + b": " + b",\r\n\t".join(entries) + b"\r\n" if entries else b""
+    return address_field(field.spelled, entries) if entries else b""
+
+
+def address_field(name: str, entries: Iterable[bytes]) -> bytes:
+    """A field of addresses, one on each line."""
+    return name.encode() + b": " + b",\r\n\t".join(entries) + b"\r\n"
 
 
 def _entry(value: bytes, box: Mailbox) -> bytes:

@@ -62,6 +62,7 @@ def verdicts(outcomes: dict[str, Outcome]) -> list[str]:
         ({"service_account_file": "a", "authorized_user_file": "b"}, "one of them"),
         ({"mailbox": "me", "service_account_file": "a"}, "needs an authorized_user_file"),
         ({"mailbox": "sender", "authorized_user_file": "a"}, "needs a service_account_file"),
+        ({"mailbox": "sender", "service_account_file": "a"}, "needs senders, such as"),
         ({"mailbox": "nobody", "service_account_file": "a"}, "give an address, sender or me"),
         ({"service_account_file": "a", "api_base": "http://gmail.googleapis.com"}, "not encrypted"),
         ({"service_account_file": "a", "token_url": "http://oauth2.googleapis.com"}, "not encrypted"),
@@ -81,7 +82,6 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: s
     [
         ({}, {}, (MAILBOX,)),
         ({"senders": ["*@corp.example"]}, {}, ("*@corp.example",)),
-        ({"mailbox": "sender"}, {}, ()),
         ({"mailbox": "sender", "senders": ["*@corp.example"]}, {}, ("*@corp.example",)),
         ({"mailbox": "me"}, authorized_user_info(), (MAILBOX,)),
         ({"mailbox": "me", "senders": ["x@corp.example"]}, authorized_user_info(account=None), ("x@corp.example",)),
@@ -413,7 +413,7 @@ async def test_a_sign_in_that_ended_pauses_the_backend_and_says_what_to_do(tmp_p
 
 
 async def test_each_author_sends_from_his_own_mailbox(tmp_path: Path) -> None:
-    async with open_way(tmp_path, mailbox="sender") as way:
+    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
         for author in (MAILBOX, "c@corp.example", "A@corp.example", ""):
             way.fake.users.add(author)
             assert verdicts(await way.send("b@x.example", author=author)) == ["SENT"]
@@ -423,7 +423,7 @@ async def test_each_author_sends_from_his_own_mailbox(tmp_path: Path) -> None:
 
 
 async def test_an_author_without_a_mailbox_is_the_messages_fault(tmp_path: Path) -> None:
-    async with open_way(tmp_path, mailbox="sender") as way:
+    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
         outcome = (await way.send("b@x.example", author="gone@corp.example"))["b@x.example"]
         assert (outcome.verdict, outcome.enhanced) == (Verdict.REJECTED, "5.1.8")
         assert "gone@corp.example" in outcome.detail
@@ -434,7 +434,7 @@ async def test_an_author_without_a_mailbox_is_the_messages_fault(tmp_path: Path)
 async def test_one_of_many_mailboxes_that_gmail_does_not_serve_pauses_nobody_else(
     tmp_path: Path, reason: str, status: int
 ) -> None:
-    async with open_way(tmp_path, mailbox="sender") as way:
+    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
         outcome = await way.one(error(status, reason, "Mail service not enabled"), author=MAILBOX)
         assert (outcome.verdict, outcome.code, outcome.retry_after) == (Verdict.DEFERRED, status, HOUR)
         assert "; to do: " in outcome.detail
@@ -444,7 +444,7 @@ async def test_many_mailboxes_at_once_do_not_starve_the_loop_of_threads(tmp_path
     """Whoever waits for a token needs the loop, and it needs its threads to look up names; the key is read once."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     authors = [f"u{number}@corp.example" for number in range(5)]
-    async with open_way(tmp_path, mailbox="sender") as way:
+    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
         way.fake.users |= set(authors)
         url = way.web.url.replace("127.0.0.1", "localhost") + "/token"
         way.backend._settings = way.backend._settings.model_copy(update={"token_url": url})
@@ -456,7 +456,7 @@ async def test_many_mailboxes_at_once_do_not_starve_the_loop_of_threads(tmp_path
 
 
 async def test_a_throttled_mailbox_rests_alone(tmp_path: Path) -> None:
-    async with open_way(tmp_path, mailbox="sender") as way:
+    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
         way.fake.answers = [error(429, "rateLimitExceeded", f"Retry after {LATER}")]
         outcome = (await way.send("b@x.example", author=MAILBOX))["b@x.example"]
         assert (outcome.verdict, outcome.retry_after) == (Verdict.DEFERRED, timedelta(minutes=10))
@@ -469,7 +469,7 @@ async def test_a_throttled_mailbox_rests_alone(tmp_path: Path) -> None:
 
 async def test_tokens_of_the_least_recently_used_mailbox_are_forgotten(tmp_path: Path) -> None:
     authors = ["c@corp.example", "d@corp.example", "c@corp.example", "e@corp.example", "c@corp.example"]
-    async with open_way(tmp_path, mailbox="sender") as way:
+    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
         way.fake.users |= set(authors)
         with mock.patch.object(gmail, "_CACHES", 2):
             for author in [*authors, "d@corp.example"]:
@@ -529,7 +529,6 @@ async def test_check_says_who_sends_by_which_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("senders", "summary", "fix"),
     [
-        ([], "knows the service account", "set senders"),
         (["*@corp.example"], "knows the service account", "add one whole address"),
         (["*@corp.example", MAILBOX], f"to send as {MAILBOX}", ""),
     ],

@@ -126,7 +126,7 @@ async def test_bytes_count_too() -> None:
 
 
 async def test_what_is_remembered_is_bounded() -> None:
-    """Ten thousand senders leave a thousand behind; those at rest stay."""
+    """Three thousand senders leave a thousand behind; those at rest stay."""
     clock = FakeClock()
     boxes = mailboxes(clock, many=True)
     boxes.judged("resting@x", THROTTLED)

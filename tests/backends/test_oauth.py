@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from gateway.backends._oauth import Line, NoToken, Token, TokenCache, refused, unavailable
-from gateway.fetch import Lost, NotSent
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
 from tests.backends.gmail_fake import Recorder
@@ -252,10 +251,10 @@ async def test_the_line_is_the_houses_own_client(tmp_path: Path) -> None:
         answer = await asyncio.to_thread(ask(web.url + "/p"))
         assert (answer.status, answer.body, answer.headers["x-y"]) == (201, b"cba", "z")
         assert (web.requests[0].method, web.requests[0].headers["x-a"]) == ("PUT", "b")
-        with pytest.raises(NotSent):
+        with pytest.raises(NoToken, match="cannot connect"):
             await asyncio.to_thread(ask("http://127.0.0.1:1/"))
-        with pytest.raises(NotSent, match="not encrypted"):
+        with pytest.raises(NoToken, match="not encrypted"):
             await asyncio.to_thread(ask("http://sts.googleapis.com/"))
         web.handler = kit.reset_at_once
-        with pytest.raises(Lost):
+        with pytest.raises(NoToken, match="connection lost"):
             await asyncio.to_thread(ask(web.url))

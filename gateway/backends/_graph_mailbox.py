@@ -30,7 +30,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Mailbox:
     """A mailbox. ``path`` is where it stands in the API: /me or /users/..."""
 
     api: Api
