@@ -86,6 +86,9 @@ class Mailboxes:
 
     async def _wait(self, mailbox: _Mailbox, calls: float, size: int, came: float) -> Outcome | None:
         now = self._clock.monotonic()
+        if now - came > _LONG:  # a send that is cut off before it began would look like one in doubt
+            detail = "no turn at this mailbox for too long; lower the backend's concurrency"
+            return Outcome(Verdict.DEFERRED, 451, "4.4.5", detail)
         wait = max(mailbox.rest_until - now, mailbox.calls.wait(calls, now), mailbox.bytes.wait(size, now))
         if wait > 0 and now - came + wait > (_SHORT if self._many else _LONG):
             detail = "this mailbox has sent as much as it may for now"

@@ -136,3 +136,21 @@ async def test_what_is_remembered_is_bounded() -> None:
     assert len(boxes._known) <= 1001
     async with boxes.turn("resting@x") as late:
         assert late is not None
+
+
+async def test_who_waited_too_long_for_a_place_is_deferred() -> None:
+    """Cut off by the time limit of a send it would be in doubt, though nothing went out."""
+    clock = FakeClock()
+    boxes, late = mailboxes(clock, in_flight=1), []
+
+    async def second() -> None:
+        async with boxes.turn("a@x") as outcome:
+            late.append(outcome)
+
+    async with boxes.turn("a@x"):
+        waiting = asyncio.create_task(second())
+        await until(lambda: boxes._known["a@x"].users == 2)
+        clock.advance(601)
+    await waiting
+    assert late[0] is not None
+    assert (late[0].verdict, late[0].code) == (Verdict.DEFERRED, 451)
