@@ -131,7 +131,8 @@ class SpooledMessage:
     """What delivery and a backend see. ``envelope.recipients`` holds only those this attempt is for.
 
     ``everyone`` is the whole envelope as accepted, whatever lane or state; () where it is not known.
-    ``doubtful``: an earlier attempt may have been taken; ``doubt_id`` is what the provider called it then, if known.
+    ``doubtful``: an earlier attempt may have been taken; ``doubt_id`` is what the provider called it then, if known;
+    ``interrupted`` is whom it was for where a crash cut it off.
     """
 
     id: str
@@ -150,6 +151,7 @@ class SpooledMessage:
     needs: Needs = None
     doubtful: bool = False
     doubt_id: str = ""
+    interrupted: tuple[str, ...] = ()
     secret: str = field(default="", repr=False)
 
 

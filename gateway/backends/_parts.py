@@ -142,7 +142,8 @@ def groups(message: SpooledMessage, header: Header, doubt: tuple[int, int] | Non
     """The calls for an API with lists. Blind recipients go with visible ones, or each alone.
 
     Who goes with whom depends on the whole envelope and not on the attempt, so that a repeated call is the same call.
-    ``doubt`` is number and mask of one that may have been taken: nobody else is put into that.
+    ``doubt`` is number and mask of one that may have been taken, and a crash may have cut off all those for
+    ``message.interrupted``: nobody else is put into these.
     """
     pending = {recipient.address for recipient in message.envelope.recipients}
     whole = dict.fromkeys((*message.everyone, *(recipient.address for recipient in message.envelope.recipients)))
@@ -160,6 +161,7 @@ def groups(message: SpooledMessage, header: Header, doubt: tuple[int, int] | Non
     for number, members in enumerate(fixed):
         bits = {address: 1 << bit for bit, address in enumerate(members) if address in pending}
         known = doubt[1] if doubt and doubt[0] == number else 0
+        known = known or sum(bit for address, bit in bits.items() if address in message.interrupted)
         for mask in (known, sum(bits.values()) & ~known):
             named: dict[str, list[str]] = {"to": [], "cc": [], "": []}
             for address in (address for address, bit in bits.items() if bit & mask):

@@ -58,7 +58,8 @@ class Js2mail(FollowedBackend):
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
         """The key names the message and who is in the call, so it is the same for a repetition and for that only.
 
-        A call in doubt gave its key away as ``doubt_id``: it is repeated for those who were in it, and nobody else.
+        A call in doubt gave its key away as ``doubt_id``, and after a crash it is known whom an attempt was for: such a
+        call is repeated for those who were in it, and nobody else.
         """
         own = {"fromAccountId": self._account} if self._account else {}
         prefix = f"gw-{message.id}-"

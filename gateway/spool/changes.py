@@ -122,6 +122,8 @@ UPDATE delivery SET next_attempt_at = coalesce(:now + in_doubt * :delay, next_at
 LOAD_LEGS = f"""
 SELECT d.id AS delivery_id, d.backend, d.attempts, d.sticky, d.in_doubt, r.address, r.notify, r.orcpt, m.*,
     CASE WHEN d.sticky THEN r.remote_id ELSE '' END AS doubt_id,
+    CASE WHEN d.sticky THEN (SELECT a.addresses FROM attempt a WHERE a.message_id = d.message_id
+        AND a.delivery_id = d.id AND a.verdict = 'interrupted' ORDER BY a.id LIMIT 1) END AS interrupted,
     r.backend = d.backend AND r.state IN ('queued', d.state) AS pending
 FROM delivery d JOIN message m ON m.id = d.message_id JOIN recipient r ON r.message_id = d.message_id
 WHERE d.id {IN_IDS} ORDER BY d.id, r.n"""
@@ -160,6 +162,7 @@ def _leg(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, Any]:
         doubtful=bool(row["sticky"]),  # also after an attempt since then that sent nothing
         secret=vault.unseal(row["id"], row["sealed"]) if vault else "",
         doubt_id=next((each["doubt_id"] for each in waiting if each["doubt_id"]), ""),
+        interrupted=tuple(json.loads(row["interrupted"] or "[]")),
         **{name: row[name] for name in ("id", "size", "client", "message_id", "header_from", "pin")},
     )
     same = {name: row[name] for name in ("delivery_id", "backend", "in_doubt")}

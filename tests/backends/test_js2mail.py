@@ -147,6 +147,17 @@ async def test_whoever_joins_a_call_in_doubt_gets_one_of_his_own(way: Way) -> No
     assert Counter(way.fake.people()) == dict.fromkeys(everyone, 1)
 
 
+async def test_whoever_joins_after_a_crash_gets_a_call_of_his_own(way: Way) -> None:
+    """The key of the call that was cut off is known by whom the attempt was for."""
+    everyone = ("b@x.example", "c@x.example", "z@x.example")
+    first = replace(spooled("b@x.example", "z@x.example"), everyone=everyone)
+    await way.deliver(first, THREE)  # and then the power fails
+    joined = replace(spooled(*everyone), everyone=everyone, doubtful=True, interrupted=("b@x.example", "z@x.example"))
+    outcomes = await way.deliver(joined, THREE)
+    assert {outcome.verdict for outcome in outcomes.values()} == {Verdict.SENT}
+    assert Counter(way.fake.people()) == dict.fromkeys(everyone, 1)
+
+
 async def test_a_retry_for_fewer_recipients_skips_nobody(way: Way) -> None:
     """The first of three calls was taken, the second refused for now: the rest forms the same calls as before."""
     people = [f"p{number}@x.example" for number in range(230)]

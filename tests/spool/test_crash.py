@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import START
 from tests.spool.test_open import child
-from tests.spool_kit import RAW, opened
+from tests.spool_kit import LEASE, RAW, opened
 
 LOAD = """
 import asyncio, sys
@@ -136,3 +136,17 @@ async def test_a_copy_taken_at_any_moment_opens(tmp_path: Path) -> None:
             async with opened(copy) as other:
                 assert {row.id for row in await other.spool.find()} == acknowledged
                 assert len(await other.spool.bodies(sorted(acknowledged))) == len(acknowledged)
+
+
+async def test_whom_an_interrupted_attempt_was_for_is_told_to_the_next(tmp_path: Path) -> None:
+    """Also when somebody has joined its leg since: a provider with idempotency keys must get the same call again."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@example.org", "b@example.org", lanes={"b": ("a@example.org",), "c": ("b@example.org",)})
+        [claim] = await at.claim()
+        assert claim.message.interrupted == ()
+    async with opened(tmp_path) as at:  # nobody settled it: that process is gone
+        [other] = await at.spool.legs("c")
+        await at.spool.move(other.delivery_id, "b", START)
+        [claim] = await at.claim(now=START + LEASE)
+        assert (claim.message.id, claim.message.interrupted) == (ident, ("a@example.org",))
+        assert {one.address for one in claim.message.envelope.recipients} == {"a@example.org", "b@example.org"}
