@@ -161,11 +161,13 @@ class TokenCache:
             self._refreshing = None
 
     def _failed(self, error: Exception) -> Exception:
-        known = isinstance(error, NoToken)
-        kind = "refused" if known and error.outcome.verdict is not Verdict.DEFERRED else "unavailable"  # type: ignore[attr-defined]
+        verdict, detail = Verdict.DEFERRED, type(error).__name__
+        if isinstance(error, NoToken):
+            verdict, detail = error.outcome.verdict, str(error)
+        kind = "unavailable" if verdict is Verdict.DEFERRED else "refused"
         self._failure = (self._clock.monotonic() + _REMEMBERED, error)
         self._refresh_at = self._clock.now() + timedelta(seconds=_AGAIN)
-        self._context.signals.token_refreshed(self._backend, kind, detail=str(error) if known else type(error).__name__)
+        self._context.signals.token_refreshed(self._backend, kind, detail=detail)
         return error
 
 

@@ -11,7 +11,7 @@ import pytest
 from gateway import policy
 from gateway.auth import Authenticator, Revocations
 from gateway.model import Client, Refusal
-from tests.auth.kit import APP, Issuer, Recorder, hmac_token, settings, token
+from tests.auth.kit import APP, RSA, Issuer, Recorder, hmac_token, jwk, settings, signed, token
 from tests.fakes import FakeClock
 
 ADDRESS = "me@temp.example"
@@ -89,6 +89,19 @@ async def test_tokens_of_others_are_shown_to_no_provider(tmp_path: Path, passwor
     except Refusal:
         client = None
     assert (client.name if client else "") in ("tokens", "")
+    assert provider.asked == []
+
+
+async def test_a_token_that_an_issuer_may_have_signed_is_shown_to_no_provider(tmp_path: Path) -> None:
+    """Whether it did is only known with the keys it publishes, and they cannot always be had."""
+    provider, issuer = Provider(), Issuer(jwk(RSA, "RS256"))
+    issuer.go_away()
+    keys = {"corp": {"algorithm": "RS256", "jwks_url": Issuer.URL}}
+    auth = Authenticator(
+        settings(tmp_path, keys, MAILBOXES), FakeClock(), issuer, Recorder(), Revocations(), {"office": provider}  # type: ignore[arg-type]
+    )  # fmt: skip
+    with pytest.raises(Refusal, match=r"454 4\.7\.0"):
+        await auth.login("jwt", signed(RSA, "RS256", {"kid": "k1"}, address=ADDRESS), "192.0.2.1")
     assert provider.asked == []
 
 
