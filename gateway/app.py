@@ -18,10 +18,10 @@ from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import HttpServer
 from gateway.model import Backend, Client, Envelope, Limits, Recipient, Refusal, Verifies
-from gateway.notify import notify, watchdog_interval
 from gateway.smtp import Door, Shared
 from gateway.smtp.tls import certificate_errors
 from gateway.spool import Spool, SpoolError
+from gateway.systemd import notify, watchdog_interval
 
 DESCRIPTORS = 200  # open files besides client connections: spool, HTTP, upstream
 EX_CONFIG = 78  # sysexits.h

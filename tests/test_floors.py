@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS = [
     {"__init__", "model", "clock", "address"},
     {"config"},
-    {"policy", "message", "auth", "events", "bounce", "fetch", "notify"},
+    {"policy", "message", "auth", "events", "bounce", "fetch", "systemd"},
     {"intake"},
     {"spool", "backends"},
     {"smtp", "delivery", "http"},

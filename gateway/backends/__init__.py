@@ -7,16 +7,16 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, cast
 
-from gateway.backends._base import Context
 from gateway.backends.capture import Capture, CaptureSettings
-from gateway.backends.gmail import Gmail, GmailSettings
-from gateway.backends.graph import Graph, GraphSettings
-from gateway.backends.js2mail import Js2mail, Js2mailSettings
-from gateway.backends.justemails import Justemails, JustemailsSettings
-from gateway.backends.mailpass import Mailpass, MailpassSettings
-from gateway.backends.smtp import Smtp, SmtpSettings
+from gateway.backends.google.gmail import Gmail, GmailSettings
+from gateway.backends.json.js2mail import Js2mail, Js2mailSettings
+from gateway.backends.json.justemails import Justemails, JustemailsSettings
+from gateway.backends.json.mailpass import Mailpass, MailpassSettings
+from gateway.backends.json.temp_mail import TempMail, TempMailSettings
+from gateway.backends.microsoft.graph import Graph, GraphSettings
+from gateway.backends.shared.base import Context
+from gateway.backends.smtp.smarthost import Smtp, SmtpSettings
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
-from gateway.backends.temp_mail import TempMail, TempMailSettings
 from gateway.clock import SystemClock
 from gateway.config.models import BackendSettings, Settings
 from gateway.fetch import Fetch

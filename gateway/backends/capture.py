@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from gateway.backends._base import UNBOUNDED, Context, limited, write_whole
+from gateway.backends.shared.base import UNBOUNDED, Context, limited, write_whole
 from gateway.config.models import BackendSettings
 from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict, same_for_all
 

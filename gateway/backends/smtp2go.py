@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
 
-from gateway.backends._base import Context, Url, aside, base64_of, canonical, limited, safe
-from gateway.backends._http import Row, ask, judge, read_json, start_of
-from gateway.backends._recipients import Call, carry_out, plan
+from gateway.backends.shared.base import Context, Url, aside, base64_of, canonical, limited, safe
+from gateway.backends.shared.calls import Call, carry_out, plan
+from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.model import Check, Limits, Outcome, Progress, Refusal, SpooledMessage, Verdict

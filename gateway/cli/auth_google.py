@@ -79,8 +79,8 @@ def google(
 
 
 def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None) -> _Plan:
-    from gateway.backends._google import TOKEN_URL
-    from gateway.backends._http import read_json
+    from gateway.backends.google.tokens import TOKEN_URL
+    from gateway.backends.shared.http import read_json
 
     try:
         found = read_json(client_file.read_bytes())
@@ -96,9 +96,9 @@ def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None) -
 
 
 def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
-    from gateway.backends._google import TOKEN_URL, read_file
-    from gateway.backends._oauth import NoToken
-    from gateway.backends.gmail import GmailSettings
+    from gateway.backends.google.gmail import GmailSettings
+    from gateway.backends.google.tokens import TOKEN_URL, read_file
+    from gateway.backends.shared.oauth import NoToken
 
     found = common.settings().settings.backends.get(name)
     if not isinstance(found, GmailSettings) or found.authorized_user_file is None:
@@ -117,7 +117,7 @@ def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
 
 async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
     """Google's answer with the tokens."""
-    from gateway.backends._google import SCOPE
+    from gateway.backends.google.tokens import SCOPE
 
     landed: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
@@ -224,7 +224,7 @@ def _pasted(landed: asyncio.Future[dict[str, str]]) -> Any:
 
 
 def _denied(answer: Mapping[str, Any]) -> Failed:
-    from gateway.backends._base import safe
+    from gateway.backends.shared.base import safe
 
     error = safe(str(answer.get("error")))
     words = safe(str(answer.get("error_description") or ""))
@@ -232,7 +232,7 @@ def _denied(answer: Mapping[str, Any]) -> Failed:
 
 
 async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) -> dict[str, Any]:
-    from gateway.backends._http import read_json
+    from gateway.backends.shared.http import read_json
     from gateway.fetch import Fetch, Lost, NotSent
 
     form = {
@@ -259,8 +259,8 @@ async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) ->
 
 
 def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
-    from gateway.backends._base import write_whole
-    from gateway.backends._google import SCOPE, TOKEN_URL
+    from gateway.backends.google.tokens import SCOPE, TOKEN_URL
+    from gateway.backends.shared.base import write_whole
 
     account, token = _email(answer.get("id_token")), answer.get("refresh_token")
     if not token:
@@ -301,6 +301,6 @@ def _tell(plan: _Plan, account: str, ends: str) -> None:
 
 def _email(id_token: object) -> str:
     """The address in the payload: straight from Google over TLS, so its signature needs no check (OIDC 3.1.3.7)."""
-    from gateway.backends._oauth import claims
+    from gateway.backends.shared.oauth import claims
 
     return str(claims(str(id_token)).get("email") or "")

@@ -13,7 +13,7 @@ from gateway.cli.common import Failed, config_option
 from gateway.cli.plain import say
 
 if TYPE_CHECKING:
-    from gateway.backends._microsoft import Identity
+    from gateway.backends.microsoft.tokens import Identity
 
 
 @click.command()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @config_option
 def microsoft(name: str) -> None:
     """Sign in to Microsoft, so that backend NAME may send as you."""
-    from gateway.backends.graph import GraphSettings
+    from gateway.backends.microsoft.graph import GraphSettings
 
     settings = common.settings().settings
     found = settings.backends.get(name)
@@ -42,8 +42,8 @@ def microsoft(name: str) -> None:
 
 
 async def _sign_in(identity: Identity) -> None:
-    from gateway.backends._microsoft import DeviceLogin
-    from gateway.backends._oauth import Line, NoToken
+    from gateway.backends.microsoft.tokens import DeviceLogin
+    from gateway.backends.shared.oauth import Line, NoToken
     from gateway.clock import SystemClock
     from gateway.fetch import Fetch
 

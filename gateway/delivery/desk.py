@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from gateway.config.models import RetrySettings
-from gateway.delivery.decide import Decision
+from gateway.delivery.retry import Decision
 from gateway.model import NewMessage, SpooledMessage
 
 

@@ -1,7 +1,7 @@
 """SMTP in. The only room with aiosmtpd."""
 
 from gateway.intake import Rules
-from gateway.smtp.door import Door
 from gateway.smtp.limits import Shared
+from gateway.smtp.listener import Door
 
 __all__ = ["Door", "Rules", "Shared"]

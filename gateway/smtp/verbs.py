@@ -17,7 +17,7 @@ from gateway.smtp.params import mail_parameters, rcpt_parameters
 from gateway.smtp.transaction import Transaction
 
 if TYPE_CHECKING:
-    from gateway.smtp.server import Session
+    from gateway.smtp.session import Session
 
 _LOGINS = 3  # failed ones in a connection
 _STRANGE_HELO = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")

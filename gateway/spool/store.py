@@ -20,7 +20,7 @@ from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import NewMessage, Progress, Refusal
-from gateway.spool import changes, file, followup, queries, upkeep
+from gateway.spool import changes, queries, sqlite, tracking, upkeep
 from gateway.spool.records import (
     Claim,
     Leg,
@@ -48,7 +48,7 @@ class Spool:
     """One directory with one SQLite file, ours alone while open. What changes it raises Refusal (4xx) on trouble."""
 
     def __init__(self, directory: Path, clock: Clock, events: Events, reserve: float) -> None:
-        self._path = directory / file.NAME
+        self._path = directory / sqlite.NAME
         self._clock = clock
         self._events = events
         self._reserve = reserve
@@ -79,9 +79,9 @@ class Spool:
     async def _open(self, parts: AsyncExitStack, wake: Callable[[str], None], retention: RetentionSettings) -> None:
         run = asyncio.get_running_loop().run_in_executor
         thread = parts.enter_context(ThreadPoolExecutor(1, thread_name_prefix="spool"))
-        parts.callback(os.close, await run(thread, file.lock, self._path.parent))
-        connection = await run(thread, file.prepare, self._path)
-        vault = Vault(await run(thread, file.key, self._path.parent), self._events)
+        parts.callback(os.close, await run(thread, sqlite.lock, self._path.parent))
+        connection = await run(thread, sqlite.prepare, self._path)
+        vault = Vault(await run(thread, sqlite.key, self._path.parent), self._events)
         self._writer = Writer(
             self._path, connection, thread, clock=self._clock, events=self._events, wake=wake, vault=vault
         )
@@ -92,7 +92,7 @@ class Spool:
             raise SpoolError(f"spool {self._path} cannot be recovered: {refusal.text}, see the log") from refusal
         self._writer.attempt_ids = itertools.count(1 + found["last_attempt"])
         self._writer.drop_sent = not retention.sent_body
-        self._readers = file.readers(self._path)  # closed before the writer: the last to close checkpoints the log
+        self._readers = sqlite.readers(self._path)  # closed before the writer: the last to close checkpoints the log
         parts.push_async_callback(self._readers.dispose)
         await asyncio.to_thread(self._measure)
         parts.callback(asyncio.create_task(self._watch_space(), name="spool-space").cancel)
@@ -179,9 +179,9 @@ class Spool:
     async def report(self, backend: str, said: Sequence[Progress], source: str) -> None:
         """Keep what a provider says of mail it took; on disk when this returns. Said twice, it counts once."""
         for each in said:
-            self._tell(await self._writer.submit(partial(followup.report, backend=backend, said=each, source=source)))
+            self._tell(await self._writer.submit(partial(tracking.report, backend=backend, said=each, source=source)))
 
-    def _tell(self, news: Sequence[followup.News]) -> None:
+    def _tell(self, news: Sequence[tracking.News]) -> None:
         for each in news:
             self._events.reported(each.message_id, each.backend, each.said, each.source)
 
@@ -192,7 +192,7 @@ class Spool:
     async def ask_again(self, question: Question, at: datetime | None) -> None:
         """Count the question as asked; None: it is not asked again."""
         next_at = None if at is None else micros(at)
-        await self._writer.submit(lambda tx: followup.ask_again(tx, question, next_at))
+        await self._writer.submit(lambda tx: tracking.ask_again(tx, question, next_at))
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
@@ -298,8 +298,8 @@ class Spool:
     async def sweep(self, now: datetime, retention: RetentionSettings) -> int:
         """Remove bodies and rows past their time, in small steps; freed pages are used again. Returns how many."""
         self._writer.drop_sent = not retention.sent_body
-        if await self._ask(f"{followup.EARLY} LIMIT 1"):
-            self._tell(await self._writer.submit(followup.adopt))
+        if await self._ask(f"{tracking.EARLY} LIMIT 1"):
+            self._tell(await self._writer.submit(tracking.adopt))
         total = await self._sweep(lambda tx: upkeep.sweep_bodies(tx, "done", micros(now - retention.sent_body), _SWEEP))
         total += await self._sweep(
             lambda tx: upkeep.sweep_bodies(tx, "failed", micros(now - retention.failed_body), _SWEEP)
@@ -315,7 +315,7 @@ class Spool:
 
     async def backup(self, to: Path) -> None:
         """A consistent copy while the service runs. Raises SpoolError."""
-        await asyncio.to_thread(file.copy, self._path, to)
+        await asyncio.to_thread(sqlite.copy, self._path, to)
 
     def writable(self) -> bool:
         """The writer lives and its last commit succeeded: claims and settlements can be written down."""
@@ -344,6 +344,6 @@ class Spool:
 
     def _measure(self) -> None:
         disk = os.statvfs(self._path.parent)
-        self._used = sum(part.stat().st_size for part in self._path.parent.glob(file.NAME + "*"))
+        self._used = sum(part.stat().st_size for part in self._path.parent.glob(sqlite.NAME + "*"))
         self._free = disk.f_bavail * disk.f_frsize
         self._floor = int(self._reserve if self._reserve >= 1 else self._reserve * disk.f_blocks * disk.f_frsize)

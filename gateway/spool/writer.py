@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.model import Refusal
-from gateway.spool.file import connect, verify
 from gateway.spool.records import micros
+from gateway.spool.sqlite import connect, verify
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 

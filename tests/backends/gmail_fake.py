@@ -19,7 +19,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from gateway.backends.gmail import Gmail, GmailSettings
+from gateway.backends.google.gmail import Gmail, GmailSettings
 from gateway.clock import Clock
 from gateway.model import Outcome
 from tests.backends import kit

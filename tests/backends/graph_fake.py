@@ -20,7 +20,7 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from gateway.backends.graph import Graph, GraphSettings
+from gateway.backends.microsoft.graph import Graph, GraphSettings
 from gateway.model import Outcome
 from tests.backends import kit
 from tests.backends.kit import RAW, Handler, Request, Web, http, reset, spooled

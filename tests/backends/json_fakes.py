@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from gateway.backends import Context, build, settings_types
-from gateway.backends._base import Silent
+from gateway.backends.shared.base import Silent
 from gateway.model import Outcome, SpooledMessage
 from tests.backends import kit
 from tests.backends.kit import RAW, Request, Web, http, spooled

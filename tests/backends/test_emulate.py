@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gateway.backends.gmail import Gmail, GmailSettings
+from gateway.backends.google.gmail import Gmail, GmailSettings
 from gateway.cli import auth_google
 from gateway.model import Verdict
 from tests.backends import kit

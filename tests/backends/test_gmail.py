@@ -19,8 +19,9 @@ from googleapiclient.discovery import build
 from googleapiclient.http import MediaIoBaseUpload
 from pydantic import ValidationError
 
-from gateway.backends import _google, gmail, settings_types
-from gateway.backends.gmail import Gmail, GmailSettings
+from gateway.backends import settings_types
+from gateway.backends.google import gmail, tokens
+from gateway.backends.google.gmail import Gmail, GmailSettings
 from gateway.config import ConfigError, load
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
@@ -36,7 +37,7 @@ from tests.backends.gmail_fake import (
     stored,
 )
 from tests.backends.kit import RAW, http
-from tests.backends.test_recipients import CASES, people, raw_of
+from tests.backends.test_calls import CASES, people, raw_of
 from tests.fakes import START, FakeClock, until
 
 HOUR = timedelta(hours=1)
@@ -448,11 +449,11 @@ async def test_many_mailboxes_at_once_do_not_starve_the_loop_of_threads(tmp_path
         way.fake.users |= set(authors)
         url = way.web.url.replace("127.0.0.1", "localhost") + "/token"
         way.backend._settings = way.backend._settings.model_copy(update={"token_url": url})
-        before = _google._account.cache_info().misses
+        before = tokens._account.cache_info().misses
         async with asyncio.timeout(5):
             answers = await asyncio.gather(*(way.send("b@x.example", author=author) for author in authors))
         assert [verdicts(one) for one in answers] == [["SENT"]] * 5
-        assert _google._account.cache_info().misses - before <= 1
+        assert tokens._account.cache_info().misses - before <= 1
 
 
 async def test_a_throttled_mailbox_rests_alone(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ import pytest
 from google.oauth2 import credentials, service_account
 
 from gateway.backends import Context
-from gateway.backends._google import FIXES, GoogleTokens
-from gateway.backends._oauth import Line, NoToken, Token
+from gateway.backends.google.tokens import FIXES, GoogleTokens
+from gateway.backends.shared.oauth import Line, NoToken, Token
 from gateway.fetch import Answer
 from gateway.model import Verdict
 from tests.backends import kit
@@ -304,7 +304,7 @@ async def test_a_rotated_refresh_token_is_kept(tmp_path: Path) -> None:
 async def test_a_rotated_refresh_token_that_cannot_be_written_lives_on_in_memory(tmp_path: Path) -> None:
     async with open_way(tmp_path, authorized_user_info()) as way:
         way.fake.more = {"refresh_token": "1//second-hunter2"}
-        with mock.patch("gateway.backends._google.write_whole", side_effect=OSError(30, "Read-only file system")):
+        with mock.patch("gateway.backends.google.tokens.write_whole", side_effect=OSError(30, "Read-only file system")):
             assert (await way.one()).verdict is Verdict.SENT
             ((event, fields),) = way.signals.warnings
             assert event == "refresh_token_not_saved"

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.backends.graph import Graph, GraphSettings
+from gateway.backends.microsoft.graph import Graph, GraphSettings
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
 from tests.backends.graph_fake import CLIENT, MAILBOX, SECRET, TENANT, Way, error, open_way
 from tests.backends.kit import RAW, http
-from tests.backends.test_recipients import CASES, people, raw_of
+from tests.backends.test_calls import CASES, people, raw_of
 from tests.fakes import until
 
 HOUR, BUSY = timedelta(hours=1), timedelta(seconds=10)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends._graph_draft import _RANGE, _Reader, draft_of
+from gateway.backends.microsoft.draft import _RANGE, _Reader, draft_of
 from gateway.model import Refusal, Verdict
 from tests.backends import kit
 from tests.backends.graph_fake import MAILBOX, Item, Way, error, open_way

@@ -6,8 +6,8 @@ from email import message_from_bytes, policy
 
 import pytest
 
-from gateway.backends._base import base64_of
-from gateway.backends._graph_mime import prepare
+from gateway.backends.microsoft.mime import prepare
+from gateway.backends.shared.base import base64_of
 
 HEAD = b"From: a@x.org\r\nTo: b@x.org\r\n"
 QP = (

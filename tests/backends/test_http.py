@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.backends._base import safe
-from gateway.backends._http import COMMON, Row, judge, read_json, retry_after
+from gateway.backends.shared.base import safe
+from gateway.backends.shared.http import COMMON, Row, judge, read_json, retry_after
 from gateway.fetch import Answer
 from gateway.model import Verdict
 from tests.fakes import START

@@ -8,7 +8,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.backends._mailboxes import Budget, Mailboxes
+from gateway.backends.shared.mailboxes import Budget, Mailboxes
 from gateway.model import Outcome, Verdict
 from tests.fakes import FakeClock, until
 

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from gateway.backends._microsoft import DeviceLogin, Identity
-from gateway.backends._oauth import Line, NoToken
+from gateway.backends.microsoft.tokens import DeviceLogin, Identity
+from gateway.backends.shared.oauth import Line, NoToken
 from gateway.model import Verdict
 from tests.backends import kit
 from tests.backends.graph_fake import (

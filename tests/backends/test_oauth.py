@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends._oauth import Line, NoToken, Token, TokenCache, refused, unavailable
+from gateway.backends.shared.oauth import Line, NoToken, Token, TokenCache, refused, unavailable
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
 from tests.backends.gmail_fake import Recorder

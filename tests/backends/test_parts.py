@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway import policy
-from gateway.backends._parts import display_names, quoted, request
+from gateway.backends.json.parts import display_names, quoted, request
 from gateway.message import FEATURES, scan, walk
 from gateway.model import Follows, Hooked, Refusal, Verdict, Verifies
 from gateway.policy import Freight

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.backends import smtp as module
-from gateway.backends._base import PIECE, canonical
-from gateway.backends._smtp_text import wire
-from gateway.backends.smtp import Smtp, SmtpSettings
+from gateway.backends.shared.base import PIECE, canonical
+from gateway.backends.smtp import smarthost as module
+from gateway.backends.smtp.replies import wire
+from gateway.backends.smtp.smarthost import Smtp, SmtpSettings
 from gateway.model import Outcome, Recipient, Verdict
 from tests.backends import kit
 from tests.backends.kit import ALL, DROP, HANG, RAW, SmtpFake, spooled
@@ -102,7 +102,7 @@ async def test_large_messages_arrive_whole_at_every_chunk_edge(tmp_path: Path, s
 @given(st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"x", b"\xff"]), max_size=40).map(b"".join))
 def test_at_every_edge_between_pieces_the_bytes_are_the_same(raw: bytes) -> None:
     """What a server reads back is the message, however it was cut; nothing in it ends it early."""
-    with mock.patch("gateway.backends._base.PIECE", 3), mock.patch("gateway.backends._smtp_text.PIECE", 3):
+    with mock.patch("gateway.backends.shared.base.PIECE", 3), mock.patch("gateway.backends.smtp.replies.PIECE", 3):
         whole = canonical(raw)
         pieces = list(wire(whole))
     assert whole == re.sub(rb"\r\n|\r|\n", b"\r\n", raw)

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from gateway.backends import build
-from gateway.backends.smtp import Smtp, SmtpSettings
+from gateway.backends.smtp.smarthost import Smtp, SmtpSettings
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
 from tests.backends.kit import ALL, RAW, Certificates, SmtpFake, spooled

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.backends.temp_mail import TempMailSettings, _until_more
+from gateway.backends.json.temp_mail import TempMailSettings, _until_more
 from gateway.model import Refusal, Verdict
 from tests.backends import kit
 from tests.backends.json_fakes import SECRET, TOKEN, TempMailFake, Way, mail, open_way

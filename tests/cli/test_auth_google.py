@@ -199,7 +199,7 @@ def test_what_it_says_to_configure_is_a_configuration(bench: Bench) -> None:
 
 
 def test_googles_own_token_endpoint_is_not_written_down(bench: Bench) -> None:
-    bench.monkeypatch.setattr("gateway.backends._google.TOKEN_URL", bench.token_url)
+    bench.monkeypatch.setattr("gateway.backends.google.tokens.TOKEN_URL", bench.token_url)
     assert bench.run(bench.first()[:4]).exit_code == 0
     assert json.loads(bench.out.read_text()) == authorized_user_info(account=ACCOUNT)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.config.models import LimitSettings
 from gateway.model import NewMessage
 from gateway.smtp.limits import Shared
-from gateway.smtp.server import Session
+from gateway.smtp.session import Session
 from tests.fakes import until
 from tests.smtp.kit import MESSAGE, Rig, reset, rig
 

@@ -19,7 +19,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
-from gateway.spool import SpoolError, file
+from gateway.spool import SpoolError, sqlite
 from tests.fakes import START
 from tests.spool_kit import RAW, message, opened
 
@@ -276,7 +276,7 @@ def newer_code(directory: Path, then: str) -> Path:
     """Our migrations and one more."""
     scripts = directory / "migrations"
     shutil.rmtree(scripts, ignore_errors=True)
-    shutil.copytree(file.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
     (scripts / "versions" / "0004_next.py").write_text(NEXT.format(then=then))
     return scripts
 
@@ -284,9 +284,9 @@ def newer_code(directory: Path, then: str) -> Path:
 UPGRADE = """
 import asyncio, sys
 from pathlib import Path
-from gateway.spool import file
+from gateway.spool import sqlite
 from tests.spool_kit import opened
-file.MIGRATIONS = Path(sys.argv[2])
+sqlite.MIGRATIONS = Path(sys.argv[2])
 async def main():
     async with opened(Path(sys.argv[1])):
         pass
@@ -303,7 +303,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         assert upgrade.wait() == -9
     async with opened(state) as at:
         assert await at.spool.raw(ident) == RAW
-    monkeypatch.setattr(file, "MIGRATIONS", newer_code(tmp_path, "pass"))
+    monkeypatch.setattr(sqlite, "MIGRATIONS", newer_code(tmp_path, "pass"))
     for _ in range(2):  # the second time there is nothing to do
         async with opened(state) as at:
             assert await at.spool.raw(ident) == RAW
@@ -322,7 +322,7 @@ async def test_a_failed_migration_is_a_refusal(tmp_path: Path, monkeypatch: pyte
     """The file stays as it was."""
     async with opened(tmp_path / "state"):
         pass
-    monkeypatch.setattr(file, "MIGRATIONS", newer_code(tmp_path, "op.execute('INSERT INTO nowhere VALUES (1)')"))
+    monkeypatch.setattr(sqlite, "MIGRATIONS", newer_code(tmp_path, "op.execute('INSERT INTO nowhere VALUES (1)')"))
     with pytest.raises(SpoolError, match="no such table: nowhere"):
         async with opened(tmp_path / "state"):
             pass

@@ -122,7 +122,7 @@ async def test_a_dead_writer_refuses_at_once_and_says_so(tmp_path: Path, monkeyp
 
 async def test_a_foreign_lock_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Someone holds a lock in the sqlite3 shell: 451 after the busy time, never 5xx, and then it goes on."""
-    monkeypatch.setattr("gateway.spool.file._BUSY", 50)
+    monkeypatch.setattr("gateway.spool.sqlite._BUSY", 50)
     async with opened(tmp_path) as at:
         foreign = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
         foreign.execute("PRAGMA wal_autocheckpoint = 0")

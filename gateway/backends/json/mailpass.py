@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends._base import Context, Url, safe
-from gateway.backends._http import Row, read_json
-from gateway.backends._parts import ACCEPTED, PER_CALL, FollowedBackend, KeySettings, Parts, groups, request
-from gateway.backends._recipients import Call
+from gateway.backends.json.parts import ACCEPTED, PER_CALL, FollowedBackend, KeySettings, Parts, groups, request
+from gateway.backends.shared.base import Context, Url, safe
+from gateway.backends.shared.calls import Call
+from gateway.backends.shared.http import Row, read_json
 from gateway.fetch import Answer
 from gateway.model import Outcome, SpooledMessage, Verdict
 

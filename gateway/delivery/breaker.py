@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from gateway.delivery.decide import unreachable
+from gateway.delivery.retry import unreachable
 from gateway.model import Outcome, Verdict
 
 # First and longest interval between probes, in seconds. A hint of the provider replaces it, up to a day.

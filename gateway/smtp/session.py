@@ -18,7 +18,7 @@ from gateway.smtp.verbs import VERBS
 from gateway.smtp.wire import LONGEST, Wire
 
 if TYPE_CHECKING:
-    from gateway.smtp.door import Door
+    from gateway.smtp.listener import Door
 
 _LARGE = 16_000  # octets of a message that is looked through off the loop
 _COMMAND = 2048  # octets of a command line, AUTH excepted

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.smtp import Smtp, SmtpSettings
+from gateway.backends.smtp.smarthost import Smtp, SmtpSettings
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.model import Verdict
 from tests.backends import kit

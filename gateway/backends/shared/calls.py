@@ -10,7 +10,7 @@ from typing import Literal
 
 from gateway import message as mime
 from gateway.address import comparable
-from gateway.backends._base import safe
+from gateway.backends.shared.base import safe
 from gateway.clock import Clock
 from gateway.model import Outcome, Refusal, SpooledMessage, Verdict, same_for_all
 

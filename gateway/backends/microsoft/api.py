@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from gateway.backends._base import Context
-from gateway.backends._http import Row, ask, judge, read_json, start_of, with_fix
-from gateway.backends._oauth import TokenCache, authorized
+from gateway.backends.shared.base import Context
+from gateway.backends.shared.http import Row, ask, judge, read_json, start_of, with_fix
+from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.fetch import Answer, check_url
 from gateway.model import Outcome, Verdict
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gateway.backends._base import Context, Url, aside, canonical, limited, safe
-from gateway.backends._google import GoogleTokens, read_file
-from gateway.backends._http import Row, ask, judge, read_json, start_of
-from gateway.backends._mailboxes import Budget, Mailboxes
-from gateway.backends._oauth import NoToken, TokenCache, authorized
-from gateway.backends._recipients import Call, carry_out, plan
+from gateway.backends.google.tokens import GoogleTokens, read_file
+from gateway.backends.shared.base import Context, Url, aside, canonical, limited, safe
+from gateway.backends.shared.calls import Call, carry_out, plan
+from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
+from gateway.backends.shared.mailboxes import Budget, Mailboxes
+from gateway.backends.shared.oauth import NoToken, TokenCache, authorized
 from gateway.config import values
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.backends._base import Context, safe, write_whole
-from gateway.backends._http import read_json
-from gateway.backends._oauth import Line, NoToken, Token, refused, unavailable
+from gateway.backends.shared.base import Context, safe, write_whole
+from gateway.backends.shared.http import read_json
+from gateway.backends.shared.oauth import Line, NoToken, Token, refused, unavailable
 from gateway.fetch import Answer
 from gateway.model import Outcome, Verdict
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar, Literal
 
-from gateway.backends._base import Context, Url
-from gateway.backends._http import Row
-from gateway.backends._parts import FollowedBackend, KeySettings, Parts, request
-from gateway.backends._recipients import Call
+from gateway.backends.json.parts import FollowedBackend, KeySettings, Parts, request
+from gateway.backends.shared.base import Context, Url
+from gateway.backends.shared.calls import Call
+from gateway.backends.shared.http import Row
 from gateway.message.content import is_ordinary
 from gateway.model import Refusal, SpooledMessage, Verdict
 

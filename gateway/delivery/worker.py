@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
-from gateway.delivery.decide import Situation, decide
+from gateway.delivery.breaker import FOREVER, Pause, blame
 from gateway.delivery.desk import Desk, LaneStatus
-from gateway.delivery.follow import SCHEDULE
-from gateway.delivery.pause import FOREVER, Pause, blame
+from gateway.delivery.retry import Situation, decide
+from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
 from gateway.model import Backend, Follows, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
 from gateway.spool import Claim, Settlement, Spool

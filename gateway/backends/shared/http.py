@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gateway.backends._base import safe
+from gateway.backends.shared.base import safe
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Outcome, Verdict
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from gateway.backends._base import Context, safe
-from gateway.backends._http import read_json, with_fix
+from gateway.backends.shared.base import Context, safe
+from gateway.backends.shared.http import read_json, with_fix
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Outcome, Verdict
 

@@ -15,16 +15,16 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 
 from gateway.address import comparable
-from gateway.backends import _microsoft
-from gateway.backends._base import Context, Url, aside, base64_of, limited, safe
-from gateway.backends._graph_api import Api, error_of
-from gateway.backends._graph_draft import LACKS, Draft, attach_all, draft_of
-from gateway.backends._graph_mailbox import Found, Mailbox
-from gateway.backends._graph_mime import prepare
-from gateway.backends._http import read_json
-from gateway.backends._mailboxes import Budget, Mailboxes
-from gateway.backends._oauth import NoToken, TokenCache, claims
-from gateway.backends._recipients import Call, carry_out, plan
+from gateway.backends.microsoft import tokens
+from gateway.backends.microsoft.api import Api, error_of
+from gateway.backends.microsoft.draft import LACKS, Draft, attach_all, draft_of
+from gateway.backends.microsoft.mailbox import Found, Mailbox
+from gateway.backends.microsoft.mime import prepare
+from gateway.backends.shared.base import Context, Url, aside, base64_of, limited, safe
+from gateway.backends.shared.calls import Call, carry_out, plan
+from gateway.backends.shared.http import read_json
+from gateway.backends.shared.mailboxes import Budget, Mailboxes
+from gateway.backends.shared.oauth import NoToken, TokenCache, claims
 from gateway.config import values
 from gateway.config.models import BackendSettings
 from gateway.message import scan
@@ -88,12 +88,12 @@ class GraphSettings(BackendSettings):
             raise ValueError("mailbox me needs device_login, and in senders the address that signs in")
         return self
 
-    def identity(self, name: str, state_dir: Path) -> _microsoft.Identity:
+    def identity(self, name: str, state_dir: Path) -> tokens.Identity:
         """Who asks for tokens; for device logins with the permissions that the settings need, and no more."""
         resource, login = _CLOUDS[self.cloud]
         shared = "" if self.mailbox == "me" else ".Shared"
         scopes = ["Mail.Send" + shared, *(["Mail.ReadWrite" + shared] if self.drafts else [])]
-        return _microsoft.Identity(
+        return tokens.Identity(
             name,
             f"{self.authority or login}/{self.tenant}",
             self.client_id,
@@ -136,7 +136,7 @@ class Graph:
             own = replace(own, max_bytes=_DRAFTED, whole_bytes=_WHOLE, lacks=LACKS, size_hint="")
         self.limits = limited(own, settings)
         self._identity = settings.identity(name, context.state_dir)
-        source = _microsoft.token_source(self._identity, context.clock, context.signals.credential_ends)
+        source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
         self._tokens = TokenCache(name, source, context)
         if settings.client_secret_expires:
             ends = datetime.combine(settings.client_secret_expires, time(), UTC)
@@ -177,7 +177,7 @@ class Graph:
         facts = {"api": self._root, "authority": identity.authority, **known}
         facts = {name: value for name, value in facts.items() if value}
         if identity.store:
-            facts["signed in"] = await asyncio.to_thread(_microsoft.signed_in_as, identity.store) or "nobody"
+            facts["signed in"] = await asyncio.to_thread(tokens.signed_in_as, identity.store) or "nobody"
         self._tokens.forget_failure()
         try:
             token = await self._tokens.get()

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from gateway.backends._graph_api import Api, error_of, is_known, unsent
-from gateway.backends._http import read_json
+from gateway.backends.microsoft.api import Api, error_of, is_known, unsent
+from gateway.backends.shared.http import read_json
 from gateway.clock import Clock
 from gateway.fetch import Answer
 from gateway.message import Content, Header, Leaf, leaf_pieces, leaf_text, scan, walk

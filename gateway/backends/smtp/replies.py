@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from gateway.address import parse_address
-from gateway.backends._base import PIECE, safe
+from gateway.backends.shared.base import PIECE, safe
 from gateway.model import Outcome, Refusal, Verdict
 
 _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")

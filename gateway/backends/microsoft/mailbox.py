@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from gateway.address import comparable
-from gateway.backends._graph_api import IMMUTABLE, Api, unsent
-from gateway.backends._http import read_json
+from gateway.backends.microsoft.api import IMMUTABLE, Api, unsent
+from gateway.backends.shared.http import read_json
 from gateway.clock import Clock
 from gateway.fetch import Answer
 from gateway.model import Outcome, Verdict

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from gateway.config.models import RetrySettings
-from gateway.delivery.decide import Situation, decide
-from gateway.delivery.pause import Pause, blame
+from gateway.delivery.breaker import Pause, blame
+from gateway.delivery.retry import Situation, decide
 from gateway.model import Envelope, Outcome, Recipient, SpooledMessage, Verdict
 from tests.fakes import SENT, START
 

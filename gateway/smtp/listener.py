@@ -17,7 +17,7 @@ from gateway.policy import largest
 from gateway.smtp import replies
 from gateway.smtp.limits import Shared
 from gateway.smtp.login import MECHANISMS
-from gateway.smtp.server import Session
+from gateway.smtp.session import Session
 from gateway.smtp.tls import Certificate
 
 _SWEEP = 2.0  # seconds between looks at the sessions' deadlines and the certificate's file

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gateway.delivery.follow import AT_ONCE, SCHEDULE
+from gateway.delivery.tracking import AT_ONCE, SCHEDULE
 from gateway.model import Outcome, Progress, Verdict
 from gateway.spool import MessageDetail
-from tests.delivery.test_lane import House, house, settings
+from tests.delivery.test_worker import House, house, settings
 from tests.fakes import ScriptedBackend, until
 
 HOUR = timedelta(hours=1)

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from gateway.backends._base import Context, Url, safe
-from gateway.backends._http import read_json
-from gateway.backends._parts import FollowedBackend, KeySettings, Parts, groups, request
-from gateway.backends._recipients import Call
+from gateway.backends.json.parts import FollowedBackend, KeySettings, Parts, groups, request
+from gateway.backends.shared.base import Context, Url, safe
+from gateway.backends.shared.calls import Call
+from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer
 from gateway.model import Outcome, Progress, Refusal, SpooledMessage, Verdict
 

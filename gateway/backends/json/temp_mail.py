@@ -14,10 +14,10 @@ from typing import ClassVar, Literal
 from pydantic import SecretStr
 
 from gateway.address import comparable
-from gateway.backends._base import Context
-from gateway.backends._http import Row, read_json
-from gateway.backends._parts import Parts, PartsBackend, PartsSettings, display_names, request
-from gateway.backends._recipients import Call
+from gateway.backends.json.parts import Parts, PartsBackend, PartsSettings, display_names, request
+from gateway.backends.shared.base import Context
+from gateway.backends.shared.calls import Call
+from gateway.backends.shared.http import Row, read_json
 from gateway.fetch import Answer
 from gateway.model import Check, Outcome, Refusal, SpooledMessage, Verdict
 

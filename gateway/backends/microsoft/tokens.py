@@ -15,9 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from gateway.backends._base import safe, write_whole
-from gateway.backends._http import read_json
-from gateway.backends._oauth import Line, NoToken, Token, TokenSource, refused, unavailable
+from gateway.backends.shared.base import safe, write_whole
+from gateway.backends.shared.http import read_json
+from gateway.backends.shared.oauth import Line, NoToken, Token, TokenSource, refused, unavailable
 from gateway.clock import Clock
 
 SIGN_IN_LASTS = timedelta(days=90)  # since the last use of the refresh token (providers.md 2.2)

@@ -16,9 +16,9 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from gateway.address import comparable
-from gateway.backends._base import PIECE, Context, Url, limited, safe
-from gateway.backends._http import Row, ask, judge, read_json, start_of
-from gateway.backends._recipients import Call, Plan, carry_out
+from gateway.backends.shared.base import PIECE, Context, Url, limited, safe
+from gateway.backends.shared.calls import Call, Plan, carry_out
+from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
 from gateway.config import values
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer

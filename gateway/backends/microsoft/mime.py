@@ -6,7 +6,7 @@ import base64
 import re
 from dataclasses import dataclass
 
-from gateway.backends._base import canonical, safe
+from gateway.backends.shared.base import canonical, safe
 from gateway.message import Field, Header, Leaf, leaf_bytes, scan, walk
 from gateway.message.header import replace_fields
 from gateway.message.mailboxes import mailboxes

@@ -20,8 +20,8 @@ from typing import Annotated, Literal
 import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from gateway.backends._base import UNBOUNDED, Context, aside, canonical, limited, safe
-from gateway.backends._smtp_text import parameters, path, refusal, spellings, wire
+from gateway.backends.shared.base import UNBOUNDED, Context, aside, canonical, limited, safe
+from gateway.backends.smtp.replies import parameters, path, refusal, spellings, wire
 from gateway.config.models import BackendSettings
 from gateway.fetch import is_loopback
 from gateway.model import Check, Envelope, Limits, Outcome, SpooledMessage, Verdict

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.config.models import RetentionSettings
 from gateway.model import Outcome, Progress, Verdict
-from gateway.spool import followup
+from gateway.spool import tracking
 from tests.fakes import START, FakeClock
 from tests.spool_kit import DEFERRED, REJECTED, SENT, At, opened, settlement
 
@@ -98,8 +98,8 @@ async def test_a_report_counts_once(tmp_path: Path) -> None:
 
 async def test_a_flood_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one hand-over and of what nobody sent only so much is kept, and no text is kept whole."""
-    monkeypatch.setattr(followup, "_MOST", 5)
-    monkeypatch.setattr(followup, "_MOST_EARLY", 7)
+    monkeypatch.setattr(tracking, "_MOST", 5)
+    monkeypatch.setattr(tracking, "_MOST_EARLY", 7)
     async with opened(tmp_path) as at:
         ident, other = await sent(at), await sent(at, remote_id="r2")
         for n in range(20):

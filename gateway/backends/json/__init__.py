@@ -1,0 +1,1 @@
+"""APIs that take fields instead of MIME."""

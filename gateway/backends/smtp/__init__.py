@@ -1,0 +1,1 @@
+"""An upstream SMTP server."""
