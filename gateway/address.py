@@ -8,12 +8,13 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import NoReturn
 
-from gateway.model import Refusal
+from gateway.model import BadAddress
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+"
-_LOCAL = rf'{_ATOM}(?:\.{_ATOM})*|"(?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*"'
-_ALNUM = r"[A-Za-z0-9_\x80-\U0010ffff]"  # the underscore stands in real host names
-_LABEL = rf"{_ALNUM}(?:[A-Za-z0-9_\x80-\U0010ffff-]{{0,61}}{_ALNUM})?"
+# Spelled by what they leave out: re takes 25 ms to compile a class that reaches to U+10FFFF.
+_ATOM = r'[^\x00-\x20"(),.:;<>@\[\\\]\x7f]+'
+_LOCAL = rf'{_ATOM}(?:\.{_ATOM})*|"(?:[^\x00-\x1f"\\\x7f]|\\[ -~])*"'
+_ALNUM = r"[^\x00-/:-@\[-^`{-\x7f]"  # the underscore stands in real host names
+_LABEL = rf"{_ALNUM}(?:[^\x00-,./:-@\[-^`{{-\x7f]{{0,61}}{_ALNUM})?"
 _DOMAIN = rf"\[[0-9A-Za-z.:]+\]|{_LABEL}(?:\.{_LABEL})*"
 # A path without angle brackets is what many devices send; it is unambiguous as long as the grammar holds.
 _PATH = re.compile(rf" *(?:<>|<({_LOCAL})@({_DOMAIN})>|({_LOCAL})@({_DOMAIN}))(?: |\Z)")
@@ -24,7 +25,7 @@ _LONGEST = 64 + 1 + 255
 def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
     """The address after ``FROM:`` or ``TO:`` ("" for ``<>``) and the raw ESMTP parameters behind it.
 
-    The address is kept as it was spelled. Raises Refusal (RFC 5321 4.1.2, RFC 6531 3.3).
+    The address is kept as it was spelled. Raises BadAddress (RFC 5321 4.1.2, RFC 6531 3.3).
     """
     text = _decode(raw, utf8)
     match = _PATH.match(text)
@@ -36,9 +37,9 @@ def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
 
 
 def parse_address(text: str, *, utf8: bool = True) -> str:
-    """A mailbox ``local@domain`` from the configuration, a claim or a header. Raises Refusal."""
+    """A mailbox ``local@domain`` from the configuration, a claim or a header. Raises BadAddress."""
     if not utf8 and not text.isascii():
-        raise Refusal(553, "5.6.7", "non-ASCII addresses need SMTPUTF8", "utf8_address")
+        raise BadAddress("Non-ASCII addresses need SMTPUTF8", "utf8")
     match = _MAILBOX.fullmatch(text)
     if match is None:
         _explain(text)
@@ -89,7 +90,7 @@ def _a_labels(domain: str) -> str:
 
 def _decode(raw: bytes, utf8: bool) -> str:
     if not raw.isascii() and not utf8:
-        raise Refusal(553, "5.6.7", "non-ASCII addresses need SMTPUTF8", "utf8_address")
+        raise BadAddress("Non-ASCII addresses need SMTPUTF8", "utf8")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -103,11 +104,11 @@ def _checked(local: str, domain: str) -> str:
     if len(local.encode()) > 64:
         raise _bad("the local part is longer than 64 octets")
     if len(domain.encode()) > 255:
-        raise _bad("the domain is longer than 255 octets", "5.1.2")
+        raise _bad("the domain is longer than 255 octets", "domain")
     if domain.startswith("["):
         _check_literal(domain[1:-1])
     elif not (domain.isascii() and "xn--" not in domain.lower()) and not _is_domain(domain.lower()):
-        raise _bad("the domain is malformed", "5.1.2")
+        raise _bad("the domain is malformed", "domain")
     return f"{local}@{domain}"
 
 
@@ -136,7 +137,7 @@ def _check_literal(text: str) -> None:
     try:
         IPv6Address(text[5:]) if text.lower().startswith("ipv6:") else IPv4Address(text)
     except ValueError:
-        raise _bad("the address literal is malformed", "5.1.2") from None
+        raise _bad("the address literal is malformed", "domain") from None
 
 
 def _explain(text: str) -> NoReturn:
@@ -148,5 +149,5 @@ def _explain(text: str) -> NoReturn:
     raise _bad("the address is malformed")
 
 
-def _bad(text: str, enhanced: str = "5.1.3") -> Refusal:
-    return Refusal(501, enhanced, text[0].upper() + text[1:], "bad_address")
+def _bad(text: str, kind: str = "syntax") -> BadAddress:
+    return BadAddress(text[0].upper() + text[1:], kind)

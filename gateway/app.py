@@ -1,4 +1,4 @@
-"""The wiring: settings in, a running gateway out. Starts spool, delivery, doors, HTTP; stops them in reverse order."""
+"""The wiring: settings in, a running gateway out. Starts spool, dispatcher, listeners, HTTP; stops in reverse."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pathlib import Path
 from gateway import __version__, auth, backends, intake
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError, Loaded, diff, restart_keys
-from gateway.delivery import Delivery
+from gateway.delivery import Dispatcher
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import HttpServer
-from gateway.model import Backend, Client, Envelope, Limits, Recipient, Refusal, Verifies
-from gateway.smtp import Door, Shared
+from gateway.model import Backend, Client, Envelope, Fault, Recipient, Verifies
+from gateway.routing import Routing
+from gateway.smtp import Listener, Shared
 from gateway.smtp.tls import certificate_errors
 from gateway.spool import Spool, SpoolError
 from gateway.systemd import notify, watchdog_interval
@@ -42,11 +43,12 @@ class App:
         self.ids = QueueIds(clock, rng)
         self.fetch = Fetch()
         self.draining = False
-        self.doors: dict[str, Door] = {}
+        self.listeners: dict[str, Listener] = {}
         self.spool: Spool
         self.authenticator: auth.Authenticator | None = None
-        self.delivery: Delivery | None = None
+        self.dispatcher: Dispatcher | None = None
         self._backends: dict[str, Backend] = {}
+        self._routing = Routing((), {})
         self._patience = DRAIN
         self._parts = AsyncExitStack()
         self._parts.callback(self.events.close)
@@ -77,29 +79,30 @@ class App:
         self._parts.callback(self.events.info, "stopped")
         await self.open_spool()
         self._backends = {name: self._new_backend(name) for name in self.settings.backends}
+        self._route()
         self.authenticator = self._new_authenticator(self._loaded, self._backends)
         self._parts.push_async_callback(self._close_authenticator)
         http = HttpServer(self, self.settings.http)
         self._parts.push_async_callback(http.stop)
         await http.start()
-        self.delivery = Delivery(
+        self.dispatcher = Dispatcher(
             self.spool,
             self.settings,
-            self._backends,
+            self._routing,
             events=self.events,
             clock=self.clock,
             ids=self.ids,
             rng=self._rng,
         )
-        self._parts.push_async_callback(self._drain_delivery)
-        await self.delivery.start(self._backends)
-        await self._open_doors()
+        self._parts.push_async_callback(self._drain_dispatcher)
+        await self.dispatcher.start(self._backends)
+        await self._open_listeners()
 
-    async def _open_doors(self) -> None:
+    async def _open_listeners(self) -> None:
         assert self.authenticator is not None
         rules, shared = self._rules(), Shared()
         for name, listener in self.settings.listeners.items():
-            self.doors[name] = Door(
+            self.listeners[name] = Listener(
                 name,
                 listener,
                 rules,
@@ -110,8 +113,8 @@ class App:
                 ids=self.ids,
                 shared=shared,
             )
-        self._parts.push_async_callback(self._drain_doors)
-        for door in self.doors.values():
+        self._parts.push_async_callback(self._drain_listeners)
+        for door in self.listeners.values():
             await door.start()
 
     async def stop(self, seconds: float = DRAIN) -> None:
@@ -119,20 +122,20 @@ class App:
         self.draining, self._patience = True, seconds
         await self._parts.aclose()
 
-    async def _drain_doors(self) -> None:
-        await asyncio.gather(*(door.drain(self._patience) for door in self.doors.values()))
+    async def _drain_listeners(self) -> None:
+        await asyncio.gather(*(door.drain(self._patience) for door in self.listeners.values()))
 
-    async def _drain_delivery(self) -> None:
-        if self.delivery:
-            await self.delivery.drain(self._patience)
+    async def _drain_dispatcher(self) -> None:
+        if self.dispatcher:
+            await self.dispatcher.drain(self._patience)
 
     async def _close_authenticator(self) -> None:
         if self.authenticator:  # not always the one it was at start: a reload makes a new one
             await self.authenticator.aclose()
 
-    def _wake(self, lane: str) -> None:
-        if self.delivery:
-            self.delivery.wake(lane)
+    def _wake(self, backend: str) -> None:
+        if self.dispatcher:
+            self.dispatcher.wake(backend)
 
     def _declare(self) -> None:
         settings = self.settings
@@ -155,9 +158,13 @@ class App:
         )
         return backends.build(name, settings.backends[name], context)
 
+    def _route(self) -> None:
+        """From now on by the present settings and backends."""
+        capabilities = {name: backend.capabilities for name, backend in self._backends.items()}
+        self._routing = Routing(self.settings.routes, capabilities)
+
     def _rules(self) -> intake.Rules:
-        limits: Mapping[str, Limits] = {name: backend.limits for name, backend in self._backends.items()}
-        return intake.Rules.of(self.settings, limits)
+        return intake.Rules.of(self.settings, self._routing)
 
     # -- what the operator asks ------------------------------------------------------------------------------------
 
@@ -184,15 +191,16 @@ class App:
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
         old, self.authenticator = self.authenticator, authenticator
         self._loaded, self.settings, self._backends = loaded, loaded.settings, built
+        self._route()
         self._declare()
-        for name, door in self.doors.items():
+        for name, door in self.listeners.items():
             door.auth = authenticator
             door.rules = self._rules()
             new = self.settings.listeners.get(name, door.listener)
             if (new.bind, new.tls) == (door.listener.bind, door.listener.tls):  # else at the next start
                 door.listener = new
-        assert self.delivery is not None
-        await self.delivery.update(self.settings, built)
+        assert self.dispatcher is not None
+        await self.dispatcher.update(self.settings, self._routing, built)
         if old:
             await old.aclose()
         later = restart_keys(diff(self._at_start, self.settings))
@@ -203,7 +211,7 @@ class App:
         return lines
 
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:
-        """Accept a message from inside (send-test). Returns the queue id; raises Refusal."""
+        """Accept a message from inside (send-test). Returns the queue id; raises Refusal or Fault."""
         envelope = Envelope(sender, tuple(Recipient(address) for address in recipients))
         who = Client(name=client, backend=pin)
         arrival = intake.Arrival(self.ids(), self.clock.now(), listener="", peer="", helo="", protocol="local")
@@ -214,9 +222,9 @@ class App:
 
     async def bounce(self, ids: Sequence[str]) -> list[str]:
         """Return these messages to their senders; while no service runs there is nobody to write the report."""
-        if self.delivery is None:
+        if self.dispatcher is None:
             raise ConnectionError("the service is not running")
-        return await self.delivery.bounce(ids)
+        return await self.dispatcher.bounce(ids)
 
     async def revoke(self, *, jti: str, subject: str) -> None:
         """Revoke a token by id, or all of a subject up to now; effective at once, also in open connections."""
@@ -240,7 +248,7 @@ async def serve(
     app = App(loaded, load, clock or SystemClock(), rng or random.Random())  # noqa: S311 - delays and names, no secrets
     try:
         await app.start()
-    except (SpoolError, OSError, ValueError, Refusal) as error:
+    except (SpoolError, OSError, ValueError, Fault) as error:
         app.events.error("start_failed", detail=str(error))
         await app.stop(0)
         return EX_CONFIG if isinstance(error, ValueError) else 1
@@ -258,7 +266,7 @@ async def serve(
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     watchdog = loop.create_task(_watchdog(app))
-    listening = [f"{name} {app.settings.listeners[name].bind}" for name in app.doors]
+    listening = [f"{name} {app.settings.listeners[name].bind}" for name in app.listeners]
     app.events.info("started", version=__version__, listeners=listening, backends=sorted(app.settings.backends))
     notify("READY=1", "STATUS=listening on " + ", ".join(listening))
     if on_ready:
@@ -312,7 +320,7 @@ async def _watchdog(app: App) -> None:
     if (interval := watchdog_interval()) is None:
         return
     while True:
-        if app.delivery and app.delivery.alive and app.spool.alive:
+        if app.dispatcher and app.dispatcher.alive and app.spool.alive:
             notify("WATCHDOG=1")
         await app.clock.sleep(interval)
 

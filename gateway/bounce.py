@@ -12,7 +12,7 @@ from textwrap import wrap
 
 from gateway.message import scan
 from gateway.message.text import date, fold, harmless
-from gateway.model import Outcome, Recipient, Refusal, SpooledMessage
+from gateway.model import BadMessage, Outcome, Recipient, SpooledMessage
 
 _ORIGINAL_LIMIT = 50_000
 _LINE_LIMIT = 998  # RFC 5322 2.1.1
@@ -122,7 +122,7 @@ def _words(
     _, verb, *_ = _ACTIONS[failures[0].action]
     try:
         subject = harmless(scan(original).first("subject"), utf8=True, limit=200)
-    except Refusal:
+    except BadMessage:
         subject = ""
     lines = [f"This is the mail gateway at {hostname}.", "", f"Your message of {date(message.received_at)}"]
     lines += [f'with the subject "{subject}"'] if subject else []
@@ -181,9 +181,8 @@ def _status(
         fields.append(fold("Final-Recipient", [scheme, harmless(recipient.address, utf8=utf8, limit=900)]))
         fields += [fold("Action", [failure.action]), fold("Status", [_code(failure)])]
         if said := _said(outcome):
-            http = f"HTTP {outcome.code}" in outcome.detail
-            kind = "x-gateway;" if outcome.code is None else "x-http;" if http else "smtp;"
-            shown = said.removeprefix("HTTP ") if http else said
+            kind = {"smtp": "smtp;", "http": "x-http;", "gateway": "x-gateway;"}[outcome.said_by]
+            shown = said.removeprefix("HTTP ") if outcome.said_by == "http" else said
             fields.append(fold("Diagnostic-Code", [kind, *harmless(shown, limit=500).split()]))
         if failure.action != "relayed":
             fields.append(fold("Last-Attempt-Date", [date(now)]))
@@ -201,7 +200,7 @@ def _returned(original: bytes, *, headers_only: bool, utf8: bool) -> tuple[str, 
     """Content type, content, transfer encoding of the part with the original, and a note on what is missing."""
     try:
         end = scan(original).end
-    except Refusal:
+    except BadMessage:
         end = 0
     whole = original[:_ORIGINAL_LIMIT]
     if len(original) > _ORIGINAL_LIMIT:

@@ -1,4 +1,4 @@
-"""The last decisions before a message is stored, the same for every way in: loop, sender, lanes, stamp. No I/O."""
+"""The last decisions before a message is stored, the same for every way in: loop, sender, routing, stamp. No I/O."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, RouteSettings, Settings
+from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, Settings
 from gateway.message import Header, Trace, plain_addresses, scan, stamp, walk
-from gateway.model import Client, Envelope, Limits, NewMessage, Refusal
-from gateway.policy import Freight, check_sender, is_loop, may_send_as, route, usable
+from gateway.model import Client, Envelope, NewMessage, Refusal
+from gateway.policy import check_sender, is_loop, may_send_as
+from gateway.routing import Freight, Routing
 
 _FROM_LIMIT = 16_384  # octets: reading addresses costs time, and nobody has this many authors
 
@@ -20,21 +21,13 @@ class Rules:
 
     hostname: str
     limits: LimitSettings
-    routes: tuple[RouteSettings, ...]
     retry: RetrySettings
-    backend_limits: Mapping[str, Limits]
     clients: Mapping[str, ClientSettings]
-
-    @property
-    def particular(self) -> bool:
-        """Whether any backend minds what is in a message, so that somebody has to look."""
-        return any(limits.lacks for limits in self.backend_limits.values())
+    routing: Routing
 
     @classmethod
-    def of(cls, settings: Settings, backend_limits: Mapping[str, Limits]) -> Rules:
-        return cls(
-            settings.hostname, settings.limits, settings.routes, settings.retry, backend_limits, settings.clients
-        )
+    def of(cls, settings: Settings, routing: Routing) -> Rules:
+        return cls(settings.hostname, settings.limits, settings.retry, settings.clients, routing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +46,7 @@ class Arrival:
 def prepare(
     raw: bytes, envelope: Envelope, client: Client, arrival: Arrival, rules: Rules, *, headerless: bool = True
 ) -> NewMessage:
-    """The message as it is to be stored, with its lanes. Raises Refusal: 554, 553, 552 or 550.
+    """The message as it is to be stored, with its deliveries. Raises Refusal 554 or 553, BadMessage, CannotCarry.
 
     ``headerless`` says whether a message without any header field is tolerated.
     """
@@ -82,13 +75,22 @@ def prepare(
     # A From in which nobody stands is shown to readers as it is, and so is a Sender.
     stated = shown or (() if header.count("from") else (sender,))
     authors = (rewrite_from,) if rewrite_from else (*(stated or ("",)), *header.addresses("sender"))
-    needs = walk(stamped).needs if rules.particular else None
-    freight = Freight(len(stamped), not sender, utf8, authors, needs, token=bool(client.secret))
+    features = walk(stamped).features if rules.routing.particular else None
+    freight = Freight(
+        client=client.name,
+        sender=sender,
+        size=len(stamped),
+        pin=client.backend,
+        smtputf8=utf8,
+        authors=authors,
+        features=features,
+        own_token=bool(client.secret),
+    )
     return NewMessage(
         id=arrival.id,
         envelope=envelope,
         raw=stamped,
-        lanes=_lanes(envelope, freight, client, rules),
+        deliveries=rules.routing.deliveries(freight, addresses),
         received_at=arrival.received_at,
         expires_at=arrival.received_at + rules.retry.lifetime,
         client=client.name,
@@ -97,8 +99,9 @@ def prepare(
         peer=arrival.peer,
         message_id=message_id,
         header_from=authors[0] or sender,
+        authors=authors,
         pin=client.backend,
-        needs=needs,
+        features=features,
         secret=client.secret,
     )
 
@@ -133,19 +136,3 @@ def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) 
 def _own_hops(header: Header, hostname: str) -> int:
     written = b"by " + hostname.lower().encode()
     return sum(written in field.raw.lower() for field in header.fields if field.name == "received")
-
-
-def _lanes(envelope: Envelope, freight: Freight, client: Client, rules: Rules) -> dict[str, tuple[str, ...]]:
-    """Every recipient in the lane of the first backend of its route that can carry the message."""
-    lanes: dict[str, list[str]] = {}
-    for recipient in envelope.recipients:
-        names = route(
-            rules.routes,
-            client=client.name,
-            pin=client.backend,
-            sender=envelope.sender,
-            recipient=recipient.address,
-        )
-        fit = usable(names, rules.backend_limits, freight)
-        lanes.setdefault(fit[0], []).append(recipient.address)
-    return {name: tuple(addresses) for name, addresses in lanes.items()}

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 Network = IPv4Network | IPv6Network
-# What a way out must carry (message.FEATURES), and where it stands in the message; None: nobody has looked.
-Needs = Mapping[str, str] | None
+# What a message is made of (message.FEATURES), and where each stands in it; None: nobody has looked.
+Features = Mapping[str, str] | None
+SaidBy = Literal["smtp", "http", "gateway"]
 
 
 class Refusal(Exception):
-    """A refusal that may be shown to an SMTP client: reply code, enhanced code (RFC 3463) and a safe text.
+    """A no to a client: reply code, enhanced code (RFC 3463) and a text that may be shown to it.
 
-    ``reason`` is the metric label and comes from a closed set (events.REASONS).
+    ``reason`` is the metric label and comes from a closed set (events.REASONS). What goes wrong below the door is a
+    Fault; the door says it to a client in one table (smtp.replies), the HTTP interface in another (http.problem).
     """
 
     def __init__(self, code: int, enhanced: str, text: str, reason: str) -> None:
@@ -29,6 +31,59 @@ class Refusal(Exception):
         self.enhanced = enhanced
         self.text = text
         self.reason = reason
+
+
+class Fault(Exception):
+    """What keeps a message or a request from going on, in words that may be shown. ``kind`` is one of ``KINDS``."""
+
+    KINDS: ClassVar[frozenset[str]] = frozenset(("",))
+
+    def __init__(self, text: str, kind: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+        self.kind = kind
+
+
+class SpoolTrouble(Fault):
+    """The spool did not write it down: nothing of it counts, and it may be asked for again."""
+
+
+class SpoolFull(SpoolTrouble):
+    """There is no room on its disk."""
+
+
+class SpoolUnavailable(SpoolTrouble):
+    """It cannot be written for another reason; the log has it."""
+
+
+class BadAddress(Fault, ValueError):
+    """No mailbox in the sense of RFC 5321 4.1.2: the form, the domain, or characters that need SMTPUTF8."""
+
+    KINDS = frozenset(("syntax", "domain", "utf8"))
+
+
+class BadMessage(Fault, ValueError):
+    """The bytes are no message that can be read."""
+
+
+class CannotCarry(Fault):
+    """No backend can take this message for this recipient as it is. ``enhanced`` (RFC 3463) is for a bounce."""
+
+    KINDS = frozenset(("too_big", "no_route", "not_configured", "token", "null_sender", "utf8", "sender", "feature"))
+
+    def __init__(self, kind: str, enhanced: str, text: str) -> None:
+        super().__init__(text, kind)
+        self.enhanced = enhanced
+
+
+class HookRefused(Fault):
+    """A call to a webhook that is not its provider's, or that makes no sense."""
+
+    KINDS = frozenset(("unsigned", "unintelligible"))
+
+
+class CannotTell(Fault):
+    """Whether a client's token is good cannot be found out now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +124,7 @@ class SenderRewrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class LoginToken:
     """What must stay true of the token behind a login while the connection lives."""
 
     key: str
@@ -96,22 +151,23 @@ class Client:
     max_size: int | None = None
     max_recipients: int | None = None
     rate: Rate | None = None
-    token: Token | None = None
+    token: LoginToken | None = None
     secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """An accepted message on its way into the spool: envelope, stamped bytes and the lanes it will leave by.
+    """An accepted message on its way into the spool: envelope, stamped bytes and its deliveries.
 
-    ``lanes`` maps a backend's name to the addresses it is to deliver first; every recipient is in exactly one lane.
+    ``deliveries`` maps a backend's name to the addresses it is to deliver to; every recipient is in exactly one.
     ``bounce`` marks a report of ours: it is never bounced itself. ``pin`` is the backend a token or client demands.
+    ``authors`` are the From and Sender addresses that readers see.
     """
 
     id: str
     envelope: Envelope
     raw: bytes
-    lanes: Mapping[str, tuple[str, ...]]
+    deliveries: Mapping[str, tuple[str, ...]]
     received_at: datetime
     expires_at: datetime
     client: str
@@ -120,9 +176,10 @@ class NewMessage:
     peer: str = ""
     message_id: str = ""
     header_from: str = ""
+    authors: tuple[str, ...] = ()
     pin: str = ""
     bounce: bool = False
-    needs: Needs = None
+    features: Features = None
     secret: str = field(default="", repr=False)
 
 
@@ -130,7 +187,8 @@ class NewMessage:
 class SpooledMessage:
     """What delivery and a backend see. ``envelope.recipients`` holds only those this attempt is for.
 
-    ``everyone`` is the whole envelope as accepted, whatever lane or state; () where it is not known.
+    ``everyone`` is the whole envelope as accepted, whatever backend or state; () where it is not known.
+    ``own_token``: a token of the client's own is kept with it; ``secret`` is that token, for attempts only.
     ``doubtful``: an earlier attempt may have been taken; ``doubt_id`` is what the provider called it then, if known;
     ``interrupted`` is whom it was for where a crash cut it off.
     """
@@ -143,12 +201,14 @@ class SpooledMessage:
     client: str
     message_id: str = ""
     header_from: str = ""
+    authors: tuple[str, ...] = ()
     pin: str = ""
     bounce: bool = False
+    own_token: bool = False
     delay_notified: bool = False
     attempt: int = 1
     everyone: tuple[str, ...] = ()
-    needs: Needs = None
+    features: Features = None
     doubtful: bool = False
     doubt_id: str = ""
     interrupted: tuple[str, ...] = ()
@@ -166,12 +226,22 @@ class Verdict(Enum):
     IN_DOUBT = "in_doubt"  # the body went out and no usable answer came back
 
 
+class Scope(Enum):
+    """Whom an outcome is about, and so who has to wait: only BACKEND rests the backend."""
+
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+    BACKEND = "backend"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A verdict with the provider's own words.
+    """A verdict with the other side's own words.
 
-    ``detail`` is for operators and reports, never for SMTP clients. ``retry_after`` is the provider's hint.
-    ``dsn`` says that the next hop took over the sender's notification request (RFC 3461).
+    ``code`` is a reply code of SMTP or HTTP that was really received, by ``said_by``; ``enhanced`` (RFC 3463) came with
+    it or says the same for a bounce, and decides nothing. ``detail`` is for operators and bounces, never for SMTP
+    clients; ``fix`` is what a person has to do about it. ``retry_after`` is the provider's hint. ``dsn`` says that the
+    next hop took over the sender's notification request (RFC 3461).
     """
 
     verdict: Verdict
@@ -181,10 +251,13 @@ class Outcome:
     remote_id: str = ""
     retry_after: timedelta | None = None
     dsn: bool = False
+    scope: Scope = Scope.MESSAGE
+    said_by: SaidBy = "gateway"
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Capabilities:
     """What a backend can carry, so that the door can refuse up front.
 
     ``max_bytes`` counts raw MIME; ``size_hint`` says what would allow more. ``senders`` are patterns of the From
@@ -221,7 +294,7 @@ class Backend(Protocol):
     def name(self) -> str: ...
 
     @property
-    def limits(self) -> Limits: ...
+    def capabilities(self) -> Capabilities: ...
 
     async def send(self, message: SpooledMessage, raw: bytes) -> Mapping[str, Outcome]: ...
 
@@ -231,7 +304,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DeliveryEvent:
     """What a provider says of mail after it took it: ``state`` is queued, delivered, bounced or failed.
 
     ``address`` "" means every recipient that was handed over as ``remote_id``. ``key`` tells two reports apart and is
@@ -250,22 +323,22 @@ class Progress:
 
 
 @runtime_checkable
-class Follows(Protocol):
+class Tracked(Protocol):
     """A backend that can be asked what became of a message."""
 
-    async def status(self, remote_id: str) -> Progress | Outcome:
+    async def status(self, remote_id: str) -> DeliveryEvent | Outcome:
         """An Outcome where there was no usable answer."""
 
 
 @runtime_checkable
-class Hooked(Protocol):
+class CallsBack(Protocol):
     """A backend whose provider calls back. ``hook`` is False while no secret for that is configured."""
 
     @property
     def hook(self) -> bool: ...
 
-    def reports(self, headers: Mapping[str, str], body: bytes) -> Sequence[Progress]:
-        """Header names are lower case. Raises Refusal: 535 not from the provider, 501 unintelligible."""
+    def called_back(self, headers: Mapping[str, str], body: bytes) -> Sequence[DeliveryEvent]:
+        """Header names are lower case. Raises HookRefused: not from the provider, or unintelligible."""
 
 
 @runtime_checkable
@@ -273,7 +346,7 @@ class Verifies(Protocol):
     """A backend whose provider knows the clients: their own token is the password, and is used to send."""
 
     async def verify(self, token: str) -> str:
-        """The address the token belongs to. Raises Refusal: 535 refused, 454 cannot be told now."""
+        """The address the token belongs to, "" for a token that is not good. Raises CannotTell."""
 
 
 def same_for_all(message: SpooledMessage, outcome: Outcome) -> dict[str, Outcome]:

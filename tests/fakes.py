@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Check, Outcome, SpooledMessage, Verdict, same_for_all
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-SENT = Outcome(Verdict.SENT, code=250, enhanced="2.0.0", detail="ok", remote_id="r1")
+SENT = Outcome(Verdict.SENT, code=250, enhanced="2.0.0", detail="ok", remote_id="r1", said_by="smtp")
 
 
 class FakeClock:
@@ -54,10 +54,10 @@ class ScriptedBackend:
     """Answers each send by the next line of its script (the last one repeats) and remembers what it got."""
 
     def __init__(
-        self, name: str, *script: Outcome | Mapping[str, Outcome] | BaseException, limits: Limits | None = None
+        self, name: str, *script: Outcome | Mapping[str, Outcome] | BaseException, limits: Capabilities | None = None
     ):
         self.name = name
-        self.limits = limits or Limits(max_bytes=35_000_000)
+        self.capabilities = limits or Capabilities(max_bytes=35_000_000)
         self.script = list(script) or [SENT]
         self.calls: list[tuple[SpooledMessage, bytes]] = []
         self.closed = False

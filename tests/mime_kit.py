@@ -17,7 +17,7 @@ def multi(kind: str, *parts: bytes, boundary: str = "b", end: bool = True, more:
 
 
 def check_sane(raw: bytes) -> Content:
-    """Never raises; spans in order inside the message; no leaf is two things at once; needs from the closed set."""
+    """Never raises; spans in order inside the message; no leaf is two things at once; features from the closed set."""
     content = walk(raw)
     position = 0
     for number, leaf in enumerate(content.leaves, 1):
@@ -33,7 +33,7 @@ def check_sane(raw: bytes) -> Content:
     used = [*filter(None, (content.text, content.html)), *content.inline, *content.attachments]
     assert len(set(used)) == len(used)
     assert set(used) <= set(content.leaves)
-    assert set(content.needs) <= FEATURES
-    assert all(where and where.isprintable() for where in content.needs.values())
+    assert set(content.features) <= FEATURES
+    assert all(where and where.isprintable() for where in content.features.values())
     assert content.subject.isprintable()
     return content

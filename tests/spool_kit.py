@@ -22,23 +22,23 @@ from tests.fakes import START, FakeClock
 
 RAW = b"From: s@example.com\r\nSubject: test\r\n\r\nhello\r\n"
 LEASE = timedelta(minutes=5)
-SENT = Outcome(Verdict.SENT, code=250, enhanced="2.0.0", detail="ok", remote_id="r1")
-DEFERRED = Outcome(Verdict.DEFERRED, code=451, enhanced="4.7.1", detail="greylisted")
-REJECTED = Outcome(Verdict.REJECTED, code=550, enhanced="5.1.1", detail="no such user")
+SENT = Outcome(Verdict.SENT, code=250, enhanced="2.0.0", detail="ok", remote_id="r1", said_by="smtp")
+DEFERRED = Outcome(Verdict.DEFERRED, code=451, enhanced="4.7.1", detail="greylisted", said_by="smtp")
+REJECTED = Outcome(Verdict.REJECTED, code=550, enhanced="5.1.1", detail="no such user", said_by="smtp")
 IN_DOUBT = Outcome(Verdict.IN_DOUBT, detail="lost after the dot")
 STATE = {Verdict.SENT: "sent", Verdict.REJECTED: "failed"}
 _numbers = itertools.count(1)
 
 
 def message(*addresses: str, lane: str = "b", ident: str = "", **more: Any) -> NewMessage:
-    """A message of one lane (or ``lanes``); each has an id of its own."""
+    """A message of one lane (or ``deliveries``); each has an id of its own."""
     addresses = addresses or ("a@example.org",)
     sender = more.pop("sender", "s@example.com")
     given = {
         "id": ident or f"M{next(_numbers):012d}",
         "envelope": Envelope(sender, tuple(Recipient(address) for address in addresses)),
         "raw": RAW,
-        "lanes": {lane: addresses},
+        "deliveries": {lane: addresses},
         "received_at": START,
         "expires_at": START + timedelta(days=5),
         "client": "c",
@@ -83,11 +83,11 @@ class At:
         return await self.spool.claim(lane, now=now, lease=LEASE, limit=limit)
 
     async def states(self, ident: str) -> tuple[str, dict[str, str], dict[str, str]]:
-        """State of the message, of its recipients by address, of its legs by backend."""
+        """State of the message, of its recipients by address, of its deliveries by backend."""
         detail = await self.spool.show(ident)
         assert detail is not None
         recipients = {row.address: row.state for row in detail.recipients}
-        return detail.state, recipients, {row.backend: row.state for row in detail.legs}
+        return detail.state, recipients, {row.backend: row.state for row in detail.deliveries}
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ MESSAGE = SpooledMessage(
     message_id="<m@example.com>",
 )  # fmt: skip
 ORIGINAL = b"From: scan@example.com\r\nTo: bob@example.org\r\nSubject: Scan =?utf-8?q?f=C3=BCr_Bob?=\r\n\r\nhello\r\n"
-NO_USER = Outcome(Verdict.REJECTED, 550, "5.1.1", "550 5.1.1 no such user")
+NO_USER = Outcome(Verdict.REJECTED, 550, "5.1.1", "550 5.1.1 no such user", said_by="smtp")
 
 
 def failure(outcome: Outcome = NO_USER, action: str = "failed", **recipient: str) -> Failure:
@@ -75,7 +75,10 @@ def test_a_whole_report() -> None:
     assert [part.get_content_type() for part in message.iter_parts()] == [
         "text/plain", "message/delivery-status", "message/rfc822",
     ]  # fmt: skip
-    assert message["From"].addresses[0].addr_spec == "postmaster@example.com"
+    assert [part["Content-Description"] for part in message.iter_parts()] == [
+        "Notification", "Delivery report", "Original message",
+    ]  # fmt: skip
+    assert str(message["From"]) == "Mail Delivery System <postmaster@example.com>"
     assert message["To"].addresses[0].addr_spec == "scan@example.com"
     assert (message["Auto-Submitted"], message["MIME-Version"]) == ("auto-replied", "1.0")
     assert (message["Message-ID"], message["In-Reply-To"]) == ("<r@relay.example.com>", "<m@example.com>")
@@ -123,19 +126,22 @@ def test_the_fields() -> None:
     ("outcome", "action", "status", "diagnostic"),
     [
         (NO_USER, "failed", "5.1.1", "smtp; 550 5.1.1 no such user"),
-        (Outcome(Verdict.REJECTED, 550, "5.1.1", "no such user"), "failed", "5.1.1", "smtp; 550 5.1.1 no such user"),
-        (Outcome(Verdict.REJECTED, 550, "", "no"), "failed", "5.0.0", "smtp; 550 no"),
-        (Outcome(Verdict.REJECTED, 400, "5.6.0", "HTTP 400 bad"), "failed", "5.6.0", "x-http; 400 bad"),
         (
-            Outcome(Verdict.REJECTED, 429, "4.4.7", "gave up; last answer: HTTP 429 slow"), "failed", "4.4.7",
-            "x-http; 429 4.4.7 gave up; last answer: HTTP 429 slow",
+            Outcome(Verdict.REJECTED, 550, "5.1.1", "no such user", said_by="smtp"), "failed", "5.1.1",
+            "smtp; 550 5.1.1 no such user",
+        ),
+        (Outcome(Verdict.REJECTED, 550, "", "no", said_by="smtp"), "failed", "5.0.0", "smtp; 550 no"),
+        (Outcome(Verdict.REJECTED, 400, "5.6.0", "HTTP 400 bad", said_by="http"), "failed", "5.6.0", "x-http; 400 bad"),
+        (
+            Outcome(Verdict.REJECTED, 429, "4.4.7", "gave up; last answer: HTTP 429 slow", said_by="http"),
+            "failed", "4.4.7", "x-http; 429 4.4.7 gave up; last answer: HTTP 429 slow",
         ),
         (Outcome(Verdict.REJECTED, None, "5.4.7", "gave up"), "failed", "5.4.7", "x-gateway; gave up"),
         (Outcome(Verdict.REJECTED, None, "2.0.0", ""), "failed", "5.0.0", None),
         (Outcome(Verdict.REJECTED, None, "5.1.1\r\nX: y", "x"), "failed", "5.0.0", "x-gateway; x"),
-        (Outcome(Verdict.DEFERRED, 450, "4.2.1", "later"), "delayed", "4.2.1", "smtp; 450 4.2.1 later"),
-        (Outcome(Verdict.DEFERRED, 550, "5.1.1", "odd"), "delayed", "4.0.0", "smtp; 550 5.1.1 odd"),
-        (Outcome(Verdict.SENT, 250, "2.1.5", "ok"), "relayed", "2.1.5", "smtp; 250 2.1.5 ok"),
+        (Outcome(Verdict.DEFERRED, 450, "4.2.1", "later", said_by="smtp"), "delayed", "4.2.1", "smtp; 450 4.2.1 later"),
+        (Outcome(Verdict.DEFERRED, 550, "5.1.1", "odd", said_by="smtp"), "delayed", "4.0.0", "smtp; 550 5.1.1 odd"),
+        (Outcome(Verdict.SENT, 250, "2.1.5", "ok", said_by="smtp"), "relayed", "2.1.5", "smtp; 250 2.1.5 ok"),
         (Outcome(Verdict.SENT), "relayed", "2.0.0", None),
     ],
 )  # fmt: skip
@@ -158,7 +164,7 @@ def test_status_and_diagnostic(outcome: Outcome, action: str, status: str, diagn
 )  # fmt: skip
 def test_advice(enhanced: str, advice: str) -> None:
     """What to do follows from the status."""
-    assert advice in words(report([failure(Outcome(Verdict.REJECTED, 550, enhanced, "x"))]))
+    assert advice in words(report([failure(Outcome(Verdict.REJECTED, 550, enhanced, "x", said_by="smtp"))]))
 
 
 def test_delayed() -> None:
@@ -172,7 +178,7 @@ def test_delayed() -> None:
 
 def test_several_recipients() -> None:
     """One report names them all, each with its own reason."""
-    full = Outcome(Verdict.REJECTED, 552, "5.2.2", "mailbox full")
+    full = Outcome(Verdict.REJECTED, 552, "5.2.2", "mailbox full", said_by="smtp")
     raw = report([failure(), failure(full, address="eve@example.org")])
     assert [group.get("Final-Recipient") for group in groups(raw)] == [
         None, "rfc822; bob@example.org", "rfc822; eve@example.org",
@@ -253,8 +259,8 @@ def test_nothing_from_outside_breaks_the_form(
 ) -> None:
     """CRLF only, lines of at most 998 bytes, 7bit where 7bit is said, no header and no part that is not ours."""
     message = replace(MESSAGE, message_id=message_id, envelope=Envelope("scan@example.com", (), envid=envid))
-    first = failure(Outcome(Verdict.REJECTED, 550, enhanced, detail), orcpt="rfc822;" + orcpt)
-    second = failure(Outcome(Verdict.REJECTED, 400, enhanced, "HTTP 400 " + detail), orcpt=orcpt)
+    first = failure(Outcome(Verdict.REJECTED, 550, enhanced, detail, said_by="smtp"), orcpt="rfc822;" + orcpt)
+    second = failure(Outcome(Verdict.REJECTED, 400, enhanced, "HTTP 400 " + detail, said_by="http"), orcpt=orcpt)
     original = b"Subject: " + re.sub(r"\s", " ", subject).encode()[:900] + b"\r\n\r\nbody\r\n"
     raw = report([first, second], message=message, original=original)
     lines = raw.split(b"\r\n")

@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from gateway import auth
 from gateway.events import REASONS, Events
 from gateway.events.log import Renderer, Writer, in_journal
-from gateway.model import Envelope, NewMessage, Outcome, Recipient, Refusal, SpooledMessage, Verdict
+from gateway.model import DeliveryEvent, Envelope, NewMessage, Outcome, Recipient, Refusal, SpooledMessage, Verdict
 from tests.fakes import FakeClock
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123000, tzinfo=UTC)
@@ -107,13 +107,13 @@ SENT = Outcome(Verdict.SENT, 250, "2.0.0", "ok", "r1")
 )
 def test_every_verdict_has_its_event(log: Log, verdict: Verdict, event: str, level: str) -> None:
     """An attempt counts once under its verdict, a delivery once for each recipient under its event."""
-    outcome = Outcome(verdict, 450, "4.2.0", "try later", "id7")
+    outcome = Outcome(verdict, 450, "4.2.0", "try later", "id7", fix="wait")
     log.events.settled(SPOOLED, "smart", {"x@example.org": outcome, "y@example.org": outcome}, 0.25, NOW)
     (line,) = log.lines
     assert (line["event"], line["level"], line["verdict"]) == (event, level, verdict.value)
     assert line["recipients"] == ["x@example.org", "y@example.org"]
     assert (line["code"], line["enhanced"], line["detail"], line["remote_id"]) == (450, "4.2.0", "try later", "id7")
-    assert (line["attempt"], line["milliseconds"]) == (3, 250)
+    assert (line["attempt"], line["milliseconds"], line["fix"]) == (3, 250, "wait")
     assert log.metric("deliveries_total", backend="smart", result=event) == 2
     assert log.metric("delivery_attempts_total", backend="smart", result=verdict.value) == 1
     assert log.metric("delivery_duration_seconds_sum", backend="smart") == 0.25
@@ -159,6 +159,10 @@ def test_distinct_outcomes_are_distinct_lines(log: Log) -> None:
         ),
         (lambda e: e.bounced(SPOOLED, "Q2", "failed"), "bounced", "bounces_total", {"result": "failed"}, 1),
         (
+            lambda e: e.delivery_event("Q1", "box", DeliveryEvent("r1", "bounced"), "poll"), "delivery_event",
+            "delivery_events_total", {"backend": "box", "state": "bounced"}, 1,
+        ),
+        (
             lambda e: e.bounce_suppressed(SPOOLED, "null_sender"), "bounce_suppressed",
             "bounces_total", {"result": "suppressed"}, 1,
         ),
@@ -186,6 +190,15 @@ def test_event_and_metric_go_together(
     call(log.events)
     assert [line["event"] for line in log.lines] == ([event] if event else [])
     assert log.metric(metric, **labels) == value
+
+
+def test_a_bounce_is_told_with_both_ids(log: Log) -> None:
+    """So that either leads to the other."""
+    log.events.bounced(SPOOLED, "Q2", "failed")
+    (line,) = log.lines
+    assert (line["id"], line["bounce"], line["kind"], line["to"]) == (
+        SPOOLED.id, "Q2", "failed", SPOOLED.envelope.sender,
+    )  # fmt: skip
 
 
 def test_resumed_backend_is_no_longer_paused(log: Log) -> None:
@@ -494,7 +507,7 @@ PROMISED = frozenset(
         "accept_duration_seconds",
         "delivery_attempts_total",
         "deliveries_total",
-        "provider_reports_total",
+        "delivery_events_total",
         "delivery_duration_seconds",
         "message_latency_seconds",
         "queue_messages",

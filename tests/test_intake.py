@@ -11,7 +11,8 @@ import pytest
 from gateway.config.models import Settings
 from gateway.intake import Arrival, Rules, prepare
 from gateway.message import scan
-from gateway.model import Client, Envelope, Limits, Recipient, Refusal, SenderRewrite
+from gateway.model import BadMessage, CannotCarry, Capabilities, Client, Envelope, Recipient, Refusal, SenderRewrite
+from gateway.routing import Routing
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 INSIDE = Arrival("ID1", NOW, listener="", peer="", helo="", protocol="local")
@@ -19,7 +20,7 @@ ENVELOPE = Envelope("a@example.com", (Recipient("b@example.org"), Recipient("c@e
 RAW = b"From: A <a@example.com>\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n"
 
 
-def rules(*routes: dict[str, object], **limits: Limits) -> Rules:
+def rules(*routes: dict[str, object], **able: Capabilities) -> Rules:
     settings = Settings.model_validate(
         {
             "hostname": "relay.example.com",
@@ -32,15 +33,15 @@ def rules(*routes: dict[str, object], **limits: Limits) -> Rules:
             "retry": {"lifetime": "2d"},
         }
     )
-    return Rules.of(settings, limits or {"box": Limits(max_bytes=10_000)})
+    return Rules.of(settings, Routing(settings.routes, able or {"box": Capabilities(max_bytes=10_000)}))
 
 
 def test_a_message_from_inside() -> None:
     """No peer, so the trace names none; the pin wins over the routes."""
-    message = prepare(RAW, ENVELOPE, Client("cli", backend="two"), INSIDE, rules(two=Limits(max_bytes=1000)))
+    message = prepare(RAW, ENVELOPE, Client("cli", backend="two"), INSIDE, rules(two=Capabilities(max_bytes=1000)))
     assert message.raw.startswith(b"Received: by relay.example.com with local id ID1;")
     assert message.raw.endswith(RAW)
-    assert message.lanes == {"two": ("b@example.org", "c@example.net")}
+    assert message.deliveries == {"two": ("b@example.org", "c@example.net")}
     assert (message.message_id, message.header_from, message.pin) == ("<m@x>", "a@example.com", "two")
     assert message.expires_at == NOW + timedelta(days=2)
 
@@ -58,19 +59,50 @@ def test_protocol_names_with_utf8(protocol: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "limits", "code", "enhanced"),
+    ("route", "able", "kind", "enhanced"),
     [
-        ({"recipients": ["*@example.org"], "backend": ["box"]}, Limits(max_bytes=10_000), 550, "5.7.1"),
-        ({"backend": ["box"]}, Limits(max_bytes=100), 552, "5.3.4"),
+        ({"recipients": ["*@example.org"], "backend": ["box"]}, Capabilities(max_bytes=10_000), "no_route", "5.7.1"),
+        ({"backend": ["box"]}, Capabilities(max_bytes=100), "too_big", "5.3.4"),
     ],
 )
 def test_one_recipient_that_cannot_be_served_refuses_all(
-    route: dict[str, object], limits: Limits, code: int, enhanced: str
+    route: dict[str, object], able: Capabilities, kind: str, enhanced: str
 ) -> None:
     """At the end of DATA there is one answer for the whole message, so nothing is taken by halves."""
-    with pytest.raises(Refusal) as refused:
-        prepare(RAW, ENVELOPE, Client("c"), INSIDE, rules(route, box=limits))
-    assert (refused.value.code, refused.value.enhanced) == (code, enhanced)
+    with pytest.raises(CannotCarry) as refused:
+        prepare(RAW, ENVELOPE, Client("c"), INSIDE, rules(route, box=able))
+    assert (refused.value.kind, refused.value.enhanced) == (kind, enhanced)
+
+
+def test_a_header_that_cannot_be_read_is_no_message() -> None:
+    """The bytes are at fault, whoever sent them."""
+    with pytest.raises(BadMessage):
+        prepare(b"X: " + b"x" * 200_000 + b"\r\n\r\n", ENVELOPE, Client("c"), INSIDE, rules())
+
+
+@pytest.mark.parametrize(
+    ("fields", "sender", "authors", "header_from"),
+    [
+        (b"From: A <b@example.com>\r\n", "a@example.com", ("b@example.com",), "b@example.com"),
+        (b"From: b@x.example, c@x.example\r\nSender: d@x.example\r\n", "a@example.com",
+         ("b@x.example", "c@x.example", "d@x.example"), "b@x.example"),
+        (b"Subject: s\r\n", "a@example.com", ("a@example.com",), "a@example.com"),
+        (b"From: the boss\r\n", "a@example.com", ("",), "a@example.com"),
+        (b"From: b@x.example\r\n", "", ("b@x.example",), "b@x.example"),
+    ],
+)  # fmt: skip
+def test_whom_readers_see(fields: bytes, sender: str, authors: tuple[str, ...], header_from: str) -> None:
+    """All of From and Sender is kept with the message: routing must not depend on when it is asked."""
+    message = prepare(fields + b"\r\nbody\r\n", replace(ENVELOPE, sender=sender), Client("c"), INSIDE, rules())
+    assert (message.authors, message.header_from) == (authors, header_from)
+
+
+def test_it_is_looked_through_where_a_backend_minds() -> None:
+    """Nobody having looked is not the same as nothing there."""
+    raw = RAW.replace(b"\r\n\r\n", b"\r\nSubject: s\r\nX-Own: 1\r\n\r\n")
+    able = Capabilities(10_000, lacks=frozenset(("signed",)))
+    assert prepare(raw, ENVELOPE, Client("c"), INSIDE, rules(box=able)).features == {"headers": "X-Own"}
+    assert prepare(raw, ENVELOPE, Client("c"), INSIDE, rules()).features is None
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ ATTACHED = part("message/rfc822", "Subject: x\r\n\r\nhello")
 
 
 @pytest.mark.parametrize(
-    ("raw", "needs"),
+    ("raw", "features"),
     [
         (TEXT, {}),
         (ALTERNATIVES, {"both_bodies": "part 1: text/plain and part 2: text/html"}),
@@ -207,13 +207,13 @@ ATTACHED = part("message/rfc822", "Subject: x\r\n\r\nhello")
         (multi("mixed", multi("signed", TEXT, boundary="s")), {"signed": "multipart/signed"}),
     ],
 )
-def test_needs_of_parts(raw: bytes, needs: dict[str, str]) -> None:
+def test_features_of_parts(raw: bytes, features: dict[str, str]) -> None:
     """What a way out must carry, with the part that says so; what explains most comes first."""
-    assert [item for item in walk(raw).needs.items() if item[0] not in BLANKS] == list(needs.items())
+    assert [item for item in walk(raw).features.items() if item[0] not in BLANKS] == list(features.items())
 
 
 @pytest.mark.parametrize(
-    ("header", "needs"),
+    ("header", "features"),
     [
         ("From: a@x\r\nSender: b@x\r\nTo: c@x\r\nCc: d@x\r\nBcc: e@x\r\nSubject: s\r\nDate: d\r\nMessage-ID: m", {}),
         ("Received: x\r\nReturn-Path: x\r\nDKIM-Signature: x\r\nDomainKey-Signature: x\r\nARC-Seal: x", {}),
@@ -232,10 +232,10 @@ def test_needs_of_parts(raw: bytes, needs: dict[str, str]) -> None:
         ("From: a@x\r\nReply-To: nobody", {}),
     ],
 )
-def test_needs_of_the_header(header: str, needs: dict[str, str]) -> None:
-    """Fields that are no trace and not carried by every API are needs, in the sender's spelling."""
-    found = walk(f"{header.rstrip()}\r\n\r\nhello".encode()).needs
-    assert {feature: where for feature, where in found.items() if feature not in BLANKS} == needs
+def test_features_of_the_header(header: str, features: dict[str, str]) -> None:
+    """Fields that are no trace and not carried by every API are features, in the sender's spelling."""
+    found = walk(f"{header.rstrip()}\r\n\r\nhello".encode()).features
+    assert {feature: where for feature, where in found.items() if feature not in BLANKS} == features
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_needs_of_the_header(header: str, needs: dict[str, str]) -> None:
 )
 def test_what_some_ways_out_want_and_is_not_there(raw: bytes, blanks: set[str]) -> None:
     """Printers leave the subject out, and the text of a scan; some APIs refuse that."""
-    assert walk(raw).needs.keys() & BLANKS == blanks
+    assert walk(raw).features.keys() & BLANKS == blanks
 
 
 def test_subject_and_reply_to() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.message import Header, normalise_newlines, scan
 from gateway.message.header import HEADER_LIMIT
 from gateway.message.text import decode_words
-from gateway.model import Refusal
+from gateway.model import BadMessage
 from tests.message_kit import python_calls
 
 
@@ -89,19 +89,19 @@ def test_count_sees_every_instance() -> None:
 
 @pytest.mark.parametrize("unit", [b"a:\r\n", b"a: b\r\n c\r\n", b"a" * 70 + b": b\r\n"])
 def test_header_limit(unit: bytes) -> None:
-    """Up to 100 KiB of header pass, one byte more is 554 5.6.0, however it is made (Postfix header_size_limit)."""
+    """Up to 100 KiB of header pass, one byte more is refused, however it is made (Postfix header_size_limit)."""
     fitting = unit * ((HEADER_LIMIT - 100) // len(unit))
     fitting += b"x: " + b"y" * (HEADER_LIMIT - len(fitting) - 5) + b"\r\n"
     assert len(fitting) == HEADER_LIMIT
     assert scan(fitting + b"\r\n" + b"body\r\n" * 50_000).end == HEADER_LIMIT + 2
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(BadMessage) as refused:
         scan(b"z" + fitting + b"\r\nbody")
-    assert (refused.value.code, refused.value.enhanced) == (554, "5.6.0")
+    assert str(HEADER_LIMIT) in refused.value.text
 
 
 def test_an_endless_field_is_refused_without_reading_on() -> None:
     """One field of 20 MB costs no more than the limit."""
-    with pytest.raises(Refusal):
+    with pytest.raises(BadMessage):
         scan(b"a:" + b"b" * 20_000_000)
 
 

@@ -70,7 +70,7 @@ def test_agrees_with_the_email_package(raw: bytes) -> None:
     ours = our_leaves(raw)
     assert ours == stdlib_leaves(message_from_bytes(raw, policy=policy.compat32))
     assert ours == stdlib_leaves(message_from_bytes(raw, policy=policy.default))
-    assert "malformed" not in walk(raw).needs
+    assert "malformed" not in walk(raw).features
 
 
 @given(st.text(max_size=200), st.text(max_size=200), st.lists(st.binary(max_size=200), max_size=3))
@@ -209,7 +209,7 @@ def test_hostile(name: str) -> None:
     raw, leaves, trusted = HOSTILE[name]
     content = check_sane(raw)
     assert leaves is None or len(content.leaves) == leaves
-    assert ("malformed" not in content.needs) == trusted
+    assert ("malformed" not in content.features) == trusted
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,8 @@ def test_hostile(name: str) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_malformed(raw: bytes, trouble: str) -> None:
-    """Where somebody else may read another message, that is the first need, with the reason."""
-    assert next(iter(walk(raw).needs.items())) == ("malformed", trouble)
+    """Where somebody else may read another message, that is the first feature, with the reason."""
+    assert next(iter(walk(raw).features.items())) == ("malformed", trouble)
 
 
 GOOD = multi(

@@ -14,7 +14,7 @@ from gateway.clock import Clock
 from gateway.config.models import Settings
 from gateway.events import Events
 from gateway.fetch import Fetch
-from gateway.model import Client, Refusal, Token, Verifies
+from gateway.model import CannotTell, Client, LoginToken, Refusal, Verifies
 
 
 class Revocations:
@@ -32,7 +32,7 @@ class Revocations:
         """All of a subject's tokens issued before that time, or without saying when."""
         self._subjects[subject] = max(before, self._subjects.get(subject, before))
 
-    def is_revoked(self, token: Token) -> bool:
+    def is_revoked(self, token: LoginToken) -> bool:
         before = self._subjects.get(token.subject)
         too_old = before is not None and (token.issued_at is None or token.issued_at < before)
         return too_old or not self._jtis.isdisjoint({("", token.jti), (token.key, token.jti)})
@@ -98,16 +98,15 @@ class Authenticator:
         asked = {user: self._providers[user]} if user in self._providers else self._providers
         if not asked or not isinstance(parsed.claims.get("address"), str) or self._ours(parsed):
             return None
-        unavailable: Refusal | None = None
+        unsure = False
         for name, provider in asked.items():
             try:
-                address = await provider.verify(parsed.text)
-            except Refusal as refusal:
-                unavailable = refusal if refusal.code != 535 else unavailable
-            else:
-                return self._clients.by_provider(name, address, user, peer, parsed.text)
-        if unavailable is not None:
-            raise unavailable
+                if address := await provider.verify(parsed.text):
+                    return self._clients.by_provider(name, address, user, peer, parsed.text)
+            except CannotTell:
+                unsure = True
+        if unsure:
+            raise Refusal(454, "4.7.0", "Temporary authentication failure, try again later", "auth_unavailable")
         return None
 
     def _ours(self, parsed: Parsed) -> bool:
@@ -154,7 +153,7 @@ class Authenticator:
             raise unavailable
         return None
 
-    def _checked(self, key: Key | None, parsed: Parsed, *, admin: bool = False) -> Token:
+    def _checked(self, key: Key | None, parsed: Parsed, *, admin: bool = False) -> LoginToken:
         if key is None:
             raise Invalid("token_signature")
         token = check(key, parsed.claims, self._clock.now(), admin=admin)

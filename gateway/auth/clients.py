@@ -11,7 +11,7 @@ from typing import Any
 from gateway.address import parse_address
 from gateway.auth.tokens import Invalid, narrowing
 from gateway.config.models import ClientSettings, Settings
-from gateway.model import Client, Network, Refusal, SenderRewrite, Token
+from gateway.model import BadAddress, Client, LoginToken, Network, SenderRewrite
 
 _PLACEHOLDER = re.compile(r"\{(sub|email)\}")
 
@@ -57,7 +57,7 @@ class Clients:
         _check_network(known.networks or None, peer)
         return _client(name, known, name, {})
 
-    def by_token(self, token: Token, claims: Mapping[str, Any], user: str, peer: str) -> Client:
+    def by_token(self, token: LoginToken, claims: Mapping[str, Any], user: str, peer: str) -> Client:
         """The client whose ``token`` names the subject, else the one that takes any; narrowed. Raises Invalid."""
         fits = {
             name: (known.token == token.subject, known.key is not None)
@@ -139,6 +139,6 @@ def _fill(pattern: str, claims: Mapping[str, Any]) -> str:
     try:
         if names:
             parse_address(filled.replace("*", "x"))
-    except Refusal:
+    except BadAddress:
         return ""
     return filled

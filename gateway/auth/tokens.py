@@ -13,7 +13,7 @@ from typing import Any
 from gateway.auth.keys import ADMIN_AUDIENCE, Key, load_keys, sign, verify
 from gateway.config.models import Settings
 from gateway.config.values import parse_network, parse_pattern, parse_size
-from gateway.model import Network, Token
+from gateway.model import LoginToken, Network
 
 LEEWAY = timedelta(seconds=30)
 _MAX_LENGTH = 8192
@@ -113,7 +113,7 @@ def signer(keys: Iterable[Key], parsed: Parsed) -> Key | None:
     return None
 
 
-def check(key: Key, claims: Mapping[str, Any], now: datetime, *, admin: bool = False) -> Token:
+def check(key: Key, claims: Mapping[str, Any], now: datetime, *, admin: bool = False) -> LoginToken:
     """The claims of a token whose signature holds. Raises Invalid. ``admin`` asks for the HTTP interface's audience."""
     subject, jti = _text(claims, "sub"), _text(claims, "jti")
     expires, starts, issued = (_moment(claims, name) for name in ("exp", "nbf", "iat"))
@@ -134,7 +134,7 @@ def check(key: Key, claims: Mapping[str, Any], now: datetime, *, admin: bool = F
     if admin and key.settings.private_key_file is None:
         # Whoever shares a secret, or has an account at the issuer, may send mail but not read everybody's.
         raise Invalid("token_audience", "the HTTP interface takes only tokens of a key with a private_key_file")
-    return Token(key.name, subject, jti, issued, expires)
+    return LoginToken(key.name, subject, jti, issued, expires)
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

@@ -20,7 +20,7 @@ from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.clock import SystemClock
 from gateway.config.models import BackendSettings, Settings
 from gateway.fetch import Fetch
-from gateway.model import Backend, Limits
+from gateway.model import Backend, Capabilities
 
 __all__ = ["BACKENDS", "Context", "build", "examine", "settings_types"]
 
@@ -45,17 +45,17 @@ def settings_types() -> Mapping[str, type[BackendSettings]]:
     return {kind: settings for kind, (settings, _) in BACKENDS.items()}
 
 
-def examine(settings: Settings) -> tuple[list[str], dict[str, Limits]]:
-    """What keeps backends from being built, in words, and the limits of the others. Looks at files, asks nobody."""
-    problems, limits = [], {}
+def examine(settings: Settings) -> tuple[list[str], dict[str, Capabilities]]:
+    """What keeps backends from being built, in words, and the capabilities of the others. Asks nobody."""
+    problems, capabilities = [], {}
     nowhere = cast(Fetch, None)
     context = Context(settings.hostname, settings.state_dir, SystemClock(), nowhere, Random(0))  # noqa: S311 - unused
     for name, section in settings.backends.items():
         try:
-            limits[name] = build(name, section, context).limits
+            capabilities[name] = build(name, section, context).capabilities
         except (ValueError, OSError) as error:
             problems.append(str(error) if name in str(error) else f"backends.{name}: {error}")
-    return problems, limits
+    return problems, capabilities
 
 
 def build(name: str, settings: BackendSettings, context: Context) -> Backend:

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from gateway.backends.shared.base import UNBOUNDED, Context, limited, write_whole
+from gateway.backends.shared.base import UNBOUNDED, Context, limited
 from gateway.config.models import BackendSettings
-from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict, same_for_all
+from gateway.files import write_whole
+from gateway.model import Capabilities, Check, Outcome, SpooledMessage, Verdict, same_for_all
 
 
 class CaptureSettings(BackendSettings):
@@ -28,7 +29,7 @@ class Capture:
 
     def __init__(self, name: str, settings: CaptureSettings, context: Context) -> None:
         self.name = name
-        self.limits = limited(Limits(UNBOUNDED), settings)
+        self.capabilities = limited(Capabilities(UNBOUNDED), settings)
         self._directory = context.state_dir / settings.directory
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:

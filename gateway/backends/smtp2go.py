@@ -18,7 +18,7 @@ from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
-from gateway.model import Check, Limits, Outcome, Progress, Refusal, SpooledMessage, Verdict
+from gateway.model import Capabilities, Check, DeliveryEvent, HookRefused, Outcome, SpooledMessage, Verdict
 
 _HOSTS = {"global": "api", "us": "us-api", "eu": "eu-api", "au": "au-api"}
 _PER_CALL = 100  # recipients in one To or Cc
@@ -72,7 +72,7 @@ class Smtp2go:
     def __init__(self, name: str, settings: Smtp2goSettings, context: Context) -> None:
         self.name = name
         # A request may have 50 MB and base64 takes 4/3. Mail goes out as the From address: no null sender.
-        self.limits = limited(Limits(37_000_000, null_sender=False), settings)
+        self.capabilities = limited(Capabilities(37_000_000, null_sender=False), settings)
         self._settings = settings
         self._fetch = context.fetch
         self._clock = context.clock
@@ -105,20 +105,20 @@ class Smtp2go:
     def hook(self) -> bool:
         return bool(self._hook)
 
-    def reports(self, headers: Mapping[str, str], body: bytes) -> list[Progress]:
+    def called_back(self, headers: Mapping[str, str], body: bytes) -> list[DeliveryEvent]:
         """Webhooks are not signed; a secret set with them comes as bearer token, or as the password of basic."""
         if not self._hook or not hmac.compare_digest(_password(headers.get("authorization", "")), self._hook):
-            raise Refusal(535, "5.7.8", "not the Authorization that webhook_secret asks for", "auth_failed")
+            raise HookRefused("not the Authorization that webhook_secret asks for", "unsigned")
         told = read_json(body) if "json" in headers.get("content-type", "") else _form(body)
         if not (event := str(told.get("event") or "")):
-            raise Refusal(501, "5.5.2", "no event of a webhook", "bad_syntax")
+            raise HookRefused("no event of a webhook", "unintelligible")
         rcpt, ident, time = (str(told.get(name) or "") for name in ("rcpt", "email_id", "time"))
         kind = str(told.get("bounce") or "hard") if event == "bounce" else ""
         state = EVENTS.get(f"{event} {kind}".strip())
         if not state or not ident:
             return []
         words = safe(str(told.get("message") or told.get("context") or ""))
-        return [Progress(safe(ident), state, words, safe(rcpt), " ".join((ident, event, rcpt, time)))]
+        return [DeliveryEvent(safe(ident), state, words, safe(rcpt), " ".join((ident, event, rcpt, time)))]
 
     async def _call(self, call: Call, size: int) -> dict[str, Outcome]:
         addresses = call.addresses
@@ -144,7 +144,7 @@ class Smtp2go:
         """A 200 may still report failures: texts, which may name a recipient. One call counts as one mail there."""
         data, request_id = body["data"], str(body.get("request_id") or "")
         remote_id = safe(str(data.get("email_id") or request_id))
-        sent = Outcome(Verdict.SENT, 200, "2.0.0", safe(f"request {request_id}"), remote_id)
+        sent = Outcome(Verdict.SENT, 200, "2.0.0", safe(f"request {request_id}"), remote_id, said_by="http")
         failures = data.get("failures") or []
         texts = [str(text) for text in failures] if isinstance(failures, list) else [str(failures)]
         if not data.get("failed") and not texts and data.get("succeeded", 1):

@@ -260,7 +260,7 @@ async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) ->
 
 def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
     from gateway.backends.google.tokens import SCOPE, TOKEN_URL
-    from gateway.backends.shared.base import write_whole
+    from gateway.files import write_whole
 
     account, token = _email(answer.get("id_token")), answer.get("refresh_token")
     if not token:

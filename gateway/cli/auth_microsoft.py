@@ -43,12 +43,12 @@ def microsoft(name: str) -> None:
 
 async def _sign_in(identity: Identity) -> None:
     from gateway.backends.microsoft.tokens import DeviceLogin
-    from gateway.backends.shared.oauth import Line, NoToken
+    from gateway.backends.shared.oauth import BlockingHttp, NoToken
     from gateway.clock import SystemClock
     from gateway.fetch import Fetch
 
     fetch, clock = Fetch(), SystemClock()
-    login = DeviceLogin(identity, Line(fetch, asyncio.get_running_loop()))
+    login = DeviceLogin(identity, BlockingHttp(fetch, asyncio.get_running_loop()))
     try:
         say(await asyncio.to_thread(login.start))
         while not (who := await asyncio.to_thread(login.finish)):

@@ -94,6 +94,7 @@ def usable() -> Loaded:
     """``settings`` that can be served: folders, certificates, keys, backends. Our own key may still have to be made."""
     from gateway import auth, backends, policy
     from gateway.config.files import unusable_folders
+    from gateway.routing import Routing
     from gateway.smtp.tls import certificate_errors
 
     loaded = settings()
@@ -103,7 +104,7 @@ def usable() -> Loaded:
         for name, key in found.auth.keys.items()
         if key.private_key_file is None or (found.state_dir / key.private_key_file).exists()
     }
-    problems, limits = backends.examine(found)
+    problems, capabilities = backends.examine(found)
     errors = [*unusable_folders(found), *certificate_errors(found.listeners), *problems]
     try:
         auth.load_keys(found.model_copy(update={"auth": found.auth.model_copy(update={"keys": present})}))
@@ -111,7 +112,7 @@ def usable() -> Loaded:
         errors.append(str(error))
     if errors:
         raise BadConfig("\n".join(errors))
-    silent = policy.no_bounces(found.bounces, limits)
+    silent = policy.no_bounces(found.bounces, found.hostname, Routing(found.routes, capabilities))
     return replace(loaded, warnings=(*loaded.warnings, f"bounces: {silent}")) if silent else loaded
 
 

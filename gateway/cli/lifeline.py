@@ -49,7 +49,7 @@ def tell(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
     yield f"  {stamp(moment(detail['received_at']))}  accepted {source} ({size(detail['size'])})"
     for attempt in detail["attempts"]:
         yield _attempt(attempt, len(names))
-    yield from (_progress(row, len(names)) for row in detail["progress"])
+    yield from (_progress(row, len(names)) for row in detail["events"])
     yield from (f"  => {line}" for line in _next(detail, lanes))
 
 
@@ -83,21 +83,25 @@ def _next(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
     elif state == "done" and not failed:
         yield "sent to everybody"
     elif state == "queued":
-        yield from (_due(leg, lanes.get(leg["backend"])) for leg in detail["legs"] if leg["state"] == "queued")
+        yield from (
+            _due(delivery, lanes.get(delivery["backend"]))
+            for delivery in detail["deliveries"]
+            if delivery["state"] == "queued"
+        )
         if expires := moment(detail["expires_at"]):
             yield f"returned to the sender if it cannot be sent within {span((expires - now()).total_seconds())}"
 
 
-def _due(leg: Json, lane: Json | None) -> str:
-    waits = f"waits for backend {leg['backend']}"
+def _due(delivery: Json, lane: Json | None) -> str:
+    waits = f"waits for backend {delivery['backend']}"
     if lane is None:
         return f"{waits}, which is not configured: put it back, or add a route that matches, then gateway reload"
     if "paused_by" not in lane:
         return f"{waits}; nothing is sent until a service runs: gateway serve"
     if lane["paused_by"]:
         return ": ".join(filter(None, (f"{waits}, which is {rest(lane)}", reason(lane))))
-    due = moment(leg["next_attempt_at"])
-    return f"next attempt by {leg['backend']} at {stamp(due)} ({relative(due)})"
+    due = moment(delivery["next_attempt_at"])
+    return f"next attempt by {delivery['backend']} at {stamp(due)} ({relative(due)})"
 
 
 def reason(lane: Json) -> str:

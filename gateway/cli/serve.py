@@ -46,8 +46,8 @@ def serve() -> None:
 
 def _greet(loaded: Loaded, app: App) -> None:
     if sys.stdout.isatty():
-        doors = ", ".join(f"{loaded.settings.listeners[name].bind} ({name})" for name in app.doors)
-        say(f"Taking mail on {doors}. HTTP on {loaded.settings.http.bind}. Stop with Ctrl-C.")
+        listeners = ", ".join(f"{loaded.settings.listeners[name].bind} ({name})" for name in app.listeners)
+        say(f"Taking mail on {listeners}. HTTP on {loaded.settings.http.bind}. Stop with Ctrl-C.")
         say(f"Configuration: {loaded.path or 'built-in default'}. State: {loaded.settings.state_dir}")
 
 
@@ -71,7 +71,7 @@ async def _perform(loaded: Loaded, keep: bool) -> int:
     if service.done():
         return service.result()
     try:
-        done = await asyncio.to_thread(_walk, loaded, started.result().doors["local"].port)
+        done = await asyncio.to_thread(_walk, loaded, started.result().listeners["local"].port)
         if keep and done:
             say("\nThe service stays up until Ctrl-C. In another terminal try for example:")
             say(f"  gateway queue list --state all --config {loaded.path}")

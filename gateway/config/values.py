@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StringConstraints, WithJsonSchema
 
 from gateway.address import parse_address
-from gateway.model import Network, Rate, Refusal
+from gateway.model import BadAddress, Network, Rate
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
@@ -138,8 +138,8 @@ def _absolute(path: Path) -> Path:
 def _address(text: str) -> str:
     try:
         return parse_address(text)
-    except Refusal as refusal:
-        raise ValueError(f'"{text}": {refusal.text}') from None
+    except BadAddress as error:
+        raise ValueError(f'"{text}": {error}') from None
 
 
 def _mailbox(text: str) -> str:
@@ -147,8 +147,8 @@ def _mailbox(text: str) -> str:
         raise ValueError(f'"{text}" is a pattern: write mailbox: sender, and the pattern in senders')
     try:
         return text if text in ("sender", "me") else parse_address(text)
-    except Refusal as refusal:
-        raise ValueError(f'"{text}": {refusal.text}; give an address, sender or me') from None
+    except BadAddress as error:
+        raise ValueError(f'"{text}": {error}; give an address, sender or me') from None
 
 
 def _pattern(text: str) -> str:

@@ -1,5 +1,5 @@
 """The delivery loop: a worker for each backend, retries, bounces, and the housekeeping of the queue."""
 
-from gateway.delivery.dispatcher import Delivery, LaneStatus
+from gateway.delivery.dispatcher import BackendStatus, Dispatcher
 
-__all__ = ["Delivery", "LaneStatus"]
+__all__ = ["BackendStatus", "Dispatcher"]

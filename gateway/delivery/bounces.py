@@ -1,4 +1,4 @@
-"""Reports to senders: which recipients deserve one, as what, and by which lane it leaves."""
+"""Reports to senders: which recipients deserve one, as what, and by which backend it leaves."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from gateway import bounce, policy
 from gateway.bounce import Failure
 from gateway.config.models import Settings
 from gateway.events import Events
-from gateway.model import Envelope, Limits, NewMessage, Outcome, Recipient, Refusal, SpooledMessage
-
-CLIENT = "gateway"  # the client name our own reports are routed and shown under
+from gateway.model import CannotCarry, Envelope, NewMessage, Outcome, Recipient, SpooledMessage
+from gateway.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class Reporter:
     """Builds bounces, delay notices and relayed reports as new messages; says why when there is none."""
 
     settings: Settings
-    limits: Mapping[str, Limits]
+    routing: Routing
     events: Events
     ids: Callable[[], str]
     rng: random.Random
@@ -58,13 +57,14 @@ class Reporter:
         utf8 = original.envelope.smtputf8
         targets = tuple(dict.fromkeys(filter(None, (original.envelope.sender, bounces.copy_to))))
         size = min(len(raw), 50_000) + 20_000
-        for sender in self._senders():
+        for sender in policy.bounce_senders(bounces):
+            freight = policy.bounce_freight(bounces, self.settings.hostname, sender, size, smtputf8=utf8)
             try:
-                lanes = self._lanes(sender, targets, size, utf8)
-            except Refusal:
+                deliveries = self.routing.deliveries(freight, targets)
+            except CannotCarry:
                 continue
             identifier = self.ids()
-            header_from = self._author()
+            header_from = policy.bounce_author(bounces, self.settings.hostname)
             report = bounce.build(
                 hostname=self.settings.hostname,
                 sender=header_from,
@@ -81,39 +81,19 @@ class Reporter:
                 id=identifier,
                 envelope=Envelope(sender, tuple(Recipient(target) for target in targets), smtputf8=utf8, eightbit=True),
                 raw=report,
-                lanes=lanes,
+                deliveries=deliveries,
                 received_at=now,
                 expires_at=now + self.settings.retry.lifetime,
-                client=CLIENT,
+                client=policy.BOUNCES,
                 message_id=f"<{identifier}@{self.settings.hostname}>",
                 header_from=header_from,
+                authors=(header_from,),
                 pin=bounces.backend or "",
                 bounce=True,
+                features=freight.features,
             )
         self.events.bounce_suppressed(original, "no_backend")
         return None
-
-    def _author(self) -> str:
-        return self.settings.bounces.sender or f"postmaster@{self.settings.hostname}"
-
-    def _senders(self) -> list[str]:
-        """Envelope senders to try in order: the null sender, then the configured postmaster."""
-        bounces = self.settings.bounces
-        null = [] if bounces.mode == "notice" else [""]
-        own = [bounces.sender] if bounces.sender and bounces.mode != "dsn" else []
-        return null + own
-
-    def _lanes(self, sender: str, targets: Sequence[str], size: int, utf8: bool) -> dict[str, tuple[str, ...]]:
-        pin = self.settings.bounces.backend or ""
-        freight = policy.Freight(
-            size, not sender, utf8, (self._author(),), {} if sender else {"report": ""}, token=False
-        )
-        lanes: dict[str, tuple[str, ...]] = {}
-        for target in targets:
-            names = policy.route(self.settings.routes, client=CLIENT, pin=pin, sender=sender, recipient=target)
-            lane = policy.usable(names, self.limits, freight)[0]
-            lanes[lane] = (*lanes.get(lane, ()), target)
-        return lanes
 
 
 def wanted(recipient: Recipient, action: str) -> bool:

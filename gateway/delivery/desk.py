@@ -14,7 +14,7 @@ from gateway.model import NewMessage, SpooledMessage
 
 
 @dataclass(frozen=True, slots=True)
-class LaneStatus:
+class BackendStatus:
     """What ``backend list`` shows of one lane."""
 
     name: str

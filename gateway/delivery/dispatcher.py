@@ -7,43 +7,43 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from gateway import policy
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings, RetrySettings, Settings
 from gateway.delivery.bounces import Reporter
-from gateway.delivery.desk import LaneStatus
+from gateway.delivery.desk import BackendStatus
 from gateway.delivery.retry import EXPIRED, GAVE_UP, Decision
 from gateway.delivery.tracking import Follower
-from gateway.delivery.worker import SEND_LIMIT, Lane
+from gateway.delivery.worker import SEND_LIMIT, Worker
 from gateway.events import Events
 from gateway.model import (
     Backend,
+    CallsBack,
     Check,
-    Follows,
-    Hooked,
     NewMessage,
     Outcome,
-    Refusal,
     SpooledMessage,
+    SpoolTrouble,
+    Tracked,
     Verdict,
     same_for_all,
 )
+from gateway.routing import Freight, Routing
 from gateway.spool import Claim, Settlement, Spool
 
-__all__ = ["Delivery", "LaneStatus"]
+__all__ = ["BackendStatus", "Dispatcher"]
 
 HOUSEKEEPING = 15.0  # seconds between looks at lifetimes, retention and gauges
 RESTART_DELAY = 1.0
 
 
-class Delivery:
+class Dispatcher:
     """Owns the lanes. ``update`` swaps settings and backends while messages are under way."""
 
     def __init__(
         self,
         spool: Spool,
         settings: Settings,
-        backends: Mapping[str, Backend],
+        routing: Routing,
         *,
         events: Events,
         clock: Clock,
@@ -55,17 +55,16 @@ class Delivery:
         self._clock = clock
         self._ids = ids
         self.rng = rng
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, Worker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._leaving: set[asyncio.Task[None]] = set()
-        self._apply(settings, backends)
+        self._apply(settings, routing)
 
-    def _apply(self, settings: Settings, backends: Mapping[str, Backend]) -> None:
+    def _apply(self, settings: Settings, routing: Routing) -> None:
         self._settings = settings
-        limits = {name: backend.limits for name, backend in backends.items()}
-        self._limits = limits
-        self._reporter = Reporter(settings, limits, self._events, self._ids, self.rng)
+        self._routing = routing
+        self._reporter = Reporter(settings, routing, self._events, self._ids, self.rng)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -78,10 +77,10 @@ class Delivery:
 
     def _open(self, name: str, backend: Backend) -> None:
         settings: BackendSettings = self._settings.backends[name]
-        lane = Lane(backend, settings, self, self._spool, self._events, self._clock)
+        lane = Worker(backend, settings, self, self._spool, self._events, self._clock)
         self._lanes[name] = lane
         self._own(name, lane.run)
-        if isinstance(backend, Follows):
+        if isinstance(backend, Tracked):
             follower = Follower(name, backend, lane.resting, self._spool, self._events, self._clock)
             self._own(_asking(name), follower.run)
 
@@ -103,10 +102,10 @@ class Delivery:
     def alive(self) -> bool:
         return bool(self._tasks) and not any(task.done() for task in self._tasks.values())
 
-    async def update(self, settings: Settings, backends: Mapping[str, Backend]) -> None:
+    async def update(self, settings: Settings, routing: Routing, backends: Mapping[str, Backend]) -> None:
         """Take over reloaded settings. A backend object that is new replaces its lane; the old one ends its sends."""
         before = {name: lane.backend for name, lane in self._lanes.items()}
-        self._apply(settings, backends)
+        self._apply(settings, routing)
         for name, old in before.items():
             if backends.get(name) is not old:
                 self._retire(name)
@@ -152,12 +151,12 @@ class Delivery:
         if found := self._lanes.get(lane):
             found.wake()
 
-    def hooked(self, name: str) -> Hooked | None:
+    def calls_back(self, name: str) -> CallsBack | None:
         """The backend of this name, if its provider may call back."""
         backend = self._lanes[name].backend if name in self._lanes else None
-        return backend if isinstance(backend, Hooked) and backend.hook else None
+        return backend if isinstance(backend, CallsBack) and backend.hook else None
 
-    def status(self) -> dict[str, LaneStatus]:
+    def status(self) -> dict[str, BackendStatus]:
         counts = self._spool.counts()
         return {name: lane.status(counts.get((name, "queued"), 0)) for name, lane in self._lanes.items()}
 
@@ -171,7 +170,7 @@ class Delivery:
     async def resume(self, name: str) -> None:
         """Back to work by order: what was put off is due now. KeyError when there is no such backend."""
         self._lanes[name].resume()
-        waiting = [leg.message.id for leg in await self._spool.legs(name)]
+        waiting = [delivery.message.id for delivery in await self._spool.deliveries(name)]
         await self._spool.retry(waiting, self._clock.now())
 
     async def check(self, name: str) -> Check:
@@ -194,33 +193,11 @@ class Delivery:
 
     def fails_over(self, lane: str) -> bool:
         """May some route send elsewhere what waits in this lane?"""
-        return any(lane in route.backend and len(route.backend) > 1 for route in self._settings.routes)
+        return self._routing.fails_over(lane)
 
     def candidates(self, message: SpooledMessage, addresses: Sequence[str]) -> tuple[str, ...]:
         """Backends, in failover order, that today's routes allow for every one of these recipients."""
-        common: tuple[str, ...] | None = None
-        for address in addresses:
-            names = self._route(message, address)
-            common = names if common is None else tuple(name for name in common if name in names)
-        return common or ()
-
-    def _route(self, message: SpooledMessage, address: str) -> tuple[str, ...]:
-        sender = message.envelope.sender
-        names = policy.route(
-            self._settings.routes, client=message.client, pin=message.pin, sender=sender, recipient=address
-        )
-        utf8, authors = message.envelope.smtputf8, (message.header_from,) if message.header_from else ()
-        # Whoever has a token of his own is pinned to where it is good.
-        freight = policy.Freight(message.size, not sender, utf8, authors, message.needs, token=bool(message.pin))
-        try:
-            found = policy.usable(names, self._limits, freight)
-        except Refusal:
-            return ()
-        if message.needs is not None:
-            return found
-        # Nobody has looked at it: a way that may have to refuse it is the last resort, for a refusal is a bounce.
-        ways = ((name, self._limits[name]) for name in found)
-        return tuple(name for name, way in ways if not way.lacks or message.size <= way.whole_bytes) or found
+        return self._routing.ways(Freight.of(message), addresses)
 
     def reports(
         self, message: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime
@@ -246,15 +223,15 @@ class Delivery:
 
     async def _adopt_orphans(self) -> None:
         """Messages queued for a backend that is no longer configured get a new way, or wait and are shown."""
-        for name in await self._spool.lanes():
+        for name in await self._spool.queued():
             if name in self._lanes:
                 continue
             stranded = 0
-            for leg in await self._spool.legs(name):
-                addresses = [recipient.address for recipient in leg.message.envelope.recipients]
-                ways = self.candidates(leg.message, addresses)
+            for delivery in await self._spool.deliveries(name):
+                addresses = [recipient.address for recipient in delivery.message.envelope.recipients]
+                ways = self.candidates(delivery.message, addresses)
                 if ways:
-                    await self._spool.move(leg.delivery_id, ways[0], self._clock.now())
+                    await self._spool.move(delivery.delivery_id, ways[0], self._clock.now())
                 else:
                     stranded += 1
             if stranded:
@@ -268,8 +245,8 @@ class Delivery:
                 working = [name for name in self._lanes if not self.resting(name)]
                 await self._give_up(await self._spool.overdue(now, working))
                 await self._spool.sweep(now, self._settings.retention)
-            except Refusal as refusal:
-                self._events.warning("housekeeping_waits", reason=refusal.text)
+            except SpoolTrouble as trouble:
+                self._events.warning("housekeeping_waits", reason=trouble.text)
             await self.publish()
             for lane in self._lanes.values():
                 lane.wake()  # the clock may have been set
@@ -309,7 +286,7 @@ class Delivery:
                     states=decision.states,
                     next_attempt_at=None,
                     backend=claim.backend,
-                    reports=reports,
+                    bounces=reports,
                 )
             )
 

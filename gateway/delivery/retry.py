@@ -33,7 +33,7 @@ class Situation:
     """What the decision depends on besides the outcomes.
 
     ``pause``: how long the lane rests now, 0 for not at all. ``alternative``: the lane to fail over to, "" for none.
-    ``doubts`` counts earlier attempts of this leg that ended without an answer.
+    ``doubts`` counts earlier attempts of this delivery that ended without an answer.
     """
 
     backend: str

@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from gateway.clock import Clock
 from gateway.events import Events
-from gateway.model import Follows, Outcome, Progress, Refusal, Verdict
-from gateway.spool import Question, Spool
+from gateway.model import DeliveryEvent, Outcome, SpoolTrouble, Tracked, Verdict
+from gateway.spool import Poll, Spool
 
 # From the hand-over to the first question, then from each to the next; after the last nobody asks any more.
 SCHEDULE = tuple(timedelta(seconds=s) for s in (30, 120, 600, 3600, 6 * 3600, 24 * 3600))
@@ -28,7 +28,7 @@ class Follower:
     """Asks one backend. Cancelled at any moment it loses nothing: what has no answer in the spool is asked again."""
 
     def __init__(
-        self, name: str, backend: Follows, resting: Callable[[], bool], spool: Spool, events: Events, clock: Clock
+        self, name: str, backend: Tracked, resting: Callable[[], bool], spool: Spool, events: Events, clock: Clock
     ) -> None:
         self._name = name
         self._backend = backend
@@ -46,7 +46,7 @@ class Follower:
         """Ask what is due; returns the seconds until it is worth looking again."""
         if self._leave_alone():
             return LOOK
-        waiting = await self._spool.questions(self._name, AT_ONCE)
+        waiting = await self._spool.polls(self._name, AT_ONCE)
         now = self._clock.now()
         due = [question for question in waiting if question.next_at <= now]
         async with asyncio.TaskGroup() as group:
@@ -59,7 +59,7 @@ class Follower:
     def _leave_alone(self) -> bool:
         return self._resting() or self._clock.monotonic() < self._quiet_until
 
-    async def _ask(self, question: Question) -> None:
+    async def _ask(self, question: Poll) -> None:
         answer = await self._status(question.remote_id)
         asked = question.asked + 1
         wait = SCHEDULE[asked] if asked < len(SCHEDULE) else None
@@ -67,12 +67,12 @@ class Follower:
             if isinstance(answer, Outcome):
                 wait = wait and max(wait, answer.retry_after or wait)
             else:
-                await self._spool.report(self._name, [replace(answer, remote_id=question.remote_id)], "poll")
-            await self._spool.ask_again(question, None if wait is None else self._clock.now() + wait)
-        except Refusal:  # asked again when the disk takes the answer
+                await self._spool.add_events(self._name, [replace(answer, remote_id=question.remote_id)], "poll")
+            await self._spool.poll_again(question, None if wait is None else self._clock.now() + wait)
+        except SpoolTrouble:  # asked again when the disk takes the answer
             self._rest(LOOK)
 
-    async def _status(self, remote_id: str) -> Progress | Outcome:
+    async def _status(self, remote_id: str) -> DeliveryEvent | Outcome:
         try:
             async with asyncio.timeout(PATIENCE):
                 answer = await self._backend.status(remote_id)

@@ -11,21 +11,21 @@ from datetime import datetime, timedelta
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
 from gateway.delivery.breaker import FOREVER, Pause, blame
-from gateway.delivery.desk import Desk, LaneStatus
+from gateway.delivery.desk import BackendStatus, Desk
 from gateway.delivery.retry import Situation, decide
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
-from gateway.model import Backend, Follows, Outcome, Refusal, SpooledMessage, Verdict, same_for_all
+from gateway.model import Backend, Outcome, SpooledMessage, SpoolTrouble, Tracked, Verdict, same_for_all
 from gateway.spool import Claim, Settlement, Spool
 
-LEASE = timedelta(minutes=30)  # how long a claimed leg stays out of reach; a send is cut off before that
+LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach; a send is cut off before that
 SEND_LIMIT = 25 * 60.0
 EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
 UNWRITABLE_WAIT = 5.0
 DIVERT_EVERY = 10.0
 
 
-class Lane:
+class Worker:
     """Claims no more than it can send soon, so that a crash interrupts few and a slow backend delays only itself."""
 
     def __init__(
@@ -39,13 +39,13 @@ class Lane:
         self._spool = spool
         self._events = events
         self._clock = clock
-        self._follows = isinstance(backend, Follows)
+        self._follows = isinstance(backend, Tracked)
         self._changed = asyncio.Event()
         self._ready: deque[tuple[Claim, bytes | None]] = deque()
         self._active: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._next_send = self._next_divert = 0.0
-        self._busy: set[int] = set()  # legs under way here: a lease that runs out must not send them twice
+        self._busy: set[int] = set()  # deliveries under way here: a lease that runs out must not send them twice
 
     @property
     def name(self) -> str:
@@ -57,12 +57,12 @@ class Lane:
     def resting(self) -> bool:
         return self.pause.resting(self._clock.monotonic())
 
-    def status(self, queued: int) -> LaneStatus:
+    def status(self, queued: int) -> BackendStatus:
         until = None
         if self.resting() and self.pause.until != FOREVER:
             until = self._clock.now() + timedelta(seconds=self.pause.until - self._clock.monotonic())
         shown = self.pause if self.resting() or self.pause.probing else Pause()
-        return LaneStatus(
+        return BackendStatus(
             self.name, self.settings.type, queued, len(self._active), until, shown.by, shown.reason, self.last_success
         )
 
@@ -103,7 +103,7 @@ class Lane:
         try:
             busy = sorted(self._busy)
             claims = await self._spool.claim(self.name, now=self._clock.now(), lease=LEASE, limit=room, busy=busy)
-        except Refusal:
+        except SpoolTrouble:
             return []
         small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
         try:
@@ -153,14 +153,14 @@ class Lane:
             return
         self._next_divert = self._clock.monotonic() + DIVERT_EVERY
         after = 0
-        while legs := await self._spool.legs(self.name, after=after):
-            after = legs[-1].delivery_id
-            for leg in legs:
-                addresses = [recipient.address for recipient in leg.message.envelope.recipients]
-                others = [name for name in self._desk.candidates(leg.message, addresses) if name != self.name]
+        while deliveries := await self._spool.deliveries(self.name, after=after):
+            after = deliveries[-1].delivery_id
+            for delivery in deliveries:
+                addresses = [recipient.address for recipient in delivery.message.envelope.recipients]
+                others = [name for name in self._desk.candidates(delivery.message, addresses) if name != self.name]
                 free = next((name for name in others if not self._desk.resting(name)), "")
-                if free and not leg.sticky:
-                    await self._spool.move(leg.delivery_id, free, self._clock.now())
+                if free and not delivery.sticky:
+                    await self._spool.move(delivery.delivery_id, free, self._clock.now())
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
@@ -231,11 +231,11 @@ class Lane:
                 states=decision.states,
                 next_attempt_at=decision.next_attempt_at,
                 backend=decision.backend or self.name,
-                reports=reports,
+                bounces=reports,
                 delay_notified=delayed,
                 count_attempt=decision.count_attempt,
                 started_at=started,
-                ask_at=now + SCHEDULE[0] if self._follows else None,
+                poll_at=now + SCHEDULE[0] if self._follows else None,
             )
         )
 
@@ -278,7 +278,7 @@ class Lane:
         """A change of the queue that nobody waits for; where the disk refuses it, the schedule brings it about."""
 
         async def carry_out() -> None:
-            with suppress(Refusal):
+            with suppress(SpoolTrouble):
                 await change
 
         task = asyncio.create_task(carry_out())
@@ -294,9 +294,9 @@ class Lane:
         while True:
             try:
                 await self._spool.settle(settlement)
-            except Refusal as refusal:
+            except SpoolTrouble as trouble:
                 # Without a record the message would be sent again: keep the answer until the disk takes it.
-                self._events.warning("settle_waits", queue_id=settlement.claim.message.id, reason=refusal.text)
+                self._events.warning("settle_waits", queue_id=settlement.claim.message.id, reason=trouble.text)
                 await self._clock.sleep(UNWRITABLE_WAIT)
             else:
                 return
@@ -313,7 +313,7 @@ class Lane:
         waiting = [claim for claim, _ in self._ready]
         self._ready.clear()
         if waiting:
-            with suppress(Refusal):  # a full disk: they are shown as interrupted
+            with suppress(SpoolTrouble):  # a full disk: they are shown as interrupted
                 await self._spool.release_claims(waiting)
         if self._active:
             _, late = await asyncio.wait(self._active, timeout=seconds)

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from gateway.clock import Clock, SystemClock
 from gateway.events.log import Renderer, Writer, in_journal, make_logger
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
-from gateway.model import NewMessage, Outcome, Progress, Refusal, SpooledMessage, Verdict
+from gateway.model import DeliveryEvent, NewMessage, Outcome, Refusal, SpooledMessage, Verdict
 
 REASONS = frozenset(" ".join(STAGES.values()).split())
 _EVENT = {
@@ -166,7 +166,7 @@ class Events:
             "accepted", id=message.id, listener=message.listener, peer=message.peer, client=message.client,
             login=message.login, sender=message.envelope.sender,
             recipients=[recipient.address for recipient in message.envelope.recipients], size=size,
-            message_id=message.message_id, backends=list(message.lanes),
+            message_id=message.message_id, backends=list(message.deliveries),
         )  # fmt: skip
 
     # Delivery
@@ -193,23 +193,23 @@ class Events:
             log(
                 event, id=message.id, backend=backend, attempt=message.attempt, recipients=addresses,
                 verdict=outcome.verdict.value, code=outcome.code, enhanced=outcome.enhanced, detail=outcome.detail,
-                remote_id=outcome.remote_id, milliseconds=round(seconds * 1000),
+                fix=outcome.fix, remote_id=outcome.remote_id, milliseconds=round(seconds * 1000),
             )  # fmt: skip
 
-    def reported(self, ident: str, backend: str, said: Progress, source: str) -> None:
+    def delivery_event(self, ident: str, backend: str, said: DeliveryEvent, source: str) -> None:
         """What a provider says of mail it took; ``ident`` "" is none of ours. ``source`` is poll or webhook."""
         state = said.state if ident else "unknown"
-        self._metrics.reports(backend, state).inc()
+        self._metrics.delivery_events(backend, state).inc()
         level = {"unknown": self._log.debug, "bounced": self._log.warning, "failed": self._log.warning}
         level.get(state, self._log.info)(
-            "reported", id=ident, backend=backend, state=said.state, recipient=said.address, detail=said.detail,
+            "delivery_event", id=ident, backend=backend, state=said.state, recipient=said.address, detail=said.detail,
             remote_id=said.remote_id, source=source,
         )  # fmt: skip
 
-    def bounced(self, message: SpooledMessage, report_id: str, kind: str) -> None:
+    def bounced(self, message: SpooledMessage, bounce_id: str, kind: str) -> None:
         """``kind`` is failed, delayed or relayed."""
         self._metrics.bounces(kind).inc()
-        self._log.info("bounced", id=message.id, report=report_id, kind=kind, to=message.envelope.sender)
+        self._log.info("bounced", id=message.id, bounce=bounce_id, kind=kind, to=message.envelope.sender)
 
     def bounce_suppressed(self, message: SpooledMessage, reason: str) -> None:
         self._metrics.bounces("suppressed").inc()

@@ -98,7 +98,9 @@ class Metrics:
         self.accept_time = histogram("accept_duration_seconds", "From the end of DATA to 250.", _ACCEPT, "listener")
         self.attempts = counter("delivery_attempts_total", "Attempts ended.", "backend", "result")
         self.deliveries = counter("deliveries_total", "Recipients, by the result of an attempt.", "backend", "result")
-        self.reports = counter("provider_reports_total", "What providers said after they took it.", "backend", "state")
+        self.delivery_events = counter(
+            "delivery_events_total", "What providers said after they took it.", "backend", "state"
+        )
         self.delivery_time = histogram("delivery_duration_seconds", "Time of one attempt.", _DELIVERY, "backend")
         self.latency = histogram("message_latency_seconds", "From accepted to sent.", _LATENCY, "backend")
         self.queued = gauge("queue_messages", "Messages in the spool.", "backend", "state")
@@ -145,7 +147,7 @@ class Metrics:
         self.queued.create(product(backends, ("queued", "held")))
         self.attempts.create(product(backends, (*(verdict.value for verdict in Verdict), "mixed")))
         self.deliveries.create(product(backends, DELIVERIES))
-        self.reports.create(product(backends, REPORTS))
+        self.delivery_events.create(product(backends, REPORTS))
         self.refreshes.create(product(oauth, REFRESHES))
         self.jwks.create(product(keys))
         for gauges in (self.up, self.paused, self.token_ends, self.credential_ends):

@@ -20,13 +20,13 @@ from gateway.address import parse_address
 from gateway.auth.tokens import Invalid, parse
 from gateway.config.values import parse_duration
 from gateway.http.problem import answer, json_body
-from gateway.http.service import Lanes, Service
+from gateway.http.service import Dispatching, Service
 from gateway.spool import TokenRow
 
 
 async def metrics(service: Service, request: Request) -> object:
-    if service.delivery is not None:
-        await service.delivery.publish()
+    if service.dispatcher is not None:
+        await service.dispatcher.publish()
     content_type, text = service.events.render(request.headers.get("accept", ""))
     return Response(text, headers={"content-type": content_type})
 
@@ -38,11 +38,11 @@ async def healthz(_service: Service, _request: Request) -> object:
 
 async def readyz(service: Service, _request: Request) -> object:
     """Whether mail should be sent here now; 503 with the reason if not."""
-    deaf = [name for name, door in service.doors.items() if not door.accepting]
+    deaf = [name for name, one in service.listeners.items() if not one.accepting]
     checks = [
         ("spool", service.spool.accepting(), "the spool takes no writes: disk full or reserve reached"),
-        ("listeners", bool(service.doors) and not deaf, f"not accepting: {', '.join(deaf) or 'no listener'}"),
-        ("delivery", service.delivery is not None and service.delivery.alive, "the delivery tasks have ended"),
+        ("listeners", bool(service.listeners) and not deaf, f"not accepting: {', '.join(deaf) or 'no listener'}"),
+        ("delivery", service.dispatcher is not None and service.dispatcher.alive, "the delivery tasks have ended"),
         ("draining", not service.draining, "the service is shutting down"),
     ]
     ready = all(ok for _, ok, _ in checks)
@@ -58,9 +58,9 @@ async def status(service: Service, _request: Request) -> object:
     return {
         "version": gateway.__version__,
         "hostname": service.settings.hostname,
-        "running": service.delivery is not None,
+        "running": service.dispatcher is not None,
         "draining": service.draining,
-        "listeners": {name: {"port": d.port, "accepting": d.accepting} for name, d in service.doors.items()},
+        "listeners": {name: {"port": d.port, "accepting": d.accepting} for name, d in service.listeners.items()},
         "queue": queue,
         "backends": await backends(service, _request),
         "oldest": await service.spool.oldest(),
@@ -70,9 +70,9 @@ async def status(service: Service, _request: Request) -> object:
 
 async def backends(service: Service, _request: Request) -> object:
     """How each backend does; without a running service only what is configured and queued."""
-    if service.delivery is not None:
-        return service.delivery.status()
-    queued = await service.spool.lanes()
+    if service.dispatcher is not None:
+        return service.dispatcher.status()
+    queued = await service.spool.queued()
     return {
         name: {"name": name, "type": section.type, "queued": queued.get(name, 0)}
         for name, section in service.settings.backends.items()
@@ -81,19 +81,19 @@ async def backends(service: Service, _request: Request) -> object:
 
 async def steer(service: Service, request: Request) -> object:
     name, action = request.path_params["name"], request.path_params["action"]
-    lanes = _running(service)
-    if name not in lanes.status():
-        raise HTTPException(404, f"no backend {name}; there are {', '.join(lanes.status())}")
+    dispatcher = _running(service)
+    if name not in dispatcher.status():
+        raise HTTPException(404, f"no backend {name}; there are {', '.join(dispatcher.status())}")
     if action == "check":
-        return await lanes.check(name)
+        return await dispatcher.check(name)
     if action == "pause":
         duration = _duration(await json_body(request), "for")
-        await lanes.pause(name, duration.total_seconds() if duration else None)
+        await dispatcher.pause(name, duration.total_seconds() if duration else None)
     elif action == "resume":
-        await lanes.resume(name)
+        await dispatcher.resume(name)
     else:
         raise HTTPException(404, f"no action {action}; there are pause, resume, check")
-    return lanes.status()[name]
+    return dispatcher.status()[name]
 
 
 def _duration(body: Mapping[str, Any], name: str) -> timedelta | None:
@@ -107,10 +107,10 @@ def _duration(body: Mapping[str, Any], name: str) -> timedelta | None:
         raise HTTPException(400, f"{name}: {error}") from None
 
 
-def _running(service: Service) -> Lanes:
-    if service.delivery is None:
+def _running(service: Service) -> Dispatching:
+    if service.dispatcher is None:
         raise HTTPException(409, "no service is running; start it with: gateway serve")
-    return service.delivery
+    return service.dispatcher
 
 
 async def tokens(service: Service, _request: Request) -> object:

@@ -63,8 +63,8 @@ async def show(service: Service, request: Request) -> object:
         **message,
         "recipients": detail.recipients,
         "attempts": detail.attempts,
-        "legs": detail.legs,
-        "progress": detail.progress,
+        "deliveries": detail.deliveries,
+        "events": detail.events,
     }
 
 
@@ -77,7 +77,7 @@ async def raw(service: Service, request: Request) -> object:
 
 async def _change(service: Service, action: str, ids: Sequence[str]) -> list[str]:
     if action == "bounce":
-        if service.delivery is None:
+        if service.dispatcher is None:
             raise HTTPException(
                 409, "only a running service can return mail to its sender; start it with: gateway serve"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,29 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+
+from gateway.model import (
+    BadAddress,
+    BadMessage,
+    CannotCarry,
+    CannotTell,
+    Fault,
+    HookRefused,
+    SpoolFull,
+    SpoolUnavailable,
+)
+
+# What went wrong below, by its class and kind, as a status (RFC 9110 15.5, 15.6).
+STATUS: Mapping[tuple[type[Fault], str], int] = {
+    (SpoolFull, ""): 503,
+    (SpoolUnavailable, ""): 503,
+    (CannotTell, ""): 503,
+    (HookRefused, "unsigned"): 401,
+    (HookRefused, "unintelligible"): 400,
+    **{(BadMessage, kind): 422 for kind in BadMessage.KINDS},
+    **{(BadAddress, kind): 422 for kind in BadAddress.KINDS},
+    **{(CannotCarry, kind): 422 for kind in CannotCarry.KINDS},
+}
 
 
 def _plain(value: object) -> Any:

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp
 from gateway.config import ConfigError
 from gateway.http import api, hooks, messages
 from gateway.http.access import Access, Guard, check_token
-from gateway.http.problem import answer, problem
+from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
-from gateway.model import Refusal
+from gateway.model import Fault, Refusal
 
 Handler = Callable[[Service, Request], Awaitable[object]]
 _LARGEST_BODY = 8_000_000  # bytes: room for 250,000 queue ids
@@ -55,7 +55,7 @@ def build(service: Service, access: Access) -> ASGIApp:
         )
         for method, path, handler, enough in _ROUTES
     ]
-    explained = dict.fromkeys((HTTPException, Refusal, ConfigError), _explain)
+    explained = dict.fromkeys((HTTPException, Refusal, Fault, ConfigError), _explain)
     app = Starlette(routes=routes, exception_handlers=explained, max_body_size=_LARGEST_BODY)
     app.router.redirect_slashes = False
     return Guard(app, access)
@@ -67,7 +67,7 @@ def _endpoint(service: Service, handler: Handler, *, needs_token: bool) -> Calla
             await check_token(service, request.headers.get("authorization", ""))
         try:
             result = await handler(service, request)
-        except (HTTPException, Refusal, ConfigError):
+        except (HTTPException, Refusal, Fault, ConfigError):
             raise
         except Exception as error:
             service.events.bug("http", error)
@@ -81,6 +81,8 @@ def _explain(request: Request, error: Exception) -> Response:
     if isinstance(error, Refusal):
         status = 503 if error.code < 500 else 422
         return problem(status, error.text, code=error.code, enhanced=error.enhanced)
+    if isinstance(error, Fault):
+        return problem(STATUS[type(error), error.kind], error.text)
     if isinstance(error, HTTPException):
         return problem(error.status_code, error.detail, instance=request.url.path)
     return problem(422, "the configuration is wrong, the old one stays", errors=str(error).splitlines())

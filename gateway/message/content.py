@@ -43,7 +43,7 @@ _NAME_LIMIT = 60
 class Content:
     """``text`` and ``html`` are the bodies; ``leaves`` are all parts in order, also those in no other field.
 
-    ``needs`` says which of FEATURES a way out must carry, and where each stands; what explains most comes first.
+    ``features`` says which of FEATURES a way out must carry, and where each stands; what explains most comes first.
     """
 
     subject: str
@@ -53,11 +53,11 @@ class Content:
     inline: tuple[Leaf, ...]
     attachments: tuple[Leaf, ...]
     leaves: tuple[Leaf, ...]
-    needs: Mapping[str, str]
+    features: Mapping[str, str]
 
 
 def walk(raw: bytes) -> Content:
-    """What the message says, whatever its bytes; where ``needs`` has "malformed" it may say something else."""
+    """What the message says, whatever its bytes; where ``features`` has "malformed" it may say something else."""
     tree = parse(raw)
     text, html = _bodies(tree.root, only=len(tree.leaves) == 1)
     chosen = [body for body in (text, html) if body]
@@ -72,7 +72,7 @@ def walk(raw: bytes) -> Content:
         inline=tuple(part.leaf for part in inline),
         attachments=tuple(part.leaf for part in attachments),
         leaves=tuple(part.leaf for part in tree.leaves),
-        needs=_needs(raw, tree, chosen, inline, attachments),
+        features=_features(raw, tree, chosen, inline, attachments),
     )
 
 
@@ -136,7 +136,7 @@ def _referred(html: str, ids: set[str]) -> set[str]:
     return found
 
 
-def _needs(
+def _features(
     raw: bytes, tree: Tree, bodies: list[Placed], inline: list[Placed], attachments: list[Placed]
 ) -> dict[str, str]:
     typed: dict[str, list[Placed]] = {feature: [] for feature in (*FEATURES, "")}
@@ -152,7 +152,7 @@ def _needs(
         "attachments": _some(attachments),
         "inline_images": _some(inline),
         "both_bodies": " and ".join(str(body.leaf) for body in bodies) if len(bodies) > 1 else "",
-        **_header_needs(tree.header),
+        **_header_features(tree.header),
         **_blanks(raw, tree, bodies),
     }
     return {feature: where for feature, where in found.items() if where}
@@ -192,7 +192,7 @@ def _more(names: Sequence[str], shown: int) -> str:
     return ", ".join(name[:_NAME_LIMIT] for name in names[:shown]) + more
 
 
-def _header_needs(header: Header) -> dict[str, str]:
+def _header_features(header: Header) -> dict[str, str]:
     first = [comparable(address) for address in header.addresses("from")[:1]]
     elsewhere = [address for address in header.addresses("reply-to") if comparable(address) not in first]
     own = {name: spelled for name, spelled in header.names().items() if not is_ordinary(name)}

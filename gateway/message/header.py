@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.message.mailboxes import Mailbox, mailboxes
 from gateway.message.text import decode
-from gateway.model import Refusal
+from gateway.model import BadMessage
 
 HEADER_LIMIT = 102_400  # Postfix's header_size_limit
 # A bare LF ends a line here too, so that nothing hides behind one. Possessive: linear whatever comes.
@@ -68,7 +68,7 @@ def scan(raw: bytes) -> Header:
     """Find the header's fields. Lines should end in CRLF (``normalise_newlines``).
 
     Leading mbox lines ("From " and ">From ") belong to no field: ``stamp`` leaves them out, as Postfix does. The body
-    begins after the first empty line, or at the first line that is no field. Raises Refusal 554 5.6.0 over 100 KiB.
+    begins after the first empty line, or at the first line that is no field. Raises BadMessage over 100 KiB.
     """
     start = 0
     while match := _MBOX_LINE.match(raw, start, HEADER_LIMIT):
@@ -77,7 +77,7 @@ def scan(raw: bytes) -> Header:
     while match := _FIELD.match(raw, position, HEADER_LIMIT + 1):
         fields.append(Field(match[1].lower().decode(), match[0], position, position := match.end()))
     if position > HEADER_LIMIT:
-        raise Refusal(554, "5.6.0", f"message header is larger than {HEADER_LIMIT} bytes", "bad_message")
+        raise BadMessage(f"message header is larger than {HEADER_LIMIT} bytes")
     blank = 2 if raw.startswith(b"\r\n", position) else int(raw.startswith(b"\n", position))
     return Header(tuple(fields), start, position + blank)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gateway.address import parse_address
 from gateway.message.text import decode_words
-from gateway.model import Refusal
+from gateway.model import BadAddress
 
 # Quoted string, domain literal, commas, one special, or a run of anything else.
 _TOKEN = re.compile(
@@ -131,7 +131,7 @@ def plain_addresses(value: bytes) -> tuple[str, ...]:
         if address := entry[1] or entry[3] or entry[2]:
             try:
                 found.append(parse_address(address.decode()))
-            except (Refusal, UnicodeDecodeError):
+            except (BadAddress, UnicodeDecodeError):
                 return ()
     read = tuple(address for box in mailboxes(value) for address in box.addresses)
     return read if read == tuple(found) and not any("=?" in address for address in found) else ()

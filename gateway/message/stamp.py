@@ -10,7 +10,7 @@ from datetime import datetime
 from gateway.address import parse_address
 from gateway.message.header import Header, replace_fields
 from gateway.message.text import date, decode, fold, harmless
-from gateway.model import Refusal
+from gateway.model import BadAddress
 
 _REMOVED = frozenset(("bcc", "resent-bcc", "return-path"))
 _PHRASE = re.compile(rb'(?:"(?:[^"\\]|\\.)*+"|[^"(),:;<>\[\]\\])++')
@@ -92,6 +92,6 @@ def _rewritten(header: Header, address: str, names: set[str], *, utf8: bool) -> 
     new = [fold("From", [*shown.split(), f"<{address}>"] if keeps else [address])]
     people = [person for box in boxes for person in box.addresses]
     if people and "reply-to" not in names:
-        with suppress(Refusal):
+        with suppress(BadAddress):
             new.append(fold("Reply-To", [parse_address(people[0], utf8=utf8)]))
     return new

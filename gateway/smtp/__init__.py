@@ -2,6 +2,6 @@
 
 from gateway.intake import Rules
 from gateway.smtp.limits import Shared
-from gateway.smtp.listener import Door
+from gateway.smtp.listener import Listener
 
-__all__ = ["Door", "Rules", "Shared"]
+__all__ = ["Listener", "Rules", "Shared"]

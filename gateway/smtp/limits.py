@@ -1,4 +1,4 @@
-"""What all doors of a gateway count together: connections, memory for messages, failed logins."""
+"""What all listeners of a gateway count together: connections, memory for messages, failed logins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from ipaddress import ip_address
 
 from gateway.config.models import LimitSettings
-from gateway.policy import RateWindow
+from gateway.ratelimit import RateWindow
 from gateway.smtp.replies import Terms
 
 _FAILURES = 10  # failed logins an address may make at once

@@ -13,7 +13,6 @@ from gateway.config.values import parse_bind
 from gateway.events import Events
 from gateway.intake import Rules
 from gateway.model import Client, NewMessage, Refusal
-from gateway.policy import largest
 from gateway.smtp import replies
 from gateway.smtp.limits import Shared
 from gateway.smtp.login import MECHANISMS
@@ -25,10 +24,10 @@ _BACKLOG = 100
 _COMMIT = 10.0  # seconds for a commit when nobody waits for its reply any more
 
 
-class Door:
+class Listener:
     """One listener and its sessions. ``auth``, ``rules`` and ``listener`` may be replaced while it runs.
 
-    ``put`` returns when the message is safe on disk, or raises Refusal. ``shared`` is common to all doors of a gateway.
+    ``put`` returns when the message is safe on disk, or raises SpoolTrouble. ``shared`` is common to all listeners.
     """
 
     def __init__(
@@ -165,13 +164,13 @@ class Door:
 
     def extensions(self, client: Client | None, peer: str, *, tls: bool) -> list[str]:
         """The lines of the EHLO reply, true for this client and this line."""
-        limits, cap = self.rules.backend_limits.values(), self.rules.limits.max_size
+        able, cap = self.rules.routing.capabilities.values(), self.rules.limits.max_size
         if client is not None:
-            size, _ = largest(self.rules.routes, self.rules.backend_limits, client, cap)
+            size, _ = self.rules.routing.largest(client, cap)
         else:  # a login decides; until then the most that anybody could send
-            size = min(cap, max((backend.max_bytes for backend in limits), default=cap))
+            size = min(cap, max((one.max_bytes for one in able), default=cap))
         lines = [self.rules.hostname, f"SIZE {size}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "DSN"]
-        lines += ["SMTPUTF8"] * any(backend.smtputf8 for backend in limits)
+        lines += ["SMTPUTF8"] * any(one.smtputf8 for one in able)
         lines += ["STARTTLS"] * (self.certificate is not None and not tls)
         lines += ["AUTH " + " ".join(MECHANISMS)] * self.offers_login(peer, tls=tls)
         return lines

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from gateway.model import Refusal
+from gateway.model import BadAddress, BadMessage, CannotCarry, Fault, Refusal, SpoolFull, SpoolUnavailable
 
 Terms = tuple[int, str, str, str]  # the arguments of a Refusal: a raised exception object must not be raised again
 
@@ -33,7 +34,31 @@ NOT_IMPLEMENTED = (502, "5.5.1", "Command not implemented", "unknown_command")
 CONTROL = (501, "5.5.2", "Control characters are not allowed", "bad_syntax")
 BARE_LF = (500, "5.5.2", "Lines must end with CR LF (see tolerate: [bare_newlines])", "bad_syntax")
 
+# What went wrong below the door, by its class and kind: reply code, enhanced code, reason.
+FAULTS: Mapping[tuple[type[Fault], str], tuple[int, str, str]] = {
+    (SpoolFull, ""): (452, "4.3.1", "spool_full"),
+    (SpoolUnavailable, ""): (451, "4.3.0", "spool_error"),
+    (BadMessage, ""): (554, "5.6.0", "bad_message"),
+    (BadAddress, "syntax"): (501, "5.1.3", "bad_address"),
+    (BadAddress, "domain"): (501, "5.1.2", "bad_address"),
+    (BadAddress, "utf8"): (553, "5.6.7", "utf8_address"),
+    (CannotCarry, "too_big"): (552, "5.3.4", "too_big"),
+    (CannotCarry, "no_route"): (550, "5.7.1", "no_route"),
+    (CannotCarry, "not_configured"): (451, "4.3.5", "no_route"),
+    (CannotCarry, "token"): (550, "5.7.1", "cannot_carry"),
+    (CannotCarry, "null_sender"): (550, "5.7.1", "cannot_carry"),
+    (CannotCarry, "utf8"): (553, "5.6.7", "cannot_carry"),
+    (CannotCarry, "sender"): (553, "5.7.1", "sender_denied"),
+    (CannotCarry, "feature"): (554, "5.6.3", "cannot_carry"),
+}
+
 _UNSAFE = re.compile(r"[^ -~]")
+
+
+def refusal_of(fault: Fault) -> Refusal:
+    """How the door says to a client what went wrong below it."""
+    code, enhanced, reason = FAULTS[type(fault), fault.kind]
+    return Refusal(code, enhanced, fault.text, reason)
 
 
 def too_long(start: bytes) -> Terms:

@@ -10,7 +10,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from gateway.intake import Arrival, prepare
-from gateway.model import Client, Refusal
+from gateway.model import Client, Fault, Refusal
+from gateway.pools import look_through_mail
 from gateway.smtp import replies
 from gateway.smtp.incoming import Incoming
 from gateway.smtp.transaction import Transaction
@@ -18,7 +19,7 @@ from gateway.smtp.verbs import VERBS
 from gateway.smtp.wire import LONGEST, Wire
 
 if TYPE_CHECKING:
-    from gateway.smtp.listener import Door
+    from gateway.smtp.listener import Listener
 
 _LARGE = 16_000  # octets of a message that is looked through off the loop
 _COMMAND = 2048  # octets of a command line, AUTH excepted
@@ -33,7 +34,7 @@ _STAGES = {b"MAIL": "mail", b"RCPT": "rcpt", b"DATA": "data", b"AUTH": "auth"}
 class Session(Wire):
     """One client, from the greeting to the end."""
 
-    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, door: Listener, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door.clock, loop, implicit_tls=door.implicit_tls)
         self.door = door
         self.rules = door.rules
@@ -117,6 +118,8 @@ class Session(Wire):
                 await action
             except Refusal as refusal:
                 self._refuse(refusal)
+            except Fault as fault:
+                self._refuse(replies.refusal_of(fault))
             except EOFError:
                 raise
             except Exception as error:
@@ -144,6 +147,8 @@ class Session(Wire):
                 self._action = self._obey(line)
             except Refusal as refusal:
                 self._refuse(refusal)
+            except Fault as fault:
+                self._refuse(replies.refusal_of(fault))
             except Exception as error:
                 self._failed(error)
         return True
@@ -227,8 +232,8 @@ class Session(Wire):
         envelope = transaction.envelope()
         ready = partial(prepare, raw, envelope, transaction.client, arrival, self.rules, headerless=headerless)
         # Looking through a large message takes longer than anybody else should wait.
-        slow = len(raw) > _LARGE and self.rules.particular
-        message = await asyncio.to_thread(ready) if slow else ready()
+        slow = len(raw) > _LARGE and self.rules.routing.particular
+        message = await look_through_mail(ready) if slow else ready()
         del raw, ready
         await door.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
         door.events.accepted(message, self.clock.monotonic() - started)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from gateway.address import domain_of
 from gateway.intake import Rules
 from gateway.model import Client, Envelope, Recipient, Refusal
-from gateway.policy import Freight, check_sender, largest, may_send_as, may_send_to, route, usable
+from gateway.policy import check_sender, may_send_as, may_send_to
+from gateway.routing import Freight
 from gateway.smtp.params import MailParameters
 
 
@@ -18,7 +19,7 @@ class Transaction:
     def __init__(self, client: Client, sender: str, parameters: MailParameters, rules: Rules) -> None:
         self.client = client
         self.parameters = parameters
-        self.limit, why = largest(rules.routes, rules.backend_limits, client, rules.limits.max_size)
+        self.limit, why = rules.routing.largest(client, rules.limits.max_size)
         text = f"Message is larger than the {self.limit} octets allowed here{why}"
         self.too_big = Refusal(552, "5.3.4", text, "too_big")
         self.sender = sender
@@ -34,7 +35,10 @@ class Transaction:
             raise self.too_big
 
     def add(self, address: str, notify: str, orcpt: str) -> bool:
-        """One more recipient; False for one known already (its domain may be spelled otherwise). Raises Refusal."""
+        """One more recipient; False for one known already (its domain may be spelled otherwise).
+
+        Raises Refusal, CannotCarry.
+        """
         client, rules = self.client, self._rules
         key = (address.rpartition("@")[0], domain_of(address))  # the local part is its host's business: RFC 5321 2.4
         if key in self._known:
@@ -44,12 +48,15 @@ class Transaction:
             raise Refusal(550, "5.7.1", text, "recipient_denied")
         if len(self.recipients) >= self._most:
             raise Refusal(452, "4.5.3", f"At most {self._most} recipients in one message", "too_many_recipients")
-        names = route(rules.routes, client=client.name, pin=client.backend, sender=self.sender, recipient=address)
-        if not names:
-            raise Refusal(550, "5.7.1", f"<{address}>: no line of the setting routes matches", "no_route")
-        utf8 = not (address.isascii() and self.sender.isascii())
-        freight = Freight(self.parameters.size, not self.sender, utf8, token=bool(client.secret))
-        usable(names, rules.backend_limits, freight)
+        freight = Freight(
+            client=client.name,
+            sender=self.sender,
+            size=self.parameters.size,
+            pin=client.backend,
+            smtputf8=not (address.isascii() and self.sender.isascii()),
+            own_token=bool(client.secret),
+        )
+        rules.routing.usable(freight, address)
         self._known.add(key)
         self.recipients.append(Recipient(address, notify, orcpt))
         return True

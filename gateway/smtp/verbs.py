@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from gateway.address import parse_path
-from gateway.model import Client, Refusal
+from gateway.model import BadAddress, Client, Refusal
 from gateway.smtp import replies
 from gateway.smtp.data import LINE, LONG_LINE, DataReader
 from gateway.smtp.incoming import Incoming
@@ -154,8 +154,9 @@ def _mail(session: Session, argument: bytes) -> None:
         raise replies.syntax("MAIL FROM:<address>")
     try:
         sender, rest = parse_path(argument[5:], utf8=True)
-    except Refusal as refusal:
-        enhanced = "5.1.7" if refusal.enhanced == "5.1.3" else refusal.enhanced  # RFC 3463: a sender's syntax
+    except BadAddress as error:
+        refusal = replies.refusal_of(error)
+        enhanced = "5.1.7" if error.kind == "syntax" else refusal.enhanced  # RFC 3463: a sender's syntax
         raise Refusal(refusal.code, enhanced, refusal.text, refusal.reason) from None
     parameters = mail_parameters(rest)
     if not sender.isascii() and not parameters.smtputf8:

@@ -1,6 +1,6 @@
 """Mail in and out: put, claim and settle, each as a step within a write transaction. Times in microseconds.
 
-Recipients are the truth: a step changes them; states of legs and messages follow (Transaction.changing).
+Recipients are the truth: a step changes them; states of deliveries and messages follow (Transaction.changing).
 """
 
 # ruff: noqa: S608 - statements are put together from constants of ours; values are always bound
@@ -24,9 +24,9 @@ from gateway.spool.vault import Vault
 
 IN_IDS = "IN (SELECT value FROM json_each(:ids))"
 UNDER_WAY = "EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id AND a.ended_at IS NULL)"
-_UNKNOWN = "?"  # of a message's needs
+_UNKNOWN = "?"  # of a message's features
 _STILL_OPEN = "EXISTS (SELECT 1 FROM attempt WHERE id = :attempt_id AND ended_at IS NULL)"
-_CRASH_DELAY = 60_000_000  # per earlier interruption of the leg, so that a message that kills us cannot do it in a loop
+_CRASH_DELAY = 60_000_000  # per earlier interruption: a message that kills us cannot do it in a loop
 
 
 def insert_into(table: type[SQLModel], columns: str, **fixed: str) -> str:
@@ -45,21 +45,25 @@ def insert_into(table: type[SQLModel], columns: str, **fixed: str) -> str:
 _CHECKED = "sender ret envid smtputf8 eightbit received_at expires_at"
 _ADD_MESSAGE = insert_into(
     tables.Message,
-    f"id client listener peer pin bounce needs sealed {_CHECKED} message_id header_from login sender_key size checksum",
+    f"id client listener peer pin bounce features sealed authors {_CHECKED} "
+    "message_id header_from login sender_key size checksum",
     **{"state": "'queued'", "delay_notified": "0", "has_body": "1", "finished_at": "NULL"},
 )
 _ADD_BODY = insert_into(tables.Body, "message_id raw")
-_NO_ANSWER = {"verdict": "''", "code": "NULL", "enhanced": "''", "detail": "''", "remote_id": "''"}
+_NO_ANSWER = {
+    "verdict": "''", "code": "NULL", "enhanced": "''", "detail": "''", "remote_id": "''",
+    "scope": "''", "said_by": "''", "fix": "''",
+}  # fmt: skip
 _ADD_RECIPIENT = insert_into(
     tables.Recipient, "message_id address notify orcpt n key backend updated_at", state="'queued'", **_NO_ANSWER
 )
-_ADD_LEG = insert_into(
+_ADD_DELIVERY = insert_into(
     tables.Delivery,
     "message_id backend next_attempt_at received_at",
     **{"id": "NULL", "state": "'queued'", "attempts": "0", "sticky": "0", "in_doubt": "0"},
 )
 _ADD_ATTEMPT = insert_into(
-    tables.Attempt, "id message_id delivery_id backend addresses started_at", ended_at="NULL", **_NO_ANSWER
+    tables.Attempt, "id message_id delivery_id backend addresses started_at owner", ended_at="NULL", **_NO_ANSWER
 )
 
 
@@ -80,28 +84,29 @@ def clean(text: str) -> str:
 
 
 def put(tx: Transaction, message: NewMessage) -> None:
-    """A message with its recipients and legs, due at once. KeyError for a recipient without a lane."""
+    """A message with its recipients and deliveries, due at once. KeyError for a recipient without a backend."""
     envelope, received = message.envelope, micros(message.received_at)
-    lane_of = {address: lane for lane, addresses in message.lanes.items() for address in addresses}
+    backend_of = {address: name for name, addresses in message.deliveries.items() for address in addresses}
     recipients: dict[str, tuple[str, ...]] = {}
     for each in envelope.recipients:
         recipients.setdefault(each.address, (each.address, each.notify, each.orcpt))
     flags = (int(envelope.smtputf8), int(envelope.eightbit))
     checked = (envelope.sender, envelope.ret, envelope.envid, *flags, received, micros(message.expires_at))
-    needs = _UNKNOWN if message.needs is None else " ".join(sorted(message.needs))
+    features = _UNKNOWN if message.features is None else " ".join(sorted(message.features))
     sealed = tx.vault.seal(message.id, message.secret)
-    origin = (message.id, message.client, message.listener, message.peer, message.pin, message.bounce, needs, sealed)
+    authors = json.dumps([clean(author) for author in message.authors])
+    origin = (message.id, message.client, message.listener, message.peer, message.pin, message.bounce)
     texts = (clean(message.message_id), clean(message.header_from), clean(message.login))
     seal = _checksum(checked, recipients.values(), message.raw)
     found = (comparable(envelope.sender), len(message.raw), seal)
-    tx.later(_ADD_MESSAGE, (*origin, *checked, *texts, *found))
+    tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *checked, *texts, *found))
     tx.later(_ADD_BODY, (message.id, message.raw))
     for n, (address, row) in enumerate(recipients.items()):
-        tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), lane_of[address], received))
-    for lane in dict.fromkeys(lane_of[address] for address in recipients):
-        tx.later(_ADD_LEG, (message.id, lane, received, received))
-        tx.counts[lane, "queued"] += 1
-        tx.lanes.add(lane)
+        tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), backend_of[address], received))
+    for name in dict.fromkeys(backend_of[address] for address in recipients):
+        tx.later(_ADD_DELIVERY, (message.id, name, received, received))
+        tx.counts[name, "queued"] += 1
+        tx.woken.add(name)
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------
@@ -119,7 +124,7 @@ WHERE ended_at IS NULL AND delivery_id {IN_IDS} RETURNING delivery_id"""
 _DOUBT = f"""
 UPDATE delivery SET next_attempt_at = coalesce(:now + in_doubt * :delay, next_attempt_at), sticky = 1,
     in_doubt = in_doubt + 1 WHERE id {IN_IDS}"""
-LOAD_LEGS = f"""
+LOAD_DELIVERIES = f"""
 SELECT d.id AS delivery_id, d.backend, d.attempts, d.sticky, d.in_doubt, r.address, r.notify, r.orcpt, m.*,
     CASE WHEN d.sticky THEN r.remote_id ELSE '' END AS doubt_id,
     CASE WHEN d.sticky THEN (SELECT a.addresses FROM attempt a WHERE a.message_id = d.message_id
@@ -129,24 +134,24 @@ FROM delivery d JOIN message m ON m.id = d.message_id JOIN recipient r ON r.mess
 WHERE d.id {IN_IDS} ORDER BY d.id, r.n"""
 
 
-def legs_from(rows: Iterable[Any], vault: Vault | None = None) -> tuple[list[dict[str, Any]], list[str]]:
-    """From LOAD_LEGS: what makes each Leg, and the ids of messages whose rows make no sense (damage).
+def deliveries_from(rows: Iterable[Any], vault: Vault | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+    """From LOAD_DELIVERIES: what makes each Delivery, and the ids of messages whose rows make no sense (damage).
 
     Without the vault, clients' tokens stay sealed.
     """
     grouped: dict[int, list[Any]] = {}
     for row in rows:
         grouped.setdefault(row["delivery_id"], []).append(row)
-    legs, damaged = [], []
+    deliveries, damaged = [], []
     for group in grouped.values():
         try:
-            legs.append(_leg(group[0], group, vault))
+            deliveries.append(_delivery(group[0], group, vault))
         except (TypeError, ValueError, OverflowError):
             damaged.append(group[0]["id"])
-    return [leg for leg in legs if leg["message"].envelope.recipients], damaged
+    return [delivery for delivery in deliveries if delivery["message"].envelope.recipients], damaged
 
 
-def _leg(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, Any]:
+def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, Any]:
     waiting = [each for each in rows if each["pending"]]
     recipients = tuple(Recipient(each["address"], each["notify"], each["orcpt"]) for each in waiting)
     flags = {"smtputf8": bool(row["smtputf8"]), "eightbit": bool(row["eightbit"])}
@@ -158,8 +163,10 @@ def _leg(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, Any]:
         bounce=bool(row["bounce"]),
         delay_notified=bool(row["delay_notified"]),
         everyone=tuple(each["address"] for each in rows),
-        needs=None if row["needs"] == _UNKNOWN else dict.fromkeys(row["needs"].split(), ""),
+        features=None if row["features"] == _UNKNOWN else dict.fromkeys(row["features"].split(), ""),
         doubtful=bool(row["sticky"]),  # also after an attempt since then that sent nothing
+        authors=tuple(json.loads(row["authors"])),
+        own_token=row["sealed"] is not None,
         secret=vault.unseal(row["id"], row["sealed"]) if vault else "",
         doubt_id=next((each["doubt_id"] for each in waiting if each["doubt_id"]), ""),
         interrupted=tuple(json.loads(row["interrupted"] or "[]")),
@@ -170,18 +177,18 @@ def _leg(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, Any]:
 
 
 def claim(tx: Transaction, now: int, until: int, which: str, **values: Any) -> list[Claim]:
-    """Take the legs that ``which`` selects: out of reach until ``until``, the attempt's row written first."""
+    """Take the deliveries that ``which`` selects: out of reach until ``until``, the attempt's row written first."""
     taken = [row["id"] for row in tx.all(_CLAIM.format(which), now=now, until=until, **values)]
     if not taken:
         return []
     if interrupted := [row["delivery_id"] for row in tx.all(_INTERRUPT, ids=taken, now=now)]:
         tx.all(_DOUBT, ids=interrupted, now=None, delay=0)  # a send that outlived its lease
-    legs, damaged = legs_from(tx.all(LOAD_LEGS, ids=taken), tx.vault)
+    deliveries, damaged = deliveries_from(tx.all(LOAD_DELIVERIES, ids=taken), tx.vault)
     corrupt(tx, damaged)
-    claims = [Claim(attempt_id=next(tx.attempt_ids), **leg) for leg in legs]
+    claims = [Claim(attempt_id=next(tx.attempt_ids), **delivery) for delivery in deliveries]
     for each in claims:
         addresses = json.dumps([recipient.address for recipient in each.message.envelope.recipients])
-        row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, now)
+        row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, now, tx.owner)
         tx.later(_ADD_ATTEMPT, row)
     return claims
 
@@ -198,7 +205,7 @@ def corrupt(tx: Transaction, ids: list[str]) -> None:
         tx.all(f"{step} AND ended_at IS NULL", **known, now=tx.now)
 
 
-# A byte that flips in the name of a lane leaves a recipient that nobody would claim.
+# A byte that flips in the name of a backend leaves a recipient that nobody would claim.
 _HEAL = """
 INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
 SELECT DISTINCT r.message_id, r.backend, 'queued', :now, m.received_at, 0, 1, 0
@@ -209,9 +216,9 @@ ON CONFLICT (message_id, backend) DO UPDATE SET state = 'queued', next_attempt_a
 
 
 def recover(tx: Transaction) -> dict[str, int]:
-    """At start: what was under way is interrupted and due again, for nobody else had this file; legs are counted.
+    """At start: what was under way is interrupted and due again, for nobody else had this file; deliveries are counted.
 
-    Returns how many were interrupted, how many recipients without a leg got one, and the last attempt's number.
+    Returns how many were interrupted, how many recipients without a delivery got one, and the last attempt's number.
     """
     ids = [row["delivery_id"] for row in tx.all("SELECT delivery_id FROM attempt WHERE ended_at IS NULL")]
     tx.all(_INTERRUPT, ids=ids, now=tx.now)
@@ -242,14 +249,15 @@ UPDATE recipient SET
     state = CASE WHEN :state IN ('sent', 'failed') OR :state = 'held' AND state = 'queued' THEN :state ELSE state END,
     verdict = coalesce(:verdict, verdict), code = CASE WHEN :verdict IS NULL THEN code ELSE :code END,
     enhanced = coalesce(:enhanced, enhanced), detail = coalesce(:detail, detail),
+    scope = coalesce(:scope, scope), said_by = coalesce(:said_by, said_by), fix = coalesce(:fix, fix),
     remote_id = coalesce(nullif(:remote_id, ''), CASE WHEN :verdict IN ('sent', 'rejected') THEN '' END, remote_id),
     updated_at = :ended_at
 WHERE message_id = :message_id AND address = :address AND state <> 'sent' AND (:state = 'sent' OR {_STILL_OPEN})"""
-_SETTLE_LEG = f"""
+_SETTLE_DELIVERY = f"""
 UPDATE delivery SET next_attempt_at = :due, attempts = attempts - :uncount, sticky = max(sticky, :doubt),
     in_doubt = CASE WHEN :doubt THEN in_doubt + 1 ELSE 0 END
 WHERE id = :delivery_id AND {_STILL_OPEN}"""
-_MOVE_LEG = f"""
+_MOVE_DELIVERY = f"""
 INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
 SELECT message_id, :backend, 'done', :due, received_at, attempts, sticky, in_doubt FROM delivery WHERE id = :delivery_id
 ON CONFLICT (message_id, backend) DO UPDATE SET sticky = max(sticky, excluded.sticky),
@@ -260,17 +268,18 @@ UPDATE recipient SET backend = :backend WHERE state = 'queued' AND (message_id, 
     (SELECT message_id, backend FROM delivery WHERE id = :delivery_id)"""
 _END_ATTEMPT = """
 UPDATE attempt SET ended_at = :ended_at, started_at = coalesce(:started_at, started_at), addresses = :addresses,
-    verdict = :verdict, code = :code, enhanced = :enhanced, detail = :detail, remote_id = :remote_id
+    verdict = :verdict, code = :code, enhanced = :enhanced, detail = :detail, remote_id = :remote_id,
+    scope = :scope, said_by = :said_by, fix = :fix
 WHERE id = :attempt_id AND delivery_id = :delivery_id"""
 _ADD_ANSWER = """
 INSERT INTO attempt (id, message_id, delivery_id, backend, addresses, started_at, ended_at,
-    verdict, code, enhanced, detail, remote_id)
+    verdict, code, enhanced, detail, remote_id, owner, scope, said_by, fix)
 SELECT :id, message_id, delivery_id, backend, :addresses, started_at, :ended_at,
-    :verdict, :code, :enhanced, :detail, :remote_id
+    :verdict, :code, :enhanced, :detail, :remote_id, owner, :scope, :said_by, :fix
 FROM attempt WHERE id = :attempt_id AND delivery_id = :delivery_id"""
 
-_ASK = """
-INSERT INTO question (message_id, backend, remote_id, next_at, asked)
+_POLL = """
+INSERT INTO poll (message_id, backend, remote_id, next_at, asked)
 SELECT id, :backend, :remote_id, :at, 0 FROM message WHERE id = :message_id ON CONFLICT DO NOTHING"""
 
 
@@ -278,43 +287,49 @@ def _answer(outcome: Outcome | None) -> dict[str, Any]:
     if outcome is None:
         return dict.fromkeys(_NO_ANSWER)
     answer = {"verdict": outcome.verdict.value, "code": outcome.code, "enhanced": outcome.enhanced}
-    return answer | {"detail": clean(outcome.detail), "remote_id": clean(outcome.remote_id)}
+    said = {"scope": outcome.scope.value, "said_by": outcome.said_by, "fix": clean(outcome.fix)}
+    return answer | said | {"detail": clean(outcome.detail), "remote_id": clean(outcome.remote_id)}
 
 
 def settle(tx: Transaction, done: Settlement) -> None:
-    """Write down an attempt's outcome. Of a message deleted meanwhile nothing is written, and no report is sent."""
+    """Write down an attempt's outcome. Of a message deleted meanwhile nothing is written, and no bounce is sent."""
     of, ended = done.claim, micros(done.ended_at)
     due = ended if done.next_attempt_at is None else micros(done.next_attempt_at)
-    leg = {"message_id": of.message.id, "delivery_id": of.delivery_id, "attempt_id": of.attempt_id, "ended_at": ended}
-    if done.reports and tx.all(f"SELECT 1 FROM delivery WHERE id = :delivery_id AND {_STILL_OPEN}", **leg):
-        for report in done.reports:
-            put(tx, report)
+    delivery = {
+        "message_id": of.message.id,
+        "delivery_id": of.delivery_id,
+        "attempt_id": of.attempt_id,
+        "ended_at": ended,
+    }
+    if done.bounces and tx.all(f"SELECT 1 FROM delivery WHERE id = :delivery_id AND {_STILL_OPEN}", **delivery):
+        for bounce in done.bounces:
+            put(tx, bounce)
     for address, state in done.states.items():
         answer = _answer(done.outcomes.get(address))
-        tx.later(_SETTLE_RECIPIENT, {**leg, "address": address, "state": state, **answer})
+        tx.later(_SETTLE_RECIPIENT, {**delivery, "address": address, "state": state, **answer})
     doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome in done.outcomes.values())
-    tx.later(_SETTLE_LEG, {**leg, "due": due, "uncount": not done.count_attempt, "doubt": doubt})
+    tx.later(_SETTLE_DELIVERY, {**delivery, "due": due, "uncount": not done.count_attempt, "doubt": doubt})
     if done.backend not in ("", of.backend):
         move(tx, of.delivery_id, done.backend, due)
-    if done.ask_at is not None:
+    if done.poll_at is not None:
         given = {o.remote_id for o in done.outcomes.values() if o.verdict is Verdict.SENT and o.remote_id}
         for remote_id in map(clean, sorted(given)):
-            tx.later(_ASK, {**leg, "backend": of.backend, "remote_id": remote_id, "at": micros(done.ask_at)})
+            tx.later(_POLL, {**delivery, "backend": of.backend, "remote_id": remote_id, "at": micros(done.poll_at)})
     if done.delay_notified:
-        tx.later("UPDATE message SET delay_notified = 1 WHERE id = :message_id", leg)
-    _end_attempt(tx, done, leg)
+        tx.later("UPDATE message SET delay_notified = 1 WHERE id = :message_id", delivery)
+    _end_attempt(tx, done, delivery)
 
 
-def _end_attempt(tx: Transaction, done: Settlement, leg: dict[str, Any]) -> None:
+def _end_attempt(tx: Transaction, done: Settlement, delivery: dict[str, Any]) -> None:
     """One row for each distinct answer: the first fills the open row, others are added; none at all removes it."""
     answers: dict[Outcome, list[str]] = {}
     for address, outcome in done.outcomes.items():
         answers.setdefault(outcome, []).append(address)
     if not answers:
-        tx.later("DELETE FROM attempt WHERE id = :attempt_id AND delivery_id = :delivery_id", leg)
+        tx.later("DELETE FROM attempt WHERE id = :attempt_id AND delivery_id = :delivery_id", delivery)
     started = micros(done.started_at) if done.started_at else None
     for place, (outcome, addresses) in enumerate(answers.items()):
-        values = {**leg, **_answer(outcome), "addresses": json.dumps(addresses), "started_at": started}
+        values = {**delivery, **_answer(outcome), "addresses": json.dumps(addresses), "started_at": started}
         if place:
             tx.later(_ADD_ANSWER, {**values, "id": next(tx.attempt_ids)})
         else:
@@ -322,8 +337,8 @@ def _end_attempt(tx: Transaction, done: Settlement, leg: dict[str, Any]) -> None
 
 
 def move(tx: Transaction, delivery_id: int, backend: str, due: int) -> None:
-    """What waits in this leg goes to another lane, joining the message's leg there if it has one."""
+    """What waits in this delivery goes to another backend, joining the message's delivery by it if it has one."""
     values = {"delivery_id": delivery_id, "backend": backend, "due": due}
-    tx.later(_MOVE_LEG, values)
+    tx.later(_MOVE_DELIVERY, values)
     tx.later(_MOVE_RECIPIENTS, values)
-    tx.lanes.add(backend)
+    tx.woken.add(backend)

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.spool.changes import IN_IDS, UNDER_WAY, intact
 from gateway.spool.records import (
     AttemptRow,
-    LegRow,
+    DeliveryRow,
+    EventRow,
     MessageDetail,
     MessageRow,
-    ProgressRow,
     RecipientRow,
     moment,
     record,
@@ -50,7 +50,7 @@ LIMIT 100"""
 WAITING = f"""
 SELECT id FROM delivery WHERE backend = :backend AND state = 'queued' AND id > :after AND NOT {UNDER_WAY}
 ORDER BY id LIMIT :limit"""
-QUESTIONS = "SELECT * FROM question WHERE backend = :backend ORDER BY next_at LIMIT :limit"
+POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
 _BODIES = f"""
 SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
@@ -70,24 +70,24 @@ async def find(reader: AsyncConnection, limit: int, given: Mapping[str, Any]) ->
     )
     ids = [row["id"] for row in found]
     first = await _of(reader, "recipient", ids, f"n < {_SHOWN}", "n")
-    legs = await _of(reader, "delivery", ids)
+    deliveries = await _of(reader, "delivery", ids)
     totals = await ask(
         reader, f"SELECT message_id, count(*) AS n FROM recipient WHERE message_id {IN_IDS} GROUP BY 1", ids=ids
     )
     count = {row["message_id"]: row["n"] for row in totals}
-    return [_row(row, first[row["id"]], legs[row["id"]], count.get(row["id"], 0)) for row in found]
+    return [_row(row, first[row["id"]], deliveries[row["id"]], count.get(row["id"], 0)) for row in found]
 
 
-def _row(message: RowMapping, recipients: Rows, legs: Rows, count: int) -> MessageRow:
-    due = [leg["next_attempt_at"] for leg in legs if leg["state"] == "queued"]
+def _row(message: RowMapping, recipients: Rows, deliveries: Rows, count: int) -> MessageRow:
+    due = [delivery["next_attempt_at"] for delivery in deliveries if delivery["state"] == "queued"]
     last = sorted(recipients, key=lambda row: (row["state"] != "sent", row["updated_at"]))[-1:]
     return record(
         MessageRow,
         message,
         recipients=tuple(row["address"] for row in recipients),
         recipient_count=count,
-        backends=tuple(leg["backend"] for leg in legs),
-        attempts=max((leg["attempts"] for leg in legs), default=0),
+        backends=tuple(delivery["backend"] for delivery in deliveries),
+        attempts=max((delivery["attempts"] for delivery in deliveries), default=0),
         next_attempt_at=moment(min(due)) if due else None,
         detail="".join(row["detail"] for row in last),
     )
@@ -99,14 +99,14 @@ async def show(reader: AsyncConnection, ident: str) -> MessageDetail | None:
         return None
     recipients = (await _of(reader, "recipient", [ident], order="n"))[ident]
     attempts = (await _of(reader, "attempt", [ident]))[ident]
-    legs = (await _of(reader, "delivery", [ident]))[ident]
-    progress = (await _of(reader, "progress", [ident], order="reported_at, id"))[ident]
+    deliveries = (await _of(reader, "delivery", [ident]))[ident]
+    events = (await _of(reader, "event", [ident], order="reported_at, id"))[ident]
     return MessageDetail(
         message=found[0],
         recipients=tuple(record(RecipientRow, row) for row in recipients),
         attempts=tuple(record(AttemptRow, row, recipients=tuple(json.loads(row["addresses"]))) for row in attempts),
-        legs=tuple(record(LegRow, row) for row in legs),
-        progress=tuple(record(ProgressRow, row) for row in progress),
+        deliveries=tuple(record(DeliveryRow, row) for row in deliveries),
+        events=tuple(record(EventRow, row) for row in events),
     )
 
 

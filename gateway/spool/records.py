@@ -41,8 +41,8 @@ def record(kind: type[R], row: Any, **more: Any) -> R:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leg:
-    """What one message still has to do in one lane. ``message.envelope`` holds only the recipients waiting there.
+class Delivery:
+    """What one message still has to do by one backend. ``message.envelope`` holds only the recipients waiting for it.
 
     ``sticky``: an earlier attempt was interrupted or in doubt, so never fail over; ``in_doubt``: how many in a row.
     """
@@ -55,8 +55,8 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim(Leg):
-    """A leg taken for one attempt, whose row is already written."""
+class Claim(Delivery):
+    """A delivery taken for one attempt, whose row is already written."""
 
     attempt_id: int
 
@@ -65,8 +65,8 @@ class Claim(Leg):
 class Settlement:
     """What became of a claim. ``states`` maps addresses to sent, failed, queued or held.
 
-    What stays queued is due at ``next_attempt_at`` in the lane of ``backend``. ``reports`` go in with it or not at all.
-    ``ask_at``: when to ask the provider for the first time what became of what was sent; None is never.
+    What stays queued is due at ``next_attempt_at`` by ``backend``. ``bounces`` go in with it or not at all.
+    ``poll_at``: when to ask the provider for the first time what became of what was sent; None is never.
     """
 
     claim: Claim
@@ -75,15 +75,15 @@ class Settlement:
     states: Mapping[str, str]
     next_attempt_at: datetime | None
     backend: str
-    reports: tuple[NewMessage, ...] = ()
+    bounces: tuple[NewMessage, ...] = ()
     delay_notified: bool = False
     count_attempt: bool = True
     started_at: datetime | None = None
-    ask_at: datetime | None = None
+    poll_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Said:
     """What a provider said; verdict "" is no answer yet."""
 
     backend: str
@@ -92,10 +92,13 @@ class Answer:
     enhanced: str
     detail: str
     remote_id: str
+    scope: str
+    said_by: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipientRow(Answer):
+class RecipientRow(Said):
     """A recipient with the last answer to it."""
 
     address: str
@@ -106,7 +109,7 @@ class RecipientRow(Answer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRow(Answer):
+class AttemptRow(Said):
     """An attempt, or one of its answers; without ``ended_at`` it is under way. Interrupted means: maybe sent."""
 
     recipients: tuple[str, ...]
@@ -115,7 +118,7 @@ class AttemptRow(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class ProgressRow:
+class EventRow:
     """What a provider said after it took the mail: by itself (webhook) or asked (poll)."""
 
     backend: str
@@ -128,7 +131,7 @@ class ProgressRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Poll:
     """What a provider is to be asked about, at which time, and how often it was asked already."""
 
     message_id: str
@@ -139,7 +142,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class LegRow:
+class DeliveryRow:
     backend: str
     state: str
     next_attempt_at: datetime
@@ -184,15 +187,15 @@ class MessageDetail:
     message: MessageRow
     recipients: tuple[RecipientRow, ...]
     attempts: tuple[AttemptRow, ...]
-    legs: tuple[LegRow, ...]
-    progress: tuple[ProgressRow, ...]
+    deliveries: tuple[DeliveryRow, ...]
+    events: tuple[EventRow, ...]
 
     @property
     def state(self) -> str:
         return self.message.state
 
     def to_json(self) -> dict[str, Any]:
-        """One object: the message's fields, and recipients, attempts, legs, progress as lists; times in ISO 8601."""
+        """One object: the message's fields, and recipients, attempts, deliveries, events as lists."""
         whole = asdict(self)
         return _plain({**whole.pop("message"), **whole})  # type: ignore[no-any-return] # a dict stays a dict
 

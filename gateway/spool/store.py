@@ -19,14 +19,14 @@ from gateway.address import comparable
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
-from gateway.model import NewMessage, Progress, Refusal
+from gateway.model import DeliveryEvent, NewMessage, SpoolFull, SpoolTrouble
 from gateway.spool import changes, queries, sqlite, tracking, upkeep
 from gateway.spool.records import (
     Claim,
-    Leg,
+    Delivery,
     MessageDetail,
     MessageRow,
-    Question,
+    Poll,
     Settlement,
     SpoolError,
     TokenRow,
@@ -36,16 +36,16 @@ from gateway.spool.records import (
 )
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
-from gateway.spool.writer import Writer, no_space
+from gateway.spool.writer import NO_SPACE, Writer
 
 _SPACE_EVERY = 3.0  # seconds
 _SWEEP = 200  # messages in one step, so that sweeping never holds up mail
-_GRACE = timedelta(minutes=1)  # a lane that works takes what is due sooner than this
+_GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
 _LEASE = timedelta(minutes=5)  # for giving up, which needs no network
 
 
 class Spool:
-    """One directory with one SQLite file, ours alone while open. What changes it raises Refusal (4xx) on trouble."""
+    """One directory with one SQLite file, ours alone while open. What changes it raises SpoolTrouble."""
 
     def __init__(self, directory: Path, clock: Clock, events: Events, reserve: float) -> None:
         self._path = directory / sqlite.NAME
@@ -62,13 +62,14 @@ class Spool:
         clock: Clock,
         *,
         events: Events,
-        wake: Callable[[str], None] = lambda lane: None,
+        wake: Callable[[str], None] = lambda backend: None,
         reserve: float,
         retention: RetentionSettings | None = None,
     ) -> Spool:
         """Lock, check, migrate, recover. Raises SpoolError when another process has it or it is damaged.
 
-        ``wake`` is told each lane that got new work. ``reserve`` is kept free: a share of the disk, or bytes from 1 up.
+        ``wake`` is told each backend that got new work.
+        ``reserve`` is kept free: a share of the disk, or bytes from 1 up.
         """
         spool = cls(directory, clock, events, reserve)
         async with spool._open_parts as parts:
@@ -88,8 +89,8 @@ class Spool:
         parts.push_async_callback(self._writer.aclose)
         try:
             found = await self._writer.submit(changes.recover)
-        except Refusal as refusal:
-            raise SpoolError(f"spool {self._path} cannot be recovered: {refusal.text}, see the log") from refusal
+        except SpoolTrouble as error:
+            raise SpoolError(f"spool {self._path} cannot be recovered: {error}, see the log") from error
         self._writer.attempt_ids = itertools.count(1 + found["last_attempt"])
         self._writer.drop_sent = not retention.sent_body
         self._readers = sqlite.readers(self._path)  # closed before the writer: the last to close checkpoints the log
@@ -109,16 +110,16 @@ class Spool:
     # -- mail in, mail out -------------------------------------------------------------------------------------------
 
     async def put(self, message: NewMessage) -> None:
-        """Returns once it is on disk. Raises Refusal 452 4.3.1 (no space) or 451 4.3.0 (cannot be written)."""
+        """Returns once it is on disk. Raises SpoolFull or SpoolUnavailable."""
         if self._free - len(message.raw) < self._floor:
-            raise no_space()
+            raise SpoolFull(NO_SPACE)
         self._free -= len(message.raw)  # until measured again
         await self._writer.submit(lambda tx: changes.put(tx, message))
 
     async def claim(
         self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = ()
     ) -> list[Claim]:
-        """Take due legs of a lane, each out of reach for ``lease``; attempt rows are written when this returns."""
+        """Take due deliveries of a backend, each out of reach for ``lease``; the attempts are on disk by then."""
         return await self._claim(now, lease, changes.DUE, backend=backend, limit=limit, busy=list(busy))
 
     async def _claim(self, now: datetime, lease: timedelta, which: str, **values: Any) -> list[Claim]:
@@ -127,7 +128,7 @@ class Spool:
 
         def give_back(_: object) -> None:
             if not taken.cancelled() and not taken.exception() and taken.result():
-                with suppress(Refusal):
+                with suppress(SpoolTrouble):
                     self._writer.submit(lambda tx: changes.release_claims(tx, taken.result()))
 
         taken = self._writer.submit(run, late=True)
@@ -142,7 +143,7 @@ class Spool:
         await self._writer.submit(lambda tx: changes.release_claims(tx, claims))
 
     async def settle(self, settlement: Settlement) -> None:
-        """Write down what became of a claim, with its reports, in one transaction."""
+        """Write down what became of a claim, with its bounces, in one transaction."""
         await self._writer.submit(lambda tx: changes.settle(tx, settlement), [settlement.claim.message.id])
 
     async def bodies(self, ids: Sequence[str]) -> dict[str, bytes]:
@@ -155,64 +156,64 @@ class Spool:
         return whole
 
     async def move(self, delivery_id: int, backend: str, now: datetime) -> None:
-        """Let what waits in this leg leave by another lane, due now."""
+        """Let what waits in this delivery leave by another backend, due now."""
         found = await self._ask("SELECT message_id FROM delivery WHERE id = :id", id=delivery_id)
         ids = [row["message_id"] for row in found]
         await self._writer.submit(lambda tx: changes.move(tx, delivery_id, backend, micros(now)), ids)
 
-    async def legs(self, backend: str, *, after: int = 0, limit: int = 1000) -> list[Leg]:
-        """Legs that wait in this lane and are not under way, by id from ``after`` on."""
+    async def deliveries(self, backend: str, *, after: int = 0, limit: int = 1000) -> list[Delivery]:
+        """Deliveries that wait for this backend and are not under way, by id from ``after`` on."""
         async with self._readers.connect() as reader:
             found = await queries.ask(reader, queries.WAITING, backend=backend, after=after, limit=limit)
-            rows = await queries.ask(reader, changes.LOAD_LEGS, ids=[row["id"] for row in found])
-        return [Leg(**leg) for leg in changes.legs_from(rows)[0]]
+            rows = await queries.ask(reader, changes.LOAD_DELIVERIES, ids=[row["id"] for row in found])
+        return [Delivery(**delivery) for delivery in changes.deliveries_from(rows)[0]]
 
     async def overdue(self, now: datetime, working: Sequence[str] = ()) -> list[Claim]:
-        """Claims on legs past their message's lifetime in lanes that do not work; the caller settles them."""
-        lanes = json.dumps(list(working))
-        found = await self._ask(queries.OVERDUE, now=micros(now), before=micros(now - _GRACE), working=lanes)
+        """Claims on deliveries past their message's lifetime of backends that do not work; the caller settles them."""
+        working_now = json.dumps(list(working))
+        found = await self._ask(queries.OVERDUE, now=micros(now), before=micros(now - _GRACE), working=working_now)
         ids = [row["id"] for row in found]
         return await self._claim(now, _LEASE, changes.IDLE, ids=ids) if ids else []
 
     # -- what became of it afterwards --------------------------------------------------------------------------------
 
-    async def report(self, backend: str, said: Sequence[Progress], source: str) -> None:
+    async def add_events(self, backend: str, said: Sequence[DeliveryEvent], source: str) -> None:
         """Keep what a provider says of mail it took; on disk when this returns. Said twice, it counts once."""
         for each in said:
-            self._tell(await self._writer.submit(partial(tracking.report, backend=backend, said=each, source=source)))
+            self._tell(await self._writer.submit(partial(tracking.add, backend=backend, said=each, source=source)))
 
     def _tell(self, news: Sequence[tracking.News]) -> None:
         for each in news:
-            self._events.reported(each.message_id, each.backend, each.said, each.source)
+            self._events.delivery_event(each.message_id, each.backend, each.said, each.source)
 
-    async def questions(self, backend: str, limit: int) -> list[Question]:
+    async def polls(self, backend: str, limit: int) -> list[Poll]:
         """What this provider is to be asked next, the first due first, also before its time."""
-        return [record(Question, row) for row in await self._ask(queries.QUESTIONS, backend=backend, limit=limit)]
+        return [record(Poll, row) for row in await self._ask(queries.POLLS, backend=backend, limit=limit)]
 
-    async def ask_again(self, question: Question, at: datetime | None) -> None:
+    async def poll_again(self, poll: Poll, at: datetime | None) -> None:
         """Count the question as asked; None: it is not asked again."""
         next_at = None if at is None else micros(at)
-        await self._writer.submit(lambda tx: tracking.ask_again(tx, question, next_at))
+        await self._writer.submit(lambda tx: tracking.poll_again(tx, poll, next_at))
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """Legs by (backend, state); the states are queued and held."""
+        """Deliveries by (backend, state); the states are queued and held."""
         return {key: count for key, count in self._writer.counts.items() if count > 0}
 
-    async def lanes(self) -> dict[str, int]:
-        """Queued legs by backend."""
+    async def queued(self) -> dict[str, int]:
+        """Queued deliveries by backend."""
         return {backend: count for (backend, state), count in self.counts().items() if state == "queued"}
 
     async def due(self, backend: str) -> datetime | None:
-        """When the lane's next leg falls due, counting what is under way; None when it is empty."""
+        """When the backend's next delivery falls due, counting what is under way; None when it is empty."""
         at = (await self._ask(queries.FIRST.format("next_attempt_at"), backend=backend))[0]["at"]
         return None if at is None else moment(at)
 
     async def oldest(self) -> dict[str, datetime]:
-        """When the oldest queued message of each lane was received."""
+        """When the oldest queued message of each backend was received."""
         step = queries.FIRST.format("received_at")
-        found = {backend: (await self._ask(step, backend=backend))[0]["at"] for backend in await self.lanes()}
+        found = {backend: (await self._ask(step, backend=backend))[0]["at"] for backend in await self.queued()}
         return {backend: moment(at) for backend, at in found.items() if at is not None}
 
     async def find(

@@ -59,8 +59,9 @@ class Message(SQLModel, table=True):
     received_at: int
     expires_at: int
     finished_at: int | None
-    needs: str = Field(sa_column_kwargs={"server_default": "?"})  # names of features; "?": nobody has looked
+    features: str = Field(sa_column_kwargs={"server_default": "?"})  # names of features; "?": nobody has looked
     sealed: bytes | None  # the client's own token, by vault.Vault; gone when the message has ended
+    authors: str = Field(sa_column_kwargs={"server_default": "[]"})  # JSON list of From and Sender addresses
 
 
 class Body(SQLModel, table=True):
@@ -69,7 +70,7 @@ class Body(SQLModel, table=True):
 
 
 class Recipient(SQLModel, table=True):
-    """``state`` is queued, sent, failed or held; ``backend`` is the lane it waits in or left by."""
+    """``state`` is queued, sent, failed or held; ``backend`` is the one it waits for or left by."""
 
     __table_args__ = (Index("recipient_by_key", "key"), _one_of("queued", "held", "sent", "failed"), _CLUSTERED)
 
@@ -87,10 +88,13 @@ class Recipient(SQLModel, table=True):
     detail: str
     remote_id: str
     updated_at: int
+    scope: str = Field(sa_column_kwargs={"server_default": ""})
+    said_by: str = Field(sa_column_kwargs={"server_default": ""})
+    fix: str = Field(sa_column_kwargs={"server_default": ""})
 
 
 class Delivery(SQLModel, table=True):
-    """A leg: what one message has to do in one lane, the unit of scheduling. ``state`` is queued, held or done."""
+    """What one message has to do by one backend, the unit of scheduling. ``state`` is queued, held or done."""
 
     __table_args__ = (
         Index("delivery_of_message", "message_id", "backend", unique=True),
@@ -132,13 +136,17 @@ class Attempt(SQLModel, table=True):
     enhanced: str
     detail: str
     remote_id: str
+    owner: str = Field(sa_column_kwargs={"server_default": ""})  # of several instances, the one that makes it
+    scope: str = Field(sa_column_kwargs={"server_default": ""})
+    said_by: str = Field(sa_column_kwargs={"server_default": ""})
+    fix: str = Field(sa_column_kwargs={"server_default": ""})
 
 
-class Progress(SQLModel, table=True):
-    """What a provider said of mail after it took it (model.Progress). ``source`` is poll or webhook."""
+class Event(SQLModel, table=True):
+    """What a provider said of mail after it took it (model.DeliveryEvent). ``source`` is poll or webhook."""
 
     __table_args__ = (
-        Index("progress_once", "message_id", "backend", "remote_id", "address", "key", unique=True),
+        Index("event_once", "message_id", "backend", "remote_id", "address", "key", unique=True),
         _one_of("queued", "delivered", "bounced", "failed"),
     )
 
@@ -154,10 +162,10 @@ class Progress(SQLModel, table=True):
     source: str
 
 
-class Question(SQLModel, table=True):
+class Poll(SQLModel, table=True):
     """What a provider is still to be asked about, and how often it was."""
 
-    __table_args__ = (Index("question_due", "backend", "next_at"), _CLUSTERED)
+    __table_args__ = (Index("poll_due", "backend", "next_at"), _CLUSTERED)
 
     message_id: str = Field(primary_key=True)
     backend: str = Field(primary_key=True)

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.model import Progress
+from gateway.model import DeliveryEvent
 from gateway.spool.changes import clean
-from gateway.spool.records import Question
+from gateway.spool.records import Poll
 from gateway.spool.transaction import Transaction
 
-EARLY = "SELECT * FROM progress WHERE message_id = ''"
+EARLY = "SELECT * FROM event WHERE message_id = ''"
 _MOST = 1000  # reports kept on one hand-over: a provider that repeats itself must not fill the disk
 _MOST_EARLY = 10_000  # of each backend
 _WAIT = 3_600_000_000  # a send of many calls is written down when the last has ended
@@ -26,15 +26,15 @@ _COLUMNS = 'backend, address, remote_id, state, detail, reported_at, "key", sour
 _VALUES = ":backend, :address, :remote_id, :state, :detail, :reported_at, :key, :source"
 _TAKEN = "FROM attempt WHERE remote_id = :remote_id AND remote_id <> '' AND backend = :backend"
 _ADD = f"""
-INSERT INTO progress (message_id, {_COLUMNS}) SELECT DISTINCT message_id, {_VALUES} {_TAKEN}
-    AND :most > (SELECT count(*) FROM progress p
+INSERT INTO event (message_id, {_COLUMNS}) SELECT DISTINCT message_id, {_VALUES} {_TAKEN}
+    AND :most > (SELECT count(*) FROM event p
         WHERE p.message_id = attempt.message_id AND p.backend = :backend AND p.remote_id = :remote_id)
 ON CONFLICT DO NOTHING RETURNING message_id"""
 _ADD_EARLY = f"""
-INSERT INTO progress (message_id, {_COLUMNS}) SELECT '', {_VALUES}
-WHERE :most > (SELECT count(*) FROM progress WHERE message_id = '' AND backend = :backend) ON CONFLICT DO NOTHING"""
+INSERT INTO event (message_id, {_COLUMNS}) SELECT '', {_VALUES}
+WHERE :most > (SELECT count(*) FROM event WHERE message_id = '' AND backend = :backend) ON CONFLICT DO NOTHING"""
 _ANSWERED = f"""
-DELETE FROM question WHERE backend = :backend AND remote_id = :remote_id AND message_id IN (SELECT message_id {_TAKEN})
+DELETE FROM poll WHERE backend = :backend AND remote_id = :remote_id AND message_id IN (SELECT message_id {_TAKEN})
 """
 
 
@@ -44,11 +44,11 @@ class News:
 
     message_id: str
     backend: str
-    said: Progress
+    said: DeliveryEvent
     source: str
 
 
-def report(tx: Transaction, backend: str, said: Progress, source: str) -> list[News]:
+def add(tx: Transaction, backend: str, said: DeliveryEvent, source: str) -> list[News]:
     texts = {"address": clean(said.address)[:_LONGEST], "detail": clean(said.detail)[:_LONGEST]}
     row = {"backend": backend, "remote_id": clean(said.remote_id), "state": said.state, **texts}
     key = hashlib.sha256((clean(said.key) or "\0".join(row.values())).encode()).hexdigest()
@@ -56,7 +56,7 @@ def report(tx: Transaction, backend: str, said: Progress, source: str) -> list[N
 
 
 def _keep(tx: Transaction, row: Mapping[str, Any]) -> list[News]:
-    said = Progress(row["remote_id"], row["state"], row["detail"], row["address"])
+    said = DeliveryEvent(row["remote_id"], row["state"], row["detail"], row["address"])
     handed_over = {name: row[name] for name in ("backend", "remote_id")}
     if not tx.all(f"SELECT 1 {_TAKEN} LIMIT 1", **handed_over):
         tx.all(_ADD_EARLY, **row, most=_MOST_EARLY)
@@ -71,17 +71,17 @@ def adopt(tx: Transaction) -> list[News]:
     """Give what came early to the messages that have turned up; forget what is older and was of none."""
     known = "EXISTS (SELECT 1 FROM attempt a WHERE a.remote_id = e.remote_id AND a.backend = e.backend)"
     early = tx.all(f"SELECT e.* FROM ({EARLY}) e WHERE {known} LIMIT 1000")
-    tx.all("DELETE FROM progress WHERE message_id = '' AND reported_at <= :before", before=tx.now - _WAIT)
-    tx.all("DELETE FROM progress WHERE id IN (SELECT value FROM json_each(:ids))", ids=[row["id"] for row in early])
+    tx.all("DELETE FROM event WHERE message_id = '' AND reported_at <= :before", before=tx.now - _WAIT)
+    tx.all("DELETE FROM event WHERE id IN (SELECT value FROM json_each(:ids))", ids=[row["id"] for row in early])
     unused = {"id", "message_id"}
     return [news for row in early for news in _keep(tx, {k: v for k, v in row.items() if k not in unused})]
 
 
-def ask_again(tx: Transaction, question: Question, next_at: int | None) -> None:
+def poll_again(tx: Transaction, poll: Poll, next_at: int | None) -> None:
     """At that time, or never; nothing where a final state has come meanwhile."""
     which = "WHERE message_id = :message_id AND backend = :backend AND remote_id = :remote_id"
-    of = {name: getattr(question, name) for name in ("message_id", "backend", "remote_id")}
+    of = {name: getattr(poll, name) for name in ("message_id", "backend", "remote_id")}
     if next_at is None:
-        tx.later(f"DELETE FROM question {which}", of)
+        tx.later(f"DELETE FROM poll {which}", of)
     else:
-        tx.later(f"UPDATE question SET next_at = :at, asked = asked + 1 {which}", {**of, "at": next_at})
+        tx.later(f"UPDATE poll SET next_at = :at, asked = asked + 1 {which}", {**of, "at": next_at})

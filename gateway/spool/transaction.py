@@ -12,8 +12,8 @@ from sqlalchemy import Connection, RowMapping
 
 from gateway.spool.vault import Vault
 
-# A leg is queued while a recipient waits in its lane, else held if one is held there, else done.
-_DERIVE_LEGS = """
+# A delivery is queued while a recipient waits for its backend, else held if one is held for it, else done.
+_DERIVE_DELIVERIES = """
 UPDATE delivery SET state = now.state FROM (
     SELECT d.id, CASE max(CASE r.state WHEN 'queued' THEN 2 WHEN 'held' THEN 1 ELSE 0 END)
         WHEN 2 THEN 'queued' WHEN 1 THEN 'held' ELSE 'done' END AS state
@@ -35,15 +35,15 @@ _DROP_BODIES = """
 DELETE FROM body WHERE message_id IN (
     SELECT id FROM message WHERE id IN (SELECT value FROM json_each(:ids)) AND has_body = 0)"""
 _COUNT = """
-SELECT backend, state, count(*) AS legs FROM delivery
+SELECT backend, state, count(*) AS deliveries FROM delivery
 WHERE message_id IN (SELECT value FROM json_each(:ids)) AND state <> 'done' GROUP BY backend, state"""
 
 
 class Transaction:
     """``later`` gathers rows by statement, in the order of first use; any other statement is preceded by a ``flush``.
 
-    What others are told after the commit: ``counts`` is by how much legs grew by (backend, state), ``lanes`` who has
-    new work, ``damaged`` what was found corrupt.
+    What others are told after the commit: ``counts`` is by how much deliveries grew by (backend, state), ``woken`` the
+    backends with new work, ``damaged`` what was found corrupt.
     """
 
     def __init__(
@@ -53,8 +53,9 @@ class Transaction:
         self.vault = vault
         self.attempt_ids = attempt_ids
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.lanes: set[str] = set()
+        self.woken: set[str] = set()
         self.damaged: list[str] = []
+        self.owner = ""  # of the attempts claimed here
         self._connection = connection
         self._drop_sent = drop_sent
         self._later: dict[str, list[Any]] = {}
@@ -76,11 +77,11 @@ class Transaction:
 
     @contextmanager
     def changing(self, ids: list[str]) -> Iterator[None]:
-        """Around changes to recipients: the states of their legs and messages, and the counts, are brought in line."""
+        """Around changes to recipients: states of their deliveries and messages, and counts, are brought in line."""
         before = self._live(ids) if ids else Counter()
         yield
         if ids:
-            self.all(_DERIVE_LEGS, ids=ids)
+            self.all(_DERIVE_DELIVERIES, ids=ids)
             self.all(_DERIVE_MESSAGES, ids=ids, now=self.now, drop_sent=self._drop_sent)
             if self._drop_sent:
                 self.all(_DROP_BODIES, ids=ids)
@@ -88,4 +89,4 @@ class Transaction:
             self.counts.subtract(before)
 
     def _live(self, ids: list[str]) -> Counter[tuple[str, str]]:
-        return Counter({(row["backend"], row["state"]): row["legs"] for row in self.all(_COUNT, ids=ids)})
+        return Counter({(row["backend"], row["state"]): row["deliveries"] for row in self.all(_COUNT, ids=ids)})

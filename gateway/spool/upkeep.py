@@ -31,7 +31,7 @@ def release(tx: Transaction, ids: list[str], now: int) -> list[str]:
     rows = tx.all(f"{step} RETURNING message_id, backend", ids=ids)
     due = f"UPDATE delivery SET next_attempt_at = :now WHERE message_id {IN_IDS} AND state = 'held' AND NOT {UNDER_WAY}"
     tx.all(due, ids=_ids(rows), now=now)
-    tx.lanes.update(row["backend"] for row in rows)
+    tx.woken.update(row["backend"] for row in rows)
     return _ids(rows)
 
 
@@ -40,12 +40,12 @@ def retry(tx: Transaction, ids: list[str], now: int) -> list[str]:
     step = f"""UPDATE delivery SET next_attempt_at = min(next_attempt_at, :now) WHERE message_id {IN_IDS}
         AND state = 'queued' AND NOT {UNDER_WAY} RETURNING message_id, backend"""
     rows = tx.all(step, ids=ids, now=now)
-    tx.lanes.update(row["backend"] for row in rows)
+    tx.woken.update(row["backend"] for row in rows)
     return _ids(rows)
 
 
 def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
-    for table in ("attempt", "delivery", "recipient", "body", "progress", "question"):
+    for table in ("attempt", "delivery", "recipient", "body", "event", "poll"):
         tx.all(f"DELETE FROM {table} WHERE message_id {IN_IDS}", ids=ids)
     return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]
 

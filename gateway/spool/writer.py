@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.clock import Clock
 from gateway.events import Events
-from gateway.model import Refusal
+from gateway.model import SpoolFull, SpoolUnavailable
 from gateway.spool.records import micros
 from gateway.spool.sqlite import connect, verify
 from gateway.spool.transaction import Transaction
@@ -48,23 +48,19 @@ class Applied:
 
     answers: list[tuple[Operation[Any], Any]]
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    lanes: set[str] = field(default_factory=set)
+    woken: set[str] = field(default_factory=set)
     damaged: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: Applied) -> Applied:
         self.answers += other.answers
         self.counts.update(other.counts)
-        self.lanes |= other.lanes
+        self.woken |= other.woken
         self.damaged += other.damaged
         return self
 
 
-def no_space() -> Refusal:
-    return Refusal(452, "4.3.1", "not enough space in the spool, try again later", "spool_full")
-
-
-def out_of_order() -> Refusal:
-    return Refusal(451, "4.3.0", "the spool cannot be written, try again later", "spool_error")
+NO_SPACE = "not enough space in the spool, try again later"
+OUT_OF_ORDER = "the spool cannot be written, try again later"
 
 
 class Writer:
@@ -111,10 +107,10 @@ class Writer:
     ) -> asyncio.Future[T]:
         """Take part in the next group. The future may be cancelled or forgotten: the operation is carried out anyway.
 
-        Raises Refusal when the writer is gone; the future ends with one when the disk refuses.
+        Raises SpoolUnavailable when the writer is gone; the future ends with one when the disk refuses.
         """
         if not self.alive:
-            raise out_of_order()
+            raise SpoolUnavailable(OUT_OF_ORDER)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append(Operation(run, future, ids, late))
         self._arrived.set()
@@ -153,8 +149,8 @@ class Writer:
         self._group = []
         for identifier in applied.damaged:
             self._events.warning("corrupt", id=identifier, detail="damaged in the spool: not sent, kept")
-        for lane in applied.lanes:
-            self._wake(lane)
+        for backend in applied.woken:
+            self._wake(backend)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is None:
@@ -162,7 +158,7 @@ class Writer:
         self._events.bug("spool.writer", task.exception() or RuntimeError())
         for operation in (*self._group, *self._queue):
             if not operation.future.done():
-                operation.future.set_exception(out_of_order())
+                operation.future.set_exception(SpoolUnavailable(OUT_OF_ORDER))
         self._queue.clear()
 
     # -- in the writer's thread ----------------------------------------------------------------------------------
@@ -180,8 +176,10 @@ class Writer:
                 for operation in group:
                     whole += self._apply([operation])
                 return whole
-            refuse = self._explain(error, code & 0xFF)
-            return Applied([(operation, refuse()) for operation in group])
+            full = self._is_full(error, code & 0xFF)
+            return Applied(
+                [(operation, SpoolFull(NO_SPACE) if full else SpoolUnavailable(OUT_OF_ORDER)) for operation in group]
+            )
         self.healthy = True
         return applied
 
@@ -196,15 +194,15 @@ class Writer:
                 answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
             answers += [(operation, operation.run(transaction)) for operation in group if operation.late]
             transaction.flush()
-        return Applied(answers, transaction.counts, transaction.lanes, transaction.damaged)
+        return Applied(answers, transaction.counts, transaction.woken, transaction.damaged)
 
-    def _explain(self, error: Exception, code: int) -> Callable[[], Refusal]:
+    def _is_full(self, error: Exception, code: int) -> bool:
         if not isinstance(error, DBAPIError) or code in (0, sqlite3.SQLITE_CONSTRAINT):
             self._events.bug("spool", error)
-            return out_of_order
+            return False
         self.healthy = False
         self._events.warning("spool_error", detail=str(error.orig))
-        return no_space if code == sqlite3.SQLITE_FULL else out_of_order
+        return code == sqlite3.SQLITE_FULL
 
     def _reopen(self) -> None:
         """After a failed fsync a later one proves nothing (the kernel may have dropped the pages): start anew."""

@@ -14,7 +14,7 @@ import pytest
 
 from gateway import auth
 from gateway.auth import Revocations
-from gateway.model import Refusal, Token
+from gateway.model import LoginToken, Refusal
 from tests.auth import kit
 from tests.auth.kit import ANY, APP, ED, NOW, RSA, SECRET, House, Issuer, at, jwk, settings, signed, token
 from tests.auth.test_claims import login
@@ -93,7 +93,7 @@ async def test_what_is_minted_lets_in(tmp_path: Path) -> None:
         text = mint(configured, key, claims={"senders": ["a@example.com"], "max_size": 1000})
         assert len(text) < 500
         client = await house.auth.login("jwt", text, "192.0.2.1")
-        assert client.token == Token(key, "billing", "t-1", START, START + DAY)
+        assert client.token == LoginToken(key, "billing", "t-1", START, START + DAY)
         assert client.senders == (("*",), ("a@example.com",))
     house.clock.advance(DAY.total_seconds() + 30)
     assert await login(house, text) == "token_expired"
@@ -138,7 +138,7 @@ async def test_a_token_without_an_end_where_the_key_allows_it(tmp_path: Path) ->
     keys = {"app": APP["app"] | {"expiry": "optional"}}
     text = mint(settings(tmp_path, keys), "app", expires_in=None, jti="")
     client = await House(tmp_path, keys).auth.login("jwt", text, "192.0.2.1")
-    assert client.token == Token("app", "billing", "", START, None)
+    assert client.token == LoginToken("app", "billing", "", START, None)
 
 
 VERDICTS = [
@@ -252,10 +252,10 @@ async def test_a_revoked_token_stops_in_new_and_open_sessions(
 def test_revocations_from_the_spool_and_never_taken_back() -> None:
     known = Revocations({"a"}, {"billing": at(0)})
     known.revoke_subject("billing", at(-100))
-    assert known.is_revoked(Token("app", "x", "a", at(0), None))
-    assert known.is_revoked(Token("app", "billing", "", at(-1), None))
-    assert not known.is_revoked(Token("app", "billing", "", at(0), None))
-    assert not Revocations().is_revoked(Token("app", "billing", "", None, None))
+    assert known.is_revoked(LoginToken("app", "x", "a", at(0), None))
+    assert known.is_revoked(LoginToken("app", "billing", "", at(-1), None))
+    assert not known.is_revoked(LoginToken("app", "billing", "", at(0), None))
+    assert not Revocations().is_revoked(LoginToken("app", "billing", "", None, None))
 
 
 async def test_a_session_ends_with_its_token(tmp_path: Path) -> None:

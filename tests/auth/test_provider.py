@@ -10,7 +10,7 @@ import pytest
 
 from gateway import policy
 from gateway.auth import Authenticator, Revocations
-from gateway.model import Client, Refusal
+from gateway.model import CannotTell, Client, Refusal
 from tests.auth.kit import APP, RSA, Issuer, Recorder, hmac_token, jwk, settings, signed, token
 from tests.fakes import FakeClock
 
@@ -33,10 +33,8 @@ class Provider:
     async def verify(self, token: str) -> str:
         self.asked.append(token)
         if self.away:
-            raise Refusal(454, "4.7.0", "cannot be told now", "auth_unavailable")
-        if token != self.known:
-            raise Refusal(535, "5.7.8", "Authentication credentials invalid", "auth_failed")
-        return self.address
+            raise CannotTell("cannot be told now")
+        return self.address if token == self.known else ""
 
 
 def built(tmp_path: Path, clients: Any = MAILBOXES, **providers: Provider) -> Authenticator:
@@ -69,6 +67,15 @@ async def test_everybody_else_is_refused(tmp_path: Path, user: str, password: st
     with pytest.raises(Refusal, match="535") as refused:
         await built(tmp_path, office=Provider()).login(user, password, "192.0.2.1")
     assert refused.value.reason in reason
+
+
+async def test_no_address_is_no_good_token(tmp_path: Path) -> None:
+    """Where the provider knows of no address, the token is judged as if nobody knew it."""
+    provider = Provider(address="")
+    with pytest.raises(Refusal, match="535") as refused:
+        await built(tmp_path, office=provider).login("jwt", FOREIGN, "192.0.2.1")
+    assert refused.value.reason in ("token_unknown_key", "token_signature")
+    assert provider.asked == [FOREIGN]
 
 
 async def test_a_provider_that_is_away_is_no_refusal(tmp_path: Path) -> None:
@@ -127,7 +134,7 @@ async def test_networks_of_the_client_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["*", "*@*", "*@temp.example", "", "nobody", "me@temp.example\r\nx", "x" * 400 + "@x.org"]
+    "address", ["*", "*@*", "*@temp.example", "nobody", "me@temp.example\r\nx", "x" * 400 + "@x.org"]
 )
 async def test_what_the_provider_says_is_an_address_and_no_pattern(tmp_path: Path, address: str) -> None:
     """A wildcard from there would let the owner of one mailbox send as anybody."""

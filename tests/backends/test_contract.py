@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from gateway.backends import BACKENDS, Context, build, settings_types
 from gateway.config.models import BackendSettings
-from gateway.model import Backend, Verdict
+from gateway.model import Backend, SaidBy, Verdict
 from tests.backends import json_fakes, kit
 from tests.backends.gmail_fake import REFRESH, GoogleFake, authorized_user_info, stored
 from tests.backends.graph_fake import CLIENT, MAILBOX, TENANT, GraphFake
@@ -40,6 +40,7 @@ class Bench:
     secret: str = ""
     carried: Callable[[bytes], bytes] = bytes
     ids: bool = True  # whether the provider gives mail a name
+    says: SaidBy = "http"  # whose words its answers are
 
 
 @contextlib.asynccontextmanager
@@ -51,6 +52,7 @@ async def capture(context: Context) -> AsyncIterator[Bench]:
         {"type": "capture", "directory": "captured"},
         lambda: [path.read_bytes() for path in sorted(directory.glob("*.eml"))],
         {"directory": str(blocked / "below")},
+        says="gateway",
     )
 
 
@@ -69,6 +71,7 @@ async def smtp(_: Context) -> AsyncIterator[Bench]:
             lambda: [transaction.body for transaction in server.done],
             {"port": 1},
             SECRET,
+            says="smtp",
         )
 
 
@@ -209,6 +212,7 @@ async def test_a_message_arrives_byte_for_byte_and_every_recipient_is_answered(b
     outcomes = await backend.send(spooled("b@x.example"), RAW)
     assert {address: outcome.verdict for address, outcome in outcomes.items()} == {"b@x.example": Verdict.SENT}
     assert all(bool(outcome.remote_id) == bench.ids and outcome.detail for outcome in outcomes.values())
+    assert {outcome.said_by for outcome in outcomes.values()} == {bench.says}
     assert bench.arrived() == [bench.carried(RAW)]
     await backend.aclose()
 
@@ -265,7 +269,7 @@ async def test_with_nobody_there_everything_waits(bench: Bench, context: Context
     outcomes = await backend.send(spooled("b@x.example", "c@x.example"), RAW)
     assert set(outcomes) == {"b@x.example", "c@x.example"}
     for outcome in outcomes.values():
-        assert (outcome.verdict, outcome.code) == (Verdict.DEFERRED, None)
+        assert (outcome.verdict, outcome.code, outcome.said_by) == (Verdict.DEFERRED, None, "gateway")
         assert outcome.enhanced.startswith("4.")
         assert outcome.detail
     check = await backend.check()
@@ -285,9 +289,9 @@ async def test_check_says_what_is_there_and_sends_nothing(bench: Bench, context:
 
 
 async def test_max_size_lowers_the_limit_and_never_raises_it(bench: Bench, context: Context) -> None:
-    own = make(bench, context).limits.max_bytes
-    assert make(bench, context, max_size="1MB").limits.max_bytes == 1_000_000
-    assert make(bench, context, max_size="5000GB").limits.max_bytes == own
+    own = make(bench, context).capabilities.max_bytes
+    assert make(bench, context, max_size="1MB").capabilities.max_bytes == 1_000_000
+    assert make(bench, context, max_size="5000GB").capabilities.max_bytes == own
 
 
 async def test_secrets_show_nowhere(bench: Bench, context: Context) -> None:

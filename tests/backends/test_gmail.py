@@ -94,8 +94,8 @@ async def test_senders_are_those_that_gmail_would_not_replace(
 ) -> None:
     """providers.md 1.5: an unknown From is replaced with 200, so the door has to refuse it."""
     async with open_way(tmp_path, info or None, **settings) as way:
-        assert way.backend.limits.senders == senders
-        assert (way.backend.limits.max_bytes, way.backend.limits.null_sender) == (36_700_160, False)
+        assert way.backend.capabilities.senders == senders
+        assert (way.backend.capabilities.max_bytes, way.backend.capabilities.null_sender) == (36_700_160, False)
 
 
 async def test_without_an_account_in_the_file_somebody_has_to_say_who_sends(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from google.oauth2 import credentials, service_account
 
 from gateway.backends import Context
 from gateway.backends.google.tokens import FIXES, GoogleTokens
-from gateway.backends.shared.oauth import Line, NoToken, Token
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, NoToken
 from gateway.fetch import Answer
 from gateway.model import Verdict
 from tests.backends import kit
@@ -384,7 +384,7 @@ async def test_closing_does_not_wait_for_a_token_endpoint_that_hangs(tmp_path: P
 # -- workload identity -----------------------------------------------------------------------------------------------
 
 
-class Elsewhere(Line):
+class Elsewhere(BlockingHttp):
     """Sends what is meant for Google to the fake, the host as the first part of the path."""
 
     def __init__(self, web: Web, context: Context) -> None:
@@ -468,7 +468,7 @@ def impersonated() -> dict[str, Any]:
 
 async def asked_for(
     folder: Path, info: dict[str, Any], cloud: Cloud, mailbox: str = MAILBOX, token_url: str | None = None
-) -> Token:
+) -> AccessToken:
     async with Web(cloud) as web, kit.context(folder) as context:
         path = stored(folder, info)
         source = GoogleTokens("gm", path, mailbox, context, user=False, many=False, token_url=token_url)
@@ -479,7 +479,7 @@ async def test_a_workload_acts_as_the_mailbox_without_any_key(tmp_path: Path) ->
     """Its token is exchanged, IAM signs the assertion of the service account with the mailbox as its subject."""
     cloud = Cloud()
     token = await asked_for(tmp_path, workload(tmp_path), cloud)
-    assert token == Token("delegated", START + timedelta(seconds=1800))
+    assert token == AccessToken("delegated", START + timedelta(seconds=1800))
     assert [path.rpartition("/")[2] for path in cloud.paths] == ["token", f"{SA}:signJwt", "token"]
     assert cloud.claims.pop("exp") - cloud.claims.pop("iat") == 3600
     assert cloud.claims == {"iss": SA, "sub": MAILBOX, "scope": SCOPE, "aud": AUDIENCE}

@@ -50,7 +50,7 @@ async def test_the_request_is_what_graph_describes(way: Way) -> None:
     assert request.body == base64.b64encode(RAW)
     given = request.headers["client-request-id"]
     assert uuid.UUID(given)
-    assert outcome == Outcome(V.SENT, 202, "2.0.0", f"client-request-id {given}", given)
+    assert outcome == Outcome(V.SENT, 202, "2.0.0", f"client-request-id {given}", given, said_by="http")
     assert [form["scope"] for form in way.fake.forms] == ["https://graph.microsoft.com/.default"]
 
 
@@ -64,7 +64,7 @@ async def test_the_request_id_is_the_same_for_the_same_mail(way: Way) -> None:
 
 async def test_a_large_message_is_encoded_as_a_small_one(way: Way) -> None:
     raw = RAW + b"".join(bytes(range(32, 127)) + b"\r\n" for _ in range(30_000))
-    assert len(raw) < way.backend.limits.max_bytes
+    assert len(raw) < way.backend.capabilities.max_bytes
     assert (await way.one(raw=raw)).verdict is V.SENT
     assert way.fake.delivered == [(["b@x.example"], raw)]
 
@@ -147,7 +147,7 @@ async def test_what_the_door_is_told(
     tmp_path: Path, settings: dict[str, Any], senders: tuple[str, ...], max_bytes: int, whole: int, lacks: bool
 ) -> None:
     async with open_way(tmp_path, **settings) as way:
-        limits = way.backend.limits
+        limits = way.backend.capabilities
         assert (limits.senders, limits.max_bytes, limits.whole_bytes) == (senders, max_bytes, whole)
         assert limits.lacks == ({"signed", "encrypted", "calendar", "report", "malformed"} if lacks else frozenset())
         assert not limits.null_sender
@@ -450,7 +450,8 @@ async def safe(tmp_path: Path) -> AsyncIterator[Way]:
 async def test_a_safe_send_is_a_draft_and_its_sending(safe: Way) -> None:
     outcome = await safe.one()
     assert safe.fake.delivered == [(["b@x.example"], RAW)]
-    assert outcome == Outcome(V.SENT, 202, "2.0.0", "sent from a draft", next(iter(safe.fake.items)))
+    draft = next(iter(safe.fake.items))
+    assert outcome == Outcome(V.SENT, 202, "2.0.0", "sent from a draft", draft, said_by="http")
     assert safe.fake.calls == ["profile", "discovery", "token", "draft", "send"][1:]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Follows, Hooked, Outcome, Progress, Recipient, Refusal, Verdict
+from gateway.model import CallsBack, DeliveryEvent, HookRefused, Outcome, Recipient, Tracked, Verdict
 from tests.backends import kit
 from tests.backends.json_fakes import SECRET, Js2mailFake, Way, mail, open_way
 from tests.backends.kit import http, spooled
@@ -48,7 +48,7 @@ async def test_the_request_is_what_the_api_describes(tmp_path: Path) -> None:
         "idempotencyKey": "gw-Q1-0-7",
         "fromAccountId": "9a1c",
     }
-    assert set(outcomes.values()) == {Outcome(Verdict.SENT, 202, "2.0.0", "HTTP 202 id-1", "id-1")}
+    assert set(outcomes.values()) == {Outcome(Verdict.SENT, 202, "2.0.0", "HTTP 202 id-1", "id-1", said_by="http")}
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ async def test_after_a_crash_nobody_knows_the_key_and_it_is_the_same(way: Way) -
 
 
 async def test_whoever_joins_a_call_in_doubt_gets_one_of_his_own(way: Way) -> None:
-    """He came from another lane. In the same call he would be skipped, in a new one the others would get it twice."""
+    """He comes from another backend. In this call he would be skipped, in a new one the others would get it twice."""
     way.fake.answers = [way.fake.taken_and_lost]
     everyone = ("b@x.example", "c@x.example", "z@x.example")
     first = replace(spooled("b@x.example", "z@x.example"), everyone=everyone)
@@ -218,8 +218,8 @@ async def test_a_strange_doubt_forgets_nobody(way: Way, doubt: str) -> None:
 )
 async def test_the_state_of_a_mail(way: Way, status: str, state: str) -> None:
     way.fake.states = {"a/b": http(404), "a%2Fb": {"id": "a/b", "status": status, "sentAt": None, "error": "why"}}
-    assert isinstance(way.backend, Follows)
-    assert await way.backend.status("a/b") == Progress("a/b", state, f"{status} why")
+    assert isinstance(way.backend, Tracked)
+    assert await way.backend.status("a/b") == DeliveryEvent("a/b", state, f"{status} why")
 
 
 @pytest.mark.parametrize(
@@ -258,16 +258,18 @@ async def hooked(tmp_path: Path) -> AsyncIterator[Way]:
 
 
 async def test_a_failure_is_reported(hooked: Way) -> None:
-    assert isinstance(hooked.backend, Hooked)
+    assert isinstance(hooked.backend, CallsBack)
     assert hooked.backend.hook
     for moment in (NOW, NOW - 300, NOW + 300):
-        assert hooked.backend.reports(signed(moment=moment), FAILED) == (Progress("u-1", "failed", "550 no such user"),)
+        assert hooked.backend.called_back(signed(moment=moment), FAILED) == (
+            DeliveryEvent("u-1", "failed", "550 no such user"),
+        )
     again = signed(**{"x-js2mail-delivery-id": "d-2"})  # not signed: a replayed call is no news under any such id
-    assert hooked.backend.reports(again, FAILED)[0].key == ""
+    assert hooked.backend.called_back(again, FAILED)[0].key == ""
     flat = json.dumps({"type": "mail.failed", "id": "u-2"}).encode()
-    assert hooked.backend.reports(signed(flat), flat)[0].remote_id == "u-2"
+    assert hooked.backend.called_back(signed(flat), flat)[0].remote_id == "u-2"
     other = json.dumps({"event": "mail.sent", "data": {"id": "u-1"}}).encode()
-    assert hooked.backend.reports(signed(other), other) == ()
+    assert hooked.backend.called_back(signed(other), other) == ()
 
 
 GOOD = signed()["x-js2mail-signature"]
@@ -292,33 +294,34 @@ GOOD = signed()["x-js2mail-signature"]
     ],
 )  # fmt: skip
 async def test_what_is_not_from_the_provider_is_refused(hooked: Way, headers: dict[str, str]) -> None:
-    with pytest.raises(Refusal) as refusal:
-        hooked.backend.reports(headers, FAILED)
-    assert refusal.value.code == 535
-    assert HOOK not in str(refusal.value)
+    with pytest.raises(HookRefused) as refused:
+        hooked.backend.called_back(headers, FAILED)
+    assert refused.value.kind == "unsigned"
+    assert HOOK not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{", b'{"event":"mail.failed"}', b'{"event":7,"data":{"id":"u"}}', b"\xff"]
 )
 async def test_what_is_signed_and_says_nothing_is_unintelligible(hooked: Way, body: bytes) -> None:
-    with pytest.raises(Refusal) as refusal:
-        hooked.backend.reports(signed(body), body)
-    assert refusal.value.code == 501
+    with pytest.raises(HookRefused) as refused:
+        hooked.backend.called_back(signed(body), body)
+    assert refused.value.kind == "unintelligible"
 
 
 async def test_without_a_secret_there_is_no_webhook(way: Way) -> None:
     """Not even one signed with the empty secret."""
     assert not way.backend.hook
-    with pytest.raises(Refusal):
-        way.backend.reports(signed(secret=""), FAILED)
+    with pytest.raises(HookRefused) as refused:
+        way.backend.called_back(signed(secret=""), FAILED)
+    assert refused.value.kind == "unsigned"
 
 
 async def test_secrets_stay_out_even_when_the_provider_repeats_them(hooked: Way) -> None:
     outcome = await hooked.one(http(400, {"message": f"key {SECRET} and {HOOK}"}))
     said = json.dumps({"event": "mail.failed", "data": {"id": "u", "error": f"{SECRET} {HOOK}"}}).encode()
-    (report,) = hooked.backend.reports(signed(said), said)
+    (report,) = hooked.backend.called_back(signed(said), said)
     for secret in (SECRET, HOOK):
-        assert secret not in f"{outcome} {report} {hooked.backend.limits}"
+        assert secret not in f"{outcome} {report} {hooked.backend.capabilities}"
     lost = await hooked.one(kit.reset_at_once)
     assert SECRET not in repr(lost)

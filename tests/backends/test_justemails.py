@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Outcome, Progress, Verdict
+from gateway.model import DeliveryEvent, Outcome, Verdict
 from tests.backends.json_fakes import SECRET, JustemailsFake, Way, mail, open_way
 from tests.backends.kit import http
 
@@ -26,7 +26,7 @@ async def test_each_recipient_has_a_call_and_sees_only_himself(way: Way) -> None
     assert [(request.method, request.path) for request in way.web.requests] == [("POST", "/api/v1/send")] * 2
     same = {"from": "a@corp.example", "subject": "s", "text": "body\n"}
     assert way.fake.taken == [{**same, "to": "b@x.example"}, {**same, "to": "c@x.example"}]
-    assert outcomes["c@x.example"] == Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 msg_2", "msg_2")
+    assert outcomes["c@x.example"] == Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 msg_2", "msg_2", said_by="http")
 
 
 def said(code: str, text: str) -> dict[str, str]:
@@ -88,7 +88,7 @@ OWN = [
 
 async def test_with_headers_the_message_s_own_fields_go_along(tmp_path: Path) -> None:
     async with open_way(tmp_path, JustemailsFake(), headers=True) as way:
-        assert not {"headers", "threading"} & way.backend.limits.lacks
+        assert not {"headers", "threading"} & way.backend.capabilities.lacks
         assert (await way.one(raw=mail("To: b@x.example", *OWN))).verdict is Verdict.SENT
         assert way.fake.taken[0]["headers"] == {
             "Message-ID": "<1@x>",
@@ -120,7 +120,7 @@ async def test_without_headers_none_go_along(tmp_path: Path) -> None:
 )
 async def test_the_state_of_a_mail(way: Way, status: str, state: str) -> None:
     way.fake.states = {"msg_1": {"id": "msg_1", "status": status, "deliveredAt": None}}
-    assert await way.backend.status("msg_1") == Progress("msg_1", state, status)
+    assert await way.backend.status("msg_1") == DeliveryEvent("msg_1", state, status)
     assert (await way.backend.status("msg_2")).verdict is Verdict.DEFERRED
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Outcome, Progress, Verdict
+from gateway.model import DeliveryEvent, Outcome, Verdict
 from tests.backends.json_fakes import SECRET, MailpassFake, Way, mail, open_way
 from tests.backends.kit import http
 
@@ -42,7 +42,7 @@ async def test_the_request_is_what_the_api_describes(way: Way) -> None:
             "metadata": {"spool_id": "Q1"},
         }
     ]
-    sent = Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 <m1@mailpass.im>", "<m1@mailpass.im>")
+    sent = Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 <m1@mailpass.im>", "<m1@mailpass.im>", said_by="http")
     assert outcomes == dict.fromkeys(people, sent)
 
 
@@ -179,6 +179,7 @@ async def test_every_entry_of_a_batch_is_read_by_place_and_address(
     batch.fake.answers = [answer]
     outcomes = await batch.send(Y, Z, raw=LIST)
     assert [outcomes[address].verdict.name for address in (Y, Z)] == verdicts
+    assert {outcome.said_by for outcome in outcomes.values()} == {"http"}
 
 
 # -- what became of it -----------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ async def test_every_entry_of_a_batch_is_read_by_place_and_address(
 async def test_the_state_of_a_mail(way: Way, status: str, state: str) -> None:
     message = {"status": status, "error_message": "550 why", "events": []}
     way.fake.states = {"<m1@mailpass.im>": {"success": True, "data": {"message": message}}}
-    assert await way.backend.status("<m1@mailpass.im>") == Progress("<m1@mailpass.im>", state, f"{status} 550 why")
+    assert await way.backend.status("<m1@mailpass.im>") == DeliveryEvent("<m1@mailpass.im>", state, f"{status} 550 why")
     assert way.web.requests[0].path == "/api/v1/mail/status/%3Cm1@mailpass.im%3E"  # "@" may stand there (RFC 3986 3.3)
     assert (await way.backend.status("<m2@mailpass.im>")).verdict is Verdict.DEFERRED
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from gateway.backends.microsoft.tokens import DeviceLogin, Identity
-from gateway.backends.shared.oauth import Line, NoToken
+from gateway.backends.shared.oauth import BlockingHttp, NoToken
 from gateway.model import Verdict
 from tests.backends import kit
 from tests.backends.graph_fake import (
@@ -305,7 +305,7 @@ async def test_a_refused_refresh_is_not_repeated_at_once(tmp_path: Path) -> None
 
 async def sign_in(way: Way, state: Path) -> str:
     identity = way.backend._identity
-    login = DeviceLogin(identity, Line(way.backend._api._context.fetch, asyncio.get_running_loop()))
+    login = DeviceLogin(identity, BlockingHttp(way.backend._api._context.fetch, asyncio.get_running_loop()))
     message = await asyncio.to_thread(login.start)
     assert "ABCD-1234" in message
     assert await asyncio.to_thread(login.finish) == ""
@@ -387,7 +387,9 @@ async def test_a_sign_in_that_has_ended_asks_for_another(tmp_path: Path, name: s
 async def test_a_sign_in_that_fails_ends(tmp_path: Path, name: str, fix: str) -> None:
     async with open_way(tmp_path, **SIGNED_IN) as way:
         way.fake.signed_in = False
-        login = DeviceLogin(way.backend._identity, Line(way.backend._api._context.fetch, asyncio.get_running_loop()))
+        login = DeviceLogin(
+            way.backend._identity, BlockingHttp(way.backend._api._context.fetch, asyncio.get_running_loop())
+        )
         await asyncio.to_thread(login.start)
         way.fake.answers["token"] = [refusal(400, "slow_down"), refusal(400, name)]
         assert await asyncio.to_thread(login.finish) == ""

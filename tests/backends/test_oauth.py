@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.shared.oauth import Line, NoToken, Token, TokenCache, refused, unavailable
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, NoToken, TokenCache, refused, unavailable
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
 from tests.backends.gmail_fake import Recorder
@@ -33,7 +33,7 @@ class Source:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def __call__(self, line: Line) -> Token:
+    def __call__(self, line: BlockingHttp) -> AccessToken:
         self.calls += 1
         number = self.calls
         self.threads.add(threading.get_ident())
@@ -41,7 +41,7 @@ class Source:
         step = self.script.pop(0) if self.script else timedelta(hours=1)
         if isinstance(step, Exception):
             raise step
-        return Token(f"t{number}", self.clock.now() + step)
+        return AccessToken(f"t{number}", self.clock.now() + step)
 
 
 @dataclass
@@ -243,7 +243,7 @@ async def test_the_line_is_the_houses_own_client(tmp_path: Path) -> None:
         Web(lambda request: http(201, request.body[::-1], {"X-Y": "z"})) as web,
         kit.context(tmp_path) as context,
     ):
-        line = Line(context.fetch, asyncio.get_running_loop())
+        line = BlockingHttp(context.fetch, asyncio.get_running_loop())
 
         def ask(url: str) -> Callable[[], object]:
             return lambda: line.request("PUT", url, headers={"x-a": "b"}, content=b"abc")

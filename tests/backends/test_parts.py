@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from gateway import policy
 from gateway.backends.json.parts import display_names, quoted, request
+from gateway.config.models import RouteSettings
 from gateway.message import FEATURES, scan, walk
-from gateway.model import Follows, Hooked, Refusal, Verdict, Verifies
-from gateway.policy import Freight
+from gateway.model import CallsBack, CannotCarry, Tracked, Verdict, Verifies
+from gateway.routing import Freight, Routing
 from tests.backends import kit
 from tests.backends.json_fakes import (
     SECRET,
@@ -114,7 +114,7 @@ async def test_lists_have_at_most_a_hundred_people(tmp_path: Path, make: type[Js
 
 
 async def test_the_whole_envelope_says_who_goes_with_whom(tmp_path: Path) -> None:
-    """Those of other lanes are neither mailed nor named."""
+    """Those of other deliveries are neither mailed nor named."""
     async with open_way(tmp_path, Js2mailFake()) as way:
         message = replace(spooled("c@x.org", "z@x.org"), everyone=("a@x.org", "c@x.org", "y@x.org", "z@x.org"))
         await way.deliver(message, mail("To: a@x.org", "Cc: c@x.org"))
@@ -135,7 +135,7 @@ TEXT = "Content-Type: text/plain\r\n\r\nhello"
 HTML = 'Content-Type: text/html\r\n\r\n<p>hello <img src="cid:i1"></p>'
 PDF = "Content-Type: application/pdf; name=report.pdf\r\nContent-Disposition: attachment; filename=report.pdf\r\n\r\nx"
 IMAGE = "Content-Type: image/png\r\nContent-ID: <i1>\r\n\r\nx"
-NEEDS: dict[str, tuple[bytes, str]] = {
+EXAMPLES: dict[str, tuple[bytes, str]] = {
     "attachments": (parts("mixed", TEXT, PDF), "attachments .* (part 2: application/pdf report.pdf)"),
     "inline_images": (parts("related", HTML, IMAGE), "images within the text"),
     "signed": (parts("signed", TEXT, "Content-Type: application/pgp-signature\r\n\r\nx"), "signed mail"),
@@ -162,28 +162,31 @@ CARRIES = {"js2mail": set(), "justemails": {"reply_to"}, "mailpass": {"reply_to"
 
 
 def test_every_feature_has_its_message() -> None:
-    assert set(NEEDS) == FEATURES - {"both_bodies", *BLANKS}
-    for feature, (raw, _) in NEEDS.items():
-        assert feature in walk(raw).needs, feature
+    assert set(EXAMPLES) == FEATURES - {"both_bodies", *BLANKS}
+    for feature, (raw, _) in EXAMPLES.items():
+        assert feature in walk(raw).features, feature
 
 
-@pytest.mark.parametrize("feature", NEEDS)
+@pytest.mark.parametrize("feature", EXAMPLES)
 async def test_send_refuses_what_the_door_refuses_in_the_same_words(way: Way, feature: str) -> None:
-    raw, words = NEEDS[feature]
+    raw, words = EXAMPLES[feature]
     outcome = (await way.send("b@x.example", raw=raw))["b@x.example"]
     if feature in CARRIES[way.fake.kind]:
         assert outcome.verdict is Verdict.SENT
         return
     assert (outcome.verdict, outcome.enhanced) == (Verdict.REJECTED, "5.6.3")
     assert way.web.requests == []
-    freight = Freight(len(raw), False, False, ("a@corp.example",), walk(raw).needs)
-    with pytest.raises(Refusal) as refusal:
-        policy.usable(("way",), {"way": way.backend.limits}, freight)
-    assert (outcome.detail, outcome.enhanced) == (refusal.value.text, refusal.value.enhanced)
+    author = "a@corp.example"
+    freight = Freight("scanner", author, len(raw), authors=(author,), features=walk(raw).features)
+    routing = Routing((RouteSettings(backend=("way",)),), {"way": way.backend.capabilities})
+    with pytest.raises(CannotCarry) as refused:
+        routing.usable(freight, "b@x.example")
+    assert refused.value.kind == "feature"
+    assert (outcome.detail, outcome.enhanced) == (refused.value.text, refused.value.enhanced)
     for word in words.split(" .* "):
         assert word in outcome.detail
     assert 'backend "way"' in outcome.detail
-    if feature in way.backend.limits.remedies:
+    if feature in way.backend.capabilities.remedies:
         setting = "inline_images" if feature == "inline_images" else "unsupported_headers"
         assert f"set {setting}: drop on backends.way" in outcome.detail
 
@@ -200,7 +203,7 @@ async def test_send_refuses_what_the_door_refuses_in_the_same_words(way: Way, fe
 async def test_what_a_setting_lets_go_is_one_line_in_the_log(
     tmp_path: Path, make: type[JsonFake], settings: dict[str, Any], feature: str
 ) -> None:
-    raw = NEEDS[feature][0]
+    raw = EXAMPLES[feature][0]
     async with open_way(tmp_path, make(), **settings) as way:
         refused = await way.one(http(400, {"message": "no"}), raw=raw)
         assert (refused.verdict is Verdict.SENT, way.log.lines) == (False, [])  # nothing left, so nothing is lost
@@ -208,14 +211,14 @@ async def test_what_a_setting_lets_go_is_one_line_in_the_log(
         assert outcome.verdict is Verdict.SENT
         (line,) = way.log.lines
         assert (line["event"], line["id"], line["backend"]) == ("dropped", "Q1", "way")
-        assert line["what"] == f"{feature}: {walk(raw).needs[feature]}"
+        assert line["what"] == f"{feature}: {walk(raw).features[feature]}"
         assert "X-Tag" not in json.dumps(way.fake.taken)
 
 
 @EACH
 async def test_a_reply_to_is_never_dropped(tmp_path: Path, make: type[JsonFake]) -> None:
     async with open_way(tmp_path, make(), unsupported_headers="drop", inline_images="drop") as way:
-        outcome = (await way.send("b@x.example", raw=NEEDS["reply_to"][0]))["b@x.example"]
+        outcome = (await way.send("b@x.example", raw=EXAMPLES["reply_to"][0]))["b@x.example"]
         if make in (JustemailsFake, MailpassFake):
             (name,) = {"replyTo", "reply_to"} & body_of(way).keys()
             assert body_of(way)[name] == "other@corp.example"
@@ -261,20 +264,20 @@ async def test_a_non_ascii_recipient_is_refused(way: Way) -> None:
 @EACH
 async def test_senders_names_who_the_account_may_be(tmp_path: Path, make: type[JsonFake]) -> None:
     async with open_way(tmp_path, make(), senders=["*@other.example"]) as way:
-        assert way.backend.limits.senders == ("*@other.example",)
+        assert way.backend.capabilities.senders == ("*@other.example",)
         outcome = await way.one()
         assert (outcome.verdict, outcome.enhanced) == (Verdict.REJECTED, "5.7.1")
         assert "backends.way.senders" in outcome.detail
 
 
 async def test_the_limits_are_what_the_door_needs(way: Way) -> None:
-    limits = way.backend.limits
+    limits = way.backend.capabilities
     assert (limits.max_bytes, limits.whole_bytes, limits.null_sender, limits.smtputf8) == (10_000_000, 0, False, False)
     kind = way.fake.kind
     blanks = set() if kind == "temp_mail" else BLANKS
     assert limits.lacks == FEATURES - {"both_bodies", *blanks} - CARRIES[kind]
-    assert isinstance(way.backend, Follows) is (kind != "temp_mail")
-    assert isinstance(way.backend, Hooked) is (kind == "js2mail")
+    assert isinstance(way.backend, Tracked) is (kind != "temp_mail")
+    assert isinstance(way.backend, CallsBack) is (kind == "js2mail")
     assert isinstance(way.backend, Verifies) is (kind == "temp_mail")
 
 
@@ -421,6 +424,6 @@ async def repeats(way: Way) -> None:
         outcome = await way.one(http(status, f"your {SECRET} and Bearer {SECRET} and {TOKEN}"))
         assert not any(secret in f"{outcome}" for secret in (SECRET, TOKEN, TOKEN.split(".")[1]))
     way.fake.answers = []
-    shown = f"{way.backend.limits} {await way.backend.check()} {way.log.lines}"
+    shown = f"{way.backend.capabilities} {await way.backend.check()} {way.log.lines}"
     assert SECRET not in shown
     assert TOKEN not in shown

@@ -64,7 +64,8 @@ async def test_the_dialogue_and_the_bytes(tmp_path: Path) -> None:
             "RCPT TO:<c@x.example>",
             "DATA",
         ]
-        sent = Outcome(Verdict.SENT, 250, "2.0.0", "250 2.0.0 Ok: queued as ABC123", "ABC123", dsn=True)
+        said = "250 2.0.0 Ok: queued as ABC123"
+        sent = Outcome(Verdict.SENT, 250, "2.0.0", said, "ABC123", dsn=True, said_by="smtp")
         assert outcomes == {"b@x.example": sent, "c@x.example": sent}
         assert server.done[0].wire == RAW.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
@@ -326,7 +327,7 @@ async def test_every_reply_has_its_verdict(
         assert verdicts(outcomes) == {"b@x.example": (verdict, code, enhanced)}
         detail = outcomes["b@x.example"].detail
         if verdict != "SENT" and code is not None and code != 451:
-            assert detail == reply
+            assert (detail, outcomes["b@x.example"].said_by) == (reply, "smtp")
         assert 0 < len(detail) <= 300
 
 

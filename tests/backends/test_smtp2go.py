@@ -76,7 +76,7 @@ async def test_the_request_is_what_the_api_describes(way: Way) -> None:
     assert request.headers["content-type"] == "application/json"
     body = json.loads(request.body)
     assert body == {"mime_email": base64.b64encode(RAW).decode(), "fastaccept": False}
-    assert outcome == Outcome(Verdict.SENT, 200, "2.0.0", "request r-1", "e-1")
+    assert outcome == Outcome(Verdict.SENT, 200, "2.0.0", "request r-1", "e-1", said_by="http")
 
 
 async def test_a_large_message_is_encoded_as_a_small_one(way: Way) -> None:
@@ -99,7 +99,7 @@ async def test_the_region_chooses_the_address(tmp_path: Path, settings: dict[str
     async with kit.context(tmp_path) as context:
         backend = Smtp2go("s2g", Smtp2goSettings.model_validate({"api_key": KEY, **settings}), context)
         assert backend._url == url
-        assert (backend.limits.max_bytes, backend.limits.null_sender, backend.limits.smtputf8) == (
+        assert (backend.capabilities.max_bytes, backend.capabilities.null_sender, backend.capabilities.smtputf8) == (
             37_000_000,
             False,
             True,

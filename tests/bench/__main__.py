@@ -1,6 +1,6 @@
 """``python -m tests.bench [accept] [relay] [claim] [fsync]``: the goals of performance.md that need whole processes.
 
-Without a name all are listed and run. Needs root, Postfix (with smtp-source and smtp-sink) and strace. The machine
+Without a name all are listed and run. Features root, Postfix (with smtp-source and smtp-sink) and strace. The machine
 should have nothing else to do: Postfix has many processes to be given a share of it, the gateway has one.
 """
 

@@ -71,7 +71,7 @@ class Postfix:
 
 @contextmanager
 def postfix(home: Path, *, relayhost: int | None = None) -> Iterator[Postfix]:
-    """Only accepts, for want of a queue manager, or hands on to the local port ``relayhost``. Needs root."""
+    """Only accepts, for want of a queue manager, or hands on to the local port ``relayhost``. Features root."""
     port = free_port()
     for name in ("etc", "data", *(f"queue/{queue}" for queue in _QUEUES.split())):
         (home / name).mkdir(parents=True)

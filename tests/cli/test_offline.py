@@ -38,7 +38,7 @@ def spooled(run: Commands, tmp_path: Path) -> Commands:
                 id=f"1K0000000000{number}",
                 envelope=Envelope("app@example.com", (Recipient("bob@example.net"),)),
                 raw=b"Subject: x\r\n\r\nbody\r\n",
-                lanes={"box": ("bob@example.net",)},
+                deliveries={"box": ("bob@example.net",)},
                 received_at=now,
                 expires_at=now + timedelta(days=5),
                 client="localhost",

@@ -68,7 +68,7 @@ def detail(state: str, **more: Any) -> dict[str, Any]:
         "id": "M1", "state": state, "sender": "", "message_id": "", "peer": "", "listener": "", "login": "",
         "client": "c", "received_at": NOW, "size": 1,
         "expires_at": (plain.now() + timedelta(days=4, hours=12)).isoformat(),
-        "recipients": [recipient], "attempts": [], "legs": [], "progress": [], **more,
+        "recipients": [recipient], "attempts": [], "deliveries": [], "events": [], **more,
     }  # fmt: skip
 
 
@@ -100,23 +100,25 @@ def test_answer(row: dict[str, Any], text: str) -> None:
         ),
         (detail("queued"), {}, "  => returned to the sender if it cannot be sent within 4 d"),
         (
-            detail("queued", legs=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
+            detail("queued", deliveries=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
             {"b": {"paused_by": "throttled", "paused_until": None, "reason": "429 slow down"}},
             "  => waits for backend b, which is throttled, next try now: 429 slow down",
         ),
         (
-            detail("queued", legs=[{"backend": "b", "state": "queued", "next_attempt_at": "2026-01-01T00:00:00Z"}]),
+            detail(
+                "queued", deliveries=[{"backend": "b", "state": "queued", "next_attempt_at": "2026-01-01T00:00:00Z"}]
+            ),
             {"b": {"paused_by": ""}},
             "  => next attempt by b at 2026-01-01 00:00:00Z (",
         ),
         (
-            detail("queued", legs=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
+            detail("queued", deliveries=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
             {"other": {"paused_by": ""}},
             "  => waits for backend b, which is not configured: put it back, or add a route that matches, then gateway "
             "reload",
         ),
         (
-            detail("queued", legs=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
+            detail("queued", deliveries=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}]),
             {"b": {"name": "b"}},
             "  => waits for backend b; nothing is sent until a service runs: gateway serve",
         ),
@@ -154,10 +156,10 @@ def test_progress(row: dict[str, Any], line: str) -> None:
     """What the provider said later stands after the attempts; whom it is about only where there are several."""
     told = {**ROW, "address": "", "reported_at": NOW, **row}
     attempt = {**ROW, "recipients": ["x@example.net"], "started_at": NOW, "ended_at": NOW, "verdict": "sent"}
-    found = detail("done", progress=[told], attempts=[attempt])
+    found = detail("done", events=[told], attempts=[attempt])
     *_, sent, said, last = lifeline.tell(found, {})
     assert (said, last) == (f"  2026-11-20 12:00:00Z  {line}", "  => sent to everybody")
     assert "b: sent" in sent
     second = {**found["recipients"][0], "address": "y@example.net"}
-    many = detail("done", progress=[told | {"address": "y@example.net"}], recipients=[*found["recipients"], second])
+    many = detail("done", events=[told | {"address": "y@example.net"}], recipients=[*found["recipients"], second])
     assert any("according to b for y@example.net" in said for said in lifeline.tell(many, {}))

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 
 from gateway.delivery.tracking import AT_ONCE, SCHEDULE
-from gateway.model import Outcome, Progress, Verdict
+from gateway.model import DeliveryEvent, Outcome, SpoolFull, Verdict
 from gateway.spool import MessageDetail
-from tests.delivery.test_worker import House, house, settings
+from tests.delivery.test_worker import House, house, routing, settings
 from tests.fakes import ScriptedBackend, until
 
 HOUR = timedelta(hours=1)
-QUEUED = Progress("", "queued")
+QUEUED = DeliveryEvent("", "queued")
 LOOK = 15
 
 
 class Following(ScriptedBackend):
     """Numbers what it takes; answers questions by the next line of ``said`` (the last one repeats)."""
 
-    def __init__(self, name: str, *said: Progress | Outcome | BaseException) -> None:
+    def __init__(self, name: str, *said: DeliveryEvent | Outcome | BaseException) -> None:
         super().__init__(name)
         self.said = list(said) or [QUEUED]
         self.asked: list[str] = []
@@ -37,7 +37,7 @@ class Following(ScriptedBackend):
         taken = Outcome(Verdict.SENT, 200, "2.0.0", "", f"r{len(self.calls)}")
         return {address: taken if o.verdict is Verdict.SENT else o for address, o in outcomes.items()}
 
-    async def status(self, remote_id: str) -> Progress | Outcome:
+    async def status(self, remote_id: str) -> DeliveryEvent | Outcome:
         self.asked.append(remote_id)
         self.asking += 1
         self.most_asking = max(self.most_asking, self.asking)
@@ -56,8 +56,8 @@ async def told(at: House, ident: str) -> list[tuple[str, str]]:
     detail: MessageDetail | None = await at.spool.show(ident)
     assert detail is not None
     assert detail.state == "done"
-    assert {row.source for row in detail.progress} <= {"poll"}
-    return [(row.state, row.detail) for row in detail.progress]
+    assert {row.source for row in detail.events} <= {"poll"}
+    return [(row.state, row.detail) for row in detail.events]
 
 
 async def wait(at: House, true: Callable[[], bool], within: timedelta, step: float = LOOK) -> float:
@@ -86,7 +86,7 @@ async def settled(at: House, name: str = "b") -> str:
 
 
 async def left(at: House, name: str = "b") -> int:
-    return len(await at.spool.questions(name, 1000))
+    return len(await at.spool.polls(name, 1000))
 
 
 async def test_the_schedule(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_the_schedule(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", ["delivered", "bounced", "failed"])
 async def test_a_final_answer_ends_the_questions(tmp_path: Path, state: str) -> None:
     """Kept with the message, which stays done; nobody gets a report from us."""
-    backend = Following("b", QUEUED, Progress("ignored", state, "mailbox full"))
+    backend = Following("b", QUEUED, DeliveryEvent("ignored", state, "mailbox full"))
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ident = await settled(at)
         await wait(at, lambda: len(backend.asked) == 2, HOUR)
@@ -125,14 +125,14 @@ async def test_a_report_by_itself_ends_the_questions(tmp_path: Path) -> None:
     backend = Following("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)
-        await at.spool.report("b", [Progress("r1", "delivered", key="k")], "webhook")
+        await at.spool.add_events("b", [DeliveryEvent("r1", "delivered", key="k")], "webhook")
         await wait(at, lambda: bool(backend.asked), HOUR, 60)
         assert backend.asked == []
 
 
 async def test_a_crash_between_hand_over_and_question(tmp_path: Path) -> None:
     """The question was written with the settlement: the next process asks it."""
-    first, second = Following("b"), Following("b", Progress("", "delivered"))
+    first, second = Following("b"), Following("b", DeliveryEvent("", "delivered"))
     async with house(tmp_path, settings(tmp_path, "b"), first) as at:
         ident = await settled(at)
     async with house(tmp_path, settings(tmp_path, "b"), second) as at:
@@ -144,7 +144,7 @@ async def test_a_crash_between_hand_over_and_question(tmp_path: Path) -> None:
 
 async def test_few_at_a_time(tmp_path: Path) -> None:
     """A burst of mail is no burst of questions, and all are asked in the end."""
-    backend = Following("b", Progress("", "delivered"))
+    backend = Following("b", DeliveryEvent("", "delivered"))
     backend.answer_gate = asyncio.Event()
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         for _ in range(25):
@@ -164,10 +164,10 @@ async def test_a_backend_that_rests_is_not_asked(tmp_path: Path) -> None:
     backend = Following("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)
-        await at.delivery.pause("b", None)
+        await at.dispatcher.pause("b", None)
         await wait(at, lambda: bool(backend.asked), HOUR, 60)
         assert backend.asked == []
-        await at.delivery.resume("b")
+        await at.dispatcher.resume("b")
         await wait(at, lambda: bool(backend.asked), HOUR)
         assert backend.asked == ["r1"]
 
@@ -190,7 +190,7 @@ async def test_who_wants_to_be_left_alone_is(tmp_path: Path, answer: Outcome, qu
         await wait(at, lambda: bool(backend.asked), HOUR, 1)
         backend.said = [QUEUED]
         assert quiet <= await wait(at, lambda: len(backend.asked) > 1, HOUR) <= quiet + 2 * LOOK
-        assert at.delivery.status()["b"].paused_by == ""
+        assert at.dispatcher.status()["b"].paused_by == ""
         await settled(at)
         assert await told(at, ident) in ([], [("queued", "")])
 
@@ -209,14 +209,14 @@ async def test_a_hint_puts_a_question_off(tmp_path: Path) -> None:
 )
 async def test_no_answer_counts_as_asked(tmp_path: Path, answer: Outcome | RuntimeError) -> None:
     """A provider that never knows is not asked for ever; neither does a bug in a backend stop the others' questions."""
-    backend, other = Following("b", answer), Following("other", Progress("", "delivered"))
+    backend, other = Following("b", answer), Following("other", DeliveryEvent("", "delivered"))
     async with house(tmp_path, settings(tmp_path, "b", "other", routes=("b",)), backend, other) as at:
         await settled(at)
         await settled(at, "other")
         await wait(at, lambda: len(backend.asked) == len(SCHEDULE), timedelta(days=3), 3600)
         await rest(at)
         assert (len(backend.asked), await left(at), other.asked) == (len(SCHEDULE), 0, ["r1"])
-        assert at.delivery.alive
+        assert at.dispatcher.alive
 
 
 async def test_only_who_follows_is_asked(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ async def test_only_who_follows_is_asked(tmp_path: Path) -> None:
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)
         assert await left(at) == 0
-        assert sorted(at.delivery._tasks) == ["", "b"]
+        assert sorted(at.dispatcher._tasks) == ["", "b"]
 
 
 async def test_nothing_due_costs_nothing(tmp_path: Path) -> None:
@@ -233,13 +233,13 @@ async def test_nothing_due_costs_nothing(tmp_path: Path) -> None:
     backend = Following("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         looks = []
-        ask = at.spool.questions
+        ask = at.spool.polls
 
         async def counting(name: str, limit: int) -> Any:
             looks.append(at.clock.monotonic())
             return await ask(name, limit)
 
-        at.spool.questions = counting  # type: ignore[method-assign]
+        at.spool.polls = counting  # type: ignore[method-assign]
         for _ in range(60):
             at.clock.advance(1)
             await rest(at)
@@ -248,36 +248,34 @@ async def test_nothing_due_costs_nothing(tmp_path: Path) -> None:
 
 async def test_a_reload_replaces_who_asks(tmp_path: Path) -> None:
     """The old backend is asked nothing after it is closed; the new one is."""
-    old, new = Following("b"), Following("b", Progress("", "delivered"))
+    old, new = Following("b"), Following("b", DeliveryEvent("", "delivered"))
     old.answer_gate = asyncio.Event()
     config = settings(tmp_path, "b")
     async with house(tmp_path, config, old) as at:
         await settled(at)
         await wait(at, lambda: bool(old.asked), HOUR)
-        await at.delivery.update(config, {"b": new})
+        await at.dispatcher.update(config, routing(config, {"b": new}), {"b": new})
         await until(lambda: old.closed)
         await wait(at, lambda: bool(new.asked), HOUR)
         assert (old.asked, new.asked, old.asking) == (["r1"], ["r1"], 0)
-        assert at.delivery.alive
+        assert at.dispatcher.alive
     assert new.closed
 
 
 async def test_a_full_disk_only_delays(tmp_path: Path) -> None:
     """The answer that could not be written is asked for again."""
-    backend = Following("b", Progress("", "delivered"))
+    backend = Following("b", DeliveryEvent("", "delivered"))
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ident = await settled(at)
-        report, refused = at.spool.report, []
+        add, refused = at.spool.add_events, []
 
         async def full(*given: Any) -> None:
             if len(refused) < 2:
-                from gateway.spool.writer import no_space
-
                 refused.append(given)
-                raise no_space()
-            await report(*given)
+                raise SpoolFull("not enough space in the spool")
+            await add(*given)
 
-        at.spool.report = full  # type: ignore[method-assign]
+        at.spool.add_events = full  # type: ignore[method-assign]
         await wait(at, lambda: len(backend.asked) == 3, HOUR)
         await rest(at)
         assert await told(at, ident) == [("delivered", "")]
@@ -285,10 +283,10 @@ async def test_a_full_disk_only_delays(tmp_path: Path) -> None:
 
 async def test_a_bug_while_asking_is_not_the_end(tmp_path: Path) -> None:
     """The task is started again, as every task of delivery is."""
-    backend = Following("b", Progress("", "delivered"))
+    backend = Following("b", DeliveryEvent("", "delivered"))
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ident = await settled(at)
-        ask, failed = at.spool.questions, []
+        ask, failed = at.spool.polls, []
 
         async def broken(*given: Any) -> Any:
             if not failed:
@@ -296,10 +294,10 @@ async def test_a_bug_while_asking_is_not_the_end(tmp_path: Path) -> None:
                 raise RuntimeError("bug")
             return await ask(*given)
 
-        at.spool.questions = broken  # type: ignore[method-assign]
+        at.spool.polls = broken  # type: ignore[method-assign]
         await wait(at, lambda: bool(backend.asked), HOUR)
         await rest(at)
-        assert (len(failed), await told(at, ident), at.delivery.alive) == (1, [("delivered", "")], True)
+        assert (len(failed), await told(at, ident), at.dispatcher.alive) == (1, [("delivered", "")], True)
 
 
 async def test_a_stop_does_not_wait_for_an_answer(tmp_path: Path) -> None:
@@ -309,7 +307,7 @@ async def test_a_stop_does_not_wait_for_an_answer(tmp_path: Path) -> None:
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)
         await wait(at, lambda: backend.asking == 1, HOUR)
-        await at.delivery.drain(1)
+        await at.dispatcher.drain(1)
         assert (backend.asking, backend.closed, await left(at)) == (0, True, 1)
 
 
@@ -319,12 +317,12 @@ async def test_who_may_call_back(tmp_path: Path) -> None:
     class Calling(ScriptedBackend):
         hook = True
 
-        def reports(self, headers: object, body: bytes) -> list[Progress]:
+        def called_back(self, headers: object, body: bytes) -> list[DeliveryEvent]:
             return []
 
     deaf, plain, calling = Calling("deaf"), ScriptedBackend("plain"), Calling("calling")
     deaf.hook = False
     names = ("deaf", "plain", "calling")
     async with house(tmp_path, settings(tmp_path, *names), deaf, plain, calling) as at:
-        found = {name: at.delivery.hooked(name) for name in (*names, "nobody", "")}
+        found = {name: at.dispatcher.calls_back(name) for name in (*names, "nobody", "")}
         assert found == {**dict.fromkeys(found), "calling": calling}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -22,9 +22,10 @@ from gateway.config.models import (
     RouteSettings,
     Settings,
 )
-from gateway.delivery import Delivery
+from gateway.delivery import Dispatcher
 from gateway.events import Events
-from gateway.model import Envelope, NewMessage, Outcome, Rate, Recipient, Verdict
+from gateway.model import Backend, Envelope, NewMessage, Outcome, Rate, Recipient, Verdict
+from gateway.routing import Routing
 from gateway.spool import Spool
 from tests.fakes import SENT, FakeClock, ScriptedBackend, until
 
@@ -52,12 +53,16 @@ def settings(path: Path, *names: str, routes: tuple[str, ...] = (), **changes: o
     )
 
 
-class House:
-    """A spool and a delivery over it, and the few things tests do with them."""
+def routing(config: Settings, backends: Mapping[str, Backend]) -> Routing:
+    return Routing(config.routes, {name: backend.capabilities for name, backend in backends.items()})
 
-    def __init__(self, spool: Spool, delivery: Delivery, clock: FakeClock, ids: Callable[[], str]) -> None:
+
+class House:
+    """A spool and a dispatcher over it, and the few things tests do with them."""
+
+    def __init__(self, spool: Spool, dispatcher: Dispatcher, clock: FakeClock, ids: Callable[[], str]) -> None:
         self.spool = spool
-        self.delivery = delivery
+        self.dispatcher = dispatcher
         self.clock = clock
         self.ids = ids
 
@@ -70,7 +75,7 @@ class House:
                 id=identifier,
                 envelope=Envelope(sender, recipients),
                 raw=RAW,
-                lanes={lane: tuple(recipient.address for recipient in recipients)},
+                deliveries={lane: tuple(recipient.address for recipient in recipients)},
                 received_at=now,
                 expires_at=now + timedelta(days=5),
                 client="c",
@@ -100,13 +105,14 @@ async def house(path: Path, config: Settings, *backends: ScriptedBackend) -> Asy
 
     spool = await Spool.open(path, clock, events=events, wake=wake, reserve=0.0, retention=config.retention)
     by_name = {backend.name: backend for backend in backends}
-    delivery = Delivery(spool, config, by_name, events=events, clock=clock, ids=ids, rng=random.Random(2))
-    wakes.append(delivery.wake)
-    await delivery.start(by_name)
+    ways, rng = routing(config, by_name), random.Random(2)
+    dispatcher = Dispatcher(spool, config, ways, events=events, clock=clock, ids=ids, rng=rng)
+    wakes.append(dispatcher.wake)
+    await dispatcher.start(by_name)
     try:
-        yield House(spool, delivery, clock, ids)
+        yield House(spool, dispatcher, clock, ids)
     finally:
-        await delivery.drain(1)
+        await dispatcher.drain(1)
         await spool.aclose()
 
 
@@ -183,11 +189,11 @@ async def test_one_probe_while_the_backend_is_away(tmp_path: Path) -> None:
         first = await at.put("b")
         await wait_for_attempt(at, first)
         rest = [await at.put("b") for _ in range(30)]
-        assert at.delivery.status()["b"].paused_by == "unreachable"
+        assert at.dispatcher.status()["b"].paused_by == "unreachable"
         for n in range(2, 5):
             at.clock.advance(61)
             await until(lambda n=n: len(backend.calls) == n)
-            await until(lambda: at.delivery.resting("b"))
+            await until(lambda: at.dispatcher.resting("b"))
         backend.script = [SENT]
         at.clock.advance(61)
         for identifier in [first, *rest]:
@@ -202,7 +208,7 @@ async def test_our_trouble_never_bounces(tmp_path: Path, outcome: Outcome, by: s
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         identifier = await at.put("b")
         await wait_for_attempt(at, identifier)
-        status = at.delivery.status()["b"]
+        status = at.dispatcher.status()["b"]
         assert (status.paused_by, status.reason) == (by, outcome.detail)
         at.clock.advance(500)
         await at.settled(identifier, "done")
@@ -223,7 +229,7 @@ async def test_the_lifetime_ends_also_while_paused(
         identifier = await at.put("b")
         await wait_for_attempt(at, identifier)
         if by_operator:
-            await at.delivery.pause("b", None)
+            await at.dispatcher.pause("b", None)
         at.clock.advance(5 * 86400 + 60)
         await at.settled(identifier, state)
         if state == "failed":
@@ -252,7 +258,7 @@ async def test_a_slow_rate_sends_each_message_once(tmp_path: Path) -> None:
         ids = [await at.put("b") for _ in range(12)]
         for n in range(1, 13):
             await until(lambda n=n: len(backend.calls) == n)
-            await until(lambda: at.delivery.status()["b"].in_flight == 0)
+            await until(lambda: at.dispatcher.status()["b"].in_flight == 0)
             await at.settled(backend.calls[-1][0].id, "done")
             assert len(backend.calls) == n
             at.clock.advance(361)
@@ -279,12 +285,12 @@ async def test_a_pause_for_a_time_ends_by_itself(tmp_path: Path) -> None:
     """When the operator's time is over the lane works as before, at its full concurrency."""
     backend = ScriptedBackend("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
-        await at.delivery.pause("b", 60)
+        await at.dispatcher.pause("b", 60)
         identifier = await at.put("b")
-        assert at.delivery.status()["b"].paused_by == "operator"
+        assert at.dispatcher.status()["b"].paused_by == "operator"
         at.clock.advance(61)
         await at.settled(identifier, "done")
-        assert at.delivery.status()["b"].paused_by == ""
+        assert at.dispatcher.status()["b"].paused_by == ""
 
 
 async def test_resume_by_order_is_at_once(tmp_path: Path) -> None:
@@ -293,7 +299,7 @@ async def test_resume_by_order_is_at_once(tmp_path: Path) -> None:
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         identifier = await at.put("b")
         await wait_for_attempt(at, identifier)
-        await at.delivery.resume("b")
+        await at.dispatcher.resume("b")
         await at.settled(identifier, "done")
 
 
@@ -302,7 +308,7 @@ async def test_any_legal_name_may_be_a_backends(tmp_path: Path) -> None:
     backend = ScriptedBackend("housekeeping")
     async with house(tmp_path, settings(tmp_path, "housekeeping"), backend) as at:
         await at.settled(await at.put("housekeeping"), "done")
-        assert at.delivery.alive
+        assert at.dispatcher.alive
 
 
 async def test_failover_goes_on_at_once(tmp_path: Path) -> None:
@@ -321,14 +327,14 @@ async def test_failover_goes_on_at_once(tmp_path: Path) -> None:
 async def test_what_nobody_has_looked_at_waits_for_a_way_that_takes_all(tmp_path: Path) -> None:
     """Accepted before a limited backend came into the route: handed to that it would bounce for what it holds."""
     first, second, third = ScriptedBackend("first", AWAY), ScriptedBackend("second"), ScriptedBackend("third")
-    second.limits = replace(second.limits, lacks=frozenset(("attachments",)))
+    second.capabilities = replace(second.capabilities, lacks=frozenset(("attachments",)))
     async with house(tmp_path, settings(tmp_path, "first", "second", "third"), first, second, third) as at:
         identifier = await at.put("first")
         await at.settled(identifier, "done")
         assert (len(first.calls), second.calls, [m.id for m, _ in third.calls]) == (1, [], [identifier])
     only = settings(tmp_path, "first", "second")
     first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second")
-    first.limits = second.limits = replace(second.limits, lacks=frozenset(("attachments",)))
+    first.capabilities = second.capabilities = replace(second.capabilities, lacks=frozenset(("attachments",)))
     async with house(tmp_path / "only", only, first, second) as at:
         await at.settled(await at.put("first"), "done")
         assert len(second.calls) == 1
@@ -383,7 +389,7 @@ async def test_drain_gives_back_what_has_not_started(tmp_path: Path) -> None:
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ids = [await at.put("b") for _ in range(8)]
         await until(lambda: backend.running == 4)
-        draining = asyncio.create_task(at.delivery.drain(5))
+        draining = asyncio.create_task(at.dispatcher.drain(5))
         await asyncio.sleep(0)
         backend.gate.set()
         await draining
@@ -413,7 +419,7 @@ async def test_the_sender_hears_of_a_delay_once(tmp_path: Path) -> None:
         await at.put("slow")
         for n in range(1, 11):
             await until(lambda n=n: len(slow.calls) >= n)
-            await until(lambda: at.delivery.status()["slow"].in_flight == 0)
+            await until(lambda: at.dispatcher.status()["slow"].in_flight == 0)
             at.clock.advance(3700)
         await until(lambda: len(other.calls) >= 1)
         assert len(other.calls) == 1
@@ -426,7 +432,8 @@ async def test_messages_of_a_removed_backend_find_a_new_way(tmp_path: Path) -> N
     async with house(tmp_path, settings(tmp_path, "old"), old) as at:
         identifier = await at.put("old")
         await wait_for_attempt(at, identifier)
-        await at.delivery.update(settings(tmp_path, "new"), {"new": new})
+        config = settings(tmp_path, "new")
+        await at.dispatcher.update(config, routing(config, {"new": new}), {"new": new})
         await at.settled(identifier, "done")
         assert len(new.calls) == 1
         await until(lambda: old.closed)

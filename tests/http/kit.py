@@ -18,32 +18,32 @@ from prometheus_client import CollectorRegistry
 from gateway import auth
 from gateway.backends import settings_types
 from gateway.config import ConfigError, load
-from gateway.delivery import LaneStatus
+from gateway.delivery import BackendStatus
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import Access, HttpServer, build
-from gateway.model import Check, Envelope, Hooked, NewMessage, Recipient, Refusal
+from gateway.model import CallsBack, CannotCarry, Check, Envelope, NewMessage, Recipient, Refusal, SpoolFull
 from gateway.spool import Spool
 from tests.fakes import START, FakeClock
 
 RAW = b"Subject: secret\r\n\r\nbody\r\n"
 
 
-class Lanes:
-    """Delivery as an operator sees it."""
+class Dispatching:
+    """Dispatcher as an operator sees it."""
 
     def __init__(self) -> None:
         self.alive = True
         self.paused: dict[str, float | None] = {}
         self.published = 0
-        self.hooks: dict[str, Hooked] = {}
+        self.hooks: dict[str, CallsBack] = {}
 
-    def hooked(self, name: str) -> Hooked | None:
+    def calls_back(self, name: str) -> CallsBack | None:
         return self.hooks.get(name)
 
-    def status(self) -> Mapping[str, LaneStatus]:
+    def status(self) -> Mapping[str, BackendStatus]:
         by = "operator" if "box" in self.paused else ""
-        return {"box": LaneStatus("box", "capture", 1, 0, None, by, "", START)}
+        return {"box": BackendStatus("box", "capture", 1, 0, None, by, "", START)}
 
     async def publish(self) -> None:
         self.published += 1
@@ -59,7 +59,7 @@ class Lanes:
 
 
 @dataclass
-class Door:
+class Listener:
     port: int = 8025
     accepting: bool = True
 
@@ -74,8 +74,8 @@ class Service:
     spool: Spool
     authenticator: auth.Authenticator
     log: Path
-    delivery: Lanes | None = field(default_factory=Lanes)
-    doors: dict[str, Door] = field(default_factory=lambda: {"local": Door()})
+    dispatcher: Dispatching | None = field(default_factory=Dispatching)
+    listeners: dict[str, Listener] = field(default_factory=lambda: {"local": Listener()})
     draining: bool = False
     done: list[Any] = field(default_factory=list)
     reload_error: Exception | None = None
@@ -88,6 +88,10 @@ class Service:
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str) -> str:
         if sender == "bad@example.com":
             raise Refusal(553, "5.7.1", "sender not allowed", "sender")
+        if sender == "big@example.com":
+            raise CannotCarry("too_big", "5.3.4", "too big for box")
+        if sender == "full@example.com":
+            raise SpoolFull("no room")
         self.done.append((sender, tuple(recipients), raw, client, pin))
         return "NEW"
 
@@ -104,7 +108,7 @@ class Service:
             id=f"M{number:03}",
             envelope=Envelope(sender, (Recipient(to),)),
             raw=RAW,
-            lanes={"box": (to,)},
+            deliveries={"box": (to,)},
             received_at=received,
             expires_at=received + timedelta(days=5),
             client="localhost",
@@ -200,4 +204,4 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-__all__ = ["RAW", "START", "ConfigError", "Door", "Reply", "Service", "ask", "moment", "service", "serving"]
+__all__ = ["RAW", "START", "ConfigError", "Listener", "Reply", "Service", "ask", "moment", "service", "serving"]

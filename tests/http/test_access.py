@@ -64,8 +64,8 @@ async def test_loopback_may_not_change_nor_see_content(ways: Ways, method: str, 
     assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
     assert method == "HEAD" or "gateway-admin" in reply.json["detail"]
     assert not ways.running.done
-    assert ways.running.delivery
-    assert not ways.running.delivery.paused
+    assert ways.running.dispatcher
+    assert not ways.running.dispatcher.paused
     assert [row.state for row in await ways.running.spool.find()] == ["queued"]
 
 

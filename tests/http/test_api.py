@@ -74,13 +74,13 @@ async def test_wrong_filters(running: Service, query: str, words: str) -> None:
 
 
 async def test_show_and_raw(running: Service) -> None:
-    """The message with recipients, attempts and legs; its bytes as they lie in the spool."""
+    """The message with recipients, attempts and deliveries; its bytes as they lie in the spool."""
     await running.put(1)
     shown = await get(running, f"{M}/M001")
     assert shown["sender"] == "app@example.com"
     assert shown["received_at"] == "2026-11-20T11:59:00Z"
     assert [(row["address"], row["state"]) for row in shown["recipients"]] == [("bob@example.net", "queued")]
-    assert [leg["backend"] for leg in shown["legs"]] == ["box"]
+    assert [delivery["backend"] for delivery in shown["deliveries"]] == ["box"]
     assert shown["attempts"] == []
     raw = await ask(running, "GET", f"{M}/M001/raw")
     assert (raw.body, raw.headers["content-type"]) == (RAW, "message/rfc822")
@@ -177,8 +177,8 @@ async def test_bodies_have_a_limit(running: Service) -> None:
 async def test_pause_and_resume(running: Service, body: object, seconds: float | None) -> None:
     """Pause for a time or until resumed; the answer is the new status."""
     assert (await post(running, "/api/v1/backends/box/pause", body)).json["paused_by"] == "operator"
-    assert running.delivery is not None
-    assert running.delivery.paused == {"box": seconds}
+    assert running.dispatcher is not None
+    assert running.dispatcher.paused == {"box": seconds}
     assert (await post(running, "/api/v1/backends/box/resume")).json["paused_by"] == ""
     assert (await post(running, "/api/v1/backends/box/pause", {"for": "soon"})).status == 400
     assert (await post(running, "/api/v1/backends/box/pause", {"for": "0s"})).status == 400
@@ -187,7 +187,7 @@ async def test_pause_and_resume(running: Service, body: object, seconds: float |
 
 async def test_without_a_running_service(running: Service) -> None:
     """What needs the service says so, and how to start it."""
-    running.delivery = None
+    running.dispatcher = None
     await running.put(1)
     for path in ("/api/v1/backends/box/pause", "/api/v1/send", "/api/v1/reload", f"{M}/M001/bounce"):
         reply = await post(running, path)
@@ -261,21 +261,27 @@ async def test_send(running: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("body", "status", "said"),
     [
-        ({}, 400),
-        ({"to": ["b@example.net"], "backend": "none"}, 404),
-        ({"to": ["b@example.net\r\nBcc: x@example.net"]}, 422),
-        ({"to": ["b"]}, 422),
-        ({"to": ["b@example.net"], "from": "bad@example.com"}, 422),
+        ({}, 400, {}),
+        ({"to": ["b@example.net"], "backend": "none"}, 404, {}),
+        ({"to": ["b@example.net\r\nBcc: x@example.net"]}, 422, {"detail": "The address is malformed"}),
+        ({"to": ["b"]}, 422, {"detail": "The address needs a domain, write user@example.com"}),
+        (
+            {"to": ["b@example.net"], "from": "bad@example.com"},
+            422,
+            {"detail": "sender not allowed", "code": 553, "enhanced": "5.7.1"},
+        ),
+        ({"to": ["b@example.net"], "from": "big@example.com"}, 422, {"detail": "too big for box"}),
+        ({"to": ["b@example.net"], "from": "full@example.com"}, 503, {"detail": "no room"}),
     ],
 )
-async def test_send_refused(running: Service, body: object, status: int) -> None:
-    """What cannot be sent is refused at once, with the door's own words."""
+async def test_send_refused(running: Service, body: object, status: int, said: dict[str, object]) -> None:
+    """What cannot be sent is refused at once, with the words of whoever refuses it."""
     reply = await post(running, "/api/v1/send", body)
-    assert reply.status == status
+    assert (reply.status, reply.headers["content-type"]) == (status, "application/problem+json")
     assert running.done == []
-    assert status != 422 or (reply.json["code"] >= 500 and reply.json["enhanced"].startswith("5."))
+    assert said.items() <= reply.json.items()
 
 
 async def test_reload(running: Service) -> None:

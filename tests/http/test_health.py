@@ -30,10 +30,10 @@ async def test_ready(running: Service) -> None:
     ("check", "spoil", "words"),
     [
         ("draining", lambda s: setattr(s, "draining", True), "shutting down"),
-        ("delivery", lambda s: setattr(s.delivery, "alive", False), "have ended"),
-        ("delivery", lambda s: setattr(s, "delivery", None), "have ended"),
-        ("listeners", lambda s: setattr(s.doors["local"], "accepting", False), "local"),
-        ("listeners", lambda s: s.doors.clear(), "no listener"),
+        ("delivery", lambda s: setattr(s.dispatcher, "alive", False), "have ended"),
+        ("delivery", lambda s: setattr(s, "dispatcher", None), "have ended"),
+        ("listeners", lambda s: setattr(s.listeners["local"], "accepting", False), "local"),
+        ("listeners", lambda s: s.listeners.clear(), "no listener"),
         ("spool", lambda s: setattr(s.spool, "writable", lambda: False), "disk full"),
     ],
 )
@@ -55,8 +55,8 @@ async def test_metrics(running: Service, server: HttpServer, accept: str, conten
     reply = await ask(server.port, "GET", "/metrics", accept=accept)
     assert (reply.status, reply.headers["content-type"].split(";")[0]) == (200, content_type)
     assert b"gateway_queue_messages{" in reply.body
-    assert running.delivery is not None
-    assert running.delivery.published == 1
+    assert running.dispatcher is not None
+    assert running.dispatcher.published == 1
 
 
 async def test_status(running: Service) -> None:
@@ -72,8 +72,8 @@ async def test_status(running: Service) -> None:
 
 
 async def test_without_a_service_the_configured_backends_are_shown(running: Service) -> None:
-    """The offline spool of the commands has no delivery."""
-    running.delivery = None
+    """The offline spool of the commands has no dispatcher."""
+    running.dispatcher = None
     await running.put(1)
     assert (await ask(running, "GET", "/api/v1/backends")).json == {
         "box": {"name": "box", "type": "capture", "queued": 1}

@@ -21,7 +21,7 @@ from gateway.config.models import HttpSettings
 from gateway.fetch import Fetch
 from gateway.http import HttpServer
 from gateway.http.hooks import LARGEST_BODY
-from gateway.model import Hooked, Outcome, Progress, Refusal, Verdict
+from gateway.model import CallsBack, DeliveryEvent, HookRefused, Outcome, SpoolFull, Verdict
 from tests.fakes import START
 from tests.http.kit import Reply, Service, ask
 from tests.spool_kit import LEASE, settlement
@@ -36,13 +36,13 @@ class Signed:
 
     hook = True
 
-    def reports(self, headers: Mapping[str, str], body: bytes) -> Sequence[Progress]:
+    def called_back(self, headers: Mapping[str, str], body: bytes) -> Sequence[DeliveryEvent]:
         if not hmac.compare_digest(headers.get("x-secret", ""), SECRET):
-            raise Refusal(535, "5.7.8", "wrong signature", "auth_failed")
+            raise HookRefused("wrong signature", "unsigned")
         try:
-            return [Progress(**one) for one in json.loads(body)]
+            return [DeliveryEvent(**one) for one in json.loads(body)]
         except ValueError:
-            raise Refusal(501, "5.5.2", "no JSON", "bad_syntax") from None
+            raise HookRefused("no JSON", "unintelligible") from None
 
 
 def smtp2go(running: Service, secret: str | None = SECRET) -> Smtp2go:
@@ -60,12 +60,12 @@ class Ways(NamedTuple):
 @pytest.fixture
 async def ways(running: Service, server: HttpServer) -> Ways:
     """A message handed over by box and s2g, each of which listens."""
-    assert running.delivery
-    running.delivery.hooks |= {"box": Signed(), "s2g": smtp2go(running)}
+    assert running.dispatcher
+    running.dispatcher.hooks |= {"box": Signed(), "s2g": smtp2go(running)}
     await running.put(1)
     (claim,) = await running.spool.claim("box", now=START, lease=LEASE, limit=1)
     sent = Outcome(Verdict.SENT, 200, "2.0.0", "", IDENT)
-    await running.spool.settle(settlement(claim, sent, ask_at=START))
+    await running.spool.settle(settlement(claim, sent, poll_at=START))
     return Ways(running, server.port)
 
 
@@ -88,7 +88,7 @@ async def told(ways: Ways) -> list[tuple[str, str, str]]:
     detail = await ways.running.spool.show("M001")
     assert detail is not None
     assert detail.state == "done"
-    return [(row.state, row.address, row.detail) for row in detail.progress]
+    return [(row.state, row.address, row.detail) for row in detail.events]
 
 
 def report(state: str = "delivered", **more: str) -> list[dict[str, str]]:
@@ -98,10 +98,10 @@ def report(state: str = "delivered", **more: str) -> list[dict[str, str]]:
 async def test_a_report_is_stored_before_the_answer(ways: Ways) -> None:
     """200 means it is on disk and shown; the question to the provider is gone."""
     reply = await call(ways, report("bounced", detail="mailbox full"))
-    assert (reply.status, reply.json) == (200, {"reports": 1})
+    assert (reply.status, reply.json) == (200, {"events": 1})
     assert await told(ways) == [("bounced", "", "mailbox full")]
-    assert await ways.running.spool.questions("box", 9) == []
-    shown = (await ask(ways.loopback, "GET", "/api/v1/messages/M001")).json["progress"]
+    assert await ways.running.spool.polls("box", 9) == []
+    shown = (await ask(ways.loopback, "GET", "/api/v1/messages/M001")).json["events"]
     assert shown == [
         {
             "backend": "box",
@@ -114,7 +114,7 @@ async def test_a_report_is_stored_before_the_answer(ways: Ways) -> None:
         }
     ]
     detail = (await ask(ways.running, "GET", "/api/v1/messages/M001")).json
-    assert detail["progress"] == shown
+    assert detail["events"] == shown
     assert "bounced according to box: mailbox full" in "\n".join(lifeline.tell(detail, {}))
 
 
@@ -156,7 +156,7 @@ async def test_what_is_not_the_providers_is_refused(
 
 
 async def test_only_who_listens_is_there(ways: Ways) -> None:
-    """Any other name is 404, whatever is sent (who listens, delivery.Delivery.hooked decides)."""
+    """Any other name is 404, whatever is sent (who listens, delivery.Dispatcher.calls_back decides)."""
     for name in ("nobody", "box/more", "", "..", "box%0a", "BOX"):
         for headers in ({}, {"X_Secret": SECRET}, {"Authorization": BEARER}):
             reply = await ask(ways.loopback, "POST", f"/hooks/{name}", report(), **headers)
@@ -198,7 +198,7 @@ async def test_not_while_it_starts_or_stops(ways: Ways) -> None:
     """The provider is asked to come again."""
     ways.running.draining = True
     assert (await call(ways, report())).status == 503
-    ways.running.draining, ways.running.delivery = False, None
+    ways.running.draining, ways.running.dispatcher = False, None
     assert (await call(ways, report())).status == 503
 
 
@@ -206,9 +206,9 @@ async def test_not_kept_is_not_answered_for(ways: Ways) -> None:
     """A spool that takes no writes: the provider tries again later."""
 
     async def full(*_: object) -> None:
-        raise Refusal(452, "4.3.1", "not enough space in the spool", "spool_full")
+        raise SpoolFull("not enough space in the spool")
 
-    ways.running.spool.report = full  # type: ignore[method-assign]
+    ways.running.spool.add_events = full  # type: ignore[method-assign]
     assert (await call(ways, report())).status == 503
 
 
@@ -239,8 +239,8 @@ def encoded(event: Mapping[str, Any], kind: str) -> bytes:
     return json.dumps(event).encode() if kind.startswith(JSON) else urlencode(event).encode()
 
 
-def heard(event: Mapping[str, Any], backend: Smtp2go, kind: str = FORM) -> list[Progress]:
-    return backend.reports({"content-type": kind, "authorization": BEARER}, encoded(event, kind))
+def heard(event: Mapping[str, Any], backend: Smtp2go, kind: str = FORM) -> list[DeliveryEvent]:
+    return backend.called_back({"content-type": kind, "authorization": BEARER}, encoded(event, kind))
 
 
 def basic(text: str) -> str:
@@ -317,10 +317,10 @@ async def test_nonsense_for_smtp2go(ways: Ways) -> None:
 async def test_without_a_secret_smtp2go_does_not_listen(running: Service, secret: str | None) -> None:
     """Nobody gets in with an empty secret either; the secret is never shown."""
     backend = smtp2go(running, secret)
-    assert isinstance(backend, Hooked)
+    assert isinstance(backend, CallsBack)
     assert not backend.hook
     for authorization in ("", "Bearer ", "Bearer", basic(""), basic(":")):
-        with pytest.raises(Refusal) as refused:
-            backend.reports({"authorization": authorization}, encoded(EVENT, FORM))
-        assert refused.value.code == 535
+        with pytest.raises(HookRefused) as refused:
+            backend.called_back({"authorization": authorization}, encoded(EVENT, FORM))
+        assert refused.value.kind == "unsigned"
     assert SECRET not in repr(smtp2go(running)._settings)

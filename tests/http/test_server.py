@@ -117,7 +117,7 @@ async def test_an_answer_may_take_longer_than_the_headers(running: Service, monk
         await asyncio.sleep(0.1)
         return Check(True, name)
 
-    monkeypatch.setattr(running.delivery, "check", slow)
+    monkeypatch.setattr(running.dispatcher, "check", slow)
     async with serving(running):
         assert (await ask(running.settings.http.socket, "POST", "/api/v1/backends/box/check")).status == 200
 

@@ -1,4 +1,4 @@
-"""docs/backends.md says what each backend carries; its table is made from ``Limits``, so that it cannot go stale.
+"""docs/backends.md says what each backend carries; its table is made from ``Capabilities``, so that it cannot go stale.
 
 ``python -m tests.packaging.test_backends_page`` writes it anew.
 """
@@ -14,12 +14,12 @@ import pytest
 
 from gateway.backends import BACKENDS, build, settings_types
 from gateway.message import FEATURES
-from gateway.model import Backend, Follows, Hooked
+from gateway.model import Backend, CallsBack, Tracked
 from tests.backends import kit
 from tests.packaging.kit import ROOT
 
 PAGE = ROOT / "docs" / "backends.md"
-BEGIN, END = "<!-- made from Limits: begin -->\n", "<!-- made from Limits: end -->\n"
+BEGIN, END = "<!-- made from Capabilities: begin -->\n", "<!-- made from Capabilities: end -->\n"
 KEY = {"api_key": "key-0123456789"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "capture": {},
@@ -44,7 +44,7 @@ SETTINGS["graph, large_messages: draft"] |= SETTINGS["graph"]
 
 def carries(*features: str) -> Callable[[Backend], str]:
     def cell(backend: Backend) -> str:
-        limits = backend.limits
+        limits = backend.capabilities
         if not limits.lacks & set(features):
             return "yes"
         return f"to {size(limits.whole_bytes)}" if limits.whole_bytes else "no"
@@ -57,7 +57,7 @@ def size(octets: int) -> str:
 
 
 COLUMNS: dict[str, Callable[[Backend], str]] = {
-    "size": lambda backend: size(backend.limits.max_bytes),
+    "size": lambda backend: size(backend.capabilities.max_bytes),
     "attachments": carries("attachments"),
     "images in the text": carries("inline_images"),
     "text and HTML": carries("both_bodies"),
@@ -65,11 +65,11 @@ COLUMNS: dict[str, Callable[[Backend], str]] = {
     "own header fields": carries("headers"),
     "signed, encrypted": carries("signed", "encrypted"),
     "invitations": carries("calendar"),
-    "null sender": lambda backend: "yes" if backend.limits.null_sender else "no",
-    "From": lambda backend: "its own" if backend.limits.senders else "any it allows",
+    "null sender": lambda backend: "yes" if backend.capabilities.null_sender else "no",
+    "From": lambda backend: "its own" if backend.capabilities.senders else "any it allows",
     "tells what became of it": lambda backend: (
         ", ".join(
-            word for word, kind in (("asked", Follows), ("calls back", Hooked)) if isinstance(backend, kind)
+            word for word, kind in (("asked", Tracked), ("calls back", CallsBack)) if isinstance(backend, kind)
         )
         or "no"
     ),

@@ -23,8 +23,9 @@ from gateway.config.models import BackendSettings, Settings
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.intake import Rules
-from gateway.model import Limits, NewMessage
-from gateway.smtp import Door, Shared
+from gateway.model import Capabilities, NewMessage
+from gateway.routing import Routing
+from gateway.smtp import Listener, Shared
 from tests.fakes import FakeClock
 
 MESSAGE = b"From: a@example.com\r\nSubject: x\r\n\r\nhello\r\n"
@@ -105,7 +106,7 @@ class Peer:
 class Rig:
     """A door, what it stored and what it logged."""
 
-    def __init__(self, settings: Settings, backend_limits: Mapping[str, Limits]) -> None:
+    def __init__(self, settings: Settings, capabilities: Mapping[str, Capabilities]) -> None:
         self.settings = settings
         self.clock = FakeClock()
         self.log = io.StringIO()
@@ -118,8 +119,8 @@ class Rig:
         self.messages: list[NewMessage] = []
         self.put: Callable[[NewMessage], Awaitable[None]] = self.store
         self.shared = Shared()
-        self.rules = Rules.of(settings, backend_limits)
-        self.door = Door(
+        self.rules = Rules.of(settings, Routing(settings.routes, capabilities))
+        self.door = Listener(
             "local",
             settings.listeners["local"],
             self.rules,
@@ -189,10 +190,10 @@ async def rig(
     listener: Mapping[str, Any] | None = None,
     clients: Mapping[str, Any] = CLIENTS,
     limits: Mapping[str, Any] | None = None,
-    backend_limits: Mapping[str, Limits] | None = None,
+    capabilities: Mapping[str, Capabilities] | None = None,
     routes: list[dict[str, Any]] | None = None,
 ) -> AsyncIterator[Rig]:
-    backend_limits = backend_limits or {"box": Limits(max_bytes=35_000_000)}
+    capabilities = capabilities or {"box": Capabilities(max_bytes=35_000_000)}
     settings = Settings.model_validate(
         {
             "hostname": "relay.example.com",
@@ -200,12 +201,12 @@ async def rig(
             "listeners": {"local": {"bind": "127.0.0.1:0", **(listener or {})}},
             "auth": {"keys": {"app": {"algorithm": "HS256", "secret": "0123456789abcdef0123456789abcdef"}}},
             "clients": clients,
-            "backends": {name: BackendSettings(type="capture") for name in backend_limits},
+            "backends": {name: BackendSettings(type="capture") for name in capabilities},
             "routes": routes or [{"backend": ["box"]}],
             "limits": limits or {},
         }
     )
-    async with Rig(settings, backend_limits) as made:
+    async with Rig(settings, capabilities) as made:
         yield made
 
 

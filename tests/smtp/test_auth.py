@@ -270,7 +270,7 @@ async def test_the_documented_script_runs_unchanged() -> None:
 
         await anyio.to_thread.run_sync(script, made.door.port, made.token())
         message = made.messages[0]
-        assert message.lanes == {"box": ("you@example.org", "blind@example.org")}
+        assert message.deliveries == {"box": ("you@example.org", "blind@example.org")}
         assert b"blind" not in message.raw
         assert b"<p>Hello</p>" in message.raw
 

@@ -139,13 +139,15 @@ async def test_a_copy_taken_at_any_moment_opens(tmp_path: Path) -> None:
 
 
 async def test_whom_an_interrupted_attempt_was_for_is_told_to_the_next(tmp_path: Path) -> None:
-    """Also when somebody has joined its leg since: a provider with idempotency keys must get the same call again."""
+    """Also when somebody has joined since: a provider with idempotency keys must get the same call again."""
     async with opened(tmp_path) as at:
-        ident = await at.put("a@example.org", "b@example.org", lanes={"b": ("a@example.org",), "c": ("b@example.org",)})
+        ident = await at.put(
+            "a@example.org", "b@example.org", deliveries={"b": ("a@example.org",), "c": ("b@example.org",)}
+        )
         [claim] = await at.claim()
         assert claim.message.interrupted == ()
     async with opened(tmp_path) as at:  # nobody settled it: that process is gone
-        [other] = await at.spool.legs("c")
+        [other] = await at.spool.deliveries("c")
         await at.spool.move(other.delivery_id, "b", START)
         [claim] = await at.claim(now=START + LEASE)
         assert (claim.message.id, claim.message.interrupted) == (ident, ("a@example.org",))

@@ -19,7 +19,7 @@ MINUTE = timedelta(minutes=1)
 
 async def fill(at: At) -> None:
     await at.put("a@x.org", ident="M1", sender="Ann@x.org", message_id="<one@x>", lane="b")
-    await at.put("b@x.org", "c@x.org", ident="M2", sender="", lanes={"b": ("b@x.org",), "other": ("c@x.org",)})
+    await at.put("b@x.org", "c@x.org", ident="M2", sender="", deliveries={"b": ("b@x.org",), "other": ("c@x.org",)})
     await at.put("ann@X.ORG", ident="M3", message_id="bare", received_at=START - MINUTE, lane="other")
     await at.put("d@x.org", ident="M4", lane="b")
     await at.spool.hold(["M4"], START)
@@ -103,9 +103,12 @@ async def test_the_whole_life_is_shown_and_is_json(tmp_path: Path) -> None:
             "enhanced": "4.7.1",
             "detail": "greylisted",
             "remote_id": "",
+            "scope": "message",
+            "said_by": "smtp",
+            "fix": "",
         }
         assert shown["recipients"][0]["detail"] == "greylisted"
-        assert shown["legs"] == [
+        assert shown["deliveries"] == [
             {
                 "backend": "b",
                 "state": "queued",
@@ -119,7 +122,7 @@ async def test_the_whole_life_is_shown_and_is_json(tmp_path: Path) -> None:
 
 
 async def test_a_reader_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Cancelled in mid-question, many times over: the next question is answered."""
+    """Cancelled in mid-query, many times over: the next query is answered."""
     async with opened(tmp_path) as at:
         await fill(at)
         for turns in range(30):

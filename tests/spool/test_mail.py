@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import Envelope, Outcome, Recipient, Refusal, Verdict
+from gateway.model import Envelope, Outcome, Recipient, Scope, SpoolUnavailable, Verdict
 from tests.fakes import START
 from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, RAW, REJECTED, SENT, message, opened, settlement
 
@@ -24,9 +24,10 @@ async def test_a_claim_brings_back_what_was_put(tmp_path: Path) -> None:
     one = message(
         envelope=envelope,
         raw=raw,
-        lanes={"b": ("ü@x.org", "A@x.org"), "other": ("c@x.org",)},
+        deliveries={"b": ("ü@x.org", "A@x.org"), "other": ("c@x.org",)},
         message_id="<1@x>",
         header_from="s@x",
+        authors=("s@x", "ü@x", ""),
         pin="b",
         bounce=True,
         received_at=datetime(2026, 11, 20, 11, 59, 59, 999999, tzinfo=UTC),
@@ -40,7 +41,7 @@ async def test_a_claim_brings_back_what_was_put(tmp_path: Path) -> None:
         found = claim.message
     assert found.envelope == Envelope("", recipients[:2], smtputf8=True, eightbit=True, ret="HDRS", envid="QQ+3D1")
     assert found.everyone == ("A@x.org", "ü@x.org", "c@x.org")
-    same = ("id", "client", "message_id", "header_from", "pin", "bounce", "received_at", "expires_at")
+    same = ("id", "client", "message_id", "header_from", "authors", "pin", "bounce", "received_at", "expires_at")
     assert [getattr(found, name) for name in same] == [getattr(one, name) for name in same]
     assert (found.size, found.attempt, found.delay_notified) == (len(raw), 1, False)
     assert (claim.backend, claim.sticky, claim.in_doubt) == ("b", False, 0)
@@ -50,12 +51,12 @@ async def test_a_repeated_recipient_is_one_recipient(tmp_path: Path) -> None:
     """The same address twice in the envelope is kept once, as first given; another spelling is another recipient."""
     twice = (Recipient("a@x.org", "NEVER"), Recipient("a@x.org"), Recipient("A@x.org"))
     async with opened(tmp_path) as at:
-        await at.put(envelope=Envelope("s@x.org", twice), lanes={"b": ("a@x.org", "A@x.org")})
+        await at.put(envelope=Envelope("s@x.org", twice), deliveries={"b": ("a@x.org", "A@x.org")})
         (claim,) = await at.claim()
         assert claim.message.envelope.recipients == (Recipient("a@x.org", "NEVER"), Recipient("A@x.org"))
 
 
-async def test_only_due_legs_of_the_lane_are_claimed_earliest_first(tmp_path: Path) -> None:
+async def test_only_due_deliveries_of_the_lane_are_claimed_earliest_first(tmp_path: Path) -> None:
     """Not before their time, not from another lane, no more than asked for."""
     async with opened(tmp_path) as at:
         late = await at.put(received_at=START + MINUTE)
@@ -68,8 +69,8 @@ async def test_only_due_legs_of_the_lane_are_claimed_earliest_first(tmp_path: Pa
         assert [claim.message.id for claim in await at.claim(now=START + MINUTE)] == [late]
 
 
-async def test_a_claimed_leg_is_out_of_reach_until_its_lease_ends(tmp_path: Path) -> None:
-    """After that it is taken again: the first attempt is interrupted, the leg sticky, and it was tried twice."""
+async def test_a_claimed_delivery_is_out_of_reach_until_its_lease_ends(tmp_path: Path) -> None:
+    """After that it is taken again: the first attempt is interrupted, the delivery sticky, and it was tried twice."""
     async with opened(tmp_path) as at:
         ident = await at.put()
         await at.claim()
@@ -103,7 +104,7 @@ async def test_each_recipient_gets_its_own_outcome(tmp_path: Path) -> None:
         }
         assert {(row.started_at, row.ended_at) for row in detail.attempts} == {(began, START + timedelta(seconds=1))}
         assert [row.detail for row in detail.recipients][:3] == ["ok", "no such user", "greylisted"]
-        assert detail.legs[0].next_attempt_at == START + MINUTE
+        assert detail.deliveries[0].next_attempt_at == START + MINUTE
         (claim,) = await at.claim(now=START + MINUTE)
         assert [recipient.address for recipient in claim.message.envelope.recipients] == ["c@x.org"]
         assert (claim.sticky, claim.in_doubt, len(claim.message.everyone)) == (True, 1, 5)
@@ -112,13 +113,36 @@ async def test_each_recipient_gets_its_own_outcome(tmp_path: Path) -> None:
         assert at.spool.counts() == {("b", "held"): 1}
 
 
+async def test_for_whom_an_answer_is_who_said_it_and_what_to_do_are_kept(tmp_path: Path) -> None:
+    """With the recipient until another answer comes, with the attempt for ever; without an answer there is nothing."""
+    wrong = Outcome(
+        Verdict.MISCONFIGURED, 401, detail="HTTP 401", scope=Scope.BACKEND, said_by="http", fix="renew the key"
+    )
+    async with opened(tmp_path) as at:
+        ident = await at.put()
+        found = []
+        for turn, outcome in enumerate((wrong, IN_DOUBT, SENT)):
+            (claim,) = await at.claim(now=START + turn * LEASE)
+            await at.spool.settle(settlement(claim, outcome))
+            detail = await at.spool.show(ident)
+            assert detail is not None
+            found.append([(row.scope, row.said_by, row.fix) for row in (*detail.recipients, *detail.attempts)])
+        asked, doubt, sent = ("backend", "http", "renew the key"), ("message", "gateway", ""), ("message", "smtp", "")
+        assert found == [[asked, asked], [doubt, asked, doubt], [sent, asked, doubt, sent]]
+        other = await at.put()
+        await at.claim()
+        detail = await at.spool.show(other)
+        assert detail is not None
+        assert [(row.scope, row.said_by, row.fix) for row in (*detail.recipients, *detail.attempts)] == [("",) * 3] * 2
+
+
 @pytest.mark.parametrize(
     ("outcome", "state", "body"), [(SENT, "done", False), (REJECTED, "failed", True), (DEFERRED, "queued", True)]
 )
 async def test_the_message_is_done_failed_or_queued(tmp_path: Path, outcome: Outcome, state: str, body: bool) -> None:
     """Done drops the bytes at once (retention.sent_body 0); failed and queued keep them."""
     async with opened(tmp_path) as at:
-        ident = await at.put("a@x.org", "b@x.org", lanes={"b": ("a@x.org",), "other": ("b@x.org",)})
+        ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
         for lane in ("b", "other"):
             assert (await at.states(ident))[0] == "queued"
             (claim,) = await at.claim(lane)
@@ -172,10 +196,10 @@ async def test_failover_moves_what_is_left_to_another_lane(tmp_path: Path) -> No
         }
 
 
-async def test_failover_joins_the_leg_that_is_there(tmp_path: Path) -> None:
-    """A message with a leg in the other lane gets no second one; while that is under way its lease holds."""
+async def test_failover_joins_the_delivery_that_is_there(tmp_path: Path) -> None:
+    """A message with a delivery in the other lane gets no second one; while that is under way its lease holds."""
     async with opened(tmp_path) as at:
-        ident = await at.put("a@x.org", "b@x.org", lanes={"b": ("a@x.org",), "other": ("b@x.org",)})
+        ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
         (claim,) = await at.claim("b")
         (busy,) = await at.claim("other")
         await at.spool.settle(settlement(claim, DEFERRED, backend="other", next_attempt_at=START))
@@ -189,20 +213,20 @@ async def test_failover_joins_the_leg_that_is_there(tmp_path: Path) -> None:
         assert (await at.states(ident))[0] == "done"
 
 
-async def test_reports_go_in_with_the_settlement(tmp_path: Path) -> None:
+async def test_bounces_go_in_with_the_settlement(tmp_path: Path) -> None:
     """Both or neither: a bounce is there when its failure is, and its lane is woken."""
     async with opened(tmp_path) as at:
         ident = await at.put()
         report = message("s@example.com", lane="smart", sender="", bounce=True)
         (claim,) = await at.claim()
         at.woken.clear()
-        await at.spool.settle(settlement(claim, REJECTED, reports=(report,)))
+        await at.spool.settle(settlement(claim, REJECTED, bounces=(report,)))
         assert at.woken == ["smart"]
         assert ((await at.states(ident))[0], (await at.states(report.id))[0]) == ("failed", "queued")
         again = await at.put()
         (claim,) = await at.claim()
-        with pytest.raises(Refusal):  # the report's id is taken: nothing of the settlement is written
-            await at.spool.settle(settlement(claim, REJECTED, reports=(message(ident=again),)))
+        with pytest.raises(SpoolUnavailable):  # the bounce's id is taken: nothing of the settlement is written
+            await at.spool.settle(settlement(claim, REJECTED, bounces=(message(ident=again),)))
         assert (await at.states(again))[0] == "queued"
 
 
@@ -214,7 +238,7 @@ async def test_a_late_settlement_adds_only_what_was_sent(tmp_path: Path) -> None
         (current,) = await at.claim(now=START + LEASE)
         report = message("s@example.com", lane="smart")
         outcomes = {"a@x.org": SENT, "b@x.org": REJECTED}
-        await at.spool.settle(settlement(late, outcomes, reports=(report,), next_attempt_at=START))
+        await at.spool.settle(settlement(late, outcomes, bounces=(report,), next_attempt_at=START))
         assert (await at.states(ident))[1] == {"a@x.org": "sent", "b@x.org": "queued"}
         assert await at.spool.show(report.id) is None
         assert await at.spool.due("b") == START + 2 * LEASE
@@ -233,7 +257,7 @@ async def test_released_claims_are_as_if_never_taken(tmp_path: Path) -> None:
         await at.spool.release_claims(claims)
         detail = await at.spool.show(ident)
         assert detail is not None
-        assert (detail.attempts, detail.legs[0].attempts) == ((), 0)
+        assert (detail.attempts, detail.deliveries[0].attempts) == ((), 0)
         (claim,) = await at.claim()
         assert (claim.message.attempt, claim.sticky) == (1, False)
         await at.spool.settle(settlement(claim))
@@ -271,8 +295,8 @@ async def test_text_that_is_no_text_is_stored_all_the_same(tmp_path: Path) -> No
         assert (await at.states(ident))[0] == "done"
 
 
-async def test_a_cancelled_claim_gives_its_legs_back(tmp_path: Path) -> None:
-    """Whoever asked is gone, so nobody will settle: the legs are due again, nothing was attempted."""
+async def test_a_cancelled_claim_gives_its_deliveries_back(tmp_path: Path) -> None:
+    """Whoever asked is gone, so nobody will settle: the deliveries are due again, nothing was attempted."""
     async with opened(tmp_path) as at:
         await at.put()
         asking = asyncio.create_task(at.claim())
@@ -285,8 +309,8 @@ async def test_a_cancelled_claim_gives_its_legs_back(tmp_path: Path) -> None:
         assert (claim.message.attempt, claim.sticky) == (1, False)
 
 
-async def test_two_claimers_never_get_the_same_leg(tmp_path: Path) -> None:
-    """Claims at the same time share the due legs."""
+async def test_two_claimers_never_get_the_same_delivery(tmp_path: Path) -> None:
+    """Claims at the same time share the due deliveries."""
     async with opened(tmp_path) as at:
         ids = {await at.put() for _ in range(30)}
         taken = await asyncio.gather(*(at.claim(limit=7) for _ in range(6)))
@@ -331,7 +355,7 @@ async def test_a_doubt_is_told_to_the_next_attempts(tmp_path: Path) -> None:
 async def test_what_a_message_needs_is_kept_for_later_routes(tmp_path: Path) -> None:
     """Failover must not hand it to a backend that loses half of it; nobody having looked is not the same as nothing."""
     async with opened(tmp_path) as at:
-        for needs in ({"attachments": "part 2", "signed": "x"}, {}, None):
-            await at.put(needs=needs)
-        found = [claim.message.needs for claim in await at.claim()]
-        assert [needs if needs is None else set(needs) for needs in found] == [{"attachments", "signed"}, set(), None]
+        for features in ({"attachments": "part 2", "signed": "x"}, {}, None):
+            await at.put(features=features)
+        found = [claim.message.features for claim in await at.claim()]
+        assert [None if each is None else set(each) for each in found] == [{"attachments", "signed"}, set(), None]

@@ -31,7 +31,7 @@ ANSWERS = st.sampled_from(
 
 
 @dataclass
-class Leg:
+class Delivery:
     due: datetime
     attempts: int = 0
     sticky: bool = False
@@ -40,15 +40,15 @@ class Leg:
 
 @dataclass
 class Mail:
-    """Recipients as address -> [lane, state], and a leg for each lane it was ever in."""
+    """Recipients as address -> [lane, state], and a delivery for each lane it was ever in."""
 
     recipients: dict[str, list[str]]
-    legs: dict[str, Leg] = field(default_factory=dict)
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
 
     def waiting(self, lane: str) -> set[str]:
         return {address for address, (where, state) in self.recipients.items() if (where, state) == (lane, "queued")}
 
-    def leg_state(self, lane: str) -> str:
+    def delivery_state(self, lane: str) -> str:
         states = {state for where, state in self.recipients.values() if where == lane}
         return next((state for state in ("queued", "held") if state in states), "done")
 
@@ -82,9 +82,13 @@ class SpoolMachine(RuleBasedStateMachine):
             self.runner.close()
             shutil.rmtree(self.directory)
 
-    def busy(self) -> list[tuple[str, Mail, str, Leg]]:
-        legs = [(ident, mail, lane, leg) for ident, mail in self.mails.items() for lane, leg in mail.legs.items()]
-        return [each for each in legs if each[3].claim is not None]
+    def busy(self) -> list[tuple[str, Mail, str, Delivery]]:
+        deliveries = [
+            (ident, mail, lane, delivery)
+            for ident, mail in self.mails.items()
+            for lane, delivery in mail.deliveries.items()
+        ]
+        return [each for each in deliveries if each[3].claim is not None]
 
     @rule(lanes=st.lists(st.sampled_from(LANES), min_size=1, max_size=3))
     def put(self, lanes: list[str]) -> None:
@@ -92,52 +96,58 @@ class SpoolMachine(RuleBasedStateMachine):
         ident = f"M{self.number:03d}"
         addresses = [f"{n}.{ident}@x.org" for n in range(len(lanes))]
         where = {lane: tuple(a for a, chosen in zip(addresses, lanes, strict=True) if chosen == lane) for lane in lanes}
-        self.run(self.at.put(*addresses, ident=ident, lanes=where, received_at=self.now))
+        self.run(self.at.put(*addresses, ident=ident, deliveries=where, received_at=self.now))
         recipients = {address: [lane, "queued"] for address, lane in zip(addresses, lanes, strict=True)}
-        self.mails[ident] = Mail(recipients, {lane: Leg(self.now) for lane in where})
+        self.mails[ident] = Mail(recipients, {lane: Delivery(self.now) for lane in where})
 
     @rule(lane=st.sampled_from(LANES), limit=st.integers(1, 3))
     def claim(self, lane: str, limit: int) -> None:
         claims = self.run(self.at.claim(lane, now=self.now, limit=limit))
         due = {
-            ident: mail.legs[lane].due
+            ident: mail.deliveries[lane].due
             for ident, mail in self.mails.items()
-            if lane in mail.legs and mail.leg_state(lane) == "queued" and mail.legs[lane].due <= self.now
+            if lane in mail.deliveries
+            and mail.delivery_state(lane) == "queued"
+            and mail.deliveries[lane].due <= self.now
         }
         assert len(claims) == min(limit, len(due))
         latest = max((due[claim.message.id] for claim in claims), default=self.now)
         assert all(when >= latest for ident, when in due.items() if ident not in {c.message.id for c in claims})
         for claim in claims:
             mail = self.mails[claim.message.id]
-            leg = mail.legs[lane]
-            if leg.claim is not None:
-                self.stale.append(leg.claim)
-                leg.sticky = True
-            leg.due, leg.attempts, leg.claim = self.now + LEASE, leg.attempts + 1, claim
+            delivery = mail.deliveries[lane]
+            if delivery.claim is not None:
+                self.stale.append(delivery.claim)
+                delivery.sticky = True
+            delivery.due, delivery.attempts, delivery.claim = self.now + LEASE, delivery.attempts + 1, claim
             assert {r.address for r in claim.message.envelope.recipients} == mail.waiting(lane)
-            assert (claim.message.attempt, claim.sticky) == (leg.attempts, leg.sticky)
+            assert (claim.message.attempt, claim.sticky) == (delivery.attempts, delivery.sticky)
 
     @rule(data=st.data(), elsewhere=st.booleans(), counted=st.booleans(), again=st.integers(0, 2))
     def settle(self, data: st.DataObject, elsewhere: bool, counted: bool, again: int) -> None:
         if not (busy := self.busy()):
             return
-        _, mail, lane, leg = data.draw(st.sampled_from(busy))
-        claim, leg.claim = leg.claim, None
+        _, mail, lane, delivery = data.draw(st.sampled_from(busy))
+        claim, delivery.claim = delivery.claim, None
         assert claim is not None
         answers = {r.address: data.draw(ANSWERS) for r in claim.message.envelope.recipients}
         doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome, _ in answers.values())
         target = ("b" if lane == "a" else "a") if elsewhere and not doubt else lane
         due = self.now + again * MINUTE
         self.conclude(claim, answers, target, due, counted)
-        leg.due, leg.attempts, leg.sticky = due, leg.attempts - (not counted), leg.sticky or doubt
+        delivery.due, delivery.attempts, delivery.sticky = (
+            due,
+            delivery.attempts - (not counted),
+            delivery.sticky or doubt,
+        )
         for address, (_, state) in answers.items():
             mail.recipients[address][1] = self.outcome(mail.recipients[address][1], state)
         if target != lane:
-            there = mail.legs.get(target)
+            there = mail.deliveries.get(target)
             if there is None:
-                mail.legs[target] = Leg(due, leg.attempts, leg.sticky)
+                mail.deliveries[target] = Delivery(due, delivery.attempts, delivery.sticky)
             elif there.claim is None:
-                there.due = min(there.due, due) if mail.leg_state(target) == "queued" else due
+                there.due = min(there.due, due) if mail.delivery_state(target) == "queued" else due
             for address in mail.waiting(lane):
                 mail.recipients[address][0] = target
 
@@ -180,11 +190,11 @@ class SpoolMachine(RuleBasedStateMachine):
     def release_claims(self, data: st.DataObject) -> None:
         if not (busy := self.busy()):
             return
-        _, _, _, leg = data.draw(st.sampled_from(busy))
-        claim, leg.claim = leg.claim, None
+        _, _, _, delivery = data.draw(st.sampled_from(busy))
+        claim, delivery.claim = delivery.claim, None
         assert claim is not None
         self.run(self.at.spool.release_claims([claim]))
-        leg.attempts, leg.due = leg.attempts - 1, leg.due - LEASE
+        delivery.attempts, delivery.due = delivery.attempts - 1, delivery.due - LEASE
 
     @rule(data=st.data(), action=st.sampled_from(["hold", "release", "retry", "delete"]))
     def operate(self, data: st.DataObject, action: str) -> None:
@@ -194,20 +204,22 @@ class SpoolMachine(RuleBasedStateMachine):
             mail = self.mails[ident]
             before = str(mail)
             if action == "delete":
-                self.stale += [leg.claim for leg in self.mails.pop(ident).legs.values() if leg.claim]
+                self.stale += [
+                    delivery.claim for delivery in self.mails.pop(ident).deliveries.values() if delivery.claim
+                ]
                 changed.append(ident)
                 continue
-            resting = {lane: leg for lane, leg in mail.legs.items() if leg.claim is None}
+            resting = {lane: delivery for lane, delivery in mail.deliveries.items() if delivery.claim is None}
             if action == "retry":
-                hurried = [leg for lane, leg in resting.items() if mail.leg_state(lane) == "queued"]
-                for leg in hurried:
-                    leg.due = min(leg.due, self.now)
+                hurried = [delivery for lane, delivery in resting.items() if mail.delivery_state(lane) == "queued"]
+                for delivery in hurried:
+                    delivery.due = min(delivery.due, self.now)
                 changed += [ident] if hurried else []
                 continue
             source, target = ("queued", "held") if action == "hold" else ("held", "queued")
-            for lane, leg in resting.items():
-                if action == "release" and mail.leg_state(lane) == "held":
-                    leg.due = self.now
+            for lane, delivery in resting.items():
+                if action == "release" and mail.delivery_state(lane) == "held":
+                    delivery.due = self.now
             for recipient in mail.recipients.values():
                 recipient[1] = target if recipient[1] == source else recipient[1]
             changed += [ident] if str(mail) != before else []
@@ -223,22 +235,22 @@ class SpoolMachine(RuleBasedStateMachine):
         """Claims not settled are interrupted, and due again."""
         self.run(self.stack.aclose())
         self.run(self.open())
-        for _, _, _, leg in self.busy():
-            assert leg.claim is not None
-            leg.due, leg.sticky = START + leg.claim.in_doubt * MINUTE, True
-            self.stale.append(leg.claim)
-            leg.claim = None
+        for _, _, _, delivery in self.busy():
+            assert delivery.claim is not None
+            delivery.due, delivery.sticky = START + delivery.claim.in_doubt * MINUTE, True
+            self.stale.append(delivery.claim)
+            delivery.claim = None
 
     @invariant()
     def both_say_the_same(self) -> None:
         if not hasattr(self, "at"):
             return
         for ident, mail in self.mails.items():
-            state, recipients, legs = self.run(self.at.states(ident))
+            state, recipients, deliveries = self.run(self.at.states(ident))
             assert recipients == {address: where[1] for address, where in mail.recipients.items()}
-            assert legs == {lane: mail.leg_state(lane) for lane in mail.legs}
+            assert deliveries == {lane: mail.delivery_state(lane) for lane in mail.deliveries}
             assert state == mail.state()
-        counted = Counter((lane, mail.leg_state(lane)) for mail in self.mails.values() for lane in mail.legs)
+        counted = Counter((lane, mail.delivery_state(lane)) for mail in self.mails.values() for lane in mail.deliveries)
         assert self.at.spool.counts() == {key: n for key, n in counted.items() if key[1] != "done"}
         queued = Counter(mail.state() for mail in self.mails.values())
         assert len(self.run(self.at.spool.find(state="queued"))) == queued["queued"]

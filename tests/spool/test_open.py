@@ -11,6 +11,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
 from gateway.spool import SpoolError, sqlite
+from gateway.spool.records import micros
 from tests.fakes import START
 from tests.spool_kit import RAW, message, opened
 
@@ -130,7 +133,7 @@ def _only_log(path: Path) -> None:
         (_cut, "spool.db is damaged"),
         (_only_log, "is missing but its log is there: put the file back, or move spool.db-wal away"),
         (_foreign, "not a spool"),
-        (_newer, r"newer version \(schema 9999, this one knows 0003\)"),
+        (_newer, r"newer version \(schema 9999, this one knows 0004\)"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be used: Is a directory"),
     ],
 )
@@ -189,17 +192,17 @@ async def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
         (tmp_path / str(turn) / "spool.db").write_bytes(spoiled)
         try:
             async with opened(tmp_path / str(turn)) as at:
-                claims = [claim for lane in await at.spool.lanes() for claim in await at.claim(lane)]
+                claims = [claim for lane in await at.spool.queued() for claim in await at.claim(lane)]
                 bodies = await at.spool.bodies([claim.message.id for claim in claims])
                 for claim in claims:
                     one = wanted[claim.message.id]
                     if one.id in bodies:
-                        assert (bodies[one.id], claim.message.everyone) == (one.raw, tuple(one.lanes["b"]))
+                        assert (bodies[one.id], claim.message.everyone) == (one.raw, tuple(one.deliveries["b"]))
                         assert claim.message.envelope.sender == one.envelope.sender
                 to = {(c.message.id, r.address) for c in claims for r in c.message.envelope.recipients}
                 corrupt = {row.id for row in await at.spool.find(state="corrupt")}
                 for one in wanted.values():
-                    assert one.id in corrupt or all((one.id, address) in to for address in one.lanes["b"])
+                    assert one.id in corrupt or all((one.id, address) in to for address in one.deliveries["b"])
                 assert (bodies.keys() | corrupt) == wanted.keys()
                 assert {line["id"] for line in at.logged("corrupt")} == corrupt
                 found["corrupt" if corrupt else "untouched"] += 1
@@ -260,11 +263,55 @@ async def test_models_and_migrations_agree(tmp_path: Path) -> None:
     assert _columns(str(tmp_path / "models.db")) == _columns(str(tmp_path / "spool.db"))
 
 
+OLD = """
+INSERT INTO message VALUES
+    ('M1', 'queued', 's@x', 's@x', '<1@x>', 'a@x', 'c', '', '', '', '', '', '', 0, 0, 0, 0, 0, 9, 9, :now, :later, NULL,
+     'attachments', NULL),
+    ('M2', 'done', 's@x', 's@x', '<2@x>', 'a@x', 'c', '', '', '', '', '', '', 0, 0, 0, 0, 0, 9, 9, :now, :later, :now,
+     '?', NULL);
+INSERT INTO recipient VALUES
+    ('M1', 'b@x', 0, 'b@x', 'b', 'queued', '', '', '', NULL, '', '', '', :now),
+    ('M2', 'b@x', 0, 'b@x', 'b', 'sent', '', '', 'sent', 250, '2.0.0', 'ok', 'r1', :now);
+INSERT INTO delivery VALUES (1, 'M1', 'b', 'queued', :now, :now, 0, 0, 0), (2, 'M2', 'b', 'done', :now, :now, 1, 0, 0);
+INSERT INTO attempt VALUES (1, 'M2', 2, 'b', '["b@x"]', :now, :now, 'sent', 250, '2.0.0', 'ok', 'r1');
+INSERT INTO progress VALUES (1, 'M2', 'b', '', 'r1', 'queued', 'still waiting', :now, 'k', 'poll');
+INSERT INTO question VALUES ('M2', 'b', 'r1', :later, 2)
+"""
+
+
+async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schema 0003 to 0004: what it called otherwise has its new name, what it did not know is empty."""
+    scripts = tmp_path / "migrations"
+    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "0004*"))
+    state, later = tmp_path / "state", START + timedelta(days=5)
+    state.mkdir()
+    with monkeypatch.context() as older:
+        older.setattr(sqlite, "MIGRATIONS", scripts)
+        sqlite.prepare(state / "spool.db").close()
+    with closing(sqlite3.connect(state / "spool.db")) as connection, connection:
+        for statement in OLD.split(";"):
+            connection.execute(statement, {"now": micros(START), "later": micros(later)})
+    async with opened(state) as at:
+        (delivery,) = await at.spool.deliveries("b")
+        assert delivery.message.features == {"attachments": ""}
+        assert (delivery.message.authors, delivery.message.own_token) == (("a@x",), False)
+        detail = await at.spool.show("M2")
+        assert detail is not None
+        assert [(row.remote_id, row.detail, row.reported_at) for row in detail.events] == [
+            ("r1", "still waiting", START)
+        ]
+        said = [(row.verdict, row.scope, row.said_by, row.fix) for row in (*detail.attempts, *detail.recipients)]
+        assert said == [("sent", "", "", "")] * 2
+        assert [(poll.remote_id, poll.next_at, poll.asked) for poll in await at.spool.polls("b", 9)] == [
+            ("r1", later, 2)
+        ]
+
+
 NEXT = """
 import os, signal
 from alembic import op
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 def upgrade():
     op.execute("ALTER TABLE message ADD COLUMN colour VARCHAR NOT NULL DEFAULT 'blue'")
     {then}
@@ -277,7 +324,7 @@ def newer_code(directory: Path, then: str) -> Path:
     scripts = directory / "migrations"
     shutil.rmtree(scripts, ignore_errors=True)
     shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0004_next.py").write_text(NEXT.format(then=then))
+    (scripts / "versions" / "0005_next.py").write_text(NEXT.format(then=then))
     return scripts
 
 
@@ -313,7 +360,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         async with opened(state):
             pass
     (tmp_path / "old").mkdir()
-    shutil.copy(state / "spool.db.before-0004", tmp_path / "old" / "spool.db")
+    shutil.copy(state / "spool.db.before-0005", tmp_path / "old" / "spool.db")
     async with opened(tmp_path / "old") as at:
         assert await at.spool.raw(ident) == RAW
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.models import RetentionSettings
-from gateway.model import Refusal
+from gateway.model import SpoolUnavailable
 from gateway.spool import TokenRow
 from tests.fakes import START
 from tests.spool_kit import DEFERRED, LEASE, RAW, REJECTED, SENT, opened, settlement
@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 async def test_held_mail_stays_until_released(tmp_path: Path) -> None:
     """Hold takes it out of the queue, release makes it due now and wakes its lanes; each says what it changed."""
     async with opened(tmp_path) as at:
-        ident = await at.put("a@x.org", "b@x.org", lanes={"b": ("a@x.org",), "other": ("b@x.org",)})
+        ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
         assert await at.spool.hold([ident, "unknown"], START) == [ident]
         assert await at.spool.hold([ident], START) == []
         assert at.spool.counts() == {("b", "held"): 1, ("other", "held"): 1}
@@ -45,7 +45,7 @@ async def test_hold_during_a_send_keeps_what_it_can(tmp_path: Path, outcome: obj
 
 
 async def test_retry_makes_due_what_waits_and_leaves_what_is_under_way(tmp_path: Path) -> None:
-    """Only a leg that rests may be hurried: one under way would be sent twice."""
+    """Only a delivery that rests may be hurried: one under way would be sent twice."""
     async with opened(tmp_path) as at:
         waiting, busy, done = [await at.put() for _ in range(3)]
         claims = {claim.message.id: claim for claim in await at.claim()}
@@ -90,7 +90,7 @@ async def test_fail_claims_queued_and_held_but_not_what_is_under_way(tmp_path: P
             assert (await at.states(claim.message.id))[0] == "failed"
 
 
-async def test_legs_are_what_waits_in_a_lane(tmp_path: Path) -> None:
+async def test_deliveries_are_what_waits_for_a_backend(tmp_path: Path) -> None:
     """Not held, not under way, by id in pages."""
     async with opened(tmp_path) as at:
         await at.put()
@@ -98,26 +98,28 @@ async def test_legs_are_what_waits_in_a_lane(tmp_path: Path) -> None:
         held = await at.put()
         await at.spool.hold([held], START)
         ids = [await at.put() for _ in range(3)]
-        page = await at.spool.legs("b", limit=2)
-        assert [leg.message.id for leg in page] == ids[:2]
-        assert [leg.message.id for leg in await at.spool.legs("b", after=page[-1].delivery_id)] == ids[2:]
-        assert await at.spool.legs("other") == []
-        assert await at.spool.lanes() == {"b": 4}
+        page = await at.spool.deliveries("b", limit=2)
+        assert [delivery.message.id for delivery in page] == ids[:2]
+        assert [delivery.message.id for delivery in await at.spool.deliveries("b", after=page[-1].delivery_id)] == ids[
+            2:
+        ]
+        assert await at.spool.deliveries("other") == []
+        assert await at.spool.queued() == {"b": 4}
 
 
-async def test_a_leg_can_be_moved(tmp_path: Path) -> None:
+async def test_a_delivery_can_be_moved(tmp_path: Path) -> None:
     """From a lane that is no longer there to another: due now, woken, its history kept."""
     async with opened(tmp_path) as at:
         ident = await at.put(lane="old")
         (claim,) = await at.claim("old")
         await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START + DAY))
-        (leg,) = await at.spool.legs("old")
-        await at.spool.move(leg.delivery_id, "new", START)
-        assert (at.woken[-1], await at.spool.lanes()) == ("new", {"new": 1})
+        (delivery,) = await at.spool.deliveries("old")
+        await at.spool.move(delivery.delivery_id, "new", START)
+        assert (at.woken[-1], await at.spool.queued()) == ("new", {"new": 1})
         (claim,) = await at.claim("new")
         assert (claim.message.id, claim.message.attempt) == (ident, 2)
-        await at.spool.move(leg.delivery_id, "third", START)  # nothing waits there any more
-        assert await at.spool.lanes() == {"new": 1}
+        await at.spool.move(delivery.delivery_id, "third", START)  # nothing waits there any more
+        assert await at.spool.queued() == {"new": 1}
 
 
 async def test_overdue_is_what_no_lane_takes_at_the_end_of_its_lifetime(tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ async def test_tokens_are_remembered_and_revoked(tmp_path: Path) -> None:
     minted = TokenRow("j1", "own", "billing", "for the till", START, START + DAY)
     async with opened(tmp_path) as at:
         await at.spool.add_token(minted)
-        with pytest.raises(Refusal):
+        with pytest.raises(SpoolUnavailable):
             await at.spool.add_token(minted)
         await at.spool.revoke(jti="j1", now=START + MINUTE)
         await at.spool.revoke(jti="j1", now=START + DAY)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.config.models import RetentionSettings
-from gateway.model import Outcome, Progress, Verdict
+from gateway.model import DeliveryEvent, Outcome, SpoolUnavailable, Verdict
 from gateway.spool import tracking
 from tests.fakes import START, FakeClock
 from tests.spool_kit import DEFERRED, REJECTED, SENT, At, opened, settlement
@@ -22,37 +22,35 @@ async def sent(at: At, *addresses: str, remote_id: str = "r1", **more: Any) -> s
     ident = await at.put(*addresses)
     (claim,) = [one for one in await at.claim() if one.message.id == ident]
     outcome = Outcome(Verdict.SENT, 200, "2.0.0", "", remote_id)
-    await at.spool.settle(settlement(claim, outcome, **{"ask_at": SOON, **more}))
+    await at.spool.settle(settlement(claim, outcome, **{"poll_at": SOON, **more}))
     return ident
 
 
 async def told(at: At, ident: str) -> list[tuple[str, str, str, str, str]]:
     detail = await at.spool.show(ident)
     assert detail is not None
-    return [(row.backend, row.address, row.state, row.detail, row.source) for row in detail.progress]
+    return [(row.backend, row.address, row.state, row.detail, row.source) for row in detail.events]
 
 
 def counted(at: At, state: str) -> float:
     _, text = at.events.render()
-    lines = [line for line in text.decode().splitlines() if f'state="{state}"' in line and "provider_reports" in line]
+    lines = [line for line in text.decode().splitlines() if f'state="{state}"' in line and "delivery_events" in line]
     return sum(float(line.split()[-1]) for line in lines)
 
 
-async def test_the_hand_over_asks_for_a_question(tmp_path: Path) -> None:
+async def test_the_hand_over_asks_for_a_poll(tmp_path: Path) -> None:
     """One for each remote id among what was sent, in the same commit; none where nothing is to be asked."""
     async with opened(tmp_path) as at:
         addresses = [f"{name}@x.org" for name in "abcdef"]
         ident = await at.put(*addresses)
         (claim,) = await at.claim()
         outcomes = [Outcome(Verdict.SENT, remote_id=name) for name in ("r1", "r1", "r2", "")] + [DEFERRED, REJECTED]
-        await at.spool.settle(settlement(claim, dict(zip(addresses, outcomes, strict=True)), ask_at=SOON))
-        found = [
-            (each.message_id, each.remote_id, each.next_at, each.asked) for each in await at.spool.questions("b", 9)
-        ]
+        await at.spool.settle(settlement(claim, dict(zip(addresses, outcomes, strict=True)), poll_at=SOON))
+        found = [(each.message_id, each.remote_id, each.next_at, each.asked) for each in await at.spool.polls("b", 9)]
         assert sorted(found) == [(ident, "r1", SOON, 0), (ident, "r2", SOON, 0)]
-        assert await at.spool.questions("other", 9) == []
-        await sent(at, remote_id="r3", ask_at=None)
-        assert len(await at.spool.questions("b", 9)) == 2
+        assert await at.spool.polls("other", 9) == []
+        await sent(at, remote_id="r3", poll_at=None)
+        assert len(await at.spool.polls("b", 9)) == 2
 
 
 async def test_nothing_is_asked_about_what_was_deleted_meanwhile(tmp_path: Path) -> None:
@@ -61,39 +59,39 @@ async def test_nothing_is_asked_about_what_was_deleted_meanwhile(tmp_path: Path)
         ident = await at.put()
         (claim,) = await at.claim()
         await at.spool.delete([ident], START)
-        await at.spool.settle(settlement(claim, ask_at=SOON))
-        assert await at.spool.questions("b", 9) == []
+        await at.spool.settle(settlement(claim, poll_at=SOON))
+        assert await at.spool.polls("b", 9) == []
 
 
 @pytest.mark.parametrize(
     ("state", "final"), [("queued", False), ("delivered", True), ("bounced", True), ("failed", True)]
 )
-async def test_a_report_is_kept_and_told(tmp_path: Path, state: str, final: bool) -> None:
-    """With the message, in the log and counted; a final one ends the questions; the message's own state stays."""
+async def test_an_event_is_kept_and_told(tmp_path: Path, state: str, final: bool) -> None:
+    """With the message, in the log and counted; a final one ends the polls; the message's own state stays."""
     async with opened(tmp_path) as at:
         ident = await sent(at)
-        await at.spool.report("b", [Progress("r1", state, "words", "a@example.org", "k1")], "webhook")
+        await at.spool.add_events("b", [DeliveryEvent("r1", state, "words", "a@example.org", "k1")], "webhook")
         assert await told(at, ident) == [("b", "a@example.org", state, "words", "webhook")]
-        assert (await at.spool.questions("b", 9) == []) is final
+        assert (await at.spool.polls("b", 9) == []) is final
         assert (await at.states(ident))[0] == "done"
-        (line,) = at.logged("reported")
+        (line,) = at.logged("delivery_event")
         assert line["level"] == ("warning" if state in ("bounced", "failed") else "info")
         assert (line["id"], line["backend"], line["remote_id"], line["source"]) == (ident, "b", "r1", "webhook")
         assert counted(at, state) == 1
 
 
-async def test_a_report_counts_once(tmp_path: Path) -> None:
+async def test_an_event_counts_once(tmp_path: Path) -> None:
     """The same key again is no news, also without a key where all is the same; another backend's key is its own."""
     async with opened(tmp_path) as at:
         ident = await sent(at)
         for _ in range(3):
-            await at.spool.report(
-                "b", [Progress("r1", "bounced", "full", key="k1"), Progress("r1", "queued")], "webhook"
+            await at.spool.add_events(
+                "b", [DeliveryEvent("r1", "bounced", "full", key="k1"), DeliveryEvent("r1", "queued")], "webhook"
             )
-        await at.spool.report("b", [Progress("r1", "bounced", "full", key="k2")], "webhook")
-        await at.spool.report("other", [Progress("r1", "bounced", "full", key="k3")], "webhook")
+        await at.spool.add_events("b", [DeliveryEvent("r1", "bounced", "full", key="k2")], "webhook")
+        await at.spool.add_events("other", [DeliveryEvent("r1", "bounced", "full", key="k3")], "webhook")
         assert [row[2] for row in await told(at, ident)] == ["bounced", "queued", "bounced"]
-        assert (counted(at, "bounced"), counted(at, "unknown"), len(at.logged("reported"))) == (2, 1, 3)
+        assert (counted(at, "bounced"), counted(at, "unknown"), len(at.logged("delivery_event"))) == (2, 1, 3)
 
 
 async def test_a_flood_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,39 +102,40 @@ async def test_a_flood_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ident, other = await sent(at), await sent(at, remote_id="r2")
         for n in range(20):
             for remote_id in ("r1", "r2", "nobody's", ""):
-                one = Progress(remote_id, "queued", "x" * 5000, f"{n}@x.org" + "y" * 5000, "k" * 5000 + str(n))
-                await at.spool.report("b", [one], "webhook")
+                one = DeliveryEvent(remote_id, "queued", "x" * 5000, f"{n}@x.org" + "y" * 5000, "k" * 5000 + str(n))
+                await at.spool.add_events("b", [one], "webhook")
         for each in (ident, other):
             rows = await told(at, each)
             assert len(rows) == 5
             assert max(len(row[1]) + len(row[3]) for row in rows) <= 1000
-        assert (await at.spool._ask("SELECT count(*) AS n FROM progress"))[0]["n"] == 17
+        assert (await at.spool._ask("SELECT count(*) AS n FROM event"))[0]["n"] == 17
 
 
 async def test_what_comes_before_the_hand_over_is_written_down_is_not_lost(tmp_path: Path) -> None:
-    """A send of many calls takes minutes: what a provider says of the first waits; it ends the question, too."""
+    """A send of many calls takes minutes: what a provider says of the first waits; it ends the poll, too."""
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
         ident = await at.put()
         (claim,) = await at.claim()
         for _ in range(2):
-            await at.spool.report("b", [Progress("r1", "bounced", "full", key="k1")], "webhook")
-        await at.spool.report("b", [Progress("never sent", "bounced", key="k1")], "webhook")
+            await at.spool.add_events("b", [DeliveryEvent("r1", "bounced", "full", key="k1")], "webhook")
+        await at.spool.add_events("b", [DeliveryEvent("never sent", "bounced", key="k1")], "webhook")
         await at.spool.sweep(clock.now(), KEEP)
         assert await told(at, ident) == []
         clock.advance(100)
-        await at.spool.settle(settlement(claim, SENT, ask_at=SOON))
+        await at.spool.settle(settlement(claim, SENT, poll_at=SOON))
         await at.spool.sweep(clock.now(), KEEP)
         assert await told(at, ident) == [("b", "", "bounced", "full", "webhook")]
-        assert await at.spool.questions("b", 9) == []
-        await at.spool.report("b", [Progress("r1", "bounced", "full", key="k1")], "webhook")  # the provider's next try
+        assert await at.spool.polls("b", 9) == []
+        # The provider's next try:
+        await at.spool.add_events("b", [DeliveryEvent("r1", "bounced", "full", key="k1")], "webhook")
         assert (len(await told(at, ident)), counted(at, "bounced")) == (1, 1)
         detail = await at.spool.show(ident)
         assert detail is not None
-        assert detail.progress[0].reported_at == START
+        assert detail.events[0].reported_at == START
         clock.advance(3600)
         await at.spool.sweep(clock.now(), KEEP)
-        assert (await at.spool._ask("SELECT count(*) AS n FROM progress"))[0]["n"] == 1
+        assert (await at.spool._ask("SELECT count(*) AS n FROM event"))[0]["n"] == 1
 
 
 @pytest.mark.parametrize("way", ["delete", "history"])
@@ -145,38 +144,38 @@ async def test_all_goes_with_the_message(tmp_path: Path, way: str) -> None:
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
         ident, other = await sent(at), await sent(at, remote_id="r2")
-        await at.spool.report("b", [Progress("r1", "queued", "still waiting")], "poll")
+        await at.spool.add_events("b", [DeliveryEvent("r1", "queued", "still waiting")], "poll")
         if way == "delete":
             await at.spool.delete([ident, other], START)
         else:
             clock.advance(91 * 86400)
             await at.spool.sweep(clock.now(), KEEP)
-        for table in ("progress", "question", "message"):
+        for table in ("event", "poll", "message"):
             assert await at.spool._ask(f"SELECT * FROM {table}") == []
 
 
-async def test_questions_survive_a_restart_and_are_put_off(tmp_path: Path) -> None:
-    """The first due first, as many as wanted; asked again later, or never again; a question that is gone stays gone."""
+async def test_polls_survive_a_restart_and_are_put_off(tmp_path: Path) -> None:
+    """The first due first, as many as wanted; asked again later, or never again; a poll that is gone stays gone."""
     async with opened(tmp_path) as at:
         for n, remote_id in enumerate(("r3", "r1", "r2")):
-            await sent(at, remote_id=remote_id, ask_at=SOON + timedelta(seconds=n))
+            await sent(at, remote_id=remote_id, poll_at=SOON + timedelta(seconds=n))
     async with opened(tmp_path) as at:
-        assert [each.remote_id for each in await at.spool.questions("b", 2)] == ["r3", "r1"]
-        first, second = await at.spool.questions("b", 2)
-        await at.spool.ask_again(first, SOON + timedelta(hours=1))
-        await at.spool.ask_again(second, None)
-        found = [(each.remote_id, each.asked) for each in await at.spool.questions("b", 9)]
+        assert [each.remote_id for each in await at.spool.polls("b", 2)] == ["r3", "r1"]
+        first, second = await at.spool.polls("b", 2)
+        await at.spool.poll_again(first, SOON + timedelta(hours=1))
+        await at.spool.poll_again(second, None)
+        found = [(each.remote_id, each.asked) for each in await at.spool.polls("b", 9)]
         assert found == [("r2", 0), ("r3", 1)]
-        await at.spool.report("b", [Progress("r3", "delivered")], "webhook")
-        await at.spool.ask_again(first, SOON)
-        assert [each.remote_id for each in await at.spool.questions("b", 9)] == ["r2"]
+        await at.spool.add_events("b", [DeliveryEvent("r3", "delivered")], "webhook")
+        await at.spool.poll_again(first, SOON)
+        assert [each.remote_id for each in await at.spool.polls("b", 9)] == ["r2"]
 
 
 async def test_an_unknown_state_is_refused_whole(tmp_path: Path) -> None:
     """A backend's mistake is a bug in the log, and the file stays sound."""
     async with opened(tmp_path) as at:
         await sent(at)
-        with pytest.raises(Exception, match=r"451|cannot be written"):
-            await at.spool.report("b", [Progress("r1", "teleported")], "poll")
+        with pytest.raises(SpoolUnavailable, match="cannot be written"):
+            await at.spool.add_events("b", [DeliveryEvent("r1", "teleported")], "poll")
         assert len(at.logged("bug")) == 1
         await sent(at, remote_id="r2")

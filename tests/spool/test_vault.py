@@ -34,6 +34,7 @@ async def test_every_attempt_has_it_and_the_disk_does_not(tmp_path: Path) -> Non
         for turn in range(3):
             claims = await at.claim(now=START + turn * 2 * LEASE)
             assert {claim.message.id: claim.message.secret for claim in claims} == {ident: TOKEN, other: ""}
+            assert {claim.message.id for claim in claims if claim.message.own_token} == {ident}
             assert TOKEN not in repr(claims)
             for claim in claims:
                 await at.spool.settle(settlement(claim, DEFERRED))
@@ -48,11 +49,11 @@ async def test_every_attempt_has_it_and_the_disk_does_not(tmp_path: Path) -> Non
 
 
 async def test_nobody_is_shown_it(tmp_path: Path) -> None:
-    """Neither sealed nor open: not in the list, the life line, JSON, nor among the legs that only wait."""
+    """Neither sealed nor open: not in the list, the life line, JSON, nor among the deliveries that only wait."""
     async with opened(tmp_path) as at:
         ident = await at.put(secret=TOKEN)
-        (leg,) = await at.spool.legs("b")
-        assert leg.message.secret == ""
+        (delivery,) = await at.spool.deliveries("b")
+        assert (delivery.message.secret, delivery.message.own_token) == ("", True)
         detail = await at.spool.show(ident)
         assert detail is not None
         blob = await sealed(at, ident)

@@ -16,12 +16,13 @@ from gateway.backends.google.tokens import GoogleTokens, read_file
 from gateway.backends.shared.base import Context, Url, aside, canonical, limited, safe
 from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
-from gateway.backends.shared.mailboxes import Budget, Mailboxes
+from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import NoToken, TokenCache, authorized
 from gateway.config import values
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
-from gateway.model import Check, Limits, Outcome, SpooledMessage, Verdict
+from gateway.model import Capabilities, Check, Outcome, SpooledMessage, Verdict
+from gateway.ratelimit import Budget
 
 _MAX_BYTES = 36_700_160  # of the upload, Bcc included
 _PATH = "/upload/gmail/v1/users/me/messages/send?uploadType=media"
@@ -125,8 +126,8 @@ class Gmail:
         # Gmail replaces a From that is not its own, and answers 200: nobody may get so far.
         self._address = self._own_address()
         senders = settings.senders or (self._address,)
-        own = Limits(_MAX_BYTES, null_sender=False, senders=senders)
-        self.limits = limited(own, settings)
+        own = Capabilities(_MAX_BYTES, null_sender=False, senders=senders)
+        self.capabilities = limited(own, settings)
         self._mailboxes = Mailboxes(
             context.clock,
             many=self._many,
@@ -146,7 +147,7 @@ class Gmail:
 
     async def check(self) -> Check:
         """Gets a token; more cannot be asked with the scope gmail.send."""
-        named = next((one for one in self.limits.senders if "*" not in one), "")
+        named = next((one for one in self.capabilities.senders if "*" not in one), "")
         mailbox = named if self._many else self._settings.mailbox
         source, cache = self._token_source(mailbox)
         cache.forget_failure()
@@ -224,7 +225,7 @@ class Gmail:
         body, now = read_json(answer.body), self._context.clock.now()
         if answer.status == 200 and isinstance(body.get("id"), str) and body["id"]:
             remote_id = safe(body["id"])
-            return Outcome(Verdict.SENT, 200, "2.0.0", safe(f"Gmail id {remote_id}"), remote_id)
+            return Outcome(Verdict.SENT, 200, "2.0.0", safe(f"Gmail id {remote_id}"), remote_id, said_by="http")
         code, words = _error(body)
         words = words or start_of(answer)
         outcome = judge(answer, ROWS, code=code, words=words, now=now, secrets=[token], fixes=FIXES)

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.backends.shared.base import Context, safe, write_whole
+from gateway.backends.shared.base import Context, safe
 from gateway.backends.shared.http import read_json
-from gateway.backends.shared.oauth import Line, NoToken, Token, refused, unavailable
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, NoToken, refused, unavailable
 from gateway.fetch import Answer
+from gateway.files import write_whole
 from gateway.model import Outcome, Verdict
 
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
@@ -156,7 +157,7 @@ class GoogleTokens:
         self._principal = ""  # the service account that a workload acts as
         self._rotated = ("", "")  # a refresh token and the one that replaced it, in case it could not be written
 
-    def __call__(self, line: Line) -> Token:
+    def __call__(self, line: BlockingHttp) -> AccessToken:
         from google.auth.exceptions import GoogleAuthError
 
         info = self._read()
@@ -179,7 +180,7 @@ class GoogleTokens:
             raise self._unusable()
         if self._kind == "user":
             self._signed_in(info, request.last, asked)
-        return Token(credentials.token, asked + life)
+        return AccessToken(credentials.token, asked + life)
 
     def facts(self) -> dict[str, str]:
         mailbox = self._mailbox or ("me" if self._kind == "user" else "sender")
@@ -310,7 +311,7 @@ def _external(info: Mapping[str, Any]) -> Any:
 class _Request:
     """google.auth.transport.Request by our own client. Only 200 gets through: the library would sleep and try again."""
 
-    def __init__(self, line: Line, source: GoogleTokens) -> None:
+    def __init__(self, line: BlockingHttp, source: GoogleTokens) -> None:
         self.last: dict[str, Any] = {}
         self._line = line
         self._source = source

@@ -18,7 +18,7 @@ from gateway.backends.shared.base import Context, Url, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer
-from gateway.model import Outcome, Progress, Refusal, SpooledMessage, Verdict
+from gateway.model import DeliveryEvent, HookRefused, Outcome, SpooledMessage, Verdict
 
 _QUOTA = r"quota|month"
 _PAUSES = timedelta(minutes=15), timedelta(hours=4)  # the first and the longest while the month's mail is used up
@@ -104,7 +104,7 @@ class Js2mail(FollowedBackend):
     def hook(self) -> bool:
         return bool(self._hook)
 
-    def reports(self, headers: Mapping[str, str], body: bytes) -> Sequence[Progress]:
+    def called_back(self, headers: Mapping[str, str], body: bytes) -> Sequence[DeliveryEvent]:
         """``X-JS2Mail-Signature: t=<seconds>,v1=<HMAC-SHA256 of "t.body">`` (providers.md 5).
 
         Its X-JS2Mail-Delivery-Id is not signed, so it does not make a report a new one: what it says does.
@@ -114,15 +114,13 @@ class Js2mail(FollowedBackend):
         in_time = re.fullmatch("[0-9]{1,12}", moment) and abs(now - int(moment)) <= _TOLERANCE
         digest = hmac.new(self._hook.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
         if not (self._hook and in_time and hmac.compare_digest(digest.encode(), given.get("v1", "").encode())):
-            raise Refusal(
-                535, "5.7.8", "not signed by JS2Mail with webhook_secret, or more than 5 minutes old", "auth_failed"
-            )
+            raise HookRefused("not signed by JS2Mail with webhook_secret, or more than 5 minutes old", "unsigned")
         event = read_json(body)
         kind, inner = event.get("event") or event.get("type"), event.get("data")
         data = inner if isinstance(inner, dict) else event
         if not isinstance(kind, str) or not isinstance(data.get("id"), str):
-            raise Refusal(501, "5.5.4", "no event with the id of a mail", "bad_message")
+            raise HookRefused("no event with the id of a mail", "unintelligible")
         if kind != "mail.failed":
             return ()
         detail = safe(str(data.get("error") or kind), *self._secrets)
-        return (Progress(safe(data["id"]), "failed", detail),)
+        return (DeliveryEvent(safe(data["id"]), "failed", detail),)

@@ -12,7 +12,7 @@ from gateway.backends.shared.base import Context, Url
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import Row
 from gateway.message.content import is_ordinary
-from gateway.model import Refusal, SpooledMessage, Verdict
+from gateway.model import CannotCarry, SpooledMessage, Verdict
 
 
 class JustemailsSettings(KeySettings):
@@ -59,12 +59,12 @@ class Justemails(FollowedBackend):
 
 
 def _own_fields(parts: Parts) -> dict[str, str]:
-    """Message-ID and all that is not made anew for every mail. Raises Refusal where a name occurs twice."""
+    """Message-ID and all that is not made anew for every mail. Raises CannotCarry where a name occurs twice."""
     fields = [field for field in parts.header.fields if field.name == "message-id" or not is_ordinary(field.name)]
     fields = [field for field in fields if field.name != "resent-bcc"]  # discloses blind recipients
     name, count = next(iter(Counter(field.name for field in fields).most_common(1)), ("", 0))
     if count > 1:
         text = f"more than one {name} field cannot be sent through this API"
-        raise Refusal(554, "5.6.3", text, "cannot_carry")
+        raise CannotCarry("feature", "5.6.3", text)
     spelled = {field.spelled: field.value for field in fields}
     return {name: " ".join(value.decode("utf-8", "replace").split()) for name, value in spelled.items()}

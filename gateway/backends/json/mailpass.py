@@ -105,12 +105,13 @@ class Mailpass(FollowedBackend):
     def _result(self, answer: Answer, address: str, result: object) -> Outcome:
         """One of a batch: it must stand in the same place and name the same address."""
         if not isinstance(result, dict) or comparable(str(result.get("to"))) != comparable(address):
-            return Outcome(Verdict.IN_DOUBT, answer.status, "4.4.2", "the answer does not say what became of this one")
+            detail = "the answer does not say what became of this one"
+            return Outcome(Verdict.IN_DOUBT, answer.status, "4.4.2", detail, said_by="http")
         status, remote_id = str(result.get("status")), safe(str(result.get("queue_id") or ""), *self._secrets)
         detail = safe(f"HTTP {answer.status} {status} {remote_id} {result.get('error') or ''}", *self._secrets)
         if status.lower() in _FAILED:
-            return Outcome(Verdict.DEFERRED, answer.status, "4.0.0", detail)
-        return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, remote_id)
+            return Outcome(Verdict.DEFERRED, answer.status, "4.0.0", detail, said_by="http")
+        return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, remote_id, said_by="http")
 
 
 def _batches(people: list[str], parts: Parts, sender: Mapping[str, str]) -> Iterator[Call]:

@@ -24,8 +24,8 @@ from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, leaf_text, scan, split_recipients, walk
 from gateway.message.text import decode
-from gateway.model import Check, Limits, Outcome, Progress, Recipient, Refusal, SpooledMessage, Verdict
-from gateway.policy import Freight, usable
+from gateway.model import CannotCarry, Capabilities, Check, DeliveryEvent, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.routing import Freight, obstacle
 
 MAX_BYTES = 10_000_000  # none of these APIs documents a limit
 PER_CALL = 100
@@ -85,24 +85,33 @@ class Group:
 
 
 def single(found: Sequence[str], what: str) -> str:
-    """The one address there is, or "". Raises Refusal where an API that takes one would lose the others."""
+    """The one address there is, or "". Raises CannotCarry where an API that takes one would lose the others."""
     if len(set(map(comparable, found))) > 1:
-        raise Refusal(554, "5.6.3", f"more than one {what} cannot be sent through this API", "cannot_carry")
+        raise CannotCarry("feature", "5.6.3", f"more than one {what} cannot be sent through this API")
     return found[0] if found else ""
 
 
-def read(message: SpooledMessage, raw: bytes, name: str, limits: Limits, carries: frozenset[str]) -> Parts:
-    """Raises the Refusal that the door would give."""
+def read(message: SpooledMessage, raw: bytes, name: str, able: Capabilities, carries: frozenset[str]) -> Parts:
+    """Raises the CannotCarry that the door would hear."""
     header, content = scan(raw), walk(raw)
     authors = header.addresses("from")
     author = single(authors, "From address") or message.header_from or message.envelope.sender
     ascii_only = all(one.isascii() for one in (author, *(each.address for each in message.envelope.recipients)))
     # Reports of ours have fields of their own and must get through all the same.
-    needs = {name: where for name, where in content.needs.items() if not (message.bounce and name in _HEADERS)}
-    freight = Freight(len(raw), not message.envelope.sender, not ascii_only, (author,), needs)
-    usable((name,), {name: limits}, freight)
+    features = {name: where for name, where in content.features.items() if not (message.bounce and name in _HEADERS)}
+    freight = Freight(
+        client=message.client,
+        sender=message.envelope.sender,
+        size=len(raw),
+        smtputf8=not ascii_only,
+        authors=(author,),
+        features=features,
+        own_token=True,  # what it is worth, its provider says
+    )
+    if why := obstacle(name, able, freight):
+        raise why
     bodies = {"text": content.text, "html": content.html}
-    reply_to = content.reply_to if "reply_to" in needs else ()
+    reply_to = content.reply_to if "reply_to" in features else ()
     return Parts(
         header=header,
         author=author,
@@ -110,7 +119,7 @@ def read(message: SpooledMessage, raw: bytes, name: str, limits: Limits, carries
         subject=content.subject,
         bodies={kind: quoted(leaf_text(raw, leaf)) for kind, leaf in bodies.items() if leaf} or {"text": b'""'},
         reply_to=single(reply_to, "Reply-To address") if "reply_to" in carries else "",
-        lost={feature: where for feature, where in needs.items() if feature not in carries},
+        lost={feature: where for feature, where in features.items() if feature not in carries},
     )
 
 
@@ -202,7 +211,7 @@ class PartsBackend:
             "set inline_images: drop on backends.{name}, or route this client to another backend"
         )
         remedies["no_subject"] = "set empty_subject: fill on backends.{name}"
-        own = Limits(
+        own = Capabilities(
             MAX_BYTES,
             null_sender=False,
             smtputf8=False,
@@ -210,13 +219,13 @@ class PartsBackend:
             lacks=FEATURES - self._carries - dropped,
             remedies=remedies,
         )
-        self.limits = limited(own, settings)
+        self.capabilities = limited(own, settings)
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
         lost: dict[str, str] = {}
 
         def planned() -> Plan:
-            parts = read(message, raw, self.name, self.limits, self._carries)
+            parts = read(message, raw, self.name, self.capabilities, self._carries)
             lost.update(parts.lost)
             return Plan(tuple(self.calls(message, parts)))
 
@@ -232,7 +241,7 @@ class PartsBackend:
         pass
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
-        """Raises Refusal when the message cannot go."""
+        """Raises CannotCarry when the message cannot go."""
         raise NotImplementedError
 
     def said(self, body: Mapping[str, Any]) -> tuple[str, str]:
@@ -272,7 +281,7 @@ class FollowedBackend(PartsBackend):
     key_field: ClassVar[tuple[str, str]] = ("authorization", "Bearer ")  # the key's header field, and what precedes it
     status_path: ClassVar[str]  # in front of the id
     unknown: ClassVar[str]  # an id that nobody has
-    states: ClassVar[Mapping[str, str]]  # of Progress, by the provider's own word in lower case; others are queued
+    states: ClassVar[Mapping[str, str]]  # of DeliveryEvent, by the provider's own word in lower case; others are queued
 
     def __init__(
         self,
@@ -305,15 +314,15 @@ class FollowedBackend(PartsBackend):
         if remote_id is None:
             return self._refused(answer, self.rows)
         detail = safe(f"HTTP {answer.status} {remote_id}".rstrip(), *self._secrets)
-        return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, safe(remote_id, *self._secrets))
+        return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, safe(remote_id, *self._secrets), said_by="http")
 
-    async def status(self, remote_id: str) -> Progress | Outcome:
+    async def status(self, remote_id: str) -> DeliveryEvent | Outcome:
         answer = await self._ask("GET", self.status_path + quote(remote_id, safe=""))
         if isinstance(answer, Outcome):
             return answer
         word, detail = self.state(read_json(answer.body)) if answer.status == 200 else ("", "")
         if word:
-            return Progress(
+            return DeliveryEvent(
                 remote_id, self.states.get(word.lower(), "queued"), safe(f"{word} {detail}", *self._secrets)
             )
         outcome = self._refused(answer, ())

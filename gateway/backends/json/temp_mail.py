@@ -15,11 +15,11 @@ from pydantic import SecretStr
 
 from gateway.address import comparable
 from gateway.backends.json.parts import Parts, PartsBackend, PartsSettings, display_names, request
-from gateway.backends.shared.base import Context
+from gateway.backends.shared.base import Context, NoAnswer
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import Row, read_json
 from gateway.fetch import Answer
-from gateway.model import Check, Outcome, Refusal, SpooledMessage, Verdict
+from gateway.model import CannotCarry, CannotTell, Check, Outcome, SpooledMessage, Verdict
 
 _CLIENT = "client"
 _LOOKUPS = 8  # tokens asked about at one time
@@ -98,7 +98,7 @@ class TempMail(PartsBackend):
             drops=("both_bodies",),
             lacks=("no_text", *(("no_subject",) if settings.empty_subject == "reject" else ())),
         )
-        self.limits = replace(self.limits, own_token=settings.verifies)
+        self.capabilities = replace(self.capabilities, own_token=settings.verifies)
         self._external = settings.endpoint == "external"
         of_client = OF_CLIENT if self._external else (*OF_CLIENT, ANY_401)
         self._rows = (*ROWS, *(OF_SETTINGS if self._token else of_client), *UNKNOWN)
@@ -109,11 +109,11 @@ class TempMail(PartsBackend):
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
         if not (self._token or message.secret):
             text = "the client's token cannot be read: put the spool.key it was sealed with back, or have it sent again"
-            raise Refusal(451, "4.7.0", text, "internal")
+            raise NoAnswer(Outcome(Verdict.DEFERRED, 451, "4.7.0", text))
         kind, body = ("html", parts.bodies["html"]) if "html" in parts.bodies else ("text", parts.bodies["text"])
         subject = parts.subject or "(no subject)"  # those that have none come here only with empty_subject: fill
         if body == b'""':
-            raise Refusal(554, "5.6.0", "mail without a text cannot be sent through this API", "cannot_carry")
+            raise CannotCarry("feature", "5.6.0", "mail without a text cannot be sent through this API")
         names = display_names(parts.header, "to", "cc")
         same = {"from_name": parts.name, "subject": subject, "is_html": kind == "html"}
         own = {"token": self._token or message.secret} if self._external else {}
@@ -131,7 +131,7 @@ class TempMail(PartsBackend):
 
     def _outcome(self, answer: Answer, token: str, attempt: int) -> Outcome:
         if answer.status == 200 and read_json(answer.body).get("status") == "ok":
-            return Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 ok")
+            return Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 ok", said_by="http")
         outcome = self._refused(answer, self._rows, token)
         if outcome.verdict is Verdict.THROTTLED and answer.status == 400:
             return replace(outcome, retry_after=_until_more(answer.body, self._context.clock.now()))
@@ -148,10 +148,8 @@ class TempMail(PartsBackend):
         if self._context.clock.monotonic() >= until:
             found = await self._asked(key, token)
             if found is None:
-                raise Refusal(454, "4.7.0", "Temporary authentication failure, try again later", "auth_unavailable")
+                raise CannotTell("the site does not say whose the token is")
             address = found
-        if not address:
-            raise Refusal(535, "5.7.8", "Authentication credentials invalid", "auth_failed")
         return address
 
     async def _asked(self, key: bytes, token: str) -> str | None:

@@ -19,7 +19,7 @@ from gateway.clock import Clock
 from gateway.fetch import Answer
 from gateway.message import Content, Header, Leaf, leaf_pieces, leaf_text, scan, walk
 from gateway.message.text import decode
-from gateway.model import Outcome, Refusal, Verdict
+from gateway.model import CannotCarry, Outcome, Verdict
 
 LACKS = frozenset(("signed", "encrypted", "calendar", "report", "malformed"))
 _SMALL = 3_000_000  # bytes; larger files need an upload session, and smaller ones get none
@@ -49,18 +49,15 @@ class Draft:
 
 
 def draft_of(raw: bytes) -> Draft:
-    """The fields and files of a message that is addressed to whoever stands in To, Cc and Bcc. Raises Refusal.
+    """The fields and files of a message that is addressed to whoever stands in To, Cc and Bcc.
 
-    Takes its time: for a thread.
+    Takes its time: for a thread. Raises CannotCarry, BadMessage.
     """
     content, header = walk(raw), scan(raw)
-    if lacking := sorted(LACKS & content.needs.keys()):
-        where = f"{lacking[0]}: {content.needs[lacking[0]]}"
-        raise Refusal(
-            554,
-            "5.6.3",
-            f"Graph takes mail above 3 MB only in fields, which cannot hold this ({where})",
-            "cannot_carry",
+    if lacking := sorted(LACKS & content.features.keys()):
+        where = f"{lacking[0]}: {content.features[lacking[0]]}"
+        raise CannotCarry(
+            "feature", "5.6.3", f"Graph takes mail above 3 MB only in fields, which cannot hold this ({where})"
         )
     own = [field for field in header.fields if field.name.startswith("x-")]
     own.sort(key=lambda field: field.name != "x-auto-response-suppress")
@@ -69,9 +66,7 @@ def draft_of(raw: bytes) -> Draft:
         "internetMessageHeaders": [{"name": field.spelled, "value": decode(field.value)} for field in own[:_HEADERS]],
     }
     if len(fields["body"]["content"]) > _BODY or len(encoded := _encoded(fields)) > _BODY:
-        raise Refusal(
-            554, "5.3.4", "the text alone is larger than Graph takes, send it as an attachment", "bad_message"
-        )
+        raise CannotCarry("too_big", "5.3.4", "the text alone is larger than Graph takes, send it as an attachment")
     files = tuple(_file(raw, leaf, inline=leaf in content.inline) for leaf in (*content.inline, *content.attachments))
     lost = [field.name for field in own[_HEADERS:]]
     return Draft(

@@ -21,14 +21,25 @@ from gateway.backends.microsoft.draft import LACKS, Draft, attach_all, draft_of
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
 from gateway.backends.shared.base import Context, Url, aside, base64_of, limited, safe
-from gateway.backends.shared.calls import Call, carry_out, plan
+from gateway.backends.shared.calls import Call, carry_out, never, plan
 from gateway.backends.shared.http import read_json
-from gateway.backends.shared.mailboxes import Budget, Mailboxes
+from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import NoToken, TokenCache, claims
 from gateway.config import values
 from gateway.config.models import BackendSettings
 from gateway.message import scan
-from gateway.model import Check, Limits, Outcome, Rate, Refusal, SpooledMessage, Verdict, same_for_all
+from gateway.model import (
+    BadMessage,
+    CannotCarry,
+    Capabilities,
+    Check,
+    Outcome,
+    Rate,
+    SpooledMessage,
+    Verdict,
+    same_for_all,
+)
+from gateway.ratelimit import Budget
 
 _CLOUDS = {  # where the API is and where tokens are asked for; providers.md 2.1
     "global": ("https://graph.microsoft.com", "https://login.microsoftonline.com"),
@@ -131,10 +142,10 @@ class Graph:
         self._clock = context.clock
         self._many = settings.mailbox == "sender"
         fixed = () if self._many or settings.mailbox == "me" else (settings.mailbox,)
-        own = Limits(_WHOLE, null_sender=False, senders=settings.senders or fixed, size_hint=_HINT)
+        own = Capabilities(_WHOLE, null_sender=False, senders=settings.senders or fixed, size_hint=_HINT)
         if settings.large_messages == "draft":
             own = replace(own, max_bytes=_DRAFTED, whole_bytes=_WHOLE, lacks=LACKS, size_hint="")
-        self.limits = limited(own, settings)
+        self.capabilities = limited(own, settings)
         self._identity = settings.identity(name, context.state_dir)
         source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
         self._tokens = TokenCache(name, source, context)
@@ -211,7 +222,7 @@ class Graph:
     async def _look(self, message: SpooledMessage, raw: bytes) -> Found | Outcome:
         try:
             header = scan(raw)
-        except Refusal:
+        except BadMessage:
             return Found()
         mailbox = self._mailbox_of(next(iter(header.addresses("from")), ""), message)
         place = Mailbox(self._api, self._path(mailbox), self._clock)
@@ -223,8 +234,8 @@ class Graph:
         size = len(raw)
         try:
             load = await aside(size, partial(self._load, message, call, size))
-        except Refusal as refusal:
-            return dict.fromkeys(call.addresses, Outcome(Verdict.REJECTED, None, refusal.enhanced, refusal.text))
+        except (CannotCarry, BadMessage) as fault:
+            return dict.fromkeys(call.addresses, never(fault))
         async with self._mailboxes.turn(load.mailbox, size=load.size) as late:
             outcome = late or await self._deliver(load, message.id, call.addresses)
         outcome = self._mailboxes.judged(load.mailbox, outcome)
@@ -233,7 +244,7 @@ class Graph:
         return dict.fromkeys(call.addresses, outcome)
 
     def _load(self, message: SpooledMessage, call: Call, size: int) -> _Load:
-        """Runs in a thread when the message is large. Raises Refusal."""
+        """Runs in a thread when the message is large. Raises CannotCarry, BadMessage."""
         prepared = prepare(call.content(), to_base64=self._settings.quoted_printable == "base64")
         mailbox = self._mailbox_of(prepared.author, message)
         if size > _WHOLE and self._settings.large_messages == "draft":

@@ -42,7 +42,7 @@ class Mailbox:
         headers = {"content-type": "text/plain", "client-request-id": request_id}
         answer = await self.api.call("POST", f"{self.path}/sendMail", content=body, headers=headers)
         if isinstance(answer, Answer) and answer.status == 202:
-            return Outcome(Verdict.SENT, 202, "2.0.0", f"client-request-id {request_id}", request_id)
+            return Outcome(Verdict.SENT, 202, "2.0.0", f"client-request-id {request_id}", request_id, said_by="http")
         if isinstance(answer, Outcome) and answer.verdict is not Verdict.IN_DOUBT:
             return answer  # it never came so far
         outcome = answer if isinstance(answer, Outcome) else self.api.judge(answer)
@@ -78,7 +78,7 @@ class Mailbox:
         for _ in range(2):
             answer = await self.api.call("POST", f"{self._message(draft)}/send", content=b"", headers=IMMUTABLE)
             if isinstance(answer, Answer) and answer.status == 202:
-                return Outcome(Verdict.SENT, 202, "2.0.0", "sent from a draft", draft)
+                return Outcome(Verdict.SENT, 202, "2.0.0", "sent from a draft", draft, said_by="http")
             outcome = answer if isinstance(answer, Outcome) else self.api.judge(answer)
             sure = outcome.verdict is not Verdict.IN_DOUBT and (outcome.code or 0) < 500 and outcome.code != 404
             state = "draft" if sure else await self._state(draft)
@@ -152,7 +152,8 @@ class Mailbox:
             people = [person["emailAddress"] for one in sent for name in _WHO.split(",")[1:] for person in one[name]]
             addresses = frozenset(comparable(str(person["address"])) for person in people if person.get("address"))
         except (KeyError, TypeError, AttributeError):
-            return Outcome(Verdict.DEFERRED, 200, "4.3.0", "look-up after a lost answer: unintelligible answer")
+            detail = "look-up after a lost answer: unintelligible answer"
+            return Outcome(Verdict.DEFERRED, 200, "4.3.0", detail, said_by="http")
         return Found(addresses, "; found in Sent Items" if sent else "")
 
     def _message(self, identifier: str) -> str:

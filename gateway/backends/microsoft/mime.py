@@ -88,7 +88,7 @@ def _note(header: Header) -> str:
 def _encoded(raw: bytes) -> bytes:
     content = walk(raw)
     leaves = [leaf for leaf in content.leaves if leaf.encoding == "quoted-printable"]
-    if not leaves or not content.needs.keys().isdisjoint(("signed", "encrypted", "malformed")):
+    if not leaves or not content.features.keys().isdisjoint(("signed", "encrypted", "malformed")):
         return raw
     pieces: list[bytes] = []
     position = 0

@@ -15,10 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from gateway.backends.shared.base import safe, write_whole
+from gateway.backends.shared.base import safe
 from gateway.backends.shared.http import read_json
-from gateway.backends.shared.oauth import Line, NoToken, Token, TokenSource, refused, unavailable
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, NoToken, TokenSource, refused, unavailable
 from gateway.clock import Clock
+from gateway.files import write_whole
 
 SIGN_IN_LASTS = timedelta(days=90)  # since the last use of the refresh token (providers.md 2.2)
 _LONGEST = 24 * 3600  # seconds that a token is believed to last
@@ -71,7 +72,7 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
     def ends(when: float) -> None:
         credential_ends(identity.name, when)
 
-    def get(line: Line) -> Token:
+    def get(line: BlockingHttp) -> AccessToken:
         http = _Http(line, identity)
         try:
             if identity.managed:
@@ -87,7 +88,7 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
         if identity.store:
             ends((clock.now() + SIGN_IN_LASTS).timestamp())
         lasts = timedelta(seconds=min(int(result["expires_in"]), _LONGEST))
-        return Token(str(result["access_token"]), clock.now() + lasts)
+        return AccessToken(str(result["access_token"]), clock.now() + lasts)
 
     return get
 
@@ -95,7 +96,7 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
 class DeviceLogin:
     """A person signs in with any browser (RFC 8628) and so lets this backend send. Both methods block."""
 
-    def __init__(self, identity: Identity, line: Line) -> None:
+    def __init__(self, identity: Identity, line: BlockingHttp) -> None:
         self._identity = identity
         self._http = _Http(line, identity)
         self._flow: dict[str, Any] = {}
@@ -258,7 +259,7 @@ def _fix(identity: Identity, error: str) -> str:
 class _Http:
     """msal's http_client on the house's own line. A provider that is away ends msal's work at once, by NoToken."""
 
-    def __init__(self, line: Line, identity: Identity) -> None:
+    def __init__(self, line: BlockingHttp, identity: Identity) -> None:
         self._line = line
         self._plain = identity.authority if identity.authority.startswith("http:") else ""
 

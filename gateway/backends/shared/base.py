@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import binascii
-import os
 import random
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +16,8 @@ from gateway.clock import Clock
 from gateway.config.models import BackendSettings
 from gateway.fetch import Fetch, check_url
 from gateway.message import normalise_newlines
-from gateway.model import Limits
+from gateway.model import Capabilities, Outcome
+from gateway.pools import look_through_mail
 
 T = TypeVar("T")
 Url = Annotated[str, AfterValidator(check_url)]
@@ -57,7 +55,15 @@ class Context:
     signals: Signals = field(default_factory=Silent)
 
 
-def limited(own: Limits, settings: BackendSettings) -> Limits:
+class NoAnswer(Exception):
+    """A call did not come to an answer; ``outcome`` says what that means for whom it was made."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.detail)
+        self.outcome = outcome
+
+
+def limited(own: Capabilities, settings: BackendSettings) -> Capabilities:
     """The backend's own limits, with ``max_bytes`` lowered by the setting ``max_size``."""
     return replace(own, max_bytes=min(own.max_bytes, settings.max_size or own.max_bytes))
 
@@ -89,26 +95,4 @@ def base64_of(raw: bytes) -> bytes:
 
 async def aside(size: int, work: Callable[[], T]) -> T:
     """What ``work`` returns; in a thread where a message of ``size`` bytes would hold up the loop."""
-    return work() if size < _LARGE else await asyncio.to_thread(work)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """All of it or nothing, on disk before the return, mode 0600, and its folder's owner may read it. Blocks."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if os.geteuid() == 0:  # a command typed by root must not lock the service out
-                folder = path.parent.stat()
-                os.fchown(handle, folder.st_uid, folder.st_gid)
-            os.fsync(handle)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    return work() if size < _LARGE else await look_through_mail(work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,9 +9,10 @@ from typing import Literal
 
 from gateway import message as mime
 from gateway.address import comparable
-from gateway.backends.shared.base import safe
+from gateway.backends.shared.base import NoAnswer, safe
 from gateway.clock import Clock
-from gateway.model import Outcome, Refusal, SpooledMessage, Verdict, same_for_all
+from gateway.model import BadMessage, CannotCarry, Outcome, SpooledMessage, Verdict, same_for_all
+from gateway.pools import look_through_mail
 
 BUDGET = 600.0  # seconds; no further call for this attempt begins after that
 
@@ -40,16 +40,16 @@ def plan(
     """The calls for an attempt, each with at most ``per_call`` recipients.
 
     ``hides_bcc``: the API delivers to Bcc and discloses it to nobody; else every blind recipient gets a call of his
-    own. People in To or Cc who are not to get this message are stripped there. Raises Refusal when it cannot go.
+    own. People in To or Cc who are not to get this message are stripped there. Raises CannotCarry when it cannot go.
     """
     if not message.envelope.sender:
-        raise Refusal(550, "5.7.1", "this API cannot send with the null sender", "cannot_carry")
+        raise CannotCarry("null_sender", "5.7.1", "this API cannot send with the null sender")
     split = mime.split_recipients(mime.scan(raw), message.envelope)
     known = {comparable(address) for address in message.everyone}  # an attempt may be for fewer than the envelope
     strangers = [address for address in split.header_only if comparable(address) not in known]
     note = safe(f"; in To or Cc but not addressed, so stripped: {', '.join(strangers)}") if strangers else ""
     if strangers and header_only == "reject":
-        raise Refusal(554, "5.6.2", f"header_only is reject{note}", "cannot_carry")
+        raise CannotCarry("feature", "5.6.2", f"header_only is reject{note}")
     everyone = split.visible + split.blind if hides_bcc else split.visible
     visible = set(split.visible)
     calls = []
@@ -73,14 +73,14 @@ async def carry_out(
 ) -> dict[str, Outcome]:
     """Make the calls in order until the provider takes no more; whoever was not tried is told why.
 
-    ``slow`` planning is done in a thread. A Refusal with a code below 500 is our trouble: the message waits.
+    ``slow`` planning is done in a thread. It may raise CannotCarry, BadMessage and NoAnswer.
     """
     try:
-        to_do = await asyncio.to_thread(planned) if slow else planned()
-    except Refusal as refusal:
-        if refusal.code < 500:
-            return same_for_all(message, Outcome(Verdict.DEFERRED, refusal.code, refusal.enhanced, refusal.text))
-        return same_for_all(message, Outcome(Verdict.REJECTED, None, refusal.enhanced, refusal.text))
+        to_do = await look_through_mail(planned) if slow else planned()
+    except (CannotCarry, BadMessage) as fault:
+        return same_for_all(message, never(fault))
+    except NoAnswer as error:
+        return same_for_all(message, error.outcome)
     outcomes: dict[str, Outcome] = {}
     rest: Outcome | None = None
     stop_at = clock.monotonic() + BUDGET
@@ -91,6 +91,12 @@ async def carry_out(
         outcomes.update(results)
         rest = rest or _stop(results)
     return {address: replace(outcome, detail=outcome.detail + to_do.note) for address, outcome in outcomes.items()}
+
+
+def never(fault: CannotCarry | BadMessage) -> Outcome:
+    """The outcome of a message that cannot go this way."""
+    enhanced = fault.enhanced if isinstance(fault, CannotCarry) else "5.6.0"
+    return Outcome(Verdict.REJECTED, None, enhanced, fault.text)
 
 
 def _stop(results: Mapping[str, Outcome]) -> Outcome | None:

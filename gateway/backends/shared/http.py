@@ -76,7 +76,7 @@ def judge(
         wait = max(waits, default=None)
     said = f"{answer.status} {code}: {words}"
     fix = next((fix for pattern, fix in fixes if re.search(pattern, said, re.IGNORECASE)), "")
-    return with_fix(Outcome(row.verdict, answer.status, row.enhanced, detail, retry_after=wait), fix)
+    return with_fix(Outcome(row.verdict, answer.status, row.enhanced, detail, retry_after=wait, said_by="http"), fix)
 
 
 def start_of(answer: Answer) -> str:

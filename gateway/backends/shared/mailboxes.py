@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,36 +10,12 @@ from datetime import timedelta
 
 from gateway.clock import Clock
 from gateway.model import Outcome, Verdict
+from gateway.ratelimit import Budget
 
 _KEPT = 1000  # mailboxes remembered; idle ones are forgotten first, the least recently used before others
 _SHORT = 5.0  # seconds that a send waits where mail of other mailboxes waits behind it
 _LONG = 600.0  # ... and where nothing does: well below the limit for a send, which would end in doubt
 _REST = timedelta(minutes=1)  # for a mailbox that asked for less and gave no time
-
-
-class Budget:
-    """At most ``amount`` in any ``period`` seconds; what costs more than that goes when nothing else did."""
-
-    def __init__(self, amount: float, period: float) -> None:
-        self._amount = amount
-        self._period = period
-        self._spent: deque[tuple[float, float]] = deque()  # when, how much
-
-    def wait(self, cost: float, now: float) -> float:
-        """Seconds until ``cost`` may be spent; 0 for now."""
-        while self._spent and self._spent[0][0] <= now - self._period:
-            self._spent.popleft()
-        excess = sum(spent for _, spent in self._spent) + cost - self._amount
-        free = now
-        for when, spent in self._spent:
-            if excess <= 0:
-                break
-            excess -= spent
-            free = when + self._period
-        return free - now
-
-    def spend(self, cost: float, now: float) -> None:
-        self._spent.append((now, cost))
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ _REMEMBERED = 5.0  # seconds for which a failure is the answer, without asking: 
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class AccessToken:
     """An access token and when it ends (aware, UTC)."""
 
     value: str
@@ -57,7 +57,7 @@ def unavailable(detail: str, fix: str = _NETWORK) -> NoToken:
     return NoToken(Outcome(Verdict.DEFERRED, None, "4.4.1", safe(detail)), fix)
 
 
-class Line:
+class BlockingHttp:
     """HTTP for a library that blocks, by the house's own client. To be used in the library's thread only."""
 
     def __init__(self, fetch: Fetch, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,7 +87,7 @@ def claims(token: str) -> dict[str, Any]:
 
 
 # Gets a new token; blocks. Raises NoToken.
-TokenSource = Callable[[Line], Token]
+TokenSource = Callable[[BlockingHttp], AccessToken]
 
 
 class TokenCache:
@@ -98,9 +98,9 @@ class TokenCache:
         self._source = source
         self._context = context
         self._clock = context.clock
-        self._token: Token | None = None
+        self._token: AccessToken | None = None
         self._refresh_at = context.clock.now()
-        self._refreshing: asyncio.Task[Token | Exception] | None = None
+        self._refreshing: asyncio.Task[AccessToken | Exception] | None = None
         self._failure: tuple[float, Exception] | None = None  # until when (monotonic) it counts
 
     async def get(self, stale: str = "") -> str:
@@ -142,8 +142,8 @@ class TokenCache:
             self._refreshing.cancel()
             await asyncio.wait((self._refreshing,))
 
-    async def _refresh(self) -> Token | Exception:
-        line = Line(self._context.fetch, asyncio.get_running_loop())
+    async def _refresh(self) -> AccessToken | Exception:
+        line = BlockingHttp(self._context.fetch, asyncio.get_running_loop())
         try:
             async with asyncio.timeout(_IN_ALL):
                 token = await line.loop.run_in_executor(_THREADS, self._source, line)

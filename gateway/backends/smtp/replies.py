@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from gateway.address import parse_address
 from gateway.backends.shared.base import PIECE, safe
-from gateway.model import Outcome, Refusal, Verdict
+from gateway.model import BadAddress, Outcome, Verdict
 
 _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")
 
@@ -30,15 +30,15 @@ def refusal(code: int, text: str, *secrets: str) -> Outcome:
     detail = safe(f"{code} {text}", *secrets)
     for codes, pattern, verdict in REPLIES:
         if code in codes and re.match(pattern, f"{enhanced} {text}", re.IGNORECASE | re.DOTALL):
-            return Outcome(verdict, code, enhanced, detail)
-    return Outcome(Verdict.DEFERRED, 451, "4.5.0", f"unexpected reply: {detail}")
+            return Outcome(verdict, code, enhanced, detail, said_by="smtp")
+    return Outcome(Verdict.DEFERRED, 451, "4.5.0", f"unexpected reply: {detail}", said_by="smtp")
 
 
 def path(address: str) -> bytes | None:
     """``<address>``, if what the server reads between the brackets is exactly this address; else None."""
     try:
         return b"<%b>" % address.encode() if not address or parse_address(address) == address else None
-    except (Refusal, UnicodeEncodeError):
+    except (BadAddress, UnicodeEncodeError):
         return None
 
 

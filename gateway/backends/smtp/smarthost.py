@@ -24,7 +24,7 @@ from gateway.backends.shared.base import UNBOUNDED, Context, aside, canonical, l
 from gateway.backends.smtp.replies import parameters, path, refusal, spellings, wire
 from gateway.config.models import BackendSettings
 from gateway.fetch import is_loopback
-from gateway.model import Check, Envelope, Limits, Outcome, SpooledMessage, Verdict
+from gateway.model import Capabilities, Check, Envelope, Outcome, SpooledMessage, Verdict
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _IDLE = 30.0  # seconds that a connection is kept for the next message
@@ -148,7 +148,7 @@ class Smtp:
 
     def __init__(self, name: str, settings: SmtpSettings, context: Context) -> None:
         self.name = name
-        self.limits = limited(Limits(UNBOUNDED), settings)
+        self.capabilities = limited(Capabilities(UNBOUNDED), settings)
         self._settings = settings
         self._clock = context.clock
         self._hostname = settings.local_hostname or context.hostname
@@ -348,7 +348,9 @@ async def _data(line: _Line, raw: bytes) -> Outcome:
     line.clean = True
     queued = _QUEUED_AS.search(text)
     remote_id = queued[1] if queued else ""
-    return Outcome(Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=line.offers("dsn"))
+    return Outcome(
+        Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=line.offers("dsn"), said_by="smtp"
+    )
 
 
 def _lost(detail: str, *, in_doubt: bool = False) -> _Stop:

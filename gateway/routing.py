@@ -1,0 +1,211 @@
+"""Which backends may carry a message for whom: asked by the door, by delivery and by bounces, answered once. Pure.
+
+Every CannotCarry names what was refused and the setting that allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.address import matches
+from gateway.config.models import RouteSettings
+from gateway.model import CannotCarry, Capabilities, Client, Features, SpooledMessage
+
+# Features of a message (message.FEATURES) in the words of a refusal.
+WORDS = {
+    "attachments": "attachments",
+    "inline_images": "images within the text",
+    "signed": "signed mail",
+    "encrypted": "encrypted mail",
+    "calendar": "calendar invitations",
+    "attached_message": "attached messages",
+    "report": "delivery reports",
+    "reply_to": "a Reply-To that is not the From",
+    "headers": "header fields of their own",
+    "threading": "In-Reply-To and References",
+    "both_bodies": "text and HTML together",
+    "malformed": "malformed mail",
+    "no_subject": "mail without a subject",
+    "no_text": "mail without a text",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Freight:
+    """What routing needs to know of a message; all of it is stored with it, so that the answer stays the same.
+
+    ``client`` is whose it is, ``pin`` the backend it demands ("" for none), ``sender`` the envelope's. ``size`` counts
+    bytes. ``authors`` are the From and Sender addresses, () while they are not known. ``own_token``: a token of the
+    client's own comes with it.
+    """
+
+    client: str
+    sender: str
+    size: int
+    pin: str = ""
+    smtputf8: bool = False
+    authors: tuple[str, ...] = ()
+    features: Features = None
+    own_token: bool = False
+
+    @classmethod
+    def of(cls, message: SpooledMessage) -> Freight:
+        return cls(
+            client=message.client,
+            sender=message.envelope.sender,
+            size=message.size,
+            pin=message.pin,
+            smtputf8=message.envelope.smtputf8,
+            authors=message.authors,
+            features=message.features,
+            own_token=message.own_token,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The routing table and what the backends can carry; made at start and at each reload, swapped as a whole."""
+
+    routes: tuple[RouteSettings, ...]
+    capabilities: Mapping[str, Capabilities]
+
+    @property
+    def particular(self) -> bool:
+        """Whether any backend minds what is in a message, so that somebody has to look."""
+        return any(one.lacks for one in self.capabilities.values())
+
+    def backends(self, freight: Freight, recipient: str) -> tuple[str, ...]:
+        """In failover order what the settings say: the pin, else the first route that matches; () is none."""
+        if freight.pin:
+            return (freight.pin,)
+        return next((line.backend for line in self.routes if _fits(line, freight, recipient)), ())
+
+    def usable(self, freight: Freight, recipient: str) -> tuple[str, ...]:
+        """Those of ``backends`` that can carry the message, in order. Raises the first one's CannotCarry for none.
+
+        Where nobody has looked at the message, one that may have to refuse it is the last resort: that is a bounce.
+        """
+        names = self.backends(freight, recipient)
+        if not names:
+            raise CannotCarry("no_route", "5.7.1", f"<{recipient}>: no line of the setting routes matches")
+        obstacles = {name: obstacle(name, self.capabilities.get(name), freight) for name in names}
+        found = [name for name, why in obstacles.items() if why is None]
+        if not found:
+            raise next(filter(None, obstacles.values()))
+        if freight.features is None:
+            found = [name for name in found if not self._choosy(name, freight.size)] or found
+        return tuple(found)
+
+    def _choosy(self, name: str, size: int) -> bool:
+        able = self.capabilities[name]
+        return bool(able.lacks) and size > able.whole_bytes
+
+    def ways(self, freight: Freight, recipients: Iterable[str]) -> tuple[str, ...]:
+        """Backends, in failover order, that can carry the message for every one of these recipients; () is none."""
+        common: tuple[str, ...] | None = None
+        for recipient in recipients:
+            try:
+                names = self.usable(freight, recipient)
+            except CannotCarry:
+                return ()
+            common = names if common is None else tuple(name for name in common if name in names)
+        return common or ()
+
+    def deliveries(self, freight: Freight, recipients: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Whom each backend is to deliver to: every recipient by the first that can. Raises CannotCarry."""
+        found: dict[str, list[str]] = {}
+        for recipient in recipients:
+            found.setdefault(self.usable(freight, recipient)[0], []).append(recipient)
+        return {name: tuple(addresses) for name, addresses in found.items()}
+
+    def fails_over(self, name: str) -> bool:
+        """May some route send elsewhere what waits for this backend?"""
+        return any(name in line.backend and len(line.backend) > 1 for line in self.routes)
+
+    def reachable(self, freight: Freight) -> list[tuple[str, ...]]:
+        """The backends of each route that such a message may take, whoever it is for; () where none can carry it."""
+        if freight.pin:
+            return [self._able(freight, (freight.pin,))]
+        found = []
+        for line in self.routes:
+            if _matches(line, freight):
+                found.append(self._able(freight, line.backend))
+                if not line.recipients:
+                    break
+        return found
+
+    def _able(self, freight: Freight, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if obstacle(name, self.capabilities.get(name), freight) is None)
+
+    def largest(self, client: Client, cap: int) -> tuple[int, str]:
+        """Bytes for SIZE: the most that any backend this client may reach takes, within ``cap`` and its own limit.
+
+        And what a refusal adds where that is a backend's limit: which one, and the setting that would allow more.
+        """
+        lines = (line for line in self.routes if not line.clients or client.name in line.clients)
+        names = {client.backend} if client.backend else {name for line in lines for name in line.backend}
+        known = {name: self.capabilities[name] for name in sorted(names) if name in self.capabilities}
+        own = cap if client.max_size is None else min(cap, client.max_size)
+        best = max(known, key=lambda name: known[name].max_bytes, default="")
+        if not best or known[best].max_bytes >= own:
+            return own, ""
+        return known[best].max_bytes, f', the limit of backend "{best}"{_hint(best, known[best])}'
+
+
+def _matches(line: RouteSettings, freight: Freight) -> bool:
+    """Whatever the recipient. The null sender matches "" alone, and "*"."""
+    if line.clients and freight.client not in line.clients:
+        return False
+    known = not line.senders or freight.sender in line.senders
+    return known or any(matches(pattern, freight.sender) for pattern in line.senders)
+
+
+def _fits(line: RouteSettings, freight: Freight, recipient: str) -> bool:
+    if not _matches(line, freight):
+        return False
+    return not line.recipients or any(matches(pattern, recipient) for pattern in line.recipients)
+
+
+def obstacle(name: str, able: Capabilities | None, freight: Freight) -> CannotCarry | None:
+    """Why this backend cannot carry it; None where it can."""
+    if able is None:
+        return CannotCarry("not_configured", "4.3.5", f'backend "{name}" is not configured')
+    if freight.size > able.max_bytes:
+        text = f'message of {freight.size} bytes is too big, backend "{name}" takes at most {able.max_bytes} bytes'
+        return CannotCarry("too_big", "5.3.4", f"{text}{_hint(name, able)}")
+    if able.own_token and not freight.own_token:
+        text = f'backend "{name}" sends only with the client\'s own token; log in with that (clients: login: {name})'
+        return CannotCarry("token", "5.7.1", text)
+    if not freight.sender and not able.null_sender:
+        return CannotCarry("null_sender", "5.7.1", f'backend "{name}" cannot send with the null sender <>')
+    if freight.smtputf8 and not able.smtputf8:
+        return CannotCarry("utf8", "5.6.7", f'backend "{name}" cannot carry non-ASCII addresses (SMTPUTF8)')
+    return _stranger(name, able, freight.authors) or _loss(name, able, freight)
+
+
+def _hint(name: str, able: Capabilities) -> str:
+    return f"; {able.size_hint.format(name=name)}" if able.size_hint else ""
+
+
+def _stranger(name: str, able: Capabilities, authors: Sequence[str]) -> CannotCarry | None:
+    """An author that the backend cannot send as."""
+    for author in authors if able.senders else ():
+        if not any(matches(pattern, author) for pattern in able.senders):
+            shown = ", ".join(able.senders[:3]) + " ..." * (len(able.senders) > 3)
+            text = f'<{author}>: backend "{name}" sends only as {shown}; send from there (rewrite_sender), or'
+            return CannotCarry("sender", "5.7.1", f"{text} add it to backends.{name}.senders if it may")
+    return None
+
+
+def _loss(name: str, able: Capabilities, freight: Freight) -> CannotCarry | None:
+    """What would be lost on the way: nobody is to find out by its absence."""
+    if freight.features is not None and freight.size > able.whole_bytes:
+        above = f" above {able.whole_bytes} bytes" if able.whole_bytes else ""
+        for feature, where in freight.features.items():
+            if feature not in able.lacks:
+                continue
+            text = f'{WORDS[feature]} cannot be sent through backend "{name}"{above}{where and f" ({where})"}'
+            remedy = able.remedies.get(feature, "").format(name=name)
+            return CannotCarry("feature", "5.6.3", f"{text}; {remedy or 'route this client to another backend'}")
+    return None

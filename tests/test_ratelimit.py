@@ -1,0 +1,56 @@
+"""The one limiter: never more than allowed in any period, each key for itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model import Rate
+from gateway.ratelimit import RateWindow
+
+
+@given(
+    st.lists(st.floats(0, 30, allow_nan=False), max_size=200),
+    st.integers(1, 20),
+    st.sampled_from([1, 60, 3600]),
+    st.floats(0, 1e6),
+)
+def test_rate_is_never_exceeded(gaps: list[float], count: int, period: int, start: float) -> None:
+    """In no window of the period are there more than ``count`` events, and no refusal lasts much beyond it."""
+    window, rate = RateWindow(), Rate(count, timedelta(seconds=period))
+    now, allowed = start, []
+    for gap in gaps:
+        now += gap
+        if window.allow("k", rate, now):
+            allowed.append(now)
+        else:
+            recent = [moment for moment in allowed if now - moment <= period * (1 + 2 / 60)]
+            assert len(recent) >= count
+    for first, later in zip(allowed, allowed[count:], strict=False):
+        assert later - first >= period * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("second", "allowed"), [(59.9, False), (60.01, False), (61.0, True)])
+def test_rate_at_the_edge_of_its_period(second: float, allowed: bool) -> None:
+    """An event late in its sixtieth still counts when the period's last sixtieth has begun."""
+    window, rate = RateWindow(), Rate(1, timedelta(seconds=60))
+    assert window.allow("k", rate, 0.99)
+    assert window.allow("k", rate, second) is allowed
+
+
+def test_rate_keys_are_apart_and_bounded() -> None:
+    """One client's flood is not another's, and ten thousand keys are remembered at most."""
+    window, rate = RateWindow(), Rate(1, timedelta(seconds=60))
+    assert window.allow("a", rate, 0.0)
+    assert not window.allow("a", rate, 1.0)
+    assert window.allow("b", rate, 1.0)
+    for number in range(9_998):
+        window.allow(str(number), rate, 2.0)
+    assert not window.allow("a", rate, 3.0)
+    window.allow("one more", rate, 4.0)
+    assert len(window._slots) == 10_000
+    assert not window.allow("a", rate, 5.0), "recently used keys stay"
+    assert window.allow("b", rate, 5.0), "the least recently used one is forgotten"
