@@ -240,8 +240,8 @@ async def test_every_answer_has_its_verdict(
         ("ErrorQuotaExceeded", "make room"),
     ],
 )
-async def test_where_a_person_must_act_the_detail_says_how(way: Way, code: str, words: str) -> None:
-    assert words in (await way.one("sendMail", error(403, code))).detail
+async def test_where_a_person_must_act_the_fix_says_how(way: Way, code: str, words: str) -> None:
+    assert words in (await way.one("sendMail", error(403, code))).fix
 
 
 async def test_the_innermost_code_that_is_known_decides(way: Way) -> None:

@@ -15,7 +15,7 @@ import pytest
 from gateway.backends.json.parts import display_names, quoted, request
 from gateway.config.models import RouteSettings
 from gateway.message import FEATURES, scan, walk
-from gateway.model import CallsBack, CannotCarry, Tracked, Verdict, Verifies
+from gateway.model import CallsBack, CannotCarry, Scope, Tracked, Verdict, Verifies
 from gateway.routing import Freight, Routing
 from tests.backends import kit
 from tests.backends.json_fakes import (
@@ -386,7 +386,7 @@ async def test_a_lost_answer_is_in_doubt_and_ends_the_attempt(
         first, second = outcomes["y@x.example"], outcomes["z@x.example"]
         assert (first.verdict, first.code, first.enhanced) == (Verdict.IN_DOUBT, None, "4.4.2")
         assert words in first.detail
-        assert (second.verdict, second.code) == (Verdict.DEFERRED, 451)
+        assert (second.verdict, second.code, second.scope) == (Verdict.DEFERRED, None, Scope.MESSAGE)
         assert len(way.web.requests) == 1
 
 

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
-from gateway.model import Outcome, Verdict
+from gateway.model import Outcome, Scope, Verdict
 from tests.backends import kit
 from tests.backends.kit import KEY, RAW, Smtp2goFake, Web, http, spooled
 from tests.fakes import FakeClock
@@ -288,7 +288,7 @@ async def test_a_failing_call_keeps_what_was_sent_and_stops_only_where_the_provi
     assert [outcome.verdict.name for outcome in outcomes.values()] == ["SENT", second, third]
     assert len(way.web.requests) == (3 if third == "SENT" else 2)
     if second == "IN_DOUBT":
-        assert outcomes["blind2@x.example"].code == 451  # the provider was reached: no reason to rest
+        assert outcomes["blind2@x.example"].scope is Scope.MESSAGE  # the provider was reached: no reason to rest
 
 
 async def test_an_attempt_takes_ten_minutes_at_most(way: Way) -> None:

@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.config.models import BackendSettings
 from gateway.fetch import Fetch, check_url
 from gateway.message import normalise_newlines
-from gateway.model import Capabilities, Outcome
+from gateway.model import Capabilities, Outcome, Scope, Verdict
 from gateway.pools import look_through_mail
 
 T = TypeVar("T")
@@ -56,15 +56,21 @@ class Context:
 
 
 class NoAnswer(Exception):
-    """A call did not come to an answer; ``outcome`` says what that means for whom it was made."""
+    """A call did not come to an answer that can be used; ``outcome`` says what that means for whom it was made."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.detail)
         self.outcome = outcome
 
 
+def away(detail: str, fix: str = "") -> NoAnswer:
+    """Nobody was reached and nothing was sent: the backend's trouble, and no message's."""
+    outcome = Outcome(Verdict.DEFERRED, enhanced="4.4.1", detail=safe(detail), scope=Scope.BACKEND, fix=fix)
+    return NoAnswer(outcome)
+
+
 def limited(own: Capabilities, settings: BackendSettings) -> Capabilities:
-    """The backend's own limits, with ``max_bytes`` lowered by the setting ``max_size``."""
+    """The backend's own capabilities, with ``max_bytes`` lowered by the setting ``max_size``."""
     return replace(own, max_bytes=min(own.max_bytes, settings.max_size or own.max_bytes))
 
 
