@@ -24,7 +24,7 @@ from gateway.backends.shared.base import UNBOUNDED, Context, aside, canonical, l
 from gateway.backends.smtp.replies import parameters, path, refusal, spellings, wire
 from gateway.config.models import BackendSettings
 from gateway.fetch import is_loopback
-from gateway.model import Capabilities, Check, Envelope, Outcome, SpooledMessage, Verdict
+from gateway.model import Capabilities, Check, Envelope, Outcome, Scope, SpooledMessage, Verdict
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _IDLE = 30.0  # seconds that a connection is kept for the next message
@@ -151,6 +151,7 @@ class Smtp:
         self.capabilities = limited(Capabilities(UNBOUNDED), settings)
         self._settings = settings
         self._clock = context.clock
+        self._names = context.names
         self._hostname = settings.local_hostname or context.hostname
         self._port = settings.port or _PORTS[settings.tls]
         self._where = f"{settings.host}:{self._port}"
@@ -224,8 +225,7 @@ class Smtp:
         """A connection ready for MAIL. _Stop: the outcome blames the backend as a whole, never the message."""
         settings, seconds = self._settings, self._settings.timeout.total_seconds()
         client = aiosmtplib.SMTP(
-            hostname=settings.host,
-            port=self._port,
+            hostname=settings.host,  # the name that TLS asks for
             local_hostname=self._hostname,
             timeout=seconds,
             use_tls=settings.tls == "implicit",
@@ -233,7 +233,7 @@ class Smtp:
             tls_context=self._trust,
         )
         try:
-            await client.connect()
+            await client.connect(sock=await self._names.connect(settings.host, self._port, seconds=seconds))
             try:
                 await client.ehlo()
             except aiosmtplib.SMTPHeloError:
@@ -278,12 +278,13 @@ class Smtp:
             if isinstance(link, ssl.SSLError):
                 return Outcome(Verdict.DEFERRED, None, "4.7.5", f"TLS with {self._where} failed: {link.reason}")
             if isinstance(link, socket.gaierror):
-                return Outcome(Verdict.DEFERRED, None, "4.4.3", f"cannot find {self._settings.host}: {link.strerror}")
+                return Outcome(Verdict.DEFERRED, None, "4.4.3", link.strerror or "", scope=Scope.BACKEND)
             if isinstance(link, OSError) and link.errno:
                 text = f"cannot connect to {self._where}: {os.strerror(link.errno)}"
                 return Outcome(Verdict.DEFERRED, None, "4.4.1", text)
             link = link.__cause__
-        return Outcome(Verdict.DEFERRED, None, "4.4.1", safe(f"{self._where}: {error}"))
+        text = str(error).replace(" on port None", "")  # aiosmtplib was given a connection
+        return Outcome(Verdict.DEFERRED, None, "4.4.1", safe(f"{self._where}: {text}"))
 
 
 async def _mail(line: _Line, envelope: Envelope, raw: bytes) -> None:
