@@ -22,7 +22,7 @@ from gateway.backends.smtp import connection
 from gateway.backends.smtp import smarthost as module
 from gateway.backends.smtp.replies import wire
 from gateway.backends.smtp.smarthost import Smtp, SmtpSettings
-from gateway.model import Outcome, Recipient, Verdict
+from gateway.model import Outcome, Recipient, Scope, Verdict
 from tests.backends import kit
 from tests.backends.kit import ALL, DROP, HANG, RAW, SmtpFake, spooled
 from tests.fakes import until
@@ -647,6 +647,16 @@ async def test_an_unknown_name_waits_and_is_no_bounce(tmp_path: Path) -> None:
         outcome = (await way.send(spooled(), RAW))["b@x.example"]
         assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.DEFERRED, None, "4.4.3")
         assert outcome.detail.startswith("cannot find nowhere.invalid: ")
+        assert outcome.scope is Scope.BACKEND
+
+
+async def test_a_server_that_hangs_up_without_a_word_is_called_by_host_and_port(tmp_path: Path) -> None:
+    """aiosmtplib is handed a connection and knows no port."""
+    async with both(tmp_path, {"connect": DROP}) as (way, server):
+        outcome = (await way.send(spooled(), RAW))["b@x.example"]
+        assert (outcome.verdict, outcome.enhanced) == (Verdict.DEFERRED, "4.4.1")
+        assert f"127.0.0.1:{server.port}" in outcome.detail
+        assert "None" not in outcome.detail
 
 
 async def test_check_reports_what_the_server_offers(tmp_path: Path) -> None:

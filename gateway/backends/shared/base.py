@@ -17,6 +17,7 @@ from gateway.config.models import BackendSettings
 from gateway.fetch import Fetch, check_url
 from gateway.message import normalise_newlines
 from gateway.model import Capabilities, Outcome, Scope, Verdict
+from gateway.names import Names
 from gateway.pools import look_through_mail
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Context:
     fetch: Fetch
     rng: random.Random
     signals: Signals = field(default_factory=Silent)
+    names: Names = field(default_factory=Names)
 
 
 class NoAnswer(Exception):

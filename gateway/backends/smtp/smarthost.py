@@ -69,6 +69,7 @@ class Smtp:
         self.capabilities = limited(Capabilities(UNBOUNDED), settings)
         self._settings = settings
         self._clock = context.clock
+        self._names = context.names
         self._hostname = settings.local_hostname or context.hostname
         self._port = settings.port or _PORTS[settings.tls]
         self._where = f"{settings.host}:{self._port}"
@@ -141,8 +142,7 @@ class Smtp:
         """A connection ready for MAIL. Raises NoAnswer, which blames the backend as a whole and never the message."""
         settings, seconds = self._settings, self._settings.timeout.total_seconds()
         client = aiosmtplib.SMTP(
-            hostname=settings.host,
-            port=self._port,
+            hostname=settings.host,  # the name that TLS asks for
             local_hostname=self._hostname,
             timeout=seconds,
             use_tls=settings.tls == "implicit",
@@ -150,7 +150,7 @@ class Smtp:
             tls_context=self._trust,
         )
         try:
-            await client.connect()
+            await client.connect(sock=await self._names.connect(settings.host, self._port, seconds=seconds))
             try:
                 await client.ehlo()
             except aiosmtplib.SMTPHeloError:
@@ -202,10 +202,11 @@ class Smtp:
             if isinstance(link, ssl.SSLError):
                 return "4.7.5", f"TLS with {self._where} failed: {link.reason}"
             if isinstance(link, socket.gaierror):
-                return "4.4.3", f"cannot find {self._settings.host}: {link.strerror}"
+                return "4.4.3", link.strerror or ""
             if isinstance(link, OSError) and link.errno:
                 return "4.4.1", f"cannot connect to {self._where}: {os.strerror(link.errno)}"
-        return "4.4.1", f"{self._where}: {links[0]}"
+        text = str(links[0]).replace(" on port None", "")  # aiosmtplib was given a connection
+        return "4.4.1", f"{self._where}: {text}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
