@@ -18,9 +18,10 @@ from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import HttpServer
 from gateway.model import Backend, Client, Envelope, Fault, Recipient, Verifies
+from gateway.pools import read_files
+from gateway.readiness import readiness
 from gateway.routing import Routing
 from gateway.smtp import Listener, Shared
-from gateway.smtp.tls import certificate_errors
 from gateway.spool import Spool, SpoolError
 from gateway.systemd import notify, watchdog_interval
 
@@ -50,6 +51,7 @@ class App:
         self._backends: dict[str, Backend] = {}
         self._routing = Routing((), {})
         self._patience = DRAIN
+        self._reloading = asyncio.Lock()
         self._parts = AsyncExitStack()
         self._parts.callback(self.events.close)
         self._parts.push_async_callback(self.fetch.aclose)
@@ -173,11 +175,12 @@ class App:
 
         What needs a restart is named at every reload until there was one.
         """
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
         try:
-            loaded = self._load()
-            if errors := certificate_errors(loaded.settings.listeners):
-                raise ConfigError(errors)
-            auth.ensure_own_key(loaded.settings)
+            loaded, warnings = await read_files(self._look)
             changed = diff(self.settings, loaded.settings)
             built = {
                 name: self._backends[name]
@@ -189,6 +192,8 @@ class App:
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
+        for warning in warnings:
+            self.events.warning("settings_doubtful", detail=warning)
         old, self.authenticator = self.authenticator, authenticator
         self._loaded, self.settings, self._backends = loaded, loaded.settings, built
         self._route()
@@ -209,6 +214,15 @@ class App:
         ]
         self.events.reloaded(True, "; ".join(lines))
         return lines
+
+    def _look(self) -> tuple[Loaded, tuple[str, ...]]:
+        """The settings as they are now, and warnings. Blocks. Raises ConfigError with all that is wrong, ValueError."""
+        loaded = self._load()
+        found = readiness(loaded, self.clock.now())
+        if found.errors:
+            raise ConfigError(found.errors)
+        auth.ensure_own_key(loaded.settings)
+        return loaded, found.warnings
 
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:
         """Accept a message from inside (send-test). Returns the queue id; raises Refusal or Fault."""

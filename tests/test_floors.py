@@ -10,12 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS = [
-    {"__init__", "model", "address", "clock", "systemd", "ratelimit", "files", "pools"},
+    {"__init__", "model", "address", "clock", "systemd", "ratelimit", "files", "pools", "pem"},
     {"config", "events", "message"},
     {"routing", "policy", "auth", "bounce", "fetch"},
     {"spool", "backends"},
     {"intake", "delivery"},
     {"smtp", "http"},
+    {"readiness"},
     {"app"},
     {"cli"},
 ]

@@ -186,7 +186,9 @@ def test_a_wrong_hash(files: Files, key: str, text: str, expected: str) -> None:
 
 
 def folder_errors(files: Files, text: str) -> list[str]:
-    return [line.replace(f"{files.directory}", "DIR") for line in unusable_folders(files.load(text).settings)]
+    """The lines, each with the place of its setting."""
+    loaded = files.load(text)
+    return [line.replace(f"{files.directory}", "DIR") for line in loaded.lines(unusable_folders(loaded.settings))]
 
 
 def test_folders_that_serve_could_not_use(files: Files) -> None:
@@ -195,12 +197,12 @@ def test_folders_that_serve_could_not_use(files: Files) -> None:
     why = f"is not a directory, or user id {os.geteuid()} may not write to it"
     assert folder_errors(files, f"state_dir: {here}/new/state") == []
     assert folder_errors(files, f"state_dir: {here}\nhttp: {{socket: {here}/admin.sock}}") == []
-    assert folder_errors(files, f"state_dir: {file}") == [f"state_dir: DIR/file {why}"]
+    assert folder_errors(files, f"state_dir: {file}") == [f"DIR/config.yaml:1:1: state_dir: DIR/file {why}"]
     assert folder_errors(files, f"state_dir: {file}/below\nhttp: {{socket: {here}/none/admin.sock}}") == [
-        f"state_dir: DIR/file {why}",
-        f"http.socket: DIR/none {why}",
+        f"DIR/config.yaml:1:1: state_dir: DIR/file {why}",
+        f"DIR/config.yaml:2:8: http.socket: DIR/none {why}",
     ]
-    assert folder_errors(files, "state_dir: /proc/self") == [f"state_dir: /proc/self {why}"]
+    assert folder_errors(files, "state_dir: /proc/self") == [f"DIR/config.yaml:1:1: state_dir: /proc/self {why}"]
 
 
 @pytest.mark.parametrize(("text", "expected"), VALUES, ids=[text[:50] for text, _ in VALUES])

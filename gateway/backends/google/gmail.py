@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gateway.backends.google import tokens
 from gateway.backends.google.tokens import GoogleTokens, read_file
 from gateway.backends.shared.base import Context, Url, aside, canonical, limited, safe
 from gateway.backends.shared.calls import Call, carry_out, plan
@@ -19,6 +20,7 @@ from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import NoToken, TokenCache, authorized
 from gateway.config import values
+from gateway.config.finding import Examined, Unfit
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.model import Capabilities, Check, Outcome, SpooledMessage, Verdict
@@ -107,6 +109,10 @@ class GmailSettings(BackendSettings):
             raise ValueError('mailbox "sender" needs senders, such as ["*@example.com"]: the domains of your Workspace')
         return self
 
+    def examine(self, name: str, state_dir: Path) -> Examined:
+        mailbox = "" if self.mailbox in ("me", "sender") else self.mailbox
+        yield from tokens.examine(name, self.file, mailbox, user=self.authorized_user_file is not None)
+
     @property
     def file(self) -> Path:
         path = self.service_account_file or self.authorized_user_file
@@ -168,7 +174,7 @@ class Gmail:
             await cache.aclose()
 
     def _own_address(self) -> str:
-        """Whose mailbox it is, "" where that varies. Raises ValueError where it must be known and nobody says."""
+        """Whose mailbox it is, "" where that varies. Raises Unfit where it must be known and nobody says."""
         given, file = self._settings.mailbox, self._settings.file
         if given != "me":
             return "" if self._many else given
@@ -180,7 +186,7 @@ class Gmail:
             problem, fix = str(error), error.fix
         if self._settings.senders:
             return ""  # what is wrong with the file is told when a token is needed
-        raise ValueError(f"backends.{self.name}.mailbox: {problem}; {fix}")
+        raise Unfit(("backends", self.name, "mailbox"), f"{problem}; {fix}")
 
     def _token_source(self, mailbox: str) -> tuple[GoogleTokens, TokenCache]:
         found = self._tokens.pop(mailbox.lower(), None)

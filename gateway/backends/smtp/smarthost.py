@@ -21,7 +21,9 @@ import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.backends.shared.base import UNBOUNDED, Context, aside, canonical, limited, safe
+from gateway.backends.smtp import authorities
 from gateway.backends.smtp.replies import parameters, path, refusal, spellings, wire
+from gateway.config.finding import Examined
 from gateway.config.models import BackendSettings
 from gateway.fetch import is_loopback
 from gateway.model import Capabilities, Check, Envelope, Outcome, SpooledMessage, Verdict
@@ -62,6 +64,10 @@ class SmtpSettings(BackendSettings):
         if self.username is not None and self.tls == "none" and not is_loopback(self.host):
             raise ValueError("a password is not sent unencrypted: set tls to starttls or implicit")
         return self
+
+    def examine(self, name: str, state_dir: Path) -> Examined:
+        if self.ca_file is not None:
+            yield from authorities.examine(("ca_file",), self.ca_file, used=self.tls != "none")
 
 
 class _Stop(Exception):
