@@ -29,7 +29,6 @@ from cryptography.hazmat.primitives.serialization import (
 from gateway.config.document import Keys
 from gateway.config.finding import Finding, Unfit
 from gateway.config.models import Algorithm, KeySettings, Settings
-from gateway.fetch import check_url
 from gateway.files import unwritable, write_whole
 from gateway.pem import complaint
 
@@ -82,7 +81,6 @@ def _load(name: str, key: KeySettings, state_dir: Path) -> Key:
         raise Unfit((*_where(name), "audience"), f"{ADMIN_AUDIENCE} is reserved for the HTTP interface")
     try:
         if key.jwks_url is not None:
-            check_url(key.jwks_url)
             return Key(name, key)
         private: Private | None = None
         if key.secret is not None:

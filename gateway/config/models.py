@@ -37,7 +37,7 @@ class KeySettings(Section):
     secret: SecretStr | None = None
     public_key_file: Path | None = None
     private_key_file: Path | None = None
-    jwks_url: str | None = None
+    jwks_url: values.UrlAsWritten | None = None
     issuer: str | None = None
     audience: str | None = None
     expiry: Literal["required", "optional"] = "required"

@@ -10,8 +10,9 @@ from typing import Any
 from gateway.backends.shared.base import Context
 from gateway.backends.shared.http import Row, ask, judge, read_json, start_of, with_fix
 from gateway.backends.shared.oauth import TokenCache, authorized
-from gateway.fetch import Answer, check_url
+from gateway.fetch import Answer
 from gateway.model import Outcome, Verdict
+from gateway.url import check_url
 
 IMMUTABLE = {"prefer": 'IdType="ImmutableId"'}  # an id that stays when the draft becomes sent mail
 _HOUR = timedelta(hours=1)

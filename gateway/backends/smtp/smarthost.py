@@ -25,8 +25,8 @@ from gateway.backends.smtp import authorities
 from gateway.backends.smtp.replies import parameters, path, refusal, spellings, wire
 from gateway.config.finding import Examined
 from gateway.config.models import BackendSettings
-from gateway.fetch import is_loopback
 from gateway.model import Capabilities, Check, Envelope, Outcome, SpooledMessage, Verdict
+from gateway.url import is_loopback
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _IDLE = 30.0  # seconds that a connection is kept for the next message
