@@ -17,7 +17,7 @@ FLOORS = [
     {"intake", "delivery"},
     {"smtp", "http"},
     {"readiness"},
-    {"app"},
+    {"app", "service"},
     {"cli"},
 ]
 APART = [{"spool", "backends"}, {"smtp", "http"}]
