@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-import resource
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from gateway import __version__, auth, backends, intake
+from gateway import auth, backends, intake
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError, Loaded, diff, restart_keys
 from gateway.delivery import Dispatcher
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import HttpServer
-from gateway.model import Backend, Client, Envelope, Fault, Recipient, Verifies
+from gateway.model import Backend, Client, Envelope, Recipient, Verifies
 from gateway.names import Names
+from gateway.pools import read_files
+from gateway.readiness import readiness
 from gateway.routing import Routing
 from gateway.smtp import Listener, Shared
-from gateway.smtp.tls import certificate_errors
-from gateway.spool import Spool, SpoolError
-from gateway.systemd import notify, watchdog_interval
+from gateway.spool import Spool
 
-DESCRIPTORS = 200  # open files besides client connections: spool, HTTP, upstream
-EX_CONFIG = 78  # sysexits.h
 DRAIN = 30.0  # seconds for sessions and sends under way at a stop
 Load = Callable[[], Loaded]
 
@@ -54,6 +50,7 @@ class App:
         self._backends: dict[str, Backend] = {}
         self._routing = Routing((), {})
         self._patience = DRAIN
+        self._reloading = asyncio.Lock()
         self._parts = AsyncExitStack()
         self._parts.callback(self.events.close)
         self._parts.push_async_callback(self.fetch.aclose)
@@ -105,10 +102,10 @@ class App:
     async def _open_listeners(self) -> None:
         assert self.authenticator is not None
         rules, shared = self._rules(), Shared()
-        for name, listener in self.settings.listeners.items():
+        for name, section in self.settings.listeners.items():
             self.listeners[name] = Listener(
                 name,
-                listener,
+                section,
                 rules,
                 auth=self.authenticator,
                 put=self.spool.put,
@@ -118,8 +115,8 @@ class App:
                 shared=shared,
             )
         self._parts.push_async_callback(self._drain_listeners)
-        for door in self.listeners.values():
-            await door.start()
+        for listener in self.listeners.values():
+            await listener.start()
 
     async def stop(self, seconds: float = DRAIN) -> None:
         """Stop accepting, let sessions and then sends end within ``seconds`` each, close in reverse order."""
@@ -127,7 +124,7 @@ class App:
         await self._parts.aclose()
 
     async def _drain_listeners(self) -> None:
-        await asyncio.gather(*(door.drain(self._patience) for door in self.listeners.values()))
+        await asyncio.gather(*(one.drain(self._patience) for one in self.listeners.values()))
 
     async def _drain_dispatcher(self) -> None:
         if self.dispatcher:
@@ -177,11 +174,12 @@ class App:
 
         What needs a restart is named at every reload until there was one.
         """
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
         try:
-            loaded = self._load()
-            if errors := certificate_errors(loaded.settings.listeners):
-                raise ConfigError(errors)
-            auth.ensure_own_key(loaded.settings)
+            loaded, warnings = await read_files(self._look)
             changed = diff(self.settings, loaded.settings)
             built = {
                 name: self._backends[name]
@@ -193,16 +191,18 @@ class App:
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
+        for warning in warnings:
+            self.events.warning("settings_doubtful", detail=warning)
         old, self.authenticator = self.authenticator, authenticator
         self._loaded, self.settings, self._backends = loaded, loaded.settings, built
         self._route()
         self._declare()
-        for name, door in self.listeners.items():
-            door.auth = authenticator
-            door.rules = self._rules()
-            new = self.settings.listeners.get(name, door.listener)
-            if (new.bind, new.tls) == (door.listener.bind, door.listener.tls):  # else at the next start
-                door.listener = new
+        for name, listener in self.listeners.items():
+            listener.auth = authenticator
+            listener.rules = self._rules()
+            new = self.settings.listeners.get(name, listener.listener)
+            if (new.bind, new.tls) == (listener.listener.bind, listener.listener.tls):  # else at the next start
+                listener.listener = new
         assert self.dispatcher is not None
         await self.dispatcher.update(self.settings, self._routing, built)
         if old:
@@ -213,6 +213,15 @@ class App:
         ]
         self.events.reloaded(True, "; ".join(lines))
         return lines
+
+    def _look(self) -> tuple[Loaded, tuple[str, ...]]:
+        """The settings as they are now, and warnings. Blocks. Raises ConfigError with all that is wrong, ValueError."""
+        loaded = self._load()
+        found = readiness(loaded, self.clock.now())
+        if found.errors:
+            raise ConfigError(found.errors)
+        auth.ensure_own_key(loaded.settings)
+        return loaded, found.warnings
 
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:
         """Accept a message from inside (send-test). Returns the queue id; raises Refusal or Fault."""
@@ -225,7 +234,7 @@ class App:
         return message.id
 
     async def bounce(self, ids: Sequence[str]) -> list[str]:
-        """Return these messages to their senders; while no service runs there is nobody to write the report."""
+        """Return these messages to their senders; while no service runs there is nobody to write the bounces."""
         if self.dispatcher is None:
             raise ConnectionError("the service is not running")
         return await self.dispatcher.bounce(ids)
@@ -240,103 +249,15 @@ class App:
             self._revocations.revoke_subject(subject, now)
 
 
-async def serve(
-    loaded: Loaded,
-    *,
-    load: Load,
-    on_ready: Callable[[App], None] | None = None,
-    clock: Clock | None = None,
-    rng: random.Random | None = None,
-) -> int:
-    """Run until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit code."""
-    app = App(loaded, load, clock or SystemClock(), rng or random.Random())  # noqa: S311 - delays and names, no secrets
-    try:
-        await app.start()
-    except (SpoolError, OSError, ValueError, Fault) as error:
-        app.events.error("start_failed", detail=str(error))
-        await app.stop(0)
-        return EX_CONFIG if isinstance(error, ValueError) else 1
-    _raise_descriptor_limit(app)
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, stop.set)
-    reloads: set[asyncio.Task[None]] = set()
-
-    def on_hangup() -> None:
-        task = loop.create_task(_reload(app))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
-    watchdog = loop.create_task(_watchdog(app))
-    listening = [f"{name} {app.settings.listeners[name].bind}" for name in app.listeners]
-    app.events.info("started", version=__version__, listeners=listening, backends=sorted(app.settings.backends))
-    notify("READY=1", "STATUS=listening on " + ", ".join(listening))
-    if on_ready:
-        on_ready(app)
-    await stop.wait()
-    notify("STOPPING=1")
-    watchdog.cancel()
-    return 0 if await _stop(app, loop) else 1
-
-
-def _raise_descriptor_limit(app: App) -> None:
-    """Every connection costs a descriptor: take all that we may have, and say when that is too little."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = app.settings.limits.connections + DESCRIPTORS
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        text = f"limits.connections needs {needed} open files, this process may have {hard} (ulimit -n)"
-        app.events.warning("few_descriptors", detail=text)
-
-
-async def _stop(app: App, loop: asyncio.AbstractEventLoop) -> bool:
-    """Drain; a second signal cuts it short. False when it went wrong."""
-    hurry = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hurry.set)
-    stopping = asyncio.ensure_future(app.stop())
-    hurried = asyncio.ensure_future(hurry.wait())
-    await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        stopping.cancel()
-        await asyncio.wait({stopping}, timeout=5)
-    hurried.cancel()
-    if not stopping.cancelled() and (error := stopping.exception()):
-        app.events.bug("stop", error)
-    return stopping.cancelled() or stopping.exception() is None
-
-
-async def _reload(app: App) -> None:
-    notify("RELOADING=1", f"MONOTONIC_USEC={int(app.clock.monotonic() * 1_000_000)}")
-    try:
-        await app.reload()
-    except Exception as error:  # reload has said why; a bug in it must not stop the service
-        if not isinstance(error, ConfigError):
-            app.events.bug("reload", error)
-    notify("READY=1")
-
-
-async def _watchdog(app: App) -> None:
-    """Tell systemd we live, but only while the spool takes writes and the lanes run."""
-    if (interval := watchdog_interval()) is None:
-        return
-    while True:
-        if app.dispatcher and app.dispatcher.alive and app.spool.alive:
-            notify("WATCHDOG=1")
-        await app.clock.sleep(interval)
+def build(loaded: Loaded, load: Load, clock: Clock | None = None, rng: random.Random | None = None) -> App:
+    """A gateway that is not started yet. Time and chance enter here: without others, those of this machine."""
+    return App(loaded, load, clock or SystemClock(), rng or random.Random())  # noqa: S311 - delays and names, no secrets
 
 
 @asynccontextmanager
-async def offline(loaded: Loaded, clock: Clock | None = None) -> AsyncIterator[App]:
+async def offline(loaded: Loaded) -> AsyncIterator[App]:
     """Only the spool, for commands while no service runs. Raises SpoolError when one does."""
-
-    def again() -> Loaded:
-        return loaded
-
-    app = App(loaded, again, clock or SystemClock(), random.SystemRandom())
+    app = build(loaded, lambda: loaded)
     await app.open_spool()
     try:
         yield app

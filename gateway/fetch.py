@@ -12,7 +12,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ import httpx
 import httpx_aiohttp
 
 from gateway.names import PATIENCE, Names
+from gateway.url import check_url
 
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 _CONNECT_SECONDS = 25.0  # for a free connection, the name, the connection and TLS
@@ -54,38 +54,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-def is_loopback(host: str) -> bool:
-    """True for localhost and the addresses of 127.0.0.0/8 and ::1."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _is_metadata(host: str) -> bool:
-    """The services by which clouds tell a machine who it is: plain HTTP by design, and never off the machine's link."""
-    try:
-        return ip_address(host).is_link_local
-    except ValueError:
-        return host == "metadata.google.internal"
-
-
-def check_url(url: str, *, metadata: bool = False) -> str:
-    """Return ``url`` without a slash at its end. ValueError: neither https nor http to loopback, or with a password.
-
-    With ``metadata`` plain http also to the services that clouds offer their own machines.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if not host or parts.scheme not in ("https", "http"):
-        raise ValueError(f"{parts.scheme}://{host} is not a URL such as https://api.example.com")
-    if parts.scheme == "http" and not is_loopback(host) and not (metadata and _is_metadata(host)):
-        raise ValueError(f"http://{host} is not encrypted: use https (plain http only to this machine)")
-    if parts.username or parts.password:
-        raise ValueError(f"the URL of {host} carries a user name or password")
-    return url.rstrip("/")
 
 
 class _Resolver(aiohttp.abc.AbstractResolver):

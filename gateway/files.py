@@ -1,15 +1,17 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and folders that take them."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
     """All of it or nothing, on disk before the return, mode 0600, and its folder's owner may read it. Blocks.
 
+    Without ``replace`` a file that is there stays as it is, also one that another process makes at this moment.
     Raises OSError; the old file is then untouched.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
@@ -21,7 +23,12 @@ def write_whole(path: Path, data: bytes) -> None:
                 folder = path.parent.stat()
                 os.fchown(handle, folder.st_uid, folder.st_gid)
             os.fsync(handle)
-        Path(name).replace(path)
+        if replace:
+            Path(name).replace(path)
+        else:
+            with suppress(FileExistsError):
+                os.link(name, path)  # unlike a rename it never replaces
+            Path(name).unlink()
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -35,3 +42,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unwritable(folder: Path, *, made: bool = False) -> str:
+    """Why this user cannot put files there, "" where he can. ``made``: what is missing of its path will be made."""
+    if made:
+        folder = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if os.access(f"{folder}/.", os.W_OK | os.X_OK):
+        return ""
+    return f"{folder} is not a directory, or user id {os.geteuid()} may not write to it"

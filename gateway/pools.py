@@ -20,3 +20,13 @@ def _mail() -> ThreadPoolExecutor:
 async def look_through_mail(work: Callable[[], T]) -> T:
     """What ``work`` returns: parsing, checking or encoding a message, never waiting for a disk or a network."""
     return await asyncio.get_running_loop().run_in_executor(_mail(), work)
+
+
+@lru_cache(maxsize=1)
+def _files() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="settings")
+
+
+async def read_files(work: Callable[[], T]) -> T:
+    """What ``work`` returns: reading settings and the files they name, on whatever disks these are; one at a time."""
+    return await asyncio.get_running_loop().run_in_executor(_files(), work)

@@ -20,7 +20,8 @@ from starlette.requests import Request as AppRequest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway.fetch import Answer, Fetch, Lost, NotSent, admin_client, check_url, is_loopback
+from gateway.fetch import Answer, Fetch, Lost, NotSent, admin_client
+from gateway.url import check_url
 from tests.backends import kit
 from tests.backends.kit import Certificates, Web, http
 
@@ -218,16 +219,6 @@ async def test_only_https_or_loopback_is_asked(url: str) -> None:
     with pytest.raises(NotSent) as error:
         await post(url)
     assert "hunter2" not in str(config_error.value) + str(error.value)
-
-
-@pytest.mark.parametrize("url", ["https://api.example.com/v3/", "http://localhost:8080", "http://[::1]:1/x"])
-def test_good_urls_lose_only_the_slash_at_their_end(url: str) -> None:
-    assert check_url(url) == url.rstrip("/")
-
-
-def test_what_counts_as_this_machine() -> None:
-    assert [is_loopback(host) for host in ("localhost", "127.9.9.9", "::1", "[::1]")] == [True] * 4
-    assert [is_loopback(host) for host in ("localhost.example", "10.0.0.1", "", "0.0.0.0")] == [False] * 4
 
 
 async def test_proxies_of_the_environment_are_used_and_their_refusal_is_not_sent(

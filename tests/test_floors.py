@@ -10,13 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS = [
-    {"__init__", "model", "address", "clock", "systemd", "ratelimit", "files", "pools", "names"},
+    {"__init__", "model", "address", "clock", "systemd", "ratelimit", "files", "pools", "names", "pem", "url"},
     {"config", "events", "message"},
     {"routing", "policy", "auth", "bounce", "fetch"},
     {"spool", "backends"},
     {"intake", "delivery"},
     {"smtp", "http"},
-    {"app"},
+    {"readiness"},
+    {"app", "service"},
     {"cli"},
 ]
 APART = [{"spool", "backends"}, {"smtp", "http"}]

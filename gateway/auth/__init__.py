@@ -4,7 +4,7 @@
 """
 
 from gateway.auth.authenticator import Authenticator, Revocations
-from gateway.auth.keys import ADMIN_AUDIENCE, ensure_own_key, load_keys
+from gateway.auth.keys import ADMIN_AUDIENCE, ensure_own_key, examine, load_keys
 from gateway.auth.passwords import hash_password, new_password
 from gateway.auth.tokens import inspect, mint
 
@@ -20,6 +20,7 @@ __all__ = [
     "Authenticator",
     "Revocations",
     "ensure_own_key",
+    "examine",
     "hash_password",
     "inspect",
     "load_keys",

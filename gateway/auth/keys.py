@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from gateway.config.document import Keys
+from gateway.config.finding import Finding, Unfit
 from gateway.config.models import Algorithm, KeySettings, Settings
-from gateway.fetch import check_url
+from gateway.files import unwritable, write_whole
+from gateway.pem import complaint
 
 ADMIN_AUDIENCE = "gateway-admin"
 _SOURCES = ("secret", "public_key_file", "private_key_file", "jwks_url")
@@ -49,21 +52,35 @@ class Key:
 
 
 def load_keys(settings: Settings) -> dict[str, Key]:
-    """Every configured key, files read. Raises ValueError that names the setting of a missing, wrong or weak key.
+    """Every configured key, files read. Raises Unfit at the first that is missing, wrong or weak.
 
     What the settings alone can tell (one source, the right kind, the length of a secret) config.load has checked.
     """
     return {name: _load(name, key, settings.state_dir) for name, key in settings.auth.keys.items()}
 
 
+def examine(settings: Settings) -> Iterator[Finding]:
+    """All that is wrong with the keys and their files; one that ``ensure_own_key`` will make may be missing."""
+    for name, key in settings.auth.keys.items():
+        try:
+            if (path := _to_be_made(key, settings.state_dir)) is None:
+                _load(name, key, settings.state_dir)
+            elif path.parent != settings.state_dir and (why := unwritable(path.parent, made=True)):
+                yield Finding((*_where(name), "private_key_file"), why)
+        except Unfit as error:
+            yield error.finding
+
+
+def _where(name: str) -> Keys:
+    return "auth", "keys", name
+
+
 def _load(name: str, key: KeySettings, state_dir: Path) -> Key:
-    where = f"auth.keys.{name}"
     source = next(source for source in _SOURCES if getattr(key, source) is not None)
     if key.audience == ADMIN_AUDIENCE:
-        raise ValueError(f"{where}.audience: {ADMIN_AUDIENCE} is reserved for the HTTP interface")
+        raise Unfit((*_where(name), "audience"), f"{ADMIN_AUDIENCE} is reserved for the HTTP interface")
     try:
         if key.jwks_url is not None:
-            check_url(key.jwks_url)
             return Key(name, key)
         private: Private | None = None
         if key.secret is not None:
@@ -75,19 +92,19 @@ def _load(name: str, key: KeySettings, state_dir: Path) -> Key:
                 public, private = pair.public_key(), pair
         good = strong(public, key.algorithm)
     except ValueError as error:
-        raise ValueError(f"{where}.{source}: {error}") from None
+        raise Unfit((*_where(name), source), str(error)) from None
     return Key(name, key, good, good if isinstance(good, bytes) else private)
 
 
 def _read(path: Path, *, private: bool) -> object:
+    data = b""
     try:
         data = path.read_bytes()
         return load_pem_private_key(data, password=None) if private else load_pem_public_key(data)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        kind = "private key without a passphrase" if private else "public key"
-        raise ValueError(f"{path} is not a PEM {kind}") from None
+        raise ValueError(f"{path} {complaint(data, 'private key' if private else 'public key')}") from None
 
 
 def strong(public: object, algorithm: str) -> Public:
@@ -155,24 +172,20 @@ def sign(payload: bytes, key: Key) -> str:
 
 
 def ensure_own_key(settings: Settings) -> None:
-    """Make each EdDSA ``private_key_file`` that does not exist yet, mode 0600. Raises ValueError naming the setting."""
+    """Make each EdDSA ``private_key_file`` that does not exist yet, mode 0600. Blocks. Raises Unfit."""
     for name, key in settings.auth.keys.items():
-        if key.private_key_file is None or key.algorithm != "EdDSA":
-            continue
-        path = settings.state_dir / key.private_key_file
-        try:
-            settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not path.exists():
-                _create_private_key(path)
-        except OSError as error:
-            raise ValueError(f"auth.keys.{name}.private_key_file: cannot make {path}: {error.strerror}") from None
+        if (path := _to_be_made(key, settings.state_dir)) is not None:
+            pair = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_whole(path, pair, replace=False)
+            except OSError as error:
+                raise Unfit((*_where(name), "private_key_file"), f"cannot make {path}: {error.strerror}") from None
 
 
-def _create_private_key(path: Path) -> None:
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-        with suppress(FileExistsError):  # a link, unlike a rename, never replaces what another process made
-            os.link(file.name, path)
+def _to_be_made(key: KeySettings, state_dir: Path) -> Path | None:
+    """The file of a key that we make ourselves and that is not there; another that is missing is an error."""
+    if key.private_key_file is None or key.algorithm != "EdDSA":
+        return None
+    path = state_dir / key.private_key_file
+    return None if os.path.lexists(path) else path

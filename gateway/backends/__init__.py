@@ -18,6 +18,7 @@ from gateway.backends.shared.base import Context
 from gateway.backends.smtp.smarthost import Smtp, SmtpSettings
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.clock import SystemClock
+from gateway.config.finding import Ending, Finding, Unfit, below
 from gateway.config.models import BackendSettings, Settings
 from gateway.fetch import Fetch
 from gateway.model import Backend, Capabilities
@@ -45,17 +46,26 @@ def settings_types() -> Mapping[str, type[BackendSettings]]:
     return {kind: settings for kind, (settings, _) in BACKENDS.items()}
 
 
-def examine(settings: Settings) -> tuple[list[str], dict[str, Capabilities]]:
-    """What keeps backends from being built, in words, and the capabilities of the others. Asks nobody."""
-    problems, capabilities = [], {}
+def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capabilities]]:
+    """What each backend says of the files in its settings, and the capabilities of those that can be built.
+
+    Reads files; asks nobody. Who is missing among the capabilities has a fatal finding.
+    """
+    examined: list[Finding | Ending] = []
+    capabilities = {}
     nowhere = cast(Fetch, None)
     context = Context(settings.hostname, settings.state_dir, SystemClock(), nowhere, Random(0))  # noqa: S311 - unused
     for name, section in settings.backends.items():
+        own = list(below(("backends", name), section.examine(name, settings.state_dir)))
+        examined += own
         try:
-            capabilities[name] = build(name, section, context).capabilities
+            if not any(isinstance(one, Finding) and one.fatal for one in own):
+                capabilities[name] = build(name, section, context).capabilities
+        except Unfit as error:
+            examined.append(error.finding)
         except (ValueError, OSError) as error:
-            problems.append(str(error) if name in str(error) else f"backends.{name}: {error}")
-    return problems, capabilities
+            examined.append(Finding(("backends", name), str(error)))
+    return examined, capabilities
 
 
 def build(name: str, settings: BackendSettings, context: Context) -> Backend:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateway.backends.shared.base import UNBOUNDED, Context, limited
+from gateway.config.finding import Examined, Finding
 from gateway.config.models import BackendSettings
-from gateway.files import write_whole
+from gateway.files import unwritable, write_whole
 from gateway.model import Capabilities, Check, Outcome, Scope, SpooledMessage, Verdict, same_for_all
 
 # Disks of others hang: those who wait for them need neither the loop's threads nor those that read mail.
@@ -27,6 +28,11 @@ class CaptureSettings(BackendSettings):
 
     type: Literal["capture"] = "capture"
     directory: Path = Path("captured")
+
+    def examine(self, name: str, state_dir: Path) -> Examined:
+        why = unwritable(state_dir / self.directory, made=True)
+        if why and not unwritable(state_dir, made=True):  # else that is what has to be corrected
+            yield Finding(("directory",), why)
 
 
 class Capture:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.plain import say
+from gateway.cli.plain import now, say
 
 if TYPE_CHECKING:
     from gateway.config import Loaded
@@ -91,29 +91,14 @@ def settings() -> Loaded:
 
 
 def usable() -> Loaded:
-    """``settings`` that can be served: folders, certificates, keys, backends. Our own key may still have to be made."""
-    from gateway import auth, backends, policy
-    from gateway.config.files import unusable_folders
-    from gateway.routing import Routing
-    from gateway.smtp.tls import certificate_errors
+    """``settings`` that a service can run with, and all warnings; else the command ends with 78 and all errors."""
+    from gateway.readiness import readiness
 
     loaded = settings()
-    found = loaded.settings
-    present = {
-        name: key
-        for name, key in found.auth.keys.items()
-        if key.private_key_file is None or (found.state_dir / key.private_key_file).exists()
-    }
-    problems, capabilities = backends.examine(found)
-    errors = [*unusable_folders(found), *certificate_errors(found.listeners), *problems]
-    try:
-        auth.load_keys(found.model_copy(update={"auth": found.auth.model_copy(update={"keys": present})}))
-    except ValueError as error:
-        errors.append(str(error))
-    if errors:
-        raise BadConfig("\n".join(errors))
-    silent = policy.no_bounces(found.bounces, found.hostname, Routing(found.routes, capabilities))
-    return replace(loaded, warnings=(*loaded.warnings, f"bounces: {silent}")) if silent else loaded
+    found = readiness(loaded, now())
+    if found.errors:
+        raise BadConfig("\n".join(found.errors))
+    return replace(loaded, warnings=found.warnings)
 
 
 class Api:

@@ -35,13 +35,13 @@ log: {{level: warning}}
 @config_option
 def serve() -> None:
     """Run the service until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
-    from gateway import app
+    from gateway import service
 
     loaded = common.usable()
     for warning in loaded.warnings:
         say(f"warning: {warning}", err=True)
     again = partial(common.load, common.chosen_file())
-    raise SystemExit(asyncio.run(app.serve(loaded, load=again, on_ready=partial(_greet, loaded))))
+    raise SystemExit(asyncio.run(service.serve(loaded, load=again, on_ready=partial(_greet, loaded))))
 
 
 def _greet(loaded: Loaded, app: App) -> None:
@@ -62,10 +62,10 @@ def demo(keep: bool) -> None:
 
 
 async def _perform(loaded: Loaded, keep: bool) -> int:
-    from gateway import app
+    from gateway.service import serve as run
 
     started: asyncio.Future[App] = asyncio.get_running_loop().create_future()
-    service = asyncio.create_task(app.serve(loaded, load=lambda: loaded, on_ready=started.set_result))
+    service = asyncio.create_task(run(loaded, load=lambda: loaded, on_ready=started.set_result))
     either: set[asyncio.Future[Any]] = {service, started}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if service.done():

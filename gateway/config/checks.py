@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from urllib.parse import urlsplit
 
 from gateway.config.document import Keys, hint
 from gateway.config.models import ClientSettings, KeySettings, Settings
-from gateway.config.values import format_size, is_loopback, parse_bind, parse_scrypt
+from gateway.config.values import format_size, parse_bind, parse_scrypt
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
 Findings = Iterator[tuple[Keys, str]]
@@ -58,11 +57,6 @@ def _key(here: Keys, key: KeySettings) -> Findings:
         needed, has = int(key.algorithm[2:]) // 8, len(key.secret.get_secret_value().encode())
         if has < needed:  # RFC 7518 section 3.2
             yield (*here, "secret"), f"{key.algorithm} needs at least {needed} bytes, this has {has}"
-    if key.jwks_url is not None:
-        url = urlsplit(key.jwks_url)
-        plain = url.scheme == "http" and is_loopback(url.hostname or "")
-        if not url.hostname or url.username or not (url.scheme == "https" or plain):
-            yield (*here, "jwks_url"), "must be an https URL without a password (http only to this machine)"
 
 
 def _client(here: Keys, client: ClientSettings) -> Findings:

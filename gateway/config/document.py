@@ -62,6 +62,19 @@ def dotted(keys: Keys) -> str:
     return ".".join(map(str, keys))
 
 
+def find_place(places: Mapping[Keys, Place], keys: Keys, otherwise: Place) -> Place:
+    """The place of a value, or of what surrounds it when it is not given."""
+    from_file = [(*keys[:-1], f"{key}_file") for key in keys[-1:]]
+    holders: list[Keys] = [keys, *from_file, *(keys[:n] for n in range(len(keys) - 1, 0, -1))]
+    return next((places[one] for one in holders if one in places), otherwise)
+
+
+def in_order(found: Iterable[tuple[Place, Keys, str]]) -> list[str]:
+    """Lines for the operator in the order of the file, then those of the environment and the command line."""
+    ordered = sorted(found, key=lambda one: (not one[0].line, one[0]))
+    return [f"{place}: {dotted(keys)}: {text}" for place, keys, text in ordered]
+
+
 def closest(word: object, options: Iterable[str], likeness: float = 0.6) -> str:
     """The option that may have been meant, or ""."""
     return next(iter(difflib.get_close_matches(str(word), list(options), 1, likeness)), "")
@@ -82,25 +95,22 @@ class Document:
         self.places: dict[Keys, Place] = {}
         self.bad: set[Keys] = set()
         self._name = name
-        self._errors: list[tuple[Place, str]] = []
+        self._errors: list[tuple[Place, Keys, str]] = []
         self._nodes = 0
 
     def fail(self, keys: Keys, text: str) -> None:
         """Note an error at ``keys``, unless it only follows from an earlier one there or above."""
         if not any(keys[:length] in self.bad for length in range(len(keys) + 1)):
             self.bad.add(keys)
-            self._errors.append((self.place(keys), f"{dotted(keys)}: {text}"))
+            self._errors.append((self.place(keys), keys, text))
 
     def place(self, keys: Keys) -> Place:
         """The place of a value, or of what surrounds it when it is not given."""
-        from_file = [(*keys[:-1], f"{key}_file") for key in keys[-1:]]
-        holders: list[Keys] = [keys, *from_file, *(keys[:n] for n in range(len(keys) - 1, 0, -1))]
-        return next((self.places[one] for one in holders if one in self.places), Place(self._name))
+        return find_place(self.places, keys, Place(self._name))
 
     def error(self) -> ConfigError | None:
-        """All errors in the order of the file, then those of the environment and the command line."""
-        ordered = sorted(self._errors, key=lambda one: (not one[0].line, one[0]))
-        return ConfigError(f"{place}: {text}" for place, text in ordered) if ordered else None
+        """All errors, each with its place; None without any."""
+        return ConfigError(in_order(self._errors)) if self._errors else None
 
     def read_file(self, path: Path) -> None:
         """Raises ConfigError when there is no way to read on: unreadable, too large, not UTF-8, no YAML."""

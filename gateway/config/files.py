@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.document import Document, Keys, dotted
+from gateway.config.finding import Finding
 from gateway.config.models import Settings
+from gateway.files import unwritable
 
 RUN_SECRETS = Path("/run/secrets")
 OWN_KEY: Keys = ("auth", "keys", "own", "private_key_file")  # made at first start, so it may be missing
@@ -16,13 +18,13 @@ _MAX_FILE = 1_000_000
 _PRIVATE = {"private_key", "private_key_file", "service_account_file", "authorized_user_file", "certificate_file"}
 
 
-def unusable_folders(settings: Settings) -> Iterator[str]:
+def unusable_folders(settings: Settings) -> Iterator[Finding]:
     """Where the service must write and this user cannot. A state_dir that does not exist yet will be made."""
     state, below = settings.state_dir, settings.http.socket.parent
-    wanted = {"state_dir": next(path for path in (state, *state.parents) if os.path.lexists(path))}
-    for key, folder in (wanted if below == state else wanted | {"http.socket": below}).items():
-        if not os.access(f"{folder}/.", os.W_OK | os.X_OK):
-            yield f"{key}: {folder} is not a directory, or user id {os.geteuid()} may not write to it"
+    if why := unwritable(state, made=True):
+        yield Finding(("state_dir",), why)
+    if below != state and (why := unwritable(below)):
+        yield Finding(("http", "socket"), why)
 
 
 class Files:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_origin
 
 from pydantic import ValidationError
@@ -14,9 +15,10 @@ from pydantic import ValidationError
 from gateway.config.checks import findings, warnings
 from gateway.config.document import Document, Keys, closest, dotted, hint
 from gateway.config.files import Files
+from gateway.config.finding import Finding
+from gateway.config.loaded import Loaded
 from gateway.config.models import BackendSettings, Settings
-from gateway.config.section import Section, classes_in
-from gateway.config.show import flatten
+from gateway.config.section import Section, classes_in, flatten
 from gateway.config.values import parse_hostname
 
 SYSTEM_FILE = Path("/etc/gateway/config.yaml")
@@ -36,16 +38,6 @@ _WORDS = {  # pydantic's error type, or what it begins with -> plain words
     "dict": 'must hold indented "key: value" lines',
     "model": 'must hold indented "key: value" lines',
 }
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Settings in effect, and for each dotted key where it comes from: default, file:line, variable, command line."""
-
-    settings: Settings
-    origins: Mapping[str, str]
-    path: Path | None
-    warnings: tuple[str, ...]
 
 
 def find_file(explicit: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -92,8 +84,9 @@ def load(
     origins = {dotted(keys): _origin(document, keys) for keys, _ in flatten(settings)}
     if path and origins.get("backends.box.type") == "default":
         notes.append(f"{path}: no backends are given, so mail is only written to files and delivered to nobody")
-    doubts = (f"{document.place(keys)}: {dotted(keys)}: {text}" for keys, text in warnings(settings))
-    return Loaded(settings, origins, path, (*notes, *files.warnings, *doubts))
+    loaded = Loaded(settings, origins, path, (), MappingProxyType(document.places))
+    doubts = loaded.lines(Finding(keys, text) for keys, text in warnings(settings))
+    return replace(loaded, warnings=(*notes, *files.warnings, *doubts))
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 
 from gateway.config import values
+from gateway.config.finding import Examined
 from gateway.config.section import Section
 
 Tolerance = Literal["long_lines", "bare_newlines", "missing_headers"]
@@ -36,7 +37,7 @@ class KeySettings(Section):
     secret: SecretStr | None = None
     public_key_file: Path | None = None
     private_key_file: Path | None = None
-    jwks_url: str | None = None
+    jwks_url: values.UrlAsWritten | None = None
     issuer: str | None = None
     audience: str | None = None
     expiry: Literal["required", "optional"] = "required"
@@ -91,6 +92,13 @@ class BackendSettings(Section):
     def verifies(self) -> bool:
         """Whether clients log in with a token of this backend's provider."""
         return False
+
+    def examine(self, name: str, state_dir: Path) -> Examined:
+        """What is wrong with the files that these settings of backend ``name`` name, and until when they are good.
+
+        Reads them; asks nobody. Keys are those within the backend.
+        """
+        yield from ()
 
 
 class RouteSettings(Section):

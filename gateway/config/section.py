@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, SecretStr
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from gateway.config.document import Keys
 
 
 def classes_in(annotation: Any) -> Iterator[type[Any]]:
@@ -44,3 +46,18 @@ class Section(BaseModel):
             schema["required"] = [name for name in schema.get("required", ()) if name != key]
             schema.setdefault("allOf", []).append({"oneOf": either} if needed else {"not": {"allOf": either}})
         return schema
+
+
+def flatten(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    """Every single setting with its keys as in the file."""
+    if isinstance(value, Section):
+        for name, field in type(value).model_fields.items():
+            yield from flatten(getattr(value, name), (*keys, field.alias or name))
+    elif isinstance(value, Mapping) and value:
+        for name, part in value.items():
+            yield from flatten(part, (*keys, name))
+    elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+        for index, part in enumerate(value):
+            yield from flatten(part, (*keys, index))
+    else:
+        yield keys, value

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import SecretStr
 
 from gateway.config.document import Keys, dotted
+from gateway.config.loaded import Loaded
 from gateway.config.models import BackendSettings, Settings
-from gateway.config.section import Section
-
-if TYPE_CHECKING:
-    from gateway.config.loading import Loaded
+from gateway.config.section import flatten
 
 MASK = "********"
 # what a running gateway cannot take over at SIGHUP
 RESTART_KEYS = ("state_dir", "listeners.*.bind", "listeners.*.tls", "http.*", "log.*", "limits.spool_free")
-
-
-def flatten(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    """Every single setting with its keys as in the file."""
-    if isinstance(value, Section):
-        for name, field in type(value).model_fields.items():
-            yield from flatten(getattr(value, name), (*keys, field.alias or name))
-    elif isinstance(value, Mapping) and value:
-        for name, part in value.items():
-            yield from flatten(part, (*keys, name))
-    elif isinstance(value, tuple) and value and isinstance(value[0], Section):
-        for index, part in enumerate(value):
-            yield from flatten(part, (*keys, index))
-    else:
-        yield keys, value
 
 
 def show(loaded: Loaded) -> str:

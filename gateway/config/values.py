@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StringCon
 
 from gateway.address import parse_address
 from gateway.model import BadAddress, Network, Rate
+from gateway.url import check_url
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
@@ -164,14 +165,6 @@ def _pattern(text: str) -> str:
 parse_pattern = _pattern
 
 
-def is_loopback(host: str) -> bool:
-    """True for localhost and the loopback networks, where traffic does not leave the machine."""
-    try:
-        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _text_schema(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": ["string", "integer"], "pattern": pattern})
 
@@ -192,6 +185,7 @@ FreeSpace = Annotated[float, BeforeValidator(parse_spool_free), _format_free, _F
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Bind = Annotated[str, AfterValidator(lambda text: text if parse_bind(text) else "")]
 BindOrNone = Annotated[str, AfterValidator(lambda text: text if not text or parse_bind(text) else "")]
+UrlAsWritten = Annotated[str, AfterValidator(lambda text: text if check_url(text) else "")]
 Hostname = Annotated[str, AfterValidator(parse_hostname)]
 Directory = Annotated[Path, AfterValidator(_absolute)]
 Address = Annotated[str, AfterValidator(_address)]

@@ -9,10 +9,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.config.values import is_loopback
 from gateway.http.problem import problem
 from gateway.http.service import Service
 from gateway.model import Refusal
+from gateway.url import is_loopback
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -13,10 +13,11 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.config.models import HttpSettings
-from gateway.config.values import is_loopback, parse_bind
+from gateway.config.values import parse_bind
 from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.service import Service
+from gateway.url import is_loopback
 
 _GRACE = 5  # seconds an answer may still take at shutdown
 _CONNECTIONS = 100  # open at once; also the backlog

@@ -9,14 +9,23 @@ from pathlib import Path
 
 from cryptography import x509
 
+from gateway.config.finding import Ending, Examined, Unfit
 from gateway.config.models import ListenerSettings
 from gateway.events import Events
+from gateway.pem import complaint
 
 _VERSIONS = {
     "1.0": ssl.TLSVersion.TLSv1,
     "1.1": ssl.TLSVersion.TLSv1_1,
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,
+}
+_REASONS = {  # what OpenSSL calls it -> what it means
+    "KEY_VALUES_MISMATCH": "does not belong to private_key",
+    "NO_CERTIFICATE_ASSIGNED": "does not belong to private_key",  # a key of another kind
+    "EE_KEY_TOO_SMALL": "its key is too short, RSA needs 2048 bits or more",
+    "CA_KEY_TOO_SMALL": "the key of its issuer is too short, RSA needs 2048 bits or more",
+    "CA_MD_TOO_WEAK": "it is signed with a digest that is too weak, such as SHA-1",
 }
 
 
@@ -49,23 +58,30 @@ class Certificate:
         return context
 
 
-def certificate_errors(listeners: Mapping[str, ListenerSettings]) -> list[str]:
-    """What ``load_certificate`` says against these listeners."""
-    errors = []
+def examine(listeners: Mapping[str, ListenerSettings]) -> Examined:
+    """What is wrong with the certificates and keys of these listeners, and until when they are good. Reads them."""
     for name, listener in listeners.items():
+        if listener.tls == "none":
+            continue
         try:
-            if listener.tls != "none":
-                load_certificate(name, listener)
-        except ValueError as error:
-            errors.append(str(error))
-    return errors
+            _, leaf = _read(name, listener)
+        except Unfit as error:
+            yield error.finding
+        else:
+            keys = "listeners", name, "certificate"
+            yield Ending(keys, "the certificate", leaf.not_valid_after_utc, leaf.not_valid_before_utc)
 
 
 def load_certificate(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, float]:
-    """The context of a handshake, and when the certificate ends (UNIX time). Raises ValueError naming the setting."""
-    setting, file = "certificate", listener.certificate
+    """The context of a handshake, and when the certificate ends (UNIX time). Raises Unfit."""
+    context, leaf = _read(name, listener)
+    return context, leaf.not_valid_after_utc.timestamp()
+
+
+def _read(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, x509.Certificate]:
+    setting, file, data = "certificate", listener.certificate, b""
     if file is None:
-        raise ValueError(f"listeners.{name}.{setting}: needed for tls: {listener.tls}")
+        raise Unfit(("listeners", name, setting), f"needed for tls: {listener.tls}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION
     with warnings.catch_warnings():
@@ -74,16 +90,19 @@ def load_certificate(name: str, listener: ListenerSettings) -> tuple[ssl.SSLCont
     if listener.min_tls < "1.2":
         context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 speaks TLS 1.0 and 1.1 at no higher level
     try:
-        leaf, *_ = x509.load_pem_x509_certificates(file.read_bytes())
+        data = file.read_bytes()
+        leaf, *_ = x509.load_pem_x509_certificates(data)
         setting, file = "private_key", listener.private_key or file
+        data = file.read_bytes()
         context.load_cert_chain(listener.certificate or file, file, password="")  # or OpenSSL asks at the terminal
     except (OSError, ValueError) as error:
-        if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"listeners.{name}.certificate: does not belong to private_key") from None
-        wanted = "certificate" if setting == "certificate" else "private key without a passphrase"
-        why = getattr(error, "reason" if isinstance(error, ssl.SSLError) else "strerror", None)
-        raise ValueError(f"listeners.{name}.{setting}: {file}: {why or f'is not a PEM {wanted}'}") from None
-    return context, leaf.not_valid_after_utc.timestamp()
+        reason = error.reason if isinstance(error, ssl.SSLError) else ""
+        if reason in _REASONS:
+            raise Unfit(("listeners", name, "certificate"), _REASONS[reason]) from None
+        said = None if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
+        why = f": {said}" if said else f" {complaint(data, setting.replace('_', ' '))}"
+        raise Unfit(("listeners", name, setting), f"{file}{why}") from None
+    return context, leaf
 
 
 def _stamp(listener: ListenerSettings) -> tuple[object, ...]:

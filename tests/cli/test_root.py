@@ -49,7 +49,7 @@ def test_check_config(run: Commands, tmp_path: Path) -> None:
         ("http: {socket: /none/admin.sock}", "http.socket: /none is not a directory"),
         (
             "  me: {type: gmail, mailbox: me, authorized_user_file: /dev/null}\nroutes: [{backend: [box, me]}]",
-            "backends.me.mailbox",
+            ":4:34: backends.me.authorized_user_file: /dev/null is no JSON file of Google credentials",
         ),
         ("auth: {keys: {a: {algorithm: EdDSA, public_key_file: none.pem}}}", "auth.keys.a.public_key_file"),
     ],

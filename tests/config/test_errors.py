@@ -116,7 +116,9 @@ VALUES = [
     ("auth: {keys: {k: {algorithm: HS265, secret: x}}}", "config.yaml:1:19: auth.keys.k.algorithm: must be one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, did you mean \"HS256\"?"),
     ("auth: {keys: {k: {algorithm: RS256, secret: x}}}", "config.yaml:1:37: auth.keys.k.secret: does not fit algorithm RS256, which needs a key file or jwks_url"),
     ("auth: {keys: {k: {algorithm: HS256, jwks_url: 'https://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: does not fit algorithm HS256, which needs a secret"),
-    ("auth: {keys: {k: {algorithm: RS256, jwks_url: 'http://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: must be an https URL without a password (http only to this machine)"),
+    ("auth: {keys: {k: {algorithm: RS256, jwks_url: 'http://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: http://x.example is not encrypted: use https (plain http only to this machine)"),
+    ("auth: {keys: {k: {algorithm: RS256, jwks_url: 'file:///etc/passwd'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: file:// is not a URL such as https://api.example.com"),
+    (f"auth: {{keys: {{k: {{algorithm: RS256, jwks_url: 'https://u:{SECRET}@x.example/'}}}}}}", "config.yaml:1:37: auth.keys.k.jwks_url: the URL of x.example carries a user name or password"),
     ("auth: {keys: {k: {algorithm: EdDSA, private_key_file: k.pem}}}", f"config.yaml:1:37: auth.keys.k.private_key_file: no such file: {FOLDERS.format('k.pem')}"),
     ("auth: {keys: {k: {algorithm: HS256, secret: 32-bytes-of-secret-or-some-more-, secret_file: y}}}", "config.yaml:1:79: auth.keys.k.secret_file: give secret or secret_file, not both"),
     ("auth: {keys: {k: {algorithm: HS384, secret: 32-bytes-of-secret-or-some-more-}}}", "config.yaml:1:37: auth.keys.k.secret: HS384 needs at least 48 bytes, this has 32"),
@@ -186,7 +188,9 @@ def test_a_wrong_hash(files: Files, key: str, text: str, expected: str) -> None:
 
 
 def folder_errors(files: Files, text: str) -> list[str]:
-    return [line.replace(f"{files.directory}", "DIR") for line in unusable_folders(files.load(text).settings)]
+    """The lines, each with the place of its setting."""
+    loaded = files.load(text)
+    return [line.replace(f"{files.directory}", "DIR") for line in loaded.lines(unusable_folders(loaded.settings))]
 
 
 def test_folders_that_serve_could_not_use(files: Files) -> None:
@@ -195,12 +199,12 @@ def test_folders_that_serve_could_not_use(files: Files) -> None:
     why = f"is not a directory, or user id {os.geteuid()} may not write to it"
     assert folder_errors(files, f"state_dir: {here}/new/state") == []
     assert folder_errors(files, f"state_dir: {here}\nhttp: {{socket: {here}/admin.sock}}") == []
-    assert folder_errors(files, f"state_dir: {file}") == [f"state_dir: DIR/file {why}"]
+    assert folder_errors(files, f"state_dir: {file}") == [f"DIR/config.yaml:1:1: state_dir: DIR/file {why}"]
     assert folder_errors(files, f"state_dir: {file}/below\nhttp: {{socket: {here}/none/admin.sock}}") == [
-        f"state_dir: DIR/file {why}",
-        f"http.socket: DIR/none {why}",
+        f"DIR/config.yaml:1:1: state_dir: DIR/file {why}",
+        f"DIR/config.yaml:2:8: http.socket: DIR/none {why}",
     ]
-    assert folder_errors(files, "state_dir: /proc/self") == [f"state_dir: /proc/self {why}"]
+    assert folder_errors(files, "state_dir: /proc/self") == [f"DIR/config.yaml:1:1: state_dir: /proc/self {why}"]
 
 
 @pytest.mark.parametrize(("text", "expected"), VALUES, ids=[text[:50] for text, _ in VALUES])

@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from gateway.config.finding import Ending, Unfit
 from gateway.config.models import ListenerSettings
-from gateway.smtp.tls import Certificate, certificate_errors
+from gateway.smtp.tls import Certificate, examine
 from tests.fakes import until
 from tests.smtp.kit import MESSAGE, PASSWORD, Rig, rig
 
@@ -244,17 +245,19 @@ def test_errors_at_start_name_the_setting(tmp_path: Path) -> None:
     (tmp_path / "locked.key").write_bytes(locked)
     (tmp_path / "cut.pem").write_bytes(authority.certificate.read_bytes()[:300])
     (tmp_path / "bad.pem").write_text("no certificate")
-    assert certificate_errors({"a": ListenerSettings(bind="127.0.0.1:0"), "b": _tls(authority.listener())}) == []
+    (good,) = examine({"a": ListenerSettings(bind="127.0.0.1:0"), "b": _tls(authority.listener())})
+    assert isinstance(good, Ending)
+    assert good.keys == ("listeners", "b", "certificate")
     for listener, words in (
         ({"tls": "starttls"}, r"listeners\.mail\.certificate: needed for tls: starttls"),
         ({"tls": "implicit", "certificate": tmp_path / "none.pem"}, r"listeners\.mail\.certificate: .*none\.pem"),
         (
             {"tls": "implicit", "certificate": tmp_path / "bad.pem"},
-            r"listeners\.mail\.certificate: .*bad\.pem: is not a PEM",
+            r"listeners\.mail\.certificate: .*bad\.pem is not a PEM certificate: it has no line",
         ),
         (
             authority.listener(certificate=tmp_path / "cut.pem"),
-            r"listeners\.mail\.certificate: .*cut\.pem: is not a PEM",
+            r"listeners\.mail\.certificate: .*cut\.pem is not a PEM certificate: it is damaged",
         ),
         (
             authority.listener(private_key=tmp_path / "other.key"),
@@ -262,13 +265,13 @@ def test_errors_at_start_name_the_setting(tmp_path: Path) -> None:
         ),
         (
             authority.listener(private_key=tmp_path / "locked.key"),
-            r"listeners\.mail\.private_key: .*locked\.key: is not a PEM private key without a passphrase",
+            r"listeners\.mail\.private_key: .*locked\.key is not a PEM private key: it needs a passphrase",
         ),
         (authority.listener(private_key=tmp_path / "none"), r"listeners\.mail\.private_key: .*none: No such file"),
     ):
-        with pytest.raises(ValueError, match=words) as caught:
+        with pytest.raises(Unfit, match=words) as caught:
             Certificate("mail", _tls(listener), events=None)  # type: ignore[arg-type]
-        assert certificate_errors({"mail": _tls(listener)}) == [str(caught.value)]
+        assert list(examine({"mail": _tls(listener)})) == [caught.value.finding]
 
 
 def _tls(listener: dict[str, Any]) -> ListenerSettings:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gateway.backends.google import tokens
 from gateway.backends.google.tokens import GoogleTokens, read_file
 from gateway.backends.shared.base import Context, NoAnswer, Url, aside, canonical, limited, safe
 from gateway.backends.shared.calls import Call, carry_out, plan
@@ -21,6 +22,7 @@ from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
 from gateway.config import values
+from gateway.config.finding import Examined, Unfit
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.model import CannotCarry, Capabilities, Check, Outcome, Scope, SpooledMessage, Verdict
@@ -103,6 +105,10 @@ class GmailSettings(BackendSettings):
             raise ValueError('mailbox "sender" needs senders, such as ["*@example.com"]: the domains of your Workspace')
         return self
 
+    def examine(self, name: str, state_dir: Path) -> Examined:
+        mailbox = "" if self.mailbox in ("me", "sender") else self.mailbox
+        yield from tokens.examine(name, self.file, mailbox, user=self.authorized_user_file is not None)
+
     @property
     def file(self) -> Path:
         path = self.service_account_file or self.authorized_user_file
@@ -164,7 +170,7 @@ class Gmail:
             await cache.aclose()
 
     def _own_address(self) -> str:
-        """Whose mailbox it is, "" where that varies. Raises ValueError where it must be known and nobody says."""
+        """Whose mailbox it is, "" where that varies. Raises Unfit where it must be known and nobody says."""
         given, file = self._settings.mailbox, self._settings.file
         if given != "me":
             return "" if self._many else given
@@ -176,7 +182,7 @@ class Gmail:
             problem, fix = error.outcome.detail, error.outcome.fix
         if self._settings.senders:
             return ""  # what is wrong with the file is told when a token is needed
-        raise ValueError(f"backends.{self.name}.mailbox: {problem}; {fix}")
+        raise Unfit(("backends", self.name, "mailbox"), f"{problem}; {fix}")
 
     def _token_source(self, mailbox: str) -> tuple[GoogleTokens, TokenCache]:
         if found := self._tokens.get(mailbox.lower()):

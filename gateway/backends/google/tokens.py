@@ -7,8 +7,9 @@ import json
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from gateway.backends.shared.base import Context, NoAnswer, safe
 from gateway.backends.shared.http import read_json
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, refused, unavailable
 from gateway.backends.shared.table import ANY, Row, first
+from gateway.config.finding import Ending, Examined, Finding
 from gateway.fetch import Answer
 from gateway.files import write_whole
 from gateway.model import Verdict
@@ -142,6 +144,45 @@ def read_file(path: Path) -> dict[str, Any]:
     return info
 
 
+def read_credentials(name: str, path: Path, mailbox: str, *, user: bool) -> dict[str, Any]:
+    """What backend ``name`` needs to send as ``mailbox``: a user's sign-in, or else a service's. Blocks.
+
+    Raises NoAnswer.
+    """
+    info, kind = read_file(path), "user" if user else "service"
+    if info["type"] not in _TYPES[kind]:
+        other = "service" if kind == "user" else "user"
+        fix = f"name it as {_KEYS[other]} in backends.{name}"
+        if info["type"] not in _TYPES[other]:
+            fix = f"{_KEYS[kind]} needs one of type {' or '.join(_TYPES[kind])}"
+        raise refused(f"{path} holds credentials of type {info['type']}", fix)
+    if kind == "user" and (missing := [field for field in _USER_FIELDS if not info.get(field)]):
+        raise refused(f"{path} has no {', '.join(missing)}", _SIGN_IN.format(name=name))
+    account = str(info.get("account") or "")
+    if kind == "user" and account and mailbox and account.lower() != mailbox.lower():
+        fix = f"{_SIGN_IN.format(name=name)} as {mailbox}, or correct backends.{name}.mailbox"
+        raise refused(f"{path} is the sign-in of {account}, not of {mailbox}", fix)
+    return info
+
+
+def examine(name: str, path: Path, mailbox: str, *, user: bool) -> Examined:
+    """What is wrong with the file of credentials, and when its sign-in ends. Blocks; asks nobody."""
+    keys = (_KEYS["user" if user else "service"],)
+    try:
+        info = read_credentials(name, path, mailbox, user=user)
+        if info["type"] == "service_account":
+            _account(json.dumps(info, sort_keys=True))
+    except NoAnswer as error:
+        yield Finding(keys, f"{error}; {error.outcome.fix}")
+    except Exception as error:  # whatever a parser says of a damaged file
+        text = safe(f"{path}: {type(error).__name__} {error}")
+        yield Finding(keys, f"{text}; put the file as Google made it in its place, or make a new one")
+    else:
+        with suppress(ValueError):  # it says nothing of an end
+            ends = datetime.fromisoformat(str(info.get("refresh_token_expires_at") or ""))
+            yield Ending(keys, "the sign-in in it", ends if ends.tzinfo else ends.replace(tzinfo=UTC))
+
+
 class GoogleTokens:
     """A token source that reads ``path`` anew each time: what signs in again only has to replace the file.
 
@@ -219,19 +260,8 @@ class GoogleTokens:
         return NoAnswer(row.outcome("gateway", None, safe(f"{what}: {said}"), known))
 
     def _read(self) -> dict[str, Any]:
-        info, kind = read_file(self._path), self._kind
-        if info["type"] not in _TYPES[kind]:
-            other = "service" if kind == "user" else "user"
-            fix = f"name it as {_KEYS[other]} in backends.{self._name}"
-            if info["type"] not in _TYPES[other]:
-                fix = f"{_KEYS[kind]} needs one of type {' or '.join(_TYPES[kind])}"
-            raise refused(f"{self._path} holds credentials of type {info['type']}", fix)
-        if kind == "user" and (missing := [name for name in _USER_FIELDS if not info.get(name)]):
-            raise refused(f"{self._path} has no {', '.join(missing)}", _SIGN_IN.format(name=self._name))
+        info = read_credentials(self._name, self._path, self._mailbox, user=self._kind == "user")
         account = str(info.get("account") or "")
-        if kind == "user" and account and self._mailbox and account.lower() != self._mailbox.lower():
-            fix = f"{_SIGN_IN.format(name=self._name)} as {self._mailbox}, or correct backends.{self._name}.mailbox"
-            raise refused(f"{self._path} is the sign-in of {account}, not of {self._mailbox}", fix)
         if info.get("refresh_token") and info["refresh_token"] == self._rotated[0]:
             info["refresh_token"] = self._rotated[1]
         self._secrets = [str(info[name]) for name in ("refresh_token", "client_secret", "private_key") if name in info]

@@ -12,8 +12,9 @@ from gateway.backends.shared.base import Context, NoAnswer
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.table import Row
-from gateway.fetch import Answer, check_url
+from gateway.fetch import Answer
 from gateway.model import Outcome, Scope, Verdict
+from gateway.url import check_url
 
 IMMUTABLE = {"prefer": 'IdType="ImmutableId"'}  # an id that stays when the draft becomes sent mail
 _HOUR = timedelta(hours=1)

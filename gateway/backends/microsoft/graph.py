@@ -25,6 +25,7 @@ from gateway.backends.shared.http import read_json
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.config import values
+from gateway.config.finding import Ending, Examined
 from gateway.config.models import BackendSettings
 from gateway.message import scan
 from gateway.model import BadMessage, Capabilities, Check, Outcome, Rate, SpooledMessage, Verdict, same_for_all
@@ -105,10 +106,19 @@ class GraphSettings(BackendSettings):
             managed=self.managed_identity,
         )
 
+    def examine(self, name: str, state_dir: Path) -> Examined:
+        yield from tokens.examine(self.identity(name, state_dir))
+        if self.client_secret_expires:
+            yield Ending(("client_secret_expires",), "the client secret", _midnight(self.client_secret_expires))
+
     @property
     def drafts(self) -> bool:
         """Whether drafts are made, which takes more than the permission to send."""
         return self.safe_send or self.large_messages == "draft"
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +149,7 @@ class Graph:
         source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
         self._tokens = TokenCache(name, source, context)
         if settings.client_secret_expires:
-            ends = datetime.combine(settings.client_secret_expires, time(), UTC)
-            context.signals.credential_ends(name, ends.timestamp())
+            context.signals.credential_ends(name, _midnight(settings.client_secret_expires).timestamp())
         self._root = settings.api_base or _CLOUDS[settings.cloud][0]
         self._api = Api(name, self._root, self._tokens, context, timeout=settings.timeout, many=self._many)
         rate = settings.mailbox_rate

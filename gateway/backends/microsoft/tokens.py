@@ -20,6 +20,7 @@ from gateway.backends.shared.http import read_json
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, refused, unavailable
 from gateway.backends.shared.table import ANY, Row
 from gateway.clock import Clock
+from gateway.config.finding import Ending, Examined, Finding
 from gateway.files import write_whole
 from gateway.model import Verdict
 
@@ -27,6 +28,7 @@ SIGN_IN_LASTS = timedelta(
     days=90
 )  # since the last use of the refresh token (learn.microsoft.com/entra/identity-platform/refresh-tokens)
 _LONGEST = 24 * 3600  # seconds that a token is believed to last
+_SHORTEST = 2048  # bits of an RSA key (learn.microsoft.com/entra/identity-platform/certificate-credentials)
 _UNHEARD = 10  # questions in a row without an answer, then a sign-in is given up
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\s*", re.DOTALL)
 _SIGN_IN = "sign in again: gateway auth microsoft --backend {name}"
@@ -214,6 +216,28 @@ def _certificate(identity: Identity, path: Path, ends: Callable[[float], None]) 
         raise refused(f"{path}: {said}", f"correct backends.{identity.name}.certificate_file") from None
     ends(certificate.not_valid_after_utc.timestamp())
     return {"private_key": blocks["KEY"], "public_certificate": blocks["CERTIFICATE"]}
+
+
+def examine(identity: Identity) -> Examined:
+    """What is wrong with ``certificate_file``, and when it ends; whether anybody has signed in. Blocks; asks nobody."""
+    if identity.certificate is not None:
+        from cryptography import x509
+
+        keys = ("certificate_file",)
+        try:
+            pair = _certificate(identity, identity.certificate, lambda _: None)
+        except NoAnswer as error:
+            yield Finding(keys, f"{error}; {error.outcome.fix}")
+            return
+        leaf = x509.load_pem_x509_certificate(pair["public_certificate"].encode())
+        if (bits := getattr(leaf.public_key(), "key_size", _SHORTEST)) < _SHORTEST:
+            yield Finding(
+                keys, f"{identity.certificate}: Microsoft takes RSA keys from {_SHORTEST} bits, this has {bits}"
+            )
+        yield Ending(keys, "the certificate", leaf.not_valid_after_utc, leaf.not_valid_before_utc)
+    if identity.store is not None and not identity.store.exists():
+        text = f"nobody has signed in yet: gateway auth microsoft --backend {identity.name}"
+        yield Finding(("device_login",), text, fatal=False)
 
 
 def _public(identity: Identity, http: _Http, cache: Any) -> Any:

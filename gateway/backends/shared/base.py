@@ -14,11 +14,12 @@ from pydantic import AfterValidator
 
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
-from gateway.fetch import Fetch, check_url
+from gateway.fetch import Fetch
 from gateway.message import normalise_newlines
 from gateway.model import Capabilities, Outcome, Scope, Verdict
 from gateway.names import Names
 from gateway.pools import look_through_mail
+from gateway.url import check_url
 
 T = TypeVar("T")
 Url = Annotated[str, AfterValidator(check_url)]

@@ -18,11 +18,13 @@ import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, canonical, limited, safe
+from gateway.backends.smtp import authorities
 from gateway.backends.smtp.connection import BROKEN, Connection, name_recipients, open_transaction, send_message
 from gateway.backends.smtp.replies import refusal, spellings
+from gateway.config.finding import Examined
 from gateway.config.models import BackendSettings
-from gateway.fetch import is_loopback
 from gateway.model import Capabilities, Check, Envelope, Outcome, Scope, SpooledMessage, Verdict
+from gateway.url import is_loopback
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _IDLE = 30.0  # seconds that a connection is kept for the next message
@@ -59,6 +61,10 @@ class SmtpSettings(BackendSettings):
         if self.username is not None and self.tls == "none" and not is_loopback(self.host):
             raise ValueError("a password is not sent unencrypted: set tls to starttls or implicit")
         return self
+
+    def examine(self, name: str, state_dir: Path) -> Examined:
+        if self.ca_file is not None:
+            yield from authorities.examine(("ca_file",), self.ca_file, used=self.tls != "none")
 
 
 class Smtp:

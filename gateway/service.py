@@ -1,0 +1,103 @@
+"""A gateway as a service: signals, systemd, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+from collections.abc import Callable
+
+from gateway import __version__
+from gateway.app import App, Load, build
+from gateway.config import ConfigError, Loaded
+from gateway.model import Fault
+from gateway.spool import SpoolError
+from gateway.systemd import notify, watchdog_interval
+
+DESCRIPTORS = 200  # open files besides client connections: spool, HTTP, upstream
+EX_CONFIG = 78  # sysexits.h
+
+
+async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit code: 0, 1, or 78 for what the settings caused.
+
+    ``loaded`` should have passed ``readiness``; ``load`` reads the settings again for a reload.
+    """
+    app = build(loaded, load)
+    try:
+        await app.start()
+    except (SpoolError, OSError, ValueError, Fault) as error:
+        app.events.error("start_failed", detail=str(error))
+        await app.stop(0)
+        return EX_CONFIG if isinstance(error, ValueError) else 1
+    _raise_descriptor_limit(app)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        task = loop.create_task(_reload(app))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    watchdog = loop.create_task(_watchdog(app))
+    listening = [f"{name} {app.settings.listeners[name].bind}" for name in app.listeners]
+    app.events.info("started", version=__version__, listeners=listening, backends=sorted(app.settings.backends))
+    notify("READY=1", "STATUS=listening on " + ", ".join(listening))
+    if on_ready:
+        on_ready(app)
+    await stop.wait()
+    notify("STOPPING=1")
+    watchdog.cancel()
+    return 0 if await _stop(app, loop) else 1
+
+
+def _raise_descriptor_limit(app: App) -> None:
+    """Every connection costs a descriptor: take all that we may have, and say when that is too little."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = app.settings.limits.connections + DESCRIPTORS
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        text = f"limits.connections needs {needed} open files, this process may have {hard} (ulimit -n)"
+        app.events.warning("few_descriptors", detail=text)
+
+
+async def _stop(app: App, loop: asyncio.AbstractEventLoop) -> bool:
+    """Drain; a second signal cuts it short. False when it went wrong."""
+    hurry = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hurry.set)
+    stopping = asyncio.ensure_future(app.stop())
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        stopping.cancel()
+        await asyncio.wait({stopping}, timeout=5)
+    hurried.cancel()
+    if not stopping.cancelled() and (error := stopping.exception()):
+        app.events.bug("stop", error)
+    return stopping.cancelled() or stopping.exception() is None
+
+
+async def _reload(app: App) -> None:
+    notify("RELOADING=1", f"MONOTONIC_USEC={int(app.clock.monotonic() * 1_000_000)}")
+    try:
+        await app.reload()
+    except Exception as error:  # reload has said why; a bug in it must not stop the service
+        if not isinstance(error, ConfigError):
+            app.events.bug("reload", error)
+    notify("READY=1")
+
+
+async def _watchdog(app: App) -> None:
+    """Tell systemd we live, but only while the spool takes writes and mail is worked off."""
+    if (interval := watchdog_interval()) is None:
+        return
+    while True:
+        if app.dispatcher and app.dispatcher.alive and app.spool.alive:
+            notify("WATCHDOG=1")
+        await app.clock.sleep(interval)
