@@ -20,8 +20,8 @@ import pytest
 from google.oauth2 import credentials, service_account
 
 from gateway.backends import Context
-from gateway.backends.google.tokens import SERVICE as SERVICE_ROWS
-from gateway.backends.google.tokens import USER as USER_ROWS
+from gateway.backends.google.errors import SERVICE as SERVICE_ROWS
+from gateway.backends.google.errors import USER as USER_ROWS
 from gateway.backends.google.tokens import GoogleTokens
 from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp

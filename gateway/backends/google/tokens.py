@@ -15,10 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.backends.google.errors import NO_USER, SERVICE, SIGN_IN, USER
 from gateway.backends.shared.base import Context, NoAnswer, safe
 from gateway.backends.shared.http import read_json
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, refused, unavailable
-from gateway.backends.shared.table import ANY, Row, first
+from gateway.backends.shared.table import first
 from gateway.config.finding import Ending, Examined, Finding
 from gateway.fetch import Answer
 from gateway.files import write_whole
@@ -40,91 +41,6 @@ _LOADING = threading.Lock()  # so that a key is read once, however many mailboxe
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 _PRINCIPAL = re.compile(r"/([^/]+@[^/]+):generateAccessToken$")
 _RETRY = r"^(internal_failure|server_error|temporarily_unavailable)\b"
-
-_SIGN_IN = "sign in again: gateway auth google --backend {name}"
-
-
-def _row(text: str, fix: str) -> Row:
-    """``text`` is searched from the top in "error: subtype: description"."""
-    return Row(ANY, Verdict.MISCONFIGURED, "4.7.0", text=text, fix=fix)
-
-
-_CLOCK = _row(
-    r"short-lived token|reasonable timeframe",
-    "the clock of this machine is wrong, it says {now}: set it (timedatectl set-ntp true), then try again",
-)
-_NO_USER = _row(
-    r"not a valid email|invalid email or user",
-    "{mailbox} is no user of this Workspace: correct backends.{name}.mailbox (a user's own address, not a group)",
-)
-_BOTH = (
-    _row(
-        r"admin_policy_enforced|access_denied|org_internal|restricted_client",
-        "the Workspace does not allow this app: admin.google.com > Security > Access and data control > API controls > "
-        "Manage app access > trust the client {client_id}; for org_internal make the app External",
-    ),
-    _row(
-        r"^invalid_scope",
-        "the scope was not accepted: in domain-wide delegation it must be exactly {scope}, several separated by commas",
-    ),
-)
-_ELSEWHERE = _row(
-    r"^HTTP \d",
-    "check backends.{name}.token_url, and what stands between (a proxy, a firewall): Google's token endpoint does not "
-    "answer like this",
-)
-# https://developers.google.com/identity/protocols/oauth2/service-account#error-codes and .../oauth2/web-server
-USER = (
-    _CLOCK,
-    _NO_USER,
-    _row(
-        r"rapt",
-        "the Workspace ends sign-ins after some hours: admin.google.com > Security > Access and data control > Google "
-        "Cloud session control > exempt trusted apps, or use a service account; then " + _SIGN_IN,
-    ),
-    _row(
-        r"^invalid_grant",
-        "the sign-in has ended (withdrawn, password changed, unused for 6 months, or 7 days old while the app is in "
-        "testing: publish it at console.cloud.google.com > Google Auth Platform > Audience); " + _SIGN_IN,
-    ),
-    _row(
-        r"^(unauthorized_client|invalid_client|deleted_client|disabled_client)",
-        "the OAuth client {client_id} is gone or not the one of this sign-in: console.cloud.google.com > Google Auth "
-        "Platform > Clients > Create client > Desktop app, download it, then: gateway auth google --client-file FILE "
-        "--out {file}",
-    ),
-    *_BOTH,
-    _ELSEWHERE,
-    _row("", _SIGN_IN),
-)
-SERVICE = (
-    _CLOCK,
-    _row(
-        r"invalid jwt signature|no valid verifier|invalid_jwt",
-        "the key in {file} was deleted or disabled: console.cloud.google.com > IAM & Admin > Service Accounts > "
-        "{identity} > Keys > Add key > JSON, and put that file in its place",
-    ),
-    _NO_USER,
-    _row(
-        r"^unauthorized_client|access_denied",
-        "admin.google.com > Security > Access and data control > API controls > Manage domain-wide delegation > Add "
-        "new: client id {client_id}, scope {scope}; it may take 24 h. If it is there already: {mailbox} must be a user "
-        "of that Workspace",
-    ),
-    _row(
-        r"^(invalid_client|deleted_client|disabled_client|invalid_grant)",
-        "the service account {identity} or its key is gone or disabled: console.cloud.google.com > IAM & Admin > "
-        "Service Accounts",
-    ),
-    *_BOTH,
-    _row(
-        r"iam\.|iamcredentials|permission.denied|SERVICE_DISABLED",
-        "let the workload act as {identity}: enable the IAM Service Account Credentials API in its project, and grant "
-        "the workload Service Account Token Creator on it",
-    ),
-    _ELSEWHERE,
-    _row("", "check {file} and the service account {identity}"),
-)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -157,10 +73,10 @@ def read_credentials(name: str, path: Path, mailbox: str, *, user: bool) -> dict
             fix = f"{_KEYS[kind]} needs one of type {' or '.join(_TYPES[kind])}"
         raise refused(f"{path} holds credentials of type {info['type']}", fix)
     if kind == "user" and (missing := [field for field in _USER_FIELDS if not info.get(field)]):
-        raise refused(f"{path} has no {', '.join(missing)}", _SIGN_IN.format(name=name))
+        raise refused(f"{path} has no {', '.join(missing)}", SIGN_IN.format(name=name))
     account = str(info.get("account") or "")
     if kind == "user" and account and mailbox and account.lower() != mailbox.lower():
-        fix = f"{_SIGN_IN.format(name=name)} as {mailbox}, or correct backends.{name}.mailbox"
+        fix = f"{SIGN_IN.format(name=name)} as {mailbox}, or correct backends.{name}.mailbox"
         raise refused(f"{path} is the sign-in of {account}, not of {mailbox}", fix)
     return info
 
@@ -252,7 +168,7 @@ class GoogleTokens:
         known |= {"identity": self.identity, "client_id": self._client_id}
         known["now"] = f"{self._context.clock.now():%Y-%m-%d %H:%M:%SZ}"
         row = first(USER if self._kind == "user" else SERVICE, 0, "", said)
-        if self._many and row is _NO_USER:
+        if self._many and row is NO_USER:
             detail = f"no mailbox {self._mailbox}: {said}"
             return NoAnswer(
                 replace(row, verdict=Verdict.REJECTED, enhanced="5.1.8").outcome("gateway", None, detail, known)
@@ -296,7 +212,7 @@ class GoogleTokens:
         """What the answer says of the sign-in itself: its scopes, its end, its next refresh token."""
         self.scope = str(last.get("scope") or SCOPE)
         if not _SENDING & set(self.scope.split()):
-            fix = f"{_SIGN_IN.format(name=self._name)}, and tick the box that allows sending mail"
+            fix = f"{SIGN_IN.format(name=self._name)}, and tick the box that allows sending mail"
             raise refused(f"the sign-in may not send mail, only: {self.scope}", fix)
         try:
             seconds = last.get("refresh_token_expires_in")

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from gateway.backends.json.parts import KeySettings, Parts, TrackedBackend, groups, key_rows, request
+from gateway.backends.json.parts import Parts, groups, request
+from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, NoAnswer, Url, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import read_json

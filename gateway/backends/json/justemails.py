@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar, Literal
 
-from gateway.backends.json.parts import KeySettings, Parts, TrackedBackend, key_rows, request
+from gateway.backends.json.parts import Parts, request
+from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.table import Row

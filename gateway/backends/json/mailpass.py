@@ -8,16 +8,8 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends.json.parts import (
-    ACCEPTED,
-    PER_CALL,
-    KeySettings,
-    Parts,
-    TrackedBackend,
-    groups,
-    key_rows,
-    request,
-)
+from gateway.backends.json.parts import PER_CALL, Parts, groups, request
+from gateway.backends.json.tracked import ACCEPTED, KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import read_json

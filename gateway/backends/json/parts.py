@@ -11,46 +11,31 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
-from urllib.parse import quote
-
-from pydantic import SecretStr
 
 from gateway.address import comparable
-from gateway.backends.shared.base import PIECE, Context, NoAnswer, Url, limited, safe
+from gateway.backends.shared.base import PIECE, Context, NoAnswer, Url, limited
 from gateway.backends.shared.calls import Call, Plan, carry_out
-from gateway.backends.shared.http import BUSY_403, exchange, judge, read_json, start_of
+from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.table import Row
 from gateway.config import values
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, leaf_text, scan, split_recipients, walk
 from gateway.message.text import decode
-from gateway.model import CannotCarry, Capabilities, Check, DeliveryEvent, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Capabilities, Check, Outcome, Recipient, SpooledMessage, Verdict
 from gateway.routing import Freight, obstacle
 
 MAX_BYTES = 10_000_000  # none of these APIs documents a limit
 PER_CALL = 100
-ACCEPTED = (200, 201, 202)
 _LARGE = 16_000  # bytes of a message that is looked through off the loop, as at the door
 _HEADERS = ("headers", "threading")
 BLANKS = ("no_subject", "no_text")
 # What a bounce of ours is made of besides its text, which says all of it to a person.
 _OF_BOUNCES = ("report", "attachments", "attached_message")
-_NOT_YET = Row((404,), Verdict.DEFERRED, "4.3.0")  # a mail of which the API has not heard yet
 _SPECIALS = re.compile(r"""[<>,;:"\\()\[\]]""")
 _LEFT = (Verdict.SENT, Verdict.IN_DOUBT)
 _ACCOUNT = Row((402,), Verdict.MISCONFIGURED, "4.7.0")
 WHERE = "check base_url of backends.{name}"
-
-
-def key_rows(permission: str = "") -> tuple[Row, ...]:
-    """For tables of APIs with a key: what is wrong with that, and with the way there."""
-    fix = f"put a valid key into api_key of backends.{{name}}{permission}"
-    key, where = (
-        Row((401, 403), Verdict.MISCONFIGURED, "4.7.0", fix=fix),
-        Row((404,), Verdict.MISCONFIGURED, "4.3.5", fix=WHERE),
-    )
-    return BUSY_403, key, where
 
 
 class PartsSettings(BackendSettings):
@@ -63,12 +48,6 @@ class PartsSettings(BackendSettings):
     senders: tuple[values.Pattern, ...] = ()
     inline_images: Literal["reject", "drop"] = "reject"
     unsupported_headers: Literal["reject", "drop"] = "reject"
-
-
-class KeySettings(PartsSettings):
-    """An API with a key."""
-
-    api_key: SecretStr
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,77 +272,3 @@ class PartsBackend:
     def _unreachable(self, error: NoAnswer) -> Check:
         fix = f"{WHERE.format(name=self.name)}, and the way there"
         return Check(False, error.outcome.detail, fix, {"url": self._url})
-
-
-class TrackedBackend(PartsBackend):
-    """One POST for each call, to an API that can be asked for the state of a mail.
-
-    It takes a key, and tells a wrong key from an unknown id.
-    """
-
-    path: ClassVar[str]
-    key_field: ClassVar[tuple[str, str]] = ("authorization", "Bearer ")  # the key's header field, and what precedes it
-    status_path: ClassVar[str]  # in front of the id
-    unknown: ClassVar[str]  # an id that nobody has
-    states: ClassVar[Mapping[str, str]]  # of DeliveryEvent, by the provider's own word in lower case; others are queued
-
-    def __init__(
-        self,
-        name: str,
-        settings: KeySettings,
-        context: Context,
-        *,
-        secrets: Sequence[str] = (),
-        carries: Collection[str] = (),
-    ) -> None:
-        key, (field, scheme) = settings.api_key.get_secret_value(), self.key_field
-        headers, secrets = {field: scheme + key}, (key, *secrets)
-        carries = ("both_bodies", *BLANKS, *carries)
-        super().__init__(name, settings, context, headers=headers, secrets=secrets, carries=carries)
-
-    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
-        """The provider's word for the state, "" if there is none, and what went wrong."""
-        return str(body.get("status") or ""), str(body.get("error") or "")
-
-    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
-        """What the provider calls the mail it took; None if it did not take it."""
-        remote_id = body.get("id")
-        return remote_id if answer.status in ACCEPTED and isinstance(remote_id, str) and remote_id else None
-
-    async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
-        answer = await self._request("POST", self.path, call.content())
-        return dict.fromkeys(call.addresses, self._judged(answer))
-
-    def _judged(self, answer: Answer) -> Outcome:
-        remote_id = self.taken(answer, read_json(answer.body))
-        if remote_id is None:
-            return self._refused(answer, self.rows)
-        detail = safe(f"HTTP {answer.status} {remote_id}".rstrip(), *self._secrets)
-        return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, safe(remote_id, *self._secrets), said_by="http")
-
-    async def status(self, remote_id: str) -> DeliveryEvent | Outcome:
-        try:
-            answer = await self._request("GET", self.status_path + quote(remote_id, safe=""))
-        except NoAnswer as error:
-            return error.outcome
-        word, detail = self.state(read_json(answer.body)) if answer.status == 200 else ("", "")
-        if word:
-            return DeliveryEvent(
-                remote_id, self.states.get(word.lower(), "queued"), safe(f"{word} {detail}", *self._secrets)
-            )
-        return self._refused(answer, (_NOT_YET,))
-
-    async def check(self) -> Check:
-        """Asks for a mail that does not exist."""
-        try:
-            answer = await self._request("GET", self.status_path + quote(self.unknown, safe=""))
-        except NoAnswer as error:
-            return self._unreachable(error)
-        facts = {"url": self._url}
-        if answer.status in (200, 400, 404, 422) and read_json(answer.body):
-            return Check(True, "the key is accepted", facts=facts)
-        outcome = self._refused(answer, self.rows)
-        waits = outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED)
-        return Check(
-            False, outcome.detail, outcome.fix or ("try again later" if waits else WHERE.format(name=self.name)), facts
-        )
