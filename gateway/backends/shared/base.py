@@ -8,18 +8,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 from pydantic import AfterValidator
 
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
-from gateway.fetch import Fetch
 from gateway.message import normalise_newlines
 from gateway.model import Capabilities, Outcome, Scope, Verdict
 from gateway.names import Names
 from gateway.pools import look_through_mail
 from gateway.url import check_url
+
+if TYPE_CHECKING:  # its libraries are the slowest to load, and settings need none of them
+    from gateway.fetch import Fetch
 
 T = TypeVar("T")
 Url = Annotated[str, AfterValidator(check_url)]
