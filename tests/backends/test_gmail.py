@@ -1,4 +1,4 @@
-"""gmail against a strict fake of Google: what is asked, who gets what, every answer of providers.md 1.8."""
+"""gmail against a strict fake of Google: what is asked, who gets what, every known answer."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: s
 async def test_senders_are_those_that_gmail_would_not_replace(
     tmp_path: Path, settings: dict[str, Any], info: dict[str, Any], senders: tuple[str, ...]
 ) -> None:
-    """providers.md 1.5: an unknown From is replaced with 200, so the door has to refuse it."""
+    """An unknown From is replaced with 200, so the door has to refuse it."""
     async with open_way(tmp_path, info or None, **settings) as way:
         assert way.backend.capabilities.senders == senders
         assert (way.backend.capabilities.max_bytes, way.backend.capabilities.null_sender) == (36_700_160, False)
@@ -307,7 +307,7 @@ ANSWERS: list[tuple[bytes, Verdict, str, timedelta | None, str]] = [
 async def test_every_answer_has_its_verdict(
     way: Way, answer: bytes, verdict: Verdict, enhanced: str, wait: timedelta | None, words: str
 ) -> None:
-    """providers.md 1.8 and 1.7: reason, then status, then HTTP; the time to come back stands in the text."""
+    """Reason, then status, then HTTP; the time to come back stands in the text."""
     outcome = await way.one(answer)
     assert (outcome.verdict, outcome.enhanced, outcome.retry_after) == (verdict, enhanced, wait), outcome
     assert outcome.code == int(answer.split()[1])

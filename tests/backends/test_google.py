@@ -1,4 +1,4 @@
-"""Tokens of Google: requests equal google-auth's own, every error of providers.md 1.3 with its fix, files, rotation."""
+"""Tokens of Google: requests equal google-auth's own, every known error with its fix, files, rotation."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ REFUSALS: list[tuple[dict[str, Any], bytes, tuple[str, ...]]] = [
 async def test_every_refusal_pauses_the_backend_and_says_what_to_do(
     tmp_path: Path, info: dict[str, Any], answer: bytes, words: tuple[str, ...]
 ) -> None:
-    """providers.md 1.3: nothing is bounced, nothing was sent, asked at most once a minute."""
+    """Nothing is bounced, nothing was sent, asked at most once a minute."""
     async with open_way(tmp_path, info) as way:
         way.fake.token_answers = [answer] * 3
         outcomes = [await way.one(), await way.one()]

@@ -1,4 +1,4 @@
-"""graph against a strict fake of Microsoft Graph: what is asked, every answer of providers.md 2.8, and lost answers."""
+"""graph against a strict fake of Microsoft Graph: what is asked, every answer that is known, and lost answers."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ async def test_a_large_mail_answered_with_200_is_too_large(way: Way) -> None:
 async def test_retry_after_counts_where_it_is_longer(
     way: Way, status: int, code: str, given: str, wait: timedelta
 ) -> None:
-    """providers.md 2.7: a Retry-After of 1 on every 429 has been reported."""
+    """A Retry-After of 1 on every 429 has been reported."""
     assert (await way.one("sendMail", error(status, code, Retry_After=given))).retry_after == wait
 
 
@@ -491,7 +491,7 @@ async def test_a_draft_tells_what_became_of_a_lost_answer(
 
 
 async def test_a_draft_that_is_gone_may_have_been_sent(safe: Way) -> None:
-    """providers.md 2.8: ErrorItemNotFound is no failure before the draft was asked for."""
+    """ErrorItemNotFound is no failure before the draft was asked for."""
 
     def taken(_: kit.Request) -> bytes:
         safe.fake._deliver(next(iter(safe.fake.items.values())))
@@ -606,7 +606,7 @@ async def test_a_mailbox_sends_no_faster_than_exchange_allows(tmp_path: Path) ->
 
 
 async def test_four_requests_at_a_time_for_a_mailbox(way: Way) -> None:
-    """providers.md 2.7: more are answered with 429."""
+    """More are answered with 429."""
     gate = asyncio.Event()
 
     async def wait(_: kit.Request) -> bytes:

@@ -51,7 +51,7 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
     ],
 )
 def test_a_status_that_no_table_names(status: int, words: str, verdict: Verdict, enhanced: str) -> None:
-    """providers.md 0.1; an unpaid account, a wrong URL and a proxy are never the message's fault."""
+    """An unpaid account, a wrong URL and a proxy are never the message's fault."""
     outcome = judge(Answer(status, {}, b""), (), name="way", code="", words=words, now=START)
     assert (outcome.verdict, outcome.code, outcome.enhanced) == (verdict, status, enhanced)
     assert outcome.detail == f"HTTP {status} {words}".strip()

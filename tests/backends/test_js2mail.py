@@ -1,4 +1,4 @@
-"""js2mail against a strict fake of its API: requests, every answer of providers.md 5, repeated calls, webhooks."""
+"""js2mail against a strict fake of its API: requests, every answer that is known, repeated calls, webhooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""justemails against a strict fake of its API: requests, every answer of providers.md 6, header fields."""
+"""justemails against a strict fake of its API: requests, every answer that is known, header fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mailpass against a strict fake of its API: requests, every answer of providers.md 7, batches."""
+"""mailpass against a strict fake of its API: requests, every answer that is known, batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens of Entra ID against a strict fake of it: what is asked, every error of providers.md 2.2, one asks for all."""
+"""Tokens of Entra ID against a strict fake of it: what is asked, every known error, one asks for all."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ ERRORS = [
 async def test_what_entra_refuses_rests_the_backend_and_says_what_to_do(
     tmp_path: Path, status: int, name: str, code: int, fix: str
 ) -> None:
-    """providers.md 2.2: auth, so never a bounce."""
+    """Auth, so never a bounce."""
     async with open_way(tmp_path) as way:
         outcome = await way.one("token", refusal(status, name, code, f"echo {SECRET}"))
         assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.MISCONFIGURED, None, "4.7.0")
@@ -312,7 +312,7 @@ async def sign_in(way: Way, state: Path) -> str:
 
 
 async def test_a_device_login_is_stored_and_renewed(tmp_path: Path) -> None:
-    """providers.md 2.2 (c): each refresh brings a new refresh token, which is kept for the next one."""
+    """Each refresh brings a new refresh token, which is kept for the next one."""
     async with open_way(tmp_path, **SIGNED_IN) as way:
         way.fake.mailboxes.add("me")
         outcome, fix = await way.one(), "sign in: gateway auth microsoft --backend office"

@@ -85,7 +85,7 @@ async def test_the_dialogue_and_the_bytes(tmp_path: Path) -> None:
     ],
 )
 async def test_dots_are_doubled_after_line_ends_are_made_whole(tmp_path: Path, raw: bytes, wire: bytes) -> None:
-    """RFC 5321 4.5.2, and door.md 2 row 43."""
+    """RFC 5321 4.5.2: a dot that begins a line is written twice."""
     async with both(tmp_path) as (way, server):
         await way.send(spooled(), raw)
         assert server.done[0].wire == wire
@@ -190,7 +190,7 @@ async def test_the_parameters_fit_the_message_and_the_server(
 async def test_what_the_server_cannot_carry_is_rejected_and_no_bit_is_dropped(
     tmp_path: Path, message: Any, raw: bytes, enhanced: str
 ) -> None:
-    """door.md 2 rows 19 and 20."""
+    """RFC 6152 and RFC 6531: without the extension such mail is no mail that the server can read."""
     async with both(tmp_path, offers=()) as (way, server):
         (outcome,) = (await way.send(message, raw)).values()
         assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.REJECTED, None, enhanced)
@@ -229,7 +229,7 @@ async def test_a_recipient_the_server_cannot_write_to_fails_alone(tmp_path: Path
     ],
 )
 async def test_an_address_is_sent_as_it_is_stored_or_not_at_all(tmp_path: Path, address: str) -> None:
-    """door.md 0.8: aiosmtplib makes other addresses of these."""
+    """The library makes other addresses of these."""
     async with both(tmp_path) as (way, server):
         outcomes = await way.send(spooled(address, "c@x.example"), RAW)
         assert verdicts(outcomes) == {address: ("REJECTED", None, "5.1.3"), "c@x.example": ("SENT", 250, "2.0.0")}
@@ -322,7 +322,7 @@ REPLIES = [
 async def test_every_reply_has_its_verdict(
     tmp_path: Path, stage: str, reply: str, verdict: str, code: int | None, enhanced: str
 ) -> None:
-    """providers.md 4; before a transaction a refusal is never the message's fault."""
+    """Before a transaction a refusal is never the message's fault."""
     async with both(tmp_path, {stage: reply}) as (way, _):
         outcomes = await way.send(spooled("b@x.example"), RAW)
         assert verdicts(outcomes) == {"b@x.example": (verdict, code, enhanced)}
@@ -642,7 +642,7 @@ async def test_the_port_follows_from_tls(tmp_path: Path, tls: str, port: int) ->
 
 
 async def test_an_unknown_name_waits_and_is_no_bounce(tmp_path: Path) -> None:
-    """door.md F11."""
+    """A name server that has no answer now may have one later."""
     async with backend(None, tmp_path, host="nowhere.invalid") as way:
         outcome = (await way.send(spooled(), RAW))["b@x.example"]
         assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.DEFERRED, None, "4.4.3")

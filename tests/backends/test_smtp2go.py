@@ -1,4 +1,4 @@
-"""smtp2go against a strict fake of its API: what is asked, every answer of providers.md 3.5, and lost answers."""
+"""smtp2go against a strict fake of its API: what is asked, every answer that is known, and lost answers."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ ANSWERS: list[tuple[int, Any, Verdict, str, timedelta | None]] = [
 async def test_every_answer_has_its_verdict(
     way: Way, status: int, body: Any, verdict: Verdict, enhanced: str, wait: timedelta | None
 ) -> None:
-    """providers.md 3.5, both shapes of an error body, and 3.1: 200 does not mean sent."""
+    """Both shapes of an error body; and 200 does not mean sent."""
     outcome = await way.one(http(status, body))
     assert (outcome.verdict, outcome.code, outcome.enhanced, outcome.retry_after) == (verdict, status, enhanced, wait)
     assert outcome.detail.startswith(f"HTTP {status}")
@@ -216,7 +216,7 @@ async def test_the_key_stays_out_of_the_details_even_when_the_provider_repeats_i
     ],
 )
 async def test_a_lost_answer_is_in_doubt(tmp_path: Path, handler: kit.Handler, words: str) -> None:
-    """door.md F9: the body went out."""
+    """The body went out."""
     async with open_way(tmp_path, timeout=timedelta(seconds=0.2) if handler is kit.hang else "5s") as way:
         outcome = await way.one(handler)
         assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.IN_DOUBT, None, "4.4.2")

@@ -82,7 +82,7 @@ def own(_: Certificates) -> ssl.SSLContext:
 async def test_an_untrusted_certificate_stops_the_backend(
     tmp_path: Path, certificates: Certificates, tls: str, make: Any, words: str
 ) -> None:
-    """door.md 2 row 38: 0 bytes of AUTH, MAIL or anything else after the handshake."""
+    """0 bytes of AUTH, MAIL or anything else after the handshake."""
     server = SmtpFake(offers=OFFERS, **{"starttls" if tls == "starttls" else "tls": make(certificates)})
     async with both(tmp_path, certificates, server, tls=tls) as way:
         outcome = await one(way)

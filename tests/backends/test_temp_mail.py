@@ -1,4 +1,4 @@
-"""temp_mail against a strict fake of the Worker: requests, every text of providers.md 8, log-ins by token."""
+"""temp_mail against a strict fake of the Worker: requests, every text that is known, log-ins by token."""
 
 from __future__ import annotations
 

@@ -93,33 +93,33 @@ class Connection:
         self.client.close()
 
 
-async def open_transaction(line: Connection, envelope: Envelope, raw: bytes) -> None:
+async def open_transaction(connection: Connection, envelope: Envelope, raw: bytes) -> None:
     """Opens the transaction. Raises NoAnswer: the message cannot go this way, or the sender is refused."""
     sender = path(envelope.sender)
     if sender is None:
         raise _never("5.1.7", "the sender address cannot be written to the server as it is")
     eightbit = not raw.isascii()
     utf8 = envelope.smtputf8 and eightbit and not raw[: raw.find(b"\r\n\r\n")].isascii()
-    if (utf8 or not sender.isascii()) and not line.offers("smtputf8"):
+    if (utf8 or not sender.isascii()) and not connection.offers("smtputf8"):
         raise _never("5.6.7", "the server takes no non-ASCII sender or headers (no SMTPUTF8)")
-    if eightbit and not line.offers("8bitmime"):
+    if eightbit and not connection.offers("8bitmime"):
         raise _never("5.6.3", "the message has 8-bit content, the server takes none (no 8BITMIME)")
     utf8 = utf8 or not all(
         address.isascii() for address in (envelope.sender, *(r.address for r in envelope.recipients))
     )
-    words = [b"SIZE=%d" % len(raw)] if line.offers("size") else []
+    words = [b"SIZE=%d" % len(raw)] if connection.offers("size") else []
     words += [b"BODY=8BITMIME"] if eightbit else []
-    words += [b"SMTPUTF8"] if utf8 and line.offers("smtputf8") else []
-    words += parameters(RET=envelope.ret, ENVID=envelope.envid) if line.offers("dsn") else []
-    if not line.clean:
-        await line.say(b"RSET")
-    line.clean = False
-    reply = await line.say(b"MAIL", b"FROM:" + sender, *words)
+    words += [b"SMTPUTF8"] if utf8 and connection.offers("smtputf8") else []
+    words += parameters(RET=envelope.ret, ENVID=envelope.envid) if connection.offers("dsn") else []
+    if not connection.clean:
+        await connection.say(b"RSET")
+    connection.clean = False
+    reply = await connection.say(b"MAIL", b"FROM:" + sender, *words)
     if not 200 <= reply.code < 300:
-        raise NoAnswer(refusal(line.name, *reply))
+        raise NoAnswer(refusal(connection.name, *reply))
 
 
-async def name_recipients(line: Connection, envelope: Envelope, outcomes: dict[str, Outcome]) -> list[str]:
+async def name_recipients(connection: Connection, envelope: Envelope, outcomes: dict[str, Outcome]) -> list[str]:
     """Names every recipient. Returns the accepted ones; the others get their outcome."""
     accepted = []
     for recipient in envelope.recipients:
@@ -127,36 +127,36 @@ async def name_recipients(line: Connection, envelope: Envelope, outcomes: dict[s
         if to is None:
             detail = "the address cannot be written to the server as it is"
             outcomes[address] = _of_one(_never("5.1.3", detail).outcome)
-        elif not to.isascii() and not line.offers("smtputf8"):
+        elif not to.isascii() and not connection.offers("smtputf8"):
             detail = "the server takes no non-ASCII addresses (no SMTPUTF8)"
             outcomes[address] = _of_one(_never("5.6.7", detail).outcome)
         else:
-            words = parameters(NOTIFY=recipient.notify, ORCPT=recipient.orcpt) if line.offers("dsn") else []
-            reply = await line.say(b"RCPT", b"TO:" + to, *words)
+            words = parameters(NOTIFY=recipient.notify, ORCPT=recipient.orcpt) if connection.offers("dsn") else []
+            reply = await connection.say(b"RCPT", b"TO:" + to, *words)
             if 200 <= reply.code < 300:
                 accepted.append(address)
             else:
-                outcomes[address] = _of_one(refusal(line.name, *reply))
+                outcomes[address] = _of_one(refusal(connection.name, *reply))
     for address, outcome in outcomes.items():
         if accepted and outcome.verdict is Verdict.THROTTLED:  # it takes others: this recipient alone has to wait
             outcomes[address] = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.RECIPIENT)
     return accepted
 
 
-async def send_message(line: Connection, raw: bytes) -> Outcome:
-    reply = await line.say(b"DATA")
+async def send_message(connection: Connection, raw: bytes) -> Outcome:
+    reply = await connection.say(b"DATA")
     if reply.code != 354:
         if reply.code < 400:  # it has lost its place in the dialogue
-            line.client.close()
-        return refusal(line.name, *reply)
-    code, text = await line.transfer(raw)
+            connection.client.close()
+        return refusal(connection.name, *reply)
+    code, text = await connection.transfer(raw)
     if not 200 <= code < 300:
-        return refusal(line.name, code, text)
-    line.clean = True
+        return refusal(connection.name, code, text)
+    connection.clean = True
     queued = _QUEUED_AS.search(text)
     remote_id = queued[1] if queued else ""
     return Outcome(
-        Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=line.offers("dsn"), said_by="smtp"
+        Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=connection.offers("dsn"), said_by="smtp"
     )
 
 

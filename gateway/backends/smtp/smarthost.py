@@ -99,50 +99,50 @@ class Smtp:
     async def check(self) -> Check:
         """Connects, does TLS and AUTH as for a message, and says goodbye."""
         try:
-            line = await self._connect()
+            connection = await self._connect()
         except NoAnswer as error:
             fix = error.outcome.fix or "check host and port, and the way there"
             return Check(False, error.outcome.detail, fix, {"server": self._where})
-        facts = {"server": self._where, "extensions": " ".join(sorted(line.client.esmtp_extensions)).upper()}
-        if tls := line.client.get_transport_info("ssl_object"):
+        facts = {"server": self._where, "extensions": " ".join(sorted(connection.client.esmtp_extensions)).upper()}
+        if tls := connection.client.get_transport_info("ssl_object"):
             ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
             days = (ends - self._clock.now()) // timedelta(days=1)
             facts |= {"tls": tls.version(), "certificate_expires": f"{ends:%Y-%m-%d} (in {days} days)"}
-        line.bid_farewell()
+        connection.bid_farewell()
         return Check(True, f"{self._where} is ready" + (", login accepted" if self._username else ""), facts=facts)
 
     async def aclose(self) -> None:
-        for line in list(self._idle):
-            self._retire(line)
+        for connection in list(self._idle):
+            self._retire(connection)
 
     async def _deliver(self, envelope: Envelope, raw: bytes, outcomes: dict[str, Outcome]) -> None:
-        line = self._kept() or await self._connect()
+        connection = self._kept() or await self._connect()
         try:
             try:
-                await open_transaction(line, envelope, raw)
+                await open_transaction(connection, envelope, raw)
             except NoAnswer:
-                if line.fresh or line.alive:
+                if connection.fresh or connection.alive:
                     raise
-                line = await self._connect()  # it had died while it was kept; nothing was accepted yet
-                await open_transaction(line, envelope, raw)
-            if accepted := await name_recipients(line, envelope, outcomes):
-                outcomes |= dict.fromkeys(accepted, await send_message(line, raw))
+                connection = await self._connect()  # it had died while it was kept; nothing was accepted yet
+                await open_transaction(connection, envelope, raw)
+            if accepted := await name_recipients(connection, envelope, outcomes):
+                outcomes |= dict.fromkeys(accepted, await send_message(connection, raw))
         finally:
-            if line.alive:
-                line.fresh = False
-                self._idle[line] = asyncio.get_running_loop().call_later(_IDLE, self._retire, line)
+            if connection.alive:
+                connection.fresh = False
+                self._idle[connection] = asyncio.get_running_loop().call_later(_IDLE, self._retire, connection)
 
     def _kept(self) -> Connection | None:
         while self._idle:
-            line, timer = self._idle.popitem()
+            connection, timer = self._idle.popitem()
             timer.cancel()
-            if line.alive:
-                return line
+            if connection.alive:
+                return connection
         return None
 
-    def _retire(self, line: Connection) -> None:
-        self._idle.pop(line).cancel()
-        line.bid_farewell()
+    def _retire(self, connection: Connection) -> None:
+        self._idle.pop(connection).cancel()
+        connection.bid_farewell()
 
     async def _connect(self) -> Connection:
         """A connection ready for MAIL. Raises NoAnswer, which blames the backend as a whole and never the message."""
