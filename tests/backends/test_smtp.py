@@ -334,21 +334,46 @@ async def test_every_reply_has_its_verdict(
 
 
 @pytest.mark.parametrize(
-    ("stage", "verdict", "code"),
+    ("stage", "scope"),
     [
-        ("connect", "DEFERRED", None),
-        ("EHLO", "DEFERRED", None),
-        ("MAIL", "DEFERRED", None),
-        ("RCPT", "DEFERRED", None),
-        ("DATA", "DEFERRED", None),
+        ("connect", Scope.BACKEND),
+        ("EHLO", Scope.BACKEND),
+        ("MAIL", Scope.MESSAGE),
+        ("RCPT", Scope.MESSAGE),
+        ("DATA", Scope.MESSAGE),
     ],
 )
-async def test_silence_ends_at_the_time_limit(tmp_path: Path, stage: str, verdict: str, code: int | None) -> None:
+async def test_silence_ends_at_the_time_limit(tmp_path: Path, stage: str, scope: Scope) -> None:
+    """Who has said hello is there, so from then on it is about this message; no code is made up for it."""
     async with both(tmp_path, {stage: HANG}, timeout=SOON) as (way, server):
         outcome = (await way.send(spooled(), RAW))["b@x.example"]
-        assert (outcome.verdict.name, outcome.code) == (verdict, code)
+        assert (outcome.verdict, outcome.code, outcome.scope) == (Verdict.DEFERRED, None, scope)
         assert "imed out" in outcome.detail
         await server.closed.wait()
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "scope"),
+    [
+        ("MAIL", "550 5.7.1 no", Scope.MESSAGE),
+        ("MAIL", "450 4.2.1 later", Scope.MESSAGE),
+        ("RCPT", "550 5.1.1 no", Scope.RECIPIENT),
+        ("RCPT", "450 4.2.1 later", Scope.RECIPIENT),
+        ("RCPT", "451 4.7.1 too much", Scope.BACKEND),
+        ("RCPT", "530 5.7.0 log in", Scope.BACKEND),
+        ("DATA", "452 4.3.1 full", Scope.MESSAGE),
+        (".", "554 5.6.0 spam", Scope.MESSAGE),
+        (".", "421 4.3.2 bye", Scope.BACKEND),
+        ("connect", "554 5.7.1 listed", Scope.BACKEND),
+        ("AUTH", "535 5.7.8 no", Scope.BACKEND),
+    ],
+)
+async def test_a_reply_is_about_whoever_was_spoken_of(tmp_path: Path, stage: str, reply: str, scope: Scope) -> None:
+    """After RCPT about that recipient, later about the message; what rests the backend is about that."""
+    login = {"username": "u", "password": "p"}
+    async with both(tmp_path, {stage: reply}, (*ALL, "AUTH PLAIN"), **login) as (way, _):
+        (outcome,) = kit.kept(await way.send(spooled(), RAW)).values()
+        assert (outcome.scope, outcome.code) == (scope, int(reply[:3]))
 
 
 async def test_silence_after_the_final_dot_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -31,9 +32,9 @@ class Recent(Generic[K, V]):
         self._entries[key] = value
         self._entries.move_to_end(key)
         if (surplus := len(self._entries) - self._limit) > 0:
-            for old in list(self._entries)[:surplus]:
-                if old != key and not self._busy(self._entries[old]):
-                    del self._entries[old]
+            free = (old for old, held in self._entries.items() if old != key and not self._busy(held))
+            for old in list(islice(free, surplus)):
+                del self._entries[old]
         return value
 
     def values(self) -> Iterable[V]:
