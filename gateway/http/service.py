@@ -8,17 +8,18 @@ from typing import Protocol
 from gateway.auth import Authenticator
 from gateway.clock import Clock
 from gateway.config.models import Settings
+from gateway.delivery import BackendStatus
 from gateway.events import Events
 from gateway.model import CallsBack, Check
 from gateway.spool import Spool
 
 
 class Dispatching(Protocol):
-    """The part of delivery.Dispatcher that an operator steers. ``status`` gives a dataclass for each backend."""
+    """The part of delivery.Dispatcher that an operator steers. KeyError for a backend that is not there."""
 
     @property
     def alive(self) -> bool: ...
-    def status(self) -> Mapping[str, object]: ...
+    def status(self) -> Mapping[str, BackendStatus]: ...
     async def publish(self) -> None: ...
     async def pause(self, name: str, seconds: float | None) -> None: ...
     async def resume(self, name: str) -> None: ...
