@@ -74,18 +74,17 @@ class Dispatcher:
         self._settings = settings
         bouncer = Bouncer(settings, routing, self._events, self._ids, self._rng)
         self._orders = Orders(routing, settings.retry, bouncer, MappingProxyType(self._breakers), self._rng)
-        self._upkeep.orders, self._upkeep.retention = self._orders, settings.retention
+        self._upkeep.update(self._orders, settings.retention)
         for post in self._posts.values():
             post.worker.orders = self._orders
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, backends: Mapping[str, Backend]) -> None:
-        """Open a worker for each backend and give messages of vanished backends a new way."""
+        """Open a worker for each backend."""
         for name, backend in backends.items():
             self._open(name, backend)
         self._keeping = self._supervised("upkeep", self._upkeep.run)
-        await self._upkeep.adopt_orphans()
 
     def _open(self, name: str, backend: Backend) -> None:
         settings: BackendSettings = self._settings.backends[name]
@@ -130,7 +129,6 @@ class Dispatcher:
         for name, backend in backends.items():
             if name not in self._posts:
                 self._open(name, backend)
-        await self._upkeep.adopt_orphans()
 
     def _take(self, name: str) -> _Post:
         """From now on nobody is at this post; who leaves it ends his work."""

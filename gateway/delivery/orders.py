@@ -52,8 +52,8 @@ class Orders:
         ways = () if delivery.sticky else self.ways(delivery.message)
         return next((name for name in ways if name != delivery.backend and self.free(name, now)), "")
 
-    def what_is_left(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> Way:
-        """Where it goes after an attempt: failover tries those that come later in the route."""
+    def next_way(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> Way:
+        """Where the rest goes after an attempt: failover tries those that come later in the route."""
         if claim.sticky or any(outcome.verdict is Verdict.IN_DOUBT for outcome in outcomes.values()):
             return Way(claim.backend)
         left = [address for address, outcome in outcomes.items() if outcome.verdict not in _DONE]

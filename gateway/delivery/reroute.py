@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.clock import Clock
 from gateway.spool import Delivery, Spool
@@ -11,15 +10,9 @@ from gateway.spool import Delivery, Spool
 PAGE = 500  # deliveries read and moved in one step, so that mail gets in between
 
 
-@dataclass(frozen=True, slots=True)
-class Rerouted:
-    moved: int
-    left: int
-
-
-async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[Delivery], str]) -> Rerouted:
-    """Move each delivery that waits for ``backend`` to its target, due now; "" leaves it. Raises SpoolTrouble."""
-    after = moved = left = 0
+async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[Delivery], str]) -> int:
+    """Move each delivery that waits for ``backend`` to its target, due now; "" leaves it. Returns how many it left."""
+    after = left = 0
     while page := await spool.deliveries(backend, after=after, limit=PAGE):
         after = page[-1].delivery_id
         by_target: dict[str, list[int]] = {}
@@ -29,5 +22,4 @@ async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[De
         for name, ids in by_target.items():
             for each in ids:
                 await spool.move(each, name, clock.now())
-            moved += len(ids)
-    return Rerouted(moved, left)
+    return left

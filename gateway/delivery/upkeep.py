@@ -16,37 +16,49 @@ from gateway.model import SpoolTrouble
 from gateway.spool import Claim, Delivery, Spool
 
 EVERY = 15.0  # seconds between rounds
+_LOOK_AGAIN = 20  # rounds: those that nobody can take may be many, and are not routed anew each time
 _TOGETHER = 16_000_000  # bytes of mail in memory while it is given up
 
 
 class Upkeep:
-    """``wake`` is called each round: where the clock was set, what waits may be due."""
+    """``wake_all`` is called each round: where the clock was set, what waits may be due."""
 
-    def __init__(self, spool: Spool, events: Events, clock: Clock, wake: Callable[[], None]) -> None:
-        self.orders: Orders
-        self.retention: RetentionSettings
+    def __init__(self, spool: Spool, events: Events, clock: Clock, wake_all: Callable[[], None]) -> None:
+        self._orders: Orders
+        self._retention: RetentionSettings
         self._spool = spool
         self._events = events
         self._clock = clock
-        self._wake = wake
-        self._stopping = asyncio.Event()
+        self._wake_all = wake_all
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._rounds = 0
+        self._stranded: dict[str, int] = {}  # how many a look at all of a backend's left where they are
+
+    def update(self, orders: Orders, retention: RetentionSettings) -> None:
+        """From now on these, beginning with a round at once: what was stranded may have a way now."""
+        self._orders, self._retention = orders, retention
+        self._stranded.clear()
+        self._changed.set()
 
     async def run(self) -> None:
         """Until stopped."""
-        while not self._stopping.is_set():
+        while not self._stopping:
+            self._changed.clear()
             try:
-                await self.adopt_orphans()
+                await self._adopt_orphans()
                 await self._expire()
-                await self._spool.sweep(self._clock.now(), self.retention)
+                await self._spool.sweep(self._clock.now(), self._retention)
             except SpoolTrouble as trouble:
                 self._events.warning("housekeeping_waits", reason=trouble.text)
             await self.publish()
-            self._wake()
-            await wait_for(self._stopping, self._clock, EVERY)
+            self._wake_all()
+            await wait_for(self._changed, self._clock, EVERY)
 
     def stop(self) -> None:
         """``run`` returns at the end of what it does now."""
-        self._stopping.set()
+        self._stopping = True
+        self._changed.set()
 
     async def publish(self) -> None:
         """Bring the queue gauges up to date."""
@@ -55,30 +67,33 @@ class Upkeep:
         self._events.queue_gauges(self._spool.counts(), oldest)
         self._events.spool_space(*self._spool.space())
 
-    async def adopt_orphans(self) -> None:
+    async def _adopt_orphans(self) -> None:
         """Messages queued for a backend that is no longer configured get a new way, or wait and are shown."""
-        for name in await self._spool.queued():
-            if name in self.orders.breakers:
+        self._rounds += 1
+        if self._rounds % _LOOK_AGAIN == 0:
+            self._stranded.clear()
+        for name, count in (await self._spool.queued()).items():
+            if name in self._orders.breakers or self._stranded.get(name) == count:
                 continue
-            done = await reroute(self._spool, self._clock, name, self._first_way)
-            if done.left:
-                self._events.warning("no_backend", backend=name, messages=done.left)
+            if left := await reroute(self._spool, self._clock, name, self._first_way):
+                self._events.warning("no_backend", backend=name, messages=left)
+            self._stranded[name] = left
 
     def _first_way(self, delivery: Delivery) -> str:
-        return next(iter(self.orders.ways(delivery.message)), "")
+        return next(iter(self._orders.ways(delivery.message)), "")
 
     async def _expire(self) -> None:
         """What backends that do not work were not able to try to the end, however much it is."""
-        while not self._stopping.is_set():
+        while not self._stopping:
             now = self._clock.monotonic()
-            working = [name for name in self.orders.breakers if self.orders.free(name, now)]
+            working = [name for name in self._orders.breakers if self._orders.free(name, now)]
             claims = await self._spool.overdue(self._clock.now(), working)
             if not claims:
                 return
             await self._give_up(claims, self._too_late)
 
     def _too_late(self, claim: Claim) -> Decision:
-        breaker = self.orders.breakers.get(claim.backend)
+        breaker = self._orders.breakers.get(claim.backend)
         ours = breaker is not None and breaker.by in (MISCONFIGURED, OPERATOR)
         return too_late(claim.message, claim.backend, ours=ours)
 
@@ -100,7 +115,7 @@ class Upkeep:
     async def _settle(self, claim: Claim, raw: bytes, decision: Decision) -> None:
         now = self._clock.now()
         self._events.settled(claim.message, claim.backend, decision.outcomes, 0.0, now)
-        await self._spool.settle(self.orders.settlement(claim, raw, decision, now))
+        await self._spool.settle(self._orders.settlement(claim, raw, decision, now))
 
 
 def _batches(claims: Sequence[Claim]) -> Iterator[list[Claim]]:

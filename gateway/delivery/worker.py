@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -81,6 +81,7 @@ class Worker:
         """Rest by order, for so long or until resumed; what is under way ends."""
         self.breaker.pause(self._clock.monotonic(), seconds)
         self._events.backend_paused(self._name, OPERATOR, self.breaker.reason, FOREVER if seconds is None else seconds)
+        self._fill()
         self.wake()
 
     def resume(self) -> None:
@@ -143,24 +144,11 @@ class Worker:
         return room
 
     def _fill(self) -> None:
-        if self._state() is State.OPEN:
-            self._give_back()
+        if self._state() is State.OPEN and (waiting := self._claims.unstarted()):
+            self._aside(self._spool.release_claims(waiting))
         while self._claims and len(self._sends) < self._places() and not self._stopping:
             claim, raw = self._claims.pop()
-            task = asyncio.create_task(self._attempt(claim, raw), name=f"send-{self._name}-{claim.message.id}")
-            self._sends.add(task)
-            task.add_done_callback(self._sent)
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sends.discard(task)
-        self._report(task)
-        self._fill()
-        self.wake()
-
-    def _give_back(self) -> None:
-        """Claims that wait for a backend gone to rest go back untouched."""
-        if claims := self._claims.unstarted():
-            self._aside(self._spool.release_claims(claims))
+            self._start(self._sends, self._attempt(claim, raw), f"send-{self._name}-{claim.message.id}")
 
     def _aside(self, change: Awaitable[object]) -> None:
         """A change of the queue that nobody waits for; where the disk refuses it, the schedule brings it about."""
@@ -169,18 +157,19 @@ class Worker:
             with suppress(SpoolTrouble):
                 await change
 
-        task = asyncio.create_task(carry_out(), name=f"change-{self._name}")
-        self._changes.add(task)
-        task.add_done_callback(self._changed_queue)
+        self._start(self._changes, carry_out(), f"change-{self._name}")
 
-    def _changed_queue(self, task: asyncio.Task[None]) -> None:
-        self._changes.discard(task)
-        self._report(task)
-        self.wake()
+    def _start(self, tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None], name: str) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                self._events.bug(f"delivery.{self._name}", error)
+            self._fill()
+            self.wake()
 
-    def _report(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self._events.bug(f"delivery.{self._name}", error)
+        task = asyncio.create_task(work, name=name)
+        tasks.add(task)
+        task.add_done_callback(ended)
 
     async def _wait(self, seconds: float) -> None:
         await wait_for(self._changed, self._clock, seconds)
@@ -195,7 +184,8 @@ class Worker:
             return
         self._next_divert = now + DIVERT_EVERY
         if any(self.orders.free(name, now) for name in others):
-            await reroute(self._spool, self._clock, self._name, lambda one: self.orders.elsewhere(one, now))
+            with suppress(SpoolTrouble):
+                await reroute(self._spool, self._clock, self._name, lambda one: self.orders.elsewhere(one, now))
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 
@@ -214,7 +204,7 @@ class Worker:
         outcomes = await send(self.backend, claim.message, raw, self._events)
         now, ended = self._clock.now(), self._clock.monotonic()
         ruling = self._judge(claim, outcomes, ended)
-        left = self.orders.what_is_left(claim, outcomes, ended)
+        way = self.orders.next_way(claim, outcomes, ended)
         situation = Situation(
             now=now,
             attempts=claim.message.attempt,
@@ -224,8 +214,8 @@ class Worker:
             in_doubt=self._settings.in_doubt,
             rest=ruling.rest,
             patient=ruling.patient,
-            backend=left.waits_for,
-            alternative=left.goes_to,
+            backend=way.waits_for,
+            alternative=way.goes_to,
         )
         decision = decide(claim.message, outcomes, situation)
         self._events.settled(claim.message, self._name, decision.outcomes, ended - began, now)
