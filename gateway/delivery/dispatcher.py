@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -28,7 +29,7 @@ from gateway.model import (
     same_for_all,
 )
 from gateway.routing import Freight, Routing
-from gateway.spool import Claim, Settlement, Spool
+from gateway.spool import Claim, Filter, Settlement, Spool
 
 __all__ = ["BackendStatus", "Dispatcher"]
 
@@ -170,8 +171,7 @@ class Dispatcher:
     async def resume(self, name: str) -> None:
         """Back to work by order: what was put off is due now. KeyError when there is no such backend."""
         self._lanes[name].resume()
-        waiting = [delivery.message.id for delivery in await self._spool.deliveries(name)]
-        await self._spool.retry(waiting, self._clock.now())
+        await self._spool.retry(Filter(backend=name, state="queued"), self._clock.now())
 
     async def check(self, name: str) -> Check:
         """Try credentials and reachability now; what works again goes back to work."""
@@ -226,14 +226,16 @@ class Dispatcher:
         for name in await self._spool.queued():
             if name in self._lanes:
                 continue
-            stranded = 0
-            for delivery in await self._spool.deliveries(name):
-                addresses = [recipient.address for recipient in delivery.message.envelope.recipients]
-                ways = self.candidates(delivery.message, addresses)
-                if ways:
-                    await self._spool.move(delivery.delivery_id, ways[0], self._clock.now())
-                else:
-                    stranded += 1
+            stranded = after = 0
+            while page := await self._spool.deliveries(name, after=after):
+                after, ways = page[-1].delivery_id, defaultdict[str, list[int]](list)
+                for delivery in page:
+                    addresses = [recipient.address for recipient in delivery.message.envelope.recipients]
+                    way = next(iter(self.candidates(delivery.message, addresses)), "")
+                    ways[way].append(delivery.delivery_id)
+                stranded += len(ways.pop("", ()))
+                for way, ids in ways.items():
+                    await self._spool.move(ids, way, self._clock.now())
             if stranded:
                 self._events.warning("no_backend", backend=name, messages=stranded)
 
@@ -243,7 +245,8 @@ class Dispatcher:
             try:
                 await self._adopt_orphans()
                 working = [name for name in self._lanes if not self.resting(name)]
-                await self._give_up(await self._spool.overdue(now, working))
+                while late := await self._spool.overdue(now, working):
+                    await self._give_up(late)
                 await self._spool.sweep(now, self._settings.retention)
             except SpoolTrouble as trouble:
                 self._events.warning("housekeeping_waits", reason=trouble.text)
@@ -259,12 +262,14 @@ class Dispatcher:
         self._events.queue_gauges(self._spool.counts(), oldest)
         self._events.spool_space(*self._spool.space())
 
-    async def bounce(self, ids: Sequence[str]) -> list[str]:
+    async def bounce(self, which: Filter) -> list[str]:
         """Give up on these messages by order of the operator; returns the ids that had something left to give up."""
         outcome = Outcome(Verdict.REJECTED, enhanced="5.0.0", detail="returned by the operator")
-        claims = await self._spool.fail(ids, self._clock.now())
-        await self._give_up(claims, outcome)
-        return list(dict.fromkeys(claim.message.id for claim in claims))
+        given_up: dict[str, None] = {}
+        async for claims in self._spool.fail(which, self._clock.now()):
+            await self._give_up(claims, outcome)
+            given_up |= dict.fromkeys(claim.message.id for claim in claims)
+        return list(given_up)
 
     async def _give_up(self, claims: Sequence[Claim], outcome: Outcome | None = None) -> None:
         for claim in claims:

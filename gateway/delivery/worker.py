@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from gateway.delivery.retry import Situation, decide
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
 from gateway.model import Backend, Outcome, SpooledMessage, SpoolTrouble, Tracked, Verdict, same_for_all
-from gateway.spool import Claim, Settlement, Spool
+from gateway.spool import Claim, Filter, Settlement, Spool
 
 LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach; a send is cut off before that
 SEND_LIMIT = 25 * 60.0
@@ -154,13 +154,15 @@ class Worker:
         self._next_divert = self._clock.monotonic() + DIVERT_EVERY
         after = 0
         while deliveries := await self._spool.deliveries(self.name, after=after):
-            after = deliveries[-1].delivery_id
+            after, ways = deliveries[-1].delivery_id, defaultdict[str, list[int]](list)
             for delivery in deliveries:
                 addresses = [recipient.address for recipient in delivery.message.envelope.recipients]
                 others = [name for name in self._desk.candidates(delivery.message, addresses) if name != self.name]
                 free = next((name for name in others if not self._desk.resting(name)), "")
                 if free and not delivery.sticky:
-                    await self._spool.move(delivery.delivery_id, free, self._clock.now())
+                    ways[free].append(delivery.delivery_id)
+            for free, ids in ways.items():
+                await self._spool.move(ids, free, self._clock.now())
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
@@ -271,7 +273,7 @@ class Worker:
         followers = self.pause.clear()
         self._events.backend_resumed(self.name)
         if followers:
-            self._aside(self._spool.retry(sorted(followers), self._clock.now()))
+            self._aside(self._spool.retry(Filter(ids=tuple(sorted(followers))), self._clock.now()))
         self._changed.set()
 
     def _aside(self, change: Awaitable[object]) -> None:
