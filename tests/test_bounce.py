@@ -17,13 +17,17 @@ from hypothesis import strategies as st
 
 from gateway.bounce import Failure, build
 from gateway.message import scan
-from gateway.model import Envelope, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.model import Envelope, Outcome, Recipient, Verdict
+from tests.builders import spooled_message
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-MESSAGE = SpooledMessage(
-    "01KQ2M8V3N7XJ", Envelope("scan@example.com", ()), 100, NOW - timedelta(hours=5), NOW, "printers",
+MESSAGE = spooled_message(
+    id="01KQ2M8V3N7XJ",
+    envelope=Envelope("scan@example.com", ()),
+    received_at=NOW - timedelta(hours=5),
+    expires_at=NOW,
     message_id="<m@example.com>",
-)  # fmt: skip
+)
 ORIGINAL = b"From: scan@example.com\r\nTo: bob@example.org\r\nSubject: Scan =?utf-8?q?f=C3=BCr_Bob?=\r\n\r\nhello\r\n"
 NO_USER = Outcome(Verdict.REJECTED, 550, "5.1.1", "550 5.1.1 no such user", said_by="smtp")
 

@@ -22,16 +22,25 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from gateway import auth
 from gateway.events import REASONS, Events
 from gateway.events.log import Renderer, Writer, in_journal
-from gateway.model import DeliveryEvent, Envelope, NewMessage, Outcome, Recipient, Refusal, SpooledMessage, Verdict
+from gateway.model import DeliveryEvent, Envelope, Outcome, Recipient, Refusal, Verdict
+from tests.builders import new_message, spooled_message
 from tests.fakes import FakeClock
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123000, tzinfo=UTC)
 ENVELOPE = Envelope("a@example.com", (Recipient("x@example.org"), Recipient("y@example.org")))
-NEW = NewMessage(
-    "Q1", ENVELOPE, b"x" * 2000, {"box": ("x@example.org", "y@example.org")}, NOW, NOW, "printers",
-    listener="local", peer="192.0.2.1", message_id="<m@example.com>",
-)  # fmt: skip
-SPOOLED = SpooledMessage("Q1", ENVELOPE, 2000, NOW - timedelta(seconds=7), NOW, "printers", attempt=3)
+NEW = new_message(
+    ident="Q1",
+    envelope=ENVELOPE,
+    raw=b"x" * 2000,
+    deliveries={"box": ("x@example.org", "y@example.org")},
+    client="printers",
+    listener="local",
+    peer="192.0.2.1",
+    message_id="<m@example.com>",
+)
+SPOOLED = spooled_message(
+    id="Q1", envelope=ENVELOPE, size=2000, received_at=NOW - timedelta(seconds=7), client="printers", attempt=3
+)
 
 
 class FixedClock:

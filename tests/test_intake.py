@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from gateway.config.models import Settings
 from gateway.intake import Arrival, Rules, prepare
 from gateway.message import scan
 from gateway.model import BadMessage, CannotCarry, Capabilities, Client, Envelope, Recipient, Refusal, SenderRewrite
-from gateway.routing import Routing
+from tests.builders import routing, settings
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 INSIDE = Arrival("ID1", NOW, listener="", peer="", helo="", protocol="local")
@@ -21,19 +19,8 @@ RAW = b"From: A <a@example.com>\r\nMessage-ID: <m@x>\r\n\r\nbody\r\n"
 
 
 def rules(*routes: dict[str, object], **able: Capabilities) -> Rules:
-    settings = Settings.model_validate(
-        {
-            "hostname": "relay.example.com",
-            "state_dir": Path("/nonexistent"),
-            "listeners": {},
-            "auth": {},
-            "clients": {},
-            "backends": {},
-            "routes": routes or [{"backend": ["box"]}],
-            "retry": {"lifetime": "2d"},
-        }
-    )
-    return Rules.of(settings, Routing(settings.routes, able or {"box": Capabilities(max_bytes=10_000)}))
+    made = settings(routes=routes or [{"backend": ["box"]}], retry={"lifetime": "2d"})
+    return Rules.of(made, routing(made, able or {"box": Capabilities(max_bytes=10_000)}))
 
 
 def test_a_message_from_inside() -> None:

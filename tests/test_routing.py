@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway import policy
-from gateway.config.models import RouteSettings, Settings
+from gateway.config.models import RouteSettings
 from gateway.delivery.bounces import Reporter
 from gateway.intake import Arrival, Rules, prepare
 from gateway.message import FEATURES as FEATURE_NAMES
-from gateway.model import CannotCarry, Capabilities, Client, Envelope, NewMessage, Recipient, SpooledMessage
+from gateway.model import CannotCarry, Capabilities, Client, Envelope, NewMessage, Recipient
 from gateway.routing import WORDS, Freight, Routing, obstacle
+from tests.builders import settings, spooled_message
 from tests.fakes import START
 from tests.spool_kit import REJECTED, At, opened
 
@@ -373,11 +373,6 @@ class Silent:
     bounce_suppressed = bounced
 
 
-def settings(**more: object) -> Settings:
-    given = {"hostname": "relay.example.com", "state_dir": Path("/nonexistent"), "listeners": {}, "auth": {}}
-    return Settings.model_validate({**given, "clients": {}, "backends": {}, "routes": [], **more})
-
-
 def at_the_door(facts: Facts, routing: Routing) -> NewMessage:
     """Under the name that our own bounces go by, so that the routes cannot tell them apart."""
     raw = f"From: {', '.join(facts.authors)}\r\n".encode() + facts.raw
@@ -391,14 +386,8 @@ def our_bounce(facts: Facts, routing: Routing) -> NewMessage | None:
     """To whoever gets the message of these facts."""
     bounces = {"mode": "notice" if facts.sender else "dsn", "from": facts.authors[0], "backend": facts.pin or None}
     failed = Recipient("gone@z.example")
-    original = SpooledMessage(
-        id="M0",
-        envelope=Envelope(facts.to, (failed,), smtputf8=facts.to == THOU),
-        size=len(MAIL),
-        received_at=START,
-        expires_at=START + timedelta(days=5),
-        client=CLIENT,
-    )
+    sent = Envelope(facts.to, (failed,), smtputf8=facts.to == THOU)
+    original = spooled_message(id="M0", envelope=sent, size=len(MAIL), client=CLIENT)
     ids, rng = (lambda: "M2"), random.Random(1)
     reporter = Reporter(settings(bounces=bounces), routing, Silent(), ids, rng)  # type: ignore[arg-type]
     found = reporter.reports(original, MAIL, "smart", {"failed": {failed.address: REJECTED}}, START)

@@ -22,8 +22,9 @@ from gateway.delivery import BackendStatus
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import Access, HttpServer, build
-from gateway.model import CallsBack, CannotCarry, Check, Envelope, NewMessage, Recipient, Refusal, SpoolFull
+from gateway.model import CallsBack, CannotCarry, Check, Refusal, SpoolFull
 from gateway.spool import Filter, Spool
+from tests.builders import new_message
 from tests.fakes import START, FakeClock
 
 RAW = b"Subject: secret\r\n\r\nbody\r\n"
@@ -105,13 +106,13 @@ class Service:
 
     async def put(self, number: int, *, sender: str = "app@example.com", to: str = "bob@example.net") -> str:
         received = START - timedelta(minutes=number)
-        message = NewMessage(
-            id=f"M{number:03}",
-            envelope=Envelope(sender, (Recipient(to),)),
+        message = new_message(
+            to,
+            backend="box",
+            ident=f"M{number:03}",
+            sender=sender,
             raw=RAW,
-            deliveries={"box": (to,)},
             received_at=received,
-            expires_at=received + timedelta(days=5),
             client="localhost",
             message_id=f"<{number}@example.com>",
         )

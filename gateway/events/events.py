@@ -1,0 +1,245 @@
+"""Every mail event once: its log line and its metrics together."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import sys
+import traceback
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import TextIO
+
+from prometheus_client import CollectorRegistry
+
+from gateway.clock import Clock, SystemClock
+from gateway.events.libraries import Libraries
+from gateway.events.log import Renderer, Writer, in_journal, make_logger
+from gateway.events.metrics import MECHANISMS, STAGES, Metrics
+from gateway.model import DeliveryEvent, NewMessage, Outcome, Refusal, SpooledMessage, Verdict
+
+REASONS = frozenset(" ".join(STAGES.values()).split())
+_EVENT = {
+    Verdict.SENT: "sent",
+    Verdict.REJECTED: "failed",
+    Verdict.DEFERRED: "deferred",
+    Verdict.THROTTLED: "deferred",
+    Verdict.MISCONFIGURED: "deferred",
+    Verdict.IN_DOUBT: "in_doubt",
+}
+
+
+class Events:
+    """The one place that formats a mail-log line and counts it. May be called from any thread.
+
+    ``format`` is auto (console on a terminal, else JSON), json or console; ``level`` debug, info, warning or error.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        format: str = "auto",  # noqa: A002 - the setting's name
+        level: str = "info",
+        *,
+        clock: Clock | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        stream, clock = stream or sys.stderr, clock or SystemClock()
+        console = format == "console" or (format == "auto" and stream.isatty())
+        renderer = Renderer(clock, console=console, journal=in_journal(stream, os.environ))
+        self._metrics = Metrics(registry or CollectorRegistry())
+        self._writer = Writer(stream, self._metrics.dropped().inc)
+        self._log = make_logger(self._writer, renderer, level)
+        self._libraries = Libraries(clock, self.warning, self.bug)
+        atexit.register(self.close)
+
+    def declare(
+        self,
+        *,
+        listeners: Collection[str] = (),
+        backends: Collection[str] = (),
+        clients: Collection[str] = (),
+        keys: Collection[str] = (),
+        oauth: Collection[str] = (),
+    ) -> None:
+        """Name what is configured, at start and at each reload: every label set exists before its first event.
+
+        ``oauth`` are the backends that ask for access tokens.
+        """
+        self._metrics.declare(listeners, backends, clients, keys, oauth)
+
+    def capture_libraries(self) -> None:
+        """Take what libraries report with stdlib logging at WARNING and above; ``close`` gives it back."""
+        logging.getLogger().addHandler(self._libraries)
+
+    def flush(self) -> None:
+        self._writer.flush(10)
+
+    def close(self) -> None:
+        """Write out what is waiting, at most 2 seconds."""
+        logging.getLogger().removeHandler(self._libraries)
+        atexit.unregister(self.close)
+        self._writer.flush(2, stop=True)
+
+    def render(self, accept: str = "") -> tuple[str, bytes]:
+        """Content type and text for /metrics, in the format that the ``Accept`` header asks for."""
+        return self._metrics.render(accept)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._log.info(event, **fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._log.warning(event, **fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._log.error(event, **fields)
+
+    def bug(self, where: str, error: BaseException) -> None:
+        """An exception nobody expected: logged with its traceback, and counted."""
+        self._metrics.bugs().inc()
+        trace = "".join(traceback.format_exception(error))
+        self._log.error("bug", where=where, error=type(error).__name__, exception=trace)
+
+    # The door
+
+    def connection_opened(self, listener: str) -> None:
+        self._metrics.connections(listener).inc()
+        self._metrics.open(listener).inc()
+
+    def connection_closed(self, listener: str) -> None:
+        self._metrics.open(listener).dec()
+
+    def connection_refused(self, listener: str, reason: str, peer: str) -> None:
+        self._metrics.rejected(listener, "connect", reason if reason in REASONS else "other").inc()
+        self._log.info("rejected", listener=listener, peer=peer, stage="connect", reason=reason)
+
+    def auth(
+        self, listener: str, mechanism: str, result: str, peer: str, *, client: str = "", reason: str = ""
+    ) -> None:
+        """``result`` is ok, failed, unavailable or refused; ``reason`` is for the log only."""
+        mechanism = mechanism if mechanism in MECHANISMS else "other"
+        self._metrics.auth(listener, mechanism, result).inc()
+        log = self._log.info if result == "ok" else self._log.warning
+        log("auth", result=result, listener=listener, peer=peer, mechanism=mechanism, client=client, reason=reason)
+
+    def rejected(
+        self, listener: str, stage: str, refusal: Refusal, peer: str, *, client: str = "", sender: str = "",
+        recipient: str = "",
+    ) -> None:  # fmt: skip
+        """``stage`` is connect, command, auth, mail, rcpt or data."""
+        self._metrics.rejected(listener, stage, refusal.reason if refusal.reason in REASONS else "other").inc()
+        who = {"listener": listener, "peer": peer, "client": client, "sender": sender, "recipient": recipient}
+        why = {"code": refusal.code, "enhanced": refusal.enhanced, "reason": refusal.reason, "text": refusal.text}
+        self._log.info("rejected", stage=stage, **who, **why)
+
+    def accepted(self, message: NewMessage, seconds: float) -> None:
+        """``seconds`` from the end of DATA to the commit."""
+        size = len(message.raw)
+        self._metrics.received(message.listener, message.client).inc()
+        self._metrics.accept_time(message.listener).observe(seconds)
+        self._metrics.size().observe(size)
+        self._log.info(
+            "accepted", id=message.id, listener=message.listener, peer=message.peer, client=message.client,
+            login=message.login, sender=message.envelope.sender,
+            recipients=[recipient.address for recipient in message.envelope.recipients], size=size,
+            message_id=message.message_id, backends=list(message.deliveries),
+        )  # fmt: skip
+
+    # Delivery
+
+    def attempt(self, queue_id: str, backend: str, attempt: int) -> None:
+        self._log.debug("attempt", id=queue_id, backend=backend, attempt=attempt)
+
+    def settled(
+        self, message: SpooledMessage, backend: str, outcomes: Mapping[str, Outcome], seconds: float, now: datetime
+    ) -> None:
+        """One line per distinct outcome. ``now`` gives the latency since ``message.received_at``."""
+        groups: dict[Outcome, list[str]] = {}
+        for address, outcome in outcomes.items():
+            groups.setdefault(outcome, []).append(address)
+            self._metrics.deliveries(backend, _EVENT[outcome.verdict]).inc()
+        verdicts = {outcome.verdict for outcome in groups}
+        self._metrics.attempts(backend, next(iter(verdicts)).value if len(verdicts) == 1 else "mixed").inc()
+        self._metrics.delivery_time(backend).observe(seconds)
+        if Verdict.SENT in verdicts:
+            self._metrics.latency(backend).observe((now - message.received_at).total_seconds())
+        for outcome, addresses in groups.items():
+            event = _EVENT[outcome.verdict]
+            log = self._log.info if event in ("sent", "deferred") else self._log.warning
+            log(
+                event, id=message.id, backend=backend, attempt=message.attempt, recipients=addresses,
+                verdict=outcome.verdict.value, code=outcome.code, enhanced=outcome.enhanced, detail=outcome.detail,
+                fix=outcome.fix, remote_id=outcome.remote_id, milliseconds=round(seconds * 1000),
+            )  # fmt: skip
+
+    def delivery_event(self, ident: str, backend: str, said: DeliveryEvent, source: str) -> None:
+        """What a provider says of mail it took; ``ident`` "" is none of ours. ``source`` is poll or webhook."""
+        state = said.state if ident else "unknown"
+        self._metrics.delivery_events(backend, state).inc()
+        level = {"unknown": self._log.debug, "bounced": self._log.warning, "failed": self._log.warning}
+        level.get(state, self._log.info)(
+            "delivery_event", id=ident, backend=backend, state=said.state, recipient=said.address, detail=said.detail,
+            remote_id=said.remote_id, source=source,
+        )  # fmt: skip
+
+    def bounced(self, message: SpooledMessage, bounce_id: str, kind: str) -> None:
+        """``kind`` is failed, delayed or relayed."""
+        self._metrics.bounces(kind).inc()
+        self._log.info("bounced", id=message.id, bounce=bounce_id, kind=kind, to=message.envelope.sender)
+
+    def bounce_suppressed(self, message: SpooledMessage, reason: str) -> None:
+        self._metrics.bounces("suppressed").inc()
+        self._log.warning("bounce_suppressed", id=message.id, reason=reason, sender=message.envelope.sender)
+
+    def backend_paused(self, backend: str, verdict: str, detail: str, seconds: float) -> None:
+        """``verdict`` is a Verdict's value or "operator"; infinite ``seconds`` mean until resumed."""
+        self._metrics.paused(backend).set(1)
+        until = f"{seconds:.0f}s" if math.isfinite(seconds) else "until resumed"
+        self._log.warning("backend_paused", backend=backend, verdict=verdict, detail=detail, pause=until)
+
+    def backend_resumed(self, backend: str) -> None:
+        self._metrics.paused(backend).set(0)
+        self._log.info("backend_resumed", backend=backend)
+
+    def backend_up(self, backend: str, up: bool) -> None:
+        self._metrics.up(backend).set(up)
+
+    def token_refreshed(self, backend: str, result: str, ends: float = 0.0, detail: str = "") -> None:
+        """``result`` is ok, refused or unavailable; ``ends`` is when the access token does, seconds since 1970."""
+        self._metrics.refreshes(backend, result).inc()
+        if ends:
+            self._metrics.token_ends(backend).set(ends)
+        (self._log.debug if result == "ok" else self._log.warning)(
+            "oauth", backend=backend, result=result, detail=detail
+        )
+
+    def credential_ends(self, backend: str, timestamp: float) -> None:
+        """When the client secret, certificate or sign-in behind the access tokens ends, seconds since 1970."""
+        self._metrics.credential_ends(backend).set(timestamp)
+
+    # Spool, settings, keys
+
+    def spool_written(self, seconds: float) -> None:
+        self._metrics.spool_time().observe(seconds)
+
+    def queue_gauges(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:
+        """``counts`` by (backend, state), ``oldest`` in seconds by backend; what is missing is 0."""
+        self._metrics.queue(counts, oldest)
+
+    def spool_space(self, used: int, free: int) -> None:
+        self._metrics.spool_used().set(used)
+        self._metrics.spool_free().set(free)
+
+    def reloaded(self, ok: bool, detail: str = "") -> None:
+        self._metrics.reload().set(ok)
+        (self._log.info if ok else self._log.error)("reloaded", ok=ok, detail=detail)
+
+    def tls_expiry(self, listener: str, timestamp: float) -> None:
+        """``timestamp`` in seconds since 1970."""
+        self._metrics.tls(listener).set(timestamp)
+
+    def jwks(self, key: str, ok: bool, detail: str = "") -> None:
+        self._metrics.jwks(key).set(ok)
+        (self._log.info if ok else self._log.warning)("jwks", key=key, ok=ok, detail=detail)
