@@ -21,7 +21,7 @@ from gateway.model import Backend, Client, Envelope, Fault, Recipient, Verifies
 from gateway.routing import Routing
 from gateway.smtp import Listener, Shared
 from gateway.smtp.tls import certificate_errors
-from gateway.spool import Spool, SpoolError
+from gateway.spool import Filter, Spool, SpoolError
 from gateway.systemd import notify, watchdog_interval
 
 DESCRIPTORS = 200  # open files besides client connections: spool, HTTP, upstream
@@ -220,11 +220,11 @@ class App:
         self.events.accepted(message, 0.0)
         return message.id
 
-    async def bounce(self, ids: Sequence[str]) -> list[str]:
+    async def bounce(self, which: Filter) -> list[str]:
         """Return these messages to their senders; while no service runs there is nobody to write the report."""
         if self.dispatcher is None:
             raise ConnectionError("the service is not running")
-        return await self.dispatcher.bounce(ids)
+        return await self.dispatcher.bounce(which)
 
     async def revoke(self, *, jti: str, subject: str) -> None:
         """Revoke a token by id, or all of a subject up to now; effective at once, also in open connections."""

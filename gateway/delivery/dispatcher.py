@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from gateway.delivery.worker import BackendStatus, Worker
 from gateway.events import Events
 from gateway.model import Backend, CallsBack, Check, Tracked
 from gateway.routing import Routing
-from gateway.spool import Spool
+from gateway.spool import Filter, Spool
 
 RESTART_DELAY = 1.0  # seconds
 
@@ -177,13 +177,12 @@ class Dispatcher:
     async def resume(self, name: str) -> None:
         """Back to work by order: what was put off is due now. KeyError when there is no such backend."""
         self._posts[name].worker.resume()
-        waiting = [delivery.message.id for delivery in await self._spool.deliveries(name)]
-        await self._spool.retry(waiting, self._clock.now())
+        await self._spool.retry(Filter(backend=name, state="queued"), self._clock.now())
 
     async def check(self, name: str) -> Check:
         """Try credentials and reachability now; what works again goes back to work."""
         return await self._posts[name].worker.check()
 
-    async def bounce(self, ids: Sequence[str]) -> list[str]:
+    async def bounce(self, which: Filter) -> list[str]:
         """Give up on these messages by order of the operator; returns the ids that had something left to give up."""
-        return await self._upkeep.bounce(ids)
+        return await self._upkeep.bounce(which)

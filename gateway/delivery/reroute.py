@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gateway.clock import Clock
 from gateway.spool import Delivery, Spool
 
-PAGE = 500  # deliveries read and moved in one step, so that mail gets in between
+PAGE = 500  # deliveries routed at a time, so that the loop is free in between
 
 
 async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[Delivery], str]) -> int:
@@ -20,6 +20,5 @@ async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[De
             by_target.setdefault(target(delivery), []).append(delivery.delivery_id)
         left += len(by_target.pop("", ()))
         for name, ids in by_target.items():
-            for each in ids:
-                await spool.move(each, name, clock.now())
+            await spool.move(ids, name, clock.now())
     return left

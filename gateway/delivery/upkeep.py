@@ -13,7 +13,7 @@ from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Decision, returned, too_late
 from gateway.events import Events
 from gateway.model import SpoolTrouble
-from gateway.spool import Claim, Delivery, Spool
+from gateway.spool import Claim, Delivery, Filter, Spool
 
 EVERY = 15.0  # seconds between rounds
 _LOOK_AGAIN = 20  # rounds: those that nobody can take may be many, and are not routed anew each time
@@ -97,11 +97,13 @@ class Upkeep:
         ours = breaker is not None and breaker.by in (MISCONFIGURED, OPERATOR)
         return too_late(claim.message, claim.backend, ours=ours)
 
-    async def bounce(self, ids: Sequence[str]) -> list[str]:
+    async def bounce(self, which: Filter) -> list[str]:
         """Give up on these messages by order of the operator; returns the ids that had something left to give up."""
-        claims = await self._spool.fail(ids, self._clock.now())
-        await self._give_up(claims, lambda claim: returned(claim.message))
-        return list(dict.fromkeys(claim.message.id for claim in claims))
+        found: dict[str, None] = {}
+        async for claims in self._spool.fail(which, self._clock.now()):
+            await self._give_up(claims, lambda claim: returned(claim.message))
+            found |= dict.fromkeys(claim.message.id for claim in claims)
+        return list(found)
 
     async def _give_up(self, claims: Sequence[Claim], decide: Callable[[Claim], Decision]) -> None:
         """Settle these together, so that one commit serves many. Raises SpoolTrouble when all have had their turn."""

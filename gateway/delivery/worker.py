@@ -19,7 +19,7 @@ from gateway.delivery.retry import Situation, decide
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
 from gateway.model import Backend, Check, Outcome, SpoolTrouble, Tracked, Verdict
-from gateway.spool import Claim, Settlement, Spool
+from gateway.spool import Claim, Filter, Settlement, Spool
 
 UNWRITABLE_WAIT = 5.0
 DIVERT_EVERY = 10.0
@@ -89,7 +89,7 @@ class Worker:
         waiting = self.breaker.close()
         self._events.backend_resumed(self._name)
         if waiting:
-            self._aside(self._spool.retry(waiting, self._clock.now()))
+            self._aside(self._spool.retry(Filter(ids=waiting), self._clock.now()))
         self.wake()
 
     async def check(self) -> Check:

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.delivery.tracking import AT_ONCE, SCHEDULE
 from gateway.model import DeliveryEvent, Outcome, SpoolFull, Verdict
-from gateway.spool import MessageDetail
+from gateway.spool import Filter, MessageDetail
 from tests.delivery.kit import House, house, routing, settings
 from tests.fakes import ScriptedBackend, until
 
@@ -76,7 +76,7 @@ async def rest(at: House) -> None:
     """Let whoever can work do so: some turns through the threads that read and write the spool."""
     for _ in range(3):
         await at.spool.due("b")
-        await at.spool.retry([], at.clock.now())
+        await at.spool.retry(Filter(), at.clock.now())
 
 
 async def settled(at: House, name: str = "b") -> str:
