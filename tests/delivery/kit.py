@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,64 +16,29 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from gateway.clock import QueueIds
-from gateway.config.models import (
-    AuthSettings,
-    BackendSettings,
-    BounceSettings,
-    RetrySettings,
-    RouteSettings,
-    Settings,
-)
+from gateway.config.models import BackendSettings, BounceSettings, RetrySettings, RouteSettings, Settings
 from gateway.delivery import Dispatcher
 from gateway.events import Events
-from gateway.model import Backend, Envelope, NewMessage, Outcome, Recipient, Scope, Verdict
+from gateway.model import Backend, Envelope, Recipient
 from gateway.routing import Routing
 from gateway.spool import MessageDetail, Spool
+from tests import builders
+from tests.builders import BAD_LOGIN, GREYLISTED, NO_USER
 from tests.fakes import FakeClock, ScriptedBackend
 
-DEFERRED = Outcome(Verdict.DEFERRED, code=451, enhanced="4.2.0", detail="greylisted", said_by="smtp")
-AWAY = Outcome(Verdict.DEFERRED, enhanced="4.4.1", detail="connection refused", scope=Scope.BACKEND)
-REJECTED = Outcome(Verdict.REJECTED, code=550, enhanced="5.1.1", detail="no such user", said_by="smtp")
-THROTTLED = Outcome(
-    Verdict.THROTTLED,
-    code=429,
-    enhanced="4.7.28",
-    detail="slow down",
-    retry_after=timedelta(minutes=7),
-    scope=Scope.BACKEND,
-    said_by="http",
-)
-MISCONFIGURED = Outcome(
-    Verdict.MISCONFIGURED,
-    code=401,
-    enhanced="4.7.0",
-    detail="bad key",
-    scope=Scope.BACKEND,
-    said_by="http",
-    fix="put a new key into api_key_file",
-)
-IN_DOUBT = Outcome(Verdict.IN_DOUBT, detail="lost after the dot")
-RAW = b"From: s@x.org\r\nTo: a@x.org\r\nSubject: t\r\n\r\nhello\r\n"
-LIFETIME = timedelta(days=5)
+DEFERRED, REJECTED, MISCONFIGURED = GREYLISTED, NO_USER, BAD_LOGIN
+THROTTLED = replace(builders.THROTTLED, retry_after=timedelta(minutes=7))
 
 
 def settings(
-    path: Path,
-    *names: str,
-    routes: tuple[str, ...] = (),
-    bounces: BounceSettings | None = None,
-    **changes: object,
+    path: Path, *names: str, routes: tuple[str, ...] = (), bounces: BounceSettings | None = None, **changes: object
 ) -> Settings:
     """One route to all of these backends in their order, or to ``routes``; ``changes`` are settings of each backend."""
     given: Any = {"type": "scripted", "concurrency": 4, **changes}
-    return Settings(
-        hostname="relay.x.org",
+    return builders.settings(
         state_dir=path,
-        listeners={},
-        auth=AuthSettings(),
-        clients={},
         backends={name: BackendSettings(**given) for name in names},
-        routes=(RouteSettings(backend=routes or names),),
+        routes=[RouteSettings(backend=routes or names)],
         retry=RetrySettings(jitter=0),
         bounces=bounces or BounceSettings(mode="auto"),
     )
@@ -94,23 +60,16 @@ class House:
         self.log = io.StringIO()
 
     async def put(self, backend: str, *addresses: str, sender: str = "s@x.org", notify: str = "", **more: Any) -> str:
-        recipients = tuple(Recipient(address, notify=notify) for address in addresses or ("a@x.org",))
-        now = self.clock.now()
-        given = {
-            "id": self.ids(),
-            "envelope": Envelope(sender, recipients),
-            "raw": RAW,
-            "deliveries": {backend: tuple(recipient.address for recipient in recipients)},
-            "received_at": now,
-            "expires_at": now + LIFETIME,
-            "client": "c",
-        }
-        await self.spool.put(NewMessage(**{**given, **more}))
-        return str(given["id"])
+        addresses, now = addresses or ("a@x.org",), self.clock.now()
+        envelope = Envelope(sender, tuple(Recipient(address, notify=notify) for address in addresses))
+        given = {"ident": self.ids(), "envelope": envelope, "received_at": now, **more}
+        message = builders.new_message(*addresses, backend=backend, **given)
+        await self.spool.put(message)
+        return message.id
 
-    async def put_many(self, count: int, backend: str, **more: Any) -> list[str]:
+    async def put_many(self, count: int, backend: str, *addresses: str, **more: Any) -> list[str]:
         """Together, so that a few commits serve all."""
-        return list(await asyncio.gather(*(self.put(backend, **more) for _ in range(count))))
+        return list(await asyncio.gather(*(self.put(backend, *addresses, **more) for _ in range(count))))
 
     async def state(self, identifier: str) -> str:
         detail = await self.spool.show(identifier)

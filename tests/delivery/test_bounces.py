@@ -7,12 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.models import BounceSettings
-from tests.delivery.kit import (
-    DEFERRED,
-    REJECTED,
-    house,
-    settings,
-)
+from tests.delivery.kit import DEFERRED, REJECTED, house, settings
 from tests.fakes import SENT, ScriptedBackend, until
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.delivery.breaker import FOREVER, CircuitBreaker, State, cause
 from gateway.model import Outcome, Scope, Verdict
-from tests.delivery.kit import AWAY, DEFERRED, IN_DOUBT, MISCONFIGURED, REJECTED, THROTTLED
+from tests.builders import AWAY, IN_DOUBT
+from tests.delivery.kit import DEFERRED, MISCONFIGURED, REJECTED, THROTTLED
 from tests.fakes import SENT
 
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.delivery.kit import (
-    AWAY,
-    MISCONFIGURED,
-    house,
-    routing,
-    settings,
-)
+from tests.builders import AWAY
+from tests.delivery.kit import MISCONFIGURED, house, routing, settings
 from tests.fakes import SENT, ScriptedBackend, until
 
 

@@ -11,7 +11,8 @@ import pytest
 from gateway.config.models import RetrySettings
 from gateway.delivery.retry import Situation, decide, returned, too_late
 from gateway.model import Envelope, Outcome, Recipient, Scope, SpooledMessage, Verdict
-from tests.delivery.kit import AWAY, DEFERRED, IN_DOUBT, MISCONFIGURED, REJECTED, THROTTLED
+from tests.builders import AWAY, IN_DOUBT
+from tests.delivery.kit import DEFERRED, MISCONFIGURED, REJECTED, THROTTLED
 from tests.fakes import SENT, START
 
 MINUTE = timedelta(minutes=1)

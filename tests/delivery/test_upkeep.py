@@ -8,13 +8,7 @@ import pytest
 
 from gateway.config.models import BounceSettings
 from gateway.model import Outcome
-from tests.delivery.kit import (
-    DEFERRED,
-    MISCONFIGURED,
-    THROTTLED,
-    house,
-    settings,
-)
+from tests.delivery.kit import DEFERRED, MISCONFIGURED, THROTTLED, house, settings
 from tests.fakes import ScriptedBackend, until
 
 

@@ -10,16 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.model import Outcome, Rate
-from tests.delivery.kit import (
-    AWAY,
-    DEFERRED,
-    IN_DOUBT,
-    MISCONFIGURED,
-    RAW,
-    THROTTLED,
-    house,
-    settings,
-)
+from tests.builders import AWAY, IN_DOUBT, RAW
+from tests.delivery.kit import DEFERRED, MISCONFIGURED, THROTTLED, house, settings
 from tests.fakes import SENT, ScriptedBackend, until
 
 
