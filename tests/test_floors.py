@@ -137,7 +137,7 @@ def test_packages_hand_names_on(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_sources_can_be_found(path: Path, request: pytest.FixtureRequest) -> None:
-    """A document that a comment or docstring names is in this repository; other sources are RFCs or providers' pages."""
+    """A document that a comment or docstring names is in this repository."""
     if module(path) in STILL_CITING:
         request.applymarker(pytest.mark.xfail(reason="cites notes that are not in the repository", strict=False))
     for name in re.findall(r"[\w./-]+\.md\b", path.read_text()):
