@@ -24,9 +24,9 @@ async def look_through_mail(work: Callable[[], T]) -> T:
 
 @lru_cache(maxsize=1)
 def _files() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="settings")
+    return ThreadPoolExecutor(2, thread_name_prefix="settings")
 
 
 async def read_files(work: Callable[[], T]) -> T:
-    """What ``work`` returns: reading settings and the files they name, on whatever disks these are; one at a time."""
+    """What ``work`` returns: reading settings, and the files that they name on whatever disks these are."""
     return await asyncio.get_running_loop().run_in_executor(_files(), work)

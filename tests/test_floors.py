@@ -1,8 +1,9 @@
-"""Imports flow one way: each floor sees those below it, and each third-party package has one room (design.md 3)."""
+"""Imports flow one way: each floor sees those below it, and each third-party package has one room."""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -46,6 +47,23 @@ ROOMS = {
     "pydantic_settings": {"config"},
     "yaml": {"config"},
 }
+# What is still to be cured; an entry that is no longer needed goes.
+STILL_CIRCULAR = {
+    "gateway.smtp.session": {"gateway.smtp.listener"},
+    "gateway.smtp.verbs": {"gateway.smtp.session"},
+}
+STILL_CITING = {
+    "gateway.backends.google.gmail",
+    "gateway.backends.json.js2mail",
+    "gateway.backends.json.temp_mail",
+    "gateway.backends.microsoft.api",
+    "gateway.backends.microsoft.draft",
+    "gateway.backends.microsoft.graph",
+    "gateway.backends.microsoft.mailbox",
+    "gateway.backends.microsoft.tokens",
+    "gateway.backends.shared.oauth",
+    "gateway.spool.store",
+}
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 
 
@@ -57,16 +75,10 @@ def room(name: str) -> str:
     return [*name.split("."), "__init__"][1]
 
 
-def imports(path: Path, *, for_types: bool = True) -> set[str]:
-    """All modules a file names in import statements, also inside functions; ``for_types`` counts TYPE_CHECKING too."""
+def imports(path: Path) -> set[str]:
+    """All modules a file names in import statements, also inside functions and under TYPE_CHECKING."""
     found: set[str] = set()
-    nodes: list[ast.AST] = [ast.parse(path.read_text())]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not for_types:
-            nodes.extend(node.orelse)
-            continue
-        nodes.extend(ast.iter_child_nodes(node))
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -95,15 +107,38 @@ def test_floors(path: Path) -> None:
 
 
 def test_no_import_cycles() -> None:
-    """Modules can be put in an order in which each imports only earlier ones."""
+    """Modules can be put in an order in which each imports only earlier ones, those for types alone included."""
     known = {module(path): path for path in FILES}
     graph = {}
     for name, path in known.items():
-        targets = {
-            target if target in known else target.rpartition(".")[0] for target in imports(path, for_types=False)
-        }
-        graph[name] = (targets & set(known)) - {name}
+        targets = {target if target in known else target.rpartition(".")[0] for target in imports(path)}
+        graph[name] = (targets & set(known)) - {name} - STILL_CIRCULAR.get(name, set())
     while free := {name for name, needs in graph.items() if not needs & set(graph)}:
         for name in free:
             del graph[name]
     assert graph == {}
+
+
+def hands_on(node: ast.stmt) -> bool:
+    """A docstring, an import, the version or __all__."""
+    if isinstance(node, ast.Assign):
+        return [ast.unparse(target) for target in node.targets] in (["__all__"], ["__version__"])
+    return isinstance(node, ast.Import | ast.ImportFrom) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    )
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=module)
+def test_packages_hand_names_on(path: Path) -> None:
+    """An __init__ holds no code: what is looked for stands in a file with a name. The registry of backends excepted."""
+    body = [] if module(path) == "gateway.backends" else ast.parse(path.read_text()).body
+    assert [ast.unparse(node) for node in body if not hands_on(node)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_sources_can_be_found(path: Path, request: pytest.FixtureRequest) -> None:
+    """A document that a comment or docstring names is in this repository."""
+    if module(path) in STILL_CITING:
+        request.applymarker(pytest.mark.xfail(reason="cites notes that are not in the repository", strict=False))
+    for name in re.findall(r"[\w./-]+\.md\b", path.read_text()):
+        assert any((ROOT.parent / folder / name).is_file() for folder in ("", "docs")), name

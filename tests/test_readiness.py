@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -438,3 +440,22 @@ def test_a_service_with_an_ended_certificate_comes_up(tmp_path: Path) -> None:
         assert "limits.idle" in Commands(running.file).ok("reload")
         running.wait(lambda: running.log.read_text().count(said) == before + 1)
         assert '"event":"settings_doubtful"' in running.log.read_text()
+
+
+def test_a_disk_that_hangs_at_a_reload_holds_up_nobody(service: Gateway) -> None:
+    """Its settings file is a pipe that nobody writes to: the service goes on with the old ones, then takes these."""
+    text = service.file.read_text()
+    service.file.unlink()
+    os.mkfifo(service.file)
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            waiting = threads.submit(reload, service)
+            with service.file.open("w") as pipe:  # opens once the service reads
+                assert service.get("/readyz")[0] == 200
+                assert not waiting.done()
+                pipe.write(text + "limits: {idle: 7m}\n")
+            assert waiting.result(timeout=30) == (200, {"changes": ["limits.idle: changed"]})
+        finally:
+            service.file.unlink()
+            service.file.write_text(text)
+    assert reload(service)[0] == 200

@@ -16,6 +16,13 @@ from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.model import CannotTell, Client, LoginToken, Refusal, Verifies
 
+# ``Refusal.reason`` of a login is one of these; its text never tells them apart.
+REASONS = frozenset({
+    "auth_failed", "auth_unavailable", "busy", "token_malformed", "token_unknown_key", "token_signature",
+    "token_claims", "token_audience", "token_expired", "token_not_yet", "token_revoked", "unknown_client",
+    "wrong_user", "wrong_network",
+})  # fmt: skip
+
 
 class Revocations:
     """Tokens that are dead before their time. ``jtis`` are dead whichever key signed them."""

@@ -1,5 +1,12 @@
-"""``python -m gateway.cli``"""
+"""The ``gateway`` command, also as ``python -m gateway.cli``."""
 
-from gateway.cli import main
+from gateway.cli.root import cli
 
-main()
+
+def main() -> None:
+    """Run the command line of this process."""
+    cli(prog_name="gateway")
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ Algorithm = Literal[
 
 
 class ListenerSettings(Section):
-    """One door: where it listens, TLS, whether a login is needed."""
+    """One listener: where it listens, TLS, whether a login is needed."""
 
     bind: values.Bind
     tls: Literal["none", "starttls", "implicit"] = "none"

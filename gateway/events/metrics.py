@@ -1,4 +1,4 @@
-"""The metrics of interface.md section 5. Labels come from the configuration and from the closed sets below only."""
+"""The metrics, as docs/metrics.md lists them. Labels come from the configuration and from closed sets only."""
 
 from __future__ import annotations
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
+from functools import partial
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -21,6 +21,7 @@ from gateway.auth.tokens import Invalid, parse
 from gateway.config.values import parse_duration
 from gateway.http.problem import answer, json_body
 from gateway.http.service import Dispatching, Service
+from gateway.pools import read_files
 from gateway.spool import TokenRow
 
 
@@ -135,7 +136,7 @@ async def mint_token(service: Service, request: Request) -> object:
         )
 
     try:
-        token = await asyncio.to_thread(make)
+        token = await read_files(make)
     except (TypeError, ValueError) as error:
         raise HTTPException(400, str(error)) from None
     await service.spool.add_token(row)
@@ -146,7 +147,7 @@ async def inspect_token(service: Service, request: Request) -> object:
     """What a token says, and whether it would be accepted now; never the token itself."""
     text = str((await json_body(request)).get("token", ""))
     try:
-        report = await asyncio.to_thread(auth.inspect, service.settings, text, service.clock.now())
+        report = await read_files(partial(auth.inspect, service.settings, text, service.clock.now()))
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
     revoked = {row.jti for row in await service.spool.tokens() if row.revoked_at}
