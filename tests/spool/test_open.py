@@ -163,7 +163,7 @@ async def test_a_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> N
 
 async def test_half_a_new_spool_is_no_spool(tmp_path: Path) -> None:
     """A crash while the first file was made leaves only its working name behind: made again."""
-    for name in ("spool.db.new", "spool.db.new-wal", "spool.key.new"):
+    for name in ("spool.db.new", "spool.db.new-wal"):
         (tmp_path / name).write_bytes(b"half")
     async with opened(tmp_path) as at:
         await at.put()
