@@ -42,7 +42,7 @@ WHERE message_id @in(:ids) AND state <> 'done' GROUP BY backend, state"""
 class Transaction:
     """``later`` gathers rows by statement, in the order of first use; any other statement is preceded by a ``flush``.
 
-    What others are told after the commit: ``counts`` is by how much deliveries grew by (backend, state), ``woken`` the
+    What others learn after the commit: ``counts`` is by how much deliveries grew by (backend, state), ``woken`` the
     backends with new work, ``damaged`` what was found corrupt.
     """
 

@@ -18,9 +18,10 @@ import pytest
 from sqlalchemy import Connection, event
 
 from gateway.model import SpoolFull, SpoolUnavailable
+from tests.builders import RAW, SENT
 from tests.fakes import START, FakeClock, until
 from tests.spool.test_open import ROOT, child
-from tests.spool_kit import DEFERRED, RAW, SENT, At, message, of, opened, settlement
+from tests.spool_kit import DEFERRED, At, message, of, opened, settlement
 
 
 def connection(at: At) -> Connection:
@@ -91,8 +92,8 @@ async def test_counts_follow_the_rows(tmp_path: Path) -> None:
     rng = random.Random(3)
     async with opened(tmp_path) as at:
         for turn in range(8):
-            ids = [await at.put(lane=rng.choice("ab")) for _ in range(5)]
-            claims = [claim for lane in "ab" for claim in await at.claim(lane, limit=3)]
+            ids = [await at.put(backend=rng.choice("ab")) for _ in range(5)]
+            claims = [claim for backend in "ab" for claim in await at.claim(backend, limit=3)]
             work: list[Any] = [at.spool.settle(settlement(c, rng.choice([SENT, DEFERRED]))) for c in claims]
             work += [at.spool.hold(of(ids[0]), START), at.spool.delete(of(ids[1]), START), at.put(ident=ids[2])]
             work += [at.put() for _ in range(turn)]
