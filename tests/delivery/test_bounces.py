@@ -28,21 +28,21 @@ ACTIONS = (b"failed", b"delayed", b"relayed")
 
 
 async def test_a_rejection_bounces_and_fails(tmp_path: Path) -> None:
-    """A permanent refusal makes one report by the null sender to the sender; the message ends as failed."""
+    """A permanent refusal makes one bounce by the null sender to the sender; the message ends as failed."""
     backend = ScriptedBackend("b", REJECTED, SENT)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         identifier = await at.put("b")
         await at.settled(identifier, "failed")
         await until(lambda: len(backend.calls) == 2)
-        report, raw = backend.calls[1]
-        assert report.envelope.sender == ""
-        assert [r.address for r in report.envelope.recipients] == ["s@x.org"]
+        bounce, raw = backend.calls[1]
+        assert bounce.envelope.sender == ""
+        assert [r.address for r in bounce.envelope.recipients] == ["s@x.org"]
         assert b"no such user" in raw
 
 
 @pytest.mark.parametrize(("sender", "notify"), [("", ""), ("s@x.org", "NEVER"), ("s@x.org", "SUCCESS")])
 async def test_nobody_is_told_who_must_not_be(tmp_path: Path, sender: str, notify: str) -> None:
-    """No report for the null sender, nor where NOTIFY does not ask for failures."""
+    """No bounce for the null sender, nor where NOTIFY does not ask for failures."""
     backend = ScriptedBackend("b", REJECTED)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         identifier = await at.put("b", sender=sender, notify=notify)
@@ -51,7 +51,7 @@ async def test_nobody_is_told_who_must_not_be(tmp_path: Path, sender: str, notif
 
 
 async def test_a_bounce_is_never_bounced(tmp_path: Path) -> None:
-    """When the report is refused too, it fails alone."""
+    """When the bounce is refused too, it fails alone."""
     backend = ScriptedBackend("b", REJECTED)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await at.settled(await at.put("b"), "failed")
@@ -123,7 +123,7 @@ def test_a_late_message_that_fails_is_not_called_late() -> None:
 
 
 def test_one_mail_for_each_thing_that_happened() -> None:
-    """What failed, what is late and what was passed on have one report each (RFC 3464 2.3.3)."""
+    """What failed, what is late and what was passed on have one mail each (RFC 3464 2.3.3)."""
     addresses = ("failed@x.org", "late@x.org", "sent@x.org", "next@x.org")
     recipients = tuple(Recipient(address, notify="SUCCESS,FAILURE,DELAY") for address in addresses)
     message = builders.spooled_message(envelope=Envelope("s@example.com", recipients))
