@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.model import Outcome, Rate
+from gateway.config.models import BounceSettings
+from gateway.model import Outcome, Rate, Scope, SpoolFull, Verdict
+from gateway.spool import Filter
 from tests.builders import AWAY, IN_DOUBT, RAW
 from tests.delivery.kit import DEFERRED, MISCONFIGURED, THROTTLED, house, settings
 from tests.fakes import SENT, ScriptedBackend, until
@@ -40,7 +44,7 @@ async def test_deferred_is_tried_again_at_its_time(tmp_path: Path) -> None:
 
 
 async def test_one_probe_while_the_backend_is_away(tmp_path: Path) -> None:
-    """An outage rests the lane: not every queued message tries; the first success sets all free at once."""
+    """An outage rests the backend: not every queued message tries; the first success sets all free at once."""
     backend = ScriptedBackend("b", AWAY)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         first = await at.put("b")
@@ -182,3 +186,173 @@ async def test_a_bug_in_a_backend_loses_nothing(tmp_path: Path) -> None:
         await at.tried(identifier)
         at.clock.advance(61)
         await at.settled(identifier, "done")
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        (TimeoutError("no answer"), Verdict.IN_DOUBT),
+        (RuntimeError("bug"), Verdict.DEFERRED),
+        ({}, Verdict.IN_DOUBT),
+    ],
+)
+async def test_what_nobody_said_has_no_code(
+    tmp_path: Path, line: Mapping[str, Outcome] | BaseException, verdict: Verdict
+) -> None:
+    """A send without end, a bug and a forgotten recipient are that message's trouble: the backend goes on working."""
+    backend = ScriptedBackend("b", line, SENT)
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        (attempt,) = (await at.tried(await at.put("b"))).attempts
+        said = (attempt.verdict, attempt.code, attempt.scope, attempt.said_by)
+        assert said == (verdict.value, None, "message", "gateway")
+        assert at.paused_by("b") == ""
+        await at.settled(await at.put("b"), "done")
+
+
+async def test_a_forgotten_recipient_costs_the_others_nothing(tmp_path: Path) -> None:
+    """Whoever got an outcome keeps it."""
+    backend = ScriptedBackend("b", {"a@x.org": SENT})
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        detail = await at.tried(await at.put("b", "a@x.org", "c@x.org"))
+        assert {row.address: row.state for row in detail.recipients} == {"a@x.org": "sent", "c@x.org": "queued"}
+
+
+async def test_a_fault_of_one_message_rests_nobody(tmp_path: Path) -> None:
+    """Without any code, but about this message: the next one is tried at once."""
+    backend = ScriptedBackend("b", replace(AWAY, scope=Scope.MESSAGE), SENT)
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        await at.tried(await at.put("b"))
+        await at.settled(await at.put("b"), "done")
+        assert at.paused_by("b") == ""
+
+
+async def test_a_probe_that_was_not_tried_proves_nothing(tmp_path: Path) -> None:
+    """A message refused before any connection leaves the breaker half open: still one at a time."""
+    ours = Outcome(Verdict.REJECTED, enhanced="5.1.3", detail="no address", scope=Scope.RECIPIENT)
+    backend = ScriptedBackend("b", AWAY, ours, AWAY, SENT)
+    async with house(tmp_path, settings(tmp_path, "b", bounces=BounceSettings(mode="off")), backend) as at:
+        await at.tried(await at.put("b"))
+        await at.put("b")
+        at.clock.advance(16)
+        await until(lambda: len(backend.calls) == 2)
+        await at.put_many(5, "b")
+        await until(lambda: len(backend.calls) == 3 and at.dispatcher.status()["b"].paused_until is not None)
+        assert backend.most_running == 1
+
+
+async def test_a_change_of_the_queue_is_no_send(tmp_path: Path) -> None:
+    """While the spool is slow to carry out what nobody waits for, nothing is in flight and every place is free."""
+    backend = ScriptedBackend("b", MISCONFIGURED, SENT)
+    async with house(tmp_path, settings(tmp_path, "b", concurrency=1), backend) as at:
+        first = await at.put("b")
+        await at.tried(first)
+        retry, asked, go = at.spool.retry, asyncio.Event(), asyncio.Event()
+
+        async def slow(*given: Any) -> int:
+            asked.set()
+            await go.wait()
+            return await retry(*given)
+
+        at.spool.retry = slow  # type: ignore[method-assign]
+        await at.dispatcher.check("b")
+        await asked.wait()
+        assert at.dispatcher.status()["b"].in_flight == 0
+        await at.settled(await at.put("b"), "done")
+        go.set()
+        await at.settled(first, "done")
+
+
+async def test_a_pause_gives_back_what_has_not_started(tmp_path: Path) -> None:
+    """Claimed ahead, but not sent any more: held or deleted it can be at once, and no attempt is shown."""
+    backend = ScriptedBackend("b")
+    backend.gate = asyncio.Event()
+    async with house(tmp_path, settings(tmp_path, "b", concurrency=1), backend) as at:
+        first, second = await at.put("b"), await at.put("b")
+        await until(lambda: backend.running == 1)
+        await at.dispatcher.pause("b", None)
+        while (detail := await at.spool.show(second)) and detail.attempts:
+            await at.clock.sleep(0)
+        backend.gate.set()
+        await at.settled(first, "done")
+        assert len(backend.calls) == 1
+
+
+async def test_failover_of_thousands_in_a_few_steps(tmp_path: Path) -> None:
+    """All that waits goes where it may, by pages and not one commit for each; what may have been sent stays."""
+    first, second = ScriptedBackend("first", IN_DOUBT, AWAY), ScriptedBackend("second")
+    async with house(tmp_path, settings(tmp_path, "first", "second", concurrency=50), first, second) as at:
+        await at.dispatcher.pause("second", None)
+        doubtful = await at.put("first")
+        await at.tried(doubtful)
+        await at.tried(await at.put("first"))
+        await at.put_many(3000, "first")
+        move, steps = at.spool.move, []
+
+        async def counting(ids: Sequence[int], backend: str, *given: Any) -> int:
+            steps.append(len(ids))
+            return await move(ids, backend, *given)
+
+        at.spool.move = counting  # type: ignore[method-assign]
+        await at.dispatcher.resume("second")
+        at.clock.advance(11)
+        await at.queued("first", 1)
+        await at.queued("second", 0)
+        assert (sum(steps), len(second.calls)) == (3001, 3001)
+        assert len(steps) <= 8
+        assert await at.state(doubtful) == "queued"
+
+
+async def test_nothing_is_routed_anew_where_nobody_is_free(tmp_path: Path) -> None:
+    """A long queue costs nothing while all its ways rest."""
+    first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second", AWAY)
+    async with house(tmp_path, settings(tmp_path, "first", "second"), first, second) as at:
+        await at.tried(await at.put("first"))
+        await until(lambda: at.paused_by("second") == "unreachable")
+        pages, looks = at.spool.deliveries, []
+
+        async def counting(*given: Any, **more: Any) -> Any:
+            looks.append(given)
+            return await pages(*given, **more)
+
+        at.spool.deliveries = counting  # type: ignore[method-assign]
+        await at.dispatcher.pause("first", None)
+        await at.dispatcher.pause("second", None)
+        for _ in range(5):
+            at.clock.advance(11)
+            await at.spool.retry(Filter(), at.clock.now())
+        assert looks == []
+
+
+@pytest.mark.parametrize("authors", [("s@x.org",), ("s@x.org", "boss@x.org")])
+async def test_failover_minds_every_author(tmp_path: Path, authors: tuple[str, ...]) -> None:
+    """As the door does: a backend that may not send as the second author is no way for the message."""
+    first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second")
+    second.capabilities = replace(second.capabilities, senders=("s@x.org",))
+    async with house(tmp_path, settings(tmp_path, "first", "second"), first, second) as at:
+        identifier = await at.put("first", authors=authors)
+        detail = await at.tried(identifier)
+        if len(authors) == 1:
+            await at.settled(identifier, "done")
+        else:
+            assert ([row.backend for row in detail.deliveries], second.calls) == (["first"], [])
+
+
+async def test_a_full_disk_keeps_the_answer(tmp_path: Path) -> None:
+    """What was sent is written down when there is room again, and not sent twice."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        settle, refused = at.spool.settle, []
+
+        async def full(*given: Any) -> None:
+            if not refused:
+                refused.append(given)
+                raise SpoolFull("not enough space in the spool")
+            await settle(*given)
+
+        at.spool.settle = full  # type: ignore[method-assign]
+        identifier = await at.put("b")
+        await until(lambda: bool(refused))
+        while await at.state(identifier) != "done":
+            at.clock.advance(1)
+            await at.clock.sleep(0)
+        assert len(backend.calls) == 1
