@@ -20,7 +20,7 @@ from gateway.pools import read_files
 from gateway.readiness import readiness
 from gateway.routing import Routing
 from gateway.smtp import Listener, Shared
-from gateway.spool import Spool
+from gateway.spool import Filter, Spool
 
 DRAIN = 30.0  # seconds for sessions and sends under way at a stop
 Load = Callable[[], Loaded]
@@ -229,11 +229,11 @@ class App:
         self.events.accepted(message, 0.0)
         return message.id
 
-    async def bounce(self, ids: Sequence[str]) -> list[str]:
+    async def bounce(self, which: Filter) -> list[str]:
         """Return these messages to their senders; while no service runs there is nobody to write the bounces."""
         if self.dispatcher is None:
             raise ConnectionError("the service is not running")
-        return await self.dispatcher.bounce(ids)
+        return await self.dispatcher.bounce(which)
 
     async def revoke(self, *, jti: str, subject: str) -> None:
         """Revoke a token by id, or all of a subject up to now; effective at once, also in open connections."""

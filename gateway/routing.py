@@ -119,9 +119,10 @@ class Routing:
             found.setdefault(self.usable(freight, recipient)[0], []).append(recipient)
         return {name: tuple(addresses) for name, addresses in found.items()}
 
-    def fails_over(self, name: str) -> bool:
-        """May some route send elsewhere what waits for this backend?"""
-        return any(name in line.backend and len(line.backend) > 1 for line in self.routes)
+    def alternatives(self, name: str) -> frozenset[str]:
+        """Backends that some route names beside this one: where what waits for it may go."""
+        together = {other for line in self.routes if name in line.backend for other in line.backend}
+        return frozenset(together - {name})
 
     def reachable(self, freight: Freight) -> list[tuple[str, ...]]:
         """The backends of each route that such a message may take, whoever it is for; () where none can carry it."""

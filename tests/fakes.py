@@ -64,6 +64,7 @@ class ScriptedBackend:
         self.gate: asyncio.Event | None = None
         self.running = 0
         self.most_running = 0
+        self.checked = Check(True, "scripted")
 
     async def send(self, message: SpooledMessage, raw: bytes) -> Mapping[str, Outcome]:
         self.calls.append((message, raw))
@@ -80,7 +81,7 @@ class ScriptedBackend:
         return same_for_all(message, line) if isinstance(line, Outcome) else line
 
     async def check(self) -> Check:
-        return Check(True, "scripted")
+        return self.checked
 
     async def aclose(self) -> None:
         self.closed = True

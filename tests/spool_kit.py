@@ -17,7 +17,7 @@ from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import Envelope, NewMessage, Outcome, Recipient, Verdict
-from gateway.spool import Claim, Settlement, Spool
+from gateway.spool import Claim, Filter, Settlement, Spool
 from tests.fakes import START, FakeClock
 
 RAW = b"From: s@example.com\r\nSubject: test\r\n\r\nhello\r\n"
@@ -44,6 +44,10 @@ def message(*addresses: str, lane: str = "b", ident: str = "", **more: Any) -> N
         "client": "c",
     }
     return NewMessage(**{**given, **more})
+
+
+def of(*ids: str) -> Filter:
+    return Filter(ids=ids)
 
 
 def settlement(claim: Claim, outcome: Outcome | Mapping[str, Outcome] = SENT, **more: Any) -> Settlement:

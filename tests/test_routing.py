@@ -11,7 +11,8 @@ import pytest
 
 from gateway import policy
 from gateway.config.models import RouteSettings
-from gateway.delivery.bounces import Reporter
+from gateway.delivery.bounces import Bouncer
+from gateway.delivery.retry import Decision
 from gateway.intake import Arrival, Rules, prepare
 from gateway.message import FEATURES as FEATURE_NAMES
 from gateway.model import CannotCarry, Capabilities, Client, Envelope, NewMessage, Recipient
@@ -254,10 +255,10 @@ def test_deliveries_give_each_recipient_to_the_first_that_can() -> None:
         assert refused.value.kind == kind
 
 
-def test_who_fails_over() -> None:
-    """Only what stands with others in some line."""
+def test_alternatives() -> None:
+    """Whatever stands beside it in some line, before or after it."""
     routing = Routing((line("a"), line("b", "c"), line("b")), {})
-    assert [routing.fails_over(name) for name in "abcd"] == [False, True, True, False]
+    assert [set(routing.alternatives(name)) for name in "abcd"] == [set(), {"c"}, {"b"}, set()]
 
 
 def test_somebody_has_to_look_where_a_backend_minds() -> None:
@@ -389,8 +390,9 @@ def our_bounce(facts: Facts, routing: Routing) -> NewMessage | None:
     sent = Envelope(facts.to, (failed,), smtputf8=facts.to == THOU)
     original = spooled_message(id="M0", envelope=sent, size=len(MAIL), client=CLIENT)
     ids, rng = (lambda: "M2"), random.Random(1)
-    reporter = Reporter(settings(bounces=bounces), routing, Silent(), ids, rng)  # type: ignore[arg-type]
-    found = reporter.reports(original, MAIL, "smart", {"failed": {failed.address: REJECTED}}, START)
+    bouncer = Bouncer(settings(bounces=bounces), routing, Silent(), ids, rng)  # type: ignore[arg-type]
+    decision = Decision({failed.address: "failed"}, {failed.address: REJECTED}, failed=(failed.address,))
+    found = bouncer.bounces(original, MAIL, "smart", decision, START).messages
     return found[0] if found else None
 
 

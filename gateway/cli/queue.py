@@ -150,20 +150,20 @@ def _action(name: str, text: str) -> None:
         with connect() as api:
             result = api.post(f"messages/{name}", {"filter": chosen} if everything or chosen else {"ids": ids})
             changed, unchanged = result["changed"], result["unchanged"]
-            if name == "retry":
-                _tell_paused(api, changed)
-        show_json(result) if as_json else say(f"{name}: {len(changed)} of {len(changed) + len(unchanged)} messages")
+            if name == "retry" and changed:
+                _warn_paused(api, [{"id": one} for one in ids if one not in unchanged] or [chosen])
+        show_json(result) if as_json else say(f"{name}: {changed} of {changed + len(unchanged)} messages")
         if ids and unchanged:
             raise Failed(f"nothing to {name}, or no such message: {' '.join(unchanged)}")
 
 
-def _tell_paused(api: Api, changed: list[str]) -> None:
+def _warn_paused(api: Api, chosen: list[dict[str, str]]) -> None:
     """What is due still waits for its backend."""
     for name, lane in api.get("backends").items():
         if not lane.get("paused_by"):
             continue
-        waiting = api.get("messages", backend=name, state="queued", limit=_PAGE)["messages"]
-        if {row["id"] for row in waiting} & set(changed):
+        here = [one | {"backend": name} for one in chosen if one.get("backend", name) == name]
+        if any(api.get("messages", **one, state="queued", limit=1)["messages"] for one in here):
             until = moment(lane["paused_until"])
             state = lane["paused_by"].replace("operator", "paused by the operator")
             state += f" until {until:%H:%M:%SZ}" if until else ""

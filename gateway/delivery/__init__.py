@@ -1,5 +1,6 @@
-"""The delivery loop: a worker for each backend, retries, bounces, and the housekeeping of the queue."""
+"""The delivery loop: a worker for each backend, retries, bounces, housekeeping."""
 
-from gateway.delivery.dispatcher import BackendStatus, Dispatcher
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.worker import BackendStatus
 
 __all__ = ["BackendStatus", "Dispatcher"]

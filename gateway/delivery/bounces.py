@@ -1,22 +1,37 @@
-"""Reports to senders: which recipients deserve one, as what, and by which backend it leaves."""
+"""Mail to senders about theirs: who deserves a bounce, a delay notice or a success report, and how it leaves."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gateway import bounce, policy
 from gateway.bounce import Failure
 from gateway.config.models import Settings
+from gateway.delivery.retry import Decision
 from gateway.events import Events
-from gateway.model import CannotCarry, Envelope, NewMessage, Outcome, Recipient, SpooledMessage
-from gateway.routing import Routing
+from gateway.model import CannotCarry, Envelope, NewMessage, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.routing import Freight, Routing
+
+_ASKED_AS = {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}  # in NOTIFY (RFC 3461 4.1)
+_DEFAULT = {"FAILURE", "DELAY"}
+_SHARE = 50_000  # bytes: the most of the original that a bounce brings back
+_OVERHEAD = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reporter:
+class Bounces:
+    """New messages of ours about one; ``delayed``: its delay has been dealt with and is not to be noticed again."""
+
+    messages: tuple[NewMessage, ...] = ()
+    delayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bouncer:
     """Builds bounces, delay notices and relayed reports as new messages; says why when there is none."""
 
     settings: Settings
@@ -25,7 +40,29 @@ class Reporter:
     ids: Callable[[], str]
     rng: random.Random
 
-    def reports(
+    def bounces(self, original: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime) -> Bounces:
+        """What failed, what is late for the first time, and what was passed on without confirmation, one mail each.
+
+        Never raises: without a settlement what was sent would be sent again.
+        """
+        late = bool(decision.pending) and self._is_late(original, now)
+        by_action = {
+            "failed": {address: decision.outcomes[address] for address in decision.failed},
+            "delayed": {address: decision.outcomes[address] for address in decision.pending if late},
+            # RFC 3461 5.2.2: who takes over the request confirms the rest himself.
+            "relayed": {a: o for a, o in decision.outcomes.items() if o.verdict is Verdict.SENT and not o.dsn},
+        }
+        try:
+            return Bounces(self._wanted(original, raw, backend, by_action, now), late)
+        except Exception as error:
+            self.events.bug("bounces", error)
+            return Bounces(delayed=late)
+
+    def _is_late(self, original: SpooledMessage, now: datetime) -> bool:
+        notice = self.settings.retry.delay_notice
+        return timedelta(0) < notice <= now - original.received_at and not original.delay_notified
+
+    def _wanted(
         self,
         original: SpooledMessage,
         raw: bytes,
@@ -33,17 +70,16 @@ class Reporter:
         by_action: Mapping[str, Mapping[str, Outcome]],
         now: datetime,
     ) -> tuple[NewMessage, ...]:
-        """One report for each action (failed, delayed, relayed) that a recipient's NOTIFY asks for (RFC 3461 4.1)."""
         found = []
         for action, outcomes in by_action.items():
             failures = [
                 Failure(recipient, outcomes[recipient.address], backend, action)
                 for recipient in original.envelope.recipients
-                if recipient.address in outcomes and wanted(recipient, action)
+                if recipient.address in outcomes and _asks_for(recipient, action)
             ]
-            if failures and (report := self._build(original, raw, failures, now)):
-                self.events.bounced(original, report.id, action)
-                found.append(report)
+            if failures and (made := self._build(original, raw, failures, now)):
+                self.events.bounced(original, made.id, action)
+                found.append(made)
         return tuple(found)
 
     def _build(
@@ -54,49 +90,56 @@ class Reporter:
             # Never a bounce of a bounce (RFC 5321 6.1).
             self.events.bounce_suppressed(original, "off" if bounces.mode == "off" else "null_sender")
             return None
-        utf8 = original.envelope.smtputf8
         targets = tuple(dict.fromkeys(filter(None, (original.envelope.sender, bounces.copy_to))))
-        size = min(len(raw), 50_000) + 20_000
+        found = self._way(targets, min(len(raw), _SHARE) + _OVERHEAD, smtputf8=original.envelope.smtputf8)
+        if found is None:
+            self.events.bounce_suppressed(original, "no_backend")
+            return None
+        freight, deliveries = found
+        identifier, hostname = self.ids(), self.settings.hostname
+        header_from = policy.bounce_author(bounces, hostname)
+        content = bounce.build(
+            hostname=hostname,
+            sender=header_from,
+            message=original,
+            original=raw,
+            failures=failures,
+            now=now,
+            message_id=f"<{identifier}@{hostname}>",
+            boundary=f"={identifier}-{self.rng.getrandbits(64):016x}",
+            retry_until=original.expires_at if failures[0].action == "delayed" else None,
+            plain=bool(freight.sender),
+        )
+        recipients = tuple(Recipient(target) for target in targets)
+        return NewMessage(
+            id=identifier,
+            envelope=Envelope(freight.sender, recipients, smtputf8=freight.smtputf8, eightbit=True),
+            raw=content,
+            deliveries=deliveries,
+            received_at=now,
+            expires_at=now + self.settings.retry.lifetime,
+            client=freight.client,
+            message_id=f"<{identifier}@{hostname}>",
+            header_from=header_from,
+            authors=freight.authors,
+            pin=freight.pin,
+            bounce=True,
+            features=freight.features,
+        )
+
+    def _way(
+        self, targets: Sequence[str], size: int, *, smtputf8: bool
+    ) -> tuple[Freight, Mapping[str, tuple[str, ...]]] | None:
+        """As what it leaves and by whom: under the null sender where a backend can, else under our own address."""
+        bounces, hostname = self.settings.bounces, self.settings.hostname
         for sender in policy.bounce_senders(bounces):
-            freight = policy.bounce_freight(bounces, self.settings.hostname, sender, size, smtputf8=utf8)
-            try:
-                deliveries = self.routing.deliveries(freight, targets)
-            except CannotCarry:
-                continue
-            identifier = self.ids()
-            header_from = policy.bounce_author(bounces, self.settings.hostname)
-            report = bounce.build(
-                hostname=self.settings.hostname,
-                sender=header_from,
-                message=original,
-                original=raw,
-                failures=failures,
-                now=now,
-                message_id=f"<{identifier}@{self.settings.hostname}>",
-                boundary=f"={identifier}-{self.rng.getrandbits(64):016x}",
-                retry_until=original.expires_at if failures[0].action == "delayed" else None,
-                plain=bool(sender),
-            )
-            return NewMessage(
-                id=identifier,
-                envelope=Envelope(sender, tuple(Recipient(target) for target in targets), smtputf8=utf8, eightbit=True),
-                raw=report,
-                deliveries=deliveries,
-                received_at=now,
-                expires_at=now + self.settings.retry.lifetime,
-                client=policy.BOUNCES,
-                message_id=f"<{identifier}@{self.settings.hostname}>",
-                header_from=header_from,
-                authors=(header_from,),
-                pin=bounces.backend or "",
-                bounce=True,
-                features=freight.features,
-            )
-        self.events.bounce_suppressed(original, "no_backend")
+            freight = policy.bounce_freight(bounces, hostname, sender, size, smtputf8=smtputf8)
+            with suppress(CannotCarry):
+                return freight, self.routing.deliveries(freight, targets)
         return None
 
 
-def wanted(recipient: Recipient, action: str) -> bool:
-    """Does NOTIFY ask for this report? Absent means failures and delays (RFC 3461 4.1)."""
-    asked = {word.strip().upper() for word in recipient.notify.split(",")} if recipient.notify else {"FAILURE", "DELAY"}
-    return {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}[action] in asked
+def _asks_for(recipient: Recipient, action: str) -> bool:
+    """Absent, NOTIFY means failures and delays (RFC 3461 4.1)."""
+    asked = {word.strip().upper() for word in recipient.notify.split(",")} if recipient.notify else _DEFAULT
+    return _ASKED_AS[action] in asked

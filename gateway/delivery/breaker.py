@@ -1,69 +1,117 @@
-"""A lane's rest: why it pauses, until when, and how the interval grows. Pure state, time is passed in."""
+"""The circuit breaker of one backend: when it rests, until when, why, by whom, and what a person has to do about it.
+
+Closed, it works. Open, it rests. Half open, the rest is over but nothing has succeeded since: one message at a time.
+Pure state: time is passed in, as monotonic seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 
-from gateway.delivery.retry import unreachable
-from gateway.model import Outcome, Verdict
+from gateway.model import Outcome, Scope, Verdict
 
-# First and longest interval between probes, in seconds. A hint of the provider replaces it, up to a day.
-INTERVALS = {"unreachable": (15.0, 60.0), "throttled": (60.0, 900.0), "misconfigured": (60.0, 900.0)}
 FOREVER = float("inf")
+OPERATOR = "operator"
+MISCONFIGURED = "misconfigured"
+# What opens it, the gravest first; first and longest rest in seconds, which a hint of the provider replaces.
+_CAUSES = {
+    Verdict.MISCONFIGURED: (MISCONFIGURED, 60.0, 900.0),
+    Verdict.THROTTLED: ("throttled", 60.0, 900.0),
+    Verdict.DEFERRED: ("unreachable", 15.0, 60.0),
+}
 
 
-def blame(outcomes: Mapping[str, Outcome]) -> tuple[str, Outcome] | None:
-    """The strongest reason among the outcomes to rest the whole backend, or None."""
-    for reason, applies in (
-        ("misconfigured", lambda o: o.verdict is Verdict.MISCONFIGURED),
-        ("throttled", lambda o: o.verdict is Verdict.THROTTLED),
-        ("unreachable", unreachable),
-    ):
-        guilty = [outcome for outcome in outcomes.values() if applies(outcome)]
-        if guilty:
-            return reason, max(guilty, key=lambda o: o.retry_after or timedelta(0))
+class State(Enum):
+    """Only a closed breaker lets the backend work at its full concurrency."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What an attempt means for its backend and for the message.
+
+    ``cause`` is the outcome that put the backend at fault, ``opened`` whether this attempt opened the breaker; ``rest``
+    is how long to wait then. ``patient``: the message is not to blame, so the attempt does not count. ``answered``:
+    the other side is there, and nothing is wrong with the backend.
+    """
+
+    cause: Outcome | None = None
+    opened: bool = False
+    rest: timedelta = timedelta(0)
+    patient: bool = False
+    answered: bool = False
+
+
+def cause(outcomes: Mapping[str, Outcome]) -> Outcome | None:
+    """The gravest outcome about the backend as a whole, of several the one with the longest hint; None for none."""
+    for verdict in _CAUSES:
+        found = [one for one in outcomes.values() if one.verdict is verdict and one.scope is Scope.BACKEND]
+        if found:
+            return max(found, key=lambda outcome: outcome.retry_after or timedelta(0))
     return None
 
 
-@dataclass(slots=True)
-class Pause:
-    """Until when (monotonic seconds) the lane rests, by whom and why; ``strikes`` counts failed probes in a row."""
+class CircuitBreaker:
+    """``by`` is misconfigured, throttled, unreachable, operator, or "" while closed; ``until`` may be FOREVER."""
 
-    until: float = 0.0
-    by: str = ""
-    reason: str = ""
-    strikes: int = 0
-    followers: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.until = 0.0
+        self.by = self.reason = self.fix = ""
+        self._failures = 0  # probes in a row, the attempt that opened it counted
+        self._waiting: set[str] = set()
 
-    def resting(self, now: float) -> bool:
+    def state(self, now: float) -> State:
+        if now < self.until:
+            return State.OPEN
+        return State.HALF_OPEN if self._failures else State.CLOSED
+
+    def is_open(self, now: float) -> bool:
         return now < self.until
 
-    def strike(self, by: str, outcome: Outcome, now: float) -> float:
-        """Rest because of this outcome; returns the seconds. Attempts already under way do not count twice."""
-        first, longest = INTERVALS[by]
-        if not self.resting(now):
-            self.strikes += 1
-        seconds = min(longest, first * 2 ** min(self.strikes - 1, 10)) if self.strikes else first
-        if outcome.retry_after is not None:
-            seconds = max(first, outcome.retry_after.total_seconds())
-        if self.by != "operator":
-            self.by, self.reason = by, outcome.detail
+    def judge(self, message_id: str, outcomes: Mapping[str, Outcome], now: float) -> Ruling:
+        """Open it where these outcomes ask for that; closing it is the caller's, who has messages to wake."""
+        guilty = cause(outcomes)
+        if guilty is None:
+            return Ruling(answered=any(map(_answered, outcomes.values())))
+        late = self.is_open(now)  # was under way when it opened, and had no chance of its own
+        by, *_ = _CAUSES[guilty.verdict]
+        seconds = self._trip(guilty, now, again=not late)
+        if late or by == MISCONFIGURED:
+            self._waiting.add(message_id)
+        patient = late or guilty.verdict is not Verdict.DEFERRED
+        return Ruling(guilty, not late, timedelta(seconds=seconds), patient)
+
+    def _trip(self, guilty: Outcome, now: float, *, again: bool) -> float:
+        by, first, longest = _CAUSES[guilty.verdict]
+        self._failures += again
+        seconds = min(longest, first * (1 << min(max(self._failures - 1, 0), 10)))
+        if guilty.retry_after is not None:
+            seconds = max(first, guilty.retry_after.total_seconds())
+        if self.by != OPERATOR:
+            self.by, self.reason, self.fix = by, guilty.detail, guilty.fix
             self.until = max(self.until, now + seconds)
         return seconds
 
-    def by_operator(self, now: float, seconds: float | None) -> None:
-        self.by, self.reason = "operator", "paused by the operator"
+    def pause(self, now: float, seconds: float | None) -> None:
+        """Open by order, for so long or until it is closed by order."""
+        self.by, self.reason, self.fix = OPERATOR, "paused by the operator", ""
         self.until = FOREVER if seconds is None else now + seconds
 
-    def clear(self) -> set[str]:
-        """Back to work; returns the messages that only waited for the backend."""
-        followers, self.followers = self.followers, set()
-        self.until, self.by, self.reason, self.strikes = 0.0, "", "", 0
-        return followers
+    def close(self) -> tuple[str, ...]:
+        """Back to work; returns the ids of the messages that only waited for the backend."""
+        waiting = tuple(sorted(self._waiting))
+        self._waiting.clear()
+        self.until, self._failures = 0.0, 0
+        self.by = self.reason = self.fix = ""
+        return waiting
 
-    @property
-    def probing(self) -> bool:
-        """The rest is over but nothing has succeeded yet: one message at a time."""
-        return self.strikes > 0
+
+def _answered(outcome: Outcome) -> bool:
+    """Words of the other side; what we made up about a message proves nothing."""
+    return outcome.verdict is Verdict.SENT or (outcome.said_by != "gateway" and outcome.verdict is not Verdict.IN_DOUBT)

@@ -1,43 +1,51 @@
-"""The delivery loop: one lane for each backend, routing at attempt time, reports, and the housekeeping of the queue."""
+"""Owns the workers: starts, supervises, replaces and stops them, and passes on what an operator orders."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
-from gateway.clock import Clock, wait_for
-from gateway.config.models import BackendSettings, RetrySettings, Settings
-from gateway.delivery.bounces import Reporter
-from gateway.delivery.desk import BackendStatus
-from gateway.delivery.retry import EXPIRED, GAVE_UP, Decision
-from gateway.delivery.tracking import Follower
-from gateway.delivery.worker import SEND_LIMIT, Worker
+from gateway.clock import Clock
+from gateway.config.models import BackendSettings, Settings
+from gateway.delivery.attempt import SEND_LIMIT
+from gateway.delivery.bounces import Bouncer
+from gateway.delivery.breaker import CircuitBreaker
+from gateway.delivery.orders import Orders
+from gateway.delivery.tracking import Tracker
+from gateway.delivery.upkeep import Upkeep
+from gateway.delivery.worker import BackendStatus, Worker
 from gateway.events import Events
-from gateway.model import (
-    Backend,
-    CallsBack,
-    Check,
-    NewMessage,
-    Outcome,
-    SpooledMessage,
-    SpoolTrouble,
-    Tracked,
-    Verdict,
-    same_for_all,
-)
-from gateway.routing import Freight, Routing
-from gateway.spool import Claim, Settlement, Spool
+from gateway.model import Backend, CallsBack, Check, Tracked
+from gateway.routing import Routing
+from gateway.spool import Filter, Spool
 
-__all__ = ["BackendStatus", "Dispatcher"]
+RESTART_DELAY = 1.0  # seconds
 
-HOUSEKEEPING = 15.0  # seconds between looks at lifetimes, retention and gauges
-RESTART_DELAY = 1.0
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """A backend with those who work for it."""
+
+    worker: Worker
+    working: asyncio.Task[None]
+    tracking: asyncio.Task[None] | None
+
+    async def close(self, seconds: float) -> None:
+        """Claim nothing more, let sends end within ``seconds``, close the backend."""
+        self.worker.stop()
+        if self.tracking:
+            self.tracking.cancel()
+            await asyncio.wait({self.tracking})
+        await self.working
+        await self.worker.drain(seconds)
+        await self.worker.backend.aclose()
 
 
 class Dispatcher:
-    """Owns the lanes. ``update`` swaps settings and backends while messages are under way."""
+    """``update`` swaps settings and backends while messages are under way."""
 
     def __init__(
         self,
@@ -54,38 +62,42 @@ class Dispatcher:
         self._events = events
         self._clock = clock
         self._ids = ids
-        self.rng = rng
-        self._lanes: dict[str, Worker] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._stopping = asyncio.Event()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._rng = rng
+        self._posts: dict[str, _Post] = {}
+        self._breakers: dict[str, CircuitBreaker] = {}
+        self._upkeep = Upkeep(spool, events, clock, self._wake_all)
+        self._keeping: asyncio.Task[None] | None = None
+        self._leaving: dict[asyncio.Task[None], Worker] = {}
         self._apply(settings, routing)
 
     def _apply(self, settings: Settings, routing: Routing) -> None:
         self._settings = settings
-        self._routing = routing
-        self._reporter = Reporter(settings, routing, self._events, self._ids, self.rng)
+        bouncer = Bouncer(settings, routing, self._events, self._ids, self._rng)
+        self._orders = Orders(routing, settings.retry, bouncer, MappingProxyType(self._breakers), self._rng)
+        self._upkeep.update(self._orders, settings.retention)
+        for post in self._posts.values():
+            post.worker.orders = self._orders
 
-    # -- life ----------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, backends: Mapping[str, Backend]) -> None:
-        """Open a lane for each backend and give messages of vanished backends a new way."""
+        """Open a worker for each backend."""
         for name, backend in backends.items():
             self._open(name, backend)
-        self._own("", self._keep_house)  # no backend can have this name
-        await self._adopt_orphans()
+        self._keeping = self._supervised("upkeep", self._upkeep.run)
 
     def _open(self, name: str, backend: Backend) -> None:
         settings: BackendSettings = self._settings.backends[name]
-        lane = Worker(backend, settings, self, self._spool, self._events, self._clock)
-        self._lanes[name] = lane
-        self._own(name, lane.run)
+        worker = Worker(backend, settings, self._orders, self._spool, self._events, self._clock)
+        self._breakers[name] = worker.breaker
+        tracking = None
         if isinstance(backend, Tracked):
-            follower = Follower(name, backend, lane.resting, self._spool, self._events, self._clock)
-            self._own(_asking(name), follower.run)
+            tracker = Tracker(name, backend, worker.breaker, self._spool, self._events, self._clock)
+            tracking = self._supervised(f"tracking.{name}", tracker.run)
+        self._posts[name] = _Post(worker, self._supervised(f"worker.{name}", worker.run), tracking)
 
-    def _own(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        self._tasks[name] = asyncio.create_task(self._supervise(name, work), name=f"delivery-{name}")
+    def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return asyncio.create_task(self._supervise(f"delivery.{name}", work), name=f"delivery.{name}")
 
     async def _supervise(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """A loop that dies of a bug is reported and started again; it is never silently gone."""
@@ -93,209 +105,84 @@ class Dispatcher:
             try:
                 await work()
             except Exception as error:
-                self._events.bug(f"delivery.{name}", error)
+                self._events.bug(name, error)
                 await self._clock.sleep(RESTART_DELAY)
             else:
                 return
 
     @property
     def alive(self) -> bool:
-        return bool(self._tasks) and not any(task.done() for task in self._tasks.values())
+        """Whether everybody is at work."""
+        posts = self._posts.values()
+        tasks = [self._keeping, *(post.working for post in posts), *(post.tracking for post in posts if post.tracking)]
+        return all(task is not None and not task.done() for task in tasks)
 
     async def update(self, settings: Settings, routing: Routing, backends: Mapping[str, Backend]) -> None:
-        """Take over reloaded settings. A backend object that is new replaces its lane; the old one ends its sends."""
-        before = {name: lane.backend for name, lane in self._lanes.items()}
+        """Take over reloaded settings. A backend object that is new replaces its worker; the old one ends its sends."""
         self._apply(settings, routing)
-        for name, old in before.items():
-            if backends.get(name) is not old:
-                self._retire(name)
+        for name, post in list(self._posts.items()):
+            if backends.get(name) is not post.worker.backend:
+                closing = self._take(name).close(SEND_LIMIT)
+                leaving = asyncio.create_task(closing, name=f"delivery.leaving.{name}")
+                self._leaving[leaving] = post.worker
+                leaving.add_done_callback(self._leaving.pop)
         for name, backend in backends.items():
-            if name not in self._lanes:
+            if name not in self._posts:
                 self._open(name, backend)
-        await self._adopt_orphans()
 
-    def _retire(self, name: str) -> None:
-        ending = self._close(name, SEND_LIMIT)
-        leaving = asyncio.create_task(ending, name=f"retire-{name}")
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
-
-    def _close(self, name: str, seconds: float) -> Coroutine[None, None, None]:
-        """From now on the lane is not ours; it ends when the coroutine is run."""
-        lane, task, asking = self._lanes.pop(name), self._tasks.pop(name), self._tasks.pop(_asking(name), None)
-
-        async def close() -> None:
-            lane.stop()
-            if asking:
-                asking.cancel()
-                await asyncio.wait({asking})
-            await task
-            await lane.drain(seconds)
-            await lane.backend.aclose()
-
-        return close()
+    def _take(self, name: str) -> _Post:
+        """From now on nobody is at this post; who leaves it ends his work."""
+        del self._breakers[name]
+        return self._posts.pop(name)
 
     async def drain(self, seconds: float) -> None:
         """Stop claiming, let running sends end within ``seconds``, close the backends."""
-        self._stopping.set()
-        if task := self._tasks.pop("", None):
-            await task
-        closing = [self._close(name, seconds) for name in list(self._lanes)]
-        for ended in await asyncio.gather(*closing, *self._leaving, return_exceptions=True):
+        self._upkeep.stop()
+        if self._keeping:
+            await self._keeping
+        closing = [self._take(name).close(seconds) for name in list(self._posts)]
+        hurry = [worker.drain(seconds) for worker in self._leaving.values()]
+        for ended in await asyncio.gather(*closing, *hurry, *self._leaving, return_exceptions=True):
             if isinstance(ended, Exception):
                 self._events.bug("delivery.drain", ended)
 
-    # -- what the operator sees and steers --------------------------------------------------------------------------
+    # -- what the operator sees and steers ---------------------------------------------------------------------------
 
-    def wake(self, lane: str) -> None:
-        if found := self._lanes.get(lane):
-            found.wake()
+    def wake(self, backend: str) -> None:
+        """There is new work for it."""
+        if post := self._posts.get(backend):
+            post.worker.wake()
+
+    def _wake_all(self) -> None:
+        for post in self._posts.values():
+            post.worker.wake()
 
     def calls_back(self, name: str) -> CallsBack | None:
         """The backend of this name, if its provider may call back."""
-        backend = self._lanes[name].backend if name in self._lanes else None
+        backend = self._posts[name].worker.backend if name in self._posts else None
         return backend if isinstance(backend, CallsBack) and backend.hook else None
 
     def status(self) -> dict[str, BackendStatus]:
         counts = self._spool.counts()
-        return {name: lane.status(counts.get((name, "queued"), 0)) for name, lane in self._lanes.items()}
-
-    async def pause(self, name: str, seconds: float | None) -> None:
-        """Rest by order, for ``seconds`` or until resumed. KeyError when there is no such backend."""
-        lane = self._lanes[name]
-        lane.pause.by_operator(self._clock.monotonic(), seconds)
-        self._events.backend_paused(name, "operator", "paused by the operator", seconds or 0.0)
-        lane.wake()
-
-    async def resume(self, name: str) -> None:
-        """Back to work by order: what was put off is due now. KeyError when there is no such backend."""
-        self._lanes[name].resume()
-        waiting = [delivery.message.id for delivery in await self._spool.deliveries(name)]
-        await self._spool.retry(waiting, self._clock.now())
-
-    async def check(self, name: str) -> Check:
-        """Try credentials and reachability now; what works again goes back to work."""
-        lane = self._lanes[name]
-        check = await lane.backend.check()
-        self._events.backend_up(name, check.ok)
-        if check.ok and lane.pause.by != "operator" and (lane.resting() or lane.pause.probing):
-            lane.resume()
-        return check
-
-    # -- what a lane asks (lane.Desk) -------------------------------------------------------------------------------
-
-    @property
-    def retry(self) -> RetrySettings:
-        return self._settings.retry
-
-    def resting(self, lane: str) -> bool:
-        return lane not in self._lanes or self._lanes[lane].resting()
-
-    def fails_over(self, lane: str) -> bool:
-        """May some route send elsewhere what waits in this lane?"""
-        return self._routing.fails_over(lane)
-
-    def candidates(self, message: SpooledMessage, addresses: Sequence[str]) -> tuple[str, ...]:
-        """Backends, in failover order, that today's routes allow for every one of these recipients."""
-        return self._routing.ways(Freight.of(message), addresses)
-
-    def reports(
-        self, message: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime
-    ) -> tuple[tuple[NewMessage, ...], bool]:
-        """Bounces for what failed, a notice for what is late, relayed reports for what was sent and asked for one."""
-        notice = self._settings.retry.delay_notice
-        late = bool(decision.pending) and not message.delay_notified and notice > timedelta(0)
-        late = late and now - message.received_at >= notice
-        wanted = {
-            "failed": {address: decision.outcomes[address] for address in decision.failed},
-            "delayed": {address: decision.outcomes[address] for address in decision.pending} if late else {},
-            "relayed": {a: o for a, o in decision.outcomes.items() if o.verdict is Verdict.SENT and not o.dsn}
-            if any("SUCCESS" in recipient.notify.upper() for recipient in message.envelope.recipients)
-            else {},
-        }
-        try:
-            return self._reporter.reports(message, raw, backend, wanted, now), late
-        except Exception as error:  # without a settlement what was sent would be sent again
-            self._events.bug("reports", error)
-            return (), late
-
-    # -- housekeeping --------------------------------------------------------------------------------------------
-
-    async def _adopt_orphans(self) -> None:
-        """Messages queued for a backend that is no longer configured get a new way, or wait and are shown."""
-        for name in await self._spool.queued():
-            if name in self._lanes:
-                continue
-            stranded = 0
-            for delivery in await self._spool.deliveries(name):
-                addresses = [recipient.address for recipient in delivery.message.envelope.recipients]
-                ways = self.candidates(delivery.message, addresses)
-                if ways:
-                    await self._spool.move(delivery.delivery_id, ways[0], self._clock.now())
-                else:
-                    stranded += 1
-            if stranded:
-                self._events.warning("no_backend", backend=name, messages=stranded)
-
-    async def _keep_house(self) -> None:
-        while not self._stopping.is_set():
-            now = self._clock.now()
-            try:
-                await self._adopt_orphans()
-                working = [name for name in self._lanes if not self.resting(name)]
-                await self._give_up(await self._spool.overdue(now, working))
-                await self._spool.sweep(now, self._settings.retention)
-            except SpoolTrouble as trouble:
-                self._events.warning("housekeeping_waits", reason=trouble.text)
-            await self.publish()
-            for lane in self._lanes.values():
-                lane.wake()  # the clock may have been set
-            await wait_for(self._stopping, self._clock, HOUSEKEEPING)
+        return {name: post.worker.status(counts.get((name, "queued"), 0)) for name, post in self._posts.items()}
 
     async def publish(self) -> None:
         """Bring the queue gauges up to date."""
-        now = self._clock.now()
-        oldest = {name: (now - since).total_seconds() for name, since in (await self._spool.oldest()).items()}
-        self._events.queue_gauges(self._spool.counts(), oldest)
-        self._events.spool_space(*self._spool.space())
+        await self._upkeep.publish()
 
-    async def bounce(self, ids: Sequence[str]) -> list[str]:
+    async def pause(self, name: str, seconds: float | None) -> None:
+        """Rest by order, for ``seconds`` or until resumed. KeyError when there is no such backend."""
+        self._posts[name].worker.pause(seconds)
+
+    async def resume(self, name: str) -> None:
+        """Back to work by order: what was put off is due now. KeyError when there is no such backend."""
+        self._posts[name].worker.resume()
+        await self._spool.retry(Filter(backend=name, state="queued"), self._clock.now())
+
+    async def check(self, name: str) -> Check:
+        """Try credentials and reachability now; what works again goes back to work."""
+        return await self._posts[name].worker.check()
+
+    async def bounce(self, which: Filter) -> list[str]:
         """Give up on these messages by order of the operator; returns the ids that had something left to give up."""
-        outcome = Outcome(Verdict.REJECTED, enhanced="5.0.0", detail="returned by the operator")
-        claims = await self._spool.fail(ids, self._clock.now())
-        await self._give_up(claims, outcome)
-        return list(dict.fromkeys(claim.message.id for claim in claims))
-
-    async def _give_up(self, claims: Sequence[Claim], outcome: Outcome | None = None) -> None:
-        for claim in claims:
-            now = self._clock.now()
-            lane = self._lanes.get(claim.backend)
-            ours = outcome is None and lane is not None and lane.pause.by in ("misconfigured", "operator")
-            outcomes = same_for_all(claim.message, outcome or _too_late(claim.backend, ours=ours))
-            addresses = tuple(outcomes)
-            states = dict.fromkeys(addresses, "held" if ours else "failed")
-            decision = Decision(states, outcomes, failed=() if ours else addresses)
-            raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id, b"")
-            reports, _ = self.reports(claim.message, raw, claim.backend, decision, now)
-            self._events.settled(claim.message, claim.backend, outcomes, 0.0, now)
-            await self._spool.settle(
-                Settlement(
-                    claim=claim,
-                    ended_at=now,
-                    outcomes=outcomes,
-                    states=decision.states,
-                    next_attempt_at=None,
-                    backend=claim.backend,
-                    bounces=reports,
-                )
-            )
-
-
-def _asking(name: str) -> str:
-    return f"{name}?"  # no backend can have this name
-
-
-def _too_late(backend: str, *, ours: bool) -> Outcome:
-    """For what could not be tried to the end: our own pause never becomes a bounce, it waits for a person."""
-    text = f"{GAVE_UP}: {backend} was {'paused' if ours else 'not usable'}"
-    return Outcome(Verdict.MISCONFIGURED if ours else Verdict.REJECTED, enhanced=EXPIRED, detail=text)
+        return await self._upkeep.bounce(which)

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 
 from gateway import policy
 from gateway.config.models import RetrySettings
-from gateway.model import Outcome, SpooledMessage, Verdict
+from gateway.model import Outcome, SpooledMessage, Verdict, same_for_all
 
-EXPIRED = "4.4.7"
-GAVE_UP = "gave up at the end of the queue lifetime"
+EXPIRED = "4.4.7"  # RFC 3463 3.5: message expired
+_GAVE_UP = "gave up at the end of the queue lifetime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,9 @@ class Decision:
 class Situation:
     """What the decision depends on besides the outcomes.
 
-    ``pause``: how long the lane rests now, 0 for not at all. ``alternative``: the lane to fail over to, "" for none.
-    ``doubts`` counts earlier attempts of this delivery that ended without an answer.
+    ``backend`` is where what is left waits, ``alternative`` where it may go at once, "" for nowhere. ``rest``: how long
+    the backend rests now, 0 for not at all. ``doubts`` counts earlier attempts that ended without an answer.
+    ``patient``: the attempt does not count. ``in_doubt`` is the setting, retry or hold.
     """
 
     backend: str
@@ -43,18 +44,13 @@ class Situation:
     rng: random.Random
     in_doubt: str = "retry"
     doubts: int = 0
-    pause: timedelta = timedelta(0)
+    rest: timedelta = timedelta(0)
     patient: bool = False
     alternative: str = ""
 
 
-def unreachable(outcome: Outcome) -> bool:
-    """No connection or no reply code: the whole backend is away, not this message's fault."""
-    return outcome.verdict is Verdict.DEFERRED and outcome.code is None
-
-
 def decide(message: SpooledMessage, outcomes: Mapping[str, Outcome], at: Situation) -> Decision:
-    """Sort every recipient into sent, failed, held or queued, and find the time and lane of the next attempt."""
+    """Sort every recipient into sent, failed, held or queued, and find the time and backend of the next attempt."""
     states: dict[str, str] = {}
     final = dict(outcomes)
     expired = at.now >= message.expires_at
@@ -78,6 +74,25 @@ def decide(message: SpooledMessage, outcomes: Mapping[str, Outcome], at: Situati
     return Decision(states, final, when, at.backend, not at.patient, failed, pending)
 
 
+def too_late(message: SpooledMessage, backend: str, *, ours: bool) -> Decision:
+    """At the end of the lifetime of what could not be tried; ``ours``: because we paused, so a person decides."""
+    if ours:
+        text = f"{_GAVE_UP}: {backend} was paused"
+        outcomes = same_for_all(message, Outcome(Verdict.MISCONFIGURED, enhanced=EXPIRED, detail=text))
+        return Decision(dict.fromkeys(outcomes, "held"), outcomes)
+    return _failed(message, Outcome(Verdict.REJECTED, enhanced=EXPIRED, detail=f"{_GAVE_UP}: {backend} was not usable"))
+
+
+def returned(message: SpooledMessage) -> Decision:
+    """Given up by order of the operator."""
+    return _failed(message, Outcome(Verdict.REJECTED, enhanced="5.0.0", detail="returned by the operator"))
+
+
+def _failed(message: SpooledMessage, outcome: Outcome) -> Decision:
+    outcomes = same_for_all(message, outcome)
+    return Decision(dict.fromkeys(outcomes, "failed"), outcomes, failed=tuple(outcomes))
+
+
 def _state(outcome: Outcome, at: Situation) -> str:
     match outcome.verdict:
         case Verdict.SENT:
@@ -95,13 +110,13 @@ def _delay(waiting: Sequence[Outcome], at: Situation, doubtful: bool) -> timedel
     if doubtful:
         own = max(at.retry.delays)  # the longest: the provider may still be working on the first copy
     elif at.patient:
-        own = at.pause
+        own = at.rest
     else:
-        own = max(policy.next_delay(at.retry, max(1, at.attempts), at.rng), at.pause)
+        own = max(policy.next_delay(at.retry, max(1, at.attempts), at.rng), at.rest)
     return max([own, *hints])
 
 
 def _expire(outcome: Outcome) -> Outcome:
-    text = f"{GAVE_UP}; last answer: {outcome.detail or outcome.verdict.value}"
+    text = f"{_GAVE_UP}; last answer: {outcome.detail or outcome.verdict.value}"
     verdict = outcome.verdict if outcome.verdict is Verdict.MISCONFIGURED else Verdict.REJECTED
     return replace(outcome, verdict=verdict, enhanced=EXPIRED, detail=text)

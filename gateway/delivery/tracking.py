@@ -1,38 +1,38 @@
-"""What became of mail after the provider took it: ask on a fixed schedule, a few questions at a time.
+"""What became of mail after the provider took it: polled on a fixed schedule, a few questions at a time.
 
-Nothing here changes the state of a message or the pace of a lane; answers are kept beside the message's history.
+Nothing here changes the state of a message or the pace of a worker; answers are kept beside the message's history.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 from gateway.clock import Clock
+from gateway.delivery.breaker import CircuitBreaker
 from gateway.events import Events
 from gateway.model import DeliveryEvent, Outcome, SpoolTrouble, Tracked, Verdict
 from gateway.spool import Poll, Spool
 
-# From the hand-over to the first question, then from each to the next; after the last nobody asks any more.
+# From the hand-over to the first question, then from each to the next; after the last there is none.
 SCHEDULE = tuple(timedelta(seconds=s) for s in (30, 120, 600, 3600, 6 * 3600, 24 * 3600))
 AT_ONCE = 4
 LOOK = 15.0  # seconds between looks at the spool while nothing is due
-PATIENCE = 120.0  # for one answer; backends keep shorter deadlines of their own
+PATIENCE = 120.0  # seconds for one answer; backends keep shorter deadlines of their own
 _REST = timedelta(minutes=1)  # where a provider that wants to be left alone does not say for how long
 _BUSY = (Verdict.THROTTLED, Verdict.MISCONFIGURED)
 
 
-class Follower:
-    """Asks one backend. Cancelled at any moment it loses nothing: what has no answer in the spool is asked again."""
+class Tracker:
+    """Polls one backend. Cancelled at any moment it loses nothing: what has no answer in the spool is asked again."""
 
     def __init__(
-        self, name: str, backend: Tracked, resting: Callable[[], bool], spool: Spool, events: Events, clock: Clock
+        self, name: str, backend: Tracked, breaker: CircuitBreaker, spool: Spool, events: Events, clock: Clock
     ) -> None:
         self._name = name
         self._backend = backend
-        self._resting = resting
+        self._breaker = breaker
         self._spool = spool
         self._events = events
         self._clock = clock
@@ -43,32 +43,30 @@ class Follower:
             await self._clock.sleep(await self._round())
 
     async def _round(self) -> float:
-        """Ask what is due; returns the seconds until it is worth looking again."""
-        if self._leave_alone():
+        """Poll what is due; returns the seconds until it is worth looking again."""
+        now = self._clock.monotonic()
+        if self._breaker.is_open(now) or now < self._quiet_until:
             return LOOK
         waiting = await self._spool.polls(self._name, AT_ONCE)
-        now = self._clock.now()
-        due = [question for question in waiting if question.next_at <= now]
+        at = self._clock.now()
+        due = [poll for poll in waiting if poll.next_at <= at]
         async with asyncio.TaskGroup() as group:
-            for question in due:
-                group.create_task(self._ask(question))
+            for poll in due:
+                group.create_task(self._poll(poll))
         if len(due) < len(waiting):
-            return min(LOOK, (waiting[len(due)].next_at - now).total_seconds())
+            return min(LOOK, (waiting[len(due)].next_at - at).total_seconds())
         return 0.0 if due else LOOK
 
-    def _leave_alone(self) -> bool:
-        return self._resting() or self._clock.monotonic() < self._quiet_until
-
-    async def _ask(self, question: Poll) -> None:
-        answer = await self._status(question.remote_id)
-        asked = question.asked + 1
+    async def _poll(self, poll: Poll) -> None:
+        answer = await self._status(poll.remote_id)
+        asked = poll.asked + 1
         wait = SCHEDULE[asked] if asked < len(SCHEDULE) else None
         try:
             if isinstance(answer, Outcome):
                 wait = wait and max(wait, answer.retry_after or wait)
             else:
-                await self._spool.add_events(self._name, [replace(answer, remote_id=question.remote_id)], "poll")
-            await self._spool.poll_again(question, None if wait is None else self._clock.now() + wait)
+                await self._spool.add_events(self._name, [replace(answer, remote_id=poll.remote_id)], "poll")
+            await self._spool.poll_again(poll, None if wait is None else self._clock.now() + wait)
         except SpoolTrouble:  # asked again when the disk takes the answer
             self._rest(LOOK)
 

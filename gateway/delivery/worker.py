@@ -1,278 +1,154 @@
-"""One backend's queue at work: claim what is due, send, settle; rest as a whole when the backend is at fault."""
+"""One backend's queue at work: claim what is due, send, conclude, settle; rest while its circuit breaker is open."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
-from gateway.delivery.breaker import FOREVER, Pause, blame
-from gateway.delivery.desk import BackendStatus, Desk
+from gateway.delivery.attempt import send
+from gateway.delivery.breaker import FOREVER, OPERATOR, CircuitBreaker, Ruling, State
+from gateway.delivery.claims import Claims
+from gateway.delivery.orders import Orders
+from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Situation, decide
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
-from gateway.model import Backend, Outcome, SpooledMessage, SpoolTrouble, Tracked, Verdict, same_for_all
-from gateway.spool import Claim, Settlement, Spool
+from gateway.model import Backend, Check, Outcome, SpoolTrouble, Tracked, Verdict
+from gateway.spool import Claim, Filter, Settlement, Spool
 
-LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach; a send is cut off before that
-SEND_LIMIT = 25 * 60.0
-EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
 UNWRITABLE_WAIT = 5.0
 DIVERT_EVERY = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """What ``backend list`` shows of one backend. ``in_flight`` counts attempts; ``paused_until`` None is for ever."""
+
+    name: str
+    type: str
+    queued: int
+    in_flight: int
+    paused_until: datetime | None
+    paused_by: str
+    reason: str
+    last_success: datetime | None
+    fix: str = ""
+
+
 class Worker:
-    """Claims no more than it can send soon, so that a crash interrupts few and a slow backend delays only itself."""
+    """A slow backend delays only itself. New ``orders`` may be given at any moment."""
 
     def __init__(
-        self, backend: Backend, settings: BackendSettings, desk: Desk, spool: Spool, events: Events, clock: Clock
+        self, backend: Backend, settings: BackendSettings, orders: Orders, spool: Spool, events: Events, clock: Clock
     ) -> None:
         self.backend = backend
-        self.settings = settings
-        self.pause = Pause()
-        self.last_success: datetime | None = None
-        self._desk = desk
+        self.orders = orders
+        self.breaker = CircuitBreaker()
+        self._name = backend.name
+        self._settings = settings
         self._spool = spool
         self._events = events
         self._clock = clock
-        self._follows = isinstance(backend, Tracked)
+        self._last_success: datetime | None = None
+        self._tracked = isinstance(backend, Tracked)
+        self._claims = Claims(self._name, spool, clock)
         self._changed = asyncio.Event()
-        self._ready: deque[tuple[Claim, bytes | None]] = deque()
-        self._active: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Task[None]] = set()  # of the queue, which nobody waits for
         self._stopping = False
         self._next_send = self._next_divert = 0.0
-        self._busy: set[int] = set()  # deliveries under way here: a lease that runs out must not send them twice
 
-    @property
-    def name(self) -> str:
-        return self.backend.name
+    # -- what the operator sees and steers ---------------------------------------------------------------------------
+
+    def status(self, queued: int) -> BackendStatus:
+        now, breaker, until = self._clock.monotonic(), self.breaker, None
+        state = breaker.state(now)
+        if state is State.OPEN and breaker.until != FOREVER:
+            until = self._clock.now() + timedelta(seconds=breaker.until - now)
+        by, reason, fix = ("", "", "") if state is State.CLOSED else (breaker.by, breaker.reason, breaker.fix)
+        kind, sending = self._settings.type, len(self._sends)
+        return BackendStatus(self._name, kind, queued, sending, until, by, reason, self._last_success, fix)
 
     def wake(self) -> None:
         self._changed.set()
 
-    def resting(self) -> bool:
-        return self.pause.resting(self._clock.monotonic())
+    def pause(self, seconds: float | None) -> None:
+        """Rest by order, for so long or until resumed; what is under way ends."""
+        self.breaker.pause(self._clock.monotonic(), seconds)
+        self._events.backend_paused(self._name, OPERATOR, self.breaker.reason, FOREVER if seconds is None else seconds)
+        self._fill()
+        self.wake()
 
-    def status(self, queued: int) -> BackendStatus:
-        until = None
-        if self.resting() and self.pause.until != FOREVER:
-            until = self._clock.now() + timedelta(seconds=self.pause.until - self._clock.monotonic())
-        shown = self.pause if self.resting() or self.pause.probing else Pause()
-        return BackendStatus(
-            self.name, self.settings.type, queued, len(self._active), until, shown.by, shown.reason, self.last_success
-        )
+    def resume(self) -> None:
+        """Work again; what only waited for the backend is due at once."""
+        waiting = self.breaker.close()
+        self._events.backend_resumed(self._name)
+        if waiting:
+            self._aside(self._spool.retry(Filter(ids=waiting), self._clock.now()))
+        self.wake()
 
-    # -- the loop ------------------------------------------------------------------------------------------------
+    async def check(self) -> Check:
+        """Try credentials and reachability now; what works again goes back to work, except against an order."""
+        check = await self.backend.check()
+        self._events.backend_up(self._name, check.ok)
+        if check.ok and self.breaker.by != OPERATOR and self._state() is not State.CLOSED:
+            self.resume()
+        return check
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _state(self) -> State:
+        return self.breaker.state(self._clock.monotonic())
 
     async def run(self) -> None:
-        """Until stopped: fill the free places with due work, then wait for news or for the next due time."""
+        """Until stopped: fill the free places with due work, then wait for a change or for the next due time."""
         while not self._stopping:
             self._changed.clear()
-            if self.resting():
+            if self._state() is State.OPEN:
                 await self._divert()
-                now = self._clock.monotonic()
-                await self._wait(min(self.pause.until, self._next_divert) - now)
+                await self._wait(min(self.breaker.until, self._next_divert) - self._clock.monotonic())
                 continue
-            if self.pause.by == "operator":
+            if self.breaker.by == OPERATOR:
                 self.resume()  # a pause for a time is over
             if (early := self._next_send - self._clock.monotonic()) > 0:
                 await self._wait(early)
                 continue
-            room = self._limit() * (1 if self.pause.probing else 2) - len(self._active) - len(self._ready)
-            if rate := self.settings.rate:
-                room = min(room, max(1, int(rate.count / rate.period.total_seconds())))
+            room = self._room()
             if room <= 0 or not self._spool.writable():
                 await self._wait(UNWRITABLE_WAIT)
                 continue
-            claims = await self._claim(room)
-            if rate:  # paced before the claim: whoever waits for its turn can still be held, deleted or paused
-                self._next_send = self._clock.monotonic() + len(claims) * rate.period.total_seconds() / rate.count
+            taken = await self._claims.take(room)
+            if rate := self._settings.rate:  # paced before the claim: who waits for a turn can still be held or deleted
+                pace = rate.period.total_seconds() / rate.count
+                self._next_send = self._clock.monotonic() + taken * pace
             self._fill()
-            if len(claims) < room:
-                due = await self._spool.due(self.name)
+            if taken < room:
+                due = await self._spool.due(self._name)
                 await self._wait(FOREVER if due is None else (due - self._clock.now()).total_seconds())
 
-    def _limit(self) -> int:
-        return 1 if self.pause.probing else self.settings.concurrency
+    def _places(self) -> int:
+        """How many sends at once."""
+        return {State.CLOSED: self._settings.concurrency, State.HALF_OPEN: 1, State.OPEN: 0}[self._state()]
 
-    async def _claim(self, room: int) -> list[Claim]:
-        try:
-            busy = sorted(self._busy)
-            claims = await self._spool.claim(self.name, now=self._clock.now(), lease=LEASE, limit=room, busy=busy)
-        except SpoolTrouble:
-            return []
-        small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
-        try:
-            bodies = await self._spool.bodies(small) if small else {}
-        except BaseException:
-            await self._spool.release_claims(claims)
-            raise
-        for claim in claims:
-            raw = bodies.get(claim.message.id)
-            if raw is not None or claim.message.size > EAGER_BODY:
-                self._ready.append((claim, raw))
-                self._busy.add(claim.delivery_id)
-        return claims
+    def _room(self) -> int:
+        """How many to claim: as many again as are sent at once, but a probe goes alone."""
+        ahead = 2 if self._state() is State.CLOSED else 1
+        room = self._places() * ahead - len(self._sends) - len(self._claims)
+        if rate := self._settings.rate:
+            room = min(room, max(1, int(rate.count / rate.period.total_seconds())))
+        return room
 
     def _fill(self) -> None:
-        while self._ready and len(self._active) < self._limit() and not self._stopping:
-            claim, raw = self._ready.popleft()
-            task = asyncio.create_task(self._attempt(claim, raw), name=f"send-{self.name}-{claim.message.id}")
-            self._active.add(task)
-            task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._active.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            self._events.bug(f"delivery.{self.name}", error)
-        if self.resting() and self._ready:
-            self._return_ready()
-        self._fill()
-        self._changed.set()
-
-    def _return_ready(self) -> None:
-        """Claims that wait in a lane gone to rest go back untouched."""
-        claims = [claim for claim, _ in self._ready]
-        self._ready.clear()
-        self._busy -= {claim.delivery_id for claim in claims}
-        self._aside(self._spool.release_claims(claims))
-
-    async def _wait(self, seconds: float) -> None:
-        await wait_for(self._changed, self._clock, seconds)
-
-    async def _divert(self) -> None:
-        """While this lane rests, what may go another way goes there; looked at now and then."""
-        if not self._desk.fails_over(self.name):
-            self._next_divert = FOREVER
-            return
-        if self._clock.monotonic() < self._next_divert < FOREVER:
-            return
-        self._next_divert = self._clock.monotonic() + DIVERT_EVERY
-        after = 0
-        while deliveries := await self._spool.deliveries(self.name, after=after):
-            after = deliveries[-1].delivery_id
-            for delivery in deliveries:
-                addresses = [recipient.address for recipient in delivery.message.envelope.recipients]
-                others = [name for name in self._desk.candidates(delivery.message, addresses) if name != self.name]
-                free = next((name for name in others if not self._desk.resting(name)), "")
-                if free and not delivery.sticky:
-                    await self._spool.move(delivery.delivery_id, free, self._clock.now())
-
-    # -- one attempt ---------------------------------------------------------------------------------------------
-
-    async def _attempt(self, claim: Claim, raw: bytes | None) -> None:
-        try:
-            await self._carry_out(claim, raw)
-        finally:
-            self._busy.discard(claim.delivery_id)
-
-    async def _carry_out(self, claim: Claim, raw: bytes | None) -> None:
-        if raw is None:
-            raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id)
-            if raw is None:
-                return  # the spool has marked the message corrupt
-        self._events.attempt(claim.message.id, self.name, claim.message.attempt)
-        began = self._clock.monotonic()
-        started = self._clock.now()
-        outcomes = await self._send(claim.message, raw)
-        await self._conclude(claim, raw, outcomes, started, self._clock.monotonic() - began)
-
-    async def _send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
-        try:
-            async with asyncio.timeout(SEND_LIMIT):
-                answers = dict(await self.backend.send(message, raw))
-        except TimeoutError:
-            return same_for_all(message, Outcome(Verdict.IN_DOUBT, detail="no answer within the time limit"))
-        except Exception as error:
-            self._events.bug(f"backend.{self.name}", error)
-            detail = "internal error in the backend, see the log"
-            return same_for_all(message, Outcome(Verdict.DEFERRED, code=451, enhanced="4.3.0", detail=detail))
-        for recipient in message.envelope.recipients:
-            if recipient.address not in answers:
-                self._events.bug(f"backend.{self.name}", LookupError("no outcome for a recipient"))
-                answers[recipient.address] = Outcome(Verdict.IN_DOUBT, detail="the backend gave no outcome")
-        return answers
-
-    async def _conclude(
-        self, claim: Claim, raw: bytes, outcomes: Mapping[str, Outcome], started: datetime, seconds: float
-    ) -> None:
-        now = self._clock.now()
-        pause, patient = self._judge(claim, outcomes)
-        candidates = self._desk.candidates(claim.message, _unsent(outcomes))
-        # What this backend may have taken is not given to another.
-        stays = claim.sticky or any(outcome.verdict is Verdict.IN_DOUBT for outcome in outcomes.values())
-        decision = decide(
-            claim.message,
-            outcomes,
-            Situation(
-                backend=self.name if stays or not candidates else candidates[0],
-                now=now,
-                retry=self._desk.retry,
-                attempts=claim.message.attempt,
-                rng=self._desk.rng,
-                in_doubt=self.settings.in_doubt,
-                doubts=claim.in_doubt,
-                pause=timedelta(seconds=pause),
-                patient=patient,
-                alternative="" if stays else self._alternative(candidates),
-            ),
-        )
-        self._events.settled(claim.message, self.name, decision.outcomes, seconds, now)
-        reports, delayed = self._desk.reports(claim.message, raw, self.name, decision, now)
-        await self._settle(
-            Settlement(
-                claim=claim,
-                ended_at=now,
-                outcomes=decision.outcomes,
-                states=decision.states,
-                next_attempt_at=decision.next_attempt_at,
-                backend=decision.backend or self.name,
-                bounces=reports,
-                delay_notified=delayed,
-                count_attempt=decision.count_attempt,
-                started_at=started,
-                poll_at=now + SCHEDULE[0] if self._follows else None,
-            )
-        )
-
-    def _judge(self, claim: Claim, outcomes: Mapping[str, Outcome]) -> tuple[float, bool]:
-        """Rest or recover the lane; returns seconds to rest and whether the message loses no patience."""
-        guilty = blame(outcomes)
-        now = self._clock.monotonic()
-        if guilty is None:
-            if any(o.verdict in (Verdict.SENT, Verdict.REJECTED, Verdict.DEFERRED) for o in outcomes.values()):
-                self.last_success = self._clock.now()
-                self._events.backend_up(self.name, True)
-                self._recover()
-            return 0.0, False
-        by, outcome = guilty
-        follower = self.pause.resting(now)
-        seconds = self.pause.strike(by, outcome, now)
-        if follower or by == "misconfigured":
-            self.pause.followers.add(claim.message.id)
-        if not follower:
-            self._events.backend_up(self.name, by == "throttled")
-            self._events.backend_paused(self.name, outcome.verdict.value, outcome.detail, seconds)
-        return seconds, follower or by != "unreachable"
-
-    def _recover(self) -> None:
-        if not self.pause.by and not self.pause.probing:
-            return
-        if self.pause.by == "operator":
-            return
-        self.resume()
-
-    def resume(self) -> None:
-        """Work again; what only waited for the backend is due at once."""
-        followers = self.pause.clear()
-        self._events.backend_resumed(self.name)
-        if followers:
-            self._aside(self._spool.retry(sorted(followers), self._clock.now()))
-        self._changed.set()
+        if self._state() is State.OPEN and (waiting := self._claims.unstarted()):
+            self._aside(self._spool.release_claims(waiting))
+        while self._claims and len(self._sends) < self._places() and not self._stopping:
+            claim, raw = self._claims.pop()
+            self._start(self._sends, self._attempt(claim, raw), f"send-{self._name}-{claim.message.id}")
 
     def _aside(self, change: Awaitable[object]) -> None:
         """A change of the queue that nobody waits for; where the disk refuses it, the schedule brings it about."""
@@ -281,14 +157,84 @@ class Worker:
             with suppress(SpoolTrouble):
                 await change
 
-        task = asyncio.create_task(carry_out())
-        self._active.add(task)
-        task.add_done_callback(self._finished)
+        self._start(self._changes, carry_out(), f"change-{self._name}")
 
-    def _alternative(self, candidates: Sequence[str]) -> str:
-        """The next way after this one in failover order, if it is not resting itself."""
-        later = candidates[candidates.index(self.name) + 1 :] if self.name in candidates else candidates
-        return next((name for name in later if not self._desk.resting(name)), "")
+    def _start(self, tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None], name: str) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                self._events.bug(f"delivery.{self._name}", error)
+            self._fill()
+            self.wake()
+
+        task = asyncio.create_task(work, name=name)
+        tasks.add(task)
+        task.add_done_callback(ended)
+
+    async def _wait(self, seconds: float) -> None:
+        await wait_for(self._changed, self._clock, seconds)
+
+    async def _divert(self) -> None:
+        """While the backend rests, what may go another way goes there; looked at now and then."""
+        others, now = self.orders.routing.alternatives(self._name), self._clock.monotonic()
+        if not others:
+            self._next_divert = FOREVER
+            return
+        if now < self._next_divert < FOREVER:
+            return
+        self._next_divert = now + DIVERT_EVERY
+        if any(self.orders.free(name, now) for name in others):
+            with suppress(SpoolTrouble):
+                await reroute(self._spool, self._clock, self._name, lambda one: self.orders.elsewhere(one, now))
+
+    # -- one attempt -------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, claim: Claim, raw: bytes | None) -> None:
+        try:
+            if raw is None:
+                raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id)
+            if raw is not None:  # else the spool has marked the message corrupt
+                await self._carry_out(claim, raw)
+        finally:
+            self._claims.ended(claim)
+
+    async def _carry_out(self, claim: Claim, raw: bytes) -> None:
+        self._events.attempt(claim.message.id, self._name, claim.message.attempt)
+        started, began = self._clock.now(), self._clock.monotonic()
+        outcomes = await send(self.backend, claim.message, raw, self._events)
+        now, ended = self._clock.now(), self._clock.monotonic()
+        ruling = self._judge(claim, outcomes, ended)
+        way = self.orders.next_way(claim, outcomes, ended)
+        situation = Situation(
+            now=now,
+            attempts=claim.message.attempt,
+            doubts=claim.in_doubt,
+            retry=self.orders.retry,
+            rng=self.orders.rng,
+            in_doubt=self._settings.in_doubt,
+            rest=ruling.rest,
+            patient=ruling.patient,
+            backend=way.waits_for,
+            alternative=way.goes_to,
+        )
+        decision = decide(claim.message, outcomes, situation)
+        self._events.settled(claim.message, self._name, decision.outcomes, ended - began, now)
+        poll_at = now + SCHEDULE[0] if self._tracked else None
+        await self._settle(self.orders.settlement(claim, raw, decision, now, started_at=started, poll_at=poll_at))
+
+    def _judge(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> Ruling:
+        """Open or close the circuit breaker by what came back."""
+        ruling = self.breaker.judge(claim.message.id, outcomes, now)
+        if ruling.opened and ruling.cause:
+            verdict, detail = ruling.cause.verdict, ruling.cause.detail
+            self._events.backend_up(self._name, verdict is Verdict.THROTTLED)
+            self._events.backend_paused(self._name, verdict.value, detail, ruling.rest.total_seconds())
+        if ruling.answered:
+            self._last_success = self._clock.now()
+            self._events.backend_up(self._name, True)
+            if self.breaker.state(now) is not State.CLOSED and self.breaker.by != OPERATOR:
+                self.resume()
+        return ruling
 
     async def _settle(self, settlement: Settlement) -> None:
         while True:
@@ -301,7 +247,7 @@ class Worker:
             else:
                 return
 
-    # -- the end -------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Claim nothing more; ``run`` returns soon."""
@@ -310,19 +256,12 @@ class Worker:
 
     async def drain(self, seconds: float) -> None:
         """After ``run`` has returned: give back what has not started, wait for what is under way, then cut it off."""
-        waiting = [claim for claim, _ in self._ready]
-        self._ready.clear()
-        if waiting:
+        if waiting := self._claims.unstarted():
             with suppress(SpoolTrouble):  # a full disk: they are shown as interrupted
                 await self._spool.release_claims(waiting)
-        if self._active:
-            _, late = await asyncio.wait(self._active, timeout=seconds)
+        if running := self._sends | self._changes:
+            _, late = await asyncio.wait(running, timeout=seconds)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=5)
-
-
-def _unsent(outcomes: Mapping[str, Outcome]) -> list[str]:
-    done = (Verdict.SENT, Verdict.REJECTED)
-    return [address for address, outcome in outcomes.items() if outcome.verdict not in done]

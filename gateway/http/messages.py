@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from gateway.config.values import parse_duration
 from gateway.http.problem import json_body
 from gateway.http.service import Service
+from gateway.spool import Filter
 
 _PAGE = 100
 _LARGEST_PAGE = 1000
@@ -26,18 +28,22 @@ _STATES = {
 }
 
 
-def _filters(service: Service, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments for Spool.find. An unknown name is refused: a slip must never widen what a bulk action hits."""
+def _filter(service: Service, given: Mapping[str, Any]) -> Filter:
+    """An unknown name or an empty value is refused: a slip must never widen what a bulk action hits."""
     if unknown := set(given) - {*_TEXT_FILTERS, "older"}:
         known = ", ".join((*_TEXT_FILTERS, "older"))
         raise HTTPException(400, f"unknown filter {', '.join(sorted(unknown))}; there are {known}")
+    if empty := [name for name, value in given.items() if not str(value).strip()]:
+        raise HTTPException(400, f"empty filter {', '.join(sorted(empty))}: leave it out, or say what to look for")
     found: dict[str, Any] = {name: str(given[name]) for name in _TEXT_FILTERS if name in given}
+    if "id" in found:
+        found["ids"] = (found.pop("id"),)
     if "older" in given:
         try:
             found["older_than"] = service.clock.now() - parse_duration(given["older"])
         except (ValueError, OverflowError) as error:
             raise HTTPException(400, f"older: {error}") from None
-    return found
+    return Filter(**found)
 
 
 async def find(service: Service, request: Request) -> object:
@@ -50,7 +56,8 @@ async def find(service: Service, request: Request) -> object:
     if not 1 <= limit <= _LARGEST_PAGE:
         raise HTTPException(400, f"limit must be a number from 1 to {_LARGEST_PAGE}")
     before = query.pop("before", "")
-    rows = await service.spool.find(**_filters(service, query), limit=limit, before=before)
+    which = _filter(service, {name: value for name, value in query.items() if value})
+    rows = await service.spool.find(which, limit=limit, before=before)
     return {"messages": rows, "next": rows[-1].id if len(rows) == limit else ""}
 
 
@@ -75,16 +82,19 @@ async def raw(service: Service, request: Request) -> object:
     return Response(body, media_type="message/rfc822")
 
 
-async def _change(service: Service, action: str, ids: Sequence[str]) -> list[str]:
+async def _change(service: Service, action: str, which: Filter, unchanged: set[str]) -> int:
+    """How many messages it was done to; their ids are taken out of ``unchanged``."""
     if action == "bounce":
         if service.dispatcher is None:
             raise HTTPException(
                 409, "only a running service can return mail to its sender; start it with: gateway serve"
             )
-        return await service.bounce(ids)
+        bounced = await service.bounce(which)
+        unchanged.difference_update(bounced)
+        return len(bounced)
     spool = service.spool
     change = {"retry": spool.retry, "hold": spool.hold, "release": spool.release, "delete": spool.delete}[action]
-    return await change(ids, service.clock.now())
+    return await change(which, service.clock.now(), unchanged.difference_update)
 
 
 async def change_one(service: Service, request: Request) -> object:
@@ -92,38 +102,30 @@ async def change_one(service: Service, request: Request) -> object:
     detail = await service.spool.show(queue_id)
     if detail is None:
         raise HTTPException(404, f"no message {queue_id}")
-    changed = await _change(service, action, [queue_id])
-    if not changed:
+    if not await _change(service, action, Filter(ids=(queue_id,)), set()):
         raise HTTPException(409, f"message {queue_id} is {detail.state}: nothing to {action}")
-    return {"changed": changed}
+    return {"changed": 1, "unchanged": []}
 
 
 async def change_many(service: Service, request: Request) -> object:
-    """``{"ids": [...]}`` or ``{"filter": {...}}``; the empty filter means every message the action is for."""
+    """``{"ids": [...]}`` or ``{"filter": {...}}``; the empty filter means every message the action is for.
+
+    ``changed`` is the number of messages; ``unchanged`` are those of the given ids that nothing happened to.
+    """
     action = _action(request)
     body = await json_body(request)
     ids, chosen = body.get("ids"), body.get("filter")
+    unchanged: set[str] = set()
     if isinstance(ids, list) and chosen is None:
-        wanted = [str(item) for item in ids]
+        unchanged.update(map(str, ids))
+        wanted = [Filter(ids=tuple(sorted(unchanged)))]
     elif isinstance(chosen, dict) and ids is None:
-        wanted = await _matching(service, action, _filters(service, chosen))
+        which = _filter(service, chosen)
+        wanted = [which] if which.state else [replace(which, state=state) for state in _STATES[action]]
     else:
         raise HTTPException(400, 'give {"ids": [...]} or {"filter": {...}}')
-    changed: list[str] = []
-    for start in range(0, len(wanted), _LARGEST_PAGE):
-        changed += await _change(service, action, wanted[start : start + _LARGEST_PAGE])
-    return {"changed": changed, "unchanged": sorted(set(wanted) - set(changed))}
-
-
-async def _matching(service: Service, action: str, filters: dict[str, Any]) -> list[str]:
-    found: list[str] = []
-    for state in (filters["state"],) if "state" in filters else _STATES[action]:
-        before, rows = "", None
-        while rows is None or len(rows) == _LARGEST_PAGE:
-            rows = await service.spool.find(**{**filters, "state": state}, limit=_LARGEST_PAGE, before=before)
-            found += [row.id for row in rows]
-            before = found[-1] if found else ""
-    return found
+    changed = sum([await _change(service, action, which, unchanged) for which in wanted])
+    return {"changed": changed, "unchanged": sorted(unchanged)}
 
 
 def _action(request: Request) -> str:

@@ -257,15 +257,15 @@ _SETTLE_DELIVERY = f"""
 UPDATE delivery SET next_attempt_at = :due, attempts = attempts - :uncount, sticky = max(sticky, :doubt),
     in_doubt = CASE WHEN :doubt THEN in_doubt + 1 ELSE 0 END
 WHERE id = :delivery_id AND {_STILL_OPEN}"""
-_MOVE_DELIVERY = f"""
+_MOVE_DELIVERIES = f"""
 INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
-SELECT message_id, :backend, 'done', :due, received_at, attempts, sticky, in_doubt FROM delivery WHERE id = :delivery_id
+SELECT message_id, :backend, 'done', :due, received_at, attempts, sticky, in_doubt FROM delivery WHERE id {IN_IDS}
 ON CONFLICT (message_id, backend) DO UPDATE SET sticky = max(sticky, excluded.sticky),
     next_attempt_at = CASE WHEN {UNDER_WAY} THEN next_attempt_at
     WHEN state = 'queued' THEN min(next_attempt_at, excluded.next_attempt_at) ELSE excluded.next_attempt_at END"""
-_MOVE_RECIPIENTS = """
-UPDATE recipient SET backend = :backend WHERE state = 'queued' AND (message_id, backend) =
-    (SELECT message_id, backend FROM delivery WHERE id = :delivery_id)"""
+_MOVE_RECIPIENTS = f"""
+UPDATE recipient SET backend = :backend WHERE state = 'queued' AND (message_id, backend) IN
+    (SELECT message_id, backend FROM delivery WHERE id {IN_IDS})"""
 _END_ATTEMPT = """
 UPDATE attempt SET ended_at = :ended_at, started_at = coalesce(:started_at, started_at), addresses = :addresses,
     verdict = :verdict, code = :code, enhanced = :enhanced, detail = :detail, remote_id = :remote_id,
@@ -310,7 +310,7 @@ def settle(tx: Transaction, done: Settlement) -> None:
     doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome in done.outcomes.values())
     tx.later(_SETTLE_DELIVERY, {**delivery, "due": due, "uncount": not done.count_attempt, "doubt": doubt})
     if done.backend not in ("", of.backend):
-        move(tx, of.delivery_id, done.backend, due)
+        _move(tx, [of.delivery_id], done.backend, due)
     if done.poll_at is not None:
         given = {o.remote_id for o in done.outcomes.values() if o.verdict is Verdict.SENT and o.remote_id}
         for remote_id in map(clean, sorted(given)):
@@ -336,9 +336,18 @@ def _end_attempt(tx: Transaction, done: Settlement, delivery: dict[str, Any]) ->
             tx.later(_END_ATTEMPT, values)
 
 
-def move(tx: Transaction, delivery_id: int, backend: str, due: int) -> None:
-    """What waits in this delivery goes to another backend, joining the message's delivery by it if it has one."""
-    values = {"delivery_id": delivery_id, "backend": backend, "due": due}
-    tx.later(_MOVE_DELIVERY, values)
+def _move(tx: Transaction, delivery_ids: list[int], backend: str, due: int) -> None:
+    """What waits in these goes to another backend, joining the message's delivery by it if it has one."""
+    values = {"ids": json.dumps(delivery_ids), "backend": backend, "due": due}
+    tx.later(_MOVE_DELIVERIES, values)
     tx.later(_MOVE_RECIPIENTS, values)
     tx.woken.add(backend)
+
+
+def move(tx: Transaction, delivery_ids: Sequence[int], backend: str, due: int) -> int:
+    """Those that still wait and are not under way; returns how many. A late step."""
+    idle = tx.all(f"SELECT id, message_id FROM delivery WHERE {IDLE}", ids=list(delivery_ids))
+    with tx.changing(list({row["message_id"] for row in idle})):
+        if idle:
+            _move(tx, [row["id"] for row in idle], backend, due)
+    return len(idle)

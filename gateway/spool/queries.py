@@ -13,10 +13,12 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.spool.changes import IN_IDS, UNDER_WAY, intact
+from gateway.spool.filters import condition
 from gateway.spool.records import (
     AttemptRow,
     DeliveryRow,
     EventRow,
+    Filter,
     MessageDetail,
     MessageRow,
     RecipientRow,
@@ -26,30 +28,16 @@ from gateway.spool.records import (
 
 Rows = Sequence[RowMapping]
 _SHOWN = 20  # recipients in a line of the list
-_OF_RECIPIENT = "SELECT message_id FROM recipient WHERE key = :{0}"
-# What a message must meet to be found, by argument of Spool.find.
-_FILTERS = {
-    "id": "id = :id",
-    "message_id": "message_id IN (:message_id, '<' || :message_id || '>')",
-    "address": f"id IN (SELECT id FROM message WHERE sender_key = :address UNION {_OF_RECIPIENT.format('address')})",
-    "remote_id": "id IN (SELECT message_id FROM attempt WHERE remote_id = :remote_id AND remote_id <> '')",
-    "state": "state = :state",
-    "backend": """EXISTS (SELECT 1 FROM delivery d WHERE d.message_id = message.id AND d.backend = :backend
-        AND (:state NOT IN ('queued', 'held') OR d.state = :state))""",
-    "sender": "sender_key = :sender",
-    "recipient": f"id IN ({_OF_RECIPIENT.format('recipient')})",
-    "older_than": "received_at < :older_than",
-    "before": "id < :before",
-}
 OVERDUE = f"""
 SELECT delivery.id FROM message m CROSS JOIN delivery ON delivery.message_id = m.id -- in this order: few are late
 WHERE m.finished_at IS NULL AND m.expires_at <= :now AND delivery.state = 'queued'
     AND delivery.backend NOT IN (SELECT value FROM json_each(:working))
     AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY}
-LIMIT 100"""
-WAITING = f"""
-SELECT id FROM delivery WHERE backend = :backend AND state = 'queued' AND id > :after AND NOT {UNDER_WAY}
-ORDER BY id LIMIT :limit"""
+LIMIT :limit"""
+_WAITING = f"""
+SELECT id FROM delivery WHERE backend = :backend AND state = 'queued' AND NOT {UNDER_WAY} {{}}
+ORDER BY received_at, id LIMIT :limit"""  # the order of an index, so that no page sorts the whole queue
+_AFTER = "AND (received_at, id) > (SELECT received_at, id FROM delivery WHERE id = :after)"
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
 _BODIES = f"""
@@ -62,17 +50,24 @@ async def ask(reader: AsyncConnection, statement: str, **values: Any) -> Rows:
     return (await reader.exec_driver_sql(statement, given)).mappings().all()
 
 
-async def find(reader: AsyncConnection, limit: int, given: Mapping[str, Any]) -> list[MessageRow]:
-    """Newest first. ``given`` maps names of filters to values; empty values ask for nothing."""
-    which = " AND ".join(_FILTERS[name] for name, value in given.items() if value) or "1"
-    found = await ask(
-        reader, f"SELECT * FROM message WHERE {which} ORDER BY id DESC LIMIT :limit", limit=limit, **given
-    )
-    ids = [row["id"] for row in found]
-    first = await _of(reader, "recipient", ids, f"n < {_SHOWN}", "n")
-    deliveries = await _of(reader, "delivery", ids)
+async def _page(reader: AsyncConnection, columns: str, which: Filter, limit: int, before: str) -> Rows:
+    """Newest first, from before that id on ("" is from the newest)."""
+    meets, values = condition(which)
+    page = f"SELECT {columns} FROM message WHERE {meets}{' AND id < :before' if before else ''}"
+    return await ask(reader, f"{page} ORDER BY id DESC LIMIT :limit", limit=limit, before=before, **values)
+
+
+async def ids(reader: AsyncConnection, which: Filter, limit: int, before: str) -> list[str]:
+    return [row["id"] for row in await _page(reader, "id", which, limit, before)]
+
+
+async def find(reader: AsyncConnection, which: Filter, limit: int, before: str) -> list[MessageRow]:
+    found = await _page(reader, "*", which, limit, before)
+    shown = [row["id"] for row in found]
+    first = await _of(reader, "recipient", shown, f"n < {_SHOWN}", "n")
+    deliveries = await _of(reader, "delivery", shown)
     totals = await ask(
-        reader, f"SELECT message_id, count(*) AS n FROM recipient WHERE message_id {IN_IDS} GROUP BY 1", ids=ids
+        reader, f"SELECT message_id, count(*) AS n FROM recipient WHERE message_id {IN_IDS} GROUP BY 1", ids=shown
     )
     count = {row["message_id"]: row["n"] for row in totals}
     return [_row(row, first[row["id"]], deliveries[row["id"]], count.get(row["id"], 0)) for row in found]
@@ -94,7 +89,7 @@ def _row(message: RowMapping, recipients: Rows, deliveries: Rows, count: int) ->
 
 
 async def show(reader: AsyncConnection, ident: str) -> MessageDetail | None:
-    found = await find(reader, 1, {"id": ident})
+    found = await find(reader, Filter(ids=(ident,)), 1, "")
     if not found:
         return None
     recipients = (await _of(reader, "recipient", [ident], order="n"))[ident]
@@ -120,6 +115,12 @@ async def _of(
     ):
         found[row["message_id"]].append(row)
     return found
+
+
+async def waiting(reader: AsyncConnection, backend: str, after: int, limit: int) -> list[int]:
+    """Delivery ids, the oldest first; ``after`` is the last of the page before, 0 for the first page."""
+    page = _WAITING.format(_AFTER if after else "")
+    return [row["id"] for row in await ask(reader, page, backend=backend, after=after, limit=limit)]
 
 
 async def bodies(reader: AsyncConnection, ids: list[str]) -> tuple[Rows, Mapping[str, list[RowMapping]]]:

@@ -41,6 +41,25 @@ def record(kind: type[R], row: Any, **more: Any) -> R:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which messages: those that meet everything given; without anything, all of them.
+
+    ``state`` is the message's. ``backend``: a delivery waits for it or left by it; beside state queued or held, a
+    delivery of that state. ``address`` is the envelope sender or a recipient, ``remote_id`` a provider's name for it.
+    """
+
+    ids: tuple[str, ...] | None = None
+    state: str = ""
+    backend: str = ""
+    sender: str = ""
+    recipient: str = ""
+    address: str = ""
+    message_id: str = ""
+    remote_id: str = ""
+    older_than: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """What one message still has to do by one backend. ``message.envelope`` holds only the recipients waiting for it.
 

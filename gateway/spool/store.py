@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.address import comparable
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolFull, SpoolTrouble
-from gateway.spool import changes, queries, sqlite, tracking, upkeep
+from gateway.spool import changes, filters, queries, sqlite, tracking, upkeep
 from gateway.spool.records import (
     Claim,
     Delivery,
+    Filter,
     MessageDetail,
     MessageRow,
     Poll,
@@ -40,8 +40,16 @@ from gateway.spool.writer import NO_SPACE, Writer
 
 _SPACE_EVERY = 3.0  # seconds
 _SWEEP = 200  # messages in one step, so that sweeping never holds up mail
+_STEP = 250  # messages that an operator's order changes in one step, for the same reason (some 20 ms each)
+_PAGE = 5000  # ids read at a time
+EVERYTHING = Filter()
+Each = Callable[[Sequence[str]], None]
 _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
 _LEASE = timedelta(minutes=5)  # for giving up, which needs no network
+
+
+def ignore(ids: Sequence[str]) -> None:
+    """For a caller who only wants to know how many."""
 
 
 class Spool:
@@ -155,24 +163,38 @@ class Spool:
             await self._writer.submit(lambda tx: changes.corrupt(tx, damaged))
         return whole
 
-    async def move(self, delivery_id: int, backend: str, now: datetime) -> None:
-        """Let what waits in this delivery leave by another backend, due now."""
-        found = await self._ask("SELECT message_id FROM delivery WHERE id = :id", id=delivery_id)
-        ids = [row["message_id"] for row in found]
-        await self._writer.submit(lambda tx: changes.move(tx, delivery_id, backend, micros(now)), ids)
+    async def move(self, delivery_ids: Sequence[int], backend: str, now: datetime) -> int:
+        """Let what waits in these deliveries leave by another backend, due now. Returns how many were moved."""
+        moved = 0
+        for n in range(0, len(delivery_ids), _STEP):
+            run = partial(changes.move, delivery_ids=delivery_ids[n : n + _STEP], backend=backend, due=micros(now))
+            moved += await self._writer.submit(run, late=True)
+        return moved
 
-    async def deliveries(self, backend: str, *, after: int = 0, limit: int = 1000) -> list[Delivery]:
-        """Deliveries that wait for this backend and are not under way, by id from ``after`` on."""
-        async with self._readers.connect() as reader:
-            found = await queries.ask(reader, queries.WAITING, backend=backend, after=after, limit=limit)
-            rows = await queries.ask(reader, changes.LOAD_DELIVERIES, ids=[row["id"] for row in found])
-        return [Delivery(**delivery) for delivery in changes.deliveries_from(rows)[0]]
+    async def deliveries(self, backend: str, *, after: int = 0, limit: int = 500) -> list[Delivery]:
+        """A page of deliveries that wait for this backend and are not under way, the oldest first; [] is the end.
 
-    async def overdue(self, now: datetime, working: Sequence[str] = ()) -> list[Claim]:
-        """Claims on deliveries past their message's lifetime of backends that do not work; the caller settles them."""
-        working_now = json.dumps(list(working))
-        found = await self._ask(queries.OVERDUE, now=micros(now), before=micros(now - _GRACE), working=working_now)
-        ids = [row["id"] for row in found]
+        ``after`` is the delivery_id of the last one of the page before.
+        """
+        found: list[Delivery] = []
+        while not found:
+            async with self._readers.connect() as reader:
+                page = await queries.waiting(reader, backend, after, limit)
+                rows = await queries.ask(reader, changes.LOAD_DELIVERIES, ids=page)
+            if not page:
+                break
+            loaded = {one["delivery_id"]: Delivery(**one) for one in changes.deliveries_from(rows)[0]}
+            found = [loaded[ident] for ident in page if ident in loaded]  # a damaged one is not
+            after = page[-1]
+        return found
+
+    async def overdue(self, now: datetime, working: Sequence[str] = (), limit: int = 200) -> list[Claim]:
+        """Claims on deliveries past their message's lifetime of backends that do not work; the caller settles them.
+
+        At most ``limit``: whoever wants all asks until there are none.
+        """
+        given = {"now": micros(now), "before": micros(now - _GRACE), "working": list(working), "limit": limit}
+        ids = [row["id"] for row in await self._ask(queries.OVERDUE, **given)]
         return await self._claim(now, _LEASE, changes.IDLE, ids=ids) if ids else []
 
     # -- what became of it afterwards --------------------------------------------------------------------------------
@@ -216,28 +238,10 @@ class Spool:
         found = {backend: (await self._ask(step, backend=backend))[0]["at"] for backend in await self.queued()}
         return {backend: moment(at) for backend, at in found.items() if at is not None}
 
-    async def find(
-        self,
-        *,
-        id: str = "",  # noqa: A002 - as in the row
-        message_id: str = "",
-        address: str = "",
-        remote_id: str = "",
-        state: str = "",
-        backend: str = "",
-        sender: str = "",
-        recipient: str = "",
-        older_than: datetime | None = None,
-        limit: int = 100,
-        before: str = "",
-    ) -> list[MessageRow]:
-        """Newest first; ``before`` is the last id of the page before. ``address`` is sender or recipient."""
-        given = {"id": id, "message_id": message_id.strip().strip("<>"), "remote_id": remote_id, "state": state}
-        given |= {"backend": backend, "before": before}
-        keys = {"address": comparable(address), "sender": comparable(sender), "recipient": comparable(recipient)}
-        age = {"older_than": micros(older_than) if older_than else None}
+    async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
+        """Newest first; ``before`` is the last id of the page before."""
         async with self._readers.connect() as reader:
-            return await queries.find(reader, limit, {**given, **keys, **age})
+            return await queries.find(reader, which, limit, before)
 
     async def show(self, ident: str) -> MessageDetail | None:
         """All that is known of one message."""
@@ -249,32 +253,57 @@ class Spool:
         found = await self._ask("SELECT raw FROM body WHERE message_id = :id", id=ident)
         return found[0]["raw"] if found else None
 
-    # -- what an operator does: each returns the ids it changed ------------------------------------------------------
+    # -- what an operator does: each returns how many messages it changed --------------------------------------------
+    # Mail gets in between the steps; ``each`` is handed the ids that a step changed.
 
-    async def hold(self, ids: Sequence[str], now: datetime) -> list[str]:
-        return await self._change(upkeep.hold, ids, now)
+    async def hold(self, which: Filter, now: datetime, each: Each = ignore) -> int:
+        return await self._change(upkeep.hold, which, now, each)
 
-    async def release(self, ids: Sequence[str], now: datetime) -> list[str]:
-        return await self._change(upkeep.release, ids, now)
+    async def release(self, which: Filter, now: datetime, each: Each = ignore) -> int:
+        return await self._change(upkeep.release, which, now, each)
 
-    async def retry(self, ids: Sequence[str], now: datetime) -> list[str]:
-        return await self._change(upkeep.retry, ids, now)
+    async def retry(self, which: Filter, now: datetime, each: Each = ignore) -> int:
+        return await self._change(upkeep.retry, which, now, each)
 
-    async def delete(self, ids: Sequence[str], now: datetime) -> list[str]:
+    async def delete(self, which: Filter, now: datetime, each: Each = ignore) -> int:
         """Gone with all its rows; the log keeps the ids."""
-        deleted = await self._change(upkeep.delete, ids, now)
-        for ident in deleted:
-            self._events.info("deleted", id=ident)
-        return deleted
 
-    async def _change(
-        self, step: Callable[[Transaction, list[str], int], list[str]], ids: Sequence[str], now: datetime
-    ) -> list[str]:
-        return await self._writer.submit(lambda tx: step(tx, list(ids), micros(now)), ids)
+        def deleted(ids: Sequence[str]) -> None:
+            for ident in ids:
+                self._events.info("deleted", id=ident)
+            each(ids)
 
-    async def fail(self, ids: Sequence[str], now: datetime) -> list[Claim]:
-        """Claims on all that is queued or held of these and not under way; the caller settles them as failed."""
-        return await self._claim(now, _LEASE, changes.IDLE_OF, ids=list(ids))
+        return await self._change(upkeep.delete, which, now, deleted)
+
+    async def _change(self, step: upkeep.Step, which: Filter, now: datetime, each: Each) -> int:
+        total = 0
+        async for ids in self._steps(which):
+            run = partial(upkeep.change, step=step, which=which, ids=ids, now=micros(now))
+            changed = await self._writer.submit(run, late=True)
+            each(changed)
+            total += len(changed)
+        return total
+
+    async def _steps(self, which: Filter) -> AsyncIterator[list[str]]:
+        """The ids that fit, as many as one step takes. Newest first, so that mail that comes in makes it no longer."""
+        parts = [which]
+        if (given := which.ids) is not None:
+            parts = [replace(which, ids=given[n : n + _PAGE]) for n in range(0, len(given), _PAGE)]
+        for part in parts:
+            before, page = "", [""] * _PAGE
+            while len(page) == _PAGE:
+                async with self._readers.connect() as reader:
+                    page = await queries.ids(reader, part, _PAGE, before)
+                before = page[-1] if page else ""
+                for n in range(0, len(page), _STEP):
+                    yield page[n : n + _STEP]
+
+    async def fail(self, which: Filter, now: datetime) -> AsyncIterator[list[Claim]]:
+        """Claims, in pages, on all that is queued or held of these and not under way; the caller settles as failed."""
+        meets, values = filters.still_of_delivery(which)
+        async for ids in self._steps(which):
+            if claims := await self._claim(now, _LEASE, f"{changes.IDLE_OF} AND {meets}", **{**values, "ids": ids}):
+                yield claims
 
     # -- tokens ------------------------------------------------------------------------------------------------------
 
@@ -308,9 +337,9 @@ class Spool:
         return total + await self._sweep(lambda tx: upkeep.sweep_history(tx, micros(now - retention.history), _SWEEP))
 
     async def _sweep(self, step: Callable[[Transaction], int]) -> int:
-        total = swept = await self._writer.submit(step)
+        total = swept = await self._writer.submit(step, late=True)
         while swept == _SWEEP:
-            swept = await self._writer.submit(step)
+            swept = await self._writer.submit(step, late=True)
             total += swept
         return total
 

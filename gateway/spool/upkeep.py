@@ -1,36 +1,51 @@
 """What operators and retention do to the spool, each as a step within a write transaction. Times in microseconds.
 
-Steps on messages return the ids they changed.
+Steps on messages return the ids they changed. All of them are late steps: states are right when they begin.
 """
 
 # ruff: noqa: S608 - statements are put together from constants of ours; values are always bound
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gateway.spool.changes import IN_IDS, UNDER_WAY, insert_into
-from gateway.spool.records import TokenRow, micros
+from gateway.spool.filters import still
+from gateway.spool.records import Filter, TokenRow, micros
 from gateway.spool.tables import Token
 from gateway.spool.transaction import Transaction
+
+_DUE_NOW = f"UPDATE delivery SET next_attempt_at = :now WHERE message_id {IN_IDS}"
 
 
 def _ids(rows: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(row["message_id"] for row in rows))
 
 
+Step = Callable[[Transaction, list[str], int], list[str]]
+
+
+def change(tx: Transaction, step: Step, which: Filter, ids: list[str], now: int) -> list[str]:
+    """One step on those of ``ids`` that still meet the filter."""
+    meets, values = still(which)
+    found = tx.all(f"SELECT id FROM message WHERE id {IN_IDS} AND {meets}", **{**values, "ids": ids})
+    kept = [row["id"] for row in found]
+    return step(tx, kept, now) if kept else []
+
+
 def hold(tx: Transaction, ids: list[str], now: int) -> list[str]:
     """What is under way may still be sent."""
     step = f"UPDATE recipient SET state = 'held' WHERE message_id {IN_IDS} AND state = 'queued' RETURNING message_id"
-    return _ids(tx.all(step, ids=ids))
+    with tx.changing(ids):
+        return _ids(tx.all(step, ids=ids))
 
 
 def release(tx: Transaction, ids: list[str], now: int) -> list[str]:
     step = f"UPDATE recipient SET state = 'queued' WHERE message_id {IN_IDS} AND state = 'held'"
-    rows = tx.all(f"{step} RETURNING message_id, backend", ids=ids)
-    due = f"UPDATE delivery SET next_attempt_at = :now WHERE message_id {IN_IDS} AND state = 'held' AND NOT {UNDER_WAY}"
-    tx.all(due, ids=_ids(rows), now=now)
+    with tx.changing(ids):
+        rows = tx.all(f"{step} RETURNING message_id, backend", ids=ids)
+        tx.all(f"{_DUE_NOW} AND state = 'held' AND NOT {UNDER_WAY}", ids=_ids(rows), now=now)
     tx.woken.update(row["backend"] for row in rows)
     return _ids(rows)
 
@@ -45,9 +60,11 @@ def retry(tx: Transaction, ids: list[str], now: int) -> list[str]:
 
 
 def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
-    for table in ("attempt", "delivery", "recipient", "body", "event", "poll"):
-        tx.all(f"DELETE FROM {table} WHERE message_id {IN_IDS}", ids=ids)
-    return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]
+    """Gone with all their rows."""
+    with tx.changing(ids):
+        for table in ("attempt", "delivery", "recipient", "body", "event", "poll"):
+            tx.all(f"DELETE FROM {table} WHERE message_id {IN_IDS}", ids=ids)
+        return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]
 
 
 def sweep_bodies(tx: Transaction, state: str, before: int, limit: int) -> int:

@@ -137,7 +137,7 @@ def test_hold_release_bounce_delete(run: Commands, waiting: str) -> None:
     assert f"gateway queue release {waiting}" in run.ok("trace", waiting)
     assert run.ok("queue", "release", "-", stdin=f"{waiting}\n") == "release: 1 of 1 messages\n"
     assert run.ok("queue", "retry", waiting) == "retry: 1 of 1 messages\n"
-    assert run.json("queue", "bounce", waiting) == {"changed": [waiting], "unchanged": []}
+    assert run.json("queue", "bounce", waiting) == {"changed": 1, "unchanged": []}
     assert "x@away.example will not get it: 5.0.0 returned by the operator" in run.ok("trace", waiting)
     done = run("queue", "retry", waiting, "1K0000000000")
     assert done.exit_code == 1

@@ -1,4 +1,4 @@
-"""What outcomes mean: the rows of design.md sections 4 and 6."""
+"""What outcomes mean for a message: its state, its next attempt, its end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from datetime import timedelta
 import pytest
 
 from gateway.config.models import RetrySettings
-from gateway.delivery.breaker import Pause, blame
-from gateway.delivery.retry import Situation, decide
-from gateway.model import Envelope, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.delivery.retry import Situation, decide, returned, too_late
+from gateway.model import Envelope, Outcome, Recipient, Scope, SpooledMessage, Verdict
+from tests.builders import AWAY, IN_DOUBT
+from tests.delivery.kit import DEFERRED, MISCONFIGURED, REJECTED, THROTTLED
 from tests.fakes import SENT, START
 
 MINUTE = timedelta(minutes=1)
-DEFERRED = Outcome(Verdict.DEFERRED, 451, "4.2.0", "greylisted")
-REJECTED = Outcome(Verdict.REJECTED, 550, "5.1.1", "no such user")
-THROTTLED = Outcome(Verdict.THROTTLED, 429, "4.7.28", "slow down", retry_after=timedelta(minutes=7))
-MISCONFIGURED = Outcome(Verdict.MISCONFIGURED, 401, "4.7.0", "bad key")
-IN_DOUBT = Outcome(Verdict.IN_DOUBT, detail="lost after the dot")
-AWAY = Outcome(Verdict.DEFERRED, None, "4.4.1", "connection refused")
 
 
 def message(*addresses: str) -> SpooledMessage:
@@ -44,8 +39,8 @@ def situation(**changes: object) -> Situation:
         (DEFERRED, {"attempts": 99}, "queued", 60 * MINUTE),
         (replace(DEFERRED, retry_after=10 * MINUTE), {}, "queued", 10 * MINUTE),
         (replace(DEFERRED, retry_after=timedelta(seconds=5)), {}, "queued", MINUTE),
-        (THROTTLED, {"patient": True, "pause": 7 * MINUTE}, "queued", 7 * MINUTE),
-        (MISCONFIGURED, {"pause": 2 * MINUTE}, "queued", 2 * MINUTE),
+        (THROTTLED, {"patient": True, "rest": 7 * MINUTE}, "queued", 7 * MINUTE),
+        (MISCONFIGURED, {"rest": 2 * MINUTE}, "queued", 2 * MINUTE),
         (IN_DOUBT, {}, "queued", 60 * MINUTE),
         (IN_DOUBT, {"doubts": 1}, "held", None),
         (IN_DOUBT, {"in_doubt": "hold"}, "held", None),
@@ -104,50 +99,17 @@ def test_the_last_try_is_not_after_the_lifetime() -> None:
     assert made.next_attempt_at == START + timedelta(days=5)
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "by"),
-    [
-        ([SENT], None),
-        ([DEFERRED], None),
-        ([IN_DOUBT], None),
-        ([AWAY], "unreachable"),
-        ([SENT, THROTTLED], "throttled"),
-        ([AWAY, THROTTLED, MISCONFIGURED], "misconfigured"),
-    ],
-)
-def test_blame(outcomes: list[Outcome], by: str | None) -> None:
-    """Only trouble of the backend itself rests the lane; the gravest reason is shown."""
-    found = blame({f"{n}@x.org": outcome for n, outcome in enumerate(outcomes)})
-    assert (found and found[0]) == by
+@pytest.mark.parametrize(("ours", "state", "failed"), [(True, "held", ()), (False, "failed", ("a@x.org",))])
+def test_what_was_never_tried_to_the_end(ours: bool, state: str, failed: tuple[str, ...]) -> None:
+    """Where we paused, a person decides; else the sender hears of it. Nobody said a code, and none is made up."""
+    made = too_late(message(), "b", ours=ours)
+    assert (made.states, made.failed) == ({"a@x.org": state}, failed)
+    final = made.outcomes["a@x.org"]
+    assert (final.code, final.enhanced, final.said_by, final.scope) == (None, "4.4.7", "gateway", Scope.MESSAGE)
 
 
-def test_pause_grows_and_obeys_the_hint() -> None:
-    """Failed probes lengthen the rest up to a limit; the provider's hint wins; success forgets."""
-    pause = Pause()
-    now, seen = 0.0, []
-    for _ in range(4):
-        seen.append(pause.strike("unreachable", AWAY, now))
-        now = pause.until
-    assert seen == [15, 30, 60, 60]
-    assert pause.strike("throttled", THROTTLED, now) == 420
-    pause.clear()
-    assert not pause.probing
-    assert not pause.resting(now)
-
-
-def test_attempts_in_flight_count_once() -> None:
-    """Ten sends that fail together are one strike, not ten."""
-    pause = Pause()
-    for _ in range(10):
-        pause.strike("unreachable", AWAY, 0.0)
-    assert pause.strikes == 1
-    assert pause.until == 15
-
-
-def test_operator_pause_is_not_shortened() -> None:
-    """What the operator paused stays paused whatever a late answer says."""
-    pause = Pause()
-    pause.by_operator(0.0, None)
-    pause.strike("unreachable", AWAY, 1.0)
-    assert pause.by == "operator"
-    assert pause.resting(1e9)
+def test_returned_by_order() -> None:
+    """Every recipient that is left fails, without a code."""
+    made = returned(message("a@x.org", "b@x.org"))
+    assert made.failed == ("a@x.org", "b@x.org")
+    assert {(outcome.verdict, outcome.code) for outcome in made.outcomes.values()} == {(Verdict.REJECTED, None)}

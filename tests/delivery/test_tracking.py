@@ -12,8 +12,8 @@ import pytest
 
 from gateway.delivery.tracking import AT_ONCE, SCHEDULE
 from gateway.model import DeliveryEvent, Outcome, SpoolFull, Verdict
-from gateway.spool import MessageDetail
-from tests.delivery.test_worker import House, house, routing, settings
+from gateway.spool import Filter, MessageDetail
+from tests.delivery.kit import House, house, routing, settings
 from tests.fakes import ScriptedBackend, until
 
 HOUR = timedelta(hours=1)
@@ -76,7 +76,7 @@ async def rest(at: House) -> None:
     """Let whoever can work do so: some turns through the threads that read and write the spool."""
     for _ in range(3):
         await at.spool.due("b")
-        await at.spool.retry([], at.clock.now())
+        await at.spool.retry(Filter(), at.clock.now())
 
 
 async def settled(at: House, name: str = "b") -> str:
@@ -225,7 +225,8 @@ async def test_only_who_follows_is_asked(tmp_path: Path) -> None:
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)
         assert await left(at) == 0
-        assert sorted(at.dispatcher._tasks) == ["", "b"]
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert [name for name in names if "tracking" in name] == []
 
 
 async def test_nothing_due_costs_nothing(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http import Access, HttpServer, build
 from gateway.model import CallsBack, CannotCarry, Check, Refusal, SpoolFull
-from gateway.spool import Spool
+from gateway.spool import Filter, Spool
 from tests.builders import new_message
 from tests.fakes import START, FakeClock
 
@@ -96,9 +96,10 @@ class Service:
         self.done.append((sender, tuple(recipients), raw, client, pin))
         return "NEW"
 
-    async def bounce(self, ids: Sequence[str]) -> list[str]:
-        self.done.append(("bounce", tuple(ids)))
-        return list(ids)
+    async def bounce(self, which: Filter) -> list[str]:
+        found = [row.id for row in await self.spool.find(which, limit=1000)]
+        self.done.append(("bounce", tuple(found)))
+        return found
 
     async def revoke(self, *, jti: str, subject: str) -> None:
         await self.spool.revoke(jti=jti, subject=subject, now=self.clock.now())

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import START
 from tests.spool.test_open import child
-from tests.spool_kit import LEASE, RAW, opened
+from tests.spool_kit import LEASE, RAW, of, opened
 
 LOAD = """
 import asyncio, sys
@@ -61,7 +61,7 @@ async def kill_and_look(directory: Path, name: str, lines: int) -> tuple[int, in
         interrupted = {claim.message.id for claim in claims if claim.sticky}
         assert begun & queued <= interrupted
         assert set((await at.spool.bodies(sorted(queued))).values()) <= {RAW}
-        await at.spool.delete(sorted(rows), START)
+        await at.spool.delete(of(*rows), START)
     return len(acknowledged), len(interrupted)
 
 
@@ -148,7 +148,7 @@ async def test_whom_an_interrupted_attempt_was_for_is_told_to_the_next(tmp_path:
         assert claim.message.interrupted == ()
     async with opened(tmp_path) as at:  # nobody settled it: that process is gone
         [other] = await at.spool.deliveries("c")
-        await at.spool.move(other.delivery_id, "b", START)
+        await at.spool.move([other.delivery_id], "b", START)
         [claim] = await at.claim(now=START + LEASE)
         assert (claim.message.id, claim.message.interrupted) == (ident, ("a@example.org",))
         assert {one.address for one in claim.message.envelope.recipients} == {"a@example.org", "b@example.org"}

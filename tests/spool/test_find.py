@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Outcome, Verdict
+from gateway.spool import Filter
 from tests.fakes import START
 from tests.spool_kit import DEFERRED, LEASE, REJECTED, SENT, At, opened, settlement
 
@@ -22,7 +23,7 @@ async def fill(at: At) -> None:
     await at.put("b@x.org", "c@x.org", ident="M2", sender="", deliveries={"b": ("b@x.org",), "other": ("c@x.org",)})
     await at.put("ann@X.ORG", ident="M3", message_id="bare", received_at=START - MINUTE, lane="other")
     await at.put("d@x.org", ident="M4", lane="b")
-    await at.spool.hold(["M4"], START)
+    await at.spool.hold(Filter(ids=("M4",)), START)
     for claim in await at.claim("other"):
         outcomes = {"M2": REJECTED, "M3": Outcome(Verdict.SENT, remote_id="Provider-7")}
         await at.spool.settle(settlement(claim, outcomes[claim.message.id]))
@@ -32,8 +33,11 @@ async def fill(at: At) -> None:
     ("wanted", "found"),
     [
         ({}, "M4 M3 M2 M1"),
-        ({"id": "M2"}, "M2"),
-        ({"id": "m2"}, ""),
+        ({"ids": ("M2",)}, "M2"),
+        ({"ids": ("m2",)}, ""),
+        ({"ids": ()}, ""),
+        ({"ids": ("M3", "M1"), "backend": "b"}, "M1"),
+        ({"message_id": "<>"}, "M4 M2"),
         ({"message_id": "<one@x>"}, "M1"),
         ({"message_id": "one@x"}, "M1"),
         ({"message_id": " <bare> "}, "M3"),
@@ -51,17 +55,23 @@ async def fill(at: At) -> None:
         ({"backend": "other", "state": "queued"}, ""),
         ({"backend": "other", "state": "done"}, "M3"),
         ({"older_than": START}, "M3"),
-        ({"limit": 2}, "M4 M3"),
-        ({"limit": 2, "before": "M3"}, "M2 M1"),
         ({"address": "x' OR '1'='1"}, ""),
         ({"recipient": "%"}, ""),
     ],
 )
 async def test_find(tmp_path: Path, wanted: dict[str, Any], found: str) -> None:
-    """Each filter alone and with others, newest first, in pages."""
+    """Each filter alone and with others, newest first; what is given but empty never widens it."""
     async with opened(tmp_path) as at:
         await fill(at)
-        assert [row.id for row in await at.spool.find(**wanted)] == found.split()
+        assert [row.id for row in await at.spool.find(Filter(**wanted))] == found.split()
+
+
+async def test_find_goes_in_pages(tmp_path: Path) -> None:
+    """Each page begins before the last id of the one before."""
+    async with opened(tmp_path) as at:
+        await fill(at)
+        assert [row.id for row in await at.spool.find(limit=2)] == ["M4", "M3"]
+        assert [row.id for row in await at.spool.find(Filter(backend="b"), limit=2, before="M4")] == ["M2", "M1"]
 
 
 async def test_a_line_of_the_list_says_what_matters(tmp_path: Path) -> None:

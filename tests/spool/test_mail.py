@@ -11,7 +11,7 @@ import pytest
 
 from gateway.model import Envelope, Outcome, Recipient, Scope, SpoolUnavailable, Verdict
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, RAW, REJECTED, SENT, message, opened, settlement
+from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, RAW, REJECTED, SENT, message, of, opened, settlement
 
 MINUTE = timedelta(minutes=1)
 
@@ -149,7 +149,7 @@ async def test_the_message_is_done_failed_or_queued(tmp_path: Path, outcome: Out
             await at.spool.settle(settlement(claim, outcome))
         assert (await at.states(ident))[0] == state
         assert (await at.spool.raw(ident) is not None) == body
-        (row,) = await at.spool.find(id=ident)
+        (row,) = await at.spool.find(of(ident))
         assert (row.has_body, row.finished_at) == (body, None if state == "queued" else at.clock.now())
 
 
@@ -323,7 +323,7 @@ async def test_messages_survive_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path) as at:
         first = await at.put()
         second = await at.put(raw=RAW * 1000)
-        await at.spool.hold([first], START)
+        await at.spool.hold(of(first), START)
         (claim,) = await at.claim()
         await at.spool.settle(settlement(claim, DEFERRED))
     async with opened(tmp_path) as at:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.model import Outcome, Verdict
-from gateway.spool import Claim
+from gateway.spool import Claim, Filter
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, REJECTED, SENT, At, opened, settlement
+from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, REJECTED, SENT, At, of, opened, settlement
 
 T = TypeVar("T")
 LANES = ("a", "b")
@@ -223,8 +223,9 @@ class SpoolMachine(RuleBasedStateMachine):
             for recipient in mail.recipients.values():
                 recipient[1] = target if recipient[1] == source else recipient[1]
             changed += [ident] if str(mail) != before else []
-        found = self.run(getattr(self.at.spool, action)([*ids, "unknown"], self.now))
-        assert sorted(found) == sorted(changed)
+        found: list[str] = []
+        number = self.run(getattr(self.at.spool, action)(of(*ids, "unknown"), self.now, found.extend))
+        assert (number, sorted(found)) == (len(changed), sorted(changed))
 
     @rule(minutes=st.integers(1, 6))
     def wait(self, minutes: int) -> None:
@@ -253,7 +254,7 @@ class SpoolMachine(RuleBasedStateMachine):
         counted = Counter((lane, mail.delivery_state(lane)) for mail in self.mails.values() for lane in mail.deliveries)
         assert self.at.spool.counts() == {key: n for key, n in counted.items() if key[1] != "done"}
         queued = Counter(mail.state() for mail in self.mails.values())
-        assert len(self.run(self.at.spool.find(state="queued"))) == queued["queued"]
+        assert len(self.run(self.at.spool.find(Filter(state="queued")))) == queued["queued"]
 
 
 SpoolMachine.TestCase.settings = settings(

@@ -21,10 +21,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
-from gateway.spool import SpoolError, sqlite
+from gateway.spool import Filter, SpoolError, sqlite
 from gateway.spool.records import micros
 from tests.fakes import START
-from tests.spool_kit import RAW, message, opened
+from tests.spool_kit import RAW, message, of, opened
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,7 +200,7 @@ async def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
                         assert (bodies[one.id], claim.message.everyone) == (one.raw, tuple(one.deliveries["b"]))
                         assert claim.message.envelope.sender == one.envelope.sender
                 to = {(c.message.id, r.address) for c in claims for r in c.message.envelope.recipients}
-                corrupt = {row.id for row in await at.spool.find(state="corrupt")}
+                corrupt = {row.id for row in await at.spool.find(Filter(state="corrupt"))}
                 for one in wanted.values():
                     assert one.id in corrupt or all((one.id, address) in to for address in one.deliveries["b"])
                 assert (bodies.keys() | corrupt) == wanted.keys()
@@ -228,11 +228,11 @@ async def test_a_corrupt_message_is_kept_for_a_person(tmp_path: Path) -> None:
             detail = await at.spool.show(ident)
             assert detail is not None
             assert detail.attempts[-1].verdict == "corrupt"
-            assert await at.spool.release([ident], START) == [ident]
+            assert await at.spool.release(of(ident), START) == 1
         await at.spool.bodies([ident])
-        (claim,) = await at.spool.fail([ident], START)
+        ((claim,),) = [page async for page in at.spool.fail(of(ident), START)]
         assert claim.message.id == ident
-        assert await at.spool.delete([ident], START) == [ident]
+        assert await at.spool.delete(of(ident), START) == 1
 
 
 # -- the schema ------------------------------------------------------------------------------------------------------

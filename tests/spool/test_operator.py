@@ -11,7 +11,7 @@ from gateway.config.models import RetentionSettings
 from gateway.model import SpoolUnavailable
 from gateway.spool import TokenRow
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, LEASE, RAW, REJECTED, SENT, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, RAW, REJECTED, SENT, of, opened, settlement
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -21,15 +21,15 @@ async def test_held_mail_stays_until_released(tmp_path: Path) -> None:
     """Hold takes it out of the queue, release makes it due now and wakes its lanes; each says what it changed."""
     async with opened(tmp_path) as at:
         ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
-        assert await at.spool.hold([ident, "unknown"], START) == [ident]
-        assert await at.spool.hold([ident], START) == []
+        assert await at.spool.hold(of(ident, "unknown"), START) == 1
+        assert await at.spool.hold(of(ident), START) == 0
         assert at.spool.counts() == {("b", "held"): 1, ("other", "held"): 1}
         assert (await at.states(ident))[0] == "held"
         assert await at.claim() == []
         at.woken.clear()
-        assert await at.spool.release([ident], START + MINUTE) == [ident]
+        assert await at.spool.release(of(ident), START + MINUTE) == 1
         assert (sorted(at.woken), await at.spool.due("b")) == (["b", "other"], START + MINUTE)
-        assert await at.spool.release([ident], START) == []
+        assert await at.spool.release(of(ident), START) == 0
         assert at.spool.counts() == {("b", "queued"): 1, ("other", "queued"): 1}
 
 
@@ -39,7 +39,7 @@ async def test_hold_during_a_send_keeps_what_it_can(tmp_path: Path, outcome: obj
     async with opened(tmp_path) as at:
         ident = await at.put()
         (claim,) = await at.claim()
-        await at.spool.hold([ident], START)
+        await at.spool.hold(of(ident), START)
         await at.spool.settle(settlement(claim, outcome))  # type: ignore[arg-type]
         assert (await at.states(ident))[0] == state
 
@@ -52,7 +52,7 @@ async def test_retry_makes_due_what_waits_and_leaves_what_is_under_way(tmp_path:
         await at.spool.settle(settlement(claims[waiting], DEFERRED, next_attempt_at=START + DAY))
         await at.spool.settle(settlement(claims[done]))
         at.woken.clear()
-        assert await at.spool.retry([waiting, busy, done], START + MINUTE) == [waiting]
+        assert await at.spool.retry(of(waiting, busy, done), START + MINUTE) == 1
         assert at.woken == ["b"]
         assert [claim.message.id for claim in await at.claim(now=START + MINUTE)] == [waiting]
 
@@ -62,7 +62,7 @@ async def test_deleted_mail_is_gone_from_every_table(tmp_path: Path) -> None:
     async with opened(tmp_path) as at:
         ident, other = await at.put(), await at.put()
         claim = next(claim for claim in await at.claim() if claim.message.id == ident)
-        assert await at.spool.delete([ident, "unknown"], START) == [ident]
+        assert await at.spool.delete(of(ident, "unknown"), START) == 1
         assert at.spool.counts() == {("b", "queued"): 1}
         await at.spool.settle(settlement(claim, REJECTED, backend="elsewhere"))
         assert await at.spool.show(ident) is None
@@ -78,11 +78,11 @@ async def test_fail_claims_queued_and_held_but_not_what_is_under_way(tmp_path: P
         busy = await at.put()
         await at.claim()
         queued, held, done = [await at.put() for _ in range(3)]
-        await at.spool.hold([held], START)
+        await at.spool.hold(of(held), START)
         found = {claim.message.id: claim for claim in await at.claim()}
         await at.spool.settle(settlement(found[done]))
         await at.spool.settle(settlement(found[queued], DEFERRED, next_attempt_at=START + DAY))
-        claims = await at.spool.fail([busy, queued, held, done], START)
+        (claims,) = [page async for page in at.spool.fail(of(busy, queued, held, done), START)]
         assert sorted(claim.message.id for claim in claims) == sorted([queued, held])
         for claim in claims:
             assert [recipient.address for recipient in claim.message.envelope.recipients] == ["a@example.org"]
@@ -91,12 +91,12 @@ async def test_fail_claims_queued_and_held_but_not_what_is_under_way(tmp_path: P
 
 
 async def test_deliveries_are_what_waits_for_a_backend(tmp_path: Path) -> None:
-    """Not held, not under way, by id in pages."""
+    """Not held, not under way, the oldest first, in pages."""
     async with opened(tmp_path) as at:
         await at.put()
         await at.claim()
         held = await at.put()
-        await at.spool.hold([held], START)
+        await at.spool.hold(of(held), START)
         ids = [await at.put() for _ in range(3)]
         page = await at.spool.deliveries("b", limit=2)
         assert [delivery.message.id for delivery in page] == ids[:2]
@@ -114,11 +114,11 @@ async def test_a_delivery_can_be_moved(tmp_path: Path) -> None:
         (claim,) = await at.claim("old")
         await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START + DAY))
         (delivery,) = await at.spool.deliveries("old")
-        await at.spool.move(delivery.delivery_id, "new", START)
+        await at.spool.move([delivery.delivery_id], "new", START)
         assert (at.woken[-1], await at.spool.queued()) == ("new", {"new": 1})
         (claim,) = await at.claim("new")
         assert (claim.message.id, claim.message.attempt) == (ident, 2)
-        await at.spool.move(delivery.delivery_id, "third", START)  # nothing waits there any more
+        await at.spool.move([delivery.delivery_id], "third", START)  # nothing waits there any more
         assert await at.spool.queued() == {"new": 1}
 
 
@@ -130,7 +130,7 @@ async def test_overdue_is_what_no_lane_takes_at_the_end_of_its_lifetime(tmp_path
         late = await at.put(expires_at=START + MINUTE)
         held = await at.put(expires_at=START + MINUTE)
         await at.put(expires_at=START + DAY)
-        await at.spool.hold([held], START)
+        await at.spool.hold(of(held), START)
         assert await at.spool.overdue(START + MINUTE - timedelta(microseconds=1)) == []
         (claim,) = await at.spool.overdue(START + LEASE)
         assert claim.message.id == late
@@ -144,7 +144,7 @@ async def test_oldest_and_due_by_lane(tmp_path: Path) -> None:
     async with opened(tmp_path) as at:
         assert (await at.spool.oldest(), await at.spool.due("b")) == ({}, None)
         held = await at.put(received_at=START - DAY)
-        await at.spool.hold([held], START)
+        await at.spool.hold(of(held), START)
         await at.put(received_at=START - MINUTE)
         await at.put(received_at=START)
         await at.put(lane="other", received_at=START)

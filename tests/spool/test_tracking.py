@@ -12,7 +12,7 @@ from gateway.config.models import RetentionSettings
 from gateway.model import DeliveryEvent, Outcome, SpoolUnavailable, Verdict
 from gateway.spool import tracking
 from tests.fakes import START, FakeClock
-from tests.spool_kit import DEFERRED, REJECTED, SENT, At, opened, settlement
+from tests.spool_kit import DEFERRED, REJECTED, SENT, At, of, opened, settlement
 
 SOON = START + timedelta(seconds=30)
 KEEP = RetentionSettings()
@@ -58,7 +58,7 @@ async def test_nothing_is_asked_about_what_was_deleted_meanwhile(tmp_path: Path)
     async with opened(tmp_path) as at:
         ident = await at.put()
         (claim,) = await at.claim()
-        await at.spool.delete([ident], START)
+        await at.spool.delete(of(ident), START)
         await at.spool.settle(settlement(claim, poll_at=SOON))
         assert await at.spool.polls("b", 9) == []
 
@@ -146,7 +146,7 @@ async def test_all_goes_with_the_message(tmp_path: Path, way: str) -> None:
         ident, other = await sent(at), await sent(at, remote_id="r2")
         await at.spool.add_events("b", [DeliveryEvent("r1", "queued", "still waiting")], "poll")
         if way == "delete":
-            await at.spool.delete([ident, other], START)
+            await at.spool.delete(of(ident, other), START)
         else:
             clock.advance(91 * 86400)
             await at.spool.sweep(clock.now(), KEEP)

@@ -12,7 +12,7 @@ from gateway.events import Events
 from gateway.spool.vault import Vault
 from tests.fakes import START
 from tests.spool.test_open import child
-from tests.spool_kit import DEFERRED, LEASE, REJECTED, SENT, At, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, SENT, At, of, opened, settlement
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9." + "c2VjcmV0LXRva2Vu" * 100 + ".c2lnbmF0dXJl"  # larger than what a row keeps in its page
 
@@ -85,11 +85,11 @@ async def test_a_hold_keeps_it_and_a_deletion_ends_it(tmp_path: Path) -> None:
     """Held, released and claimed it is there; deleted there is no row."""
     async with opened(tmp_path) as at:
         ident = await at.put(secret=TOKEN)
-        await at.spool.hold([ident], START)
-        await at.spool.release([ident], START)
+        await at.spool.hold(of(ident), START)
+        await at.spool.release(of(ident), START)
         (claim,) = await at.claim()
         assert claim.message.secret == TOKEN
-        await at.spool.delete([ident], START)
+        await at.spool.delete(of(ident), START)
         assert await at.spool._ask("SELECT * FROM message") == []
 
 

@@ -20,7 +20,7 @@ from gateway.model import SpoolFull, SpoolUnavailable
 from gateway.spool import Spool
 from tests.fakes import START, FakeClock, until
 from tests.spool.test_open import ROOT, child
-from tests.spool_kit import DEFERRED, RAW, SENT, At, message, opened, settlement
+from tests.spool_kit import DEFERRED, RAW, SENT, At, message, of, opened, settlement
 
 
 def connection(at: At) -> Connection:
@@ -94,7 +94,7 @@ async def test_counts_follow_the_rows(tmp_path: Path) -> None:
             ids = [await at.put(lane=rng.choice("ab")) for _ in range(5)]
             claims = [claim for lane in "ab" for claim in await at.claim(lane, limit=3)]
             work: list[Any] = [at.spool.settle(settlement(c, rng.choice([SENT, DEFERRED]))) for c in claims]
-            work += [at.spool.hold(ids[:1], START), at.spool.delete(ids[1:2], START), at.put(ident=ids[2])]
+            work += [at.spool.hold(of(ids[0]), START), at.spool.delete(of(ids[1]), START), at.put(ident=ids[2])]
             work += [at.put() for _ in range(turn)]
             await asyncio.gather(*work, return_exceptions=True)
             rows = await at.spool._ask(

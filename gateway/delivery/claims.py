@@ -1,0 +1,62 @@
+"""What one worker has taken from the queue and not yet settled."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+
+from gateway.clock import Clock
+from gateway.model import SpoolTrouble
+from gateway.spool import Claim, Spool
+
+LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach; a send is cut off before that
+EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
+
+
+class Claims:
+    """Few at a time, so that a crash interrupts few. A claim is busy until ``ended``, even if its lease runs out."""
+
+    def __init__(self, backend: str, spool: Spool, clock: Clock) -> None:
+        self._backend = backend
+        self._spool = spool
+        self._clock = clock
+        self._ready: deque[tuple[Claim, bytes | None]] = deque()
+        self._busy: set[int] = set()
+
+    def __len__(self) -> int:
+        """How many wait for a free place."""
+        return len(self._ready)
+
+    async def take(self, limit: int) -> int:
+        """Claim what is due; returns how many there were, 0 also while the spool cannot be written."""
+        now, busy = self._clock.now(), sorted(self._busy)
+        try:
+            claims = await self._spool.claim(self._backend, now=now, lease=LEASE, limit=limit, busy=busy)
+        except SpoolTrouble:
+            return 0
+        small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
+        try:
+            bodies = await self._spool.bodies(small) if small else {}
+        except BaseException:
+            await self._spool.release_claims(claims)
+            raise
+        for claim in claims:
+            raw = bodies.get(claim.message.id)
+            if raw is not None or claim.message.size > EAGER_BODY:  # else the spool has marked it corrupt
+                self._ready.append((claim, raw))
+                self._busy.add(claim.delivery_id)
+        return len(claims)
+
+    def pop(self) -> tuple[Claim, bytes | None]:
+        """The next to send; a large body is read when it is sent. IndexError when none waits."""
+        return self._ready.popleft()
+
+    def ended(self, claim: Claim) -> None:
+        self._busy.discard(claim.delivery_id)
+
+    def unstarted(self) -> list[Claim]:
+        """Those that wait for a free place, no longer ours: for the caller to release."""
+        claims = [claim for claim, _ in self._ready]
+        self._ready.clear()
+        self._busy -= {claim.delivery_id for claim in claims}
+        return claims

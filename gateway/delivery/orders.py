@@ -1,0 +1,89 @@
+"""What a worker goes by: where mail may go, how long to wait, what senders hear. Made at start and at each reload."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.config.models import RetrySettings
+from gateway.delivery.bounces import Bouncer
+from gateway.delivery.breaker import CircuitBreaker
+from gateway.delivery.retry import Decision
+from gateway.model import Outcome, SpooledMessage, Verdict
+from gateway.routing import Freight, Routing
+from gateway.spool import Claim, Delivery, Settlement
+
+_DONE = (Verdict.SENT, Verdict.REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Whom what is left of a message waits for, and who may take it at once instead, "" for nobody."""
+
+    waits_for: str
+    goes_to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Swapped as a whole; ``breakers`` are those of the backends that have a worker now, a view of what is."""
+
+    routing: Routing
+    retry: RetrySettings
+    bouncer: Bouncer
+    breakers: Mapping[str, CircuitBreaker]
+    rng: random.Random
+
+    def ways(self, message: SpooledMessage, recipients: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Backends, in failover order, that may carry it for all of these (default: all of its) recipients."""
+        if recipients is None:
+            recipients = [recipient.address for recipient in message.envelope.recipients]
+        return self.routing.ways(Freight.of(message), recipients)
+
+    def free(self, backend: str, now: float) -> bool:
+        """Whether it has a worker and does not rest; ``now`` in monotonic seconds."""
+        breaker = self.breakers.get(backend)
+        return breaker is not None and not breaker.is_open(now)
+
+    def elsewhere(self, delivery: Delivery, now: float) -> str:
+        """Who may take what waits for a backend that rests, "" for nobody; what may have been taken stays."""
+        ways = () if delivery.sticky else self.ways(delivery.message)
+        return next((name for name in ways if name != delivery.backend and self.free(name, now)), "")
+
+    def next_way(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> Way:
+        """Where the rest goes after an attempt: failover tries those that come later in the route."""
+        if claim.sticky or any(outcome.verdict is Verdict.IN_DOUBT for outcome in outcomes.values()):
+            return Way(claim.backend)
+        left = [address for address, outcome in outcomes.items() if outcome.verdict not in _DONE]
+        ways = self.ways(claim.message, left)
+        later = ways[ways.index(claim.backend) + 1 :] if claim.backend in ways else ways
+        free = next((name for name in later if self.free(name, now)), "")
+        return Way(ways[0] if ways else claim.backend, free)
+
+    def settlement(
+        self,
+        claim: Claim,
+        raw: bytes,
+        decision: Decision,
+        now: datetime,
+        *,
+        started_at: datetime | None = None,
+        poll_at: datetime | None = None,
+    ) -> Settlement:
+        """What to write down of a decision, with the mail its senders get: the same after a try and on giving up."""
+        bounces = self.bouncer.bounces(claim.message, raw, claim.backend, decision, now)
+        return Settlement(
+            claim=claim,
+            ended_at=now,
+            outcomes=decision.outcomes,
+            states=decision.states,
+            next_attempt_at=decision.next_attempt_at,
+            backend=decision.backend or claim.backend,
+            bounces=bounces.messages,
+            delay_notified=bounces.delayed,
+            count_attempt=decision.count_attempt,
+            started_at=started_at,
+            poll_at=poll_at,
+        )

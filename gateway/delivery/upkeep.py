@@ -1,0 +1,134 @@
+"""Housekeeping of the queue: new ways for orphans, the end of lifetimes, retention, gauges."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+
+from gateway.clock import Clock, wait_for
+from gateway.config.models import RetentionSettings
+from gateway.delivery.breaker import MISCONFIGURED, OPERATOR
+from gateway.delivery.orders import Orders
+from gateway.delivery.reroute import reroute
+from gateway.delivery.retry import Decision, returned, too_late
+from gateway.events import Events
+from gateway.model import SpoolTrouble
+from gateway.spool import Claim, Delivery, Filter, Spool
+
+EVERY = 15.0  # seconds between rounds
+_LOOK_AGAIN = 20  # rounds: those that nobody can take may be many, and are not routed anew each time
+_TOGETHER = 16_000_000  # bytes of mail in memory while it is given up
+
+
+class Upkeep:
+    """``wake_all`` is called each round: where the clock was set, what waits may be due."""
+
+    def __init__(self, spool: Spool, events: Events, clock: Clock, wake_all: Callable[[], None]) -> None:
+        self._orders: Orders
+        self._retention: RetentionSettings
+        self._spool = spool
+        self._events = events
+        self._clock = clock
+        self._wake_all = wake_all
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._rounds = 0
+        self._stranded: dict[str, int] = {}  # how many a look at all of a backend's left where they are
+
+    def update(self, orders: Orders, retention: RetentionSettings) -> None:
+        """From now on these, beginning with a round at once: what was stranded may have a way now."""
+        self._orders, self._retention = orders, retention
+        self._stranded.clear()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until stopped."""
+        while not self._stopping:
+            self._changed.clear()
+            try:
+                await self._adopt_orphans()
+                await self._expire()
+                await self._spool.sweep(self._clock.now(), self._retention)
+            except SpoolTrouble as trouble:
+                self._events.warning("housekeeping_waits", reason=trouble.text)
+            await self.publish()
+            self._wake_all()
+            await wait_for(self._changed, self._clock, EVERY)
+
+    def stop(self) -> None:
+        """``run`` returns at the end of what it does now."""
+        self._stopping = True
+        self._changed.set()
+
+    async def publish(self) -> None:
+        """Bring the queue gauges up to date."""
+        now = self._clock.now()
+        oldest = {name: (now - since).total_seconds() for name, since in (await self._spool.oldest()).items()}
+        self._events.queue_gauges(self._spool.counts(), oldest)
+        self._events.spool_space(*self._spool.space())
+
+    async def _adopt_orphans(self) -> None:
+        """Messages queued for a backend that is no longer configured get a new way, or wait and are shown."""
+        self._rounds += 1
+        if self._rounds % _LOOK_AGAIN == 0:
+            self._stranded.clear()
+        for name, count in (await self._spool.queued()).items():
+            if name in self._orders.breakers or self._stranded.get(name) == count:
+                continue
+            if left := await reroute(self._spool, self._clock, name, self._first_way):
+                self._events.warning("no_backend", backend=name, messages=left)
+            self._stranded[name] = left
+
+    def _first_way(self, delivery: Delivery) -> str:
+        return next(iter(self._orders.ways(delivery.message)), "")
+
+    async def _expire(self) -> None:
+        """What backends that do not work were not able to try to the end, however much it is."""
+        while not self._stopping:
+            now = self._clock.monotonic()
+            working = [name for name in self._orders.breakers if self._orders.free(name, now)]
+            claims = await self._spool.overdue(self._clock.now(), working)
+            if not claims:
+                return
+            await self._give_up(claims, self._too_late)
+
+    def _too_late(self, claim: Claim) -> Decision:
+        breaker = self._orders.breakers.get(claim.backend)
+        ours = breaker is not None and breaker.by in (MISCONFIGURED, OPERATOR)
+        return too_late(claim.message, claim.backend, ours=ours)
+
+    async def bounce(self, which: Filter) -> list[str]:
+        """Give up on these messages by order of the operator; returns the ids that had something left to give up."""
+        found: dict[str, None] = {}
+        async for claims in self._spool.fail(which, self._clock.now()):
+            await self._give_up(claims, lambda claim: returned(claim.message))
+            found |= dict.fromkeys(claim.message.id for claim in claims)
+        return list(found)
+
+    async def _give_up(self, claims: Sequence[Claim], decide: Callable[[Claim], Decision]) -> None:
+        """Settle these together, so that one commit serves many. Raises SpoolTrouble when all have had their turn."""
+        for some in _batches(claims):
+            bodies = await self._spool.bodies([claim.message.id for claim in some])
+            settling = [self._settle(claim, bodies.get(claim.message.id, b""), decide(claim)) for claim in some]
+            for settled in await asyncio.gather(*settling, return_exceptions=True):
+                if settled is not None:
+                    raise settled
+
+    async def _settle(self, claim: Claim, raw: bytes, decision: Decision) -> None:
+        now = self._clock.now()
+        self._events.settled(claim.message, claim.backend, decision.outcomes, 0.0, now)
+        await self._spool.settle(self._orders.settlement(claim, raw, decision, now))
+
+
+def _batches(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
+    """In their order, each of at least one and at most so many bytes as may be in memory together."""
+    some: list[Claim] = []
+    size = 0
+    for claim in claims:
+        if some and size + claim.message.size > _TOGETHER:
+            yield some
+            some, size = [], 0
+        some.append(claim)
+        size += claim.message.size
+    if some:
+        yield some

@@ -1,0 +1,129 @@
+"""What the tests of this room share: a dispatcher on a real spool, scripted backends, a clock that moves when told."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from gateway.clock import QueueIds
+from gateway.config.models import BackendSettings, BounceSettings, RetrySettings, RouteSettings, Settings
+from gateway.delivery import Dispatcher
+from gateway.events import Events
+from gateway.model import Backend, Envelope, Recipient
+from gateway.routing import Routing
+from gateway.spool import MessageDetail, Spool
+from tests import builders
+from tests.builders import BAD_LOGIN, GREYLISTED, NO_USER
+from tests.fakes import FakeClock, ScriptedBackend
+
+DEFERRED, REJECTED, MISCONFIGURED = GREYLISTED, NO_USER, BAD_LOGIN
+THROTTLED = replace(builders.THROTTLED, retry_after=timedelta(minutes=7))
+
+
+def settings(
+    path: Path, *names: str, routes: tuple[str, ...] = (), bounces: BounceSettings | None = None, **changes: object
+) -> Settings:
+    """One route to all of these backends in their order, or to ``routes``; ``changes`` are settings of each backend."""
+    given: Any = {"type": "scripted", "concurrency": 4, **changes}
+    return builders.settings(
+        state_dir=path,
+        backends={name: BackendSettings(**given) for name in names},
+        routes=[RouteSettings(backend=routes or names)],
+        retry=RetrySettings(jitter=0),
+        bounces=bounces or BounceSettings(mode="auto"),
+    )
+
+
+def routing(config: Settings, backends: Mapping[str, Backend]) -> Routing:
+    return Routing(config.routes, {name: backend.capabilities for name, backend in backends.items()})
+
+
+class House:
+    """A spool and a dispatcher over it, and the few things tests do with them."""
+
+    def __init__(self, spool: Spool, dispatcher: Dispatcher, clock: FakeClock, ids: Callable[[], str]) -> None:
+        self.spool = spool
+        self.dispatcher = dispatcher
+        self.clock = clock
+        self.ids = ids
+        self.events: Events
+        self.log = io.StringIO()
+
+    async def put(self, backend: str, *addresses: str, sender: str = "s@x.org", notify: str = "", **more: Any) -> str:
+        addresses, now = addresses or ("a@x.org",), self.clock.now()
+        envelope = Envelope(sender, tuple(Recipient(address, notify=notify) for address in addresses))
+        given = {"ident": self.ids(), "envelope": envelope, "received_at": now, **more}
+        message = builders.new_message(*addresses, backend=backend, **given)
+        await self.spool.put(message)
+        return message.id
+
+    async def put_many(self, count: int, backend: str, *addresses: str, **more: Any) -> list[str]:
+        """Together, so that a few commits serve all."""
+        return list(await asyncio.gather(*(self.put(backend, *addresses, **more) for _ in range(count))))
+
+    async def state(self, identifier: str) -> str:
+        detail = await self.spool.show(identifier)
+        return detail.message.state if detail else "gone"
+
+    async def settled(self, identifier: str, state: str) -> None:
+        while await self.state(identifier) != state:
+            await self.clock.sleep(0)
+
+    async def tried(self, identifier: str) -> MessageDetail:
+        """Wait until the last attempt has ended."""
+        while True:
+            detail = await self.spool.show(identifier)
+            assert detail is not None
+            if detail.attempts and detail.attempts[-1].ended_at is not None:
+                return detail
+            await self.clock.sleep(0)
+
+    async def queued(self, backend: str, count: int) -> None:
+        """Wait until so many deliveries wait for it or are under way."""
+        while self.spool.counts().get((backend, "queued"), 0) != count:
+            await self.clock.sleep(0.0)
+
+    def paused_by(self, backend: str) -> str:
+        return self.dispatcher.status()[backend].paused_by
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        self.events.flush()
+        return [line for line in map(json.loads, self.log.getvalue().splitlines()) if line["event"] == event]
+
+
+@asynccontextmanager
+async def house(path: Path, config: Settings, *backends: ScriptedBackend) -> AsyncIterator[House]:
+    clock, log = FakeClock(), io.StringIO()
+    events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
+    events.declare(backends=[backend.name for backend in backends], clients=["c", "gateway"])
+    ids = QueueIds(clock, random.Random(1))
+    wakes: list[Callable[[str], None]] = []
+
+    def wake(backend: str) -> None:
+        for each in wakes:
+            each(backend)
+
+    spool = await Spool.open(path, clock, events=events, wake=wake, reserve=0.0, retention=config.retention)
+    by_name = {backend.name: backend for backend in backends}
+    ways, rng = routing(config, by_name), random.Random(2)
+    dispatcher = Dispatcher(spool, config, ways, events=events, clock=clock, ids=ids, rng=rng)
+    wakes.append(dispatcher.wake)
+    at = House(spool, dispatcher, clock, ids)
+    at.events, at.log = events, log
+    await dispatcher.start(by_name)
+    try:
+        yield at
+    finally:
+        await dispatcher.drain(1)
+        await spool.aclose()
+        events.close()

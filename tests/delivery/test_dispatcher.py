@@ -1,0 +1,156 @@
+"""The workers as a whole: orders of the operator, reloads, the end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.config.models import RetrySettings
+from gateway.model import Check
+from tests.builders import AWAY
+from tests.delivery.kit import DEFERRED, MISCONFIGURED, house, routing, settings
+from tests.fakes import SENT, ScriptedBackend, until
+
+
+async def test_a_pause_for_a_time_ends_by_itself(tmp_path: Path) -> None:
+    """When the operator's time is over the backend works as before, at its full concurrency."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        await at.dispatcher.pause("b", 60)
+        identifier = await at.put("b")
+        assert at.paused_by("b") == "operator"
+        at.clock.advance(61)
+        await at.settled(identifier, "done")
+        assert at.paused_by("b") == ""
+
+
+async def test_resume_by_order_is_at_once(tmp_path: Path) -> None:
+    """After ``backend resume`` nothing waits for its schedule, the failed probe neither."""
+    backend = ScriptedBackend("b", AWAY, SENT)
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        identifier = await at.put("b")
+        await at.tried(identifier)
+        await at.dispatcher.resume("b")
+        await at.settled(identifier, "done")
+
+
+async def test_any_legal_name_may_be_a_backends(tmp_path: Path) -> None:
+    """Our own tasks do not share a name space with backends."""
+    backend = ScriptedBackend("housekeeping")
+    async with house(tmp_path, settings(tmp_path, "housekeeping"), backend) as at:
+        await at.settled(await at.put("housekeeping"), "done")
+        assert at.dispatcher.alive
+
+
+async def test_drain_gives_back_what_has_not_started(tmp_path: Path) -> None:
+    """At a stop, claims in waiting are undone: no attempt is recorded for them."""
+    backend = ScriptedBackend("b")
+    backend.gate = asyncio.Event()
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        ids = [await at.put("b") for _ in range(8)]
+        await until(lambda: backend.running == 4)
+        draining = asyncio.create_task(at.dispatcher.drain(5))
+        await asyncio.sleep(0)
+        backend.gate.set()
+        await draining
+        states = [await at.state(identifier) for identifier in ids]
+        assert sorted(states) == ["done"] * 4 + ["queued"] * 4
+        for identifier, state in zip(ids, states, strict=True):
+            detail = await at.spool.show(identifier)
+            assert detail is not None
+            assert len(detail.attempts) == (1 if state == "done" else 0)
+
+
+async def test_messages_of_a_removed_backend_find_a_new_way(tmp_path: Path) -> None:
+    """After a reload without their backend, queued messages follow the new routes."""
+    old, new = ScriptedBackend("old", MISCONFIGURED), ScriptedBackend("new")
+    async with house(tmp_path, settings(tmp_path, "old"), old) as at:
+        identifier = await at.put("old")
+        await at.tried(identifier)
+        config = settings(tmp_path, "new")
+        await at.dispatcher.update(config, routing(config, {"new": new}), {"new": new})
+        await at.settled(identifier, "done")
+        assert len(new.calls) == 1
+        await until(lambda: old.closed)
+    assert len(new.calls) == 1
+
+
+async def test_resume_by_order_reaches_every_message(tmp_path: Path) -> None:
+    """However many were put off: none of them waits for its schedule."""
+    backend = ScriptedBackend("b", DEFERRED)
+    async with house(tmp_path, settings(tmp_path, "b", concurrency=200), backend) as at:
+        await at.put_many(1500, "b")
+        await until(lambda: len(backend.calls) == 1500 and at.dispatcher.status()["b"].in_flight == 0)
+        backend.script = [SENT]
+        await at.dispatcher.resume("b")
+        await at.queued("b", 0)
+        assert len(backend.calls) == 3000
+
+
+async def test_the_status_says_what_to_do(tmp_path: Path) -> None:
+    """Beside the reason stands the fix, and both go when it works again; nothing is in flight by then."""
+    backend = ScriptedBackend("b", MISCONFIGURED, SENT)
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        identifier = await at.put("b")
+        await at.tried(identifier)
+        status = at.dispatcher.status()["b"]
+        shown = (status.paused_by, status.reason, status.fix, status.queued, status.in_flight)
+        assert shown == ("misconfigured", MISCONFIGURED.detail, MISCONFIGURED.fix, 1, 0)
+        assert status.paused_until == at.clock.now() + timedelta(minutes=1)
+        assert (await at.dispatcher.check("b")).ok
+        await at.settled(identifier, "done")
+        await until(lambda: at.dispatcher.status()["b"].in_flight == 0)
+        status = at.dispatcher.status()["b"]
+        assert (status.paused_by, status.reason, status.fix, status.paused_until) == ("", "", "", None)
+        assert status.last_success == at.clock.now()
+
+
+async def test_a_check_does_not_overrule_an_order(tmp_path: Path) -> None:
+    """What the operator paused stays paused though it works; what does not work stays as it is."""
+    backend = ScriptedBackend("b", AWAY)
+    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+        await at.tried(await at.put("b"))
+        backend.checked = Check(False, "connection refused")
+        assert not (await at.dispatcher.check("b")).ok
+        assert at.paused_by("b") == "unreachable"
+        await at.dispatcher.pause("b", None)
+        backend.checked = Check(True, "scripted")
+        assert (await at.dispatcher.check("b")).ok
+        assert (at.paused_by("b"), at.dispatcher.status()["b"].paused_until) == ("operator", None)
+
+
+async def test_orders_for_nobody(tmp_path: Path) -> None:
+    """A backend that is not there is a KeyError, and waking it is nothing."""
+    async with house(tmp_path, settings(tmp_path, "b"), ScriptedBackend("b")) as at:
+        for order in (at.dispatcher.pause("x", None), at.dispatcher.resume("x"), at.dispatcher.check("x")):
+            with pytest.raises(KeyError):
+                await order
+        at.dispatcher.wake("x")
+
+
+async def test_a_stop_does_not_wait_for_who_left_at_a_reload(tmp_path: Path) -> None:
+    """The replaced worker's send is cut off with the others, when the time for a stop is over."""
+    old, new = ScriptedBackend("b"), ScriptedBackend("b")
+    old.gate = asyncio.Event()
+    config = settings(tmp_path, "b")
+    async with house(tmp_path, config, old) as at:
+        identifier = await at.put("b")
+        await until(lambda: old.running == 1)
+        await at.dispatcher.update(config, routing(config, {"b": new}), {"b": new})
+        await at.dispatcher.drain(0)
+        assert (old.running, old.closed, new.closed) == (0, True, True)
+        assert (await at.state(identifier), new.calls) == ("queued", [])
+
+
+async def test_a_reload_gives_new_orders_to_who_stays(tmp_path: Path) -> None:
+    """New delays count from the next attempt on, though the backend's own settings are the same."""
+    backend = ScriptedBackend("b", DEFERRED, SENT)
+    config = settings(tmp_path, "b")
+    async with house(tmp_path, config, backend) as at:
+        changed = config.model_copy(update={"retry": RetrySettings(jitter=0, delays=(timedelta(minutes=9),))})
+        await at.dispatcher.update(changed, routing(changed, {"b": backend}), {"b": backend})
+        detail = await at.tried(await at.put("b"))
+        assert detail.deliveries[0].next_attempt_at == at.clock.now() + timedelta(minutes=9)

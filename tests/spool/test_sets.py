@@ -1,0 +1,187 @@
+"""What an operator and the house do to many messages: all of them, in small steps, with few statements."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from gateway.spool import Filter
+from tests.fakes import START
+from tests.spool_kit import DEFERRED, REJECTED, At, of, opened, settlement
+
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+MANY = 1500  # more than any page of old
+
+
+async def put_many(at: At, number: int, **more: object) -> list[str]:
+    return list(await asyncio.gather(*(at.put(**more) for _ in range(number))))  # type: ignore[arg-type]
+
+
+async def defer_all(at: At) -> None:
+    claims = await at.claim(limit=10_000)
+    tomorrow = (settlement(claim, DEFERRED, next_attempt_at=START + DAY) for claim in claims)
+    await asyncio.gather(*(at.spool.settle(one) for one in tomorrow))
+
+
+async def test_retry_reaches_every_message_of_a_backend(tmp_path: Path) -> None:
+    """As many as there are, not the first thousand; and none of another backend."""
+    async with opened(tmp_path) as at:
+        await put_many(at, MANY)
+        other = await at.put(lane="other", received_at=START + MINUTE)
+        await defer_all(at)
+        assert await at.spool.retry(Filter(backend="b", state="queued"), START + MINUTE) == MANY
+        assert len(await at.claim(now=START + MINUTE, limit=10_000)) == MANY
+        assert [claim.message.id for claim in await at.claim("other", now=START + MINUTE)] == [other]
+
+
+async def test_orders_reach_every_message(tmp_path: Path) -> None:
+    """Hold, release and delete by a filter: the number of messages, the ids of each step, one log line for each."""
+    async with opened(tmp_path) as at:
+        ids = await put_many(at, MANY, sender="till@example.com")
+        kept = await at.put(sender="other@example.com")
+        which = Filter(sender="Till@EXAMPLE.com")
+        steps: list[int] = []
+        assert await at.spool.hold(which, START, lambda step: steps.append(len(step))) == MANY
+        assert (sum(steps), max(steps) <= 500) == (MANY, True)
+        assert at.spool.counts() == {("b", "held"): MANY, ("b", "queued"): 1}
+        assert await at.spool.release(Filter(state="held"), START) == MANY
+        assert await at.spool.hold(of(*ids, *ids, "unknown"), START) == MANY  # also by so many ids, given twice
+        assert await at.spool.delete(which, START) == MANY
+        assert [row.id for row in await at.spool.find()] == [kept]
+        assert sorted(line["id"] for line in at.logged("deleted")) == ids
+
+
+async def test_mail_gets_in_between_the_steps(tmp_path: Path) -> None:
+    """What is put while many messages are changed is on disk before the order is carried out to the end."""
+    async with opened(tmp_path) as at:
+        await put_many(at, MANY)
+        seen: list[int] = []
+        putting: list[asyncio.Task[str]] = []
+
+        def step(ids: object) -> None:
+            seen.append(sum(task.done() for task in putting))
+            putting.append(asyncio.create_task(at.put()))
+
+        assert await at.spool.hold(Filter(backend="b"), START, step) == MANY
+        assert len(seen) > 1
+        assert seen[-1] >= len(seen) - 2
+        await asyncio.gather(*putting)
+
+
+async def test_what_no_longer_fits_is_left_alone(tmp_path: Path) -> None:
+    """A message that was released after the page was read is no longer one of the held ones to be deleted."""
+    async with opened(tmp_path) as at:
+        ids = sorted(await put_many(at, 600))
+        await at.spool.hold(Filter(), START)
+        released: list[asyncio.Task[int]] = []
+
+        def first_step(_: object) -> None:
+            if not released:  # it stands in the writer's queue before the next step does
+                released.append(asyncio.create_task(at.spool.release(of(ids[0]), START)))
+
+        await asyncio.sleep(0)
+        deleting = asyncio.create_task(at.spool.delete(Filter(state="held"), START, first_step))
+        number = await deleting
+        left = [row.id for row in await at.spool.find()]
+        assert await released[0] + number == 600
+        assert left in ([], [ids[0]])
+        assert len(left) == 600 - number
+
+
+async def test_bouncing_goes_in_pages(tmp_path: Path) -> None:
+    """Claims on every message that fits, page by page; each page is settled before the next is claimed."""
+    async with opened(tmp_path) as at:
+        ids = await put_many(at, 700)
+        held = await at.put(sender="other@example.com")
+        await at.spool.hold(of(held), START)
+        given_up = []
+        async for claims in at.spool.fail(Filter(backend="b", state="queued"), START):
+            assert len(claims) <= 500
+            given_up += [claim.message.id for claim in claims]
+            await asyncio.gather(*(at.spool.settle(settlement(claim, REJECTED)) for claim in claims))
+        assert sorted(given_up) == ids
+        assert Counter(row.state for row in await at.spool.find(limit=1000)) == {"failed": 700, "held": 1}
+
+
+async def test_expiry_takes_all_in_turns(tmp_path: Path) -> None:
+    """250 late ones are claimed in pages until none is left."""
+    async with opened(tmp_path) as at:
+        await put_many(at, 250, expires_at=START + MINUTE)
+        pages = []
+        while claims := await at.spool.overdue(START + DAY):
+            pages.append(len(claims))
+            await asyncio.gather(*(at.spool.settle(settlement(claim, REJECTED)) for claim in claims))
+        assert pages == [200, 50]
+        assert await at.spool.queued() == {}
+
+
+async def test_pages_of_deliveries_reach_the_last(tmp_path: Path) -> None:
+    """Ten behind a thousand that stay are found, and in the order they came; what leaves meanwhile hides nothing."""
+    async with opened(tmp_path) as at:
+        await put_many(at, 1000, received_at=START)
+        late = [await at.put(received_at=START + n * MINUTE) for n in range(1, 11)]
+        after, found = 0, []
+        while page := await at.spool.deliveries("b", after=after, limit=300):
+            after = page[-1].delivery_id
+            found += [delivery.message.id for delivery in page]
+            await at.spool.move([delivery.delivery_id for delivery in page[::2]], "c", START)
+        assert found[-10:] == late
+        assert len(set(found)) == 1010
+
+
+async def test_a_page_of_deliveries_is_never_empty_before_the_end(tmp_path: Path) -> None:
+    """A whole page whose rows make no sense does not end the paging."""
+    async with opened(tmp_path) as at:
+        damaged, good = await at.put(), await at.put(received_at=START + MINUTE)
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as file, file:
+        file.execute("UPDATE message SET authors = 'x' WHERE id = ?", (damaged,))
+    async with opened(tmp_path) as at:
+        assert [delivery.message.id for delivery in await at.spool.deliveries("b", limit=1)] == [good]
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Every statement that any connection carries out."""
+    seen: list[str] = []
+
+    def note(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_failover_of_thousands_is_a_handful_of_statements(tmp_path: Path, statements: list[str]) -> None:
+    """3,000 deliveries: a fixed number of statements for each page, not one or more for each message."""
+    async with opened(tmp_path) as at:
+        ids = await put_many(at, 3000)
+        statements.clear()
+        after = moved = 0
+        while page := await at.spool.deliveries("b", after=after):
+            after = page[-1].delivery_id
+            moved += await at.spool.move([delivery.delivery_id for delivery in page], "c", START)
+        assert moved == 3000
+        assert len(statements) < 200
+        assert at.spool.counts() == {("c", "queued"): 3000}
+        assert sorted(claim.message.id for claim in await at.claim("c", limit=5000)) == ids
+
+
+async def test_a_delivery_under_way_is_not_moved(tmp_path: Path) -> None:
+    """It may be on the wire: by another backend it would go out twice."""
+    async with opened(tmp_path) as at:
+        await at.put()
+        (delivery,) = await at.spool.deliveries("b")
+        await at.claim()
+        assert await at.spool.move([delivery.delivery_id], "c", START) == 0
+        assert at.spool.counts() == {("b", "queued"): 1}
