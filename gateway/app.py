@@ -10,11 +10,13 @@ from pathlib import Path
 
 from gateway import auth, backends, intake
 from gateway.clock import Clock, QueueIds, SystemClock
-from gateway.config import ConfigError, Loaded, diff, restart_keys
+from gateway.config import ConfigError
+from gateway.config.loaded import Loaded
+from gateway.config.show import diff, restart_keys
 from gateway.delivery import Dispatcher
 from gateway.events import Events
 from gateway.fetch import Fetch
-from gateway.http import HttpServer
+from gateway.http.server import HttpServer
 from gateway.model import Backend, Client, Envelope, Recipient, Verifies
 from gateway.names import Names
 from gateway.pools import read_files

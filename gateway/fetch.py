@@ -1,4 +1,4 @@
-"""HTTP out: one shared client with kept connections, and the commands' client for the admin socket.
+"""HTTP out: one shared client with kept connections.
 
 The only importer of httpx, httpx_aiohttp and aiohttp. A request ends in an Answer, NotSent or Lost, nothing else:
 httpx_aiohttp turns every lost connection into ConnectTimeout, so the verdict is read from aiohttp's own exception.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ import httpx_aiohttp
 from gateway.names import PATIENCE, Names
 from gateway.url import check_url
 
-Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 _CONNECT_SECONDS = 25.0  # for a free connection, the name, the connection and TLS
 _NAME_SHARE = PATIENCE / _CONNECT_SECONDS  # so that a name server that is silent is called by its name
 _PIECE = 256 * 1024
@@ -210,54 +209,3 @@ def _loss(error: BaseException, deadline: float) -> str:
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer broke off"
     return "connection lost before the answer"
-
-
-class AdminClient:
-    """The service's HTTP interface for the commands: by its UNIX socket, or inside an ASGI app when none runs.
-
-    ``run`` runs one coroutine to its end; an app whose spool is already open needs the runner that opened it.
-    """
-
-    def __init__(self, socket: Path | None, app: Any | None, run: Runner = asyncio.run) -> None:
-        self._socket = socket
-        self._app = app
-        self._run = run
-
-    def call(
-        self, method: str, path: str, body: object | None = None, query: Mapping[str, Any] | None = None
-    ) -> tuple[int, Any]:
-        """Status and decoded JSON (None without a body). NotSent: no service listens there. Lost: no usable answer."""
-        response = self._ask(method, path, body, query)
-        try:
-            return response.status_code, response.json() if response.content else None
-        except ValueError as error:
-            raise Lost("the service gave an unintelligible answer") from error
-
-    def raw(self, path: str) -> tuple[int, bytes]:
-        """Status and body as bytes, by GET. Raises as ``call`` does."""
-        response = self._ask("GET", path, None, None)
-        return response.status_code, response.content
-
-    def _ask(self, method: str, path: str, body: object, query: Mapping[str, Any] | None) -> httpx.Response:
-        url = f"http://localhost{path}"
-        if self._app is not None:
-            response: httpx.Response = self._run(self._inside(method, url, body, query))
-            return response
-        assert self._socket is not None
-        try:
-            self._socket.stat()
-            unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the default would load all public certificates, 50 ms
-            transport = httpx.HTTPTransport(uds=str(self._socket), verify=unused)
-            with httpx.Client(transport=transport, timeout=60) as client:
-                return client.request(method, url, json=body, params=query)
-        except (OSError, httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise NotSent(f"no service answers at {self._socket}: {error}") from error
-        except httpx.HTTPError as error:
-            raise Lost(f"the service at {self._socket} gave no answer: {error}") from error
-
-    async def _inside(self, method: str, url: str, body: object, query: Mapping[str, Any] | None) -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self._app)) as client:  # type: ignore[arg-type]
-            return await client.request(method, url, json=body, params=query)
-
-
-admin_client = AdminClient

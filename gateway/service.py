@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from gateway import __version__
 from gateway.app import App, Load, build
-from gateway.config import ConfigError, Loaded
+from gateway.config import ConfigError
+from gateway.config.loaded import Loaded
 from gateway.model import Fault
 from gateway.spool import SpoolError
 from gateway.systemd import notify, watchdog_interval

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from gateway.backends import settings_types
-from gateway.config import load, schema
+from gateway.config.loading import load
 from gateway.config.models import Settings
 from gateway.config.section import Section, classes_in
+from gateway.config.show import schema
 from tests.config.test_show import accepts
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import json
 import socket
 import ssl
-import threading
 import warnings
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request as AppRequest
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
-from gateway.fetch import Answer, Fetch, Lost, NotSent, admin_client
+from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.url import check_url
 from tests.backends import kit
 from tests.backends.kit import Certificates, Web, http
@@ -242,70 +233,3 @@ async def test_many_requests_at_once_share_the_client() -> None:
         assert [answer.body for answer in answers] == bodies
         assert web.connections <= 10
         await fetch.aclose()
-
-
-# -- the commands' client --------------------------------------------------------------------------------------------
-
-
-class Admin(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.reply(201, json.dumps({"path": self.path, "body": json.loads(body or b"null")}).encode())
-
-    def do_GET(self) -> None:
-        self.reply(200, b"From: raw\r\n\r\n" if self.path == "/raw" else b"")
-
-    def reply(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class UnixServer(HTTPServer):
-    address_family = socket.AF_UNIX
-
-    def server_bind(self) -> None:
-        self.socket.bind(self.server_address)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        return self.socket.accept()[0], ("unix", 0)
-
-
-@pytest.fixture
-def admin_socket(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "admin.sock"
-    server = UnixServer(str(path), Admin)  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield path
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_commands_reach_the_service_over_its_socket(admin_socket: Path) -> None:
-    client = admin_client(admin_socket, None)
-    assert client.call("POST", "/x", {"a": 1}, {"n": 2}) == (201, {"path": "/x?n=2", "body": {"a": 1}})
-    assert client.call("GET", "/empty") == (200, None)
-    assert client.raw("/raw") == (200, b"From: raw\r\n\r\n")
-    with pytest.raises(Lost, match="unintelligible"):
-        client.call("GET", "/raw")
-
-
-def test_without_a_service_the_command_learns_so(tmp_path: Path) -> None:
-    with pytest.raises(NotSent, match="no service answers at"):
-        admin_client(tmp_path / "absent.sock", None).call("GET", "/")
-
-
-def test_without_a_service_an_app_in_this_process_answers() -> None:
-    async def echo(request: AppRequest) -> JSONResponse:
-        return JSONResponse({"q": request.query_params["q"], "body": await request.json()}, 202)
-
-    app = Starlette(routes=[Route("/echo", echo, methods=["POST"])])
-    with asyncio.Runner() as runner:
-        for client in (admin_client(None, app), admin_client(None, app, runner.run)):
-            assert client.call("POST", "/echo", [1], {"q": "z"}) == (202, {"q": "z", "body": [1]})

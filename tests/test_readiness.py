@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.backends import settings_types
-from gateway.config import load
+from gateway.config.loading import load
 from gateway.readiness import Readiness, readiness
 from tests.cli.kit import Commands
 from tests.flow.kit import Gateway, free_port

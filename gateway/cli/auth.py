@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from gateway.cli.auth_google import google
-from gateway.cli.auth_microsoft import microsoft
+from gateway.cli.lazy import LazyGroup
+
+_COMMANDS = {
+    "google": "gateway.cli.auth_google:google",
+    "microsoft": "gateway.cli.auth_microsoft:microsoft",
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy=_COMMANDS)
 def auth() -> None:
     """Sign in to a provider once, so that the service may send."""
-
-
-auth.add_command(google)
-auth.add_command(microsoft)

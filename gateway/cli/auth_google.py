@@ -21,8 +21,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import click
 
-from gateway.cli import common, plain
-from gateway.cli.common import Failed, config_option
+from gateway.cli import plain
+from gateway.cli.common import chosen_file, config_option
+from gateway.cli.errors import Failed
 from gateway.cli.plain import say
 
 _AUTH_URL = "https://accounts.google.com/o/oauth2/v2/auth"
@@ -42,7 +43,7 @@ _DENIALS = {
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Who asks, where, and into which file the answer goes. ``account``: only this one will do, "" is anybody."""
+    """Who signs in, where, and into which file the answer goes. ``account``: only this one will do, "" is anybody."""
 
     client_id: str
     client_secret: str
@@ -99,8 +100,9 @@ def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
     from gateway.backends.google.gmail import GmailSettings
     from gateway.backends.google.tokens import TOKEN_URL, read_file
     from gateway.backends.shared.base import NoAnswer
+    from gateway.cli import local
 
-    found = common.settings().settings.backends.get(name)
+    found = local.settings(chosen_file()).settings.backends.get(name)
     if not isinstance(found, GmailSettings) or found.authorized_user_file is None:
         raise Failed(f"there is no backend {name} of type gmail with an authorized_user_file")
     try:
@@ -284,10 +286,10 @@ def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
         write_whole(plan.out, json.dumps(stored, indent=1).encode() + b"\n")
     except OSError as error:
         raise Failed(f"{plan.out}: {error.strerror}") from None
-    _tell(plan, account, stored.get("refresh_token_expires_at", ""))
+    _say_what_next(plan, account, stored.get("refresh_token_expires_at", ""))
 
 
-def _tell(plan: _Plan, account: str, ends: str) -> None:
+def _say_what_next(plan: _Plan, account: str, ends: str) -> None:
     say(f"\n{account or 'somebody'} has signed in; stored in {plan.out}")
     if ends:
         say(f"warning: this sign-in ends at {ends}, because the app is in testing: {_AUDIENCE}, then sign in again")

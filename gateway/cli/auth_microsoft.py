@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli import common
-from gateway.cli.common import Failed, config_option
+from gateway.backends.microsoft.tokens import Identity
+from gateway.cli.common import chosen_file, config_option
+from gateway.cli.errors import Failed
 from gateway.cli.plain import say
-
-if TYPE_CHECKING:
-    from gateway.backends.microsoft.tokens import Identity
 
 
 @click.command()
@@ -22,8 +19,9 @@ if TYPE_CHECKING:
 def microsoft(name: str) -> None:
     """Sign in to Microsoft, so that backend NAME may send as you."""
     from gateway.backends.microsoft.graph import GraphSettings
+    from gateway.cli import local
 
-    settings = common.settings().settings
+    settings = local.settings(chosen_file()).settings
     found = settings.backends.get(name)
     if not isinstance(found, GraphSettings) or not found.device_login:
         fitting = [

@@ -28,17 +28,28 @@ def addresses(found: Sequence[str], count: int = 0) -> str:
 
 
 def answer(row: Json) -> str:
-    """The other side's own words, with the codes in front unless the text begins with them."""
-    code, enhanced, words = str(row["code"] or ""), row["enhanced"], row["detail"]
+    """The other side's own words, with the codes it gave in front unless the text begins with them.
+
+    An enhanced code comes by SMTP only (RFC 3463); beside any other answer it is one of ours, for a bounce.
+    """
+    said_by = row.get("said_by", "")  # "" in rows that an older version wrote
+    code = "" if said_by == "gateway" else str(row["code"] or "")
+    enhanced = "" if said_by in ("gateway", "http") else row["enhanced"]
+    words = row["detail"]
     words = words.removeprefix(code).lstrip(" -") if code else words
     words = words.removeprefix(enhanced).lstrip() if enhanced else words
     return " ".join(filter(None, (code, enhanced, *words.split())))
 
 
-def tell(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
-    """Lines: who to whom, accepted, each attempt, what providers said later, what happens next.
+def to_do(row: Json) -> str:
+    """What a person has to do about an answer or about a backend that rests, "" for nothing."""
+    return f"to do: {' '.join(row['fix'].split())}" if row.get("fix") else ""
 
-    ``lanes`` tell which backends are paused.
+
+def lines(detail: Json, backends: Mapping[str, Json]) -> Iterator[str]:
+    """Who to whom, accepted, each attempt, what providers said later, what happens next.
+
+    ``backends`` as the API gives them: which rest, and why.
     """
     names = [row["address"] for row in detail["recipients"]]
     yield f"{detail['id']}  from {detail['sender'] or '<>'} to {addresses(names)}"
@@ -48,9 +59,16 @@ def tell(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
     source = ", ".join(f"{word} {detail[key]}" for word, key in known.items() if detail[key])
     yield f"  {stamp(moment(detail['received_at']))}  accepted {source} ({size(detail['size'])})"
     for attempt in detail["attempts"]:
-        yield _attempt(attempt, len(names))
-    yield from (_progress(row, len(names)) for row in detail["events"])
-    yield from (f"  => {line}" for line in _next(detail, lanes))
+        yield from _with_fix(f"  {_attempt(attempt, len(names))}", attempt)
+    yield from (_event(row, len(names)) for row in detail["events"])
+    for line, row in _next(detail, backends):
+        yield from _with_fix(f"  => {line}", row)
+
+
+def _with_fix(line: str, row: Json) -> Iterator[str]:
+    yield line
+    if fix := to_do(row):
+        yield f"     {fix}"
 
 
 def _attempt(row: Json, recipients: int) -> str:
@@ -63,55 +81,55 @@ def _attempt(row: Json, recipients: int) -> str:
         words += f", as {row['remote_id']}"
     if started and ended:
         words += f" ({(ended - started).total_seconds():.1f} s)"
-    return f"  {stamp(started)}  {row['backend']}{whom}: {words}"
+    return f"{stamp(started)}  {row['backend']}{whom}: {words}"
 
 
-def _progress(row: Json, recipients: int) -> str:
+def _event(row: Json, recipients: int) -> str:
     whom = f" for {row['address']}" if row["address"] and recipients > 1 else ""
     words = f"{row['state']} according to {row['backend']}{whom}"
     return f"  {stamp(moment(row['reported_at']))}  " + ": ".join(filter(None, (words, row["detail"])))
 
 
-def _next(detail: Json, lanes: Mapping[str, Json]) -> Iterator[str]:
+def _next(detail: Json, backends: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    """Lines, each with the row that may say what is to be done about it."""
     state, failed = detail["state"], [row for row in detail["recipients"] if row["state"] == "failed"]
     for row in failed:
-        yield f"{row['address']} will not get it: {answer(row)}"
+        yield f"{row['address']} will not get it: {answer(row)}", row
     if state == "corrupt":
-        yield "its content is damaged on disk: it will not be sent, and stays for you to look at"
+        yield "its content is damaged on disk: it will not be sent, and stays for you to look at", {}
     elif state == "held":
-        yield f"held: nothing happens until you run: gateway queue release {detail['id']}"
+        yield f"held: nothing happens until you run: gateway queue release {detail['id']}", {}
     elif state == "done" and not failed:
-        yield "sent to everybody"
+        yield "sent to everybody", {}
     elif state == "queued":
-        yield from (
-            _due(delivery, lanes.get(delivery["backend"]))
-            for delivery in detail["deliveries"]
-            if delivery["state"] == "queued"
-        )
+        for delivery in detail["deliveries"]:
+            if delivery["state"] == "queued":
+                backend = backends.get(delivery["backend"])
+                yield _due(delivery, backend), backend or {}
         if expires := moment(detail["expires_at"]):
-            yield f"returned to the sender if it cannot be sent within {span((expires - now()).total_seconds())}"
+            yield f"returned to the sender if it cannot be sent within {span((expires - now()).total_seconds())}", {}
 
 
-def _due(delivery: Json, lane: Json | None) -> str:
+def _due(delivery: Json, backend: Json | None) -> str:
     waits = f"waits for backend {delivery['backend']}"
-    if lane is None:
+    if backend is None:
         return f"{waits}, which is not configured: put it back, or add a route that matches, then gateway reload"
-    if "paused_by" not in lane:
+    if "paused_by" not in backend:
         return f"{waits}; nothing is sent until a service runs: gateway serve"
-    if lane["paused_by"]:
-        return ": ".join(filter(None, (f"{waits}, which is {rest(lane)}", reason(lane))))
+    if backend["paused_by"]:
+        return ": ".join(filter(None, (f"{waits}, which is {rest(backend)}", reason(backend))))
     due = moment(delivery["next_attempt_at"])
     return f"next attempt by {delivery['backend']} at {stamp(due)} ({relative(due)})"
 
 
-def reason(lane: Json) -> str:
+def reason(backend: Json) -> str:
     """What the backend said; an operator gives no reason."""
-    return "" if lane.get("paused_by") == "operator" else lane.get("reason", "")
+    return "" if backend.get("paused_by") == "operator" else backend.get("reason", "")
 
 
-def rest(lane: Json) -> str:
+def rest(backend: Json) -> str:
     """Why a backend does not work, and when it goes on."""
-    until = moment(lane["paused_until"])
-    if lane["paused_by"] == "operator":
+    until = moment(backend["paused_until"])
+    if backend["paused_by"] == "operator":
         return "paused by the operator until " + (f"{stamp(until)} ({relative(until)})" if until else "it is resumed")
-    return f"{lane['paused_by']}, next try " + (f"{stamp(until)} ({relative(until)})" if until else "now")
+    return f"{backend['paused_by']}, next try " + (f"{stamp(until)} ({relative(until)})" if until else "now")

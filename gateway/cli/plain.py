@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import click
@@ -19,12 +20,14 @@ def show_json(value: Any) -> None:
     say(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns aligned with spaces; the last one is as wide as it likes."""
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], below: Sequence[str] = ()) -> None:
+    """Columns aligned with spaces; the last one is as wide as it likes. ``below``: a line under each row, or ""."""
     lines = [tuple(header), *(tuple(" ".join(str(cell).split()) for cell in row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
+    for line, more in zip_longest(lines, ("", *below), fillvalue=""):
         say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        if more:
+            say(f"  {more}")
 
 
 def now() -> datetime:

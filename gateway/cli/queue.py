@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, Failed, checked_by, config_option, connect, json_option
+from gateway.cli.common import Api, checked_by, config_option, connect, json_option
+from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json
 
 _PENDING = ("queued", "held", "corrupt")
@@ -18,7 +19,9 @@ _PAGE = 1000
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--older", metavar="AGE", callback=checked_by("parse_duration"), help="Older than this, as 2h."),
+        click.option(
+            "--older", metavar="AGE", callback=checked_by("durations", "parse_duration"), help="Older than this, as 2h."
+        ),
         click.option("--to", "recipient", metavar="ADDRESS", help="With this recipient."),
         click.option("--from", "sender", metavar="ADDRESS", help="With this envelope sender."),
         click.option("--backend", metavar="NAME", help="Waiting for this backend, or sent by it."),
@@ -61,25 +64,29 @@ def list_(state: str | None, limit: int, as_json: bool, **filters: str | None) -
     """What waits in the queue, newest first."""
     states = _PENDING if state is None else ("" if state == "all" else state,)
     with connect() as api:
-        rows, lanes = _find(api, states, limit, **filters), api.get("backends")
-    if not rows and (name := filters["backend"]) and name not in lanes:
-        raise Failed(f"no backend {name}; there are {', '.join(lanes)}")
+        rows, backends = _find(api, states, limit, **filters), api.get("backends")
+    if not rows and (name := filters["backend"]) and name not in backends:
+        raise Failed(f"no backend {name}; there are {', '.join(backends)}")
     if as_json:
         return show_json(rows)
     if not rows:
         return say("No such message" if state or any(filters.values()) else "Mail queue is empty")
     header = ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER")
-    plain.table(header, (_line(row, lanes) for row in rows))
+    plain.table(header, (_line(row, backends) for row in rows))
     return say(f"There may be more; see them with --limit {10 * limit}") if len(rows) == limit else None
 
 
-def _line(row: dict[str, Any], lanes: dict[str, Any]) -> tuple[str, ...]:
+def _line(row: dict[str, Any], backends: dict[str, Any]) -> tuple[str, ...]:
     received, due = plain.relative(moment(row["received_at"])), plain.relative(moment(row["next_attempt_at"]))
     names, whom = ",".join(row["backends"]), lifeline.addresses(row["recipients"], row["recipient_count"])
-    if row["state"] == "queued" and all(name not in lanes or lanes[name].get("paused_by") for name in row["backends"]):
+    if row["state"] == "queued" and not any(_works(backends, name) for name in row["backends"]):
         due = f"when {names} works"
     sender, detail = row["sender"] or "<>", row["detail"]
     return (row["id"], row["state"], received, plain.size(row["size"]), names, due, sender, whom, detail)
+
+
+def _works(backends: dict[str, Any], name: str) -> bool:
+    return name in backends and not backends[name].get("paused_by")
 
 
 @queue.command()
@@ -109,8 +116,8 @@ def show(queue_id: str, as_json: bool) -> None:
         detail = api.get(f"messages/{queue_id}")
         if as_json:
             return show_json(detail)
-        lanes, raw = api.get("backends"), api.raw(queue_id) if detail["has_body"] else b""
-    say("\n".join(lifeline.tell(detail, lanes)) + "\n")
+        backends, raw = api.get("backends"), api.raw(queue_id) if detail["has_body"] else b""
+    say("\n".join(lifeline.lines(detail, backends)) + "\n")
     rows = [(row["address"], row["state"], row["backend"], lifeline.answer(row)) for row in detail["recipients"]]
     plain.table(("RECIPIENT", "STATE", "BACKEND", "LAST ANSWER"), rows)
     if raw:
@@ -159,13 +166,13 @@ def _action(name: str, text: str) -> None:
 
 def _warn_paused(api: Api, chosen: list[dict[str, str]]) -> None:
     """What is due still waits for its backend."""
-    for name, lane in api.get("backends").items():
-        if not lane.get("paused_by"):
+    for name, backend in api.get("backends").items():
+        if not backend.get("paused_by"):
             continue
         here = [one | {"backend": name} for one in chosen if one.get("backend", name) == name]
         if any(api.get("messages", **one, state="queued", limit=1)["messages"] for one in here):
-            until = moment(lane["paused_until"])
-            state = lane["paused_by"].replace("operator", "paused by the operator")
+            until = moment(backend["paused_until"])
+            state = backend["paused_by"].replace("operator", "paused by the operator")
             state += f" until {until:%H:%M:%SZ}" if until else ""
             say(f"{name} is {state}; to try now: gateway backend resume {name}", err=True)
 
@@ -192,9 +199,9 @@ def trace(what: str, limit: int, as_json: bool) -> None:
         for key, value in ways.items():
             found = found or (api.get("messages", limit=limit, **{key: value})["messages"] if value else [])
         details = [api.get(f"messages/{row['id']}") for row in found]
-        lanes = api.get("backends")
+        backends = api.get("backends")
     if not details:
         raise Failed(f"no message has the queue id, Message-ID, address or provider id {what}")
     if as_json:
         return show_json(details)
-    return say("\n\n".join("\n".join(lifeline.tell(detail, lanes)) for detail in details))
+    return say("\n\n".join("\n".join(lifeline.lines(detail, backends)) for detail in details))

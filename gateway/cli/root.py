@@ -1,19 +1,29 @@
-"""The command tree. What is imported here is light, so that --help is quick."""
+"""The command tree. Each command's own file is loaded when it is needed, so that none pays for the others."""
 
 from __future__ import annotations
-
-import platform
-import sqlite3
 
 import click
 
 import gateway
-from gateway.cli import auth, backend, common, queue, serve, token
-from gateway.cli.common import config_option, connect, json_option
+from gateway.cli.common import chosen_file, config_option, connect, json_option
+from gateway.cli.errors import BadConfig
+from gateway.cli.lazy import LazyGroup
 from gateway.cli.plain import say, show_json
 
+_COMMANDS = {
+    "serve": "gateway.cli.serve:serve",
+    "demo": "gateway.cli.serve:demo",
+    "queue": "gateway.cli.queue:queue",
+    "trace": "gateway.cli.queue:trace",
+    "backend": "gateway.cli.backend:backend",
+    "send-test": "gateway.cli.backend:send_test",
+    "auth": "gateway.cli.auth:auth",
+    "token": "gateway.cli.token:token",
+    "password": "gateway.cli.token:password",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(gateway.__version__, message="gateway %(version)s")
 @config_option
 def cli() -> None:
@@ -25,12 +35,15 @@ def cli() -> None:
 @config_option
 def check_config(online: bool) -> None:
     """Say all that is wrong with the configuration. Exit code 78 if it cannot be used."""
-    loaded = common.usable()
+    from gateway.cli import local
+    from gateway.cli.checking import show_checks
+
+    loaded = local.usable(chosen_file())
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     say(f"{loaded.path or 'built-in default'}: ok")
     if online:
-        backend.show_checks(loaded.settings, tuple(loaded.settings.backends))
+        show_checks(loaded.settings, tuple(loaded.settings.backends))
 
 
 @cli.group()
@@ -43,28 +56,32 @@ def config() -> None:
 @config_option
 def config_show(as_json: bool) -> None:
     """Every setting with where it comes from; secrets are masked."""
-    from gateway import config as configuration
+    from gateway.cli import local
+    from gateway.config.show import show
 
-    loaded = common.settings()
+    loaded = local.settings(chosen_file())
     if as_json:
         settings = loaded.settings.model_dump(mode="json", by_alias=True)
         return show_json({"file": loaded.path, "settings": settings, "origins": loaded.origins})
-    return say(configuration.show(loaded).rstrip())
+    return say(show(loaded).rstrip())
 
 
 @config.command("schema")
 def config_schema() -> None:
     """The JSON schema of the configuration file, for editors."""
     from gateway import backends
-    from gateway import config as configuration
+    from gateway.config.show import schema
 
-    show_json(configuration.schema(backends.settings_types()))
+    show_json(schema(backends.settings_types()))
 
 
 @cli.command()
 @json_option
 def version(as_json: bool) -> None:
     """Version of gateway and of what it runs on."""
+    import platform
+    import sqlite3
+
     found = {"gateway": gateway.__version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     show_json(found) if as_json else say("\n".join(f"{name} {number}" for name, number in found.items()))
 
@@ -89,15 +106,9 @@ def healthcheck(as_json: bool) -> None:
 @config_option
 def reload() -> None:
     """Make the running service read its configuration again; if that is wrong, the old one stays."""
-    try:
-        with connect(offline=False, warn=False) as api:
+    with connect(offline=False) as api:
+        try:
             changes = api.post("reload")["changes"]
-    except common.BadConfig as error:
-        raise common.BadConfig(f"{error.message}\nthe running service keeps its old settings") from None
+        except BadConfig as error:
+            raise BadConfig(f"{error.message}\nthe running service keeps its old settings") from None
     say("\n".join(changes) or "nothing has changed")
-
-
-for command in (serve.serve, serve.demo, queue.queue, queue.trace):
-    cli.add_command(command)
-for command in (backend.backend, backend.send_test, auth.auth, token.token, token.password):
-    cli.add_command(command)

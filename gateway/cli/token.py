@@ -118,11 +118,11 @@ def password() -> None:
 @password.command("mint")
 @click.argument("name", default="copier")
 @click.option(
-    "--network", "networks", multiple=True, metavar="CIDR", callback=checked_by("parse_network"),
+    "--network", "networks", multiple=True, metavar="CIDR", callback=checked_by("values", "parse_network"),
     help="Where the device is (repeatable).",
 )  # fmt: skip
 @click.option(
-    "--sender", "senders", multiple=True, metavar="PATTERN", callback=checked_by("parse_pattern"),
+    "--sender", "senders", multiple=True, metavar="PATTERN", callback=checked_by("values", "parse_pattern"),
     help="What it may send as (repeatable).",
 )  # fmt: skip
 @json_option

@@ -1,8 +1,9 @@
-"""Typed settings: loading, errors with file:line:column, and how they are shown."""
+"""Typed settings: loading, errors with file:line:column, and how they are shown.
+
+Commands need little of this, so nothing that costs time is imported here: the rest stands in loading, loaded and show.
+"""
 
 from gateway.config.document import ConfigError
-from gateway.config.loaded import Loaded
-from gateway.config.loading import find_file, load
-from gateway.config.show import RESTART_KEYS, diff, restart_keys, schema, show
+from gateway.config.locate import find_file
 
-__all__ = ["RESTART_KEYS", "ConfigError", "Loaded", "diff", "find_file", "load", "restart_keys", "schema", "show"]
+__all__ = ["ConfigError", "find_file"]

@@ -17,11 +17,11 @@ from gateway.config.document import Document, Keys, closest, dotted, hint
 from gateway.config.files import Files
 from gateway.config.finding import Finding
 from gateway.config.loaded import Loaded
+from gateway.config.locate import default_state_dir, find_file, is_missing, read
 from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import Section, classes_in, flatten
 from gateway.config.values import parse_hostname
 
-SYSTEM_FILE = Path("/etc/gateway/config.yaml")
 _PATHS = re.compile(r"certificate|private_key|.*_file")
 _WORDS = {  # pydantic's error type, or what it begins with -> plain words
     "missing": "is missing",
@@ -40,16 +40,6 @@ _WORDS = {  # pydantic's error type, or what it begins with -> plain words
 }
 
 
-def find_file(explicit: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """--config, else $GATEWAY_CONFIG, else /etc/gateway/config.yaml if there is one, else None: built-in default."""
-    if explicit or environ.get("GATEWAY_CONFIG"):
-        return explicit or Path(environ["GATEWAY_CONFIG"])
-    try:
-        return SYSTEM_FILE if SYSTEM_FILE.exists() else None
-    except PermissionError:
-        return SYSTEM_FILE  # reading it says what is the matter
-
-
 def load(
     path: Path | None,
     environ: Mapping[str, str],
@@ -61,10 +51,7 @@ def load(
     Raises ConfigError with every error found.
     """
     path = find_file(path, environ)
-    document = Document(str(path or "settings"))
-    if path:
-        document.read_file(path)
-    notes = document.read_environment(environ, Settings.file_keys())
+    document, notes = read(path, environ)
     for key, text in overrides.items():
         document.put(tuple(key.split(".")), text, "command line")
     _fill(document.data, environ)
@@ -103,12 +90,12 @@ def _fill(data: dict[str, Any], environ: Mapping[str, str]) -> None:
     """Defaults that depend on the machine or on each other: with no settings at all, everything works."""
     defaults: dict[str, Any] = {
         "hostname": _this_host(),
-        "state_dir": _state_dir(environ),
+        "state_dir": default_state_dir(environ),
         "listeners": {"local": {"bind": "127.0.0.1:8025"}},
         "auth": {},
         "backends": {"box": {"type": "capture", "directory": "captured"}},
     }
-    data.update({key: value for key, value in defaults.items() if data.get(key) in (None, {})})
+    data.update({key: value for key, value in defaults.items() if is_missing(data, key)})
     if data.get("clients") is None:
         data["clients"] = {"localhost": {"networks": ["127.0.0.0/8", "::1/128"]}, "tokens": {"token": "*"}}
     auth, backends = _mapping(data["auth"]), _mapping(data["backends"])
@@ -123,13 +110,6 @@ def _this_host() -> str:
         return parse_hostname(platform.node())  # never asks the DNS
     except ValueError:
         return "localhost"
-
-
-def _state_dir(environ: Mapping[str, str]) -> str:
-    xdg, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
-    systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    given = (systemd, xdg and f"{xdg}/gateway", home and f"{home}/.local/state/gateway")
-    return next((path for path in given if path.startswith("/")), "/var/lib/gateway")
 
 
 def _prepare(document: Document, files: Files, model: type[Section], data: Any, keys: Keys) -> None:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from gateway.config import values
 from gateway.config.finding import Examined
+from gateway.config.locate import SOCKET
 from gateway.config.section import Section
 
 Tolerance = Literal["long_lines", "bare_newlines", "missing_headers"]
@@ -148,7 +149,7 @@ class LimitSettings(Section):
 
 class HttpSettings(Section):
     bind: values.BindOrNone = "127.0.0.1:8026"
-    socket: Path = Path("admin.sock")
+    socket: Path = SOCKET
 
 
 class LogSettings(Section):

@@ -12,10 +12,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StringConstraints, WithJsonSchema
 
 from gateway.address import parse_address
+from gateway.config.durations import format_duration, parse_duration
+from gateway.config.locate import absolute
 from gateway.model import BadAddress, Network, Rate
 from gateway.url import check_url
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _HOST = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.IGNORECASE)
@@ -27,25 +28,6 @@ def _match(pattern: str, value: Any, wanted: str) -> re.Match[str]:
     if match := re.fullmatch(pattern, str(value).strip(), re.IGNORECASE):
         return match
     raise ValueError(f'"{value}" is not {wanted}')
-
-
-def parse_duration(value: Any) -> timedelta:
-    """``30s 5m 4h 5d 2w`` or 0; ``1h30m`` adds up. ValueError in words for the operator, as in all of these."""
-    if isinstance(value, timedelta):
-        return value
-    text = _match("0|([0-9]{1,9}[smhdw])+", value, "a duration, write for example 30s, 5m, 4h or 5d")[0].lower()
-    seconds = sum(int(number) * _SECONDS[unit] for number, unit in re.findall("([0-9]+)([smhdw])", text))
-    if seconds > 3660 * 86400:
-        raise ValueError(f'"{value}" is more than ten years')
-    return timedelta(seconds=seconds)
-
-
-def format_duration(value: timedelta) -> str:
-    seconds = int(value.total_seconds())
-    for unit in ("d", "h", "m"):
-        if seconds and seconds % _SECONDS[unit] == 0:
-            return f"{seconds // _SECONDS[unit]}{unit}"
-    return f"{seconds}s" if seconds else "0"
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -130,12 +112,6 @@ def parse_hostname(text: str) -> str:
     return text
 
 
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError(f'"{path}" must be an absolute path such as /var/lib/gateway')
-    return path
-
-
 def _address(text: str) -> str:
     try:
         return parse_address(text)
@@ -187,7 +163,7 @@ Bind = Annotated[str, AfterValidator(lambda text: text if parse_bind(text) else 
 BindOrNone = Annotated[str, AfterValidator(lambda text: text if not text or parse_bind(text) else "")]
 UrlAsWritten = Annotated[str, AfterValidator(lambda text: text if check_url(text) else "")]
 Hostname = Annotated[str, AfterValidator(parse_hostname)]
-Directory = Annotated[Path, AfterValidator(_absolute)]
+Directory = Annotated[Path, AfterValidator(absolute)]
 Address = Annotated[str, AfterValidator(_address)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]  # "sender": the From address of each message; "me": who signed in
 Pattern = Annotated[str, AfterValidator(_pattern)]

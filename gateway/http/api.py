@@ -18,7 +18,7 @@ import gateway
 from gateway import auth
 from gateway.address import parse_address
 from gateway.auth.tokens import Invalid, parse
-from gateway.config.values import parse_duration
+from gateway.config.durations import parse_duration
 from gateway.http.problem import answer, json_body
 from gateway.http.service import Dispatching, Service
 from gateway.pools import read_files

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.config.values import parse_duration
+from gateway.config.durations import parse_duration
 from gateway.http.problem import json_body
 from gateway.http.service import Service
 from gateway.spool import Filter

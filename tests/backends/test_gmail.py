@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from gateway.backends import settings_types
 from gateway.backends.google import gmail, tokens
 from gateway.backends.google.gmail import Gmail, GmailSettings
-from gateway.config import ConfigError, load
+from gateway.config import ConfigError
+from gateway.config.loading import load
 from gateway.model import Outcome, Scope, Verdict
 from tests.backends import kit
 from tests.backends.gmail_fake import (

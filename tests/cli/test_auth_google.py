@@ -26,7 +26,7 @@ from click.testing import CliRunner, Result
 
 from gateway.cli import auth_google
 from gateway.cli.auth_google import google
-from gateway.config import load
+from gateway.config.loading import load
 from tests.backends.gmail_fake import CLIENT_SECRET, REFRESH, SCOPE, authorized_user_info, stored
 
 CLIENT = "client-1.apps.googleusercontent.com"

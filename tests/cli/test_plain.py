@@ -52,6 +52,12 @@ def test_control_characters_are_shown(capsys: pytest.CaptureFixture[str], text: 
     assert json.loads(printed)["name"] == text
 
 
+def test_table_with_lines_between(capsys: pytest.CaptureFixture[str]) -> None:
+    """What belongs to one row stands under it."""
+    plain.table(("A", "B"), [("x", "y"), ("z", "")], ["to do: this", ""])
+    assert capsys.readouterr().out == "A  B\nx  y\n  to do: this\nz\n"
+
+
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Aligned columns, one line for each row whatever stands in it."""
     plain.table(("A", "LONG"), [("xx", "y\nz"), (1, "")])
@@ -78,18 +84,20 @@ def detail(state: str, **more: Any) -> dict[str, Any]:
         ({"code": 451, "enhanced": "4.7.1", "detail": "451 4.7.1 later"}, "451 4.7.1 later"),
         ({"code": 451, "enhanced": "4.7.1", "detail": "451-4.7.1 later"}, "451 4.7.1 later"),
         ({"code": 429, "detail": "slow down"}, "429 slow down"),
-        ({"enhanced": "4.4.1", "detail": "no route"}, "4.4.1 no route"),
+        ({"code": 451, "enhanced": "4.7.1", "detail": "later", "said_by": "smtp"}, "451 4.7.1 later"),
+        ({"code": 400, "enhanced": "5.6.0", "detail": "no subject", "said_by": "http"}, "400 no subject"),
+        ({"enhanced": "5.4.7", "detail": "gave up", "said_by": "gateway"}, "gave up"),
         ({"detail": "two\r\nlines"}, "two lines"),
         ({}, ""),
     ],
 )
 def test_answer(row: dict[str, Any], text: str) -> None:
-    """The provider's words as they came; codes are not said twice."""
+    """The provider's words as they came; codes are not said twice, and only those that it gave."""
     assert lifeline.answer({**ROW, **row}) == text
 
 
 @pytest.mark.parametrize(
-    ("found", "lanes", "line"),
+    ("found", "backends", "line"),
     [
         (detail("done"), {}, "  => sent to everybody"),
         (detail("held"), {}, "  => held: nothing happens until you run: gateway queue release M1"),
@@ -124,9 +132,9 @@ def test_answer(row: dict[str, Any], text: str) -> None:
         ),
     ],
 )
-def test_what_happens_next(found: dict[str, Any], lanes: dict[str, Any], line: str) -> None:
+def test_what_happens_next(found: dict[str, Any], backends: dict[str, Any], line: str) -> None:
     """The last words of a life line."""
-    assert any(said.startswith(line) for said in lifeline.tell(found, lanes))
+    assert any(said.startswith(line) for said in lifeline.lines(found, backends))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +149,25 @@ def test_what_happens_next(found: dict[str, Any], lanes: dict[str, Any], line: s
 def test_attempts(row: dict[str, Any], line: str) -> None:
     """Every verdict in plain words, the unfinished one included."""
     attempt = {**ROW, "started_at": NOW, "recipients": ["x@example.net"], **row}
-    assert f"  2026-11-20 12:00:00Z  {line}" in list(lifeline.tell(detail("queued", attempts=[attempt]), {}))
+    assert f"  2026-11-20 12:00:00Z  {line}" in list(lifeline.lines(detail("queued", attempts=[attempt]), {}))
+
+
+def test_what_is_to_be_done() -> None:
+    """Below an attempt, below a failure, and below what waits for a backend that somebody has to mend."""
+    row = {**ROW, "code": 403, "detail": "403 no", "said_by": "http", "fix": "allow\nit"}
+    attempt = row | {"started_at": NOW, "ended_at": NOW, "recipients": ["x@example.net"], "verdict": "rejected"}
+    failed = row | {"address": "x@example.net", "state": "failed"}
+    assert list(lifeline.lines(detail("done", attempts=[attempt], recipients=[failed]), {}))[-4:] == [
+        "  2026-11-20 12:00:00Z  b: refused for good: 403 no (0.0 s)",
+        "     to do: allow it",
+        "  => x@example.net will not get it: 403 no",
+        "     to do: allow it",
+    ]
+    waits = detail("queued", deliveries=[{"backend": "b", "state": "queued", "next_attempt_at": NOW}])
+    rests = {"b": {"paused_by": "misconfigured", "paused_until": None, "reason": "401 no", "fix": "renew the key"}}
+    _, _, due, fix, _ = lifeline.lines(waits, rests)
+    assert due.startswith("  => waits for backend b, which is misconfigured")
+    assert fix == "     to do: renew the key"
 
 
 @pytest.mark.parametrize(
@@ -152,14 +178,14 @@ def test_attempts(row: dict[str, Any], line: str) -> None:
         ({"state": "queued", "address": "x@example.net"}, "queued according to b"),
     ],
 )
-def test_progress(row: dict[str, Any], line: str) -> None:
+def test_events(row: dict[str, Any], line: str) -> None:
     """What the provider said later stands after the attempts; whom it is about only where there are several."""
-    told = {**ROW, "address": "", "reported_at": NOW, **row}
+    event = {**ROW, "address": "", "reported_at": NOW, **row}
     attempt = {**ROW, "recipients": ["x@example.net"], "started_at": NOW, "ended_at": NOW, "verdict": "sent"}
-    found = detail("done", events=[told], attempts=[attempt])
-    *_, sent, said, last = lifeline.tell(found, {})
+    found = detail("done", events=[event], attempts=[attempt])
+    *_, sent, said, last = lifeline.lines(found, {})
     assert (said, last) == (f"  2026-11-20 12:00:00Z  {line}", "  => sent to everybody")
     assert "b: sent" in sent
     second = {**found["recipients"][0], "address": "y@example.net"}
-    many = detail("done", events=[told | {"address": "y@example.net"}], recipients=[*found["recipients"], second])
-    assert any("according to b for y@example.net" in said for said in lifeline.tell(many, {}))
+    many = detail("done", events=[event | {"address": "y@example.net"}], recipients=[*found["recipients"], second])
+    assert any("according to b for y@example.net" in said for said in lifeline.lines(many, {}))

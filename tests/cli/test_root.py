@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -121,7 +119,10 @@ def test_reload(service: Gateway) -> None:
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
     found: list[tuple[tuple[str, ...], click.Command]] = []
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         found += commands(command, (*path, name)) if isinstance(command, click.Group) else [((*path, name), command)]
     return found
 
@@ -140,29 +141,12 @@ def test_every_command(path: tuple[str, ...], command: click.Command) -> None:
     assert "--config" in options or path in {("version",), ("demo",), ("config", "schema"), ("password", "mint")}
 
 
-def test_help_loads_nothing_heavy() -> None:
-    """--help answers at once."""
-    heavy = (
-        "pydantic",
-        "httpx",
-        "sqlmodel",
-        "aiosmtpd",
-        "starlette",
-        "prometheus_client",
-        "jwt",
-        "rich",
-        "email.message",
-    )
-    code = f"import sys, gateway.cli.root; print(*(m for m in {heavy} if m in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split() == []
-
-
 @pytest.fixture
 def machine(service: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The service is the machine's own, and its /etc/gateway/config.yaml cannot be used from here."""
     file = tmp_path / "system.yaml"
     file.write_text("backends: {s2g: {type: smtp2go, api_key_file: only-in-systemd-credentials}}\n")
-    monkeypatch.setattr("gateway.config.loading.SYSTEM_FILE", file)
+    monkeypatch.setattr("gateway.config.locate.SYSTEM_FILE", file)
     monkeypatch.delenv("GATEWAY_CONFIG", raising=False)
     monkeypatch.setenv("STATE_DIRECTORY", str(service.directory / "state"))
     return file
@@ -189,7 +173,7 @@ def test_running_service_is_found_without_its_configuration(
         monkeypatch.setenv("STATE_DIRECTORY", str(machine.parent))
         monkeypatch.setattr("gateway.cli.common._RUN_DIRECTORY", service.directory / "state")
     done = CliRunner().invoke(cli, ["healthcheck"])
-    assert (done.exit_code, "warning: " in done.stderr) == (0, True), done.output
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
     token = CliRunner().invoke(cli, ["token", "mint", "--sub", "x"]).stdout.strip()
     assert json.loads(Commands(service.file).ok("token", "inspect", token, "--json"))["valid"] is True
 

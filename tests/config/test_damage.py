@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.backends import settings_types
-from gateway.config import ConfigError, load, show
+from gateway.config import ConfigError
+from gateway.config.loading import load
+from gateway.config.show import show
 from tests.test_docs import named_files, switched_on
 
 PIECES = [

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import ConfigError, find_file, load, loading
+from gateway.config import ConfigError, find_file, locate
+from gateway.config.loading import load
 from gateway.config.models import Settings
 from gateway.model import Rate
 from tests.config.kit import SECRET, TYPES, Files
@@ -92,7 +93,7 @@ def test_which_file(files: Files) -> None:
     assert find_file(None, {}) is None
     assert find_file(None, {"GATEWAY_CONFIG": ""}) is None
     system = files.write("etc/config.yaml", "hostname: system.example")
-    assert find_file(None, {}) == system == loading.SYSTEM_FILE
+    assert find_file(None, {}) == system == locate.SYSTEM_FILE
     assert find_file(None, {"GATEWAY_CONFIG": "/e.yaml"}) == Path("/e.yaml")
     assert find_file(Path("c.yaml"), {"GATEWAY_CONFIG": "/e.yaml"}) == Path("c.yaml")
     assert load(None, files.environ, TYPES).settings.hostname == "system.example"

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
-from gateway.config import ConfigError, diff, load, schema, show
+from gateway.config import ConfigError
 from gateway.config.document import Document
 from gateway.config.files import Files as SecretFiles
+from gateway.config.loading import load
+from gateway.config.show import diff, schema, show
 from tests.config.kit import SECRET, TYPES, Files
 
 API = "backends: {b: {type: api, api_key_file: key}}"

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.config import diff, load, restart_keys, schema, show
-from gateway.config.values import format_duration, format_rate, format_size, parse_duration, parse_rate, parse_size
+from gateway.config.durations import format_duration, parse_duration
+from gateway.config.loading import load
+from gateway.config.show import diff, restart_keys, schema, show
+from gateway.config.values import format_rate, format_size, parse_rate, parse_size
 from tests.config.kit import TYPES, Files
 
 FULL = """\

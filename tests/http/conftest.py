@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.http import HttpServer
+from gateway.http.server import HttpServer
 from tests.http.kit import Service, service, serving
 
 

@@ -17,11 +17,14 @@ from prometheus_client import CollectorRegistry
 
 from gateway import auth
 from gateway.backends import settings_types
-from gateway.config import ConfigError, load
+from gateway.config import ConfigError
+from gateway.config.loading import load
 from gateway.delivery import BackendStatus
 from gateway.events import Events
 from gateway.fetch import Fetch
-from gateway.http import Access, HttpServer, build
+from gateway.http.access import Access
+from gateway.http.routes import build
+from gateway.http.server import HttpServer
 from gateway.model import CallsBack, CannotCarry, Check, Refusal, SpoolFull
 from gateway.spool import Filter, Spool
 from tests.builders import new_message

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.config.models import HttpSettings
-from gateway.http import HttpServer
 from gateway.http.routes import _ROUTES
+from gateway.http.server import HttpServer
 from tests.http.kit import Service, ask, service, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.http import HttpServer
+from gateway.http.server import HttpServer
 from tests.http.kit import Service, ask
 
 

@@ -19,8 +19,8 @@ from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.cli import lifeline
 from gateway.config.models import HttpSettings
 from gateway.fetch import Fetch
-from gateway.http import HttpServer
 from gateway.http.hooks import LARGEST_BODY
+from gateway.http.server import HttpServer
 from gateway.model import CallsBack, DeliveryEvent, HookRefused, Outcome, SpoolFull, Verdict
 from tests.fakes import START
 from tests.http.kit import Reply, Service, ask
@@ -115,7 +115,7 @@ async def test_a_report_is_stored_before_the_answer(ways: Ways) -> None:
     ]
     detail = (await ask(ways.running, "GET", "/api/v1/messages/M001")).json
     assert detail["events"] == shown
-    assert "bounced according to box: mailbox full" in "\n".join(lifeline.tell(detail, {}))
+    assert "bounced according to box: mailbox full" in "\n".join(lifeline.lines(detail, {}))
 
 
 async def test_twice_is_once(ways: Ways) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.models import HttpSettings
-from gateway.http import BindError, HttpServer
 from gateway.http import server as module
+from gateway.http.server import BindError, HttpServer
 from gateway.model import Check
 from tests.fakes import until
 from tests.http.kit import Service, ask, serving

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from gateway.backends import settings_types
-from gateway.config import Loaded, load
+from gateway.config.loaded import Loaded
+from gateway.config.loading import load
 from tests.packaging.kit import PAGES, Block, blocks
 
 # What an example may refer to without showing it.

@@ -25,6 +25,7 @@ from gateway.backends.shared.http import read_json
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.config import values
+from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
 from gateway.config.models import BackendSettings
 from gateway.message import scan
@@ -70,7 +71,7 @@ class GraphSettings(BackendSettings):
     large_messages: Literal["refuse", "draft"] = "refuse"
     safe_send: bool = False
     max_recipients: Annotated[int, Field(ge=1, le=1000)] = 500
-    mailbox_rate: values.RateLimit = Rate(30, values.parse_duration("1m"))
+    mailbox_rate: values.RateLimit = Rate(30, parse_duration("1m"))
     concurrency: Annotated[int, Field(ge=1, le=1000)] = _AT_ONCE
     header_only: Literal["strip", "reject"] = "strip"
     quoted_printable: Literal["keep", "base64"] = "keep"

@@ -1,0 +1,49 @@
+"""Asking the backends of the configuration as it now stands in the file whether they could send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from random import SystemRandom
+
+from gateway import backends
+from gateway.cli.plain import say, show_json
+from gateway.clock import SystemClock
+from gateway.config.models import Settings
+from gateway.fetch import Fetch
+from gateway.model import Check
+
+
+def show_checks(settings: Settings, names: Sequence[str], as_json: bool = False) -> None:
+    """Build and check these backends. Exit code 1 if one fails."""
+    checks = dict(zip(names, asyncio.run(_check_all(settings, names)), strict=True))
+    if as_json:
+        show_json({name: {"ok": c.ok, "summary": c.summary, "fix": c.fix, **c.facts} for name, c in checks.items()})
+    for name, found in checks.items() if not as_json else ():
+        say(f"{name}: {'ok' if found.ok else 'FAILED'}: {found.summary}")
+        for key, value in found.facts.items():
+            say(f"  {key}: {value}")
+        if found.fix:
+            say(f"  to do: {found.fix}")
+    if not all(found.ok for found in checks.values()):
+        raise SystemExit(1)
+
+
+async def _check_all(settings: Settings, names: Sequence[str]) -> list[Check]:
+    client = Fetch()
+    context = backends.Context(settings.hostname, settings.state_dir, SystemClock(), client, SystemRandom())
+
+    async def check(name: str) -> Check:
+        try:
+            built = backends.build(name, settings.backends[name], context)
+        except (ValueError, OSError) as error:
+            return Check(False, str(error), fix=f"correct backends.{name}")
+        try:
+            return await built.check()
+        finally:
+            await built.aclose()
+
+    try:
+        return await asyncio.gather(*map(check, names))
+    finally:
+        await client.aclose()

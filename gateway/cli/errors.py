@@ -1,0 +1,21 @@
+"""How a command fails: the text on standard error, and the exit code (sysexits.h)."""
+
+from __future__ import annotations
+
+import click
+
+
+class Failed(click.ClickException):
+    """Ends the command with this text on stderr and exit code 1."""
+
+
+class TryAgain(Failed):
+    """Nothing is wrong with the command; later it may work."""
+
+    exit_code = 75
+
+
+class BadConfig(Failed):
+    """The configuration must be corrected first."""
+
+    exit_code = 78

@@ -1,0 +1,70 @@
+"""What commands do without the service: read and judge the whole configuration, open the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from gateway import app, backends
+from gateway.cli.errors import BadConfig, Failed, TryAgain
+from gateway.cli.plain import now, say
+from gateway.config import ConfigError, loading
+from gateway.config.loaded import Loaded
+from gateway.http.access import Access
+from gateway.http.client import AdminClient, DirectWay
+from gateway.http.routes import build
+from gateway.readiness import readiness
+from gateway.spool import SpoolError
+
+
+def load(file: Path | None, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """The settings of ``file``, None: the usual places. Raises ConfigError."""
+    return loading.load(file, environ, backends.settings_types())
+
+
+def settings(file: Path | None) -> Loaded:
+    """As ``load``. Errors end the command with 78, all of them on stderr."""
+    try:
+        return load(file)
+    except ConfigError as error:
+        raise BadConfig(str(error)) from None
+
+
+def usable(file: Path | None) -> Loaded:
+    """``settings`` that a service can run with, and all warnings; else the command ends with 78 and all errors."""
+    loaded = settings(file)
+    found = readiness(loaded, now())
+    if found.errors:
+        raise BadConfig("\n".join(found.errors))
+    return replace(loaded, warnings=found.warnings)
+
+
+@contextmanager
+def spool(file: Path | None, *, create: bool) -> Iterator[AdminClient]:
+    """The admin interface over the spool of these settings, opened here; ``create``: even a new one.
+
+    Raises Failed: there is none, or it is another user's. TryAgain: somebody has it open.
+    """
+    loaded = settings(file)
+    directory = loaded.settings.state_dir
+    if not create and not app.spool_path(loaded).exists():
+        raise Failed(f"no service is running, and there is no spool in {directory} yet; start it with: gateway serve")
+    if os.geteuid() == 0 and directory.exists() and (owner := directory.stat().st_uid) != 0:
+        raise Failed(f"no service is running, and {directory} belongs to user id {owner}: run this as that user")
+    quiet = loaded.settings.model_copy(update={"log": loaded.settings.log.model_copy(update={"level": "warning"})})
+    opened = app.offline(replace(loaded, settings=quiet))
+    with asyncio.Runner() as runner:
+        try:
+            inside = runner.run(opened.__aenter__())
+        except (SpoolError, OSError) as error:
+            raise TryAgain(str(error)) from None
+        try:
+            if not create:
+                say(f"note: no service is running, nothing is being sent; reading the spool in {directory}", err=True)
+            yield AdminClient(DirectWay(build(inside, Access.SOCKET), runner.run))
+        finally:
+            runner.run(opened.__aexit__(None, None, None))

@@ -1,0 +1,90 @@
+"""Where a service keeps its state and hears commands, found without judging all its settings.
+
+What every command needs, so it costs little: of third-party packages only yaml. The rules are those of ``loading``,
+which takes them from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.config.document import Document, hint
+
+SYSTEM_FILE = Path("/etc/gateway/config.yaml")
+SOCKET = Path("admin.sock")  # http.socket where nothing else is said
+SECTIONS = (  # the keys of models.Settings
+    "hostname", "state_dir", "listeners", "auth", "clients", "backends", "routes", "retry", "bounces", "retention",
+    "limits", "http", "log",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """The folder of a service's state and the path of its admin socket, both absolute."""
+
+    state_dir: Path
+    socket: Path
+
+
+def find_file(explicit: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """--config, else $GATEWAY_CONFIG, else /etc/gateway/config.yaml if there is one, else None: built-in default."""
+    if explicit or environ.get("GATEWAY_CONFIG"):
+        return explicit or Path(environ["GATEWAY_CONFIG"])
+    try:
+        return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+    except PermissionError:
+        return SYSTEM_FILE  # reading it says what is the matter
+
+
+def read(path: Path | None, environ: Mapping[str, str]) -> tuple[Document, list[str]]:
+    """The file and over it the environment, and warnings about what looks like a setting. Raises ConfigError."""
+    document = Document(str(path or "settings"))
+    if path:
+        document.read_file(path)
+    return document, document.read_environment(environ, SECTIONS)
+
+
+def default_state_dir(environ: Mapping[str, str]) -> str:
+    """systemd's, else the user's own (XDG Base Directory Specification), else /var/lib/gateway."""
+    xdg, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
+    systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    given = (systemd, xdg and f"{xdg}/gateway", home and f"{home}/.local/state/gateway")
+    return next((path for path in given if path.startswith("/")), "/var/lib/gateway")
+
+
+def absolute(path: Path) -> Path:
+    """Raises ValueError for a relative path."""
+    if not path.is_absolute():
+        raise ValueError(f'"{path}" must be an absolute path such as /var/lib/gateway')
+    return path
+
+
+def is_missing(data: Mapping[str, Any], key: str) -> bool:
+    """Not given, or given with nothing in it: the default applies."""
+    return data.get(key) in (None, {})
+
+
+def locate(path: Path | None, environ: Mapping[str, str]) -> Whereabouts:
+    """The whereabouts of the service of this file; None: of the built-in default.
+
+    Raises ConfigError where the file cannot be read or leaves a doubt which service is meant: a slip in the key
+    "state_dir" must not lead to the service of another file.
+    """
+    document, _ = read(path, environ)
+    data = document.data
+    state = default_state_dir(environ) if is_missing(data, "state_dir") else data["state_dir"]
+    http = {} if is_missing(data, "http") else data["http"]
+    socket = http.get("socket") if isinstance(http, dict) else http
+    for key in data:
+        if key not in SECTIONS:
+            document.fail((key,), f"unknown key{hint(key, SECTIONS)}")
+    if not isinstance(state, str) or not Path(state).is_absolute():
+        document.fail(("state_dir",), "must be an absolute path such as /var/lib/gateway")
+    if not isinstance(http, dict) or not isinstance(socket, str | None):
+        document.fail(("http", "socket"), "must be text")
+    if error := document.error():
+        raise error
+    return Whereabouts(Path(state), Path(state) / (socket or SOCKET))

@@ -1,0 +1,89 @@
+"""Where a service's state and admin socket are, found without pydantic and always as the whole loading finds them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from gateway.config import ConfigError
+from gateway.config.loading import load
+from gateway.config.locate import SECTIONS, locate
+from gateway.config.models import Settings
+from tests.config.kit import TYPES, Files
+
+
+def test_sections() -> None:
+    """What may stand at the top of a file is known without the types."""
+    assert set(SECTIONS) == set(Settings.file_keys())
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ("", {}),
+        ("state_dir: /srv/state", {}),
+        ("state_dir:", {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b"}),
+        ("", {"XDG_STATE_HOME": "/x"}),
+        ("", {"HOME": "relative"}),
+        ("http: {socket: other.sock}", {}),
+        ("http: {socket: /run/x.sock}", {"GATEWAY_STATE_DIR": "/srv/state"}),
+        ("state_dir: /a\nhttp: {socket: a.sock}", {"GATEWAY_STATE_DIR": "/b", "GATEWAY_HTTP__SOCKET": "b.sock"}),
+        ("http: {bind: ''}", {"GATEWAY_HTTP": "{socket: c.sock}"}),
+        ("http:\nhostname: relay.example", {}),
+        ("http: {socket: }", {}),
+    ],
+)
+def test_as_loading_does(files: Files, text: str, environ: Mapping[str, str]) -> None:
+    """The same state_dir and socket as those that a service with this configuration uses."""
+    path = files.write("config.yaml", textwrap.dedent(text))
+    found, loaded = locate(path, files.environ | dict(environ)), files.load(text, environ).settings
+    assert (found.state_dir, found.socket) == (loaded.state_dir, loaded.http.socket)
+
+
+def test_without_a_file(files: Files) -> None:
+    """The built-in default."""
+    loaded = load(None, files.environ, TYPES).settings
+    assert locate(None, files.environ).socket == loaded.http.socket
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "state_dri: /srv/other",
+        "state_dir: relative",
+        "state_dir: ''",
+        "state_dir: [/a]",
+        "state_dir: /a\nstate_dir: /b",
+        "http: here",
+        "http: {socket: [a]}",
+        "a: [",
+        "- a",
+    ],
+)
+def test_no_guess(files: Files, text: str) -> None:
+    """A slip in what says whose service it is never leads to the service of another; loading refuses it as well."""
+    path = files.write("config.yaml", text)
+    with pytest.raises(ConfigError):
+        locate(path, files.environ)
+    assert files.errors(text)
+
+
+@pytest.mark.parametrize("text", ["backends: {a: {type: nonsense}}", "limits: {idel: 7m}", "hostname: '-'"])
+def test_other_errors_do_not_matter(files: Files, text: str) -> None:
+    """A service that runs is found by a file that is being changed."""
+    path = files.write("config.yaml", f"state_dir: /srv/state\n{text}\n")
+    assert locate(path, files.environ).socket == Path("/srv/state/admin.sock")
+
+
+def test_it_is_light() -> None:
+    """Of third-party packages only yaml."""
+    code = (
+        "import sys, gateway.config.locate; print(*(m for m in sys.modules if m.startswith(('pydantic', 'gateway'))))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(found) == ["gateway", "gateway.config", "gateway.config.document", "gateway.config.locate"]
