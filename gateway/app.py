@@ -193,12 +193,8 @@ class App:
         self._loaded, self.settings, self._backends = loaded, loaded.settings, built
         self._route()
         self._declare()
-        for name, door in self.listeners.items():
-            door.auth = authenticator
-            door.rules = self._rules()
-            new = self.settings.listeners.get(name, door.listener)
-            if (new.bind, new.tls) == (door.listener.bind, door.listener.tls):  # else at the next start
-                door.listener = new
+        for name, listener in self.listeners.items():
+            listener.update(self.settings.listeners.get(name), self._rules(), authenticator)
         assert self.dispatcher is not None
         await self.dispatcher.update(self.settings, self._routing, built)
         if old:
