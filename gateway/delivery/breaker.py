@@ -75,7 +75,7 @@ class CircuitBreaker:
         return now < self.until
 
     def judge(self, message_id: str, outcomes: Mapping[str, Outcome], now: float) -> Ruling:
-        """Open it where these outcomes ask for that; closing it is the caller's, who has messages to wake."""
+        """Open it where the outcomes call for that; closing is for the caller, who has messages to wake."""
         guilty = cause(outcomes)
         if guilty is None:
             return Ruling(answered=any(map(_answered, outcomes.values())))

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from gateway.config.models import BounceSettings
+from gateway.config.models import BounceSettings, RetrySettings
+from gateway.delivery.bounces import Bouncer
+from gateway.delivery.retry import Decision
+from gateway.events import Events
+from gateway.model import Capabilities, Envelope, Outcome, Recipient
+from tests import builders
+from tests.builders import GREYLISTED, NO_USER, RAW
 from tests.delivery.kit import DEFERRED, REJECTED, house, settings
-from tests.fakes import SENT, ScriptedBackend, until
+from tests.fakes import SENT, START, ScriptedBackend, until
+
+ACTIONS = (b"failed", b"delayed", b"relayed")
 
 
 async def test_a_rejection_bounces_and_fails(tmp_path: Path) -> None:
-    """A permanent refusal makes one report by the null sender to the sender; the message ends as failed."""
+    """A permanent refusal makes one bounce by the null sender to the sender; the message ends as failed."""
     backend = ScriptedBackend("b", REJECTED, SENT)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         identifier = await at.put("b")
         await at.settled(identifier, "failed")
         await until(lambda: len(backend.calls) == 2)
-        report, raw = backend.calls[1]
-        assert report.envelope.sender == ""
-        assert [r.address for r in report.envelope.recipients] == ["s@x.org"]
+        bounce, raw = backend.calls[1]
+        assert bounce.envelope.sender == ""
+        assert [r.address for r in bounce.envelope.recipients] == ["s@x.org"]
         assert b"no such user" in raw
 
 
 @pytest.mark.parametrize(("sender", "notify"), [("", ""), ("s@x.org", "NEVER"), ("s@x.org", "SUCCESS")])
 async def test_nobody_is_told_who_must_not_be(tmp_path: Path, sender: str, notify: str) -> None:
-    """No report for the null sender, nor where NOTIFY does not ask for failures."""
+    """No bounce for the null sender, nor where NOTIFY does not ask for failures."""
     backend = ScriptedBackend("b", REJECTED)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         identifier = await at.put("b", sender=sender, notify=notify)
@@ -35,7 +51,7 @@ async def test_nobody_is_told_who_must_not_be(tmp_path: Path, sender: str, notif
 
 
 async def test_a_bounce_is_never_bounced(tmp_path: Path) -> None:
-    """When the report is refused too, it fails alone."""
+    """When the bounce is refused too, it fails alone."""
     backend = ScriptedBackend("b", REJECTED)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await at.settled(await at.put("b"), "failed")
@@ -67,3 +83,107 @@ async def test_the_sender_hears_of_a_delay_once(tmp_path: Path) -> None:
         await until(lambda: len(other.calls) >= 1)
         assert len(other.calls) == 1
         assert b"Action: delayed" in other.calls[0][1]
+
+
+def bouncer(ids: Callable[[], str] = lambda: "M2", able: Capabilities | None = None, **sections: Any) -> Bouncer:
+    config = builders.settings("b", retry=RetrySettings(), **sections)
+    events = Events(CollectorRegistry(), format="json", level="error", stream=io.StringIO())
+    return Bouncer(config, builders.routing(config, able and {"b": able}), events, ids, random.Random(1))
+
+
+def failed(outcome: Outcome = NO_USER) -> Decision:
+    return Decision({"a@example.org": "failed"}, {"a@example.org": outcome}, failed=("a@example.org",))
+
+
+def waiting(outcome: Outcome = GREYLISTED) -> Decision:
+    return Decision({"a@example.org": "queued"}, {"a@example.org": outcome}, pending=("a@example.org",))
+
+
+@pytest.mark.parametrize(
+    ("hours", "noticed", "setting", "late"),
+    [
+        (3.9, False, 4, False),
+        (4, False, 4, True),
+        (5, True, 4, False),
+        (99, False, 0, False),
+    ],
+)
+def test_when_a_delay_is_noticed(hours: float, noticed: bool, setting: float, late: bool) -> None:
+    """After so many hours, once; 0 is never."""
+    message = builders.spooled_message(delay_notified=noticed)
+    config = builders.settings("b", retry=RetrySettings(delay_notice=timedelta(hours=setting)))
+    made = replace(bouncer(), settings=config).bounces(message, RAW, "b", waiting(), START + timedelta(hours=hours))
+    assert (made.delayed, len(made.messages)) == (late, int(late))
+
+
+def test_a_late_message_that_fails_is_not_called_late() -> None:
+    """The bounce says it all."""
+    made = bouncer().bounces(builders.spooled_message(), RAW, "b", failed(), START + timedelta(hours=5))
+    assert (made.delayed, len(made.messages)) == (False, 1)
+
+
+def test_one_mail_for_each_thing_that_happened() -> None:
+    """What failed, what is late and what was passed on have one mail each (RFC 3464 2.3.3)."""
+    addresses = ("failed@x.org", "late@x.org", "sent@x.org", "next@x.org")
+    recipients = tuple(Recipient(address, notify="SUCCESS,FAILURE,DELAY") for address in addresses)
+    message = builders.spooled_message(envelope=Envelope("s@example.com", recipients))
+    outcomes = dict(zip(addresses, (NO_USER, GREYLISTED, SENT, replace(SENT, dsn=True)), strict=True))
+    decision = Decision({}, outcomes, failed=("failed@x.org",), pending=("late@x.org",))
+    numbers = itertools.count()
+    made = bouncer(lambda: f"M{next(numbers)}").bounces(message, RAW, "b", decision, START + timedelta(hours=4))
+    assert [b"Action: %b" % action in one.raw for one, action in zip(made.messages, ACTIONS, strict=True)] == [True] * 3
+    assert not any(b"next@x.org" in one.raw for one in made.messages)
+
+
+@pytest.mark.parametrize(
+    ("able", "sender", "features"),
+    [
+        (Capabilities(1_000_000), "", {"report": ""}),
+        (Capabilities(1_000_000, null_sender=False), "post@example.com", {}),
+        (Capabilities(1_000_000, null_sender=False, senders=("other@example.com",)), None, None),
+        (Capabilities(100), None, None),
+    ],
+)
+def test_as_what_it_leaves(able: Capabilities, sender: str | None, features: dict[str, str] | None) -> None:
+    """Under the null sender (RFC 5321 4.5.5) where a backend can, else under our own address, else not at all."""
+    found = bouncer(able=able, bounces={"from": "post@example.com"}).bounces(
+        builders.spooled_message(), RAW, "b", failed(), START
+    )
+    assert [(one.envelope.sender, one.features, one.bounce) for one in found.messages] == (
+        [] if sender is None else [(sender, features, True)]
+    )
+
+
+def test_a_copy_for_the_operator() -> None:
+    """Bounces go to ``copy_to`` too, once."""
+    made = bouncer(bounces={"copy_to": "admin@example.com"}).bounces(
+        builders.spooled_message(), RAW, "b", failed(), START
+    )
+    (one,) = made.messages
+    assert [recipient.address for recipient in one.envelope.recipients] == ["s@example.com", "admin@example.com"]
+    assert one.deliveries == {"b": ("s@example.com", "admin@example.com")}
+
+
+def test_a_bounce_that_cannot_be_made_holds_nothing_up() -> None:
+    """What became of the message is written down all the same."""
+
+    def broken() -> str:
+        raise RuntimeError("bug")
+
+    made = bouncer(broken).bounces(builders.spooled_message(), RAW, "b", failed(), START)
+    assert made.messages == ()
+
+
+async def test_the_status_of_what_came_too_late(tmp_path: Path) -> None:
+    """At the end of the lifetime: 4.4.7 and the last words, with the code of those who said it and no other."""
+    backend, other = ScriptedBackend("b", DEFERRED), ScriptedBackend("other")
+    config = settings(tmp_path, "b", "other", routes=("b",), bounces=BounceSettings(mode="auto", backend="other"))
+    async with house(tmp_path, config, backend, other) as at:
+        identifier = await at.put("b", expires_at=at.clock.now() + timedelta(seconds=30))
+        await at.tried(identifier)
+        at.clock.advance(31)
+        await at.settled(identifier, "failed")
+        await until(lambda: len(other.calls) == 1)
+        _, raw = other.calls[0]
+        assert b"Status: 4.4.7\r\n" in raw
+        assert b"Diagnostic-Code: smtp; 451" in raw

@@ -21,7 +21,7 @@ QUEUED = DeliveryEvent("", "queued")
 LOOK = 15
 
 
-class Following(ScriptedBackend):
+class TrackedBackend(ScriptedBackend):
     """Numbers what it takes; answers questions by the next line of ``said`` (the last one repeats)."""
 
     def __init__(self, name: str, *said: DeliveryEvent | Outcome | BaseException) -> None:
@@ -91,7 +91,7 @@ async def left(at: House, name: str = "b") -> int:
 
 async def test_the_schedule(tmp_path: Path) -> None:
     """30 s, 2 min, 10 min, 1 h, 6 h and 24 h after one another; then nobody asks any more, and nothing is wrong."""
-    backend = Following("b")
+    backend = TrackedBackend("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ident = await settled(at)
         waits = []
@@ -108,8 +108,8 @@ async def test_the_schedule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", ["delivered", "bounced", "failed"])
 async def test_a_final_answer_ends_the_questions(tmp_path: Path, state: str) -> None:
-    """Kept with the message, which stays done; nobody gets a report from us."""
-    backend = Following("b", QUEUED, DeliveryEvent("ignored", state, "mailbox full"))
+    """Kept with the message, which stays done; nobody gets a bounce from us."""
+    backend = TrackedBackend("b", QUEUED, DeliveryEvent("ignored", state, "mailbox full"))
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ident = await settled(at)
         await wait(at, lambda: len(backend.asked) == 2, HOUR)
@@ -120,9 +120,9 @@ async def test_a_final_answer_ends_the_questions(tmp_path: Path, state: str) -> 
         assert (len(backend.asked), len(backend.calls)) == (2, 1)
 
 
-async def test_a_report_by_itself_ends_the_questions(tmp_path: Path) -> None:
+async def test_a_webhook_ends_the_questions(tmp_path: Path) -> None:
     """Who was called back need not ask."""
-    backend = Following("b")
+    backend = TrackedBackend("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)
         await at.spool.add_events("b", [DeliveryEvent("r1", "delivered", key="k")], "webhook")
@@ -132,7 +132,7 @@ async def test_a_report_by_itself_ends_the_questions(tmp_path: Path) -> None:
 
 async def test_a_crash_between_hand_over_and_question(tmp_path: Path) -> None:
     """The question was written with the settlement: the next process asks it."""
-    first, second = Following("b"), Following("b", DeliveryEvent("", "delivered"))
+    first, second = TrackedBackend("b"), TrackedBackend("b", DeliveryEvent("", "delivered"))
     async with house(tmp_path, settings(tmp_path, "b"), first) as at:
         ident = await settled(at)
     async with house(tmp_path, settings(tmp_path, "b"), second) as at:
@@ -144,7 +144,7 @@ async def test_a_crash_between_hand_over_and_question(tmp_path: Path) -> None:
 
 async def test_few_at_a_time(tmp_path: Path) -> None:
     """A burst of mail is no burst of questions, and all are asked in the end."""
-    backend = Following("b", DeliveryEvent("", "delivered"))
+    backend = TrackedBackend("b", DeliveryEvent("", "delivered"))
     backend.answer_gate = asyncio.Event()
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         for _ in range(25):
@@ -161,7 +161,7 @@ async def test_few_at_a_time(tmp_path: Path) -> None:
 
 async def test_a_backend_that_rests_is_not_asked(tmp_path: Path) -> None:
     """Paused by an operator or by itself; asked when it works again."""
-    backend = Following("b")
+    backend = TrackedBackend("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)
         await at.dispatcher.pause("b", None)
@@ -181,8 +181,8 @@ async def test_a_backend_that_rests_is_not_asked(tmp_path: Path) -> None:
     ],
 )
 async def test_who_wants_to_be_left_alone_is(tmp_path: Path, answer: Outcome, quiet: int) -> None:
-    """No question at all until the hint is over; the lane goes on sending and no state changes."""
-    backend = Following("b", answer)
+    """No question at all until the hint is over; the worker goes on sending and no state changes."""
+    backend = TrackedBackend("b", answer)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ident = await settled(at)
         at.clock.advance(20)
@@ -197,7 +197,7 @@ async def test_who_wants_to_be_left_alone_is(tmp_path: Path, answer: Outcome, qu
 
 async def test_a_hint_puts_a_question_off(tmp_path: Path) -> None:
     """Longer than the schedule would."""
-    backend = Following("b", Outcome(Verdict.DEFERRED, 503, "", "later", retry_after=2 * HOUR), QUEUED)
+    backend = TrackedBackend("b", Outcome(Verdict.DEFERRED, 503, "", "later", retry_after=2 * HOUR), QUEUED)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)
         await wait(at, lambda: len(backend.asked) == 1, HOUR)
@@ -209,7 +209,7 @@ async def test_a_hint_puts_a_question_off(tmp_path: Path) -> None:
 )
 async def test_no_answer_counts_as_asked(tmp_path: Path, answer: Outcome | RuntimeError) -> None:
     """A provider that never knows is not asked for ever; neither does a bug in a backend stop the others' questions."""
-    backend, other = Following("b", answer), Following("other", DeliveryEvent("", "delivered"))
+    backend, other = TrackedBackend("b", answer), TrackedBackend("other", DeliveryEvent("", "delivered"))
     async with house(tmp_path, settings(tmp_path, "b", "other", routes=("b",)), backend, other) as at:
         await settled(at)
         await settled(at, "other")
@@ -219,7 +219,7 @@ async def test_no_answer_counts_as_asked(tmp_path: Path, answer: Outcome | Runti
         assert at.dispatcher.alive
 
 
-async def test_only_who_follows_is_asked(tmp_path: Path) -> None:
+async def test_only_a_tracked_backend_is_polled(tmp_path: Path) -> None:
     """No questions are written for a backend that cannot answer them, and no task is there for it."""
     backend = ScriptedBackend("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
@@ -231,14 +231,14 @@ async def test_only_who_follows_is_asked(tmp_path: Path) -> None:
 
 async def test_nothing_due_costs_nothing(tmp_path: Path) -> None:
     """While nothing is due the spool is looked at no more often than every 15 s."""
-    backend = Following("b")
+    backend = TrackedBackend("b")
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         looks = []
-        ask = at.spool.polls
+        polls = at.spool.polls
 
         async def counting(name: str, limit: int) -> Any:
             looks.append(at.clock.monotonic())
-            return await ask(name, limit)
+            return await polls(name, limit)
 
         at.spool.polls = counting  # type: ignore[method-assign]
         for _ in range(60):
@@ -249,7 +249,7 @@ async def test_nothing_due_costs_nothing(tmp_path: Path) -> None:
 
 async def test_a_reload_replaces_who_asks(tmp_path: Path) -> None:
     """The old backend is asked nothing after it is closed; the new one is."""
-    old, new = Following("b"), Following("b", DeliveryEvent("", "delivered"))
+    old, new = TrackedBackend("b"), TrackedBackend("b", DeliveryEvent("", "delivered"))
     old.answer_gate = asyncio.Event()
     config = settings(tmp_path, "b")
     async with house(tmp_path, config, old) as at:
@@ -265,7 +265,7 @@ async def test_a_reload_replaces_who_asks(tmp_path: Path) -> None:
 
 async def test_a_full_disk_only_delays(tmp_path: Path) -> None:
     """The answer that could not be written is asked for again."""
-    backend = Following("b", DeliveryEvent("", "delivered"))
+    backend = TrackedBackend("b", DeliveryEvent("", "delivered"))
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ident = await settled(at)
         add, refused = at.spool.add_events, []
@@ -284,16 +284,16 @@ async def test_a_full_disk_only_delays(tmp_path: Path) -> None:
 
 async def test_a_bug_while_asking_is_not_the_end(tmp_path: Path) -> None:
     """The task is started again, as every task of delivery is."""
-    backend = Following("b", DeliveryEvent("", "delivered"))
+    backend = TrackedBackend("b", DeliveryEvent("", "delivered"))
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         ident = await settled(at)
-        ask, failed = at.spool.polls, []
+        polls, failed = at.spool.polls, []
 
         async def broken(*given: Any) -> Any:
             if not failed:
                 failed.append(given)
                 raise RuntimeError("bug")
-            return await ask(*given)
+            return await polls(*given)
 
         at.spool.polls = broken  # type: ignore[method-assign]
         await wait(at, lambda: bool(backend.asked), HOUR)
@@ -303,7 +303,7 @@ async def test_a_bug_while_asking_is_not_the_end(tmp_path: Path) -> None:
 
 async def test_a_stop_does_not_wait_for_an_answer(tmp_path: Path) -> None:
     """The question is asked again after the start."""
-    backend = Following("b")
+    backend = TrackedBackend("b")
     backend.answer_gate = asyncio.Event()
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         await settled(at)

@@ -44,7 +44,7 @@ async def test_deferred_is_tried_again_at_its_time(tmp_path: Path) -> None:
 
 
 async def test_one_probe_while_the_backend_is_away(tmp_path: Path) -> None:
-    """An outage rests the lane: not every queued message tries; the first success sets all free at once."""
+    """An outage rests the backend: not every queued message tries; the first success sets all free at once."""
     backend = ScriptedBackend("b", AWAY)
     async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
         first = await at.put("b")
