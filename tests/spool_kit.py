@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,34 +15,15 @@ from prometheus_client import CollectorRegistry
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
-from gateway.model import Envelope, NewMessage, Outcome, Recipient, Verdict
+from gateway.model import Outcome, Verdict
 from gateway.spool import Claim, Filter, Settlement, Spool
+from tests.builders import GREYLISTED, NO_USER, SENT, new_message
 from tests.fakes import START, FakeClock
 
-RAW = b"From: s@example.com\r\nSubject: test\r\n\r\nhello\r\n"
 LEASE = timedelta(minutes=5)
-SENT = Outcome(Verdict.SENT, code=250, enhanced="2.0.0", detail="ok", remote_id="r1", said_by="smtp")
-DEFERRED = Outcome(Verdict.DEFERRED, code=451, enhanced="4.7.1", detail="greylisted", said_by="smtp")
-REJECTED = Outcome(Verdict.REJECTED, code=550, enhanced="5.1.1", detail="no such user", said_by="smtp")
-IN_DOUBT = Outcome(Verdict.IN_DOUBT, detail="lost after the dot")
+DEFERRED, REJECTED = GREYLISTED, NO_USER
 STATE = {Verdict.SENT: "sent", Verdict.REJECTED: "failed"}
-_numbers = itertools.count(1)
-
-
-def message(*addresses: str, lane: str = "b", ident: str = "", **more: Any) -> NewMessage:
-    """A message of one lane (or ``deliveries``); each has an id of its own."""
-    addresses = addresses or ("a@example.org",)
-    sender = more.pop("sender", "s@example.com")
-    given = {
-        "id": ident or f"M{next(_numbers):012d}",
-        "envelope": Envelope(sender, tuple(Recipient(address) for address in addresses)),
-        "raw": RAW,
-        "deliveries": {lane: addresses},
-        "received_at": START,
-        "expires_at": START + timedelta(days=5),
-        "client": "c",
-    }
-    return NewMessage(**{**given, **more})
+message = new_message
 
 
 def of(*ids: str) -> Filter:
@@ -65,7 +45,7 @@ def settlement(claim: Claim, outcome: Outcome | Mapping[str, Outcome] = SENT, **
 
 
 class At:
-    """An open spool, its clock, the lanes woken and the log."""
+    """An open spool, its clock, the backends woken and the log."""
 
     def __init__(self, clock: Clock, log: io.StringIO) -> None:
         self.spool: Spool
@@ -83,8 +63,8 @@ class At:
         await self.spool.put(one)
         return one.id
 
-    async def claim(self, lane: str = "b", *, now: datetime = START, limit: int = 100) -> list[Claim]:
-        return await self.spool.claim(lane, now=now, lease=LEASE, limit=limit)
+    async def claim(self, backend: str = "b", *, now: datetime = START, limit: int = 100) -> list[Claim]:
+        return await self.spool.claim(backend, now=now, lease=LEASE, limit=limit)
 
     async def states(self, ident: str) -> tuple[str, dict[str, str], dict[str, str]]:
         """State of the message, of its recipients by address, of its deliveries by backend."""

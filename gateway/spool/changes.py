@@ -1,4 +1,4 @@
-"""Mail in and out: put, claim and settle, each as a step within a write transaction. Times in microseconds.
+"""Mail in and out: put, claim, release, move and recover, as steps within a write transaction. Times in microseconds.
 
 Recipients are the truth: a step changes them; states of deliveries and messages follow (Transaction.changing).
 """
@@ -13,33 +13,16 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlmodel import SQLModel
-
 from gateway.address import comparable
-from gateway.model import Envelope, NewMessage, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage
 from gateway.spool import tables
-from gateway.spool.records import Claim, Settlement, micros, moment
+from gateway.spool.records import Claim, micros, moment
+from gateway.spool.sql import IDLE, IN_IDS, LOAD_DELIVERIES, NO_ANSWER, STILL_OPEN, UNDER_WAY, clean, insert_into
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 
-IN_IDS = "IN (SELECT value FROM json_each(:ids))"
-UNDER_WAY = "EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id AND a.ended_at IS NULL)"
 _UNKNOWN = "?"  # of a message's features
-_STILL_OPEN = "EXISTS (SELECT 1 FROM attempt WHERE id = :attempt_id AND ended_at IS NULL)"
 _CRASH_DELAY = 60_000_000  # per earlier interruption: a message that kills us cannot do it in a loop
-
-
-def insert_into(table: type[SQLModel], columns: str, **fixed: str) -> str:
-    """Text with a place for each of ``columns``; ``fixed`` are literals. ValueError unless that is every column.
-
-    As text with plain tuples it runs in two thirds of the time of SQLAlchemy's insert().
-    """
-    values = dict.fromkeys(columns.split(), "?") | fixed
-    name = str(table.__tablename__)
-    if values.keys() != set(SQLModel.metadata.tables[name].columns.keys()):
-        raise ValueError(f"these are not the columns of {name}")
-    places = ", ".join(f'"{column}"' for column in values)
-    return f"INSERT INTO {name} ({places}) VALUES ({', '.join(values.values())})"
 
 
 _CHECKED = "sender ret envid smtputf8 eightbit received_at expires_at"
@@ -47,23 +30,19 @@ _ADD_MESSAGE = insert_into(
     tables.Message,
     f"id client listener peer pin bounce features sealed authors {_CHECKED} "
     "message_id header_from login sender_key size checksum",
-    **{"state": "'queued'", "delay_notified": "0", "has_body": "1", "finished_at": "NULL"},
+    **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL"},
 )
 _ADD_BODY = insert_into(tables.Body, "message_id raw")
-_NO_ANSWER = {
-    "verdict": "''", "code": "NULL", "enhanced": "''", "detail": "''", "remote_id": "''",
-    "scope": "''", "said_by": "''", "fix": "''",
-}  # fmt: skip
 _ADD_RECIPIENT = insert_into(
-    tables.Recipient, "message_id address notify orcpt n key backend updated_at", state="'queued'", **_NO_ANSWER
+    tables.Recipient, "message_id address notify orcpt n key backend updated_at", state="'queued'", **NO_ANSWER
 )
 _ADD_DELIVERY = insert_into(
     tables.Delivery,
     "message_id backend next_attempt_at received_at",
-    **{"id": "NULL", "state": "'queued'", "attempts": "0", "sticky": "0", "in_doubt": "0"},
+    **{"id": "NULL", "state": "'queued'", "attempts": "0", "sticky": "FALSE", "in_doubt": "0"},
 )
 _ADD_ATTEMPT = insert_into(
-    tables.Attempt, "id message_id delivery_id backend addresses started_at owner", ended_at="NULL", **_NO_ANSWER
+    tables.Attempt, "id message_id delivery_id backend addresses started_at owner", ended_at="NULL", **NO_ANSWER
 )
 
 
@@ -75,12 +54,9 @@ def _checksum(checked: Iterable[object], recipients: Iterable[tuple[object, ...]
 def intact(message: Any, recipients: Iterable[Any], raw: bytes) -> bool:
     """Do rows and bytes meet their CRC-32? A flipped bit must change neither a message nor its way."""
     known = [tuple(row[name] for name in ("address", "notify", "orcpt")) for row in recipients]
-    return _checksum([message[name] for name in _CHECKED.split()], known, raw) == int(message["checksum"])
-
-
-def clean(text: str) -> str:
-    """Text from the wire may hold what UTF-8 cannot (surrogates)."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    checked = [message[name] for name in _CHECKED.split()]
+    plain = [int(value) if isinstance(value, bool) else value for value in checked]
+    return _checksum(plain, known, raw) == int(message["checksum"])
 
 
 def put(tx: Transaction, message: NewMessage) -> None:
@@ -90,16 +66,16 @@ def put(tx: Transaction, message: NewMessage) -> None:
     recipients: dict[str, tuple[str, ...]] = {}
     for each in envelope.recipients:
         recipients.setdefault(each.address, (each.address, each.notify, each.orcpt))
-    flags = (int(envelope.smtputf8), int(envelope.eightbit))
-    checked = (envelope.sender, envelope.ret, envelope.envid, *flags, received, micros(message.expires_at))
+    texts, times = (envelope.sender, envelope.ret, envelope.envid), (received, micros(message.expires_at))
+    flags = (envelope.smtputf8, envelope.eightbit)
     features = _UNKNOWN if message.features is None else " ".join(sorted(message.features))
     sealed = tx.vault.seal(message.id, message.secret)
     authors = json.dumps([clean(author) for author in message.authors])
     origin = (message.id, message.client, message.listener, message.peer, message.pin, message.bounce)
-    texts = (clean(message.message_id), clean(message.header_from), clean(message.login))
-    seal = _checksum(checked, recipients.values(), message.raw)
+    named = (clean(message.message_id), clean(message.header_from), clean(message.login))
+    seal = _checksum((*texts, *map(int, flags), *times), recipients.values(), message.raw)
     found = (comparable(envelope.sender), len(message.raw), seal)
-    tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *checked, *texts, *found))
+    tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *texts, *flags, *times, *named, *found))
     tx.later(_ADD_BODY, (message.id, message.raw))
     for n, (address, row) in enumerate(recipients.items()):
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), backend_of[address], received))
@@ -111,10 +87,6 @@ def put(tx: Transaction, message: NewMessage) -> None:
 
 # -- claims -----------------------------------------------------------------------------------------------------------
 
-DUE = """backend = :backend AND state = 'queued' AND next_attempt_at <= :now
-    AND id NOT IN (SELECT value FROM json_each(:busy)) ORDER BY next_attempt_at LIMIT :limit"""
-IDLE = f"id {IN_IDS} AND state = 'queued' AND NOT {UNDER_WAY}"
-IDLE_OF = f"message_id {IN_IDS} AND state <> 'done' AND NOT {UNDER_WAY}"
 _CLAIM = """
 UPDATE delivery SET next_attempt_at = :until, attempts = attempts + 1
 WHERE id IN (SELECT id FROM delivery WHERE {}) RETURNING id"""
@@ -122,16 +94,8 @@ _INTERRUPT = f"""
 UPDATE attempt SET ended_at = :now, verdict = 'interrupted', detail = 'interrupted, may have been sent'
 WHERE ended_at IS NULL AND delivery_id {IN_IDS} RETURNING delivery_id"""
 _DOUBT = f"""
-UPDATE delivery SET next_attempt_at = coalesce(:now + in_doubt * :delay, next_attempt_at), sticky = 1,
+UPDATE delivery SET next_attempt_at = coalesce(:now + in_doubt * :delay, next_attempt_at), sticky = TRUE,
     in_doubt = in_doubt + 1 WHERE id {IN_IDS}"""
-LOAD_DELIVERIES = f"""
-SELECT d.id AS delivery_id, d.backend, d.attempts, d.sticky, d.in_doubt, r.address, r.notify, r.orcpt, m.*,
-    CASE WHEN d.sticky THEN r.remote_id ELSE '' END AS doubt_id,
-    CASE WHEN d.sticky THEN (SELECT a.addresses FROM attempt a WHERE a.message_id = d.message_id
-        AND a.delivery_id = d.id AND a.verdict = 'interrupted' ORDER BY a.id LIMIT 1) END AS interrupted,
-    r.backend = d.backend AND r.state IN ('queued', d.state) AS pending
-FROM delivery d JOIN message m ON m.id = d.message_id JOIN recipient r ON r.message_id = d.message_id
-WHERE d.id {IN_IDS} ORDER BY d.id, r.n"""
 
 
 def deliveries_from(rows: Iterable[Any], vault: Vault | None = None) -> tuple[list[dict[str, Any]], list[str]]:
@@ -208,9 +172,9 @@ def corrupt(tx: Transaction, ids: list[str]) -> None:
 # A byte that flips in the name of a backend leaves a recipient that nobody would claim.
 _HEAL = """
 INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
-SELECT DISTINCT r.message_id, r.backend, 'queued', :now, m.received_at, 0, 1, 0
-FROM message m CROSS JOIN recipient r ON r.message_id = m.id
-WHERE m.state = 'queued' AND r.state = 'queued' AND NOT EXISTS (
+SELECT DISTINCT r.message_id, r.backend, 'queued', :now, m.received_at, 0, TRUE, 0
+FROM message m CROSS JOIN recipient r
+WHERE r.message_id = m.id AND m.state = 'queued' AND r.state = 'queued' AND NOT EXISTS (
     SELECT 1 FROM delivery d WHERE d.message_id = r.message_id AND d.backend = r.backend AND d.state = 'queued')
 ON CONFLICT (message_id, backend) DO UPDATE SET state = 'queued', next_attempt_at = :now RETURNING id"""
 
@@ -218,7 +182,7 @@ ON CONFLICT (message_id, backend) DO UPDATE SET state = 'queued', next_attempt_a
 def recover(tx: Transaction) -> dict[str, int]:
     """At start: what was under way is interrupted and due again, for nobody else had this file; deliveries are counted.
 
-    Returns how many were interrupted, how many recipients without a delivery got one, and the last attempt's number.
+    Returns how many were interrupted, and how many recipients without a delivery got one.
     """
     ids = [row["delivery_id"] for row in tx.all("SELECT delivery_id FROM attempt WHERE ended_at IS NULL")]
     tx.all(_INTERRUPT, ids=ids, now=tx.now)
@@ -227,8 +191,7 @@ def recover(tx: Transaction) -> dict[str, int]:
     for state in ("queued", "held"):  # a literal state, so that the partial index serves
         for row in tx.all(f"SELECT backend, count(*) AS n FROM delivery WHERE state = '{state}' GROUP BY backend"):
             tx.counts[row["backend"], state] = row["n"]
-    last = tx.all("SELECT coalesce(max(id), 0) AS last FROM attempt")[0]["last"]
-    return {"interrupted": len(ids), "healed": len(healed), "last_attempt": last}
+    return {"interrupted": len(ids), "healed": len(healed)}
 
 
 def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:
@@ -236,109 +199,24 @@ def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:
     undo = "attempts = attempts - 1, next_attempt_at = (SELECT started_at FROM attempt WHERE id = :attempt_id)"
     for each in claims:
         values = {"id": each.delivery_id, "attempt_id": each.attempt_id}
-        tx.later(f"UPDATE delivery SET {undo} WHERE id = :id AND {_STILL_OPEN}", values)
+        tx.later(f"UPDATE delivery SET {undo} WHERE id = :id AND {STILL_OPEN}", values)
         tx.later("DELETE FROM attempt WHERE id = :attempt_id AND delivery_id = :id AND ended_at IS NULL", values)
 
 
-# -- settlements ------------------------------------------------------------------------------------------------------
-
-# Sent stays sent, whoever says so last; a claim that ran out of time may add nothing else. The name of a doubt stays
-# until the doubt ends: an attempt since then that reached nobody says nothing about it.
-_SETTLE_RECIPIENT = f"""
-UPDATE recipient SET
-    state = CASE WHEN :state IN ('sent', 'failed') OR :state = 'held' AND state = 'queued' THEN :state ELSE state END,
-    verdict = coalesce(:verdict, verdict), code = CASE WHEN :verdict IS NULL THEN code ELSE :code END,
-    enhanced = coalesce(:enhanced, enhanced), detail = coalesce(:detail, detail),
-    scope = coalesce(:scope, scope), said_by = coalesce(:said_by, said_by), fix = coalesce(:fix, fix),
-    remote_id = coalesce(nullif(:remote_id, ''), CASE WHEN :verdict IN ('sent', 'rejected') THEN '' END, remote_id),
-    updated_at = :ended_at
-WHERE message_id = :message_id AND address = :address AND state <> 'sent' AND (:state = 'sent' OR {_STILL_OPEN})"""
-_SETTLE_DELIVERY = f"""
-UPDATE delivery SET next_attempt_at = :due, attempts = attempts - :uncount, sticky = max(sticky, :doubt),
-    in_doubt = CASE WHEN :doubt THEN in_doubt + 1 ELSE 0 END
-WHERE id = :delivery_id AND {_STILL_OPEN}"""
 _MOVE_DELIVERIES = f"""
 INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
 SELECT message_id, :backend, 'done', :due, received_at, attempts, sticky, in_doubt FROM delivery WHERE id {IN_IDS}
-ON CONFLICT (message_id, backend) DO UPDATE SET sticky = max(sticky, excluded.sticky),
-    next_attempt_at = CASE WHEN {UNDER_WAY} THEN next_attempt_at
-    WHEN state = 'queued' THEN min(next_attempt_at, excluded.next_attempt_at) ELSE excluded.next_attempt_at END"""
+ON CONFLICT (message_id, backend) DO UPDATE SET sticky = delivery.sticky OR excluded.sticky,
+    next_attempt_at = CASE WHEN {UNDER_WAY} THEN delivery.next_attempt_at WHEN delivery.state = 'queued'
+    THEN @least(delivery.next_attempt_at, excluded.next_attempt_at) ELSE excluded.next_attempt_at END"""
 _MOVE_RECIPIENTS = f"""
 UPDATE recipient SET backend = :backend WHERE state = 'queued' AND (message_id, backend) IN
     (SELECT message_id, backend FROM delivery WHERE id {IN_IDS})"""
-_END_ATTEMPT = """
-UPDATE attempt SET ended_at = :ended_at, started_at = coalesce(:started_at, started_at), addresses = :addresses,
-    verdict = :verdict, code = :code, enhanced = :enhanced, detail = :detail, remote_id = :remote_id,
-    scope = :scope, said_by = :said_by, fix = :fix
-WHERE id = :attempt_id AND delivery_id = :delivery_id"""
-_ADD_ANSWER = """
-INSERT INTO attempt (id, message_id, delivery_id, backend, addresses, started_at, ended_at,
-    verdict, code, enhanced, detail, remote_id, owner, scope, said_by, fix)
-SELECT :id, message_id, delivery_id, backend, :addresses, started_at, :ended_at,
-    :verdict, :code, :enhanced, :detail, :remote_id, owner, :scope, :said_by, :fix
-FROM attempt WHERE id = :attempt_id AND delivery_id = :delivery_id"""
-
-_POLL = """
-INSERT INTO poll (message_id, backend, remote_id, next_at, asked)
-SELECT id, :backend, :remote_id, :at, 0 FROM message WHERE id = :message_id ON CONFLICT DO NOTHING"""
 
 
-def _answer(outcome: Outcome | None) -> dict[str, Any]:
-    if outcome is None:
-        return dict.fromkeys(_NO_ANSWER)
-    answer = {"verdict": outcome.verdict.value, "code": outcome.code, "enhanced": outcome.enhanced}
-    said = {"scope": outcome.scope.value, "said_by": outcome.said_by, "fix": clean(outcome.fix)}
-    return answer | said | {"detail": clean(outcome.detail), "remote_id": clean(outcome.remote_id)}
-
-
-def settle(tx: Transaction, done: Settlement) -> None:
-    """Write down an attempt's outcome. Of a message deleted meanwhile nothing is written, and no bounce is sent."""
-    of, ended = done.claim, micros(done.ended_at)
-    due = ended if done.next_attempt_at is None else micros(done.next_attempt_at)
-    delivery = {
-        "message_id": of.message.id,
-        "delivery_id": of.delivery_id,
-        "attempt_id": of.attempt_id,
-        "ended_at": ended,
-    }
-    if done.bounces and tx.all(f"SELECT 1 FROM delivery WHERE id = :delivery_id AND {_STILL_OPEN}", **delivery):
-        for bounce in done.bounces:
-            put(tx, bounce)
-    for address, state in done.states.items():
-        answer = _answer(done.outcomes.get(address))
-        tx.later(_SETTLE_RECIPIENT, {**delivery, "address": address, "state": state, **answer})
-    doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome in done.outcomes.values())
-    tx.later(_SETTLE_DELIVERY, {**delivery, "due": due, "uncount": not done.count_attempt, "doubt": doubt})
-    if done.backend not in ("", of.backend):
-        _move(tx, [of.delivery_id], done.backend, due)
-    if done.poll_at is not None:
-        given = {o.remote_id for o in done.outcomes.values() if o.verdict is Verdict.SENT and o.remote_id}
-        for remote_id in map(clean, sorted(given)):
-            tx.later(_POLL, {**delivery, "backend": of.backend, "remote_id": remote_id, "at": micros(done.poll_at)})
-    if done.delay_notified:
-        tx.later("UPDATE message SET delay_notified = 1 WHERE id = :message_id", delivery)
-    _end_attempt(tx, done, delivery)
-
-
-def _end_attempt(tx: Transaction, done: Settlement, delivery: dict[str, Any]) -> None:
-    """One row for each distinct answer: the first fills the open row, others are added; none at all removes it."""
-    answers: dict[Outcome, list[str]] = {}
-    for address, outcome in done.outcomes.items():
-        answers.setdefault(outcome, []).append(address)
-    if not answers:
-        tx.later("DELETE FROM attempt WHERE id = :attempt_id AND delivery_id = :delivery_id", delivery)
-    started = micros(done.started_at) if done.started_at else None
-    for place, (outcome, addresses) in enumerate(answers.items()):
-        values = {**delivery, **_answer(outcome), "addresses": json.dumps(addresses), "started_at": started}
-        if place:
-            tx.later(_ADD_ANSWER, {**values, "id": next(tx.attempt_ids)})
-        else:
-            tx.later(_END_ATTEMPT, values)
-
-
-def _move(tx: Transaction, delivery_ids: list[int], backend: str, due: int) -> None:
+def move_all(tx: Transaction, delivery_ids: list[int], backend: str, due: int) -> None:
     """What waits in these goes to another backend, joining the message's delivery by it if it has one."""
-    values = {"ids": json.dumps(delivery_ids), "backend": backend, "due": due}
+    values = {"ids": tx.listed(delivery_ids), "backend": backend, "due": due}
     tx.later(_MOVE_DELIVERIES, values)
     tx.later(_MOVE_RECIPIENTS, values)
     tx.woken.add(backend)
@@ -349,5 +227,5 @@ def move(tx: Transaction, delivery_ids: Sequence[int], backend: str, due: int) -
     idle = tx.all(f"SELECT id, message_id FROM delivery WHERE {IDLE}", ids=list(delivery_ids))
     with tx.changing(list({row["message_id"] for row in idle})):
         if idle:
-            _move(tx, [row["id"] for row in idle], backend, due)
+            move_all(tx, [row["id"] for row in idle], backend, due)
     return len(idle)

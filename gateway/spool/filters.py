@@ -11,7 +11,7 @@ from gateway.spool.records import Filter, micros
 
 _OF_RECIPIENT = "SELECT message_id FROM recipient WHERE key = :{0}"
 _CONDITIONS = {
-    "ids": "id IN (SELECT value FROM json_each(:ids))",
+    "ids": "id @in(:ids)",
     "state": "state = :state",
     "backend": """EXISTS (SELECT 1 FROM delivery d WHERE d.message_id = message.id AND d.backend = :backend
         AND (:state NOT IN ('queued', 'held') OR d.state = :state))""",
@@ -35,7 +35,7 @@ def condition(which: Filter) -> tuple[str, dict[str, Any]]:
         "older_than": micros(which.older_than) if which.older_than else None,
         **{name: getattr(which, name) for name in ("state", "backend", "remote_id")},
     }
-    return " AND ".join(_CONDITIONS[name] for name in named) or "1 = 1", values | keys
+    return " AND ".join(_CONDITIONS[name] for name in named) or "TRUE", values | keys
 
 
 def still(which: Filter) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.spool.changes import IN_IDS, UNDER_WAY, intact
+from gateway.spool.changes import intact
+from gateway.spool.engine import Engine
 from gateway.spool.filters import condition
 from gateway.spool.records import (
     AttemptRow,
@@ -25,13 +26,14 @@ from gateway.spool.records import (
     moment,
     record,
 )
+from gateway.spool.sql import IN_IDS, UNDER_WAY
 
 Rows = Sequence[RowMapping]
 _SHOWN = 20  # recipients in a line of the list
 OVERDUE = f"""
-SELECT delivery.id FROM message m CROSS JOIN delivery ON delivery.message_id = m.id -- in this order: few are late
-WHERE m.finished_at IS NULL AND m.expires_at <= :now AND delivery.state = 'queued'
-    AND delivery.backend NOT IN (SELECT value FROM json_each(:working))
+SELECT delivery.id FROM message m CROSS JOIN delivery -- in this order: few are late
+WHERE delivery.message_id = m.id AND m.finished_at IS NULL AND m.expires_at <= :now AND delivery.state = 'queued'
+    AND NOT delivery.backend @in(:working)
     AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY}
 LIMIT :limit"""
 _WAITING = f"""
@@ -45,29 +47,36 @@ SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
 WHERE m.id {IN_IDS} AND (b.raw IS NOT NULL OR m.finished_at IS NULL)"""
 
 
-async def ask(reader: AsyncConnection, statement: str, **values: Any) -> Rows:
-    given = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
-    return (await reader.exec_driver_sql(statement, given)).mappings().all()
+class Reader:
+    """A transaction that looks."""
+
+    def __init__(self, connection: AsyncConnection, engine: Engine) -> None:
+        self._connection = connection
+        self._engine = engine
+
+    async def all(self, statement: str, **values: Any) -> Rows:
+        given = {k: self._engine.listed(value) if isinstance(value, list) else value for k, value in values.items()}
+        return (await self._connection.exec_driver_sql(self._engine.render(statement), given)).mappings().all()
 
 
-async def _page(reader: AsyncConnection, columns: str, which: Filter, limit: int, before: str) -> Rows:
+async def _page(reader: Reader, columns: str, which: Filter, limit: int, before: str) -> Rows:
     """Newest first, from before that id on ("" is from the newest)."""
     meets, values = condition(which)
     page = f"SELECT {columns} FROM message WHERE {meets}{' AND id < :before' if before else ''}"
-    return await ask(reader, f"{page} ORDER BY id DESC LIMIT :limit", limit=limit, before=before, **values)
+    return await reader.all(f"{page} ORDER BY id DESC LIMIT :limit", limit=limit, before=before, **values)
 
 
-async def ids(reader: AsyncConnection, which: Filter, limit: int, before: str) -> list[str]:
+async def ids(reader: Reader, which: Filter, limit: int, before: str) -> list[str]:
     return [row["id"] for row in await _page(reader, "id", which, limit, before)]
 
 
-async def find(reader: AsyncConnection, which: Filter, limit: int, before: str) -> list[MessageRow]:
+async def find(reader: Reader, which: Filter, limit: int, before: str) -> list[MessageRow]:
     found = await _page(reader, "*", which, limit, before)
     shown = [row["id"] for row in found]
     first = await _of(reader, "recipient", shown, f"n < {_SHOWN}", "n")
     deliveries = await _of(reader, "delivery", shown)
-    totals = await ask(
-        reader, f"SELECT message_id, count(*) AS n FROM recipient WHERE message_id {IN_IDS} GROUP BY 1", ids=shown
+    totals = await reader.all(
+        f"SELECT message_id, count(*) AS n FROM recipient WHERE message_id {IN_IDS} GROUP BY 1", ids=shown
     )
     count = {row["message_id"]: row["n"] for row in totals}
     return [_row(row, first[row["id"]], deliveries[row["id"]], count.get(row["id"], 0)) for row in found]
@@ -88,7 +97,7 @@ def _row(message: RowMapping, recipients: Rows, deliveries: Rows, count: int) ->
     )
 
 
-async def show(reader: AsyncConnection, ident: str) -> MessageDetail | None:
+async def show(reader: Reader, ident: str) -> MessageDetail | None:
     found = await find(reader, Filter(ids=(ident,)), 1, "")
     if not found:
         return None
@@ -106,25 +115,25 @@ async def show(reader: AsyncConnection, ident: str) -> MessageDetail | None:
 
 
 async def _of(
-    reader: AsyncConnection, table: str, ids: list[str], which: str = "1", order: str = "id"
+    reader: Reader, table: str, ids: list[str], which: str = "TRUE", order: str = "id"
 ) -> Mapping[str, list[RowMapping]]:
     """The rows of these messages, in their order."""
     found: dict[str, list[RowMapping]] = {ident: [] for ident in ids}
-    for row in await ask(
-        reader, f"SELECT * FROM {table} WHERE message_id {IN_IDS} AND {which} ORDER BY {order}", ids=ids
+    for row in await reader.all(
+        f"SELECT * FROM {table} WHERE message_id {IN_IDS} AND {which} ORDER BY {order}", ids=ids
     ):
         found[row["message_id"]].append(row)
     return found
 
 
-async def waiting(reader: AsyncConnection, backend: str, after: int, limit: int) -> list[int]:
+async def waiting(reader: Reader, backend: str, after: int, limit: int) -> list[int]:
     """Delivery ids, the oldest first; ``after`` is the last of the page before, 0 for the first page."""
     page = _WAITING.format(_AFTER if after else "")
-    return [row["id"] for row in await ask(reader, page, backend=backend, after=after, limit=limit)]
+    return [row["id"] for row in await reader.all(page, backend=backend, after=after, limit=limit)]
 
 
-async def bodies(reader: AsyncConnection, ids: list[str]) -> tuple[Rows, Mapping[str, list[RowMapping]]]:
-    return await ask(reader, _BODIES, ids=ids), await _of(reader, "recipient", ids, order="n")
+async def bodies(reader: Reader, ids: list[str]) -> tuple[Rows, Mapping[str, list[RowMapping]]]:
+    return await reader.all(_BODIES, ids=ids), await _of(reader, "recipient", ids, order="n")
 
 
 def verified(bodies: Rows, recipients: Mapping[str, list[RowMapping]]) -> tuple[dict[str, bytes], list[str]]:

@@ -1,12 +1,17 @@
-"""The spool's file: locked, checked, created, migrated, opened. All of it blocks and runs in the spool's thread."""
+"""SQLite as the spool's engine: one file, locked, checked, created, migrated, opened, measured and copied."""
 
 from __future__ import annotations
 
 import fcntl
+import itertools
+import json
 import os
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
+from gateway.files import sync_folder
+from gateway.spool.engine import Space, Trouble
 from gateway.spool.records import SpoolError
 
 NAME = "spool.db"
-KEY = "spool.key"
-_KEY_BYTES = 32
 MIGRATIONS = Path(__file__).with_name("migrations")
 _MAGIC = b"SQLite format 3\0"
 _BUSY = 5000  # milliseconds to wait for a foreign lock
@@ -37,6 +42,86 @@ _WRITER = (
 )
 # Readers never write nor checkpoint: two connections that do can lose commits (SQLite < 3.51.3, the WAL-reset bug).
 _READER = ("query_only=ON", "wal_autocheckpoint=0")
+# After these the connection and what it has cached are not to be trusted: open anew and look at every page.
+_BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
+_WHOLE = sqlite3.SQLITE_IOERR_WRITE  # a failed write is rolled back whole
+
+
+class SQLite:
+    """One file in a folder, ours alone while open (engine.Engine)."""
+
+    owner = ""  # whoever holds the lock makes all attempts
+    version = sqlite3.sqlite_version
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / NAME
+        self._lock = -1
+        self._attempt_ids: Iterator[int] | None = None
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def open(self) -> Connection:
+        self._lock = lock(self.path.parent)
+        try:
+            return prepare(self.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def reopen(self) -> Connection:
+        connection = connect(self.path)
+        with connection.begin():
+            verify(connection, self.path)
+        return connection
+
+    def readers(self) -> AsyncEngine:
+        return readers(self.path)
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def classify(self, error: BaseException) -> Trouble:
+        code: int = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+        if not isinstance(error, DBAPIError) or code & 0xFF in (0, sqlite3.SQLITE_CONSTRAINT):
+            return Trouble.OURS
+        if code & 0xFF in _BROKEN and code != _WHOLE:
+            return Trouble.BROKEN
+        return {sqlite3.SQLITE_FULL: Trouble.FULL, sqlite3.SQLITE_BUSY: Trouble.BUSY}.get(code & 0xFF, Trouble.FAILED)
+
+    def render(self, statement: str) -> str:
+        return _rendered(statement)
+
+    def listed(self, values: Sequence[Any]) -> str:
+        return json.dumps(values)
+
+    def attempt_ids(self, connection: Connection) -> Iterator[int]:
+        if self._attempt_ids is None:
+            last = connection.exec_driver_sql("SELECT max(id) FROM attempt").scalar()
+            self._attempt_ids = itertools.count(1 + (last or 0))
+        return self._attempt_ids
+
+    def committed(self, counts: Mapping[tuple[str, str], int]) -> None:
+        self._counts.update(counts)
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        return {key: count for key, count in self._counts.items() if count > 0}
+
+    def space(self) -> Space:
+        disk = os.statvfs(self.path.parent)
+        used = sum(part.stat().st_size for part in self.path.parent.glob(NAME + "*"))
+        return Space(used, disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+
+    def copy(self, to: Path) -> None:
+        copy(self.path, to)
+
+
+@lru_cache(maxsize=512)
+def _rendered(statement: str) -> str:
+    listed = re.sub(r"@in\((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", statement)
+    return listed.replace("@least(", "min(").replace("@greatest(", "max(")
 
 
 def lock(directory: Path) -> int:
@@ -95,35 +180,11 @@ def _create(path: Path) -> None:
     _publish(fresh, path)
 
 
-def key(directory: Path) -> bytes:
-    """What seals clients' tokens, made when there is none yet; one that cannot be right is put aside."""
-    path = directory / KEY
-    with _explained(path):
-        found = path.read_bytes() if path.exists() else b""
-        if len(found) == _KEY_BYTES:
-            return found
-        if found:
-            path.replace(path.with_name(f"{KEY}.unusable"))
-        made, fresh = os.urandom(_KEY_BYTES), path.with_name(f"{KEY}.new")
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            if os.geteuid() == 0:  # a command typed by root must not lock the service out
-                os.fchown(file.fileno(), directory.stat().st_uid, directory.stat().st_gid)
-            file.write(made)
-        _publish(fresh, path)
-        return made
-
-
 def _publish(fresh: Path, path: Path) -> None:
-    _sync(fresh)
+    with fresh.open("rb") as file:
+        os.fsync(file.fileno())
     fresh.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def _check(path: Path) -> None:

@@ -1,25 +1,22 @@
-"""The spool: messages go in durably, are claimed and settled, found and shown. See design.md section 5."""
+"""The spool: messages go in durably, are claimed and settled, found and shown."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
-from gateway.model import DeliveryEvent, NewMessage, SpoolFull, SpoolTrouble
-from gateway.spool import changes, filters, queries, sqlite, tracking, upkeep
+from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
+from gateway.spool import changes, filters, queries, sets, settle, sql, tokens, tracking, upkeep, vault
+from gateway.spool.queries import Reader
 from gateway.spool.records import (
     Claim,
     Delivery,
@@ -34,33 +31,29 @@ from gateway.spool.records import (
     moment,
     record,
 )
+from gateway.spool.sets import Each, ignore
+from gateway.spool.space import Room
+from gateway.spool.sqlite import SQLite
 from gateway.spool.transaction import Transaction
-from gateway.spool.vault import Vault
-from gateway.spool.writer import NO_SPACE, Writer
+from gateway.spool.writer import Writer
 
-_SPACE_EVERY = 3.0  # seconds
+T = TypeVar("T")
 _SWEEP = 200  # messages in one step, so that sweeping never holds up mail
-_STEP = 250  # messages that an operator's order changes in one step, for the same reason (some 20 ms each)
-_PAGE = 5000  # ids read at a time
 EVERYTHING = Filter()
-Each = Callable[[Sequence[str]], None]
 _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
 _LEASE = timedelta(minutes=5)  # for giving up, which needs no network
-
-
-def ignore(ids: Sequence[str]) -> None:
-    """For a caller who only wants to know how many."""
 
 
 class Spool:
     """One directory with one SQLite file, ours alone while open. What changes it raises SpoolTrouble."""
 
     def __init__(self, directory: Path, clock: Clock, events: Events, reserve: float) -> None:
-        self._path = directory / sqlite.NAME
+        self._engine = SQLite(directory)
         self._clock = clock
         self._events = events
-        self._reserve = reserve
-        self._used = self._free = self._floor = 0
+        # A pool of its own: looking through mail must not wait for names, tokens or anybody else's disk.
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="spool-read")
+        self._room = Room(lambda: self._run(self._engine.space), reserve, clock, events)
         self._open_parts = AsyncExitStack()
 
     @classmethod
@@ -76,59 +69,67 @@ class Spool:
     ) -> Spool:
         """Lock, check, migrate, recover. Raises SpoolError when another process has it or it is damaged.
 
-        ``wake`` is told each backend that got new work.
+        ``wake`` is called with each backend that got new work.
         ``reserve`` is kept free: a share of the disk, or bytes from 1 up.
         """
         spool = cls(directory, clock, events, reserve)
         async with spool._open_parts as parts:
-            await spool._open(parts, wake, retention or RetentionSettings())
+            await spool._open(parts, wake, retention or RetentionSettings(), directory)
             spool._open_parts = parts.pop_all()
         return spool
 
-    async def _open(self, parts: AsyncExitStack, wake: Callable[[str], None], retention: RetentionSettings) -> None:
-        run = asyncio.get_running_loop().run_in_executor
+    async def _open(
+        self, parts: AsyncExitStack, wake: Callable[[str], None], retention: RetentionSettings, directory: Path
+    ) -> None:
+        run, engine = asyncio.get_running_loop().run_in_executor, self._engine
+        parts.callback(self._pool.shutdown, wait=False)
         thread = parts.enter_context(ThreadPoolExecutor(1, thread_name_prefix="spool"))
-        parts.callback(os.close, await run(thread, sqlite.lock, self._path.parent))
-        connection = await run(thread, sqlite.prepare, self._path)
-        vault = Vault(await run(thread, sqlite.key, self._path.parent), self._events)
+        connection = await run(thread, engine.open)
+        parts.callback(engine.close)
+        seals = vault.Vault(await run(thread, vault.key, directory), self._events)
         self._writer = Writer(
-            self._path, connection, thread, clock=self._clock, events=self._events, wake=wake, vault=vault
+            engine, connection, thread, clock=self._clock, events=self._events, wake=wake, vault=seals
         )
         parts.push_async_callback(self._writer.aclose)
         try:
             found = await self._writer.submit(changes.recover)
         except SpoolTrouble as error:
-            raise SpoolError(f"spool {self._path} cannot be recovered: {error}, see the log") from error
-        self._writer.attempt_ids = itertools.count(1 + found["last_attempt"])
+            raise SpoolError(f"spool {engine.name} cannot be recovered: {error}, see the log") from error
         self._writer.drop_sent = not retention.sent_body
-        self._readers = sqlite.readers(self._path)  # closed before the writer: the last to close checkpoints the log
+        self._readers = engine.readers()  # closed before the writer: the last to close checkpoints the log
         parts.push_async_callback(self._readers.dispose)
-        await asyncio.to_thread(self._measure)
-        parts.callback(asyncio.create_task(self._watch_space(), name="spool-space").cancel)
-        self._events.info("spool_opened", path=str(self._path), sqlite=sqlite3.sqlite_version, **found)
+        await self._room.look()
+        parts.callback(asyncio.create_task(self._room.watch(), name="spool-space").cancel)
+        self._events.info("spool_opened", path=engine.name, sqlite=engine.version, **found)
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""
         await self._open_parts.aclose()
 
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Reader]:
+        async with self._readers.connect() as connection:
+            yield Reader(connection, self._engine)
+
     async def _ask(self, statement: str, **values: Any) -> queries.Rows:
-        async with self._readers.connect() as reader:
-            return await queries.ask(reader, statement, **values)
+        async with self._reading() as reader:
+            return await reader.all(statement, **values)
 
     # -- mail in, mail out -------------------------------------------------------------------------------------------
 
     async def put(self, message: NewMessage) -> None:
         """Returns once it is on disk. Raises SpoolFull or SpoolUnavailable."""
-        if self._free - len(message.raw) < self._floor:
-            raise SpoolFull(NO_SPACE)
-        self._free -= len(message.raw)  # until measured again
+        self._room.take(len(message.raw))
         await self._writer.submit(lambda tx: changes.put(tx, message))
 
     async def claim(
         self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = ()
     ) -> list[Claim]:
         """Take due deliveries of a backend, each out of reach for ``lease``; the attempts are on disk by then."""
-        return await self._claim(now, lease, changes.DUE, backend=backend, limit=limit, busy=list(busy))
+        return await self._claim(now, lease, sql.DUE, backend=backend, limit=limit, busy=list(busy))
 
     async def _claim(self, now: datetime, lease: timedelta, which: str, **values: Any) -> list[Claim]:
         def run(tx: Transaction) -> list[Claim]:
@@ -152,13 +153,13 @@ class Spool:
 
     async def settle(self, settlement: Settlement) -> None:
         """Write down what became of a claim, with its bounces, in one transaction."""
-        await self._writer.submit(lambda tx: changes.settle(tx, settlement), [settlement.claim.message.id])
+        await self._writer.submit(lambda tx: settle.settle(tx, settlement), [settlement.claim.message.id])
 
     async def bodies(self, ids: Sequence[str]) -> dict[str, bytes]:
         """The bytes of these messages. One that is damaged is missing here, and is corrupt from now on."""
-        async with self._readers.connect() as reader:
+        async with self._reading() as reader:
             found = await queries.bodies(reader, list(ids))
-        whole, damaged = await asyncio.to_thread(queries.verified, *found)
+        whole, damaged = await self._run(lambda: queries.verified(*found))
         if damaged:
             await self._writer.submit(lambda tx: changes.corrupt(tx, damaged))
         return whole
@@ -166,8 +167,8 @@ class Spool:
     async def move(self, delivery_ids: Sequence[int], backend: str, now: datetime) -> int:
         """Let what waits in these deliveries leave by another backend, due now. Returns how many were moved."""
         moved = 0
-        for n in range(0, len(delivery_ids), _STEP):
-            run = partial(changes.move, delivery_ids=delivery_ids[n : n + _STEP], backend=backend, due=micros(now))
+        for n in range(0, len(delivery_ids), sets.STEP):
+            run = partial(changes.move, delivery_ids=delivery_ids[n : n + sets.STEP], backend=backend, due=micros(now))
             moved += await self._writer.submit(run, late=True)
         return moved
 
@@ -178,9 +179,9 @@ class Spool:
         """
         found: list[Delivery] = []
         while not found:
-            async with self._readers.connect() as reader:
+            async with self._reading() as reader:
                 page = await queries.waiting(reader, backend, after, limit)
-                rows = await queries.ask(reader, changes.LOAD_DELIVERIES, ids=page)
+                rows = await reader.all(sql.LOAD_DELIVERIES, ids=page)
             if not page:
                 break
             loaded = {one["delivery_id"]: Delivery(**one) for one in changes.deliveries_from(rows)[0]}
@@ -195,17 +196,17 @@ class Spool:
         """
         given = {"now": micros(now), "before": micros(now - _GRACE), "working": list(working), "limit": limit}
         ids = [row["id"] for row in await self._ask(queries.OVERDUE, **given)]
-        return await self._claim(now, _LEASE, changes.IDLE, ids=ids) if ids else []
+        return await self._claim(now, _LEASE, sql.IDLE, ids=ids) if ids else []
 
     # -- what became of it afterwards --------------------------------------------------------------------------------
 
     async def add_events(self, backend: str, said: Sequence[DeliveryEvent], source: str) -> None:
         """Keep what a provider says of mail it took; on disk when this returns. Said twice, it counts once."""
         for each in said:
-            self._tell(await self._writer.submit(partial(tracking.add, backend=backend, said=each, source=source)))
+            self._announce(await self._writer.submit(partial(tracking.add, backend=backend, said=each, source=source)))
 
-    def _tell(self, news: Sequence[tracking.News]) -> None:
-        for each in news:
+    def _announce(self, new: Sequence[tracking.NewEvent]) -> None:
+        for each in new:
             self._events.delivery_event(each.message_id, each.backend, each.said, each.source)
 
     async def polls(self, backend: str, limit: int) -> list[Poll]:
@@ -221,7 +222,7 @@ class Spool:
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Deliveries by (backend, state); the states are queued and held."""
-        return {key: count for key, count in self._writer.counts.items() if count > 0}
+        return dict(self._engine.counts())
 
     async def queued(self) -> dict[str, int]:
         """Queued deliveries by backend."""
@@ -240,12 +241,12 @@ class Spool:
 
     async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
         """Newest first; ``before`` is the last id of the page before."""
-        async with self._readers.connect() as reader:
+        async with self._reading() as reader:
             return await queries.find(reader, which, limit, before)
 
     async def show(self, ident: str) -> MessageDetail | None:
         """All that is known of one message."""
-        async with self._readers.connect() as reader:
+        async with self._reading() as reader:
             return await queries.show(reader, ident)
 
     async def raw(self, ident: str) -> bytes | None:
@@ -276,52 +277,32 @@ class Spool:
         return await self._change(upkeep.delete, which, now, deleted)
 
     async def _change(self, step: upkeep.Step, which: Filter, now: datetime, each: Each) -> int:
-        total = 0
-        async for ids in self._steps(which):
-            run = partial(upkeep.change, step=step, which=which, ids=ids, now=micros(now))
-            changed = await self._writer.submit(run, late=True)
-            each(changed)
-            total += len(changed)
-        return total
-
-    async def _steps(self, which: Filter) -> AsyncIterator[list[str]]:
-        """The ids that fit, as many as one step takes. Newest first, so that mail that comes in makes it no longer."""
-        parts = [which]
-        if (given := which.ids) is not None:
-            parts = [replace(which, ids=given[n : n + _PAGE]) for n in range(0, len(given), _PAGE)]
-        for part in parts:
-            before, page = "", [""] * _PAGE
-            while len(page) == _PAGE:
-                async with self._readers.connect() as reader:
-                    page = await queries.ids(reader, part, _PAGE, before)
-                before = page[-1] if page else ""
-                for n in range(0, len(page), _STEP):
-                    yield page[n : n + _STEP]
+        return await sets.change(self._reading, self._writer, step, which, now, each)
 
     async def fail(self, which: Filter, now: datetime) -> AsyncIterator[list[Claim]]:
         """Claims, in pages, on all that is queued or held of these and not under way; the caller settles as failed."""
         meets, values = filters.still_of_delivery(which)
-        async for ids in self._steps(which):
-            if claims := await self._claim(now, _LEASE, f"{changes.IDLE_OF} AND {meets}", **{**values, "ids": ids}):
+        async for ids in sets.steps(self._reading, which):
+            if claims := await self._claim(now, _LEASE, f"{sql.IDLE_OF} AND {meets}", **{**values, "ids": ids}):
                 yield claims
 
     # -- tokens ------------------------------------------------------------------------------------------------------
 
     async def add_token(self, row: TokenRow) -> None:
-        await self._writer.submit(lambda tx: upkeep.add_token(tx, row))
+        await self._writer.submit(lambda tx: tokens.add(tx, row))
 
     async def tokens(self) -> list[TokenRow]:
-        return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]
+        async with self._reading() as reader:
+            return await tokens.known(reader)
 
     async def revoke(self, jti: str = "", subject: str = "", *, now: datetime) -> None:
         """A token by its id, or all of a subject that were issued before now."""
-        await self._writer.submit(lambda tx: upkeep.revoke(tx, jti, subject, micros(now)))
+        await self._writer.submit(lambda tx: tokens.revoke(tx, jti, subject, micros(now)))
 
     async def revocations(self) -> tuple[set[str], dict[str, datetime]]:
         """Revoked token ids, and for each subject the time before which all its tokens are void."""
-        ids = await self._ask("SELECT jti FROM token WHERE revoked_at IS NOT NULL")
-        subjects = await self._ask("SELECT subject, before FROM revocation")
-        return {row["jti"] for row in ids}, {row["subject"]: moment(row["before"]) for row in subjects}
+        async with self._reading() as reader:
+            return await tokens.revocations(reader)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
@@ -329,7 +310,7 @@ class Spool:
         """Remove bodies and rows past their time, in small steps; freed pages are used again. Returns how many."""
         self._writer.drop_sent = not retention.sent_body
         if await self._ask(f"{tracking.EARLY} LIMIT 1"):
-            self._tell(await self._writer.submit(tracking.adopt))
+            self._announce(await self._writer.submit(tracking.adopt))
         total = await self._sweep(lambda tx: upkeep.sweep_bodies(tx, "done", micros(now - retention.sent_body), _SWEEP))
         total += await self._sweep(
             lambda tx: upkeep.sweep_bodies(tx, "failed", micros(now - retention.failed_body), _SWEEP)
@@ -345,7 +326,7 @@ class Spool:
 
     async def backup(self, to: Path) -> None:
         """A consistent copy while the service runs. Raises SpoolError."""
-        await asyncio.to_thread(sqlite.copy, self._path, to)
+        await self._run(lambda: self._engine.copy(to))
 
     def writable(self) -> bool:
         """The writer lives and its last commit succeeded: claims and settlements can be written down."""
@@ -358,22 +339,8 @@ class Spool:
 
     def accepting(self) -> bool:
         """Writable, and the reserve is not reached: new mail is taken."""
-        return self.writable() and self._free >= self._floor
+        return self.writable() and self._room.enough
 
     def space(self) -> tuple[int, int]:
         """Bytes used by the spool, bytes free on its disk; at most some seconds old."""
-        return self._used, self._free
-
-    async def _watch_space(self) -> None:
-        while True:
-            await self._clock.sleep(_SPACE_EVERY)
-            try:
-                await asyncio.to_thread(self._measure)
-            except Exception as error:
-                self._events.bug("spool.space", error)
-
-    def _measure(self) -> None:
-        disk = os.statvfs(self._path.parent)
-        self._used = sum(part.stat().st_size for part in self._path.parent.glob(sqlite.NAME + "*"))
-        self._free = disk.f_bavail * disk.f_frsize
-        self._floor = int(self._reserve if self._reserve >= 1 else self._reserve * disk.f_blocks * disk.f_frsize)
+        return self._room.used, self._room.free

@@ -18,7 +18,7 @@ def _one_of(*states: str) -> CheckConstraint:
 
 
 class Message(SQLModel, table=True):
-    """``state`` is queued, held, done, failed or corrupt and follows from the recipients (changes.derive)."""
+    """``state`` is queued, held, done, failed or corrupt and follows from the recipients (transaction)."""
 
     __table_args__ = (
         Index("message_by_state", "state"),
@@ -30,7 +30,7 @@ class Message(SQLModel, table=True):
             "message_with_body",
             "state",
             "finished_at",
-            sqlite_where=text("has_body = 1 AND finished_at IS NOT NULL"),
+            sqlite_where=text("has_body AND finished_at IS NOT NULL"),
         ),
         _one_of("queued", "held", "done", "failed", "corrupt"),
         _CLUSTERED,
@@ -55,7 +55,7 @@ class Message(SQLModel, table=True):
     delay_notified: bool
     has_body: bool
     size: int
-    checksum: int  # changes.checksum over envelope and bytes
+    checksum: int  # changes.intact over envelope and bytes
     received_at: int
     expires_at: int
     finished_at: int | None

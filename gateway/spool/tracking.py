@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.model import DeliveryEvent
-from gateway.spool.changes import clean
 from gateway.spool.records import Poll
+from gateway.spool.sql import clean
 from gateway.spool.transaction import Transaction
 
 EARLY = "SELECT * FROM event WHERE message_id = ''"
-_MOST = 1000  # reports kept on one hand-over: a provider that repeats itself must not fill the disk
+_MOST = 1000  # events kept of one hand-over: a provider that repeats itself must not fill the disk
 _MOST_EARLY = 10_000  # of each backend
 _WAIT = 3_600_000_000  # a send of many calls is written down when the last has ended
 _LONGEST = 500
@@ -39,7 +39,7 @@ DELETE FROM poll WHERE backend = :backend AND remote_id = :remote_id AND message
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class NewEvent:
     """What was not known before; ``message_id`` "" where nothing was handed over by that name, or not yet."""
 
     message_id: str
@@ -48,33 +48,33 @@ class News:
     source: str
 
 
-def add(tx: Transaction, backend: str, said: DeliveryEvent, source: str) -> list[News]:
+def add(tx: Transaction, backend: str, said: DeliveryEvent, source: str) -> list[NewEvent]:
     texts = {"address": clean(said.address)[:_LONGEST], "detail": clean(said.detail)[:_LONGEST]}
     row = {"backend": backend, "remote_id": clean(said.remote_id), "state": said.state, **texts}
     key = hashlib.sha256((clean(said.key) or "\0".join(row.values())).encode()).hexdigest()
     return _keep(tx, {**row, "key": key, "source": source, "reported_at": tx.now})
 
 
-def _keep(tx: Transaction, row: Mapping[str, Any]) -> list[News]:
+def _keep(tx: Transaction, row: Mapping[str, Any]) -> list[NewEvent]:
     said = DeliveryEvent(row["remote_id"], row["state"], row["detail"], row["address"])
     handed_over = {name: row[name] for name in ("backend", "remote_id")}
     if not tx.all(f"SELECT 1 {_TAKEN} LIMIT 1", **handed_over):
         tx.all(_ADD_EARLY, **row, most=_MOST_EARLY)
-        return [News("", row["backend"], said, row["source"])]
+        return [NewEvent("", row["backend"], said, row["source"])]
     added = tx.all(_ADD, **row, most=_MOST)
     if said.final:
         tx.all(_ANSWERED, **handed_over)
-    return [News(found["message_id"], row["backend"], said, row["source"]) for found in added]
+    return [NewEvent(found["message_id"], row["backend"], said, row["source"]) for found in added]
 
 
-def adopt(tx: Transaction) -> list[News]:
+def adopt(tx: Transaction) -> list[NewEvent]:
     """Give what came early to the messages that have turned up; forget what is older and was of none."""
     known = "EXISTS (SELECT 1 FROM attempt a WHERE a.remote_id = e.remote_id AND a.backend = e.backend)"
     early = tx.all(f"SELECT e.* FROM ({EARLY}) e WHERE {known} LIMIT 1000")
     tx.all("DELETE FROM event WHERE message_id = '' AND reported_at <= :before", before=tx.now - _WAIT)
-    tx.all("DELETE FROM event WHERE id IN (SELECT value FROM json_each(:ids))", ids=[row["id"] for row in early])
+    tx.all("DELETE FROM event WHERE id @in(:ids)", ids=[row["id"] for row in early])
     unused = {"id", "message_id"}
-    return [news for row in early for news in _keep(tx, {k: v for k, v in row.items() if k not in unused})]
+    return [event for row in early for event in _keep(tx, {k: v for k, v in row.items() if k not in unused})]
 
 
 def poll_again(tx: Transaction, poll: Poll, next_at: int | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
+from gateway.spool.engine import Engine
 from gateway.spool.vault import Vault
 
 # A delivery is queued while a recipient waits for its backend, else held if one is held for it, else done.
@@ -18,7 +18,7 @@ UPDATE delivery SET state = now.state FROM (
     SELECT d.id, CASE max(CASE r.state WHEN 'queued' THEN 2 WHEN 'held' THEN 1 ELSE 0 END)
         WHEN 2 THEN 'queued' WHEN 1 THEN 'held' ELSE 'done' END AS state
     FROM delivery d LEFT JOIN recipient r ON r.message_id = d.message_id AND r.backend = d.backend
-    WHERE d.message_id IN (SELECT value FROM json_each(:ids)) GROUP BY d.id) AS now
+    WHERE d.message_id @in(:ids) GROUP BY d.id) AS now
 WHERE delivery.id = now.id AND delivery.state <> now.state"""
 # A message is queued while a recipient is, else held, else failed if one failed, else done. Corrupt stays while held.
 _DERIVE_MESSAGES = """
@@ -28,35 +28,35 @@ UPDATE message SET state = now.state, finished_at = CASE WHEN now.state IN ('don
 FROM (
     SELECT message_id, CASE max(CASE state WHEN 'queued' THEN 3 WHEN 'held' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END)
         WHEN 3 THEN 'queued' WHEN 2 THEN 'held' WHEN 1 THEN 'failed' ELSE 'done' END AS state
-    FROM recipient WHERE message_id IN (SELECT value FROM json_each(:ids)) GROUP BY message_id) AS now
+    FROM recipient WHERE message_id @in(:ids) GROUP BY message_id) AS now
 WHERE message.id = now.message_id AND message.state <> now.state
     AND NOT (message.state = 'corrupt' AND now.state = 'held')"""
 _DROP_BODIES = """
 DELETE FROM body WHERE message_id IN (
-    SELECT id FROM message WHERE id IN (SELECT value FROM json_each(:ids)) AND has_body = 0)"""
+    SELECT id FROM message WHERE id @in(:ids) AND NOT has_body)"""
 _COUNT = """
 SELECT backend, state, count(*) AS deliveries FROM delivery
-WHERE message_id IN (SELECT value FROM json_each(:ids)) AND state <> 'done' GROUP BY backend, state"""
+WHERE message_id @in(:ids) AND state <> 'done' GROUP BY backend, state"""
 
 
 class Transaction:
     """``later`` gathers rows by statement, in the order of first use; any other statement is preceded by a ``flush``.
 
-    What others are told after the commit: ``counts`` is by how much deliveries grew by (backend, state), ``woken`` the
+    What others learn after the commit: ``counts`` is by how much deliveries grew by (backend, state), ``woken`` the
     backends with new work, ``damaged`` what was found corrupt.
     """
 
-    def __init__(
-        self, connection: Connection, now: int, attempt_ids: Iterator[int], *, vault: Vault, drop_sent: bool
-    ) -> None:
+    def __init__(self, connection: Connection, engine: Engine, now: int, *, vault: Vault, drop_sent: bool) -> None:
         self.now = now
         self.vault = vault
-        self.attempt_ids = attempt_ids
+        self.attempt_ids = engine.attempt_ids(connection)
+        self.owner = engine.owner  # of the attempts claimed here
+        self.listed = engine.listed
         self.counts: Counter[tuple[str, str]] = Counter()
         self.woken: set[str] = set()
         self.damaged: list[str] = []
-        self.owner = ""  # of the attempts claimed here
         self._connection = connection
+        self._render = engine.render
         self._drop_sent = drop_sent
         self._later: dict[str, list[Any]] = {}
 
@@ -66,13 +66,13 @@ class Transaction:
     def flush(self) -> None:
         waiting, self._later = self._later, {}
         for statement, rows in waiting.items():
-            self._connection.exec_driver_sql(statement, rows)
+            self._connection.exec_driver_sql(self._render(statement), rows)
 
     def all(self, statement: str, **values: Any) -> Sequence[RowMapping]:
-        """Run it now. A list among the values becomes JSON, for ``IN (SELECT value FROM json_each(:name))``."""
+        """Run it now. A list among the values is for ``@in``."""
         self.flush()
-        given = {name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()}
-        result = self._connection.exec_driver_sql(statement, given)
+        given = {name: self.listed(value) if isinstance(value, list) else value for name, value in values.items()}
+        result = self._connection.exec_driver_sql(self._render(statement), given)
         return result.mappings().all() if result.returns_rows else ()
 
     @contextmanager

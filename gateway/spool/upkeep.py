@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gateway.spool.changes import IN_IDS, UNDER_WAY, insert_into
 from gateway.spool.filters import still
-from gateway.spool.records import Filter, TokenRow, micros
-from gateway.spool.tables import Token
+from gateway.spool.records import Filter
+from gateway.spool.sql import IN_IDS, UNDER_WAY
 from gateway.spool.transaction import Transaction
 
 _DUE_NOW = f"UPDATE delivery SET next_attempt_at = :now WHERE message_id {IN_IDS}"
@@ -52,7 +51,7 @@ def release(tx: Transaction, ids: list[str], now: int) -> list[str]:
 
 def retry(tx: Transaction, ids: list[str], now: int) -> list[str]:
     """Due now, except what is under way."""
-    step = f"""UPDATE delivery SET next_attempt_at = min(next_attempt_at, :now) WHERE message_id {IN_IDS}
+    step = f"""UPDATE delivery SET next_attempt_at = @least(next_attempt_at, :now) WHERE message_id {IN_IDS}
         AND state = 'queued' AND NOT {UNDER_WAY} RETURNING message_id, backend"""
     rows = tx.all(step, ids=ids, now=now)
     tx.woken.update(row["backend"] for row in rows)
@@ -68,11 +67,11 @@ def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
 
 
 def sweep_bodies(tx: Transaction, state: str, before: int, limit: int) -> int:
-    which = "state = :state AND has_body = 1 AND finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
+    which = "state = :state AND has_body AND finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
     found = tx.all(f"SELECT id FROM message WHERE {which}", state=state, before=before, limit=limit)
     ids = [row["id"] for row in found]
     tx.all(f"DELETE FROM body WHERE message_id {IN_IDS}", ids=ids)
-    tx.all(f"UPDATE message SET has_body = 0 WHERE id {IN_IDS}", ids=ids)
+    tx.all(f"UPDATE message SET has_body = FALSE WHERE id {IN_IDS}", ids=ids)
     return len(ids)
 
 
@@ -80,21 +79,3 @@ def sweep_history(tx: Transaction, before: int, limit: int) -> int:
     which = "finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
     found = tx.all(f"SELECT id FROM message WHERE {which}", before=before, limit=limit)
     return len(delete(tx, [row["id"] for row in found], tx.now))
-
-
-_ADD_TOKEN = insert_into(Token, "jti key subject note issued_at expires_at revoked_at")
-
-
-def add_token(tx: Transaction, row: TokenRow) -> None:
-    times = [None if time is None else micros(time) for time in (row.issued_at, row.expires_at, row.revoked_at)]
-    tx.later(_ADD_TOKEN, (row.jti, row.key, row.subject, row.note, *times))
-
-
-def revoke(tx: Transaction, jti: str, subject: str, now: int) -> None:
-    """A token minted elsewhere is unknown here; its id is revoked all the same."""
-    if jti:
-        again = " ON CONFLICT (jti) DO UPDATE SET revoked_at = coalesce(revoked_at, excluded.revoked_at)"
-        tx.later(_ADD_TOKEN + again, (jti, "", "", "", now, None, now))
-    if subject:
-        newest = "ON CONFLICT (subject) DO UPDATE SET before = max(before, excluded.before)"
-        tx.all(f"INSERT INTO revocation (subject, before) VALUES (:subject, :now) {newest}", subject=subject, now=now)

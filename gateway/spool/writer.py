@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.model import SpoolFull, SpoolUnavailable
+from gateway.spool.engine import Engine, Trouble
 from gateway.spool.records import micros
-from gateway.spool.sqlite import connect, verify
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 
 T = TypeVar("T")
 _GROUP = 256  # operations in one transaction, so that nobody waits for too many others
-# After these the connection and what it has cached are not to be trusted: open anew and look at every page.
-_BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +65,7 @@ class Writer:
 
     def __init__(
         self,
-        path: Path,
+        engine: Engine,
         connection: Connection,
         thread: Executor,
         *,
@@ -80,11 +74,9 @@ class Writer:
         wake: Callable[[str], None],
         vault: Vault,
     ) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self.attempt_ids = itertools.count(1)
         self.drop_sent = False
         self.healthy = True
-        self._path = path
+        self._engine = engine
         self._connection = connection
         self._thread = thread
         self._clock = clock
@@ -138,7 +130,7 @@ class Writer:
             del applied  # and with it the bytes of every message of the group
 
     def _answer(self, applied: Applied) -> None:
-        self.counts.update(applied.counts)
+        self._engine.committed(applied.counts)
         for operation, answer in applied.answers:
             if operation.future.done():
                 continue  # its caller has gone
@@ -168,15 +160,16 @@ class Writer:
         try:
             applied = self._commit(group)
         except Exception as error:
-            code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
-            if code & 0xFF in _BROKEN and code != sqlite3.SQLITE_IOERR_WRITE:  # a failed write is rolled back whole
+            trouble = self._engine.classify(error)
+            if trouble is Trouble.BROKEN:
                 self._reopen()
-            elif len(group) > 1 and code & 0xFF != sqlite3.SQLITE_BUSY:
+            elif len(group) > 1 and trouble is not Trouble.BUSY:
                 whole = Applied([])
                 for operation in group:
                     whole += self._apply([operation])
                 return whole
-            full = self._is_full(error, code & 0xFF)
+            self._note(error, trouble)
+            full = trouble is Trouble.FULL
             return Applied(
                 [(operation, SpoolFull(NO_SPACE) if full else SpoolUnavailable(OUT_OF_ORDER)) for operation in group]
             )
@@ -187,27 +180,22 @@ class Writer:
         ids = list({identifier for operation in group for identifier in operation.ids})
         now = micros(self._clock.now())
         with self._connection.begin():
-            transaction = Transaction(
-                self._connection, now, self.attempt_ids, vault=self._vault, drop_sent=self.drop_sent
-            )
+            transaction = Transaction(self._connection, self._engine, now, vault=self._vault, drop_sent=self.drop_sent)
             with transaction.changing(ids):
                 answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
             answers += [(operation, operation.run(transaction)) for operation in group if operation.late]
             transaction.flush()
         return Applied(answers, transaction.counts, transaction.woken, transaction.damaged)
 
-    def _is_full(self, error: Exception, code: int) -> bool:
-        if not isinstance(error, DBAPIError) or code in (0, sqlite3.SQLITE_CONSTRAINT):
+    def _note(self, error: Exception, trouble: Trouble) -> None:
+        if trouble is Trouble.OURS:
             self._events.bug("spool", error)
-            return False
-        self.healthy = False
-        self._events.warning("spool_error", detail=str(error.orig))
-        return code == sqlite3.SQLITE_FULL
+        else:
+            self.healthy = False
+            self._events.warning("spool_error", detail=str(getattr(error, "orig", error)))
 
     def _reopen(self) -> None:
         """After a failed fsync a later one proves nothing (the kernel may have dropped the pages): start anew."""
         self._connection.invalidate()
         self._connection.close()
-        self._connection = connect(self._path)
-        with self._connection.begin():
-            verify(self._connection, self._path)
+        self._connection = self._engine.reopen()

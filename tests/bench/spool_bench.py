@@ -28,7 +28,7 @@ from sqlmodel import SQLModel
 from gateway.clock import SystemClock
 from gateway.events import Events
 from gateway.model import NewMessage
-from gateway.spool import changes, file, writer
+from gateway.spool import changes, sql, sqlite, tables, writer
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 from tests.fakes import START
@@ -130,20 +130,23 @@ def bench_group_commit() -> None:
 
 def bench_statements(directory: Path) -> None:
     """The text executed by the driver against SQLAlchemy's statement object, for 50 recipients."""
-    connection = file.prepare(directory / "spool.db")
+    connection = sqlite.prepare(directory / "spool.db")
     numbers = itertools.count()
     table = SQLModel.metadata.tables["recipient"]
-    rest = {"state": "queued", "verdict": "", "code": None, "enhanced": "", "detail": "", "remote_id": ""}
+    rest = {"state": "queued", "code": None} | dict.fromkeys(
+        ("verdict", "enhanced", "detail", "remote_id", "scope", "said_by", "fix"), ""
+    )
+    columns = "message_id address notify orcpt n key backend updated_at"
+    statement = sql.insert_into(tables.Recipient, columns, state="'queued'", **sql.NO_ANSWER)
     cost: dict[str, list[float]] = {"text": [], "insert()": []}
     for name in ("text", "insert()") * 200:
         rows = [(f"{next(numbers):013d}", "a@x.org", "", "", 0, "a@x.org", "b", 0) for _ in range(50)]
-        columns = ["message_id", "address", "notify", "orcpt", "n", "key", "backend", "updated_at"]
         with connection.begin():
             began = time.perf_counter()
             if name == "text":
-                connection.exec_driver_sql(changes._ADD_RECIPIENT, rows)
+                connection.exec_driver_sql(statement, rows)
             else:
-                connection.execute(insert(table), [dict(zip(columns, row, strict=True)) | rest for row in rows])
+                connection.execute(insert(table), [dict(zip(columns.split(), row, strict=True)) | rest for row in rows])
             cost[name].append((time.perf_counter() - began) / 50)
     connection.close()
     print("insert, us a row: " + ", ".join(f"{name} {median(figures) * 1e6:.1f}" for name, figures in cost.items()))
@@ -151,15 +154,17 @@ def bench_statements(directory: Path) -> None:
 
 def fill(directory: Path, number: int) -> None:
     directory.mkdir()
-    connection = file.prepare(directory / "spool.db")
+    engine = sqlite.SQLite(directory)
+    connection = engine.open()
     source, vault = messages(), Vault(bytes(32), Events())
     for _ in range(0, number, 1000):
         with connection.begin():
-            transaction = Transaction(connection, 0, iter(()), vault=vault, drop_sent=True)
+            transaction = Transaction(connection, engine, 0, vault=vault, drop_sent=True)
             for one in itertools.islice(source, 1000):
                 changes.put(transaction, one)
             transaction.flush()
     connection.close()
+    engine.close()
 
 
 async def bench_claims(directory: Path, sizes: tuple[int, ...], rounds: int = 150) -> None:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import RAW
 from tests.fakes import START
 from tests.spool.test_open import child
-from tests.spool_kit import LEASE, RAW, of, opened
+from tests.spool_kit import LEASE, of, opened
 
 LOAD = """
 import asyncio, sys
 from pathlib import Path
-from tests.spool_kit import START, SENT, opened, settlement, message
+from tests.builders import SENT
+from tests.spool_kit import START, opened, settlement, message
 async def main():
     async with opened(Path(sys.argv[1])) as at:
         names = iter(range(1_000_000))

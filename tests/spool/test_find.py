@@ -12,17 +12,18 @@ import pytest
 
 from gateway.model import Outcome, Verdict
 from gateway.spool import Filter
+from tests.builders import SENT
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, LEASE, REJECTED, SENT, At, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, opened, settlement
 
 MINUTE = timedelta(minutes=1)
 
 
 async def fill(at: At) -> None:
-    await at.put("a@x.org", ident="M1", sender="Ann@x.org", message_id="<one@x>", lane="b")
+    await at.put("a@x.org", ident="M1", sender="Ann@x.org", message_id="<one@x>", backend="b")
     await at.put("b@x.org", "c@x.org", ident="M2", sender="", deliveries={"b": ("b@x.org",), "other": ("c@x.org",)})
-    await at.put("ann@X.ORG", ident="M3", message_id="bare", received_at=START - MINUTE, lane="other")
-    await at.put("d@x.org", ident="M4", lane="b")
+    await at.put("ann@X.ORG", ident="M3", message_id="bare", received_at=START - MINUTE, backend="other")
+    await at.put("d@x.org", ident="M4", backend="b")
     await at.spool.hold(Filter(ids=("M4",)), START)
     for claim in await at.claim("other"):
         outcomes = {"M2": REJECTED, "M3": Outcome(Verdict.SENT, remote_id="Provider-7")}
@@ -75,7 +76,7 @@ async def test_find_goes_in_pages(tmp_path: Path) -> None:
 
 
 async def test_a_line_of_the_list_says_what_matters(tmp_path: Path) -> None:
-    """The first recipients with their number, the lanes, the next attempt and the last word on what is not yet sent."""
+    """The first recipients with their number, the backends, the next attempt, the last word on what is not yet sent."""
     async with opened(tmp_path) as at:
         many = [f"r{n}@x.org" for n in range(25)]
         await at.put(*many, client="till", login="app", listener="local", peer="127.0.0.1")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from gateway.model import Envelope, Outcome, Recipient, Scope, SpoolUnavailable, Verdict
+from tests.builders import IN_DOUBT, RAW, SENT
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, RAW, REJECTED, SENT, message, of, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, message, of, opened, settlement
 
 MINUTE = timedelta(minutes=1)
 
@@ -56,13 +57,13 @@ async def test_a_repeated_recipient_is_one_recipient(tmp_path: Path) -> None:
         assert claim.message.envelope.recipients == (Recipient("a@x.org", "NEVER"), Recipient("A@x.org"))
 
 
-async def test_only_due_deliveries_of_the_lane_are_claimed_earliest_first(tmp_path: Path) -> None:
-    """Not before their time, not from another lane, no more than asked for."""
+async def test_only_due_deliveries_of_the_backend_are_claimed_earliest_first(tmp_path: Path) -> None:
+    """Not before their time, not from another backend, no more than asked for."""
     async with opened(tmp_path) as at:
         late = await at.put(received_at=START + MINUTE)
         first = await at.put(received_at=START - MINUTE)
         second = await at.put(received_at=START)
-        await at.put(lane="other")
+        await at.put(backend="other")
         assert [claim.message.id for claim in await at.claim(limit=1)] == [first]
         assert [claim.message.id for claim in await at.claim()] == [second]
         assert await at.claim() == []
@@ -143,9 +144,9 @@ async def test_the_message_is_done_failed_or_queued(tmp_path: Path, outcome: Out
     """Done drops the bytes at once (retention.sent_body 0); failed and queued keep them."""
     async with opened(tmp_path) as at:
         ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
-        for lane in ("b", "other"):
+        for backend in ("b", "other"):
             assert (await at.states(ident))[0] == "queued"
-            (claim,) = await at.claim(lane)
+            (claim,) = await at.claim(backend)
             await at.spool.settle(settlement(claim, outcome))
         assert (await at.states(ident))[0] == state
         assert (await at.spool.raw(ident) is not None) == body
@@ -173,8 +174,8 @@ async def test_what_is_not_counted_costs_no_patience(tmp_path: Path) -> None:
             assert (claim.message.attempt, claim.sticky, claim.in_doubt) == then
 
 
-async def test_failover_moves_what_is_left_to_another_lane(tmp_path: Path) -> None:
-    """The rest is due there at once, with its attempts; what was sent stays where it was sent; the lane is woken."""
+async def test_failover_moves_what_is_left_to_another_backend(tmp_path: Path) -> None:
+    """The rest is due there at once, with its attempts; what was sent stays where it was sent; the backend is woken."""
     async with opened(tmp_path) as at:
         ident = await at.put("a@x.org", "b@x.org")
         (claim,) = await at.claim()
@@ -197,7 +198,7 @@ async def test_failover_moves_what_is_left_to_another_lane(tmp_path: Path) -> No
 
 
 async def test_failover_joins_the_delivery_that_is_there(tmp_path: Path) -> None:
-    """A message with a delivery in the other lane gets no second one; while that is under way its lease holds."""
+    """A message with a delivery in the other backend gets no second one; while that is under way its lease holds."""
     async with opened(tmp_path) as at:
         ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
         (claim,) = await at.claim("b")
@@ -214,10 +215,10 @@ async def test_failover_joins_the_delivery_that_is_there(tmp_path: Path) -> None
 
 
 async def test_bounces_go_in_with_the_settlement(tmp_path: Path) -> None:
-    """Both or neither: a bounce is there when its failure is, and its lane is woken."""
+    """Both or neither: a bounce is there when its failure is, and its backend is woken."""
     async with opened(tmp_path) as at:
         ident = await at.put()
-        report = message("s@example.com", lane="smart", sender="", bounce=True)
+        report = message("s@example.com", backend="smart", sender="", bounce=True)
         (claim,) = await at.claim()
         at.woken.clear()
         await at.spool.settle(settlement(claim, REJECTED, bounces=(report,)))
@@ -236,7 +237,7 @@ async def test_a_late_settlement_adds_only_what_was_sent(tmp_path: Path) -> None
         ident = await at.put("a@x.org", "b@x.org")
         (late,) = await at.claim()
         (current,) = await at.claim(now=START + LEASE)
-        report = message("s@example.com", lane="smart")
+        report = message("s@example.com", backend="smart")
         outcomes = {"a@x.org": SENT, "b@x.org": REJECTED}
         await at.spool.settle(settlement(late, outcomes, bounces=(report,), next_attempt_at=START))
         assert (await at.states(ident))[1] == {"a@x.org": "sent", "b@x.org": "queued"}
@@ -304,7 +305,7 @@ async def test_a_cancelled_claim_gives_its_deliveries_back(tmp_path: Path) -> No
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await at.put(lane="other")  # the writer works in order: what it had to give back is back
+        await at.put(backend="other")  # the writer works in order: what it had to give back is back
         (claim,) = await at.claim()
         assert (claim.message.attempt, claim.sticky) == (1, False)
 

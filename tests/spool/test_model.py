@@ -19,11 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gateway.model import Outcome, Verdict
 from gateway.spool import Claim, Filter
+from tests.builders import IN_DOUBT, SENT
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, IN_DOUBT, LEASE, REJECTED, SENT, At, of, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, of, opened, settlement
 
 T = TypeVar("T")
-LANES = ("a", "b")
+BACKENDS = ("a", "b")
 MINUTE = timedelta(minutes=1)
 ANSWERS = st.sampled_from(
     [(SENT, "sent"), (REJECTED, "failed"), (DEFERRED, "queued"), (IN_DOUBT, "queued"), (IN_DOUBT, "held")]
@@ -40,16 +41,16 @@ class Delivery:
 
 @dataclass
 class Mail:
-    """Recipients as address -> [lane, state], and a delivery for each lane it was ever in."""
+    """Recipients as address -> [backend, state], and a delivery for each backend it was ever in."""
 
     recipients: dict[str, list[str]]
     deliveries: dict[str, Delivery] = field(default_factory=dict)
 
-    def waiting(self, lane: str) -> set[str]:
-        return {address for address, (where, state) in self.recipients.items() if (where, state) == (lane, "queued")}
+    def waiting(self, backend: str) -> set[str]:
+        return {address for address, (where, state) in self.recipients.items() if (where, state) == (backend, "queued")}
 
-    def delivery_state(self, lane: str) -> str:
-        states = {state for where, state in self.recipients.values() if where == lane}
+    def delivery_state(self, backend: str) -> str:
+        states = {state for where, state in self.recipients.values() if where == backend}
         return next((state for state in ("queued", "held") if state in states), "done")
 
     def state(self) -> str:
@@ -84,55 +85,58 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def busy(self) -> list[tuple[str, Mail, str, Delivery]]:
         deliveries = [
-            (ident, mail, lane, delivery)
+            (ident, mail, backend, delivery)
             for ident, mail in self.mails.items()
-            for lane, delivery in mail.deliveries.items()
+            for backend, delivery in mail.deliveries.items()
         ]
         return [each for each in deliveries if each[3].claim is not None]
 
-    @rule(lanes=st.lists(st.sampled_from(LANES), min_size=1, max_size=3))
-    def put(self, lanes: list[str]) -> None:
+    @rule(backends=st.lists(st.sampled_from(BACKENDS), min_size=1, max_size=3))
+    def put(self, backends: list[str]) -> None:
         self.number += 1
         ident = f"M{self.number:03d}"
-        addresses = [f"{n}.{ident}@x.org" for n in range(len(lanes))]
-        where = {lane: tuple(a for a, chosen in zip(addresses, lanes, strict=True) if chosen == lane) for lane in lanes}
+        addresses = [f"{n}.{ident}@x.org" for n in range(len(backends))]
+        where = {
+            backend: tuple(a for a, chosen in zip(addresses, backends, strict=True) if chosen == backend)
+            for backend in backends
+        }
         self.run(self.at.put(*addresses, ident=ident, deliveries=where, received_at=self.now))
-        recipients = {address: [lane, "queued"] for address, lane in zip(addresses, lanes, strict=True)}
-        self.mails[ident] = Mail(recipients, {lane: Delivery(self.now) for lane in where})
+        recipients = {address: [backend, "queued"] for address, backend in zip(addresses, backends, strict=True)}
+        self.mails[ident] = Mail(recipients, {backend: Delivery(self.now) for backend in where})
 
-    @rule(lane=st.sampled_from(LANES), limit=st.integers(1, 3))
-    def claim(self, lane: str, limit: int) -> None:
-        claims = self.run(self.at.claim(lane, now=self.now, limit=limit))
+    @rule(backend=st.sampled_from(BACKENDS), limit=st.integers(1, 3))
+    def claim(self, backend: str, limit: int) -> None:
+        claims = self.run(self.at.claim(backend, now=self.now, limit=limit))
         due = {
-            ident: mail.deliveries[lane].due
+            ident: mail.deliveries[backend].due
             for ident, mail in self.mails.items()
-            if lane in mail.deliveries
-            and mail.delivery_state(lane) == "queued"
-            and mail.deliveries[lane].due <= self.now
+            if backend in mail.deliveries
+            and mail.delivery_state(backend) == "queued"
+            and mail.deliveries[backend].due <= self.now
         }
         assert len(claims) == min(limit, len(due))
         latest = max((due[claim.message.id] for claim in claims), default=self.now)
         assert all(when >= latest for ident, when in due.items() if ident not in {c.message.id for c in claims})
         for claim in claims:
             mail = self.mails[claim.message.id]
-            delivery = mail.deliveries[lane]
+            delivery = mail.deliveries[backend]
             if delivery.claim is not None:
                 self.stale.append(delivery.claim)
                 delivery.sticky = True
             delivery.due, delivery.attempts, delivery.claim = self.now + LEASE, delivery.attempts + 1, claim
-            assert {r.address for r in claim.message.envelope.recipients} == mail.waiting(lane)
+            assert {r.address for r in claim.message.envelope.recipients} == mail.waiting(backend)
             assert (claim.message.attempt, claim.sticky) == (delivery.attempts, delivery.sticky)
 
     @rule(data=st.data(), elsewhere=st.booleans(), counted=st.booleans(), again=st.integers(0, 2))
     def settle(self, data: st.DataObject, elsewhere: bool, counted: bool, again: int) -> None:
         if not (busy := self.busy()):
             return
-        _, mail, lane, delivery = data.draw(st.sampled_from(busy))
+        _, mail, backend, delivery = data.draw(st.sampled_from(busy))
         claim, delivery.claim = delivery.claim, None
         assert claim is not None
         answers = {r.address: data.draw(ANSWERS) for r in claim.message.envelope.recipients}
         doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome, _ in answers.values())
-        target = ("b" if lane == "a" else "a") if elsewhere and not doubt else lane
+        target = ("b" if backend == "a" else "a") if elsewhere and not doubt else backend
         due = self.now + again * MINUTE
         self.conclude(claim, answers, target, due, counted)
         delivery.due, delivery.attempts, delivery.sticky = (
@@ -142,13 +146,13 @@ class SpoolMachine(RuleBasedStateMachine):
         )
         for address, (_, state) in answers.items():
             mail.recipients[address][1] = self.outcome(mail.recipients[address][1], state)
-        if target != lane:
+        if target != backend:
             there = mail.deliveries.get(target)
             if there is None:
                 mail.deliveries[target] = Delivery(due, delivery.attempts, delivery.sticky)
             elif there.claim is None:
                 there.due = min(there.due, due) if mail.delivery_state(target) == "queued" else due
-            for address in mail.waiting(lane):
+            for address in mail.waiting(backend):
                 mail.recipients[address][0] = target
 
     @staticmethod
@@ -158,7 +162,7 @@ class SpoolMachine(RuleBasedStateMachine):
         return before if after == "held" and before != "queued" else after
 
     def conclude(
-        self, claim: Claim, answers: dict[str, tuple[Outcome, str]], lane: str, due: datetime, counted: bool
+        self, claim: Claim, answers: dict[str, tuple[Outcome, str]], backend: str, due: datetime, counted: bool
     ) -> None:
         outcomes = {address: outcome for address, (outcome, _) in answers.items()}
         states = {address: state for address, (_, state) in answers.items()}
@@ -166,7 +170,7 @@ class SpoolMachine(RuleBasedStateMachine):
             claim,
             outcomes,
             states=states,
-            backend=lane,
+            backend=backend,
             next_attempt_at=due,
             ended_at=self.now,
             count_attempt=counted,
@@ -209,16 +213,18 @@ class SpoolMachine(RuleBasedStateMachine):
                 ]
                 changed.append(ident)
                 continue
-            resting = {lane: delivery for lane, delivery in mail.deliveries.items() if delivery.claim is None}
+            resting = {backend: delivery for backend, delivery in mail.deliveries.items() if delivery.claim is None}
             if action == "retry":
-                hurried = [delivery for lane, delivery in resting.items() if mail.delivery_state(lane) == "queued"]
+                hurried = [
+                    delivery for backend, delivery in resting.items() if mail.delivery_state(backend) == "queued"
+                ]
                 for delivery in hurried:
                     delivery.due = min(delivery.due, self.now)
                 changed += [ident] if hurried else []
                 continue
             source, target = ("queued", "held") if action == "hold" else ("held", "queued")
-            for lane, delivery in resting.items():
-                if action == "release" and mail.delivery_state(lane) == "held":
+            for backend, delivery in resting.items():
+                if action == "release" and mail.delivery_state(backend) == "held":
                     delivery.due = self.now
             for recipient in mail.recipients.values():
                 recipient[1] = target if recipient[1] == source else recipient[1]
@@ -249,9 +255,11 @@ class SpoolMachine(RuleBasedStateMachine):
         for ident, mail in self.mails.items():
             state, recipients, deliveries = self.run(self.at.states(ident))
             assert recipients == {address: where[1] for address, where in mail.recipients.items()}
-            assert deliveries == {lane: mail.delivery_state(lane) for lane in mail.deliveries}
+            assert deliveries == {backend: mail.delivery_state(backend) for backend in mail.deliveries}
             assert state == mail.state()
-        counted = Counter((lane, mail.delivery_state(lane)) for mail in self.mails.values() for lane in mail.deliveries)
+        counted = Counter(
+            (backend, mail.delivery_state(backend)) for mail in self.mails.values() for backend in mail.deliveries
+        )
         assert self.at.spool.counts() == {key: n for key, n in counted.items() if key[1] != "done"}
         queued = Counter(mail.state() for mail in self.mails.values())
         assert len(self.run(self.at.spool.find(Filter(state="queued")))) == queued["queued"]

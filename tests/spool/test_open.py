@@ -23,8 +23,9 @@ from sqlmodel import SQLModel
 
 from gateway.spool import Filter, SpoolError, sqlite
 from gateway.spool.records import micros
+from tests.builders import RAW
 from tests.fakes import START
-from tests.spool_kit import RAW, message, of, opened
+from tests.spool_kit import message, of, opened
 
 ROOT = Path(__file__).parents[2]
 
@@ -163,7 +164,7 @@ async def test_a_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> N
 
 async def test_half_a_new_spool_is_no_spool(tmp_path: Path) -> None:
     """A crash while the first file was made leaves only its working name behind: made again."""
-    for name in ("spool.db.new", "spool.db.new-wal", "spool.key.new"):
+    for name in ("spool.db.new", "spool.db.new-wal"):
         (tmp_path / name).write_bytes(b"half")
     async with opened(tmp_path) as at:
         await at.put()
@@ -192,7 +193,7 @@ async def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
         (tmp_path / str(turn) / "spool.db").write_bytes(spoiled)
         try:
             async with opened(tmp_path / str(turn)) as at:
-                claims = [claim for lane in await at.spool.queued() for claim in await at.claim(lane)]
+                claims = [claim for backend in await at.spool.queued() for claim in await at.claim(backend)]
                 bodies = await at.spool.bodies([claim.message.id for claim in claims])
                 for claim in claims:
                     one = wanted[claim.message.id]

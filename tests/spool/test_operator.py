@@ -10,15 +10,16 @@ import pytest
 from gateway.config.models import RetentionSettings
 from gateway.model import SpoolUnavailable
 from gateway.spool import TokenRow
+from tests.builders import RAW, SENT
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, LEASE, RAW, REJECTED, SENT, of, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, of, opened, settlement
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 
 
 async def test_held_mail_stays_until_released(tmp_path: Path) -> None:
-    """Hold takes it out of the queue, release makes it due now and wakes its lanes; each says what it changed."""
+    """Hold takes it out of the queue, release makes it due now and wakes its backends; each says what it changed."""
     async with opened(tmp_path) as at:
         ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
         assert await at.spool.hold(of(ident, "unknown"), START) == 1
@@ -108,9 +109,9 @@ async def test_deliveries_are_what_waits_for_a_backend(tmp_path: Path) -> None:
 
 
 async def test_a_delivery_can_be_moved(tmp_path: Path) -> None:
-    """From a lane that is no longer there to another: due now, woken, its history kept."""
+    """From a backend that is no longer there to another: due now, woken, its history kept."""
     async with opened(tmp_path) as at:
-        ident = await at.put(lane="old")
+        ident = await at.put(backend="old")
         (claim,) = await at.claim("old")
         await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START + DAY))
         (delivery,) = await at.spool.deliveries("old")
@@ -122,7 +123,7 @@ async def test_a_delivery_can_be_moved(tmp_path: Path) -> None:
         assert await at.spool.queued() == {"new": 1}
 
 
-async def test_overdue_is_what_no_lane_takes_at_the_end_of_its_lifetime(tmp_path: Path) -> None:
+async def test_overdue_is_what_no_backend_takes_at_the_end_of_its_lifetime(tmp_path: Path) -> None:
     """Past its lifetime and due for a minute: claimed to be given up. Held and busy ones are left alone."""
     async with opened(tmp_path) as at:
         busy = await at.put(expires_at=START + MINUTE)
@@ -139,15 +140,15 @@ async def test_overdue_is_what_no_lane_takes_at_the_end_of_its_lifetime(tmp_path
         assert (await at.states(busy))[0] == "queued"
 
 
-async def test_oldest_and_due_by_lane(tmp_path: Path) -> None:
-    """The age of the oldest queued message, and when a lane has to get up next."""
+async def test_oldest_and_due_by_backend(tmp_path: Path) -> None:
+    """The age of the oldest queued message, and when a backend has to get up next."""
     async with opened(tmp_path) as at:
         assert (await at.spool.oldest(), await at.spool.due("b")) == ({}, None)
         held = await at.put(received_at=START - DAY)
         await at.spool.hold(of(held), START)
         await at.put(received_at=START - MINUTE)
         await at.put(received_at=START)
-        await at.put(lane="other", received_at=START)
+        await at.put(backend="other", received_at=START)
         assert await at.spool.oldest() == {"b": START - MINUTE, "other": START}
         assert await at.spool.due("b") == START - MINUTE
 

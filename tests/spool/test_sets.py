@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -37,7 +39,7 @@ async def test_retry_reaches_every_message_of_a_backend(tmp_path: Path) -> None:
     """As many as there are, not the first thousand; and none of another backend."""
     async with opened(tmp_path) as at:
         await put_many(at, MANY)
-        other = await at.put(lane="other", received_at=START + MINUTE)
+        other = await at.put(backend="other", received_at=START + MINUTE)
         await defer_all(at)
         assert await at.spool.retry(Filter(backend="b", state="queued"), START + MINUTE) == MANY
         assert len(await at.claim(now=START + MINUTE, limit=10_000)) == MANY
@@ -185,3 +187,21 @@ async def test_a_delivery_under_way_is_not_moved(tmp_path: Path) -> None:
         await at.claim()
         assert await at.spool.move([delivery.delivery_id], "c", START) == 0
         assert at.spool.counts() == {("b", "queued"): 1}
+
+
+async def test_bodies_do_not_wait_behind_names_and_tokens(tmp_path: Path) -> None:
+    """A name server that hangs fills the loop's own threads; reading mail, measuring and copying go on."""
+    free = threading.Event()
+    hanging = ThreadPoolExecutor(1)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(hanging)
+    stuck = loop.run_in_executor(None, free.wait)
+    try:
+        async with asyncio.timeout(30), opened(tmp_path / "spool") as at:
+            ident = await at.put()
+            assert list(await at.spool.bodies([ident])) == [ident]
+            await at.spool.backup(tmp_path / "copy.db")
+        assert not stuck.done()
+    finally:
+        free.set()
+        await stuck

@@ -11,8 +11,9 @@ import pytest
 from gateway.config.models import RetentionSettings
 from gateway.model import DeliveryEvent, Outcome, SpoolUnavailable, Verdict
 from gateway.spool import tracking
+from tests.builders import SENT
 from tests.fakes import START, FakeClock
-from tests.spool_kit import DEFERRED, REJECTED, SENT, At, of, opened, settlement
+from tests.spool_kit import DEFERRED, REJECTED, At, of, opened, settlement
 
 SOON = START + timedelta(seconds=30)
 KEEP = RetentionSettings()

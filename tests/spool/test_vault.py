@@ -10,9 +10,10 @@ import pytest
 
 from gateway.events import Events
 from gateway.spool.vault import Vault
+from tests.builders import SENT
 from tests.fakes import START
 from tests.spool.test_open import child
-from tests.spool_kit import DEFERRED, LEASE, REJECTED, SENT, At, of, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, of, opened, settlement
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9." + "c2VjcmV0LXRva2Vu" * 100 + ".c2lnbmF0dXJl"  # larger than what a row keeps in its page
 

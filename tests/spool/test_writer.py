@@ -11,16 +11,17 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
 
 from gateway.model import SpoolFull, SpoolUnavailable
-from gateway.spool import Spool
+from tests.builders import RAW, SENT
 from tests.fakes import START, FakeClock, until
 from tests.spool.test_open import ROOT, child
-from tests.spool_kit import DEFERRED, RAW, SENT, At, message, of, opened, settlement
+from tests.spool_kit import DEFERRED, At, message, of, opened, settlement
 
 
 def connection(at: At) -> Connection:
@@ -91,8 +92,8 @@ async def test_counts_follow_the_rows(tmp_path: Path) -> None:
     rng = random.Random(3)
     async with opened(tmp_path) as at:
         for turn in range(8):
-            ids = [await at.put(lane=rng.choice("ab")) for _ in range(5)]
-            claims = [claim for lane in "ab" for claim in await at.claim(lane, limit=3)]
+            ids = [await at.put(backend=rng.choice("ab")) for _ in range(5)]
+            claims = [claim for backend in "ab" for claim in await at.claim(backend, limit=3)]
             work: list[Any] = [at.spool.settle(settlement(c, rng.choice([SENT, DEFERRED]))) for c in claims]
             work += [at.spool.hold(of(ids[0]), START), at.spool.delete(of(ids[1]), START), at.put(ident=ids[2])]
             work += [at.put() for _ in range(turn)]
@@ -140,7 +141,27 @@ async def test_a_foreign_lock_is_temporary(tmp_path: Path, monkeypatch: pytest.M
 # -- space -----------------------------------------------------------------------------------------------------------
 
 
-async def test_below_the_reserve_new_mail_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+class Disk:
+    """What statvfs(3) says of every disk."""
+
+    def __init__(self) -> None:
+        self.free = 2**40
+        self.error: OSError | None = None
+
+    def look(self, _: object) -> SimpleNamespace:
+        if self.error:
+            raise self.error
+        return SimpleNamespace(f_bavail=self.free, f_frsize=1, f_blocks=2**50)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    made = Disk()
+    monkeypatch.setattr(os, "statvfs", made.look)
+    return made
+
+
+async def test_below_the_reserve_new_mail_is_refused_and_the_rest_goes_on(tmp_path: Path, disk: Disk) -> None:
     """Full before any commit fails; claims and settlements work; with space back mail is taken again by itself."""
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
@@ -149,7 +170,7 @@ async def test_below_the_reserve_new_mail_is_refused_and_the_rest_goes_on(tmp_pa
         assert used > 0
         assert free > 0
         seen = commits(at)
-        at.spool._reserve = 2.0**60
+        disk.free = -1
         clock.advance(5)
         await until(lambda: not at.spool.accepting())
         with pytest.raises(SpoolFull, match="not enough space in the spool"):
@@ -159,7 +180,7 @@ async def test_below_the_reserve_new_mail_is_refused_and_the_rest_goes_on(tmp_pa
         (claim,) = await at.claim()
         await at.spool.settle(settlement(claim))
         assert (await at.states(ident))[0] == "done"
-        at.spool._reserve = 0
+        disk.free = 2**40
         clock.advance(5)
         await until(at.spool.accepting)
         await at.put()
@@ -172,28 +193,29 @@ async def test_the_reserve_is_a_share_or_a_size(tmp_path: Path, reserve: float, 
         assert at.spool.accepting() == accepts
 
 
-async def test_one_large_message_does_not_eat_the_reserve(tmp_path: Path) -> None:
+async def test_one_large_message_does_not_eat_the_reserve(tmp_path: Path, disk: Disk) -> None:
     """What was taken since the last look at the disk counts."""
-    async with opened(tmp_path) as at:
-        at.spool._free, at.spool._floor = 1_000_000, 900_000
+    disk.free = 1_000_000
+    async with opened(tmp_path, reserve=900_000.0) as at:
         await at.put(raw=RAW * 2000)
         with pytest.raises(SpoolFull):
             await at.put(raw=RAW * 2000)
         await at.put()
 
 
-async def test_a_blind_look_at_the_disk_is_reported_and_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_blind_look_at_the_disk_is_reported_and_repeated(tmp_path: Path, disk: Disk) -> None:
     """The watch goes on after an error."""
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
         await until(lambda: bool(clock._sleepers))
-        with monkeypatch.context() as broken:
-            broken.setattr(Spool, "_measure", lambda spool: 1 / 0)
-            clock.advance(5)
-            await until(lambda: bool(at.logged("bug")) and bool(clock._sleepers))
-        at.spool._free = -1
+        disk.error = OSError("gone")
+        clock.advance(5)
+        await until(lambda: bool(at.logged("bug")) and bool(clock._sleepers))
+        assert at.spool.accepting()
+        disk.error, disk.free = None, -1
+        clock.advance(5)
+        await until(lambda: not at.spool.accepting() and bool(clock._sleepers))
+        disk.free = 2**40
         clock.advance(5)
         await until(at.spool.accepting)
 
@@ -212,12 +234,11 @@ def small_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", "-l", where], check=True)
 
 
-async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path) -> None:
+async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, disk: Disk) -> None:
     """Others fill the disk between two looks: full for what does not fit, nothing acknowledged lost, then it heals."""
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * 2_000_000)
     async with opened(small_disk / "spool") as at:
-        at.spool._free = 2**60
         answers = [await asyncio.gather(at.put(raw=b"x" * 50_000), return_exceptions=True) for _ in range(80)]
         acknowledged = [answer for (answer,) in answers if isinstance(answer, str)]
         refused = {(type(answer), str(answer)) for (answer,) in answers if not isinstance(answer, str)}

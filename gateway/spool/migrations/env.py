@@ -1,4 +1,4 @@
-"""Run by alembic (spool.file.migrate, or ``alembic revision`` at a desk): the connection comes from the caller."""
+"""Run by alembic (spool.sqlite, or ``alembic revision`` at a desk): the connection comes from the caller."""
 
 from alembic import context
 from sqlmodel import SQLModel

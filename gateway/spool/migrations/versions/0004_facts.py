@@ -16,6 +16,8 @@ ALTER TABLE attempt ADD COLUMN fix VARCHAR NOT NULL DEFAULT '';
 ALTER TABLE recipient ADD COLUMN scope VARCHAR NOT NULL DEFAULT '';
 ALTER TABLE recipient ADD COLUMN said_by VARCHAR NOT NULL DEFAULT '';
 ALTER TABLE recipient ADD COLUMN fix VARCHAR NOT NULL DEFAULT '';
+DROP INDEX message_with_body;
+CREATE INDEX message_with_body ON message (state, finished_at) WHERE has_body AND finished_at IS NOT NULL;
 DROP INDEX progress_once;
 ALTER TABLE progress RENAME TO event;
 CREATE UNIQUE INDEX event_once ON event (message_id, backend, remote_id, address, "key");

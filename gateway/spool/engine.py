@@ -1,0 +1,87 @@
+"""What one database does otherwise than another. The rest of the spool is one text and one logic.
+
+Statements are written with these marks, which an engine renders: ``@in(:ids)`` is "one of this list", ``@least(`` and
+``@greatest(`` are the smaller and the larger of two values. Flags are TRUE, FALSE or a bound bool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+class Trouble(Enum):
+    """Why a transaction failed, and so what to do."""
+
+    OURS = "ours"  # our mistake, or data that break a rule: nothing is wrong with the database
+    FAILED = "failed"  # refused, and rolled back whole
+    BUSY = "busy"  # somebody else holds it: whoever else tries now waits as long
+    FULL = "full"
+    BROKEN = "broken"  # the connection and what it remembers are not to be trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes: what the spool takes up, what is free beside it, and all there is."""
+
+    used: int
+    free: int
+    total: int
+
+
+class Engine(Protocol):
+    """One database. All of it blocks and belongs into a thread, except where it says that it is quick."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages to the operator. Quick."""
+
+    @property
+    def version(self) -> str:
+        """Of the database's own software. Quick."""
+
+    @property
+    def owner(self) -> str:
+        """Of the attempts made here: "" where nobody else can make any. Quick."""
+
+    def open(self) -> Connection:
+        """Ours alone, whole, and of our schema: the connection that writes. Raises SpoolError."""
+
+    def reopen(self) -> Connection:
+        """Another one after BROKEN, looked through before it is used. Raises SpoolError or the database's error."""
+
+    def readers(self) -> AsyncEngine:
+        """A few connections for looking, which cannot write. Each transaction of theirs sees one moment. Quick."""
+
+    def close(self) -> None:
+        """Somebody else may have it now."""
+
+    def classify(self, error: BaseException) -> Trouble:
+        """Quick."""
+
+    def render(self, statement: str) -> str:
+        """Put in what the marks stand for. Quick."""
+
+    def listed(self, values: Sequence[Any]) -> Any:
+        """One bound value for ``@in``. Quick."""
+
+    def attempt_ids(self, connection: Connection) -> Iterator[int]:
+        """Numbers that no attempt had before, in rising order."""
+
+    def committed(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """By how much deliveries grew, by (backend, state). Quick."""
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Deliveries by (backend, state), of the states queued and held. Quick."""
+
+    def space(self) -> Space:
+        """Raises OSError."""
+
+    def copy(self, to: Path) -> None:
+        """A consistent copy of a spool in use, durable when this returns. Raises SpoolError."""

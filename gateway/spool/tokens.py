@@ -1,0 +1,41 @@
+"""The registry of tokens minted here or revoked: steps within a write transaction, and what is read of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gateway.spool.queries import Reader
+from gateway.spool.records import TokenRow, micros, moment, record
+from gateway.spool.sql import insert_into
+from gateway.spool.tables import Token
+from gateway.spool.transaction import Transaction
+
+_ADD = insert_into(Token, "jti key subject note issued_at expires_at revoked_at")
+_REVOKE = f"{_ADD} ON CONFLICT (jti) DO UPDATE SET revoked_at = coalesce(token.revoked_at, excluded.revoked_at)"
+_REVOKE_SUBJECT = """
+INSERT INTO revocation (subject, before) VALUES (:subject, :now)
+ON CONFLICT (subject) DO UPDATE SET before = @greatest(revocation.before, excluded.before)"""
+
+
+def add(tx: Transaction, row: TokenRow) -> None:
+    times = [None if time is None else micros(time) for time in (row.issued_at, row.expires_at, row.revoked_at)]
+    tx.later(_ADD, (row.jti, row.key, row.subject, row.note, *times))
+
+
+def revoke(tx: Transaction, jti: str, subject: str, now: int) -> None:
+    """A token minted elsewhere is unknown here; its id is revoked all the same."""
+    if jti:
+        tx.later(_REVOKE, (jti, "", "", "", now, None, now))
+    if subject:
+        tx.all(_REVOKE_SUBJECT, subject=subject, now=now)
+
+
+async def known(reader: Reader) -> list[TokenRow]:
+    return [record(TokenRow, row) for row in await reader.all("SELECT * FROM token ORDER BY issued_at, jti")]
+
+
+async def revocations(reader: Reader) -> tuple[set[str], dict[str, datetime]]:
+    """Revoked token ids, and for each subject the time before which all its tokens are void."""
+    ids = await reader.all("SELECT jti FROM token WHERE revoked_at IS NOT NULL")
+    subjects = await reader.all("SELECT subject, before FROM revocation")
+    return {row["jti"] for row in ids}, {row["subject"]: moment(row["before"]) for row in subjects}
