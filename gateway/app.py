@@ -18,6 +18,7 @@ from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http.server import HttpServer
 from gateway.model import Backend, Client, Envelope, Recipient, Verifies
+from gateway.names import Names
 from gateway.pools import read_files
 from gateway.readiness import readiness
 from gateway.routing import Routing
@@ -31,7 +32,9 @@ Load = Callable[[], Loaded]
 class App:
     """A gateway: its parts by name, and what the operator may ask of the whole."""
 
-    def __init__(self, loaded: Loaded, load: Load, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, loaded: Loaded, load: Load, clock: Clock, rng: random.Random, names: Names | None = None
+    ) -> None:
         self._loaded = loaded
         self._load = load
         self._rng = rng
@@ -39,7 +42,8 @@ class App:
         self.settings = self._at_start = loaded.settings
         self.events = Events(format=self.settings.log.format, level=self.settings.log.level, clock=clock)
         self.ids = QueueIds(clock, rng)
-        self.fetch = Fetch()
+        self._names = names or Names()
+        self.fetch = Fetch(names=self._names)
         self.draining = False
         self.listeners: dict[str, Listener] = {}
         self.spool: Spool
@@ -153,7 +157,7 @@ class App:
     def _new_backend(self, name: str, loaded: Loaded | None = None) -> Backend:
         settings = (loaded or self._loaded).settings
         context = backends.Context(
-            settings.hostname, settings.state_dir, self.clock, self.fetch, self._rng, self.events
+            settings.hostname, settings.state_dir, self.clock, self.fetch, self._rng, self.events, self._names
         )
         return backends.build(name, settings.backends[name], context)
 

@@ -1,4 +1,4 @@
-"""Reports to senders as RFC 3464 delivery status notifications: plain words first, then fields, then the original."""
+"""Bounces: reports to senders in the form of RFC 3464, plain words first, then fields, then the original."""
 
 from __future__ import annotations
 
@@ -133,6 +133,8 @@ def _words(
         if failure.action != "relayed":
             reason = _said(failure.outcome) or "none was given"
             lines += _indented(f"Reason: {reason} (from backend {failure.backend})")
+            if fix := harmless(" ".join(failure.outcome.fix.split()), utf8=True, limit=500):
+                lines += _indented(f"For your administrator: {fix}")
         if failure.action == "failed":
             advice = max((key for key in _ADVICE if status.startswith(key)), key=len)
             lines += _indented(f"What to do: {_ADVICE[advice]}")
@@ -144,10 +146,11 @@ def _words(
 
 
 def _said(outcome: Outcome) -> str:
-    """The provider's words on one line, its codes in front unless the words begin with them."""
+    """The other side's words on one line, its codes in front unless the words begin with them. Ours have none."""
     words = " ".join(outcome.detail.split())
-    if outcome.code is not None and not words.startswith((str(outcome.code), f"HTTP {outcome.code}")):
-        words = " ".join(part for part in (str(outcome.code), outcome.enhanced, words) if part)
+    code = outcome.code if outcome.said_by != "gateway" else None
+    if code is not None and not words.startswith((str(code), f"HTTP {code}")):
+        words = " ".join(part for part in (str(code), outcome.enhanced, words) if part)
     return harmless(words, utf8=True, limit=500)
 
 

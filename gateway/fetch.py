@@ -7,21 +7,28 @@ httpx_aiohttp turns every lost connection into ConnectTimeout, so the verdict is
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import aiohttp.abc
 import httpx
 import httpx_aiohttp
 
+from gateway.names import PATIENCE, Names
 from gateway.url import check_url
 
-_CONNECT_SECONDS = 20.0
+_CONNECT_SECONDS = 25.0  # for a free connection, the name, the connection and TLS
+_NAME_SHARE = PATIENCE / _CONNECT_SECONDS  # so that a name server that is silent is called by its name
 _PIECE = 256 * 1024
 _KEEP_SECONDS = 4.0  # below the 5 s after which the quickest servers hang up: no request meets a dying connection
+_name_deadline: ContextVar[float] = ContextVar("_name_deadline")  # of the request under way, in the loop's time
 _BEFORE_SENDING = (
     aiohttp.ClientConnectorError,  # also name resolution, TLS and proxy connections
     aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
@@ -48,20 +55,79 @@ class Answer:
     body: bytes
 
 
+class _Resolver(aiohttp.abc.AbstractResolver):
+    """How aiohttp gets at ``Names``. It is asked in the task of the request, as nothing is cached."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        seconds = _name_deadline.get() - asyncio.get_running_loop().time()
+        return [
+            {
+                "hostname": host,
+                "host": address.host,
+                "port": port,
+                "family": address.family,
+                "proto": socket.IPPROTO_TCP,
+                "flags": socket.AI_NUMERICHOST,
+            }
+            for address in await self._names.find(host, seconds=seconds)
+            if family in (socket.AF_UNSPEC, address.family)
+        ]
+
+    async def close(self) -> None: ...
+
+
+class _Client(httpx_aiohttp.HttpxAiohttpClient):
+    """Finds names, also those of proxies, by ``resolver``. Both hooks are httpx's, which has no public ones."""
+
+    def __init__(self, resolver: _Resolver, **options: Any) -> None:
+        self._resolver = resolver
+        super().__init__(**options)
+
+    def _init_transport(self, *args: Any, **options: Any) -> httpx.AsyncBaseTransport:
+        return self._finding(super()._init_transport(*args, **options))
+
+    def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx.AsyncBaseTransport:
+        return self._finding(super()._init_proxy_transport(*args, **options))
+
+    def _finding(self, transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+        assert isinstance(transport, httpx_aiohttp.AiohttpTransport)
+        limits, trust = transport.limits, transport.ssl_context
+
+        def session() -> aiohttp.ClientSession:  # made at the first request, inside the loop
+            return aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    resolver=self._resolver,
+                    use_dns_cache=False,
+                    ssl=trust,
+                    limit=limits.max_connections or 0,
+                    keepalive_timeout=limits.keepalive_expiry,
+                )
+            )
+
+        transport.client = session
+        return transport
+
+
 class Fetch:
     """Shared HTTP client: verified TLS, no redirects, proxies of the environment, kept connections.
 
-    ``ca_file`` names certificates to trust besides the public ones.
+    ``ca_file`` names certificates to trust besides the public ones. ``names`` finds the hosts.
     """
 
-    def __init__(self, *, connections: int = 100, ca_file: Path | None = None) -> None:
+    def __init__(self, *, connections: int = 100, ca_file: Path | None = None, names: Names | None = None) -> None:
         trust = httpx.create_ssl_context()
         if ca_file is not None:
             trust.load_verify_locations(cafile=ca_file)
         limits = httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEP_SECONDS
         )
-        self._client = httpx_aiohttp.HttpxAiohttpClient(verify=trust, limits=limits, follow_redirects=False)
+        resolver = _Resolver(names or Names())
+        self._client = _Client(resolver, verify=trust, limits=limits, follow_redirects=False)
 
     async def request(
         self,
@@ -82,6 +148,7 @@ class Fetch:
         # Connecting gets a smaller share, so that running into the whole deadline always means "was sent".
         connecting = min(_CONNECT_SECONDS, deadline / 2)
         timeout = httpx.Timeout(deadline, connect=connecting, pool=connecting)
+        _name_deadline.set(asyncio.get_running_loop().time() + connecting * _NAME_SHARE)
         sent = {"accept-encoding": "identity", **(headers or {})}
         body: bytes | AsyncIterator[bytes] | None = content
         if content is not None and len(content) > _PIECE:
@@ -95,7 +162,7 @@ class Fetch:
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError) as error:
             cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
             if isinstance(cause, (*_BEFORE_SENDING, httpx.InvalidURL, ValueError)):
-                raise NotSent(f"cannot connect to {host}: {_reason(cause)}") from error
+                raise NotSent(_reason(cause, host)) from error
             raise Lost(f"{host}: {_loss(cause, deadline)}") from error
 
     async def aclose(self) -> None:
@@ -117,18 +184,21 @@ async def _capped(response: httpx.Response, limit: int) -> bytes:
     return bytes(body[:limit])
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, host: str) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return error.os_error.strerror or str(error.os_error)  # the words of names.Names, of a proxy too
+    reason = str(error)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return "timed out"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = "timed out"
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         inner = error.certificate_error
-        return f"certificate not trusted: {getattr(inner, 'verify_message', '') or inner}"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        inner = error.os_error
-        return f"TLS failed: {inner.reason}" if isinstance(inner, ssl.SSLError) else inner.strerror or str(inner)
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy answered {error.status}"
-    return str(error)
+        reason = f"certificate not trusted: {getattr(inner, 'verify_message', '') or inner}"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        reason = f"TLS failed: {cause.reason}" if isinstance(cause, ssl.SSLError) else cause.strerror or str(cause)
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        reason = f"the proxy answered {error.status}"
+    return f"cannot connect to {host}: {reason}"
 
 
 def _loss(error: BaseException, deadline: float) -> str:

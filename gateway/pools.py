@@ -1,4 +1,4 @@
-"""Threads for work that would hold up the loop. Name look-ups have the loop's own executor for themselves."""
+"""Threads for work that would hold up the loop. Those that wait for name servers are in names.py."""
 
 from __future__ import annotations
 

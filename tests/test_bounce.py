@@ -104,6 +104,17 @@ def test_the_words() -> None:
     assert "550 5.1.1 550" not in text
 
 
+def test_what_a_person_has_to_do_is_for_the_administrator() -> None:
+    """It speaks of settings; it stands in the text, and not among the words of the other side."""
+    outcome = Outcome(
+        Verdict.REJECTED, 403, "5.7.1", "HTTP 403 ErrorSendAsDenied", said_by="http", fix="grant Send As\r\nX: y"
+    )
+    raw = report([failure(outcome)])
+    assert "For your administrator: grant Send As X: y What to do: The other system" in words(raw)
+    assert groups(raw)[1]["Diagnostic-Code"] == "x-http; 403 ErrorSendAsDenied"
+    assert "For your administrator" not in words(report())
+
+
 def test_the_fields() -> None:
     """Everything RFC 3464 requires, and what the sender asked for with ENVID and ORCPT."""
     message = replace(MESSAGE, envelope=Envelope("scan@example.com", (), envid="job+2B7"))
@@ -141,6 +152,7 @@ def test_the_fields() -> None:
             "failed", "4.4.7", "x-http; 429 4.4.7 gave up; last answer: HTTP 429 slow",
         ),
         (Outcome(Verdict.REJECTED, None, "5.4.7", "gave up"), "failed", "5.4.7", "x-gateway; gave up"),
+        (Outcome(Verdict.REJECTED, 451, "5.4.7", "gave up"), "failed", "5.4.7", "x-gateway; gave up"),
         (Outcome(Verdict.REJECTED, None, "2.0.0", ""), "failed", "5.0.0", None),
         (Outcome(Verdict.REJECTED, None, "5.1.1\r\nX: y", "x"), "failed", "5.0.0", "x-gateway; x"),
         (Outcome(Verdict.DEFERRED, 450, "4.2.1", "later", said_by="smtp"), "delayed", "4.2.1", "smtp; 450 4.2.1 later"),

@@ -2,48 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from random import Random
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from gateway.backends.capture import Capture, CaptureSettings
-from gateway.backends.google.gmail import Gmail, GmailSettings
-from gateway.backends.json.js2mail import Js2mail, Js2mailSettings
-from gateway.backends.json.justemails import Justemails, JustemailsSettings
-from gateway.backends.json.mailpass import Mailpass, MailpassSettings
-from gateway.backends.json.temp_mail import TempMail, TempMailSettings
-from gateway.backends.microsoft.graph import Graph, GraphSettings
 from gateway.backends.shared.base import Context
-from gateway.backends.smtp.smarthost import Smtp, SmtpSettings
-from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.clock import SystemClock
 from gateway.config.finding import Ending, Finding, Unfit, below
 from gateway.config.models import BackendSettings, Settings
-from gateway.fetch import Fetch
 from gateway.model import Backend, Capabilities
+
+if TYPE_CHECKING:
+    from gateway.fetch import Fetch
 
 __all__ = ["BACKENDS", "Context", "build", "examine", "settings_types"]
 
-# type name: its settings, and what builds it from (name, settings, context)
-BACKENDS: Mapping[str, tuple[type[BackendSettings], Callable[[str, Any, Context], Backend]]] = MappingProxyType(
+# type name: where the class is that is built from (name, settings, context); its settings' class stands beside it.
+# Only what the settings name is imported: their libraries take longer to load than most commands to run.
+BACKENDS: Mapping[str, str] = MappingProxyType(
     {
-        "capture": (CaptureSettings, Capture),
-        "gmail": (GmailSettings, Gmail),
-        "graph": (GraphSettings, Graph),
-        "js2mail": (Js2mailSettings, Js2mail),
-        "justemails": (JustemailsSettings, Justemails),
-        "mailpass": (MailpassSettings, Mailpass),
-        "smtp": (SmtpSettings, Smtp),
-        "smtp2go": (Smtp2goSettings, Smtp2go),
-        "temp_mail": (TempMailSettings, TempMail),
+        "capture": "capture.Capture",
+        "gmail": "google.gmail.Gmail",
+        "graph": "microsoft.graph.Graph",
+        "js2mail": "json.js2mail.Js2mail",
+        "justemails": "json.justemails.Justemails",
+        "mailpass": "json.mailpass.Mailpass",
+        "smtp": "smtp.smarthost.Smtp",
+        "smtp2go": "smtp2go.Smtp2go",
+        "temp_mail": "json.temp_mail.TempMail",
     }
 )
 
 
+def _load(kind: str, suffix: str = "") -> Any:
+    module, _, name = BACKENDS[kind].rpartition(".")
+    return getattr(import_module(f"{__name__}.{module}"), name + suffix)
+
+
+class _SettingsTypes(Mapping[str, type[BackendSettings]]):
+    """Imports a backend's file when its settings are asked for."""
+
+    def __getitem__(self, kind: str) -> type[BackendSettings]:
+        found: type[BackendSettings] = _load(kind, "Settings")
+        return found
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in BACKENDS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(BACKENDS)
+
+    def __len__(self) -> int:
+        return len(BACKENDS)
+
+
 def settings_types() -> Mapping[str, type[BackendSettings]]:
     """The settings class of each ``type``, for the configuration loader."""
-    return {kind: settings for kind, (settings, _) in BACKENDS.items()}
+    return _SettingsTypes()
 
 
 def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capabilities]]:
@@ -53,7 +70,7 @@ def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capab
     """
     examined: list[Finding | Ending] = []
     capabilities = {}
-    nowhere = cast(Fetch, None)
+    nowhere = cast("Fetch", None)
     context = Context(settings.hostname, settings.state_dir, SystemClock(), nowhere, Random(0))  # noqa: S311 - unused
     for name, section in settings.backends.items():
         own = list(below(("backends", name), section.examine(name, settings.state_dir)))
@@ -70,5 +87,5 @@ def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capab
 
 def build(name: str, settings: BackendSettings, context: Context) -> Backend:
     """The backend called ``name``. Raises OSError for a file named in the settings that cannot be read."""
-    _, make = BACKENDS[settings.type]
-    return make(name, settings, context)
+    made: Backend = _load(settings.type)(name, settings, context)
+    return made

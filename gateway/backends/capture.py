@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,11 @@ from gateway.backends.shared.base import UNBOUNDED, Context, limited
 from gateway.config.finding import Examined, Finding
 from gateway.config.models import BackendSettings
 from gateway.files import unwritable, write_whole
-from gateway.model import Capabilities, Check, Outcome, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Check, Outcome, Scope, SpooledMessage, Verdict, same_for_all
+
+# Disks of others hang: those who wait for them need neither the loop's threads nor those that read mail.
+_THREADS = ThreadPoolExecutor(4, thread_name_prefix="capture")
+_FIX = "let the service's user write there, or change directory"
 
 
 class CaptureSettings(BackendSettings):
@@ -40,20 +45,21 @@ class Capture:
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
         try:
-            path = await asyncio.to_thread(self._store, message, raw)
+            path = await asyncio.get_running_loop().run_in_executor(_THREADS, self._store, message, raw)
         except OSError as error:
             detail = f"cannot write to {self._directory}: {error.strerror or error}"
-            return same_for_all(message, Outcome(Verdict.DEFERRED, None, "4.3.1", detail))
-        return same_for_all(message, Outcome(Verdict.SENT, None, "2.0.0", f"captured in {path}", remote_id=path.name))
+            outcome = Outcome(Verdict.DEFERRED, enhanced="4.3.1", detail=detail, scope=Scope.BACKEND, fix=_FIX)
+            return same_for_all(message, outcome)
+        outcome = Outcome(Verdict.SENT, enhanced="2.0.0", detail=f"captured in {path}", remote_id=path.name)
+        return same_for_all(message, outcome)
 
     async def check(self) -> Check:
         """Writes and removes an empty file."""
         facts = {"directory": str(self._directory)}
         try:
-            await asyncio.to_thread(self._probe)
+            await asyncio.get_running_loop().run_in_executor(_THREADS, self._probe)
         except OSError as error:
-            fix = "let the service's user write there, or change directory"
-            return Check(False, f"cannot write to {self._directory}: {error.strerror or error}", fix, facts)
+            return Check(False, f"cannot write to {self._directory}: {error.strerror or error}", _FIX, facts)
         return Check(True, f"files are written to {self._directory}", facts=facts)
 
     async def aclose(self) -> None:

@@ -13,12 +13,13 @@ from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
 
-from gateway.backends.shared.base import Context, Url, aside, base64_of, canonical, limited, safe
+from gateway.backends.shared.base import Context, NoAnswer, Url, aside, base64_of, canonical, limited, safe
 from gateway.backends.shared.calls import Call, carry_out, plan
-from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
+from gateway.backends.shared.http import exchange, judge, read_json, start_of
+from gateway.backends.shared.table import ANY, Row
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
-from gateway.model import Capabilities, Check, DeliveryEvent, HookRefused, Outcome, SpooledMessage, Verdict
+from gateway.model import Capabilities, Check, DeliveryEvent, HookRefused, Outcome, Scope, SpooledMessage, Verdict
 
 _HOSTS = {"global": "api", "us": "us-api", "eu": "eu-api", "au": "au-api"}
 _PER_CALL = 100  # recipients in one To or Cc
@@ -27,24 +28,29 @@ _MINUTE = timedelta(minutes=1)  # 429 comes without Retry-After and lasts at lea
 _ADDRESS = r"suppress|invalid|not (a )?valid|malformed|does not exist|unknown|no such|recipient.*(block|bounce)"
 _BUSY = r"\brate|\blimit|quota|too many"
 _SIZE = r"(body|request|payload|message|email).{0,40}(too large|too big|exceed)"
+_KEY = "put a valid key into api_key of backends.{name}: Sending > API Keys"
+_ALLOW = "let the key use /email/mime: Sending > API Keys > Permissions"
+_VERIFY = "verify the sender's domain or address: Sending > Verified Senders"
 _UNVERIFIED = r"sender.*verif|verif.*sender|not verified|unverified"
 
+# https://developers.smtp2go.com/docs/error-codes; the code is the end of error_code.
 ROWS = (
-    Row(range(600), Verdict.MISCONFIGURED, "4.7.0", code="ENDPOINT_PERMISSION_DENIED"),  # comes as 400
+    Row(ANY, Verdict.MISCONFIGURED, "4.7.0", code="ENDPOINT_PERMISSION_DENIED", fix=_ALLOW),  # comes as 400
     Row((200, 400), Verdict.REJECTED, "5.6.0", code="NON_VALIDATING_IN_PAYLOAD"),
-    Row((200, 400), Verdict.MISCONFIGURED, "4.7.0", code="API_EXCEPTION", text=_UNVERIFIED),
+    Row((200, 400), Verdict.MISCONFIGURED, "4.7.0", code="API_EXCEPTION", text=_UNVERIFIED, fix=_VERIFY),
     Row((200, 400), Verdict.REJECTED, "5.3.4", text=_SIZE),
     Row((200, 400), Verdict.THROTTLED, "4.4.5", code="API_EXCEPTION", text=_BUSY, pause=_MINUTE),
     Row((200,), Verdict.REJECTED, "5.6.0", code="API_EXCEPTION"),
+    Row((401,), Verdict.MISCONFIGURED, "4.7.0", fix=_KEY),
     Row((402, 403), Verdict.MISCONFIGURED, "4.7.0"),  # 402: plan used up or account closed
     Row((429,), Verdict.THROTTLED, "4.4.5", pause=_MINUTE),
 )
-# The texts of failures inside a 200 answer.
+# The texts of failures inside a 200 answer, which speak of one recipient where they do not speak of the account.
 FAILURES = (
-    Row((200,), Verdict.MISCONFIGURED, "4.7.0", text=_UNVERIFIED),
-    Row((200,), Verdict.REJECTED, "5.1.1", text=_ADDRESS),
+    Row((200,), Verdict.MISCONFIGURED, "4.7.0", text=_UNVERIFIED, fix=_VERIFY),
+    Row((200,), Verdict.REJECTED, "5.1.1", text=_ADDRESS, scope=Scope.RECIPIENT),
     Row((200,), Verdict.THROTTLED, "4.4.5", text=_BUSY, pause=_MINUTE),
-    Row((200,), Verdict.DEFERRED, "4.3.0"),
+    Row((200,), Verdict.DEFERRED, "4.3.0", scope=Scope.RECIPIENT),
 )
 # What its webhooks report; a bounce is "bounce hard" or "bounce soft". Opens, clicks and the like are not ours.
 EVENTS = {"processed": "queued", "delivered": "delivered", "reject": "failed"}
@@ -87,15 +93,16 @@ class Smtp2go:
 
     async def check(self) -> Check:
         """Asks which endpoints the key may use: the one call that every key is allowed, and that sends nothing."""
-        answer = await self._post("/api_keys/permissions", b"{}")
         facts = {"url": self._url}
-        if isinstance(answer, Outcome):
-            return Check(False, answer.detail, "check region or base_url, and the way there", facts)
+        try:
+            answer = await self._post("/api_keys/permissions", b"{}")
+        except NoAnswer as error:
+            return Check(False, error.outcome.detail, "check region or base_url, and the way there", facts)
         body = read_json(answer.body)
         if answer.status != 200 or not isinstance(body.get("data"), list):
             return Check(False, self._judge(answer, body).detail, "check api_key: Sending > API Keys", facts)
         if not any("/email/mime" in str(entry) for entry in body["data"]):
-            return Check(False, "the key may not use /email/mime", "allow it: Sending > API Keys > Permissions", facts)
+            return Check(False, "the key may not use /email/mime", _ALLOW, facts)
         return Check(True, "the key is valid and may send", facts=facts)
 
     async def aclose(self) -> None:
@@ -124,32 +131,32 @@ class Smtp2go:
         addresses = call.addresses
         request = await aside(size, partial(_request, call.content))
         answer = await self._post("/email/mime", request)
-        if isinstance(answer, Outcome):
-            return dict.fromkeys(addresses, answer)
         body = read_json(answer.body)
         if answer.status == 200 and body.get("data") and isinstance(body["data"], dict) and not _error(body)[0]:
             return self._results(answer, body, addresses)
         return dict.fromkeys(addresses, self._judge(answer, body))
 
-    async def _post(self, path: str, content: bytes) -> Answer | Outcome:
+    async def _post(self, path: str, content: bytes) -> Answer:
         headers, timeout = {"x-smtp2go-api-key": self._key}, self._settings.timeout
-        return await ask(self._fetch, self._url + path, headers=headers, content=content, timeout=timeout)
+        return await exchange(self._fetch, self._url + path, headers=headers, content=content, timeout=timeout)
 
     def _judge(self, answer: Answer, body: Mapping[str, Any]) -> Outcome:
         code, words = _error(body)
         words = words or start_of(answer)
-        return judge(answer, ROWS, code=code, words=words, now=self._clock.now(), secrets=[self._key])
+        now, secrets = self._clock.now(), [self._key]
+        return judge(answer, ROWS, name=self.name, code=code, words=words, now=now, secrets=secrets)
 
     def _results(self, answer: Answer, body: Mapping[str, Any], addresses: tuple[str, ...]) -> dict[str, Outcome]:
         """A 200 may still report failures: texts, which may name a recipient. One call counts as one mail there."""
         data, request_id = body["data"], str(body.get("request_id") or "")
         remote_id = safe(str(data.get("email_id") or request_id))
-        sent = Outcome(Verdict.SENT, 200, "2.0.0", safe(f"request {request_id}"), remote_id, said_by="http")
+        detail = safe(f"request {request_id}")
+        sent = Outcome(Verdict.SENT, 200, "2.0.0", detail, remote_id, said_by="http")
         failures = data.get("failures") or []
         texts = [str(text) for text in failures] if isinstance(failures, list) else [str(failures)]
         if not data.get("failed") and not texts and data.get("succeeded", 1):
             return dict.fromkeys(addresses, sent)
-        judged = partial(judge, answer, code="", now=self._clock.now(), secrets=[self._key])
+        judged = partial(judge, answer, name=self.name, code="", now=self._clock.now(), secrets=[self._key])
         named = {address: [text for text in texts if _names(text, address)] for address in addresses}
         if not any(named.values()):
             rows = () if data.get("succeeded") else FAILURES  # some sent, but who? in doubt

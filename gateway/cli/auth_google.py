@@ -99,7 +99,7 @@ def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None) -
 def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
     from gateway.backends.google.gmail import GmailSettings
     from gateway.backends.google.tokens import TOKEN_URL, read_file
-    from gateway.backends.shared.oauth import NoToken
+    from gateway.backends.shared.base import NoAnswer
     from gateway.cli import local
 
     found = local.settings(chosen_file()).settings.backends.get(name)
@@ -107,8 +107,8 @@ def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
         raise Failed(f"there is no backend {name} of type gmail with an authorized_user_file")
     try:
         info = read_file(found.authorized_user_file)
-    except NoToken as error:
-        raise Failed(f"{error}\nto do: {error.fix}") from None
+    except NoAnswer as error:
+        raise Failed(f"{error}\nto do: {error.outcome.fix}") from None
     if not info.get("client_id") or not info.get("client_secret"):
         raise Failed(f"{found.authorized_user_file} names no client: use --client-file and --out")
     account = str(info.get("account") or "") if found.mailbox == "me" else found.mailbox

@@ -41,7 +41,8 @@ def microsoft(name: str) -> None:
 
 async def _sign_in(identity: Identity) -> None:
     from gateway.backends.microsoft.tokens import DeviceLogin
-    from gateway.backends.shared.oauth import BlockingHttp, NoToken
+    from gateway.backends.shared.base import NoAnswer
+    from gateway.backends.shared.oauth import BlockingHttp
     from gateway.clock import SystemClock
     from gateway.fetch import Fetch
 
@@ -51,8 +52,8 @@ async def _sign_in(identity: Identity) -> None:
         say(await asyncio.to_thread(login.start))
         while not (who := await asyncio.to_thread(login.finish)):
             await clock.sleep(login.interval)
-    except NoToken as error:
-        raise Failed(f"{error}\nto do: {error.fix}" if error.fix else str(error)) from None
+    except NoAnswer as error:
+        raise Failed(f"{error}\nto do: {error.outcome.fix}" if error.outcome.fix else str(error)) from None
     finally:
         await fetch.aclose()
     say(f"{who} has signed in; now try: gateway backend check {identity.name}")

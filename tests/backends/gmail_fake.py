@@ -23,7 +23,7 @@ from gateway.backends.google.gmail import Gmail, GmailSettings
 from gateway.clock import Clock
 from gateway.model import Outcome
 from tests.backends import kit
-from tests.backends.kit import RAW, Handler, Request, Web, http, spooled
+from tests.backends.kit import RAW, Handler, Request, Web, http, kept, spooled
 from tests.fakes import FakeClock
 
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
@@ -259,7 +259,7 @@ class Way:
     signals: Recorder
 
     async def send(self, *recipients: str, raw: bytes = RAW, author: str = "", **options: Any) -> dict[str, Outcome]:
-        return await self.backend.send(replace(spooled(*recipients, **options), header_from=author), raw)
+        return kept(await self.backend.send(replace(spooled(*recipients, **options), header_from=author), raw))
 
     async def one(self, *answers: Any, **options: Any) -> Outcome:
         self.fake.answers = list(answers)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from gateway.backends.microsoft.graph import Graph, GraphSettings
 from gateway.model import Outcome
 from tests.backends import kit
-from tests.backends.kit import RAW, Handler, Request, Web, http, reset, spooled
+from tests.backends.kit import RAW, Handler, Request, Web, http, kept, reset, spooled
 from tests.fakes import FakeClock
 
 TENANT = "contoso.example"
@@ -494,7 +494,7 @@ class Way:
 
     async def send(self, *recipients: str, raw: bytes = RAW, **options: Any) -> dict[str, Outcome]:
         message = replace(spooled(*recipients), **options)
-        return await self.backend.send(message, raw)
+        return kept(await self.backend.send(message, raw))
 
     async def one(self, place: str = "", *answers: Any, raw: bytes = RAW, **options: Any) -> Outcome:
         """The outcome for b@x.example, after these answers at that place."""

@@ -15,7 +15,7 @@ from gateway.backends import Context, build, settings_types
 from gateway.backends.shared.base import Silent
 from gateway.model import Outcome, SpooledMessage
 from tests.backends import kit
-from tests.backends.kit import RAW, Request, Web, http, spooled
+from tests.backends.kit import RAW, Request, Web, http, kept, spooled
 from tests.fakes import FakeClock
 
 Answer = bytes | Awaitable[bytes | None]
@@ -306,10 +306,10 @@ class Way:
     context: Context
 
     async def send(self, *recipients: str, raw: bytes = RAW, **options: Any) -> dict[str, Outcome]:
-        return dict(await self.backend.send(spooled(*recipients, **options), raw))
+        return kept(await self.backend.send(spooled(*recipients, **options), raw))
 
     async def deliver(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
-        return dict(await self.backend.send(message, raw))
+        return kept(await self.backend.send(message, raw))
 
     async def one(self, *answers: bytes | Handler, **options: Any) -> Outcome:
         self.fake.answers = list(answers)

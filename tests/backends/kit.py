@@ -24,7 +24,7 @@ import trustme
 from gateway.backends import Context
 from gateway.clock import Clock
 from gateway.fetch import Fetch
-from gateway.model import Envelope, Recipient, SpooledMessage
+from gateway.model import Envelope, Outcome, Recipient, Scope, SpooledMessage, Verdict
 from tests.fakes import START, FakeClock
 
 RAW = b"From: a@corp.example\r\nTo: b@x.example\r\nSubject: hello\r\n\r\nline\r\n.dot\r\n..\r\n.\r\nlast\r\n"
@@ -197,6 +197,29 @@ async def gigabyte(request: Request) -> None:
         for _ in range(1000):
             request.writer.write(b" " * 1_000_000)
             await request.writer.drain()
+
+
+def kept(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """The outcomes, all of which keep what every outcome of every backend must (model.Outcome)."""
+    for outcome in outcomes.values():
+        assert_kept(outcome)
+    return dict(outcomes)
+
+
+def assert_kept(outcome: Outcome) -> None:
+    """A code was received, scope and enhanced code fit the verdict, and what to do does not stand in the words."""
+    assert (outcome.code is None) or outcome.said_by in ("smtp", "http"), outcome
+    if outcome.verdict in (Verdict.THROTTLED, Verdict.MISCONFIGURED):
+        assert outcome.scope is Scope.BACKEND, outcome
+    elif outcome.verdict is not Verdict.DEFERRED:
+        assert outcome.scope is not Scope.BACKEND, outcome
+    if outcome.said_by == "smtp" and outcome.enhanced != "4.5.0":  # an SMTP server's own
+        assert outcome.enhanced[0] == str(outcome.code)[0], outcome
+    else:
+        classes = {Verdict.SENT: "2", Verdict.REJECTED: "5"}
+        assert outcome.enhanced[0] == classes.get(outcome.verdict, "4"), outcome
+    assert "to do" not in outcome.detail, outcome
+    assert "{" not in outcome.fix, outcome
 
 
 KEY = "api-0123456789ABCDEF0123456789ABCDEF"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -16,13 +17,13 @@ from pydantic import ValidationError
 
 from gateway.backends import BACKENDS, Context, build, settings_types
 from gateway.config.models import BackendSettings
-from gateway.model import Backend, SaidBy, Verdict
+from gateway.model import Backend, SaidBy, Scope, Verdict
 from tests.backends import json_fakes, kit
 from tests.backends.gmail_fake import REFRESH, GoogleFake, authorized_user_info, stored
 from tests.backends.graph_fake import CLIENT, MAILBOX, TENANT, GraphFake
 from tests.backends.graph_fake import SECRET as GRAPH_SECRET
 from tests.backends.json_fakes import Js2mailFake, JsonFake, JustemailsFake, MailpassFake, TempMailFake
-from tests.backends.kit import KEY, RAW, Smtp2goFake, SmtpFake, Web, spooled
+from tests.backends.kit import KEY, RAW, Request, Smtp2goFake, SmtpFake, Web, http, spooled
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -31,7 +32,8 @@ SECRET = "hunter2-hunter2-hunter2"
 class Bench:
     """A backend with its far side: what it takes to build it, what arrived, and how to take the far side away.
 
-    ``carried`` is what must arrive of a message: all of it, but where the API has no place for MIME.
+    ``carried`` is what must arrive of a message: all of it, but where the API has no place for MIME. ``answer`` makes
+    the far side say nothing but that, and with True its identity provider as well, if there is one.
     """
 
     settings: dict[str, Any]
@@ -41,6 +43,20 @@ class Bench:
     carried: Callable[[bytes], bytes] = bytes
     ids: bool = True  # whether the provider gives mail a name
     says: SaidBy = "http"  # whose words its answers are
+    answer: Callable[[int, bool], None] = lambda status, tokens: None
+
+
+def answering(web: Web) -> Callable[[int, bool], None]:
+    usual = web.handler
+
+    def change(status: int, tokens: bool) -> None:
+        def handler(request: Request) -> bytes | Awaitable[bytes | None]:
+            spared = not tokens and re.search(r"token|oauth2|openid", request.path)
+            return usual(request) if spared else http(status, {"error": {"code": "Odd", "message": "as you like"}})
+
+        web.handler = handler
+
+    return change
 
 
 @contextlib.asynccontextmanager
@@ -72,6 +88,7 @@ async def smtp(_: Context) -> AsyncIterator[Bench]:
             {"port": 1},
             SECRET,
             says="smtp",
+            answer=lambda status, _: server.replies.update({"MAIL": [f"{status} as you like"]}),
         )
 
 
@@ -84,6 +101,7 @@ async def smtp2go(_: Context) -> AsyncIterator[Bench]:
             lambda: [raw for _, raw in fake.delivered],
             {"base_url": "http://127.0.0.1:1/v3"},
             KEY,
+            answer=answering(web),
         )
 
 
@@ -102,6 +120,7 @@ async def gmail(context: Context) -> AsyncIterator[Bench]:
             lambda: [delivery.raw for delivery in fake.delivered],
             {"api_base": "http://127.0.0.1:1", "token_url": "http://127.0.0.1:1/token"},
             REFRESH,
+            answer=answering(web),
         )
 
 
@@ -123,6 +142,7 @@ async def graph(_: Context) -> AsyncIterator[Bench]:
             lambda: [raw for _, raw in fake.delivered],
             {"api_base": "http://127.0.0.1:1", "authority": "http://127.0.0.1:1"},
             GRAPH_SECRET,
+            answer=answering(web),
         )
 
 
@@ -155,6 +175,7 @@ def fields_only(
                 secret,
                 subject_and_text,
                 ids=fake.kind != "temp_mail",
+                answer=answering(web),
             )
 
     return harness
@@ -239,7 +260,7 @@ async def test_many_messages_at_once_all_arrive_once(bench: Bench, context: Cont
     ],
 )
 async def test_nothing_but_crlf_leaves_and_one_message_stays_one(bench: Bench, context: Context, body: bytes) -> None:
-    """door.md 2 row 2: outbound smuggling. capture keeps the bytes as they are."""
+    """Outbound smuggling: RFC 5321 2.3.8. capture keeps the bytes as they are."""
     backend = make(bench, context)
     raw = b"From: a@corp.example\r\nTo: b@x.example\r\n\r\n" + body
     assert (await backend.send(spooled("b@x.example"), raw))["b@x.example"].verdict is Verdict.SENT
@@ -264,18 +285,37 @@ async def test_no_message_is_too_odd_to_be_answered(bench: Bench, context: Conte
 
 
 async def test_with_nobody_there_everything_waits(bench: Bench, context: Context) -> None:
-    """Nothing can have been sent: DEFERRED without a code, which rests the backend and costs the message nothing."""
+    """Nothing can have been sent: DEFERRED, which rests the backend and costs the message nothing."""
     backend = make(bench, context, **bench.away)
     outcomes = await backend.send(spooled("b@x.example", "c@x.example"), RAW)
     assert set(outcomes) == {"b@x.example", "c@x.example"}
     for outcome in outcomes.values():
-        assert (outcome.verdict, outcome.code, outcome.said_by) == (Verdict.DEFERRED, None, "gateway")
+        assert (outcome.verdict, outcome.scope) == (Verdict.DEFERRED, Scope.BACKEND)
+        assert (outcome.code, outcome.said_by) == (None, "gateway")
         assert outcome.enhanced.startswith("4.")
         assert outcome.detail
     check = await backend.check()
     assert not check.ok
     assert check.summary
     assert check.fix
+    await backend.aclose()
+
+
+STATUSES = (200, 201, 202, 204, 301, 400, 401, 402, 403, 404, 407, 408, 409, 413, 422, 425, 429)
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["API", "all"])
+@pytest.mark.parametrize("status", [*STATUSES, 450, 451, 500, 502, 503, 504, 507, 535, 550, 599])
+async def test_whatever_is_answered_the_outcome_says_whom_it_is_about(
+    bench: Bench, context: Context, status: int, tokens: bool
+) -> None:
+    """Only codes that were received, a scope and an enhanced code that fit the verdict; and so does what to do."""
+    bench.answer(status, tokens)
+    backend = make(bench, context)
+    outcomes = kit.kept(await backend.send(spooled("b@x.example", "blind@x.example"), RAW))
+    assert set(outcomes) == {"b@x.example", "blind@x.example"}
+    for outcome in outcomes.values():
+        assert outcome.verdict is Verdict.SENT or outcome.code in (None, status)
     await backend.aclose()
 
 

@@ -1,4 +1,4 @@
-"""graph against a strict fake of Microsoft Graph: what is asked, every answer of providers.md 2.8, and lost answers."""
+"""graph against a strict fake of Microsoft Graph: what is asked, every answer that is known, and lost answers."""
 
 from __future__ import annotations
 
@@ -240,8 +240,8 @@ async def test_every_answer_has_its_verdict(
         ("ErrorQuotaExceeded", "make room"),
     ],
 )
-async def test_where_a_person_must_act_the_detail_says_how(way: Way, code: str, words: str) -> None:
-    assert words in (await way.one("sendMail", error(403, code))).detail
+async def test_where_a_person_must_act_the_fix_says_how(way: Way, code: str, words: str) -> None:
+    assert words in (await way.one("sendMail", error(403, code))).fix
 
 
 async def test_the_innermost_code_that_is_known_decides(way: Way) -> None:
@@ -276,7 +276,7 @@ async def test_a_large_mail_answered_with_200_is_too_large(way: Way) -> None:
 async def test_retry_after_counts_where_it_is_longer(
     way: Way, status: int, code: str, given: str, wait: timedelta
 ) -> None:
-    """providers.md 2.7: a Retry-After of 1 on every 429 has been reported."""
+    """A Retry-After of 1 on every 429 has been reported."""
     assert (await way.one("sendMail", error(status, code, Retry_After=given))).retry_after == wait
 
 
@@ -491,7 +491,7 @@ async def test_a_draft_tells_what_became_of_a_lost_answer(
 
 
 async def test_a_draft_that_is_gone_may_have_been_sent(safe: Way) -> None:
-    """providers.md 2.8: ErrorItemNotFound is no failure before the draft was asked for."""
+    """ErrorItemNotFound is no failure before the draft was asked for."""
 
     def taken(_: kit.Request) -> bytes:
         safe.fake._deliver(next(iter(safe.fake.items.values())))
@@ -606,7 +606,7 @@ async def test_a_mailbox_sends_no_faster_than_exchange_allows(tmp_path: Path) ->
 
 
 async def test_four_requests_at_a_time_for_a_mailbox(way: Way) -> None:
-    """providers.md 2.7: more are answered with 429."""
+    """More are answered with 429."""
     gate = asyncio.Event()
 
     async def wait(_: kit.Request) -> bytes:

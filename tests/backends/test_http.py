@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.backends.shared.base import safe
-from gateway.backends.shared.http import COMMON, Row, judge, read_json, retry_after
+from gateway.backends.shared.http import COMMON, judge, read_json, retry_after
+from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
-from gateway.model import Verdict
+from gateway.model import Outcome, Scope, Verdict
 from tests.fakes import START
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -50,8 +51,8 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
     ],
 )
 def test_a_status_that_no_table_names(status: int, words: str, verdict: Verdict, enhanced: str) -> None:
-    """providers.md 0.1; an unpaid account, a wrong URL and a proxy are never the message's fault."""
-    outcome = judge(Answer(status, {}, b""), (), code="", words=words, now=START)
+    """An unpaid account, a wrong URL and a proxy are never the message's fault."""
+    outcome = judge(Answer(status, {}, b""), (), name="way", code="", words=words, now=START)
     assert (outcome.verdict, outcome.code, outcome.enhanced) == (verdict, status, enhanced)
     assert outcome.detail == f"HTTP {status} {words}".strip()
     assert outcome.retry_after is None
@@ -108,19 +109,40 @@ def test_retry_after_never_fails_and_stays_in_bounds(value: str) -> None:
 )
 def test_a_hint_counts_only_where_there_is_something_to_wait_for(status: int, expected: timedelta | None) -> None:
     answer = Answer(status, {"retry-after": "30"}, b"")
-    assert judge(answer, (), code="", words="", now=START).retry_after == expected
+    assert judge(answer, (), name="way", code="", words="", now=START).retry_after == expected
 
 
 def test_a_row_without_hint_waits_its_own_time_and_the_first_row_decides() -> None:
     rows = (
-        Row((429,), Verdict.THROTTLED, "4.4.5", code="SPECIAL", pause=MINUTE),
+        Row((429,), Verdict.THROTTLED, "4.4.5", code="SPECIAL", pause=MINUTE, fix="see backends.{name}"),
         Row((429,), Verdict.REJECTED, "5.6.0", text="no+pe"),
     )
-    assert judge(Answer(429, {}, b""), rows, code="E.SPECIAL", words="nope", now=START).retry_after == MINUTE
-    hinted = Answer(429, {"retry-after": "300"}, b"")
-    assert judge(hinted, rows, code="E.SPECIAL", words="", now=START).retry_after == 5 * MINUTE
-    assert judge(Answer(429, {}, b""), rows, code="E.OTHER", words="NOOOPE", now=START).verdict is Verdict.REJECTED
-    assert judge(Answer(429, {}, b""), rows, code="E.OTHER", words="else", now=START).retry_after is None
+
+    def judged(code: str, words: str, **headers: str) -> Outcome:
+        return judge(Answer(429, headers, b""), rows, name="way", code=code, words=words, now=START)
+
+    assert judged("E.SPECIAL", "nope").retry_after == MINUTE
+    assert judged("E.SPECIAL", "", **{"retry-after": "300"}).retry_after == 5 * MINUTE
+    assert judged("E.OTHER", "NOOOPE").verdict is Verdict.REJECTED
+    assert judged("E.OTHER", "else").retry_after is None
+    assert (judged("E.SPECIAL", "").fix, judged("E.OTHER", "").fix) == ("see backends.way", "")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "scope"),
+    [
+        (Verdict.THROTTLED, Scope.BACKEND),
+        (Verdict.MISCONFIGURED, Scope.BACKEND),
+        (Verdict.DEFERRED, Scope.MESSAGE),
+        (Verdict.REJECTED, Scope.MESSAGE),
+        (Verdict.IN_DOUBT, Scope.MESSAGE),
+    ],
+)
+def test_a_row_is_about_what_its_verdict_rests_unless_it_says_otherwise(verdict: Verdict, scope: Scope) -> None:
+    """A provider that answers at all is not away: its 503 is about this message, its 429 about the account."""
+    plain, special = Row((200,), verdict, "4.0.0"), Row((200,), verdict, "4.0.0", scope=Scope.RECIPIENT)
+    assert plain.outcome("http", 200, "x", {}).scope is scope
+    assert special.outcome("http", 200, "x", {}).scope is Scope.RECIPIENT
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""js2mail against a strict fake of its API: requests, every answer of providers.md 5, repeated calls, webhooks."""
+"""js2mail against a strict fake of its API: requests, every answer that is known, repeated calls, webhooks."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_the_month_s_quota_makes_pauses_of_hours(way: Way) -> None:
         waits.append(outcome.retry_after / HOUR)
         way.clock.advance(outcome.retry_after.total_seconds())
     assert waits == [0.25, 0.5, 1, 2, 4, 4, 4]
-    assert "plan" in outcome.detail
+    assert "plan" in outcome.fix
     await way.one()
     assert (await way.one(full)).retry_after == HOUR / 4
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.mailboxes import Budget, Mailboxes
-from gateway.model import Outcome, Verdict
+from gateway.model import Outcome, Scope, Verdict
+from tests.backends import kit
 from tests.fakes import FakeClock, until
 
-THROTTLED = Outcome(Verdict.THROTTLED, 429, "4.4.5", "slow down", retry_after=timedelta(seconds=90))
+THROTTLED = Outcome(
+    Verdict.THROTTLED, 429, "4.4.5", "slow down", retry_after=timedelta(seconds=90), scope=Scope.BACKEND
+)
 
 
 def mailboxes(clock: FakeClock, *, many: bool = False, calls: float = 30, in_flight: int = 4) -> Mailboxes:
@@ -51,8 +56,7 @@ async def test_calls_in_flight_are_bounded_for_each_mailbox() -> None:
     boxes, gate, entered = mailboxes(clock), asyncio.Event(), []
 
     async def call(name: str) -> None:
-        async with boxes.turn(name) as late:
-            assert late is None
+        async with boxes.turn(name):
             entered.append(name)
             await gate.wait()
 
@@ -64,14 +68,23 @@ async def test_calls_in_flight_are_bounded_for_each_mailbox() -> None:
     assert len(entered) == 6
 
 
+async def late(boxes: Mailboxes, name: str, size: int = 0) -> Outcome | None:
+    """Why this mailbox's mail has to wait; None where its turn has come, which is then used."""
+    try:
+        async with boxes.turn(name, size=size):
+            return None
+    except NoAnswer as error:
+        kit.assert_kept(error.outcome)
+        return error.outcome
+
+
 async def test_the_only_mailbox_waits_for_its_turn() -> None:
     """No message is deferred for a pace that time brings about."""
     clock = FakeClock()
     boxes, done = mailboxes(clock, calls=2), []
 
     async def call(number: int) -> None:
-        async with boxes.turn("a@x") as late:
-            done.append((number, late))
+        done.append((number, await late(boxes, "a@x")))
 
     tasks = [asyncio.create_task(call(number)) for number in range(3)]
     await until(lambda: len(done) == 2 and bool(clock._sleepers))
@@ -84,21 +97,21 @@ async def test_the_only_mailbox_does_not_wait_into_the_limit_for_a_send() -> Non
     """That would end in doubt though nothing was sent: instead the backend pauses until there is room again."""
     clock = FakeClock()
     boxes = Mailboxes(clock, many=False, in_flight=4, calls=lambda: Budget(1, 3600), bytes_=lambda: Budget(1000, 300))
-    async with boxes.turn("a@x") as first, boxes.turn("a@x") as late:
-        assert first is None
-        assert late is not None
-        assert (late.verdict, late.retry_after) == (Verdict.THROTTLED, timedelta(hours=1))
+    assert await late(boxes, "a@x") is None
+    waits = await late(boxes, "a@x")
+    assert waits is not None
+    assert (waits.verdict, waits.retry_after) == (Verdict.THROTTLED, timedelta(hours=1))
 
 
 async def test_one_of_many_is_deferred_and_the_others_go_on() -> None:
     """A busy mailbox must not occupy the places of the backend."""
     clock = FakeClock()
     boxes = mailboxes(clock, many=True, calls=1)
-    async with boxes.turn("a@x") as first, boxes.turn("b@x") as other:
-        assert first is other is None
-    async with boxes.turn("A@X") as late:
-        assert late is not None
-        assert (late.verdict, late.code, late.retry_after) == (Verdict.DEFERRED, 451, timedelta(seconds=60))
+    assert (await late(boxes, "a@x"), await late(boxes, "b@x")) == (None, None)
+    waits = await late(boxes, "A@X")
+    assert waits is not None
+    assert (waits.verdict, waits.scope, waits.code) == (Verdict.DEFERRED, Scope.MESSAGE, None)
+    assert waits.retry_after == timedelta(seconds=60)
 
 
 async def test_a_throttled_one_of_many_rests_alone() -> None:
@@ -106,51 +119,56 @@ async def test_a_throttled_one_of_many_rests_alone() -> None:
     clock = FakeClock()
     many, one = mailboxes(clock, many=True), mailboxes(clock)
     judged = many.judged("a@x", THROTTLED)
-    assert (judged.verdict, judged.retry_after) == (Verdict.DEFERRED, timedelta(seconds=90))
-    async with many.turn("a@x") as late, many.turn("b@x") as other:
-        assert late is not None
-        assert late.retry_after == timedelta(seconds=90)
-        assert other is None
+    assert (judged.verdict, judged.scope) == (Verdict.DEFERRED, Scope.MESSAGE)
+    assert judged.retry_after == timedelta(seconds=90)
+    waits = await late(many, "a@x")
+    assert waits is not None
+    assert waits.retry_after == timedelta(seconds=90)
+    assert await late(many, "b@x") is None
     assert one.judged("a@x", THROTTLED) is THROTTLED
+
+
+async def test_a_call_that_throttles_within_its_turn_rests_that_mailbox_alone() -> None:
+    """Also where the answer comes as an exception, as that of a look-up does."""
+    many = mailboxes(FakeClock(), many=True)
+    with pytest.raises(NoAnswer) as caught:
+        async with many.turn("a@x"):
+            raise NoAnswer(THROTTLED)
+    assert (caught.value.outcome.verdict, caught.value.outcome.scope) == (Verdict.DEFERRED, Scope.MESSAGE)
+    assert await late(many, "a@x") is not None
+    assert await late(many, "b@x") is None
 
 
 async def test_bytes_count_too() -> None:
     """What was uploaded in the last minutes is remembered; a single message of any size can go."""
     clock = FakeClock()
     boxes = mailboxes(clock, many=True)
-    async with boxes.turn("a@x", size=5000) as late:
-        assert late is None
-    async with boxes.turn("a@x", size=1) as late:
-        assert late is not None
-        assert late.retry_after == timedelta(seconds=300)
+    assert await late(boxes, "a@x", 5000) is None
+    waits = await late(boxes, "a@x", 1)
+    assert waits is not None
+    assert waits.retry_after == timedelta(seconds=300)
 
 
 async def test_what_is_remembered_is_bounded() -> None:
-    """Three thousand senders leave a thousand behind; those at rest stay."""
+    """Three thousand senders leave a thousand behind: the first is as good as new, but those at rest stay."""
     clock = FakeClock()
-    boxes = mailboxes(clock, many=True)
+    boxes = mailboxes(clock, many=True, calls=1)
     boxes.judged("resting@x", THROTTLED)
     for number in range(3000):
-        async with boxes.turn(f"{number}@x"):
-            pass
-    assert len(boxes._known) <= 1001
-    async with boxes.turn("resting@x") as late:
-        assert late is not None
+        assert await late(boxes, f"{number}@x") is None
+    assert await late(boxes, "0@x") is None
+    assert await late(boxes, "2999@x") is not None
+    assert await late(boxes, "resting@x") is not None
 
 
 async def test_who_waited_too_long_for_a_place_is_deferred() -> None:
     """Cut off by the time limit of a send it would be in doubt, though nothing went out."""
     clock = FakeClock()
-    boxes, late = mailboxes(clock, in_flight=1), []
-
-    async def second() -> None:
-        async with boxes.turn("a@x") as outcome:
-            late.append(outcome)
-
+    boxes = mailboxes(clock, in_flight=1)
     async with boxes.turn("a@x"):
-        waiting = asyncio.create_task(second())
-        await until(lambda: boxes._known["a@x"].users == 2)
+        waiting = asyncio.create_task(late(boxes, "a@x"))
+        await asyncio.sleep(0)  # it has come, and waits for the place
         clock.advance(601)
-    await waiting
-    assert late[0] is not None
-    assert (late[0].verdict, late[0].code) == (Verdict.DEFERRED, 451)
+    waits = await waiting
+    assert waits is not None
+    assert (waits.verdict, waits.scope, "concurrency" in waits.fix) == (Verdict.DEFERRED, Scope.MESSAGE, True)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.shared.oauth import AccessToken, BlockingHttp, NoToken, TokenCache, refused, unavailable
+from gateway.backends.shared.base import NoAnswer
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenCache, refused, unavailable
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
 from tests.backends.gmail_fake import Recorder
@@ -63,12 +64,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         await cache.aclose()
 
 
-async def settled(bench: Bench) -> None:
-    await until(lambda: bench.cache._refreshing is None)
+async def settled(bench: Bench, refreshes: int) -> None:
+    await until(lambda: len(bench.signals.refreshes) == refreshes)
 
 
-async def failing(bench: Bench) -> NoToken:
-    with pytest.raises(NoToken) as caught:
+async def failing(bench: Bench) -> NoAnswer:
+    with pytest.raises(NoAnswer) as caught:
         await bench.cache.get()
     return caught.value
 
@@ -92,7 +93,7 @@ async def test_the_old_token_serves_while_the_new_one_is_fetched(bench: Bench) -
     await until(lambda: bench.source.calls == 2)
     assert await bench.cache.get() == "t1"
     bench.source.gate.set()
-    await settled(bench)
+    await settled(bench, 2)
     assert await bench.cache.get() == "t2"
     assert bench.source.calls == 2
 
@@ -129,7 +130,7 @@ async def test_a_refused_token_waits_for_the_refresh_that_runs_already(bench: Be
 
 
 @pytest.mark.parametrize(("error", "seconds"), [(refused("no", "fix"), 5), (unavailable("away"), 5)])
-async def test_a_failure_is_the_answer_for_a_while(bench: Bench, error: NoToken, seconds: float) -> None:
+async def test_a_failure_is_the_answer_for_a_while(bench: Bench, error: NoAnswer, seconds: float) -> None:
     bench.source.script = [error]
     for _ in range(3):
         assert (await failing(bench)).outcome == error.outcome
@@ -158,13 +159,13 @@ async def test_while_the_old_token_lives_a_failed_refresh_is_tried_again_after_a
     await bench.cache.get()
     bench.clock.advance(0.86 * 3600)
     assert await bench.cache.get() == "t1"
-    await settled(bench)
+    await settled(bench, 2)
     bench.clock.advance(59)
     assert await bench.cache.get() == "t1"
     assert bench.source.calls == 2
     bench.clock.advance(1)
     assert await bench.cache.get() == "t1"
-    await settled(bench)
+    await settled(bench, 3)
     assert await bench.cache.get() == "t3"
     assert [result for result, _ in bench.signals.refreshes] == ["ok", "unavailable", "ok"]
 
@@ -174,7 +175,7 @@ async def test_a_token_that_ran_out_is_not_used_because_its_refresh_failed(bench
     await bench.cache.get()
     bench.clock.advance(3560)
     assert await bench.cache.get() == "t1"
-    await settled(bench)
+    await settled(bench, 2)
     bench.clock.advance(20)  # its last 30 seconds have begun
     assert await bench.cache.get() == "t3"
 
@@ -187,7 +188,7 @@ async def test_forget_failure_asks_again_at_once(bench: Bench) -> None:
 
 
 async def test_a_fault_of_a_message_counts_as_refused_and_a_bug_is_not_hidden(bench: Bench) -> None:
-    bench.source.script = [NoToken(Outcome(Verdict.REJECTED, None, "5.1.8", "nobody")), RuntimeError("secret words")]
+    bench.source.script = [NoAnswer(Outcome(Verdict.REJECTED, None, "5.1.8", "nobody")), RuntimeError("secret words")]
     assert (await failing(bench)).outcome.verdict is Verdict.REJECTED
     bench.clock.advance(60)
     with pytest.raises(RuntimeError):
@@ -224,7 +225,7 @@ async def test_closing_answers_those_who_wait(bench: Bench) -> None:
     waiting = asyncio.create_task(bench.cache.get())
     await until(lambda: bench.source.calls == 1)
     await bench.cache.aclose()
-    with pytest.raises(NoToken, match="being closed"):
+    with pytest.raises(NoAnswer, match="being closed"):
         await waiting
 
 
@@ -251,10 +252,10 @@ async def test_the_line_is_the_houses_own_client(tmp_path: Path) -> None:
         answer = await asyncio.to_thread(ask(web.url + "/p"))
         assert (answer.status, answer.body, answer.headers["x-y"]) == (201, b"cba", "z")
         assert (web.requests[0].method, web.requests[0].headers["x-a"]) == ("PUT", "b")
-        with pytest.raises(NoToken, match="cannot connect"):
+        with pytest.raises(NoAnswer, match="cannot connect"):
             await asyncio.to_thread(ask("http://127.0.0.1:1/"))
-        with pytest.raises(NoToken, match="not encrypted"):
+        with pytest.raises(NoAnswer, match="not encrypted"):
             await asyncio.to_thread(ask("http://sts.googleapis.com/"))
         web.handler = kit.reset_at_once
-        with pytest.raises(NoToken, match="connection lost"):
+        with pytest.raises(NoAnswer, match="connection lost"):
             await asyncio.to_thread(ask(web.url))

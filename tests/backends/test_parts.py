@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from gateway import bounce
 from gateway.backends.json.parts import display_names, quoted, request
 from gateway.config.models import RouteSettings
 from gateway.message import FEATURES, scan, walk
-from gateway.model import CallsBack, CannotCarry, Tracked, Verdict, Verifies
+from gateway.model import CallsBack, CannotCarry, Outcome, Recipient, Scope, Tracked, Verdict, Verifies
 from gateway.routing import Freight, Routing
 from tests.backends import kit
 from tests.backends.json_fakes import (
@@ -31,6 +32,8 @@ from tests.backends.json_fakes import (
     open_way,
 )
 from tests.backends.kit import RAW, http, spooled
+from tests.builders import spooled_message
+from tests.fakes import START
 
 FAKES: list[type[JsonFake]] = [Js2mailFake, JustemailsFake, MailpassFake, TempMailFake]
 EACH = pytest.mark.parametrize("make", FAKES, ids=[fake.kind for fake in FAKES])
@@ -215,6 +218,60 @@ async def test_what_a_setting_lets_go_is_one_line_in_the_log(
         assert "X-Tag" not in json.dumps(way.fake.taken)
 
 
+def bounce_of(original: bytes, *, ret: str = "", failed: str = "bob@example.org") -> bytes:
+    """What the gateway writes when mail of a@corp.example failed, under its ordinary sender address."""
+    message = spooled_message(failed, sender="a@corp.example", message_id="<m@corp.example>")
+    message = replace(message, envelope=replace(message.envelope, ret=ret))
+    outcome = Outcome(Verdict.REJECTED, 550, "5.1.1", "550 5.1.1 no such user", said_by="smtp")
+    return bounce.build(
+        hostname="relay.example",
+        sender="mailer@corp.example",
+        message=message,
+        original=original,
+        failures=(bounce.Failure(Recipient(failed), outcome, "smart", "failed"),),
+        now=START,
+        message_id="<r@relay.example>",
+        boundary="=0123456789",
+        plain=True,
+    )
+
+
+@EACH
+@pytest.mark.parametrize(
+    ("original", "ret", "failed"),
+    [
+        (RAW, "", "bob@example.org"),
+        (RAW, "HDRS", "bob@example.org"),
+        (parts("mixed", TEXT, PDF), "", "bob@example.org"),
+        (RAW + b"x" * 2000, "", "bob@example.org"),  # a line that no report may carry: its header alone
+        (b"Subject: " + b"x" * 2000 + b"\r\n\r\nbody", "", "bob@example.org"),  # its header in base64
+        (RAW + b"x\r\n" * 40_000, "", "bob@example.org"),
+        (mail("To: b@x.example", body="gr\u00fc\u00dfe"), "", "b\u00f6b@example.org"),
+    ],
+    ids=["whole", "header asked for", "with a file", "header only", "header in base64", "beginning", "utf-8"],
+)
+async def test_a_bounce_of_ours_goes_as_its_text(
+    tmp_path: Path, make: type[JsonFake], original: bytes, ret: str, failed: str
+) -> None:
+    """The text says all of it to a person; refused as a delivery report it would be lost, and nobody told."""
+    raw = bounce_of(original, ret=ret, failed=failed)
+    async with open_way(tmp_path, make()) as way:
+        ours = replace(spooled("a@corp.example", sender="mailer@corp.example"), bounce=True)
+        assert (await way.deliver(ours, raw))["a@corp.example"].verdict is Verdict.SENT
+        ((subject, text),) = way.fake.texts()
+        assert subject == f"Undelivered mail: {failed}"
+        assert "550 5.1.1 no such user" in text
+        assert "X-Tag" not in text
+        assert "report" in {str(line["what"]).partition(":")[0] for line in way.log.lines}
+        assert {line["event"] for line in way.log.lines} == {"dropped"}
+
+
+async def test_a_report_of_somebody_else_is_refused_as_before(way: Way) -> None:
+    """What stands in its parts may be all that its reader wants of it."""
+    outcome = (await way.send("a@corp.example", raw=bounce_of(RAW)))["a@corp.example"]
+    assert (outcome.verdict, outcome.enhanced, way.web.requests) == (Verdict.REJECTED, "5.6.3", [])
+
+
 @EACH
 async def test_a_reply_to_is_never_dropped(tmp_path: Path, make: type[JsonFake]) -> None:
     async with open_way(tmp_path, make(), unsupported_headers="drop", inline_images="drop") as way:
@@ -386,7 +443,7 @@ async def test_a_lost_answer_is_in_doubt_and_ends_the_attempt(
         first, second = outcomes["y@x.example"], outcomes["z@x.example"]
         assert (first.verdict, first.code, first.enhanced) == (Verdict.IN_DOUBT, None, "4.4.2")
         assert words in first.detail
-        assert (second.verdict, second.code) == (Verdict.DEFERRED, 451)
+        assert (second.verdict, second.code, second.scope) == (Verdict.DEFERRED, None, Scope.MESSAGE)
         assert len(way.web.requests) == 1
 
 

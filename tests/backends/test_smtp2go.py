@@ -1,4 +1,4 @@
-"""smtp2go against a strict fake of its API: what is asked, every answer of providers.md 3.5, and lost answers."""
+"""smtp2go against a strict fake of its API: what is asked, every answer that is known, and lost answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
-from gateway.model import Outcome, Verdict
+from gateway.model import Outcome, Scope, Verdict
 from tests.backends import kit
 from tests.backends.kit import KEY, RAW, Smtp2goFake, Web, http, spooled
 from tests.fakes import FakeClock
@@ -174,7 +174,7 @@ ANSWERS: list[tuple[int, Any, Verdict, str, timedelta | None]] = [
 async def test_every_answer_has_its_verdict(
     way: Way, status: int, body: Any, verdict: Verdict, enhanced: str, wait: timedelta | None
 ) -> None:
-    """providers.md 3.5, both shapes of an error body, and 3.1: 200 does not mean sent."""
+    """Both shapes of an error body; and 200 does not mean sent."""
     outcome = await way.one(http(status, body))
     assert (outcome.verdict, outcome.code, outcome.enhanced, outcome.retry_after) == (verdict, status, enhanced, wait)
     assert outcome.detail.startswith(f"HTTP {status}")
@@ -216,7 +216,7 @@ async def test_the_key_stays_out_of_the_details_even_when_the_provider_repeats_i
     ],
 )
 async def test_a_lost_answer_is_in_doubt(tmp_path: Path, handler: kit.Handler, words: str) -> None:
-    """door.md F9: the body went out."""
+    """The body went out."""
     async with open_way(tmp_path, timeout=timedelta(seconds=0.2) if handler is kit.hang else "5s") as way:
         outcome = await way.one(handler)
         assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.IN_DOUBT, None, "4.4.2")
@@ -288,7 +288,7 @@ async def test_a_failing_call_keeps_what_was_sent_and_stops_only_where_the_provi
     assert [outcome.verdict.name for outcome in outcomes.values()] == ["SENT", second, third]
     assert len(way.web.requests) == (3 if third == "SENT" else 2)
     if second == "IN_DOUBT":
-        assert outcomes["blind2@x.example"].code == 451  # the provider was reached: no reason to rest
+        assert outcomes["blind2@x.example"].scope is Scope.MESSAGE  # the provider was reached: no reason to rest
 
 
 async def test_an_attempt_takes_ten_minutes_at_most(way: Way) -> None:

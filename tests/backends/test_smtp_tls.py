@@ -82,7 +82,7 @@ def own(_: Certificates) -> ssl.SSLContext:
 async def test_an_untrusted_certificate_stops_the_backend(
     tmp_path: Path, certificates: Certificates, tls: str, make: Any, words: str
 ) -> None:
-    """door.md 2 row 38: 0 bytes of AUTH, MAIL or anything else after the handshake."""
+    """0 bytes of AUTH, MAIL or anything else after the handshake."""
     server = SmtpFake(offers=OFFERS, **{"starttls" if tls == "starttls" else "tls": make(certificates)})
     async with both(tmp_path, certificates, server, tls=tls) as way:
         outcome = await one(way)
@@ -170,3 +170,15 @@ async def test_large_messages_cross_tls_whole(tmp_path: Path, certificates: Cert
     async with both(tmp_path, certificates, server) as way:
         assert (await way.send(spooled(), raw))["b@x.example"].verdict is Verdict.SENT
         assert server.done[0].body == raw
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+async def test_the_certificate_is_for_the_name_that_was_configured(
+    tmp_path: Path, certificates: Certificates, tls: str, name: str
+) -> None:
+    """The connection is made to an address that was looked up before; TLS asks for the name all the same."""
+    context = certificates.server(name)
+    server = SmtpFake(offers=OFFERS, **{"starttls" if tls == "starttls" else "tls": context})
+    async with both(tmp_path, certificates, server, tls=tls, host="localhost") as way:
+        assert (await one(way)).verdict is (Verdict.SENT if name == "localhost" else Verdict.MISCONFIGURED)

@@ -121,8 +121,10 @@ async def test_a_lost_key_bounces_nothing_and_put_back_delivers(tmp_path: Path) 
         kept = key.read_bytes()
         key.unlink()
         with gateway:
-            await asyncio.to_thread(gateway.wait, lambda: "put the spool.key" in gateway.messages()[0]["detail"])
-            assert [row["state"] for row in gateway.messages()] == ["queued"]
+            await asyncio.to_thread(gateway.wait, lambda: "cannot be read" in gateway.messages()[0]["detail"])
+            (row,) = gateway.messages()
+            status, text = gateway.get(f"/api/v1/messages/{row['id']}")
+            assert (status, row["state"], "put the spool.key" in text) == (200, "queued", True)
             gateway.kill()
         key.write_bytes(kept)
         with gateway:

@@ -14,16 +14,18 @@ from pydantic import Field, model_validator
 
 from gateway.backends.google import tokens
 from gateway.backends.google.tokens import GoogleTokens, read_file
-from gateway.backends.shared.base import Context, Url, aside, canonical, limited, safe
+from gateway.backends.shared.base import Context, NoAnswer, Url, aside, canonical, limited, safe
 from gateway.backends.shared.calls import Call, carry_out, plan
-from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
+from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.mailboxes import Mailboxes
-from gateway.backends.shared.oauth import NoToken, TokenCache, authorized
+from gateway.backends.shared.oauth import TokenCache, authorized
+from gateway.backends.shared.recent import Recent
+from gateway.backends.shared.table import Row
 from gateway.config import values
 from gateway.config.finding import Examined, Unfit
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
-from gateway.model import Capabilities, Check, Outcome, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Capabilities, Check, Outcome, Scope, SpooledMessage, Verdict
 from gateway.ratelimit import Budget
 
 _MAX_BYTES = 36_700_160  # of the upload, Bcc included
@@ -36,41 +38,35 @@ _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 _OF_ONE = ("failedPrecondition", "FAILED_PRECONDITION", "forbidden")
 _RETRY_AFTER = re.compile(r"retry after (\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)?)", re.IGNORECASE)
 
-# providers.md 1.8; what is not named here is in _http.COMMON. The code is errors[0].reason, else error.status.
+_ENABLE = (
+    "enable the Gmail API in the project of these credentials: console.cloud.google.com > APIs & Services > Library > "
+    "Gmail API > Enable"
+)
+_SCOPE = "the credentials lack the scope gmail.send: correct the domain-wide delegation, or sign in again"
+_DELEGATION = "these credentials may not use that mailbox: check mailbox and the delegation"
+_WORKSPACE = "the Workspace forbids it: admin.google.com > Apps > Google Workspace > Gmail, and API controls"
+_LICENCE = "the mailbox has no Gmail: give that user a licence with Gmail, or name another mailbox"
+_TOKEN = "a new token is refused too: api_base and token_url must belong together"  # noqa: S105
+_REPORT = "this is a fault of the gateway: please report it"
+_DAILY = "the project's limit for this day is used up: console.cloud.google.com > Quotas"
+
+# https://developers.google.com/workspace/gmail/api/guides/handle-errors; the code is errors[0].reason, else status.
 ROWS = (
     Row((400,), Verdict.REJECTED, "5.3.4", text=r"too (large|big)|size.{0,20}exceed|exceed.{0,40}(size|limit)"),
     Row((400,), Verdict.REJECTED, "5.1.3", text=r"invalid (to|cc|bcc) header|recipient address required"),
-    Row((400,), Verdict.MISCONFIGURED, "4.7.0", code=("failedPrecondition", "FAILED_PRECONDITION")),
-    Row((403, 429), Verdict.THROTTLED, "4.4.5", code="dailyLimitExceeded", pause=_HOUR),
+    Row((400,), Verdict.MISCONFIGURED, "4.7.0", code=("failedPrecondition", "FAILED_PRECONDITION"), fix=_LICENCE),
+    Row((400,), Verdict.REJECTED, "5.6.0", text="payload message string", fix=_REPORT),
+    Row((401,), Verdict.MISCONFIGURED, "4.7.0", fix=_TOKEN),
+    Row((403, 429), Verdict.THROTTLED, "4.4.5", code="dailyLimitExceeded", pause=_HOUR, fix=_DAILY),
     Row((403,), Verdict.THROTTLED, "4.4.5", code=("LimitExceeded", "quotaExceeded", "RESOURCE_EXHAUSTED")),
-    Row(
-        (403,),
-        Verdict.MISCONFIGURED,
-        "4.7.0",
-        code=("insufficientPermissions", "accessNotConfigured", "SERVICE_DISABLED", "domainPolicy", "forbidden"),
-    ),
-)
-# For judge: what the operator has to do.
-FIXES = (
-    (r"payload message string", "this is a fault of the gateway: please report it"),
-    (
-        r"accessNotConfigured|SERVICE_DISABLED|has not been used in project",
-        "enable the Gmail API in the project of these credentials: console.cloud.google.com > APIs & Services > "
-        "Library > Gmail API > Enable",
-    ),
-    (
-        r"insufficientPermissions|insufficient authentication scopes|SCOPE_INSUFFICIENT",
-        "the credentials lack the scope gmail.send: correct the domain-wide delegation, or sign in again",
-    ),
-    (r"Delegation denied|forbidden", "these credentials may not use that mailbox: check mailbox and the delegation"),
-    (r"domainPolicy", "the Workspace forbids it: admin.google.com > Apps > Google Workspace > Gmail, and API controls"),
-    (
-        r"failedPrecondition|FAILED_PRECONDITION",
-        "the mailbox has no Gmail: give that user a licence with Gmail, or name another mailbox",
-    ),
-    (r"authError|UNAUTHENTICATED", "a new token is refused too: api_base and token_url must belong together"),
-    (r"notFound|NOT_FOUND|methodNotAllowed", "check api_base"),
-    (r"dailyLimitExceeded", "the project's limit for this day is used up: console.cloud.google.com > Quotas"),
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0", code=("accessNotConfigured", "SERVICE_DISABLED"), fix=_ENABLE),
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0", text="has not been used in project", fix=_ENABLE),
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0", code=("insufficientPermissions", "SCOPE_INSUFFICIENT"), fix=_SCOPE),
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0", text="insufficient authentication scopes", fix=_SCOPE),
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0", code="forbidden", fix=_DELEGATION),
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0", text="Delegation denied", fix=_DELEGATION),
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0", code="domainPolicy", fix=_WORKSPACE),
+    Row((404, 405), Verdict.MISCONFIGURED, "4.3.5", fix="check api_base"),
 )
 
 
@@ -141,7 +137,7 @@ class Gmail:
             calls=lambda: Budget(settings.quota_units, 60),
             bytes_=lambda: Budget(float("inf"), 60),
         )
-        self._tokens: dict[str, tuple[GoogleTokens, TokenCache]] = {}
+        self._tokens: Recent[str, tuple[GoogleTokens, TokenCache]] = Recent(_CACHES)
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
         settings, author = self._settings, message.header_from or message.envelope.sender
@@ -160,8 +156,8 @@ class Gmail:
         facts = {"url": self._settings.api_base, "file": str(self._settings.file)}
         try:
             await cache.get()
-        except NoToken as error:
-            return Check(False, error.outcome.detail, error.fix, facts | source.facts())
+        except NoAnswer as error:
+            return Check(False, error.outcome.detail, error.outcome.fix, facts | source.facts())
         facts |= source.facts() | {"token until": f"{cache.ends:%Y-%m-%d %H:%M:%SZ}" if cache.ends else "now"}
         if not self._many:
             return Check(True, "Google gives a token to send as this mailbox", facts=facts)
@@ -182,50 +178,44 @@ class Gmail:
         try:
             if account := str(read_file(file).get("account") or ""):
                 return account
-        except NoToken as error:
-            problem, fix = str(error), error.fix
+        except NoAnswer as error:
+            problem, fix = error.outcome.detail, error.outcome.fix
         if self._settings.senders:
             return ""  # what is wrong with the file is told when a token is needed
         raise Unfit(("backends", self.name, "mailbox"), f"{problem}; {fix}")
 
     def _token_source(self, mailbox: str) -> tuple[GoogleTokens, TokenCache]:
-        found = self._tokens.pop(mailbox.lower(), None)
-        if found is None:
-            settings = self._settings
-            source = GoogleTokens(
-                self.name,
-                settings.file,
-                mailbox if self._many else self._address,
-                self._context,
-                user=settings.authorized_user_file is not None,
-                many=self._many,
-                token_url=settings.token_url,
-            )
-            found = source, TokenCache(self.name, source, self._context)
-        self._tokens[mailbox.lower()] = found
-        if len(self._tokens) > _CACHES:
-            del self._tokens[next(iter(self._tokens))]
-        return found
+        if found := self._tokens.get(mailbox.lower()):
+            return found
+        settings = self._settings
+        source = GoogleTokens(
+            self.name,
+            settings.file,
+            mailbox if self._many else self._address,
+            self._context,
+            user=settings.authorized_user_file is not None,
+            many=self._many,
+            token_url=settings.token_url,
+        )
+        return self._tokens.put(mailbox.lower(), (source, TokenCache(self.name, source, self._context)))
 
     async def _call(self, mailbox: str, call: Call, size: int) -> dict[str, Outcome]:
         content = await aside(size, lambda: canonical(call.content()))
         if len(content) > _MAX_BYTES:
             text = f"{len(content)} bytes with its blind recipients, Gmail takes at most {_MAX_BYTES}"
-            return dict.fromkeys(call.addresses, Outcome(Verdict.REJECTED, None, "5.3.4", text))
-        async with self._mailboxes.turn(mailbox, calls=_COST) as late:
-            outcome = late or self._mailboxes.judged(mailbox, await self._deliver(mailbox, content))
+            raise CannotCarry("too_big", "5.3.4", text)
+        async with self._mailboxes.turn(mailbox, calls=_COST):
+            _, cache = self._token_source(mailbox)
+            answer, token = await authorized(cache, partial(self._post, content))
+            outcome = self._mailboxes.judged(mailbox, self._result(answer, token))
         return dict.fromkeys(call.addresses, outcome)
 
-    async def _deliver(self, mailbox: str, content: bytes) -> Outcome:
-        _, cache = self._token_source(mailbox)
-        answer, token = await authorized(cache, partial(self._post, content))
-        return answer if isinstance(answer, Outcome) else self._result(answer, token)
-
-    async def _post(self, content: bytes, token: str) -> Answer | Outcome:
-        headers = {"authorization": f"Bearer {token}", "content-type": "message/rfc822"}
-        return await ask(
-            self._context.fetch, self._url, headers=headers, content=content, timeout=self._settings.timeout
+    async def _post(self, content: bytes, token: str) -> Answer:
+        headers, timeout = (
+            {"authorization": f"Bearer {token}", "content-type": "message/rfc822"},
+            self._settings.timeout,
         )
+        return await exchange(self._context.fetch, self._url, headers=headers, content=content, timeout=timeout)
 
     def _result(self, answer: Answer, token: str) -> Outcome:
         body, now = read_json(answer.body), self._context.clock.now()
@@ -234,13 +224,13 @@ class Gmail:
             return Outcome(Verdict.SENT, 200, "2.0.0", safe(f"Gmail id {remote_id}"), remote_id, said_by="http")
         code, words = _error(body)
         words = words or start_of(answer)
-        outcome = judge(answer, ROWS, code=code, words=words, now=now, secrets=[token], fixes=FIXES)
+        outcome = judge(answer, ROWS, name=self.name, code=code, words=words, now=now, secrets=[token])
         if outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED):
             wait = _retry_after(words, now) or outcome.retry_after
             wait = max(wait or _HOUR, _HOUR) if code == "dailyLimitExceeded" else wait
             outcome = replace(outcome, retry_after=wait)
         if self._many and outcome.verdict is Verdict.MISCONFIGURED and code in _OF_ONE:
-            outcome = replace(outcome, verdict=Verdict.DEFERRED, retry_after=_HOUR)
+            outcome = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=_HOUR)
         if "payload message string" in words:
             self._context.signals.warning("request_refused", backend=self.name, detail=outcome.detail)
         return outcome

@@ -8,19 +8,22 @@ import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.backends.shared.base import Context, safe
+from gateway.backends.google.errors import NO_USER, SERVICE, SIGN_IN, USER
+from gateway.backends.shared.base import Context, NoAnswer, safe
 from gateway.backends.shared.http import read_json
-from gateway.backends.shared.oauth import AccessToken, BlockingHttp, NoToken, refused, unavailable
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, refused, unavailable
+from gateway.backends.shared.table import first
 from gateway.config.finding import Ending, Examined, Finding
 from gateway.fetch import Answer
 from gateway.files import write_whole
-from gateway.model import Outcome, Verdict
+from gateway.model import Verdict
 
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105
@@ -37,89 +40,11 @@ _LOADING = threading.Lock()  # so that a key is read once, however many mailboxe
 # What google-auth raises at an answer that makes no sense.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 _PRINCIPAL = re.compile(r"/([^/]+@[^/]+):generateAccessToken$")
-_NO_USER = r"not a valid email|invalid email or user"
 _RETRY = r"^(internal_failure|server_error|temporarily_unavailable)\b"
-
-_SIGN_IN = "sign in again: gateway auth google --backend {name}"
-# What is said, searched from the top in "error: subtype: description"; for whom (user, service, "": both); what to do.
-FIXES = (
-    (
-        r"short-lived token|reasonable timeframe",
-        "",
-        "the clock of this machine is wrong, it says {now}: set it (timedatectl set-ntp true), then try again",
-    ),
-    (
-        r"invalid jwt signature|no valid verifier|invalid_jwt",
-        "service",
-        "the key in {file} was deleted or disabled: console.cloud.google.com > IAM & Admin > Service Accounts > "
-        "{identity} > Keys > Add key > JSON, and put that file in its place",
-    ),
-    (
-        _NO_USER,
-        "",
-        "{mailbox} is no user of this Workspace: correct backends.{name}.mailbox (a user's own address, not a group)",
-    ),
-    (
-        r"rapt",
-        "user",
-        "the Workspace ends sign-ins after some hours: admin.google.com > Security > Access and data control > Google "
-        "Cloud session control > exempt trusted apps, or use a service account; then " + _SIGN_IN,
-    ),
-    (
-        r"^invalid_grant",
-        "user",
-        "the sign-in has ended (withdrawn, password changed, unused for 6 months, or 7 days old while the app is in "
-        "testing: publish it at console.cloud.google.com > Google Auth Platform > Audience); " + _SIGN_IN,
-    ),
-    (
-        r"^unauthorized_client|access_denied",
-        "service",
-        "admin.google.com > Security > Access and data control > API controls > Manage domain-wide delegation > Add "
-        "new: client id {client_id}, scope {scope}; it may take 24 h. If it is there already: {mailbox} must be a user "
-        "of that Workspace",
-    ),
-    (
-        r"^(unauthorized_client|invalid_client|deleted_client|disabled_client)",
-        "user",
-        "the OAuth client {client_id} is gone or not the one of this sign-in: console.cloud.google.com > Google Auth "
-        "Platform > Clients > Create client > Desktop app, download it, then: gateway auth google --client-file FILE "
-        "--out {file}",
-    ),
-    (
-        r"^(invalid_client|deleted_client|disabled_client|invalid_grant)",
-        "service",
-        "the service account {identity} or its key is gone or disabled: console.cloud.google.com > IAM & Admin > "
-        "Service Accounts",
-    ),
-    (
-        r"admin_policy_enforced|access_denied|org_internal|restricted_client",
-        "",
-        "the Workspace does not allow this app: admin.google.com > Security > Access and data control > API controls > "
-        "Manage app access > trust the client {client_id}; for org_internal make the app External",
-    ),
-    (
-        r"^invalid_scope",
-        "",
-        "the scope was not accepted: in domain-wide delegation it must be exactly {scope}, several separated by commas",
-    ),
-    (
-        r"iam\.|iamcredentials|permission.denied|SERVICE_DISABLED",
-        "service",
-        "let the workload act as {identity}: enable the IAM Service Account Credentials API in its project, and grant "
-        "the workload Service Account Token Creator on it",
-    ),
-    (
-        r"^HTTP \d",
-        "",
-        "check backends.{name}.token_url, and what stands between (a proxy, a firewall): Google's token endpoint does "
-        "not answer like this",
-    ),
-)
-_OTHERWISE = {"user": _SIGN_IN, "service": "check {file} and the service account {identity}"}
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of credentials. Blocks. Raises NoToken, whose text never quotes the file."""
+    """The JSON object in a file of credentials. Blocks. Raises NoAnswer, whose text never quotes the file."""
     try:
         info = read_json(path.read_bytes())
     except OSError as error:
@@ -136,7 +61,10 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def read_credentials(name: str, path: Path, mailbox: str, *, user: bool) -> dict[str, Any]:
-    """What backend ``name`` needs to send as ``mailbox``: a user's sign-in, or else a service's. Blocks. NoToken."""
+    """What backend ``name`` needs to send as ``mailbox``: a user's sign-in, or else a service's. Blocks.
+
+    Raises NoAnswer.
+    """
     info, kind = read_file(path), "user" if user else "service"
     if info["type"] not in _TYPES[kind]:
         other = "service" if kind == "user" else "user"
@@ -145,10 +73,10 @@ def read_credentials(name: str, path: Path, mailbox: str, *, user: bool) -> dict
             fix = f"{_KEYS[kind]} needs one of type {' or '.join(_TYPES[kind])}"
         raise refused(f"{path} holds credentials of type {info['type']}", fix)
     if kind == "user" and (missing := [field for field in _USER_FIELDS if not info.get(field)]):
-        raise refused(f"{path} has no {', '.join(missing)}", _SIGN_IN.format(name=name))
+        raise refused(f"{path} has no {', '.join(missing)}", SIGN_IN.format(name=name))
     account = str(info.get("account") or "")
     if kind == "user" and account and mailbox and account.lower() != mailbox.lower():
-        fix = f"{_SIGN_IN.format(name=name)} as {mailbox}, or correct backends.{name}.mailbox"
+        fix = f"{SIGN_IN.format(name=name)} as {mailbox}, or correct backends.{name}.mailbox"
         raise refused(f"{path} is the sign-in of {account}, not of {mailbox}", fix)
     return info
 
@@ -160,8 +88,8 @@ def examine(name: str, path: Path, mailbox: str, *, user: bool) -> Examined:
         info = read_credentials(name, path, mailbox, user=user)
         if info["type"] == "service_account":
             _account(json.dumps(info, sort_keys=True))
-    except NoToken as error:
-        yield Finding(keys, f"{error}; {error.fix}")
+    except NoAnswer as error:
+        yield Finding(keys, f"{error}; {error.outcome.fix}")
     except Exception as error:  # whatever a parser says of a damaged file
         text = safe(f"{path}: {type(error).__name__} {error}")
         yield Finding(keys, f"{text}; put the file as Google made it in its place, or make a new one")
@@ -172,7 +100,7 @@ def examine(name: str, path: Path, mailbox: str, *, user: bool) -> Examined:
 
 
 class GoogleTokens:
-    """A token source (_oauth) that reads ``path`` anew each time: what signs in again only has to replace the file.
+    """A token source that reads ``path`` anew each time: what signs in again only has to replace the file.
 
     ``mailbox`` is who a service account acts as ("": itself), or whose sign-in it must be ("": anybody's). ``many``
     says that it is one of several: if there is no such user, then that is the message's fault.
@@ -195,11 +123,11 @@ class GoogleTokens:
         self._principal = ""  # the service account that a workload acts as
         self._rotated = ("", "")  # a refresh token and the one that replaced it, in case it could not be written
 
-    def __call__(self, line: BlockingHttp) -> AccessToken:
+    def __call__(self, http: BlockingHttp) -> AccessToken:
         from google.auth.exceptions import GoogleAuthError
 
         info = self._read()
-        request = _Request(line, self)
+        request = _Request(http, self)
         try:
             with _LOADING:
                 credentials = self._load(info)
@@ -224,26 +152,28 @@ class GoogleTokens:
         mailbox = self._mailbox or ("me" if self._kind == "user" else "sender")
         return {"identity": self.identity or "unknown", "mailbox": mailbox, "scopes": self.scope}
 
-    def judge(self, answer: Answer, host: str) -> NoToken:
+    def judge(self, answer: Answer, host: str) -> NoAnswer:
         """What an answer other than 200 means."""
         said = safe(_said(answer), *self._secrets)
         if answer.status in (408, 429) or answer.status >= 500 or re.search(_RETRY, said):
             return unavailable(f"{host}: HTTP {answer.status} {said}")
         return self._refused(said)
 
-    def _unusable(self, why: str = "") -> NoToken:
+    def _unusable(self, why: str = "") -> NoAnswer:
         fix = f"check backends.{self._name}.token_url: what answers there is not Google's token endpoint, or not itself"
         return unavailable(f"no usable token in the answer{why}", fix)
 
-    def _refused(self, said: str, what: str = "Google refuses a token") -> NoToken:
-        rows = (fix for pattern, kind, fix in FIXES if kind in ("", self._kind) and re.search(pattern, said, re.I))
+    def _refused(self, said: str, what: str = "Google refuses a token") -> NoAnswer:
         known = {"name": self._name, "file": self._path, "mailbox": self._mailbox or "the account", "scope": SCOPE}
         known |= {"identity": self.identity, "client_id": self._client_id}
         known["now"] = f"{self._context.clock.now():%Y-%m-%d %H:%M:%SZ}"
-        fix = next(rows, _OTHERWISE[self._kind]).format(**known)
-        if self._many and re.search(_NO_USER, said, re.I):
-            return NoToken(Outcome(Verdict.REJECTED, None, "5.1.8", f"no mailbox {self._mailbox}: {said}"), fix)
-        return refused(f"{what}: {said}", fix)
+        row = first(USER if self._kind == "user" else SERVICE, 0, "", said)
+        if self._many and row is NO_USER:
+            detail = f"no mailbox {self._mailbox}: {said}"
+            return NoAnswer(
+                replace(row, verdict=Verdict.REJECTED, enhanced="5.1.8").outcome("gateway", None, detail, known)
+            )
+        return NoAnswer(row.outcome("gateway", None, safe(f"{what}: {said}"), known))
 
     def _read(self) -> dict[str, Any]:
         info = read_credentials(self._name, self._path, self._mailbox, user=self._kind == "user")
@@ -282,7 +212,7 @@ class GoogleTokens:
         """What the answer says of the sign-in itself: its scopes, its end, its next refresh token."""
         self.scope = str(last.get("scope") or SCOPE)
         if not _SENDING & set(self.scope.split()):
-            fix = f"{_SIGN_IN.format(name=self._name)}, and tick the box that allows sending mail"
+            fix = f"{SIGN_IN.format(name=self._name)}, and tick the box that allows sending mail"
             raise refused(f"the sign-in may not send mail, only: {self.scope}", fix)
         try:
             seconds = last.get("refresh_token_expires_in")
@@ -338,9 +268,9 @@ def _external(info: Mapping[str, Any]) -> Any:
 class _Request:
     """google.auth.transport.Request by our own client. Only 200 gets through: the library would sleep and try again."""
 
-    def __init__(self, line: BlockingHttp, source: GoogleTokens) -> None:
+    def __init__(self, http: BlockingHttp, source: GoogleTokens) -> None:
         self.last: dict[str, Any] = {}
-        self._line = line
+        self._http = http
         self._source = source
 
     def __call__(
@@ -348,7 +278,7 @@ class _Request:
     ) -> SimpleNamespace:
         url = self._source.address(url)
         content = body.encode() if isinstance(body, str) else body
-        answer = self._line.request(method, url, headers=headers, content=content)
+        answer = self._http.request(method, url, headers=headers, content=content)
         if answer.status != 200:
             raise self._source.judge(answer, urlsplit(url).netloc)
         self.last = read_json(answer.body) or {"": ""}

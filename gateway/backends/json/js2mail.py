@@ -13,14 +13,22 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from gateway.backends.json.parts import FollowedBackend, KeySettings, Parts, groups, request
-from gateway.backends.shared.base import Context, Url, safe
+from gateway.backends.json.parts import Parts, groups, request
+from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
+from gateway.backends.shared.base import Context, NoAnswer, Url, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import read_json
+from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
 from gateway.model import DeliveryEvent, HookRefused, Outcome, SpooledMessage, Verdict
 
-_QUOTA = r"quota|month"
+_QUOTA = Row(
+    (429,),
+    Verdict.THROTTLED,
+    "4.4.5",
+    text=r"quota|month",
+    fix="the month's quota is used up: a larger plan, or another backend until the month ends",
+)
 _PAUSES = timedelta(minutes=15), timedelta(hours=4)  # the first and the longest while the month's mail is used up
 _TOLERANCE = 300  # seconds by which a webhook's time may differ from ours
 
@@ -34,7 +42,7 @@ class Js2mailSettings(KeySettings):
     webhook_secret: SecretStr | None = None
 
 
-class Js2mail(FollowedBackend):
+class Js2mail(TrackedBackend):
     """Up to 100 recipients in one call: to, cc and bcc."""
 
     path = "/v1/mail/send"
@@ -42,9 +50,9 @@ class Js2mail(FollowedBackend):
     status_path = "/v1/mail/send/"
     unknown = "00000000-0000-4000-8000-000000000000"
     states: ClassVar = {"sent": "delivered", "failed": "failed"}
-    fixes = (
-        (r"^401", "put a valid key into api_key"),
-        (rf"^429.*({_QUOTA})", "the month's quota is used up: a larger plan, or another backend until the month ends"),
+    rows = (
+        *key_rows(),
+        _QUOTA,
     )
 
     def __init__(self, name: str, settings: Js2mailSettings, context: Context) -> None:
@@ -82,15 +90,18 @@ class Js2mail(FollowedBackend):
         return super().taken(answer, body)
 
     async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
-        outcomes = await super()._call(message, call)
-        (outcome,) = set(outcomes.values())
+        try:
+            outcomes = await super()._call(message, call)
+        except NoAnswer as error:
+            outcomes = dict.fromkeys(call.addresses, error.outcome)
+        doubt = Verdict.IN_DOUBT  # by its key a call can be repeated
+        return {who: replace(one, remote_id=call.key) if one.verdict is doubt else one for who, one in outcomes.items()}
+
+    def _judged(self, answer: Answer) -> Outcome:
+        outcome = super()._judged(answer)
         if outcome.verdict is Verdict.SENT:
             self._pause = _PAUSES[0] / 2
-        elif outcome.verdict is Verdict.IN_DOUBT:
-            outcome = replace(outcome, remote_id=call.key)
-        elif outcome.code == 429 and re.search(_QUOTA, outcome.detail, re.IGNORECASE):
-            outcome = self._longer(outcome)
-        return dict.fromkeys(call.addresses, outcome)
+        return self._longer(outcome) if _QUOTA.fits(answer.status, *self._words(answer)) else outcome
 
     def _longer(self, outcome: Outcome) -> Outcome:
         """Of answers that come at once only the first makes the pause longer."""
@@ -105,7 +116,7 @@ class Js2mail(FollowedBackend):
         return bool(self._hook)
 
     def called_back(self, headers: Mapping[str, str], body: bytes) -> Sequence[DeliveryEvent]:
-        """``X-JS2Mail-Signature: t=<seconds>,v1=<HMAC-SHA256 of "t.body">`` (providers.md 5).
+        """``X-JS2Mail-Signature: t=<seconds>,v1=<HMAC-SHA256 of "t.body">`` as JS2Mail's page on webhooks says.
 
         Its X-JS2Mail-Delivery-Id is not signed, so it does not make a report a new one: what it says does.
         """

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar, Literal
 
-from gateway.backends.json.parts import FollowedBackend, KeySettings, Parts, request
+from gateway.backends.json.parts import Parts, request
+from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url
 from gateway.backends.shared.calls import Call
-from gateway.backends.shared.http import Row
+from gateway.backends.shared.table import Row
 from gateway.message.content import is_ordinary
-from gateway.model import CannotCarry, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Scope, SpooledMessage, Verdict
+
+_DOMAIN = "verify the domain of From at JustEmails, or set senders of backends.{name} so that others are refused"
 
 
 class JustemailsSettings(KeySettings):
@@ -23,7 +26,7 @@ class JustemailsSettings(KeySettings):
     headers: bool = False
 
 
-class Justemails(FollowedBackend):
+class Justemails(TrackedBackend):
     """Nothing protects from duplicates: a lost answer is in doubt."""
 
     path = "/send"
@@ -32,17 +35,13 @@ class Justemails(FollowedBackend):
     unknown = "msg_000000000000"
     states: ClassVar = {name: name for name in ("delivered", "bounced", "failed")}
     rows = (
-        Row((400,), Verdict.REJECTED, "5.1.3", text=r"'to'|recipient"),
-        Row((422,), Verdict.MISCONFIGURED, "4.7.0"),  # the domain of From is not verified
-    )
-    fixes = (
-        (r"^(401|403)", "put a valid key into api_key, with the permission to send"),
-        (r"^404", "check base_url"),
-        (r"^422", "verify the domain of From at JustEmails, or set senders so that others are refused"),
+        Row((400,), Verdict.REJECTED, "5.1.3", text=r"'to'|recipient", scope=Scope.RECIPIENT),
+        *key_rows(", with the permission to send"),
+        Row((422,), Verdict.MISCONFIGURED, "4.7.0", fix=_DOMAIN),
     )
 
     def __init__(self, name: str, settings: JustemailsSettings, context: Context) -> None:
-        carries = ["both_bodies", "reply_to", *(("headers", "threading") if settings.headers else ())]
+        carries = ("reply_to", *(("headers", "threading") if settings.headers else ()))
         super().__init__(name, settings, context, carries=carries)
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:

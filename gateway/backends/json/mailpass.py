@@ -8,16 +8,20 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends.json.parts import ACCEPTED, PER_CALL, FollowedBackend, KeySettings, Parts, groups, request
+from gateway.backends.json.parts import PER_CALL, Parts, groups, request
+from gateway.backends.json.tracked import ACCEPTED, KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url, safe
 from gateway.backends.shared.calls import Call
-from gateway.backends.shared.http import Row, read_json
+from gateway.backends.shared.http import read_json
+from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
-from gateway.model import Outcome, SpooledMessage, Verdict
+from gateway.model import Outcome, Scope, SpooledMessage, Verdict
 
 _BATCH = "batch"
 _FAILED = ("failed", "error", "bounced", "rejected")
 _ANY = range(200, 600)
+_PROVIDER = "add an SMTP provider to the MailPass account, and make it the default"
+_LIMIT = "raise the limit of the SMTP provider at MailPass, or set rate on backends.{name}"
 
 
 class MailpassSettings(KeySettings):
@@ -28,7 +32,7 @@ class MailpassSettings(KeySettings):
     batch: bool = False
 
 
-class Mailpass(FollowedBackend):
+class Mailpass(TrackedBackend):
     """One ``to``; other visible recipients are in cc, blind ones in bcc. Nothing protects from duplicates."""
 
     path = "/api/v1/mail/send"
@@ -42,19 +46,14 @@ class Mailpass(FollowedBackend):
     rows = (
         Row(_ANY, Verdict.REJECTED, "5.1.3", code="VALIDATION_ERROR", text=r"['\"](to|cc|bcc)\b|recipient|address"),
         Row(_ANY, Verdict.REJECTED, "5.6.0", code="VALIDATION_ERROR"),
-        Row(_ANY, Verdict.MISCONFIGURED, "4.7.0", code="NO_SMTP_PROVIDER"),
-        Row(_ANY, Verdict.THROTTLED, "4.4.5", code="SEND_LIMIT_EXCEEDED", pause=timedelta(minutes=15)),
-        Row(_ANY, Verdict.DEFERRED, "4.0.0", code="SEND_FAILED"),
-    )
-    fixes = (
-        (r"^(401|403)", "put a valid key into api_key, with the permission mail"),
-        (r"^404", "check base_url"),
-        (r"NO_SMTP_PROVIDER", "add an SMTP provider to the MailPass account, and make it the default"),
-        (r"SEND_LIMIT_EXCEEDED", "raise the limit of the SMTP provider at MailPass, or set rate on this backend"),
+        Row(_ANY, Verdict.MISCONFIGURED, "4.7.0", code="NO_SMTP_PROVIDER", fix=_PROVIDER),
+        Row(_ANY, Verdict.THROTTLED, "4.4.5", code="SEND_LIMIT_EXCEEDED", pause=timedelta(minutes=15), fix=_LIMIT),
+        Row(_ANY, Verdict.DEFERRED, "4.0.0", code="SEND_FAILED", scope=Scope.RECIPIENT),  # cause unknown
+        *key_rows(", with the permission mail"),
     )
 
     def __init__(self, name: str, settings: MailpassSettings, context: Context) -> None:
-        super().__init__(name, settings, context, carries=("both_bodies", "reply_to"))
+        super().__init__(name, settings, context, carries=("reply_to",))
         self._batch = settings.batch
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
@@ -93,9 +92,7 @@ class Mailpass(FollowedBackend):
     async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
         if call.key != _BATCH:
             return await super()._call(message, call)
-        answer = await self._ask("POST", "/api/v1/mail/send-batch", call.content())
-        if isinstance(answer, Outcome):
-            return dict.fromkeys(call.addresses, answer)
+        answer = await self._request("POST", "/api/v1/mail/send-batch", call.content())
         results = _part(read_json(answer.body), "data").get("messages")
         if answer.status not in ACCEPTED or not isinstance(results, list):
             return dict.fromkeys(call.addresses, self._refused(answer, self.rows))
@@ -106,11 +103,11 @@ class Mailpass(FollowedBackend):
         """One of a batch: it must stand in the same place and name the same address."""
         if not isinstance(result, dict) or comparable(str(result.get("to"))) != comparable(address):
             detail = "the answer does not say what became of this one"
-            return Outcome(Verdict.IN_DOUBT, answer.status, "4.4.2", detail, said_by="http")
+            return Outcome(Verdict.IN_DOUBT, answer.status, "4.4.2", detail, said_by="http", scope=Scope.RECIPIENT)
         status, remote_id = str(result.get("status")), safe(str(result.get("queue_id") or ""), *self._secrets)
         detail = safe(f"HTTP {answer.status} {status} {remote_id} {result.get('error') or ''}", *self._secrets)
         if status.lower() in _FAILED:
-            return Outcome(Verdict.DEFERRED, answer.status, "4.0.0", detail, said_by="http")
+            return Outcome(Verdict.DEFERRED, answer.status, "4.0.0", detail, said_by="http", scope=Scope.RECIPIENT)
         return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, remote_id, said_by="http")
 
 

@@ -7,35 +7,35 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
-from urllib.parse import quote
-
-from pydantic import SecretStr
 
 from gateway.address import comparable
-from gateway.backends.shared.base import PIECE, Context, Url, limited, safe
+from gateway.backends.shared.base import PIECE, Context, NoAnswer, Url, limited
 from gateway.backends.shared.calls import Call, Plan, carry_out
-from gateway.backends.shared.http import Row, ask, judge, read_json, start_of
+from gateway.backends.shared.http import exchange, judge, read_json, start_of
+from gateway.backends.shared.table import Row
 from gateway.config import values
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, leaf_text, scan, split_recipients, walk
 from gateway.message.text import decode
-from gateway.model import CannotCarry, Capabilities, Check, DeliveryEvent, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Capabilities, Check, Outcome, Recipient, SpooledMessage, Verdict
 from gateway.routing import Freight, obstacle
 
 MAX_BYTES = 10_000_000  # none of these APIs documents a limit
 PER_CALL = 100
-ACCEPTED = (200, 201, 202)
 _LARGE = 16_000  # bytes of a message that is looked through off the loop, as at the door
 _HEADERS = ("headers", "threading")
-_BLANKS = ("no_subject", "no_text")
+BLANKS = ("no_subject", "no_text")
+# What a bounce of ours is made of besides its text, which says all of it to a person.
+_OF_BOUNCES = ("report", "attachments", "attached_message")
 _SPECIALS = re.compile(r"""[<>,;:"\\()\[\]]""")
 _LEFT = (Verdict.SENT, Verdict.IN_DOUBT)
 _ACCOUNT = Row((402,), Verdict.MISCONFIGURED, "4.7.0")
+WHERE = "check base_url of backends.{name}"
 
 
 class PartsSettings(BackendSettings):
@@ -48,12 +48,6 @@ class PartsSettings(BackendSettings):
     senders: tuple[values.Pattern, ...] = ()
     inline_images: Literal["reject", "drop"] = "reject"
     unsupported_headers: Literal["reject", "drop"] = "reject"
-
-
-class KeySettings(PartsSettings):
-    """An API with a key."""
-
-    api_key: SecretStr
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +91,16 @@ def read(message: SpooledMessage, raw: bytes, name: str, able: Capabilities, car
     authors = header.addresses("from")
     author = single(authors, "From address") or message.header_from or message.envelope.sender
     ascii_only = all(one.isascii() for one in (author, *(each.address for each in message.envelope.recipients)))
-    # Reports of ours have fields of their own and must get through all the same.
+    # Bounces of ours have fields of their own, as everybody's, and must get through all the same.
     features = {name: where for name, where in content.features.items() if not (message.bounce and name in _HEADERS)}
+    spared = _OF_BOUNCES if message.bounce else ()
     freight = Freight(
         client=message.client,
         sender=message.envelope.sender,
         size=len(raw),
         smtputf8=not ascii_only,
         authors=(author,),
-        features=features,
+        features={name: where for name, where in features.items() if name not in spared},
         own_token=True,  # what it is worth, its provider says
     )
     if why := obstacle(name, able, freight):
@@ -183,10 +178,10 @@ def groups(message: SpooledMessage, header: Header, doubt: tuple[int, int] | Non
 
 
 class PartsBackend:
-    """A kind of API adds which ``calls`` a message takes and how one is made (``_call``), ``said`` and ``fixes``."""
+    """A kind of API adds which ``calls`` a message takes and how one is made (``_call``), ``said`` and ``rows``."""
 
+    rows: ClassVar[Sequence[Row]] = ()
     otherwise: ClassVar[str] = "route this client to another backend"  # what else helps against lost header fields
-    fixes: ClassVar[Sequence[tuple[str, str]]] = ()  # for judge
 
     def __init__(
         self,
@@ -196,12 +191,12 @@ class PartsBackend:
         *,
         headers: Mapping[str, str],
         secrets: Sequence[str],
-        carries: Iterable[str],
-        drops: Iterable[str] = (),
-        lacks: Iterable[str] = (),
+        carries: Collection[str],
+        drops: Collection[str] = (),
     ) -> None:
+        """``carries`` are the features that the API conveys. ``drops`` are lost, which is logged; others refused."""
         self.name = name
-        self._carries = frozenset((*carries, *_BLANKS)) - set(lacks)
+        self._carries = frozenset(carries)
         self._url, self._headers, self._secrets = settings.base_url, headers, tuple(secrets)
         self._timeout, self._context = settings.timeout, context
         dropped = {*drops, *(("inline_images",) if settings.inline_images == "drop" else ())}
@@ -251,92 +246,29 @@ class PartsBackend:
     async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
         raise NotImplementedError
 
-    async def _ask(
+    async def _request(
         self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer | Outcome:
-        given, url = {**self._headers, **(headers or {})}, self._url + path
-        return await ask(self._context.fetch, url, headers=given, content=content, timeout=self._timeout, method=method)
+    ) -> Answer:
+        """Raises NoAnswer."""
+        fetch, sent, timeout = self._context.fetch, {**self._headers, **(headers or {})}, self._timeout
+        return await exchange(fetch, self._url + path, headers=sent, content=content, timeout=timeout, method=method)
+
+    def _words(self, answer: Answer) -> tuple[str, str]:
+        code, words = self.said(read_json(answer.body))
+        return code, words or start_of(answer)
 
     def _refused(self, answer: Answer, rows: Sequence[Row], *secrets: str) -> Outcome:
-        code, words = self.said(read_json(answer.body))
+        code, words = self._words(answer)
         return judge(
             answer,
             (*rows, _ACCOUNT),
+            name=self.name,
             code=code,
-            words=words or start_of(answer),
+            words=words,
             now=self._context.clock.now(),
             secrets=(*secrets, *self._secrets),
-            fixes=self.fixes,
         )
 
-
-class FollowedBackend(PartsBackend):
-    """One POST for each call, to an API that can be asked for the state of a mail.
-
-    It takes a key, and tells a wrong key from an unknown id.
-    """
-
-    path: ClassVar[str]
-    rows: ClassVar[Sequence[Row]] = ()
-    key_field: ClassVar[tuple[str, str]] = ("authorization", "Bearer ")  # the key's header field, and what precedes it
-    status_path: ClassVar[str]  # in front of the id
-    unknown: ClassVar[str]  # an id that nobody has
-    states: ClassVar[Mapping[str, str]]  # of DeliveryEvent, by the provider's own word in lower case; others are queued
-
-    def __init__(
-        self,
-        name: str,
-        settings: KeySettings,
-        context: Context,
-        *,
-        secrets: Sequence[str] = (),
-        carries: Iterable[str] = ("both_bodies",),
-    ) -> None:
-        key, (field, scheme) = settings.api_key.get_secret_value(), self.key_field
-        headers = {field: scheme + key}
-        super().__init__(name, settings, context, headers=headers, secrets=(key, *secrets), carries=carries)
-
-    def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
-        """The provider's word for the state, "" if there is none, and what went wrong."""
-        return str(body.get("status") or ""), str(body.get("error") or "")
-
-    def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
-        """What the provider calls the mail it took; None if it did not take it."""
-        remote_id = body.get("id")
-        return remote_id if answer.status in ACCEPTED and isinstance(remote_id, str) and remote_id else None
-
-    async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
-        answer = await self._ask("POST", self.path, call.content())
-        return dict.fromkeys(call.addresses, answer if isinstance(answer, Outcome) else self._judged(answer))
-
-    def _judged(self, answer: Answer) -> Outcome:
-        remote_id = self.taken(answer, read_json(answer.body))
-        if remote_id is None:
-            return self._refused(answer, self.rows)
-        detail = safe(f"HTTP {answer.status} {remote_id}".rstrip(), *self._secrets)
-        return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, safe(remote_id, *self._secrets), said_by="http")
-
-    async def status(self, remote_id: str) -> DeliveryEvent | Outcome:
-        answer = await self._ask("GET", self.status_path + quote(remote_id, safe=""))
-        if isinstance(answer, Outcome):
-            return answer
-        word, detail = self.state(read_json(answer.body)) if answer.status == 200 else ("", "")
-        if word:
-            return DeliveryEvent(
-                remote_id, self.states.get(word.lower(), "queued"), safe(f"{word} {detail}", *self._secrets)
-            )
-        outcome = self._refused(answer, ())
-        return replace(outcome, verdict=Verdict.DEFERRED) if answer.status == 404 else outcome
-
-    async def check(self) -> Check:
-        """Asks for a mail that does not exist."""
-        answer = await self._ask("GET", self.status_path + quote(self.unknown, safe=""))
-        facts, where = {"url": self._url}, f"check base_url of backends.{self.name}"
-        if isinstance(answer, Outcome):
-            return Check(False, answer.detail, f"{where}, and the way there", facts)
-        if answer.status in (200, 400, 404, 422) and read_json(answer.body):
-            return Check(True, "the key is accepted", facts=facts)
-        outcome = self._refused(answer, ())
-        key = f"put a valid key into api_key of backends.{self.name}, with the permission to send"
-        others = "try again later" if outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED) else where
-        return Check(False, outcome.detail, key if answer.status in (401, 403) else others, facts)
+    def _unreachable(self, error: NoAnswer) -> Check:
+        fix = f"{WHERE.format(name=self.name)}, and the way there"
+        return Check(False, error.outcome.detail, fix, {"url": self._url})

@@ -14,12 +14,15 @@ from typing import ClassVar, Literal
 from pydantic import SecretStr
 
 from gateway.address import comparable
-from gateway.backends.json.parts import Parts, PartsBackend, PartsSettings, display_names, request
+from gateway.backends.json.parts import WHERE, Parts, PartsBackend, PartsSettings, display_names, request
 from gateway.backends.shared.base import Context, NoAnswer
 from gateway.backends.shared.calls import Call
-from gateway.backends.shared.http import Row, read_json
+from gateway.backends.shared.flight import CutOff, SingleFlight
+from gateway.backends.shared.http import BUSY_403, read_json
+from gateway.backends.shared.recent import Recent
+from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
-from gateway.model import CannotCarry, CannotTell, Check, Outcome, SpooledMessage, Verdict
+from gateway.model import CannotCarry, CannotTell, Check, Outcome, Scope, SpooledMessage, Verdict
 
 _CLIENT = "client"
 _LOOKUPS = 8  # tokens asked about at one time
@@ -27,31 +30,43 @@ _WAITING = 200  # log-ins that wait for that
 _TRIES = 5  # for a text that nobody knows
 _KEPT = 1000  # tokens whose answer is remembered
 _REMEMBERED = {True: 300.0, False: 30.0}  # seconds, for good tokens and for others
-_PRIVATE = r"private site password"
-_OURS = f"{_PRIVATE}|contact the administrator"
 _TOKEN = r"\bjwt|\btoken ?\(|invalid address credential|address not found"  # noqa: S105 - Hono's words, and the Worker's
 _DAY, _MONTH = r"server daily send quota", r"server monthly send quota"
+_FIX_PASSWORD = "put the site's password into site_password"  # noqa: S105
+_FIX_BALANCE = "ask for mail to send (/api/request_send_mail_access); an administrator of the site grants it"
+_FIX_WORKER = "give the Worker a way to send: RESEND_TOKEN, SMTP_CONFIG or SEND_MAIL"
+_FIX_TOKEN = "the token is not good, or not any more: take the address's present credential"  # noqa: S105
 
-# All but a few failures come as 400 with a text (providers.md 8). The first row that fits decides.
+PRIVATE = Row((401,), Verdict.MISCONFIGURED, "4.7.0", text=r"private site password", fix=_FIX_PASSWORD)
+# All but a few failures come as 400 with a text, to be found in worker/src of github.com/dreamhunter2333/
+# cloudflare_temp_email. The first row that fits decides.
 ROWS = (
-    Row((400,), Verdict.DEFERRED, "4.0.0", text=r"resend error"),
+    Row((400,), Verdict.DEFERRED, "4.0.0", text=r"resend error", scope=Scope.RECIPIENT),
     Row((400,), Verdict.IN_DOUBT, "4.4.2", text=r"\bD1_|sqlite"),  # its bookkeeping comes after the sending
-    Row((400,), Verdict.REJECTED, "5.7.1", text=r"no balance"),
+    Row((400,), Verdict.REJECTED, "5.7.1", text=r"no balance", fix=_FIX_BALANCE),
     Row((400,), Verdict.THROTTLED, "4.4.5", text=f"{_DAY}|{_MONTH}"),
     Row((400,), Verdict.REJECTED, "5.7.1", text=r"address is blocked"),
-    Row((400,), Verdict.REJECTED, "5.1.1", text=r"invalid recipient address"),
+    Row((400,), Verdict.REJECTED, "5.1.1", text=r"invalid recipient address", scope=Scope.RECIPIENT),
     Row((400,), Verdict.REJECTED, "5.6.0", text=r"(subject|content) is empty"),
-    Row((400,), Verdict.MISCONFIGURED, "4.3.5", text=r"please enable|contact the administrator"),
-    Row((401,), Verdict.MISCONFIGURED, "4.7.0", text=_PRIVATE),
+    Row((400,), Verdict.MISCONFIGURED, "4.3.5", text=r"please enable", fix=_FIX_WORKER),
+    Row((400,), Verdict.MISCONFIGURED, "4.3.5", text=r"contact the administrator"),
+    PRIVATE,
+    BUSY_403,
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0", fix="the site blocks this machine: see its access control"),
+    Row((404,), Verdict.MISCONFIGURED, "4.3.5", fix=WHERE),
 )
 # What the token is to blame for: the message's own, or that of the settings.
 OF_CLIENT: tuple[Row, ...] = (
-    Row((400, 401), Verdict.REJECTED, "5.7.8", text=_TOKEN),
+    Row((400, 401), Verdict.REJECTED, "5.7.8", text=_TOKEN, fix=_FIX_TOKEN),
     Row((400,), Verdict.REJECTED, "5.7.1", text=r"invalid domain"),
 )
 ANY_401 = Row((401,), Verdict.REJECTED, "5.7.8")  # of /api, which looks at the token first; /external does not
-OF_SETTINGS: tuple[Row, ...] = (Row((400, 401), Verdict.MISCONFIGURED, "4.7.0", text=f"{_TOKEN}|invalid domain"),)
-UNKNOWN = (Row((400,), Verdict.DEFERRED, "4.0.0"),)
+OF_SETTINGS: tuple[Row, ...] = (
+    Row((400, 401), Verdict.MISCONFIGURED, "4.7.0", text=_TOKEN, fix=_FIX_TOKEN),
+    Row((400, 401), Verdict.MISCONFIGURED, "4.7.0", text=r"invalid domain"),
+)
+OURS = (PRIVATE, Row((400, 401), Verdict.MISCONFIGURED, "4.3.5", text=r"contact the administrator"))  # no token's fault
+UNKNOWN = (Row((400,), Verdict.DEFERRED, "4.0.0", scope=Scope.RECIPIENT),)
 
 
 class TempMailSettings(PartsSettings):
@@ -75,15 +90,6 @@ class TempMailSettings(PartsSettings):
 class TempMail(PartsBackend):
     """One recipient a call, one body: HTML where there is one. Nothing protects from duplicates."""
 
-    fixes = (
-        (_PRIVATE, "put the site's password into site_password"),
-        (r"no balance", "ask for mail to send (/api/request_send_mail_access); an administrator of the site grants it"),
-        (r"please enable", "give the Worker a way to send: RESEND_TOKEN, SMTP_CONFIG or SEND_MAIL"),
-        (_TOKEN, "the token is not good, or not any more: take the address's present credential"),
-        (r"^404", "check base_url"),
-        (r"^403", "the site blocks this machine: see its access control"),
-    )
-
     def __init__(self, name: str, settings: TempMailSettings, context: Context) -> None:
         password = settings.site_password.get_secret_value() if settings.site_password else ""
         self._token = "" if settings.verifies else settings.token.get_secret_value()
@@ -94,22 +100,24 @@ class TempMail(PartsBackend):
             context,
             headers={"x-lang": "en", **private},
             secrets=(password, self._token),
-            carries=(),
+            carries=("no_subject",) if settings.empty_subject == "fill" else (),
             drops=("both_bodies",),
-            lacks=("no_text", *(("no_subject",) if settings.empty_subject == "reject" else ())),
         )
         self.capabilities = replace(self.capabilities, own_token=settings.verifies)
         self._external = settings.endpoint == "external"
         of_client = OF_CLIENT if self._external else (*OF_CLIENT, ANY_401)
         self._rows = (*ROWS, *(OF_SETTINGS if self._token else of_client), *UNKNOWN)
-        self._known: dict[bytes, tuple[float, str]] = {}  # until when (monotonic), and the address or ""
-        self._asking: dict[bytes, asyncio.Task[str | None]] = {}
-        self._lookups = asyncio.Semaphore(_LOOKUPS)
+        self._known: Recent[bytes, tuple[float, str]] = Recent(_KEPT)  # until when (monotonic), and the address or ""
+        self._looks: SingleFlight[bytes, str] = SingleFlight(f"verify-{name}")
+        self._places = asyncio.Semaphore(_LOOKUPS)
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
         if not (self._token or message.secret):
-            text = "the client's token cannot be read: put the spool.key it was sealed with back, or have it sent again"
-            raise NoAnswer(Outcome(Verdict.DEFERRED, 451, "4.7.0", text))
+            detail, fix = (
+                "the client's token cannot be read",
+                "put the spool.key it was sealed with back, or send it again",
+            )
+            raise NoAnswer(Outcome(Verdict.DEFERRED, enhanced="4.7.0", detail=detail, fix=fix))
         kind, body = ("html", parts.bodies["html"]) if "html" in parts.bodies else ("text", parts.bodies["text"])
         subject = parts.subject or "(no subject)"  # those that have none come here only with empty_subject: fill
         if body == b'""':
@@ -124,10 +132,8 @@ class TempMail(PartsBackend):
     async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
         token = self._token or message.secret
         path = "/external/api/send_mail" if self._external else "/api/send_mail"
-        answer = await self._ask("POST", path, call.content(), {} if self._external else _bearer(token))
-        if isinstance(answer, Answer):
-            answer = self._outcome(answer, token, message.attempt)
-        return dict.fromkeys(call.addresses, answer)
+        answer = await self._request("POST", path, call.content(), {} if self._external else _bearer(token))
+        return dict.fromkeys(call.addresses, self._outcome(answer, token, message.attempt))
 
     def _outcome(self, answer: Answer, token: str, attempt: int) -> Outcome:
         if answer.status == 200 and read_json(answer.body).get("status") == "ok":
@@ -135,73 +141,63 @@ class TempMail(PartsBackend):
         outcome = self._refused(answer, self._rows, token)
         if outcome.verdict is Verdict.THROTTLED and answer.status == 400:
             return replace(outcome, retry_after=_until_more(answer.body, self._context.clock.now()))
-        if outcome.enhanced == "4.0.0" and attempt >= _TRIES:
-            return replace(outcome, verdict=Verdict.REJECTED, enhanced="5.0.0")
-        return outcome
+        # Nobody knows the cause: it may be this recipient, and then it stays.
+        unknown = outcome.verdict is Verdict.DEFERRED and outcome.scope is Scope.RECIPIENT
+        return (
+            replace(outcome, verdict=Verdict.REJECTED, enhanced="5.0.0") if unknown and attempt >= _TRIES else outcome
+        )
 
     # -- log-ins -----------------------------------------------------------------------------------------------------
 
     async def verify(self, token: str) -> str:
         """Log-ins with the same token ask once; what the site said is remembered by the token's hash."""
         key = hashlib.sha256(token.encode()).digest()
-        until, address = self._known.get(key, (0.0, ""))
-        if self._context.clock.monotonic() >= until:
-            found = await self._asked(key, token)
-            if found is None:
-                raise CannotTell("the site does not say whose the token is")
-            address = found
-        return address
+        until, address = self._known.get(key) or (0.0, "")
+        if self._context.clock.monotonic() < until:
+            return address
+        if key not in self._looks and len(self._looks) >= _WAITING:
+            raise CannotTell("too many tokens are being asked about")
+        try:
+            return await self._looks.get(key, partial(self._look, key, token))
+        except CutOff:
+            raise CannotTell("this backend is being closed") from None
 
-    async def _asked(self, key: bytes, token: str) -> str | None:
-        """As ``_look``; also None where too many are asked about already."""
-        task = self._asking.get(key)
-        if task is None:
-            if len(self._asking) >= _WAITING:
-                return None
-            task = self._asking[key] = asyncio.create_task(self._look(key, token), name=f"verify-{self.name}")
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
-        await asyncio.wait((task,))  # whoever waits may be cancelled, the answer is for everybody
-        return None if task.cancelled() else task.result()
-
-    async def _look(self, key: bytes, token: str) -> str | None:
-        """The address, "" for a token that is not good, None where the site did not tell."""
-        async with self._lookups:  # a flood of forged tokens must not take the connections that mail needs
-            answer = await self._ask("GET", "/api/settings", headers=_bearer(token))
-        detail = answer.detail if isinstance(answer, Outcome) else self._refused(answer, ROWS, token).detail
+    async def _look(self, key: bytes, token: str) -> str:
+        """The address, "" for a token that is not good. Raises CannotTell where the site did not say."""
         address: object = None
-        if isinstance(answer, Answer) and answer.status == 200:
-            address = read_json(answer.body).get("address") or None
-        elif isinstance(answer, Answer) and answer.status in (400, 401) and not re.search(_OURS, detail):
-            address = ""
+        try:
+            async with self._places:  # a flood of forged tokens must not take the connections that mail needs
+                answer = await self._request("GET", "/api/settings", headers=_bearer(token))
+            detail, words = self._refused(answer, ROWS, token).detail, self._words(answer)
+            if answer.status == 200:
+                address = read_json(answer.body).get("address") or None
+            elif answer.status in (400, 401) and not any(row.fits(answer.status, *words) for row in OURS):
+                address = ""
+        except NoAnswer as error:
+            detail = error.outcome.detail
         if not isinstance(address, str):
             self._context.signals.warning("token_not_verified", backend=self.name, detail=detail)
-            return None
-        self._known.pop(key, None)
-        self._known[key] = (self._context.clock.monotonic() + _REMEMBERED[bool(address)], address)
-        if len(self._known) > _KEPT:
-            del self._known[next(iter(self._known))]
+            raise CannotTell("the site does not say whose the token is")
+        self._known.put(key, (self._context.clock.monotonic() + _REMEMBERED[bool(address)], address))
         return address
 
     async def check(self) -> Check:
         """Asks whose the token is; without one, whether the site is there and lets us in."""
-        headers, facts = _bearer(self._token) if self._token else {}, {"url": self._url}
-        answer = await self._ask("GET", "/api/settings", headers=headers)
-        if isinstance(answer, Outcome):
-            return Check(False, answer.detail, f"check base_url of backends.{self.name}, and the way there", facts)
+        facts = {"url": self._url}
+        try:
+            answer = await self._request("GET", "/api/settings", headers=_bearer(self._token) if self._token else {})
+        except NoAnswer as error:
+            return self._unreachable(error)
         address = read_json(answer.body).get("address")
         if answer.status == 200 and isinstance(address, str) and self._token:
             return Check(True, "the token is good", facts={**facts, "address": address})
-        outcome = self._refused(answer, (*ROWS, *OF_SETTINGS))
-        if not self._token and answer.status == 401 and _PRIVATE not in outcome.detail:
+        if not self._token and answer.status == 401 and not PRIVATE.fits(401, *self._words(answer)):
             return Check(True, "the site answers; clients bring their own tokens", facts=facts)
-        detail, _, fix = outcome.detail.partition("; to do: ")
-        return Check(False, detail, fix or f"check base_url and token of backends.{self.name}", facts)
+        outcome = self._refused(answer, (*ROWS, *OF_SETTINGS))
+        return Check(False, outcome.detail, outcome.fix or f"check base_url and token of backends.{self.name}", facts)
 
     async def aclose(self) -> None:
-        for task in (tasks := list(self._asking.values())):
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._looks.aclose()
 
 
 def _bearer(token: str) -> Mapping[str, str]:

@@ -1,17 +1,19 @@
-"""Microsoft Graph as it answers: the calls with their tokens, and what every error means (providers.md 2.8)."""
+"""Microsoft Graph as it answers: the calls with their tokens, and what every error means."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from gateway.backends.shared.base import Context
-from gateway.backends.shared.http import Row, ask, judge, read_json, start_of, with_fix
+from gateway.backends.shared.base import Context, NoAnswer
+from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.oauth import TokenCache, authorized
+from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
-from gateway.model import Outcome, Verdict
+from gateway.model import Outcome, Scope, Verdict
 from gateway.url import check_url
 
 IMMUTABLE = {"prefer": 'IdType="ImmutableId"'}  # an id that stays when the draft becomes sent mail
@@ -20,37 +22,52 @@ _BUSY = timedelta(seconds=10)  # "Retry-After: 1" on every 429 has been seen, fo
 _ANY = range(300, 600)
 
 
-def _rows(verdict: Verdict, enhanced: str, codes: str, pause: timedelta | None = None) -> list[Row]:
-    return [Row(_ANY, verdict, enhanced, code=code, pause=pause) for code in codes.split()]
+def _row(verdict: Verdict, enhanced: str, codes: str, *, pause: timedelta | None = None, fix: str = "") -> Row:
+    return Row(_ANY, verdict, enhanced, code=tuple(codes.split()), pause=pause, fix=fix)
 
 
+_SEND_AS = "From and Sender must be the mailbox or what it has Send As for, see docs/microsoft365.md"
+_ACCESS = "the application may not do this in that mailbox, see docs/microsoft365.md, Permissions"
+_UNBLOCK = "unblock the account (Microsoft Defender, Restricted entities)"
+_ROOM = "the mailbox is full: make room, its Sent Items first"
+_ONLINE = "the mailbox must be in Exchange Online"
 NO_MAILBOX = (
-    "ErrorInvalidUser Request_ResourceNotFound ErrorNonExistentMailbox MailboxNotEnabledForRESTAPI "
-    "MailboxNotSupportedForRESTAPI"
+    _row(
+        Verdict.MISCONFIGURED,
+        "4.3.5",
+        "ErrorInvalidUser Request_ResourceNotFound ErrorNonExistentMailbox",
+        fix="no such mailbox: check backends.{name}.mailbox",
+    ),
+    _row(Verdict.MISCONFIGURED, "4.3.5", "MailboxNotEnabledForRESTAPI MailboxNotSupportedForRESTAPI", fix=_ONLINE),
 )
-BLOCKED = "ErrorMessageSubmissionBlocked ErrorAccountSuspend ErrorAccountDisabled"
+# https://learn.microsoft.com/graph/errors and https://learn.microsoft.com/exchange/client-developer/
+# web-service-reference/responsecode
 ROWS = (
-    *_rows(Verdict.REJECTED, "5.7.0", "ErrorVirusDetected"),
-    *_rows(Verdict.REJECTED, "5.6.0", "ErrorMimeContentInvalidBase64String ErrorMimeContentInvalid"),
-    *_rows(Verdict.REJECTED, "5.1.3", "ErrorInvalidRecipients ErrorMissingRecipients ErrorInvalidSmtpAddress"),
-    *_rows(Verdict.REJECTED, "5.3.4", "ErrorMessageSizeExceeded RequestEntityTooLarge"),
+    _row(Verdict.REJECTED, "5.7.0", "ErrorVirusDetected"),
+    _row(Verdict.REJECTED, "5.6.0", "ErrorMimeContentInvalidBase64String ErrorMimeContentInvalid"),
+    _row(Verdict.REJECTED, "5.1.3", "ErrorInvalidRecipients ErrorMissingRecipients ErrorInvalidSmtpAddress"),
+    _row(Verdict.REJECTED, "5.3.4", "ErrorMessageSizeExceeded RequestEntityTooLarge"),
     Row((400, 413), Verdict.REJECTED, "5.3.4", code="BadRequest", text="maximum request length"),
-    *_rows(Verdict.REJECTED, "5.5.3", "ErrorExceededMaxRecipientLimit"),
-    *_rows(Verdict.REJECTED, "5.7.1", "ErrorSendAsDenied"),
-    *_rows(Verdict.MISCONFIGURED, "4.3.5", NO_MAILBOX),
-    *_rows(Verdict.MISCONFIGURED, "4.7.0", f"InvalidAuthenticationToken unauthenticated ErrorAccessDenied {BLOCKED}"),
-    *_rows(
+    _row(Verdict.REJECTED, "5.5.3", "ErrorExceededMaxRecipientLimit", fix="lower backends.{name}.max_recipients"),
+    _row(Verdict.REJECTED, "5.7.1", "ErrorSendAsDenied", fix=_SEND_AS),
+    *NO_MAILBOX,
+    _row(Verdict.MISCONFIGURED, "4.7.0", "InvalidAuthenticationToken unauthenticated"),
+    _row(Verdict.MISCONFIGURED, "4.7.0", "ErrorAccessDenied", fix=_ACCESS),
+    _row(Verdict.MISCONFIGURED, "4.7.0", "ErrorMessageSubmissionBlocked", fix=_UNBLOCK),
+    _row(Verdict.MISCONFIGURED, "4.7.0", "ErrorAccountSuspend ErrorAccountDisabled"),
+    _row(
         Verdict.THROTTLED,
         "4.4.5",
         "ErrorExceededMessageLimit ErrorExceededHourlyMessageLimit ErrorSubmissionQuotaExceeded",
-        _HOUR,
+        pause=_HOUR,
     ),
-    *_rows(Verdict.DEFERRED, "4.2.2", "ErrorQuotaExceeded quotaLimitReached", _HOUR),
-    *_rows(Verdict.DEFERRED, "4.3.0", "ErrorIrresolvableConflict ErrorStaleObject ErrorItemNotFound"),
-    *_rows(Verdict.THROTTLED, "4.4.5", "ApplicationThrottled TooManyRequests activityLimitReached", _BUSY),
+    _row(Verdict.DEFERRED, "4.2.2", "ErrorQuotaExceeded", pause=_HOUR, fix=_ROOM),
+    _row(Verdict.DEFERRED, "4.2.2", "quotaLimitReached", pause=_HOUR),
+    _row(Verdict.DEFERRED, "4.3.0", "ErrorIrresolvableConflict ErrorStaleObject ErrorItemNotFound"),
+    _row(Verdict.THROTTLED, "4.4.5", "ApplicationThrottled TooManyRequests activityLimitReached", pause=_BUSY),
     Row((429,), Verdict.THROTTLED, "4.4.5", pause=_BUSY),
     Row((504,), Verdict.IN_DOUBT, "4.4.2"),  # whatever it says: such mail has arrived, four times over
-    *_rows(
+    _row(
         Verdict.DEFERRED,
         "4.3.0",
         "ErrorServerBusy ErrorMailboxStoreUnavailable ErrorMailboxMoveInProgress ErrorMailboxFailover "
@@ -58,16 +75,7 @@ ROWS = (
     ),
     Row((507, 509), Verdict.DEFERRED, "4.3.0"),
 )
-# What to do, for those errors that a person has to do something about.
-_FIXES = {
-    "ErrorSendAsDenied": "From and Sender must be the mailbox or what it has Send As for, see docs/microsoft365.md",
-    "ErrorAccessDenied": "the application may not do this in that mailbox, see docs/microsoft365.md, Permissions",
-    "ErrorExceededMaxRecipientLimit": "lower backends.{name}.max_recipients",
-    "ErrorQuotaExceeded": "the mailbox is full: make room, its Sent Items first",
-    "MailboxNotEnabledForRESTAPI": "the mailbox must be in Exchange Online",
-    "ErrorMessageSubmissionBlocked": "unblock the account (Microsoft Defender, Restricted entities)",
-    **dict.fromkeys(NO_MAILBOX.split()[:3], "no such mailbox: check backends.{name}.mailbox"),
-}
+_KNOWN = {code: row for row in ROWS if row.code != "BadRequest" for code in row.code}
 
 
 class Api:
@@ -88,10 +96,10 @@ class Api:
 
     async def call(
         self, method: str, path: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer | Outcome:
-        """One request; where its token is refused, one more with a fresh one."""
+    ) -> Answer:
+        """One request; where its token is refused, one more with a fresh one. Raises NoAnswer."""
 
-        async def request(token: str) -> Answer | Outcome:
+        async def request(token: str) -> Answer:
             sent = {"authorization": f"Bearer {token}", **(headers or {})}
             return await self._request(method, f"{self._root}/v1.0{path}", content, sent)
 
@@ -100,30 +108,32 @@ class Api:
 
     async def upload(
         self, method: str, url: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer | Outcome:
-        """A request to an upload session: its URL is the permission, and our token is none of its business."""
+    ) -> Answer:
+        """A request to an upload session: its URL is the permission, and our token is none of its business.
+
+        Raises NoAnswer.
+        """
         try:
             check_url(url)
         except ValueError as error:
-            return Outcome(Verdict.DEFERRED, 502, "4.3.0", f"upload session: {error}")
+            detail = f"upload session: {error}"
+            raise NoAnswer(Outcome(Verdict.DEFERRED, enhanced="4.3.0", detail=detail)) from None
         return await self._request(method, url, content, headers or {})
 
-    async def _request(
-        self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]
-    ) -> Answer | Outcome:
-        return await ask(
-            self._context.fetch, url, headers=headers, content=content, timeout=self._timeout, method=method
-        )
+    async def _request(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
+        fetch, timeout = self._context.fetch, self._timeout
+        return await exchange(fetch, url, headers=headers, content=content, timeout=timeout, method=method)
 
     def judge(self, answer: Answer) -> Outcome:
         """What an answer that is no success means, and what to do about it."""
         code, words = error_of(answer)
-        outcome = judge(answer, ROWS, code=code, words=words, now=self._context.clock.now())
-        if self._many and code in NO_MAILBOX.split():
-            outcome = replace(outcome, verdict=Verdict.REJECTED, enhanced="5.1.8")
-        elif self._many and code and answer.status != 401 and outcome.verdict is Verdict.MISCONFIGURED:
-            outcome = replace(outcome, verdict=Verdict.DEFERRED, retry_after=outcome.retry_after or _HOUR)
-        return with_fix(outcome, _FIXES.get(code, "").format(name=self._name))
+        outcome = judge(answer, ROWS, name=self._name, code=code, words=words, now=self._context.clock.now())
+        if self._many and _KNOWN.get(code) in NO_MAILBOX:
+            return replace(outcome, verdict=Verdict.REJECTED, enhanced="5.1.8", scope=Scope.MESSAGE)
+        if self._many and code and answer.status != 401 and outcome.verdict is Verdict.MISCONFIGURED:
+            wait = outcome.retry_after or _HOUR
+            return replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=wait)
+        return outcome
 
 
 def error_of(answer: Answer) -> tuple[str, str]:
@@ -142,10 +152,17 @@ def error_of(answer: Answer) -> tuple[str, str]:
 
 def is_known(code: str) -> bool:
     """Whether the code alone says what is wrong."""
-    return code not in ("", "BadRequest") and any(row.code == code for row in ROWS)
+    return code in _KNOWN
 
 
-def unsent(outcome: Outcome, where: str) -> Outcome:
-    """An outcome from before the sending: whatever became of the call, nobody has got anything."""
-    verdict = Verdict.DEFERRED if outcome.verdict is Verdict.IN_DOUBT else outcome.verdict
-    return replace(outcome, verdict=verdict, detail=f"{where}: {outcome.detail}")
+@contextmanager
+def unsent(where: str) -> Iterator[None]:
+    """Calls from before the sending: whatever becomes of them, nobody has got anything. Raises NoAnswer, as they do."""
+    try:
+        yield
+    except NoAnswer as error:
+        outcome = replace(error.outcome, detail=f"{where}: {error.outcome.detail}")
+        if outcome.verdict is Verdict.IN_DOUBT:
+            silent = outcome.said_by == "gateway"  # no answer at all: for all we know nobody is there
+            outcome = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.BACKEND if silent else Scope.MESSAGE)
+        raise NoAnswer(outcome) from None

@@ -1,11 +1,11 @@
 """Mail that is too large for MIME: a draft made of JSON fields, and its files uploaded one after the other.
 
-Graph has no MIME above 4 MB (providers.md 2.6). What the fields cannot say is refused, not lost.
+Graph has no MIME above 4 MB (https://learn.microsoft.com/graph/outlook-large-attachments). What the fields cannot say
+is refused, not lost.
 """
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +14,14 @@ from functools import partial
 from typing import Any
 
 from gateway.backends.microsoft.api import Api, error_of, is_known, unsent
+from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.http import read_json
 from gateway.clock import Clock
 from gateway.fetch import Answer
 from gateway.message import Content, Header, Leaf, leaf_pieces, leaf_text, scan, walk
 from gateway.message.text import decode
-from gateway.model import CannotCarry, Outcome, Verdict
+from gateway.model import CannotCarry, Scope, Verdict
+from gateway.pools import look_through_mail
 
 LACKS = frozenset(("signed", "encrypted", "calendar", "report", "malformed"))
 _SMALL = 3_000_000  # bytes; larger files need an upload session, and smaller ones get none
@@ -119,24 +121,27 @@ def _file(raw: bytes, leaf: Leaf, *, inline: bool) -> File:
     return File(facts | ({"contentId": leaf.content_id} if leaf.content_id else {}), sum(map(len, pieces())), pieces)
 
 
-async def attach_all(api: Api, clock: Clock, files: Sequence[File], draft: str) -> Outcome | None:
-    """Add the files to the draft (its path in the API). None: all are there."""
-    for file in files:
-        if failed := await _attach(api, clock, draft, file):
-            return failed
-    return None
+async def attach_all(api: Api, clock: Clock, files: Sequence[File], draft: str) -> None:
+    """Add the files to the draft (its path in the API). Raises NoAnswer where one of them cannot be added."""
+    with unsent("attachment"):
+        for file in files:
+            await _attach(api, clock, draft, file)
 
 
-async def _attach(api: Api, clock: Clock, draft: str, file: File) -> Outcome | None:
+async def _attach(api: Api, clock: Clock, draft: str, file: File) -> None:
     if file.size < _SMALL:
-        content = await asyncio.to_thread(_attachment, file)
+        content = await look_through_mail(partial(_attachment, file))
         answer = await api.call("POST", f"{draft}/attachments", content=content)
-        return None if _is(answer, 201) else _failed(api, answer)
+        if answer.status != 201:
+            raise _failure(api, answer)
+        return
     item = {"attachmentType": "file", "size": file.size, **file.facts}
     content = json.dumps({"AttachmentItem": item}).encode()
     answer = await api.call("POST", f"{draft}/attachments/createUploadSession", content=content)
-    url = read_json(answer.body).get("uploadUrl") if isinstance(answer, Answer) else None
-    return await _upload(api, clock, url, file) if _is(answer, 201) and isinstance(url, str) else _failed(api, answer)
+    url = read_json(answer.body).get("uploadUrl")
+    if answer.status != 201 or not isinstance(url, str):
+        raise _failure(api, answer)
+    await _upload(api, clock, url, file)
 
 
 def _attachment(file: File) -> bytes:
@@ -145,52 +150,55 @@ def _attachment(file: File) -> bytes:
     return b"".join((start, b',"contentBytes":"', encoded, b'"}'))
 
 
-async def _upload(api: Api, clock: Clock, url: str, file: File) -> Outcome | None:
+async def _upload(api: Api, clock: Clock, url: str, file: File) -> None:
     """The ranges of a file in order; after a lost answer from where the provider says it is."""
     reader, at, losses = _Reader(file.pieces), 0, 0
     while True:
-        piece = await asyncio.to_thread(reader.read, at, min(_RANGE, file.size - at))
-        span = f"bytes {at}-{at + len(piece) - 1}/{file.size}"
-        headers = {"content-type": "application/octet-stream", "content-range": span}
-        answer = await api.upload("PUT", url, piece, headers)
-        if isinstance(answer, Outcome) or answer.status == 416 or answer.status >= 500:
+        piece = await look_through_mail(partial(reader.read, at, min(_RANGE, file.size - at)))
+        answer = await _put(api, url, piece, f"bytes {at}-{at + len(piece) - 1}/{file.size}")
+        if answer is None:
             await clock.sleep(_AGAIN)
             answer = await api.upload("GET", url)
-        if _is(answer, 201):
-            return None
+        if answer.status == 201:
+            return
         following = _expected(answer)
         losses += following < at + len(piece)  # also where it takes ever smaller bites
         if not 0 <= following < file.size or losses > _LOSSES:
-            return _failed(api, answer, session=True)
+            raise _failure(api, answer, session=True)
         at = following
 
 
-def _expected(answer: Answer | Outcome) -> int:
+async def _put(api: Api, url: str, piece: bytes, span: str) -> Answer | None:
+    """None where the provider has to be asked how far it came."""
+    headers = {"content-type": "application/octet-stream", "content-range": span}
+    try:
+        answer = await api.upload("PUT", url, piece, headers)
+    except NoAnswer:
+        return None
+    return None if answer.status == 416 or answer.status >= 500 else answer
+
+
+def _expected(answer: Answer) -> int:
     """Where the provider wants the upload to go on; -1 if it does not say so."""
-    if isinstance(answer, Outcome) or answer.status != 200:
+    if answer.status != 200:
         return -1
     ranges = read_json(answer.body).get("nextExpectedRanges") or read_json(answer.body).get("NextExpectedRanges")
     start = str(ranges[0]).partition("-")[0] if isinstance(ranges, list) and ranges else ""
     return int(start) if start.isascii() and start.isdigit() and len(start) < 16 else -1
 
 
-def _is(answer: Answer | Outcome, status: int) -> bool:
-    return isinstance(answer, Answer) and answer.status == status
-
-
-def _failed(api: Api, answer: Answer | Outcome, *, session: bool = False) -> Outcome:
-    """Nothing was sent, and only what Exchange says of the file itself is final.
+def _failure(api: Api, answer: Answer, *, session: bool = False) -> NoAnswer:
+    """Only what Exchange says of the file itself is final.
 
     An upload ``session`` needs no token of ours: where it is refused otherwise it has ended, which is nobody's fault.
     """
-    outcome = answer if isinstance(answer, Outcome) else api.judge(answer)
-    final = outcome.code == 413 or (isinstance(answer, Answer) and is_known(error_of(answer)[0]))
-    ended = session and (
-        outcome.verdict is Verdict.MISCONFIGURED or (outcome.verdict is Verdict.REJECTED and not final)
-    )
-    if ended or (outcome.verdict is Verdict.MISCONFIGURED and outcome.code == 404):
-        outcome = replace(outcome, verdict=Verdict.DEFERRED, enhanced="4.3.0")
-    return unsent(outcome, "attachment")
+    outcome = api.judge(answer)
+    ours = outcome.verdict is Verdict.MISCONFIGURED
+    final = answer.status == 413 or is_known(error_of(answer)[0])
+    ended = session and (ours or (outcome.verdict is Verdict.REJECTED and not final))
+    if ended or (ours and answer.status == 404):
+        outcome = replace(outcome, verdict=Verdict.DEFERRED, enhanced="4.3.0", scope=Scope.MESSAGE, fix="")
+    return NoAnswer(outcome)
 
 
 class _Reader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,30 +19,20 @@ from gateway.backends.microsoft.api import Api, error_of
 from gateway.backends.microsoft.draft import LACKS, Draft, attach_all, draft_of
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
-from gateway.backends.shared.base import Context, Url, aside, base64_of, limited, safe
-from gateway.backends.shared.calls import Call, carry_out, never, plan
+from gateway.backends.shared.base import Context, NoAnswer, Url, aside, base64_of, limited, safe
+from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import read_json
 from gateway.backends.shared.mailboxes import Mailboxes
-from gateway.backends.shared.oauth import NoToken, TokenCache, claims
+from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
 from gateway.config.models import BackendSettings
 from gateway.message import scan
-from gateway.model import (
-    BadMessage,
-    CannotCarry,
-    Capabilities,
-    Check,
-    Outcome,
-    Rate,
-    SpooledMessage,
-    Verdict,
-    same_for_all,
-)
+from gateway.model import BadMessage, Capabilities, Check, Outcome, Rate, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
 
-_CLOUDS = {  # where the API is and where tokens are asked for; providers.md 2.1
+_CLOUDS = {  # where the API is and where tokens are asked for: https://learn.microsoft.com/graph/deployments
     "global": ("https://graph.microsoft.com", "https://login.microsoftonline.com"),
     "usgov": ("https://graph.microsoft.us", "https://login.microsoftonline.us"),
     "dod": ("https://dod-graph.microsoft.us", "https://login.microsoftonline.us"),
@@ -174,12 +163,14 @@ class Graph:
         )
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
-        found: Found | Outcome = await self._look(message, raw) if message.doubtful else Found()
-        if isinstance(found, Outcome):
-            return same_for_all(message, found)
+        try:
+            found = await self._look(message, raw) if message.doubtful else Found()
+        except NoAnswer as error:
+            return same_for_all(message, error.outcome)
         everyone = message.envelope.recipients
         arrived = [one.address for one in everyone if comparable(one.address) in found.addresses]
-        sent = Outcome(Verdict.SENT, 202, "2.0.0", f"sent by an earlier attempt{found.note}", message.doubt_id)
+        detail = f"sent by an earlier attempt{found.note}"
+        sent = Outcome(Verdict.SENT, enhanced="2.0.0", detail=detail, remote_id=message.doubt_id)
         envelope = replace(message.envelope, recipients=tuple(one for one in everyone if one.address not in arrived))
         known = message.everyone or tuple(one.address for one in everyone)  # who has got it is no stranger
         rest = replace(message, envelope=envelope, everyone=known)
@@ -198,21 +189,22 @@ class Graph:
         facts = {"api": self._root, "authority": identity.authority, **known}
         facts = {name: value for name, value in facts.items() if value}
         if identity.store:
-            facts["signed in"] = await asyncio.to_thread(tokens.signed_in_as, identity.store) or "nobody"
+            facts["signed in"] = await in_token_thread(partial(tokens.signed_in_as, identity.store)) or "nobody"
         self._tokens.forget_failure()
         try:
             token = await self._tokens.get()
-        except NoToken as error:
-            return Check(False, str(error), error.fix, facts)
+        except NoAnswer as error:
+            return Check(False, error.outcome.detail, error.outcome.fix, facts)
         said = claims(token)  # for show only: Microsoft may change or encrypt its tokens whenever it likes
         granted = [*(said.get("roles") or []), *str(said.get("scp") or "").split()]
         facts["permissions"] = " ".join(granted) or _RBAC
         facts["look-up after a lost answer"] = _has(granted, "Mail.Read") or "not possible without Mail.Read"
         # With Mail.Send alone the answer is 403, and will do.
         path = "/users?$top=1&$select=id" if self._many else f"{self._path(settings.mailbox)}?$select=id"
-        answer = await self._api.call("GET", path)
-        if isinstance(answer, Outcome):
-            return Check(False, answer.detail, "check api_base and the way there", facts)
+        try:
+            answer = await self._api.call("GET", path)
+        except NoAnswer as error:
+            return Check(False, error.outcome.detail, "check api_base and the way there", facts)
         if answer.status not in (200, 403, 429) or not read_json(answer.body):
             code, words = error_of(answer)
             fix = "check cloud, tenant and api_base" if answer.status == 401 else "check mailbox, cloud and api_base"
@@ -229,25 +221,22 @@ class Graph:
     async def aclose(self) -> None:
         await self._tokens.aclose()
 
-    async def _look(self, message: SpooledMessage, raw: bytes) -> Found | Outcome:
+    async def _look(self, message: SpooledMessage, raw: bytes) -> Found:
+        """Raises NoAnswer."""
         try:
             header = scan(raw)
         except BadMessage:
             return Found()
         mailbox = self._mailbox_of(next(iter(header.addresses("from")), ""), message)
         place = Mailbox(self._api, self._path(mailbox), self._clock)
-        async with self._mailboxes.turn(mailbox, calls=0) as late:
-            found = late or await place.look(header.first("message-id"), message.doubt_id, drafts=self._settings.drafts)
-        return self._mailboxes.judged(mailbox, found) if isinstance(found, Outcome) else found
+        async with self._mailboxes.turn(mailbox, calls=0):
+            return await place.look(header.first("message-id"), message.doubt_id, drafts=self._settings.drafts)
 
     async def _call(self, message: SpooledMessage, raw: bytes, call: Call) -> Mapping[str, Outcome]:
         size = len(raw)
-        try:
-            load = await aside(size, partial(self._load, message, call, size))
-        except (CannotCarry, BadMessage) as fault:
-            return dict.fromkeys(call.addresses, never(fault))
-        async with self._mailboxes.turn(load.mailbox, size=load.size) as late:
-            outcome = late or await self._deliver(load, message.id, call.addresses)
+        load = await aside(size, partial(self._load, message, call, size))
+        async with self._mailboxes.turn(load.mailbox, size=load.size):
+            outcome = await self._deliver(load, message.id, call.addresses)
         outcome = self._mailboxes.judged(load.mailbox, outcome)
         if outcome.verdict is Verdict.SENT:
             outcome = replace(outcome, detail=outcome.detail + load.note)

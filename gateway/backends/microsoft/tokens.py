@@ -15,14 +15,18 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from gateway.backends.shared.base import safe
+from gateway.backends.shared.base import NoAnswer, safe
 from gateway.backends.shared.http import read_json
-from gateway.backends.shared.oauth import AccessToken, BlockingHttp, NoToken, TokenSource, refused, unavailable
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, refused, unavailable
+from gateway.backends.shared.table import ANY, Row
 from gateway.clock import Clock
 from gateway.config.finding import Ending, Examined, Finding
 from gateway.files import write_whole
+from gateway.model import Verdict
 
-SIGN_IN_LASTS = timedelta(days=90)  # since the last use of the refresh token (providers.md 2.2)
+SIGN_IN_LASTS = timedelta(
+    days=90
+)  # since the last use of the refresh token (learn.microsoft.com/entra/identity-platform/refresh-tokens)
 _LONGEST = 24 * 3600  # seconds that a token is believed to last
 _SHORTEST = 2048  # bits of an RSA key (learn.microsoft.com/entra/identity-platform/certificate-credentials)
 _UNHEARD = 10  # questions in a row without an answer, then a sign-in is given up
@@ -30,24 +34,38 @@ _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\s*", re.DOTALL)
 _SIGN_IN = "sign in again: gateway auth microsoft --backend {name}"
 _SECRET = "make a new client secret (Certificates & secrets) and put its Value, not its Secret ID, into client_secret"  # noqa: S105
 _CONSENT = "grant the application its permissions with admin consent, or by RBAC for Applications in Exchange"
-# What to do for an AADSTS code, or else for the error; device logins have a way of their own out of most of them.
-_FIXES = {
-    "7000215": _SECRET,
-    "7000222": f"the client secret has expired: {_SECRET}",
-    "700027": "upload the certificate of certificate_file to the application (Certificates & secrets)",
-    "700016": "check client_id, and that tenant is the one where the application is registered",
-    "7000218": "allow public client flows: Authentication, Settings, in the application's registration",
-    "90002": "there is no such tenant: check tenant and cloud",
-    "53003": "a Conditional Access policy forbids it: exclude this application or sign-in",
-    "invalid_client": "check client_id and client_secret or certificate_file",
-    "unauthorized_client": "check client_id and tenant, and the kinds of accounts that the application allows",
-    "invalid_grant": _CONSENT,
-    "interaction_required": _CONSENT,
-    "consent_required": _CONSENT,
-    "invalid_scope": "check cloud: it chooses whom the permission is asked of",
-    "invalid_resource": "check cloud: it chooses whom the permission is asked of",
-}
-_AGAIN = ("invalid_grant", "interaction_required", "consent_required")
+
+
+def _row(codes: str, fix: str) -> Row:
+    """For an AADSTS code, or else for the error."""
+    return Row(ANY, Verdict.MISCONFIGURED, "4.7.0", code=tuple(codes.split()), fix=fix)
+
+
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+ROWS = (
+    _row("7000215", _SECRET),
+    _row("7000222", f"the client secret has expired: {_SECRET}"),
+    _row("700027", "upload the certificate of certificate_file to the application (Certificates & secrets)"),
+    _row("700016", "check client_id, and that tenant is the one where the application is registered"),
+    _row("7000218", "allow public client flows: Authentication, Settings, in the application's registration"),
+    _row("90002", "there is no such tenant: check tenant and cloud"),
+    _row("53003", "a Conditional Access policy forbids it: exclude this application or sign-in"),
+    _row("invalid_client", "check client_id and client_secret or certificate_file"),
+    _row("unauthorized_client", "check client_id and tenant, and the kinds of accounts that the application allows"),
+    _row("invalid_grant interaction_required consent_required", _CONSENT),
+    _row("invalid_scope invalid_resource", "check cloud: it chooses whom the permission is asked of"),
+)
+_OTHERWISE = Row(
+    ANY, Verdict.MISCONFIGURED, "4.7.0", fix="check tenant, client_id and the credential of backends.{name}"
+)
+# Device logins have a way of their own out of most of them, and a managed identity one for all.
+_LOGIN = (_row("invalid_grant interaction_required consent_required", _SIGN_IN), *ROWS)
+_MANAGED = Row(
+    ANY,
+    Verdict.MISCONFIGURED,
+    "4.7.0",
+    fix="give this machine a managed identity in Azure, and client_id if it has several",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +92,17 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
     def ends(when: float) -> None:
         credential_ends(identity.name, when)
 
-    def get(line: BlockingHttp) -> AccessToken:
-        http = _Http(line, identity)
+    def get(http: BlockingHttp) -> AccessToken:
+        client = _Http(http, identity)
         try:
             if identity.managed:
-                result = _managed(identity, http)
+                result = _managed(identity, client)
             elif identity.store:
-                result = _signed_in(identity, identity.store, http)
+                result = _signed_in(identity, identity.store, client)
             else:
-                result = _application(identity, http, ends)
+                result = _application(identity, client, ends)
         except (ValueError, KeyError, RuntimeError) as error:  # msal's, about the authority
-            raise refused(f"{identity.authority}: {error}", _fix(identity, "90002")) from None
+            raise _refused(identity, f"{identity.authority}: {error}", "90002") from None
         if "access_token" not in result:
             raise _failure(identity, result)
         if identity.store:
@@ -98,20 +116,20 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
 class DeviceLogin:
     """A person signs in with any browser (RFC 8628) and so lets this backend send. Both methods block."""
 
-    def __init__(self, identity: Identity, line: BlockingHttp) -> None:
+    def __init__(self, identity: Identity, http: BlockingHttp) -> None:
         self._identity = identity
-        self._http = _Http(line, identity)
+        self._http = _Http(http, identity)
         self._flow: dict[str, Any] = {}
         self._unheard = 0
 
     def start(self) -> str:
-        """What the person has to do, in the provider's words. Raises NoToken."""
+        """What the person has to do, in the provider's words. Raises NoAnswer."""
         self._cache = _msal().SerializableTokenCache()
         try:
             self._app = _public(self._identity, self._http, self._cache)
             self._flow = self._app.initiate_device_flow(list(self._identity.scopes))
         except (ValueError, KeyError, RuntimeError) as error:
-            raise refused(f"{self._identity.authority}: {error}", _fix(self._identity, "90002")) from None
+            raise _refused(self._identity, f"{self._identity.authority}: {error}", "90002") from None
         if "user_code" not in self._flow:
             raise _failure(self._identity, self._flow)
         self._flow["interval"] = max(1, self._flow["interval"])  # with 0 msal would ask without end
@@ -123,13 +141,13 @@ class DeviceLogin:
         return float(self._flow["interval"])
 
     def finish(self) -> str:
-        """Who has signed in, "" for nobody yet. Raises NoToken, and OSError if it cannot be stored.
+        """Who has signed in, "" for nobody yet. Raises NoAnswer, and OSError if it cannot be stored.
 
         A question that gets no answer is asked again: the person may just be entering the code.
         """
         try:
             result = self._app.acquire_token_by_device_flow(self._flow, exit_condition=lambda _: True)
-        except NoToken:
+        except NoAnswer:
             self._unheard += 1
             if self._unheard >= _UNHEARD:
                 raise
@@ -208,8 +226,8 @@ def examine(identity: Identity) -> Examined:
         keys = ("certificate_file",)
         try:
             pair = _certificate(identity, identity.certificate, lambda _: None)
-        except NoToken as error:
-            yield Finding(keys, f"{error}; {error.fix}")
+        except NoAnswer as error:
+            yield Finding(keys, f"{error}; {error.outcome.fix}")
             return
         leaf = x509.load_pem_x509_certificate(pair["public_certificate"].encode())
         if (bits := getattr(leaf.public_key(), "key_size", _SHORTEST)) < _SHORTEST:
@@ -239,7 +257,8 @@ def _signed_in(identity: Identity, store: Path, http: _Http) -> dict[str, Any]:
     except FileNotFoundError:
         raise refused("nobody has signed in yet", _SIGN_IN.format(name=identity.name).replace(" again", "")) from None
     except (OSError, ValueError) as error:
-        raise refused(f"{store}: {getattr(error, 'strerror', None) or 'damaged'}", _fix(identity, "")) from None
+        said = getattr(error, "strerror", None) or "damaged"
+        raise refused(f"{store}: {said}", _SIGN_IN.format(name=identity.name)) from None
     app = _public(identity, http, cache)
     accounts = app.get_accounts()
     result: dict[str, Any] | None = None
@@ -260,8 +279,8 @@ def _managed(identity: Identity, http: _Http) -> dict[str, Any]:
     return found
 
 
-def _failure(identity: Identity, result: Mapping[str, Any]) -> NoToken:
-    """The words of the identity provider, and what to do about them (providers.md 2.2)."""
+def _failure(identity: Identity, result: Mapping[str, Any]) -> NoAnswer:
+    """The words of the identity provider, and what to do about them."""
     error = str(result.get("error") or "no token")
     words = str(result.get("error_description") or "").partition("\r\n")[0]
     detail = safe(f"{error}: {words}", identity.secret)
@@ -269,22 +288,22 @@ def _failure(identity: Identity, result: Mapping[str, Any]) -> NoToken:
         return unavailable(detail)
     given = result.get("error_codes")
     codes = [str(code) for code in (given if isinstance(given, list) and given else re.findall(r"AADSTS(\d+)", words))]
-    return refused(detail, _fix(identity, next((code for code in codes if code in _FIXES), error)))
+    return _refused(identity, detail, *codes, error)
 
 
-def _fix(identity: Identity, error: str) -> str:
-    if identity.store and (error in _AGAIN or not error):
-        return _SIGN_IN.format(name=identity.name)
-    if identity.managed:
-        return "give this machine a managed identity in Azure, and client_id if it has several"
-    return _FIXES.get(error, f"check tenant, client_id and the credential of backends.{identity.name}")
+def _refused(identity: Identity, detail: str, *codes: str) -> NoAnswer:
+    """What is wrong by the first of ``codes`` that is known."""
+    rows = (_MANAGED,) if identity.managed else _LOGIN if identity.store else ROWS
+    fitting = (row for code in codes for row in rows if row.fits(0, code, ""))
+    row = next(fitting, _OTHERWISE)
+    return NoAnswer(row.outcome("gateway", None, safe(detail), {"name": identity.name}))
 
 
 class _Http:
-    """msal's http_client on the house's own line. A provider that is away ends msal's work at once, by NoToken."""
+    """msal's http_client on the house's own. A provider that is away ends msal's work at once, by NoAnswer."""
 
-    def __init__(self, line: BlockingHttp, identity: Identity) -> None:
-        self._line = line
+    def __init__(self, http: BlockingHttp, identity: Identity) -> None:
+        self._http = http
         self._plain = identity.authority if identity.authority.startswith("http:") else ""
 
     def secure(self, url: str) -> str:
@@ -292,20 +311,20 @@ class _Http:
         return re.sub("^http:", "https:", url)
 
     def get(self, url: str, params: Mapping[str, str] | None = None, headers: Any = None, **_: Any) -> SimpleNamespace:
-        return self._ask("GET", f"{url}?{urlencode(params)}" if params else url, headers, None)
+        return self._request("GET", f"{url}?{urlencode(params)}" if params else url, headers, None)
 
     def post(self, url: str, data: Any = None, headers: Any = None, params: Any = None, **_: Any) -> SimpleNamespace:
         form = {"content-type": "application/x-www-form-urlencoded"}
         body = urlencode({name: value for name, value in (data or {}).items() if value is not None}).encode()
-        return self._ask("POST", f"{url}?{urlencode(params)}" if params else url, {**form, **(headers or {})}, body)
+        return self._request("POST", f"{url}?{urlencode(params)}" if params else url, {**form, **(headers or {})}, body)
 
     def close(self) -> None:
         pass
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str] | None, body: bytes | None) -> SimpleNamespace:
+    def _request(self, method: str, url: str, headers: Mapping[str, str] | None, body: bytes | None) -> SimpleNamespace:
         if self._plain and urlsplit(url).netloc == urlsplit(self._plain).netloc:
             url = re.sub("^https:", "http:", url)
-        answer = self._line.request(method, url, headers=headers, content=body)
+        answer = self._http.request(method, url, headers=headers, content=body)
         host = urlsplit(url).netloc
         if answer.status in (408, 429) or answer.status >= 500:
             raise unavailable(f"{host}: HTTP {answer.status}")

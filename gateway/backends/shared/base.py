@@ -8,17 +8,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 from pydantic import AfterValidator
 
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
-from gateway.fetch import Fetch
 from gateway.message import normalise_newlines
-from gateway.model import Capabilities, Outcome
+from gateway.model import Capabilities, Outcome, Scope, Verdict
+from gateway.names import Names
 from gateway.pools import look_through_mail
 from gateway.url import check_url
+
+if TYPE_CHECKING:  # its libraries are the slowest to load, and settings need none of them
+    from gateway.fetch import Fetch
 
 T = TypeVar("T")
 Url = Annotated[str, AfterValidator(check_url)]
@@ -54,18 +57,25 @@ class Context:
     fetch: Fetch
     rng: random.Random
     signals: Signals = field(default_factory=Silent)
+    names: Names = field(default_factory=Names)
 
 
 class NoAnswer(Exception):
-    """A call did not come to an answer; ``outcome`` says what that means for whom it was made."""
+    """A call did not come to an answer that can be used; ``outcome`` says what that means for whom it was made."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.detail)
         self.outcome = outcome
 
 
+def away(detail: str, fix: str = "") -> NoAnswer:
+    """Nobody was reached and nothing was sent: the backend's trouble, and no message's."""
+    outcome = Outcome(Verdict.DEFERRED, enhanced="4.4.1", detail=safe(detail), scope=Scope.BACKEND, fix=fix)
+    return NoAnswer(outcome)
+
+
 def limited(own: Capabilities, settings: BackendSettings) -> Capabilities:
-    """The backend's own limits, with ``max_bytes`` lowered by the setting ``max_size``."""
+    """The backend's own capabilities, with ``max_bytes`` lowered by the setting ``max_size``."""
     return replace(own, max_bytes=min(own.max_bytes, settings.max_size or own.max_bytes))
 
 

@@ -11,7 +11,7 @@ from gateway import message as mime
 from gateway.address import comparable
 from gateway.backends.shared.base import NoAnswer, safe
 from gateway.clock import Clock
-from gateway.model import BadMessage, CannotCarry, Outcome, SpooledMessage, Verdict, same_for_all
+from gateway.model import BadMessage, CannotCarry, Outcome, Scope, SpooledMessage, Verdict
 from gateway.pools import look_through_mail
 
 BUDGET = 600.0  # seconds; no further call for this attempt begins after that
@@ -73,40 +73,43 @@ async def carry_out(
 ) -> dict[str, Outcome]:
     """Make the calls in order until the provider takes no more; whoever was not tried is told why.
 
-    ``slow`` planning is done in a thread. It may raise CannotCarry, BadMessage and NoAnswer.
+    ``slow`` planning is done in a thread. Planning and calls may raise CannotCarry, BadMessage and NoAnswer.
     """
+    everyone = tuple(recipient.address for recipient in message.envelope.recipients)
     try:
         to_do = await look_through_mail(planned) if slow else planned()
-    except (CannotCarry, BadMessage) as fault:
-        return same_for_all(message, never(fault))
-    except NoAnswer as error:
-        return same_for_all(message, error.outcome)
+    except (CannotCarry, BadMessage, NoAnswer) as error:
+        return dict.fromkeys(everyone, _outcome(error))
     outcomes: dict[str, Outcome] = {}
     rest: Outcome | None = None
     stop_at = clock.monotonic() + BUDGET
     for call in to_do.calls:
         if rest is None and clock.monotonic() > stop_at:
-            rest = Outcome(Verdict.DEFERRED, 451, "4.4.5", "no time left for this recipient in this attempt")
-        results = dict.fromkeys(call.addresses, rest) if rest else await make(call)
+            detail = "no time left for this recipient in this attempt"
+            rest = Outcome(Verdict.DEFERRED, enhanced="4.4.5", detail=detail)
+        results: Mapping[str, Outcome]
+        try:
+            results = dict.fromkeys(call.addresses, rest) if rest else await make(call)
+        except (CannotCarry, BadMessage, NoAnswer) as error:
+            results = dict.fromkeys(call.addresses, _outcome(error))
         outcomes.update(results)
         rest = rest or _stop(results)
     return {address: replace(outcome, detail=outcome.detail + to_do.note) for address, outcome in outcomes.items()}
 
 
-def never(fault: CannotCarry | BadMessage) -> Outcome:
-    """The outcome of a message that cannot go this way."""
-    enhanced = fault.enhanced if isinstance(fault, CannotCarry) else "5.6.0"
-    return Outcome(Verdict.REJECTED, None, enhanced, fault.text)
+def _outcome(error: CannotCarry | BadMessage | NoAnswer) -> Outcome:
+    if isinstance(error, NoAnswer):
+        return error.outcome
+    enhanced = error.enhanced if isinstance(error, CannotCarry) else "5.6.0"
+    return Outcome(Verdict.REJECTED, enhanced=enhanced, detail=error.text)
 
 
 def _stop(results: Mapping[str, Outcome]) -> Outcome | None:
     """What the recipients of later calls get untried, once the provider takes no more; None to go on."""
     for outcome in results.values():
         if outcome.verdict is Verdict.IN_DOUBT:
-            return Outcome(Verdict.DEFERRED, 451, "4.4.2", f"not tried after: {outcome.detail}")
-        if outcome.verdict in (Verdict.THROTTLED, Verdict.MISCONFIGURED):
-            return outcome
-        # 4.0.0 (RFC 3463, cause unknown) may be about this one recipient: the others must not wait for him.
-        if outcome.verdict is Verdict.DEFERRED and outcome.code != 200 and outcome.enhanced != "4.0.0":
+            return Outcome(Verdict.DEFERRED, enhanced="4.4.2", detail=f"not tried after: {outcome.detail}")
+        # What has to wait for one recipient alone keeps no others waiting.
+        if outcome.verdict not in (Verdict.SENT, Verdict.REJECTED) and outcome.scope is not Scope.RECIPIENT:
             return outcome
     return None

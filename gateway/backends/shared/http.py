@@ -1,16 +1,16 @@
-"""What the HTTP backends share: asking, Retry-After, and tables that turn a status and its words into a verdict."""
+"""What the HTTP backends share: calls, Retry-After, and what a status means that no table of theirs names."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gateway.backends.shared.base import safe
+from gateway.backends.shared.base import NoAnswer, away, safe
+from gateway.backends.shared.table import ANY, Row, first
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Outcome, Verdict
 
@@ -18,39 +18,18 @@ _LONGEST = timedelta(days=1)
 _BYTES_PER_SECOND = 250_000  # the slowest uplink that a large body is given time for
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of an error table. ``code`` (or one of them) ends the provider's, ``text`` is searched in its words.
-
-    ``pause`` is how long to wait at least; the provider may ask for more.
-    """
-
-    statuses: Collection[int]
-    verdict: Verdict
-    enhanced: str
-    code: str | tuple[str, ...] = ""
-    text: str = ""
-    pause: timedelta | None = None
-
-    def fits(self, status: int, code: str, words: str) -> bool:
-        return (
-            status in self.statuses
-            and code.endswith(self.code)
-            and (not self.text or re.search(self.text, words, re.IGNORECASE) is not None)
-        )
-
-
+BUSY_403 = Row((403,), Verdict.THROTTLED, "4.4.5", text=r"quota|rate.?limit")
 # For every status that a backend's own table does not name; the last row fits whatever is left.
 COMMON = (
     Row((429,), Verdict.THROTTLED, "4.4.5"),
     Row((408, 425, *range(500, 600)), Verdict.DEFERRED, "4.3.0"),
-    Row((403,), Verdict.THROTTLED, "4.4.5", text=r"quota|rate.?limit"),
+    BUSY_403,
     Row((401, 403), Verdict.MISCONFIGURED, "4.7.0"),
     # An unpaid account, a wrong URL or a proxy: none of them is the message's fault.
     Row((402, 404, 405, 407, *range(300, 400)), Verdict.MISCONFIGURED, "4.3.5"),
     Row((413,), Verdict.REJECTED, "5.3.4"),
     Row(range(400, 500), Verdict.REJECTED, "5.6.0"),
-    Row(range(1000), Verdict.IN_DOUBT, "4.4.2"),
+    Row(ANY, Verdict.IN_DOUBT, "4.4.2"),
 )
 
 
@@ -58,35 +37,28 @@ def judge(
     answer: Answer,
     rows: Sequence[Row],
     *,
+    name: str,
     code: str,
     words: str,
     now: datetime,
     secrets: Sequence[str] = (),
-    fixes: Sequence[tuple[str, str]] = (),
 ) -> Outcome:
-    """The outcome of an answer that is not a success: the first row that fits decides.
+    """The outcome of an answer to the backend called ``name`` that is not a success: the first row that fits decides.
 
-    So does the first of ``fixes``, patterns searched in "status code: words", about what a person has to do.
+    ``secrets`` are kept out of its detail.
     """
-    row = next(row for row in (*rows, *COMMON) if row.fits(answer.status, code, words))
+    row = first((*rows, *COMMON), answer.status, code, words)
     detail = safe(f"HTTP {answer.status} {code.rpartition('.')[2]} {words}", *secrets)
     wait = None
     if row.verdict in (Verdict.DEFERRED, Verdict.THROTTLED, Verdict.MISCONFIGURED):
         waits = [wait for wait in (retry_after(answer.headers, now), row.pause) if wait]
         wait = max(waits, default=None)
-    said = f"{answer.status} {code}: {words}"
-    fix = next((fix for pattern, fix in fixes if re.search(pattern, said, re.IGNORECASE)), "")
-    return with_fix(Outcome(row.verdict, answer.status, row.enhanced, detail, retry_after=wait, said_by="http"), fix)
+    return row.outcome("http", answer.status, detail, {"name": name}, retry_after=wait)
 
 
 def start_of(answer: Answer) -> str:
     """The words of an answer in which no error was found."""
     return answer.body[:500].decode("utf-8", "replace")
-
-
-def with_fix(outcome: Outcome, fix: str) -> Outcome:
-    """The outcome with what a person has to do about it, where there is something."""
-    return replace(outcome, detail=f"{outcome.detail}; to do: {fix}") if fix else outcome
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
@@ -112,7 +84,7 @@ def read_json(body: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-async def ask(
+async def exchange(
     fetch: Fetch,
     url: str,
     *,
@@ -120,10 +92,11 @@ async def ask(
     content: bytes | None = None,
     timeout: timedelta,
     method: str = "POST",
-) -> Answer | Outcome:
-    """By default POST JSON. Without an answer: DEFERRED where nothing was sent, IN_DOUBT where something may have been.
+) -> Answer:
+    """By default POST JSON. A large body gets more time than ``timeout``: a second for each 250 kB.
 
-    A large body gets more time than ``timeout``: a second for each 250 kB.
+    Raises NoAnswer: DEFERRED where nothing was sent, which is the backend's trouble, IN_DOUBT where something may have
+    been.
     """
     deadline = timeout.total_seconds() + len(content or b"") // _BYTES_PER_SECOND
     sent = {"content-type": "application/json", "accept": "application/json", **headers}
@@ -132,6 +105,6 @@ async def ask(
     try:
         return await fetch.request(method, url, headers=sent, content=content, deadline=deadline)
     except NotSent as error:
-        return Outcome(Verdict.DEFERRED, None, "4.4.1", safe(str(error)))
+        raise away(str(error)) from None
     except Lost as error:
-        return Outcome(Verdict.IN_DOUBT, None, "4.4.2", safe(str(error)))
+        raise NoAnswer(Outcome(Verdict.IN_DOUBT, enhanced="4.4.2", detail=safe(str(error)))) from None

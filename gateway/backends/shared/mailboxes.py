@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from gateway.backends.shared.base import NoAnswer
+from gateway.backends.shared.recent import Recent
 from gateway.clock import Clock
-from gateway.model import Outcome, Verdict
+from gateway.model import Outcome, Scope, Verdict
 from gateway.ratelimit import Budget
 
 _KEPT = 1000  # mailboxes remembered; idle ones are forgotten first, the least recently used before others
@@ -43,38 +45,43 @@ class Mailboxes:
         self._in_flight = in_flight
         self._calls = calls
         self._bytes = bytes_
-        self._known: dict[str, _Mailbox] = {}
+        self._known: Recent[str, _Mailbox] = Recent(_KEPT, self._in_use)
 
     @asynccontextmanager
-    async def turn(self, name: str, *, calls: float = 1, size: int = 0) -> AsyncIterator[Outcome | None]:
-        """Yields None when the call may be made, within the block; else why this mailbox's mail has to wait."""
+    async def turn(self, name: str, *, calls: float = 1, size: int = 0) -> AsyncIterator[None]:
+        """The call may be made within the block. Raises NoAnswer where this mailbox's mail has to wait."""
         mailbox = self._mailbox(name)
         mailbox.users += 1
         came = self._clock.monotonic()
         try:
             async with mailbox.places:
                 async with mailbox.turn:  # in order: who came first pays first
-                    late = await self._wait(mailbox, calls, size, came)
-                yield late
+                    await self._wait(mailbox, calls, size, came)
+                yield
+        except NoAnswer as error:
+            raise NoAnswer(self.judged(name, error.outcome)) from None
         finally:
             mailbox.users -= 1
 
-    async def _wait(self, mailbox: _Mailbox, calls: float, size: int, came: float) -> Outcome | None:
+    async def _wait(self, mailbox: _Mailbox, calls: float, size: int, came: float) -> None:
         now = self._clock.monotonic()
         if now - came > _LONG:  # a send that is cut off before it began would look like one in doubt
-            detail = "no turn at this mailbox for too long; lower the backend's concurrency"
-            return Outcome(Verdict.DEFERRED, 451, "4.4.5", detail)
+            detail, fix = "no turn at this mailbox for too long", "lower the backend's concurrency"
+            raise NoAnswer(Outcome(Verdict.DEFERRED, enhanced="4.4.5", detail=detail, fix=fix))
         wait = max(mailbox.rest_until - now, mailbox.calls.wait(calls, now), mailbox.bytes.wait(size, now))
         if wait > 0 and now - came + wait > (_SHORT if self._many else _LONG):
-            detail = "this mailbox has sent as much as it may for now"
-            verdict = Verdict.DEFERRED if self._many else Verdict.THROTTLED
-            return Outcome(verdict, 451, "4.4.5", detail, retry_after=timedelta(seconds=wait))
+            raise NoAnswer(self._late(timedelta(seconds=wait)))
         if wait > 0:
             await self._clock.sleep(wait)
             now = self._clock.monotonic()
         mailbox.calls.spend(calls, now)
         mailbox.bytes.spend(size, now)
-        return None
+
+    def _late(self, wait: timedelta) -> Outcome:
+        detail = "this mailbox has sent as much as it may for now"
+        if self._many:
+            return Outcome(Verdict.DEFERRED, enhanced="4.4.5", detail=detail, retry_after=wait)
+        return Outcome(Verdict.THROTTLED, enhanced="4.4.5", detail=detail, retry_after=wait, scope=Scope.BACKEND)
 
     def judged(self, name: str, outcome: Outcome) -> Outcome:
         """What an answer means: with many mailboxes the throttled one rests alone, else the whole backend does."""
@@ -83,15 +90,12 @@ class Mailboxes:
         pause = outcome.retry_after or _REST
         mailbox = self._mailbox(name)
         mailbox.rest_until = max(mailbox.rest_until, self._clock.monotonic() + pause.total_seconds())
-        return replace(outcome, verdict=Verdict.DEFERRED, retry_after=pause)
+        return replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=pause)
+
+    def _in_use(self, mailbox: _Mailbox) -> bool:
+        return mailbox.users > 0 or mailbox.rest_until > self._clock.monotonic()
 
     def _mailbox(self, name: str) -> _Mailbox:
         key = name.lower()
-        found = self._known.pop(key, None) or _Mailbox(asyncio.Semaphore(self._in_flight), self._calls(), self._bytes())
-        self._known[key] = found
-        if len(self._known) > _KEPT:
-            now = self._clock.monotonic()
-            for other, box in list(self._known.items())[: len(self._known) - _KEPT]:
-                if not box.users and box.rest_until <= now:
-                    del self._known[other]
-        return found
+        found = self._known.get(key)
+        return found or self._known.put(key, _Mailbox(asyncio.Semaphore(self._in_flight), self._calls(), self._bytes()))

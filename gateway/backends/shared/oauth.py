@@ -1,6 +1,6 @@
 """Access tokens: one cache for each identity, asked by many sends at once and refreshed by one of them.
 
-The rules are those of RFC 6749 and providers.md 10. What talks to the identity provider is a library in a thread.
+The rules are those of RFC 6749. What talks to the identity provider is a library in a thread.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from gateway.backends.shared.base import Context, safe
-from gateway.backends.shared.http import read_json, with_fix
+from gateway.backends.shared.base import Context, NoAnswer, away, safe
+from gateway.backends.shared.flight import CutOff, SingleFlight
+from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer, Fetch, Lost, NotSent
-from gateway.model import Outcome, Verdict
+from gateway.model import Outcome, Scope, Verdict
 
+T = TypeVar("T")
 _DEADLINE = 30.0  # seconds for one request to an identity provider
 _IN_ALL = 120.0  # ... and for all that one refresh may need
 _MARGIN = timedelta(seconds=30)  # a token that ends sooner is not handed out any more
@@ -35,26 +38,23 @@ class AccessToken:
     ends: datetime
 
 
-class NoToken(Exception):
-    """There is no token now. ``outcome`` is for the recipients, ``fix`` tells the operator what to do."""
-
-    def __init__(self, outcome: Outcome, fix: str = "") -> None:
-        super().__init__(outcome.detail)
-        self.outcome = outcome
-        self.fix = fix
-
-
-def refused(detail: str, fix: str) -> NoToken:
+def refused(detail: str, fix: str) -> NoAnswer:
     """The identity provider does not accept us: the backend pauses, nothing is bounced."""
-    return NoToken(Outcome(Verdict.MISCONFIGURED, None, "4.7.0", safe(detail)), fix)
+    outcome = Outcome(Verdict.MISCONFIGURED, enhanced="4.7.0", detail=safe(detail), scope=Scope.BACKEND, fix=fix)
+    return NoAnswer(outcome)
 
 
 _NETWORK = "see whether this machine reaches the identity provider (network, DNS, proxy), then try again"
 
 
-def unavailable(detail: str, fix: str = _NETWORK) -> NoToken:
+def unavailable(detail: str, fix: str = _NETWORK) -> NoAnswer:
     """The identity provider could not be asked: nothing was sent, try again."""
-    return NoToken(Outcome(Verdict.DEFERRED, None, "4.4.1", safe(detail)), fix)
+    return away(detail, fix)
+
+
+async def in_token_thread(work: Callable[[], T]) -> T:
+    """What ``work`` returns: a library of an identity provider that blocks, or a file of its own."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
 
 
 class BlockingHttp:
@@ -67,7 +67,7 @@ class BlockingHttp:
     def request(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
     ) -> Answer:
-        """Raises NoToken where there is no answer."""
+        """Raises NoAnswer."""
         asked = self._fetch.request(method, url, headers=headers, content=content, deadline=_DEADLINE)
         try:
             return asyncio.run_coroutine_threadsafe(asked, self.loop).result(_DEADLINE + 5)
@@ -86,7 +86,7 @@ def claims(token: str) -> dict[str, Any]:
         return {}
 
 
-# Gets a new token; blocks. Raises NoToken.
+# Gets a new token; blocks. Raises NoAnswer.
 TokenSource = Callable[[BlockingHttp], AccessToken]
 
 
@@ -100,33 +100,27 @@ class TokenCache:
         self._clock = context.clock
         self._token: AccessToken | None = None
         self._refresh_at = context.clock.now()
-        self._refreshing: asyncio.Task[AccessToken | Exception] | None = None
+        self._refreshes: SingleFlight[None, AccessToken] = SingleFlight(f"token-{backend}")
         self._failure: tuple[float, Exception] | None = None  # until when (monotonic) it counts
 
     async def get(self, stale: str = "") -> str:
         """The access token. ``stale`` is one that the API has just refused: it is never handed out again.
 
-        Raises NoToken.
+        Raises NoAnswer.
         """
         now, token = self._clock.now(), self._token
         if token is not None and (token.value == stale or now >= token.ends - _MARGIN):
             token = self._token = None
-        if token is not None and now < self._refresh_at:
-            return token.value
-        if self._refreshing is None:
-            if token is None and self._failure and self._clock.monotonic() < self._failure[0]:
-                raise self._failure[1].with_traceback(None)  # else it would grow with every raise, and keep messages
-            self._refreshing = asyncio.create_task(self._refresh(), name=f"token-{self._backend}")
         if token is not None:
+            if now >= self._refresh_at:
+                self._refreshes.begin(None, self._refresh)
             return token.value
-        task = self._refreshing
-        await asyncio.wait((task,))  # whoever waits may be cancelled, the refresh is for everybody
-        if task.cancelled():
-            raise unavailable("this backend is being closed")
-        found = task.result()
-        if isinstance(found, Exception):
-            raise found.with_traceback(None)
-        return found.value
+        if None not in self._refreshes and self._failure and self._clock.monotonic() < self._failure[0]:
+            raise self._failure[1].with_traceback(None)  # else it would grow with every raise, and keep messages
+        try:
+            return (await self._refreshes.get(None, self._refresh)).value
+        except CutOff:
+            raise unavailable("this backend is being closed") from None
 
     @property
     def ends(self) -> datetime | None:
@@ -138,32 +132,28 @@ class TokenCache:
         self._failure = None
 
     async def aclose(self) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait((self._refreshing,))
+        await self._refreshes.aclose()
 
-    async def _refresh(self) -> AccessToken | Exception:
-        line = BlockingHttp(self._context.fetch, asyncio.get_running_loop())
+    async def _refresh(self) -> AccessToken:
+        http = BlockingHttp(self._context.fetch, asyncio.get_running_loop())
         try:
             async with asyncio.timeout(_IN_ALL):
-                token = await line.loop.run_in_executor(_THREADS, self._source, line)
+                token = await in_token_thread(partial(self._source, http))
         except TimeoutError:
-            return self._failed(unavailable(f"no token within {_IN_ALL:g} s"))
+            raise self._failed(unavailable(f"no token within {_IN_ALL:g} s")) from None
         except Exception as error:  # also a bug: whoever needs the token reports it
-            return self._failed(error)
-        else:
-            now = self._clock.now()
-            self._token, self._failure = token, None
-            self._refresh_at = now + max(timedelta(0), token.ends - now) * self._context.rng.uniform(0.75, 0.85)
-            self._context.signals.token_refreshed(self._backend, "ok", token.ends.timestamp())
-            return token
-        finally:
-            self._refreshing = None
+            self._failed(error)
+            raise
+        now = self._clock.now()
+        self._token, self._failure = token, None
+        self._refresh_at = now + max(timedelta(0), token.ends - now) * self._context.rng.uniform(0.75, 0.85)
+        self._context.signals.token_refreshed(self._backend, "ok", token.ends.timestamp())
+        return token
 
     def _failed(self, error: Exception) -> Exception:
         verdict, detail = Verdict.DEFERRED, type(error).__name__
-        if isinstance(error, NoToken):
-            verdict, detail = error.outcome.verdict, str(error)
+        if isinstance(error, NoAnswer):
+            verdict, detail = error.outcome.verdict, error.outcome.detail
         kind = "unavailable" if verdict is Verdict.DEFERRED else "refused"
         self._failure = (self._clock.monotonic() + _REMEMBERED, error)
         self._refresh_at = self._clock.now() + timedelta(seconds=_AGAIN)
@@ -171,17 +161,14 @@ class TokenCache:
         return error
 
 
-async def authorized(
-    tokens: TokenCache, request: Callable[[str], Awaitable[Answer | Outcome]]
-) -> tuple[Answer | Outcome, str]:
-    """What ``request`` gets with a token, and that token. Where it is refused (401), once more with a fresh one."""
-    token = ""
-    for _ in range(2):
-        try:
-            token = await tokens.get(stale=token)
-        except NoToken as error:
-            return with_fix(error.outcome, error.fix), token
+async def authorized(tokens: TokenCache, request: Callable[[str], Awaitable[Answer]]) -> tuple[Answer, str]:
+    """What ``request`` gets with a token, and that token. Where it is refused (401), once more with a fresh one.
+
+    Raises NoAnswer.
+    """
+    token = await tokens.get()
+    answer = await request(token)
+    if answer.status == 401:
+        token = await tokens.get(stale=token)
         answer = await request(token)
-        if isinstance(answer, Outcome) or answer.status != 401:
-            break
     return answer, token

@@ -8,30 +8,37 @@ from collections.abc import Iterator
 
 from gateway.address import parse_address
 from gateway.backends.shared.base import PIECE, safe
+from gateway.backends.shared.table import ANY, Row, first
 from gateway.model import BadAddress, Outcome, Verdict
 
 _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")
 
-# Replies that refuse: codes, what "enhanced code, text" begins with, meaning. The first that fits decides.
+_LOGIN = "check username and password of backends.{name}, and how the server wants them"
+# Replies that refuse (RFC 5321 4.2.3, RFC 4954 6): the text is searched in "enhanced code, text".
 REPLIES = (
-    ((530, 534, 535, 538), "", Verdict.MISCONFIGURED),
-    ((550,), r"5\.7\.30\b", Verdict.MISCONFIGURED),  # Exchange Online: no passwords any more
-    ((421,), "", Verdict.THROTTLED),
-    (range(450, 460), r"4\.7\.\d+(?!.*gr[ae]y)|4\.4\.5\b|4\.3\.2\b", Verdict.THROTTLED),  # greylisting is normal
-    (range(400, 500), "", Verdict.DEFERRED),
-    (range(500, 600), "", Verdict.REJECTED),
+    Row((530, 534, 535, 538), Verdict.MISCONFIGURED, "", fix=_LOGIN),
+    Row((550,), Verdict.MISCONFIGURED, "", text=r"^5\.7\.30\b", fix=_LOGIN),  # Exchange Online: no passwords any more
+    Row((421,), Verdict.THROTTLED, ""),
+    # Greylisting is normal.
+    Row(range(450, 460), Verdict.THROTTLED, "", text=r"^(4\.7\.\d+(?!.*gr[ae]y)|4\.4\.5\b|4\.3\.2\b)"),
+    Row(range(400, 500), Verdict.DEFERRED, ""),
+    Row(range(500, 600), Verdict.REJECTED, ""),
+    Row(ANY, Verdict.DEFERRED, "4.5.0"),  # it has lost its place in the dialogue
 )
 
 
-def refusal(code: int, text: str, *secrets: str) -> Outcome:
-    """The outcome of a reply that is not the hoped-for one. ``secrets`` are kept out of its detail."""
+def refusal(name: str, code: int, text: str, *secrets: str) -> Outcome:
+    """The outcome of a reply to the backend called ``name`` that is not the hoped-for one.
+
+    ``secrets`` are kept out of its detail.
+    """
     match = _ENHANCED.match(text)
     enhanced = f"{code // 100}{match[1] if match else '.0.0'}"
+    row = first(REPLIES, code, "", f"{enhanced} {text}")
     detail = safe(f"{code} {text}", *secrets)
-    for codes, pattern, verdict in REPLIES:
-        if code in codes and re.match(pattern, f"{enhanced} {text}", re.IGNORECASE | re.DOTALL):
-            return Outcome(verdict, code, enhanced, detail, said_by="smtp")
-    return Outcome(Verdict.DEFERRED, 451, "4.5.0", f"unexpected reply: {detail}", said_by="smtp")
+    if row.enhanced:
+        enhanced, detail = row.enhanced, f"unexpected reply: {detail}"
+    return row.outcome("smtp", code, detail, {"name": name}, enhanced=enhanced)
 
 
 def path(address: str) -> bytes | None:

@@ -1,8 +1,4 @@
-"""Backend ``smtp``: an upstream SMTP server (smarthost). The only importer of aiosmtplib.
-
-aiosmtplib connects, does TLS and AUTH, and reads replies. MAIL, RCPT and DATA are written here, because its own methods
-rewrite odd addresses and pass twice over every body.
-"""
+"""Backend ``smtp``: an upstream SMTP server (smarthost). aiosmtplib connects, does TLS and AUTH, and reads replies."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ import os
 import re
 import socket
 import ssl
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -20,19 +17,19 @@ from typing import Annotated, Literal
 import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from gateway.backends.shared.base import UNBOUNDED, Context, aside, canonical, limited, safe
+from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, canonical, limited, safe
 from gateway.backends.smtp import authorities
-from gateway.backends.smtp.replies import parameters, path, refusal, spellings, wire
+from gateway.backends.smtp.connection import BROKEN, Connection, name_recipients, open_transaction, send_message
+from gateway.backends.smtp.replies import refusal, spellings
 from gateway.config.finding import Examined
 from gateway.config.models import BackendSettings
-from gateway.model import Capabilities, Check, Envelope, Outcome, SpooledMessage, Verdict
+from gateway.model import Capabilities, Check, Envelope, Outcome, Scope, SpooledMessage, Verdict
 from gateway.url import is_loopback
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _IDLE = 30.0  # seconds that a connection is kept for the next message
-_END_OF_DATA = 600.0  # RFC 5321, 4.5.3.2.6: the reply to the final dot may take ten minutes
-_QUEUED_AS = re.compile(r"(?:queued as|\bid=)\s*<?([\w.@-]{1,200})", re.IGNORECASE)
-_BROKEN = (aiosmtplib.SMTPException, OSError)  # lost, timed out, unintelligible
+_CERTIFICATE = "check host, and set ca_file where its certificate is of an authority of your own"
+_SETTINGS = "check tls, ca_file, username and password"
 
 
 def _host(text: str) -> str:
@@ -70,85 +67,6 @@ class SmtpSettings(BackendSettings):
             yield from authorities.examine(("ca_file",), self.ca_file, used=self.tls != "none")
 
 
-class _Stop(Exception):
-    """The conversation ends here; ``outcome`` is for every recipient that has none yet."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.detail)
-        self.outcome = outcome
-
-
-class _Line:
-    """One connection, in step with its server: every command has had its reply, or the connection is closed."""
-
-    def __init__(self, client: aiosmtplib.SMTP, seconds: float) -> None:
-        self.client = client
-        self.offers = client.supports_extension
-        self.fresh = True
-        self.clean = True  # no transaction is open
-        self._seconds = seconds
-
-    @property
-    def alive(self) -> bool:
-        return self.client.is_connected
-
-    async def say(self, *words: bytes) -> aiosmtplib.SMTPResponse:
-        """A command and its reply. _Stop: no usable reply (451, 4.4.2), or 421."""
-        try:
-            reply = await self.client.execute_command(*words, timeout=self._seconds)
-        except BaseException as error:
-            self.client.close()
-            if isinstance(error, _BROKEN):
-                raise _lost(f"no usable reply to {words[0].decode()}: {error}") from error
-            raise
-        if reply.code == 421:
-            raise _Stop(refusal(*reply))
-        return reply
-
-    async def transfer(self, raw: bytes) -> aiosmtplib.SMTPResponse:
-        """The body and the reply to its final dot. _Stop: broken; in doubt only once the dot has been written."""
-        if (protocol := self.client.protocol) is None:
-            raise _lost("connection lost before the message")
-        # Listening before the first byte: a server may refuse half-way, and hang up.
-        listening = asyncio.ensure_future(protocol.read_response())
-        written = False
-        try:
-            for piece, last in wire(raw):
-                try:
-                    protocol.write(piece)
-                    written = last
-                    async with asyncio.timeout(self._seconds):
-                        await protocol._drain_helper()  # what asyncio.StreamWriter.drain calls
-                except _BROKEN:
-                    await asyncio.wait((listening,), timeout=1)
-                    if not listening.done():
-                        raise
-                if listening.done():
-                    break
-            async with asyncio.timeout(max(_END_OF_DATA, self._seconds)):
-                reply = await listening
-            if not written and reply.code < 400:
-                raise aiosmtplib.SMTPException(f"{reply.code} came too early")
-        except BaseException as error:
-            self.client.close()
-            if isinstance(error, _BROKEN):
-                where = "after" if written else "before"
-                detail = f"no usable reply {where} the end of the message: {str(error) or 'timed out'}"
-                raise _lost(detail, in_doubt=written) from error
-            raise
-        finally:
-            listening.cancel()
-        if not written or reply.code == 421:
-            self.client.close()
-        return reply
-
-    def bid_farewell(self) -> None:
-        """Says QUIT without waiting for the reply, and closes."""
-        if self.alive and self.client.protocol is not None:
-            self.client.protocol.write(b"QUIT\r\n")
-        self.client.close()
-
-
 class Smtp:
     """Hands messages to one upstream server, over connections that are kept for a while."""
 
@@ -157,6 +75,7 @@ class Smtp:
         self.capabilities = limited(Capabilities(UNBOUNDED), settings)
         self._settings = settings
         self._clock = context.clock
+        self._names = context.names
         self._hostname = settings.local_hostname or context.hostname
         self._port = settings.port or _PORTS[settings.tls]
         self._where = f"{settings.host}:{self._port}"
@@ -164,7 +83,7 @@ class Smtp:
         self._password = settings.password.get_secret_value() if settings.password else ""
         self._trust = None if settings.tls == "none" else ssl.create_default_context(cafile=settings.ca_file)
         self._slots = asyncio.Semaphore(settings.concurrency)
-        self._idle: dict[_Line, asyncio.TimerHandle] = {}
+        self._idle: dict[Connection, asyncio.TimerHandle] = {}
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
         raw = await aside(len(raw), lambda: canonical(raw))
@@ -172,66 +91,64 @@ class Smtp:
         async with self._slots:
             try:
                 await self._deliver(message.envelope, raw, outcomes)
-            except _Stop as stop:
+            except NoAnswer as error:
                 for recipient in message.envelope.recipients:
-                    outcomes.setdefault(recipient.address, stop.outcome)
+                    outcomes.setdefault(recipient.address, error.outcome)
         return outcomes
 
     async def check(self) -> Check:
         """Connects, does TLS and AUTH as for a message, and says goodbye."""
         try:
-            line = await self._connect()
-        except _Stop as stop:
-            ours = stop.outcome.verdict is Verdict.MISCONFIGURED
-            fix = "check tls, ca_file, username and password" if ours else "check host and port, and the way there"
-            return Check(False, stop.outcome.detail, fix, {"server": self._where})
-        facts = {"server": self._where, "extensions": " ".join(sorted(line.client.esmtp_extensions)).upper()}
-        if tls := line.client.get_transport_info("ssl_object"):
+            connection = await self._connect()
+        except NoAnswer as error:
+            fix = error.outcome.fix or "check host and port, and the way there"
+            return Check(False, error.outcome.detail, fix, {"server": self._where})
+        facts = {"server": self._where, "extensions": " ".join(sorted(connection.client.esmtp_extensions)).upper()}
+        if tls := connection.client.get_transport_info("ssl_object"):
             ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
             days = (ends - self._clock.now()) // timedelta(days=1)
             facts |= {"tls": tls.version(), "certificate_expires": f"{ends:%Y-%m-%d} (in {days} days)"}
-        line.bid_farewell()
+        connection.bid_farewell()
         return Check(True, f"{self._where} is ready" + (", login accepted" if self._username else ""), facts=facts)
 
     async def aclose(self) -> None:
-        for line in list(self._idle):
-            self._retire(line)
+        for connection in list(self._idle):
+            self._retire(connection)
 
     async def _deliver(self, envelope: Envelope, raw: bytes, outcomes: dict[str, Outcome]) -> None:
-        line = self._kept() or await self._connect()
+        connection = self._kept() or await self._connect()
         try:
             try:
-                await _mail(line, envelope, raw)
-            except _Stop:
-                if line.fresh or line.alive:
+                await open_transaction(connection, envelope, raw)
+            except NoAnswer:
+                if connection.fresh or connection.alive:
                     raise
-                line = await self._connect()  # it had died while it was kept; nothing was accepted yet
-                await _mail(line, envelope, raw)
-            if accepted := await _recipients(line, envelope, outcomes):
-                outcomes |= dict.fromkeys(accepted, await _data(line, raw))
+                connection = await self._connect()  # it had died while it was kept; nothing was accepted yet
+                await open_transaction(connection, envelope, raw)
+            if accepted := await name_recipients(connection, envelope, outcomes):
+                outcomes |= dict.fromkeys(accepted, await send_message(connection, raw))
         finally:
-            if line.alive:
-                line.fresh = False
-                self._idle[line] = asyncio.get_running_loop().call_later(_IDLE, self._retire, line)
+            if connection.alive:
+                connection.fresh = False
+                self._idle[connection] = asyncio.get_running_loop().call_later(_IDLE, self._retire, connection)
 
-    def _kept(self) -> _Line | None:
+    def _kept(self) -> Connection | None:
         while self._idle:
-            line, timer = self._idle.popitem()
+            connection, timer = self._idle.popitem()
             timer.cancel()
-            if line.alive:
-                return line
+            if connection.alive:
+                return connection
         return None
 
-    def _retire(self, line: _Line) -> None:
-        self._idle.pop(line).cancel()
-        line.bid_farewell()
+    def _retire(self, connection: Connection) -> None:
+        self._idle.pop(connection).cancel()
+        connection.bid_farewell()
 
-    async def _connect(self) -> _Line:
-        """A connection ready for MAIL. _Stop: the outcome blames the backend as a whole, never the message."""
+    async def _connect(self) -> Connection:
+        """A connection ready for MAIL. Raises NoAnswer, which blames the backend as a whole and never the message."""
         settings, seconds = self._settings, self._settings.timeout.total_seconds()
         client = aiosmtplib.SMTP(
-            hostname=settings.host,
-            port=self._port,
+            hostname=settings.host,  # the name that TLS asks for
             local_hostname=self._hostname,
             timeout=seconds,
             use_tls=settings.tls == "implicit",
@@ -239,7 +156,7 @@ class Smtp:
             tls_context=self._trust,
         )
         try:
-            await client.connect()
+            await client.connect(sock=await self._names.connect(settings.host, self._port, seconds=seconds))
             try:
                 await client.ehlo()
             except aiosmtplib.SMTPHeloError:
@@ -248,17 +165,17 @@ class Smtp:
                 await client.helo()
             if settings.tls == "starttls":
                 if not client.supports_extension("starttls"):
-                    raise _never(Verdict.MISCONFIGURED, "4.7.4", f"{self._where} offers no STARTTLS; nothing was sent")
+                    raise _wrong(f"{self._where} offers no STARTTLS; nothing was sent", "check host, port and tls")
                 await client.starttls()
                 await client.ehlo()
             if settings.username is not None:
                 await self._login(client)
         except BaseException as error:
             client.close()
-            if isinstance(error, _BROKEN):
-                raise _Stop(self._failure(error)) from error
+            if isinstance(error, BROKEN):
+                raise NoAnswer(self._failure(error)) from error
             raise
-        return _Line(client, seconds)
+        return Connection(self.name, client, seconds)
 
     async def _login(self, client: aiosmtplib.SMTP) -> None:
         wanted = ("plain", "login") if self._settings.auth == "auto" else (self._settings.auth,)
@@ -269,101 +186,41 @@ class Smtp:
             await client.auth_login(self._username, self._password)
         else:
             detail = f"{self._where} offers no AUTH {' or '.join(wanted)} (but: {' '.join(offered) or 'none'})"
-            raise _never(Verdict.MISCONFIGURED, "4.7.4", safe(detail))
+            raise _wrong(safe(detail), "check tls, auth, username and password")
 
     def _failure(self, error: BaseException) -> Outcome:
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= 400:
             ours = error.code >= 500 or error.code == 432  # 432 4.7.12: the password must be changed first
-            outcome = refusal(error.code, error.message, *spellings(self._username, self._password))
-            return replace(outcome, verdict=Verdict.MISCONFIGURED if ours else Verdict.THROTTLED)
-        link: BaseException | None = error
-        while link is not None:
+            outcome = refusal(self.name, error.code, error.message, *spellings(self._username, self._password))
+            if ours:
+                return replace(outcome, verdict=Verdict.MISCONFIGURED, scope=Scope.BACKEND, fix=_SETTINGS)
+            return replace(outcome, verdict=Verdict.THROTTLED, scope=Scope.BACKEND)
+        links = list(_chain(error))
+        for link in links:
             if isinstance(link, ssl.SSLCertVerificationError):
                 detail = f"certificate of {self._where} not trusted: {link.verify_message}"
-                return Outcome(Verdict.MISCONFIGURED, None, "4.7.5", detail)
+                return replace(_wrong(detail, _CERTIFICATE).outcome, enhanced="4.7.5")
+        enhanced, detail = self._unreached(links)
+        return Outcome(Verdict.DEFERRED, enhanced=enhanced, detail=safe(detail), scope=Scope.BACKEND)
+
+    def _unreached(self, links: Sequence[BaseException]) -> tuple[str, str]:
+        for link in links:
             if isinstance(link, ssl.SSLError):
-                return Outcome(Verdict.DEFERRED, None, "4.7.5", f"TLS with {self._where} failed: {link.reason}")
+                return "4.7.5", f"TLS with {self._where} failed: {link.reason}"
             if isinstance(link, socket.gaierror):
-                return Outcome(Verdict.DEFERRED, None, "4.4.3", f"cannot find {self._settings.host}: {link.strerror}")
+                return "4.4.3", link.strerror or ""
             if isinstance(link, OSError) and link.errno:
-                text = f"cannot connect to {self._where}: {os.strerror(link.errno)}"
-                return Outcome(Verdict.DEFERRED, None, "4.4.1", text)
-            link = link.__cause__
-        return Outcome(Verdict.DEFERRED, None, "4.4.1", safe(f"{self._where}: {error}"))
+                return "4.4.1", f"cannot connect to {self._where}: {os.strerror(link.errno)}"
+        text = str(links[0]).replace(" on port None", "")  # aiosmtplib was given a connection
+        return "4.4.1", f"{self._where}: {text}"
 
 
-async def _mail(line: _Line, envelope: Envelope, raw: bytes) -> None:
-    """Opens the transaction. _Stop: the message cannot go this way, or the sender is refused."""
-    sender = path(envelope.sender)
-    if sender is None:
-        raise _never(Verdict.REJECTED, "5.1.7", "the sender address cannot be written to the server as it is")
-    eightbit = not raw.isascii()
-    utf8 = envelope.smtputf8 and eightbit and not raw[: raw.find(b"\r\n\r\n")].isascii()
-    if (utf8 or not sender.isascii()) and not line.offers("smtputf8"):
-        raise _never(Verdict.REJECTED, "5.6.7", "the server takes no non-ASCII sender or headers (no SMTPUTF8)")
-    if eightbit and not line.offers("8bitmime"):
-        raise _never(Verdict.REJECTED, "5.6.3", "the message has 8-bit content, the server takes none (no 8BITMIME)")
-    utf8 = utf8 or not all(
-        address.isascii() for address in (envelope.sender, *(r.address for r in envelope.recipients))
-    )
-    words = [b"SIZE=%d" % len(raw)] if line.offers("size") else []
-    words += [b"BODY=8BITMIME"] if eightbit else []
-    words += [b"SMTPUTF8"] if utf8 and line.offers("smtputf8") else []
-    words += parameters(RET=envelope.ret, ENVID=envelope.envid) if line.offers("dsn") else []
-    if not line.clean:
-        await line.say(b"RSET")
-    line.clean = False
-    reply = await line.say(b"MAIL", b"FROM:" + sender, *words)
-    if not 200 <= reply.code < 300:
-        raise _Stop(refusal(*reply))
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
-async def _recipients(line: _Line, envelope: Envelope, outcomes: dict[str, Outcome]) -> list[str]:
-    """Names every recipient. Returns the accepted ones; the others get their outcome."""
-    accepted = []
-    for recipient in envelope.recipients:
-        address, to = recipient.address, path(recipient.address)
-        if to is None:
-            detail = "the address cannot be written to the server as it is"
-            outcomes[address] = Outcome(Verdict.REJECTED, None, "5.1.3", detail)
-        elif not to.isascii() and not line.offers("smtputf8"):
-            detail = "the server takes no non-ASCII addresses (no SMTPUTF8)"
-            outcomes[address] = Outcome(Verdict.REJECTED, None, "5.6.7", detail)
-        else:
-            words = parameters(NOTIFY=recipient.notify, ORCPT=recipient.orcpt) if line.offers("dsn") else []
-            reply = await line.say(b"RCPT", b"TO:" + to, *words)
-            if 200 <= reply.code < 300:
-                accepted.append(address)
-            else:
-                outcomes[address] = refusal(*reply)
-    for address, outcome in outcomes.items():
-        if accepted and outcome.verdict is Verdict.THROTTLED:  # it takes others: this recipient alone has to wait
-            outcomes[address] = replace(outcome, verdict=Verdict.DEFERRED)
-    return accepted
-
-
-async def _data(line: _Line, raw: bytes) -> Outcome:
-    reply = await line.say(b"DATA")
-    if reply.code != 354:
-        if reply.code < 400:  # it has lost its place in the dialogue
-            line.client.close()
-        return refusal(*reply)
-    code, text = await line.transfer(raw)
-    if not 200 <= code < 300:
-        return refusal(code, text)
-    line.clean = True
-    queued = _QUEUED_AS.search(text)
-    remote_id = queued[1] if queued else ""
-    return Outcome(
-        Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=line.offers("dsn"), said_by="smtp"
-    )
-
-
-def _lost(detail: str, *, in_doubt: bool = False) -> _Stop:
-    """No reply: a code of our own unless in doubt, since the server itself was reached."""
-    verdict = Verdict.IN_DOUBT if in_doubt else Verdict.DEFERRED
-    return _Stop(Outcome(verdict, None if in_doubt else 451, "4.4.2", safe(detail)))
-
-
-def _never(verdict: Verdict, enhanced: str, detail: str) -> _Stop:
-    return _Stop(Outcome(verdict, None, enhanced, detail))
+def _wrong(detail: str, fix: str) -> NoAnswer:
+    outcome = Outcome(Verdict.MISCONFIGURED, enhanced="4.7.4", detail=detail, scope=Scope.BACKEND, fix=fix)
+    return NoAnswer(outcome)

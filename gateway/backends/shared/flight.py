@@ -1,0 +1,60 @@
+"""Single flight: what many want to know at the same time is asked once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+class CutOff(Exception):
+    """It was closed before there was an answer."""
+
+
+class SingleFlight(Generic[K, T]):
+    """At most one task for each key. Whoever waits for it may be cancelled, the task is for everybody."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tasks: dict[K, asyncio.Task[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._tasks
+
+    def begin(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """The task under way for ``key``, else a new one. Nobody has to wait for it."""
+
+        def ended(task: asyncio.Task[T]) -> None:
+            if self._tasks.get(key) is task:
+                del self._tasks[key]
+            if not task.cancelled():
+                task.exception()  # fetched, or asyncio complains of a failure that nobody waited for
+
+        task = self._tasks.get(key)
+        if task is None or task.done():
+            task = self._tasks[key] = asyncio.create_task(work(), name=self._name)
+            task.add_done_callback(ended)
+        return task
+
+    async def get(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What ``work`` returns or raises, done for whoever came first. Raises CutOff."""
+        task = self.begin(key, work)
+        await asyncio.wait((task,))
+        if task.cancelled():
+            raise CutOff
+        if error := task.exception():
+            raise error.with_traceback(None)  # else it would grow with everybody who is told, and keep messages
+        return task.result()
+
+    async def aclose(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

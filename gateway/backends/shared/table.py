@@ -1,0 +1,65 @@
+"""One shape for every table of answers: a status, a code or words -> what it means, for whom, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gateway.model import Outcome, SaidBy, Scope, Verdict
+
+ANY = range(1000)  # every status, and 0 for words that came without one
+_OF_BACKEND = (Verdict.THROTTLED, Verdict.MISCONFIGURED)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``code`` (or one of them) ends the provider's, ``text`` is searched in its words.
+
+    ``pause`` is how long to wait at least; the provider may ask for more. Without a ``scope`` a verdict that rests the
+    backend is about that, and any other about the message. ``{name}`` in ``fix`` stands for the backend.
+    """
+
+    statuses: Collection[int]
+    verdict: Verdict
+    enhanced: str
+    code: str | tuple[str, ...] = ""
+    text: str = ""
+    pause: timedelta | None = None
+    scope: Scope | None = None
+    fix: str = ""
+
+    def fits(self, status: int, code: str, words: str) -> bool:
+        return (
+            status in self.statuses
+            and code.endswith(self.code)
+            and (not self.text or re.search(self.text, words, re.IGNORECASE | re.DOTALL) is not None)
+        )
+
+    def outcome(
+        self,
+        said_by: SaidBy,
+        code: int | None,
+        detail: str,
+        known: Mapping[str, object],
+        *,
+        enhanced: str = "",
+        retry_after: timedelta | None = None,
+    ) -> Outcome:
+        """``known`` is what the braces in ``fix`` stand for. ``enhanced`` is a received one, else the row's counts."""
+        return Outcome(
+            self.verdict,
+            code=code,
+            enhanced=enhanced or self.enhanced,
+            detail=detail,
+            retry_after=retry_after,
+            scope=self.scope or (Scope.BACKEND if self.verdict in _OF_BACKEND else Scope.MESSAGE),
+            said_by=said_by,
+            fix=self.fix.format_map(known),
+        )
+
+
+def first(rows: Iterable[Row], status: int, code: str, words: str) -> Row:
+    """The first row that fits decides. The last of every table fits all."""
+    return next(row for row in rows if row.fits(status, code, words))

@@ -1,0 +1,175 @@
+"""One conversation with an upstream SMTP server: what is said, and what its replies mean for whom.
+
+MAIL, RCPT and DATA are written here, because aiosmtplib's own methods rewrite odd addresses and pass twice over every
+body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+
+import aiosmtplib
+
+from gateway.backends.shared.base import NoAnswer, safe
+from gateway.backends.smtp.replies import parameters, path, refusal, wire
+from gateway.model import Envelope, Outcome, Scope, Verdict
+
+END_OF_DATA = 600.0  # RFC 5321, 4.5.3.2.6: the reply to the final dot may take ten minutes
+_QUEUED_AS = re.compile(r"(?:queued as|\bid=)\s*<?([\w.@-]{1,200})", re.IGNORECASE)
+BROKEN = (aiosmtplib.SMTPException, OSError)  # lost, timed out, unintelligible
+
+
+class Connection:
+    """One connection, in step with its server: every command has had its reply, or the connection is closed."""
+
+    def __init__(self, name: str, client: aiosmtplib.SMTP, seconds: float) -> None:
+        self.name = name
+        self.client = client
+        self.offers = client.supports_extension
+        self.fresh = True
+        self.clean = True  # no transaction is open
+        self._seconds = seconds
+
+    @property
+    def alive(self) -> bool:
+        return self.client.is_connected
+
+    async def say(self, *words: bytes) -> aiosmtplib.SMTPResponse:
+        """A command and its reply. Raises NoAnswer: no usable reply, or 421."""
+        try:
+            reply = await self.client.execute_command(*words, timeout=self._seconds)
+        except BaseException as error:
+            self.client.close()
+            if isinstance(error, BROKEN):
+                raise _lost(f"no usable reply to {words[0].decode()}: {error}") from error
+            raise
+        if reply.code == 421:
+            raise NoAnswer(refusal(self.name, *reply))
+        return reply
+
+    async def transfer(self, raw: bytes) -> aiosmtplib.SMTPResponse:
+        """The body and the reply to its final dot. Raises NoAnswer: in doubt only once the dot has been written."""
+        if (protocol := self.client.protocol) is None:
+            raise _lost("connection lost before the message")
+        # Listening before the first byte: a server may refuse half-way, and hang up.
+        listening = asyncio.ensure_future(protocol.read_response())
+        written = False
+        try:
+            for piece, last in wire(raw):
+                try:
+                    protocol.write(piece)
+                    written = last
+                    async with asyncio.timeout(self._seconds):
+                        await protocol._drain_helper()  # what asyncio.StreamWriter.drain calls
+                except BROKEN:
+                    await asyncio.wait((listening,), timeout=1)
+                    if not listening.done():
+                        raise
+                if listening.done():
+                    break
+            async with asyncio.timeout(max(END_OF_DATA, self._seconds)):
+                reply = await listening
+            if not written and reply.code < 400:
+                raise aiosmtplib.SMTPException(f"{reply.code} came too early")
+        except BaseException as error:
+            self.client.close()
+            if isinstance(error, BROKEN):
+                where = "after" if written else "before"
+                detail = f"no usable reply {where} the end of the message: {str(error) or 'timed out'}"
+                raise _lost(detail, in_doubt=written) from error
+            raise
+        finally:
+            listening.cancel()
+        if not written or reply.code == 421:
+            self.client.close()
+        return reply
+
+    def bid_farewell(self) -> None:
+        """Says QUIT without waiting for the reply, and closes."""
+        if self.alive and self.client.protocol is not None:
+            self.client.protocol.write(b"QUIT\r\n")
+        self.client.close()
+
+
+async def open_transaction(connection: Connection, envelope: Envelope, raw: bytes) -> None:
+    """Opens the transaction. Raises NoAnswer: the message cannot go this way, or the sender is refused."""
+    sender = path(envelope.sender)
+    if sender is None:
+        raise _never("5.1.7", "the sender address cannot be written to the server as it is")
+    eightbit = not raw.isascii()
+    utf8 = envelope.smtputf8 and eightbit and not raw[: raw.find(b"\r\n\r\n")].isascii()
+    if (utf8 or not sender.isascii()) and not connection.offers("smtputf8"):
+        raise _never("5.6.7", "the server takes no non-ASCII sender or headers (no SMTPUTF8)")
+    if eightbit and not connection.offers("8bitmime"):
+        raise _never("5.6.3", "the message has 8-bit content, the server takes none (no 8BITMIME)")
+    utf8 = utf8 or not all(
+        address.isascii() for address in (envelope.sender, *(r.address for r in envelope.recipients))
+    )
+    words = [b"SIZE=%d" % len(raw)] if connection.offers("size") else []
+    words += [b"BODY=8BITMIME"] if eightbit else []
+    words += [b"SMTPUTF8"] if utf8 and connection.offers("smtputf8") else []
+    words += parameters(RET=envelope.ret, ENVID=envelope.envid) if connection.offers("dsn") else []
+    if not connection.clean:
+        await connection.say(b"RSET")
+    connection.clean = False
+    reply = await connection.say(b"MAIL", b"FROM:" + sender, *words)
+    if not 200 <= reply.code < 300:
+        raise NoAnswer(refusal(connection.name, *reply))
+
+
+async def name_recipients(connection: Connection, envelope: Envelope, outcomes: dict[str, Outcome]) -> list[str]:
+    """Names every recipient. Returns the accepted ones; the others get their outcome."""
+    accepted = []
+    for recipient in envelope.recipients:
+        address, to = recipient.address, path(recipient.address)
+        if to is None:
+            detail = "the address cannot be written to the server as it is"
+            outcomes[address] = _of_one(_never("5.1.3", detail).outcome)
+        elif not to.isascii() and not connection.offers("smtputf8"):
+            detail = "the server takes no non-ASCII addresses (no SMTPUTF8)"
+            outcomes[address] = _of_one(_never("5.6.7", detail).outcome)
+        else:
+            words = parameters(NOTIFY=recipient.notify, ORCPT=recipient.orcpt) if connection.offers("dsn") else []
+            reply = await connection.say(b"RCPT", b"TO:" + to, *words)
+            if 200 <= reply.code < 300:
+                accepted.append(address)
+            else:
+                outcomes[address] = _of_one(refusal(connection.name, *reply))
+    for address, outcome in outcomes.items():
+        if accepted and outcome.verdict is Verdict.THROTTLED:  # it takes others: this recipient alone has to wait
+            outcomes[address] = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.RECIPIENT)
+    return accepted
+
+
+async def send_message(connection: Connection, raw: bytes) -> Outcome:
+    reply = await connection.say(b"DATA")
+    if reply.code != 354:
+        if reply.code < 400:  # it has lost its place in the dialogue
+            connection.client.close()
+        return refusal(connection.name, *reply)
+    code, text = await connection.transfer(raw)
+    if not 200 <= code < 300:
+        return refusal(connection.name, code, text)
+    connection.clean = True
+    queued = _QUEUED_AS.search(text)
+    remote_id = queued[1] if queued else ""
+    return Outcome(
+        Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=connection.offers("dsn"), said_by="smtp"
+    )
+
+
+def _lost(detail: str, *, in_doubt: bool = False) -> NoAnswer:
+    """No reply: the message's trouble, since the server itself was reached."""
+    verdict = Verdict.IN_DOUBT if in_doubt else Verdict.DEFERRED
+    return NoAnswer(Outcome(verdict, enhanced="4.4.2", detail=safe(detail)))
+
+
+def _never(enhanced: str, detail: str) -> NoAnswer:
+    return NoAnswer(Outcome(Verdict.REJECTED, enhanced=enhanced, detail=detail))
+
+
+def _of_one(outcome: Outcome) -> Outcome:
+    """After RCPT a reply is about that recipient, unless it rests the backend."""
+    return outcome if outcome.scope is Scope.BACKEND else replace(outcome, scope=Scope.RECIPIENT)

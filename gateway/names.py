@@ -1,0 +1,162 @@
+"""From a host's name to a connection. Look-ups have threads of their own, so that a name server that hangs delays
+nobody but those who need that name."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+PATIENCE = 20.0  # seconds that one who asks waits for an answer
+_THREADS = 32
+_NEXT = 0.25  # seconds until the next address is tried beside one that is silent (RFC 8305, section 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a host can be reached: ``host`` is numeric, with the interface where it is one of a link (fe80::1%2)."""
+
+    family: socket.AddressFamily
+    host: str
+
+
+Resolve = Callable[[str], Sequence[Address]]
+_Found = tuple[Address, ...] | socket.gaierror
+
+
+def ask_system(host: str) -> list[Address]:
+    """What this machine knows or finds out about ``host``, best first. Blocks; raises OSError and UnicodeError.
+
+    Only families that this machine has an address of (AI_ADDRCONFIG: RFC 3493, section 6.1).
+    """
+    found = []
+    for family, *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG):
+        link = f"%{place[3]}" if len(place) == 4 and place[3] else ""
+        found.append(Address(family, f"{place[0]}{link}"))
+    return found
+
+
+class Names:
+    """Looks names up for one event loop: one thread for each name being asked about, however many wait for it.
+
+    Nothing is remembered once it has been answered. The threads never hold up the end of the process.
+    """
+
+    def __init__(self, resolve: Resolve = ask_system, *, threads: int = _THREADS) -> None:
+        self._resolve = resolve
+        self._free = threads
+        self._asked: dict[str, asyncio.Future[_Found]] = {}
+        self._queue: deque[str] = deque()  # no name twice: as long as there are hosts in the settings, at most
+
+    async def find(self, host: str, *, seconds: float = PATIENCE) -> tuple[Address, ...]:
+        """The addresses of ``host``, best first. Raises socket.gaierror, its ``strerror`` is for the operator."""
+        with suppress(ValueError):
+            family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
+            return (Address(family, host),)
+        if (answer := self._asked.get(host)) is None:
+            answer = self._asked[host] = asyncio.get_running_loop().create_future()
+            self._queue.append(host)
+            self._ask_next()
+        await asyncio.wait((answer,), timeout=seconds)  # whoever waits may leave, the answer is for everybody
+        if not answer.done():
+            text = f"the name server gave no answer for {host} within {seconds:g} s; see /etc/resolv.conf"
+            raise socket.gaierror(socket.EAI_AGAIN, text)
+        found = answer.result()
+        if isinstance(found, socket.gaierror):
+            raise socket.gaierror(*found.args)  # one of its own for everybody: tracebacks grow with each raise
+        return found
+
+    async def connect(self, host: str, port: int, *, seconds: float) -> socket.socket:
+        """A connection within ``seconds``, name and all. Raises as ``find`` does, and OSError with its ``errno``.
+
+        An address that is silent is not waited for: the next is tried beside it (RFC 8305, "happy eyeballs").
+        """
+        ends = asyncio.get_running_loop().time() + seconds
+        return await _quickest(await self.find(host, seconds=min(PATIENCE, seconds)), port, ends)
+
+    def _ask_next(self) -> None:
+        while self._free and self._queue:
+            host = self._queue.popleft()
+            self._free -= 1
+            look_up = threading.Thread(
+                target=self._look_up, args=(host, asyncio.get_running_loop()), name=f"name {host}", daemon=True
+            )
+            try:
+                look_up.start()
+            except RuntimeError as error:  # the system has no thread for us
+                self._answered(host, socket.gaierror(socket.EAI_AGAIN, f"cannot find {host}: {error}"))
+
+    def _look_up(self, host: str, loop: asyncio.AbstractEventLoop) -> None:
+        found: _Found
+        try:
+            found = tuple(self._resolve(host)) or socket.gaierror(socket.EAI_NONAME, f"cannot find {host}: no address")
+        except Exception as error:  # whatever it is, somebody waits for an answer
+            code = error.errno if isinstance(error, socket.gaierror) else socket.EAI_FAIL
+            why = "not a host name" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
+            found = socket.gaierror(code, f"cannot find {host}: {why}")
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(self._answered, host, found)
+
+    def _answered(self, host: str, found: _Found) -> None:
+        self._free += 1
+        self._asked.pop(host).set_result(found)
+        self._ask_next()
+
+
+async def _quickest(addresses: Sequence[Address], port: int, ends: float) -> socket.socket:
+    """A connection to the first that takes one. Raises what the best of the addresses failed of, or ETIMEDOUT."""
+    tries: list[asyncio.Task[socket.socket]] = []
+    try:
+        async with asyncio.timeout_at(ends):
+            for number, address in enumerate(addresses, 1):
+                tries.append(asyncio.create_task(_connect(address, port)))
+                if made := await _first(tries, _NEXT if number < len(addresses) else None):
+                    return tries.pop(tries.index(made)).result()
+    except TimeoutError:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+    finally:
+        for task in tries:
+            task.add_done_callback(_close)
+            task.cancel()
+    error = tries[0].exception()
+    assert error is not None
+    raise error
+
+
+async def _first(
+    tries: Sequence[asyncio.Task[socket.socket]], seconds: float | None
+) -> asyncio.Task[socket.socket] | None:
+    """The one that has a connection; None when all have failed, or after ``seconds`` if given."""
+    waiting = set(tries)
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if made := next((task for task in done if task.exception() is None), None):
+            return made
+        if not done:
+            break
+    return None
+
+
+async def _connect(address: Address, port: int) -> socket.socket:
+    # The protocol is named because asyncio switches Nagle's algorithm off only where it is.
+    made = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, (address.host, port))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _close(task: asyncio.Task[socket.socket]) -> None:
+    """Too late: another was quicker."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
