@@ -28,7 +28,9 @@ def typed() -> Iterator[tuple[str, str]]:
 
 
 def commands(group: click.Group, above: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from commands(command, f"{above}{name} ")
         else:
@@ -43,8 +45,9 @@ def test_command_exists_with_these_options(place: str, line: str) -> None:
     while isinstance(command, click.Group):
         _, words, _ = command.make_parser(click.Context(command)).parse_args(words)
         assert words, f"{place}: {line} is no complete command"
-        assert words[0] in command.commands, f"{place}: no command {words[0]}"
-        command = command.commands[words.pop(0)]
+        found = command.get_command(click.Context(command), words.pop(0)) if words else None
+        assert found is not None, f"{place}: no such command"
+        command = found
     command.make_parser(click.Context(command)).parse_args(words)
 
 
