@@ -120,7 +120,7 @@ def test_packages_hand_names_on(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)
-def test_sources_can_be_found(path: Path, request: pytest.FixtureRequest) -> None:
+def test_sources_can_be_found(path: Path) -> None:
     """A document that a comment or docstring names is in this repository."""
     for name in re.findall(r"[\w./-]+\.md\b", path.read_text()):
         assert any((ROOT.parent / folder / name).is_file() for folder in ("", "docs")), name
