@@ -18,7 +18,7 @@ import pytest
 from gateway.app import App
 from gateway.backends import settings_types
 from gateway.clock import SystemClock
-from gateway.config import load
+from gateway.config.loading import load
 from gateway.names import Names
 from tests.backends.kit import SmtpFake
 from tests.fakes import until
