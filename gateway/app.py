@@ -200,11 +200,7 @@ class App:
         self._route()
         self._declare()
         for name, listener in self.listeners.items():
-            listener.auth = authenticator
-            listener.rules = self._rules()
-            new = self.settings.listeners.get(name, listener.listener)
-            if (new.bind, new.tls) == (listener.listener.bind, listener.listener.tls):  # else at the next start
-                listener.listener = new
+            listener.update(self.settings.listeners.get(name), self._rules(), authenticator)
         assert self.dispatcher is not None
         await self.dispatcher.update(self.settings, self._routing, built)
         if old:

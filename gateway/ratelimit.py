@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TypeVar
 
 from gateway.model import Rate
 
+T = TypeVar("T")
 _KEYS = 10_000
 _SLOTS = 60
+
+
+def _remember(table: dict[str, T], key: str, value: T) -> None:
+    """Of too many keys the least recently used one is forgotten."""
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > _KEYS:
+        del table[next(iter(table))]
 
 
 class RateWindow:
@@ -21,14 +31,33 @@ class RateWindow:
     def allow(self, key: str, rate: Rate, now: float) -> bool:
         """Count one event at ``now`` (monotonic seconds), unless that would exceed the rate."""
         current = int(now * _SLOTS / rate.period.total_seconds())
-        slots = {slot: n for slot, n in self._slots.pop(key, {}).items() if slot >= current - _SLOTS}
+        slots = {slot: n for slot, n in self._slots.get(key, {}).items() if slot >= current - _SLOTS}
         allowed = sum(slots.values()) < rate.count
         if allowed:
             slots[current] = slots.get(current, 0) + 1
-        self._slots[key] = slots
-        if len(self._slots) > _KEYS:
-            del self._slots[next(iter(self._slots))]
+        _remember(self._slots, key, slots)
         return allowed
+
+
+class FailureLimit:
+    """At most ``most`` failures of each key at once; every ``seconds`` one of them is forgiven."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._failures: dict[str, tuple[float, float]] = {}  # not yet forgiven, as of when
+
+    def allow(self, key: str, now: float) -> bool:
+        """False while a further failure at ``now`` (monotonic seconds) would be one too many. Counts nothing."""
+        return self._left(key, now) <= self._most - 1
+
+    def add(self, key: str, now: float) -> None:
+        """Count one failure at ``now`` (monotonic seconds)."""
+        _remember(self._failures, key, (max(0.0, self._left(key, now)) + 1, now))
+
+    def _left(self, key: str, now: float) -> float:
+        count, then = self._failures.get(key, (0.0, now))
+        return count - (now - then) / self._seconds
 
 
 class Budget:

@@ -64,7 +64,7 @@ async def test_connections_are_kept_and_used_again() -> None:
 
 
 async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
-    """door.md 2 row 37: no request reaches the place a backend points to."""
+    """No request reaches the place a backend points to."""
     async with Web(lambda _: http(200, "secret place")) as target:
         async with Web(lambda _: http(302, "", {"Location": target.url})) as web:
             assert (await post(web.url)).status == 302
@@ -166,7 +166,7 @@ def past() -> datetime.datetime:
 async def test_certificates_are_verified(
     certificates: Certificates, options: dict[str, Any], trusted: bool, text: str
 ) -> None:
-    """door.md 2 row 38: refused, and not a byte of the request leaves."""
+    """RFC 9110, 4.3.4: refused, and not a byte of the request leaves."""
     names = options.pop("names", ())
     async with Web(lambda _: http(200), certificates.server(*names, **options)) as web:
         with pytest.raises(NotSent, match="certificate not trusted") as error:

@@ -48,22 +48,6 @@ ROOMS = {
     "yaml": {"config"},
 }
 # What is still to be cured; an entry that is no longer needed goes.
-STILL_CIRCULAR = {
-    "gateway.smtp.session": {"gateway.smtp.listener"},
-    "gateway.smtp.verbs": {"gateway.smtp.session"},
-}
-STILL_CITING = {
-    "gateway.backends.google.gmail",
-    "gateway.backends.json.js2mail",
-    "gateway.backends.json.temp_mail",
-    "gateway.backends.microsoft.api",
-    "gateway.backends.microsoft.draft",
-    "gateway.backends.microsoft.graph",
-    "gateway.backends.microsoft.mailbox",
-    "gateway.backends.microsoft.tokens",
-    "gateway.backends.shared.oauth",
-    "gateway.spool.store",
-}
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 
 
@@ -112,7 +96,7 @@ def test_no_import_cycles() -> None:
     graph = {}
     for name, path in known.items():
         targets = {target if target in known else target.rpartition(".")[0] for target in imports(path)}
-        graph[name] = (targets & set(known)) - {name} - STILL_CIRCULAR.get(name, set())
+        graph[name] = (targets & set(known)) - {name}
     while free := {name for name, needs in graph.items() if not needs & set(graph)}:
         for name in free:
             del graph[name]
@@ -136,9 +120,7 @@ def test_packages_hand_names_on(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)
-def test_sources_can_be_found(path: Path, request: pytest.FixtureRequest) -> None:
+def test_sources_can_be_found(path: Path) -> None:
     """A document that a comment or docstring names is in this repository."""
-    if module(path) in STILL_CITING:
-        request.applymarker(pytest.mark.xfail(reason="cites notes that are not in the repository", strict=False))
     for name in re.findall(r"[\w./-]+\.md\b", path.read_text()):
         assert any((ROOT.parent / folder / name).is_file() for folder in ("", "docs")), name

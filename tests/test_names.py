@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -17,25 +16,7 @@ from gateway.fetch import Fetch, NotSent
 from gateway.names import Address, Names, ask_system
 from tests.backends.kit import Server, Web, http
 from tests.fakes import until
-
-HERE = Address(socket.AF_INET, "127.0.0.1")
-
-
-class NameServer:
-    """Knows every name as this machine, and gives no answer for names that begin with "hangs" until ``answer``."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.silent = threading.Event()
-
-    def __call__(self, host: str) -> Sequence[Address]:
-        self.asked.append(host)
-        if host.startswith("hangs"):
-            self.silent.wait()
-        return (HERE,)
-
-    def answer(self) -> None:
-        self.silent.set()
+from tests.names_kit import HERE, NameServer
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.config.models import LimitSettings
-from gateway.model import Refusal
 from gateway.smtp import replies
 from gateway.smtp.data import DataReader
 from gateway.smtp.limits import Shared
@@ -27,7 +26,12 @@ class Incoming:
         self._mark = (now, 0)
         self.window = limits.idle.total_seconds() / 2
         if not shared.has_room(peer, declared, limits):
-            raise Refusal(*replies.BUSY)
+            raise replies.BUSY()
+
+    @property
+    def received(self) -> int:
+        """Octets that have come so far, as they came."""
+        return self._reader.received
 
     @property
     def ended(self) -> bool:
@@ -44,7 +48,7 @@ class Incoming:
         rest = reader.feed(data)
         more = reader.size - self._reserved
         if reader.refusal is None and not self._shared.has_room(self._peer, more, self._limits):
-            reader.fail(Refusal(*replies.BUSY))
+            reader.fail(replies.BUSY())
         if reader.refusal is not None:
             self.release()
         else:

@@ -3,70 +3,79 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from ipaddress import ip_address
 
 from gateway.config.models import LimitSettings
-from gateway.ratelimit import RateWindow
-from gateway.smtp.replies import Terms
+from gateway.model import Refusal
+from gateway.ratelimit import FailureLimit, RateWindow
+from gateway.smtp import replies
 
-_FAILURES = 10  # failed logins an address may make at once
+_FAILURES = 10  # failed logins a network may make at once
 _FORGIVEN = 30.0  # seconds for each one to be forgotten
-_REMEMBERED = 10_000  # addresses
+
+
+class Shares:
+    """How much of something common each key holds now; its length is the number of those that hold any."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._held: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def of(self, key: str) -> int:
+        return self._held[key]
+
+    def add(self, key: str, amount: int) -> None:
+        """A negative ``amount`` gives back."""
+        self.total += amount
+        self._held[key] += amount
+        if not self._held[key]:
+            del self._held[key]
 
 
 class Shared:
-    """Counters on one event loop. ``rates`` holds the clients' message rates."""
+    """Counters on one event loop. ``rates`` are the clients' message rates, ``memory`` octets of messages coming in."""
 
     def __init__(self) -> None:
         self.rates = RateWindow()
-        self._connections: Counter[str] = Counter()
-        self._open = 0
-        self._memory = 0
-        self._memory_of: Counter[str] = Counter()  # by network
-        self._failures: dict[str, tuple[float, float]] = {}  # address -> failures not yet forgiven, as of when
+        self.connections = Shares()  # by address
+        self.memory = Shares()  # by network
+        self._failures = FailureLimit(_FAILURES, _FORGIVEN)
 
-    def connect(self, peer: str, limits: LimitSettings) -> Terms | None:
+    def connect(self, peer: str, limits: LimitSettings) -> Refusal | None:
         """Count a new connection, or say why not."""
-        if self._open >= limits.connections:
-            return (421, "4.3.2", "Too many connections, try again later", "too_many_connections")
-        if self._connections[peer] >= limits.connections_per_ip:
-            return (421, "4.7.0", "Too many connections from your address", "too_many_connections")
-        self._open += 1
-        self._connections[peer] += 1
+        if self.connections.total >= limits.connections:
+            return replies.FULL()
+        if self.connections.of(peer) >= limits.connections_per_ip:
+            return replies.CROWDED()
+        self.connections.add(peer, 1)
         return None
 
     def disconnect(self, peer: str) -> None:
-        self._open -= 1
-        self._connections[peer] -= 1
-        if not self._connections[peer]:
-            del self._connections[peer]
+        self.connections.add(peer, -1)
 
     def has_room(self, peer: str, octets: int, limits: LimitSettings) -> bool:
-        """Whether so much more fits into the budget; one peer may hold half of it, and always one message."""
+        """Whether so much more fits into the budget; one network may hold half of it, and always one message."""
         most = max(limits.memory // 2, limits.max_size)
-        return self._memory + octets <= limits.memory and self._memory_of[_network(peer)] + octets <= most
+        return self.memory.total + octets <= limits.memory and self.memory.of(_network(peer)) + octets <= most
 
     def reserve(self, peer: str, octets: int) -> None:
         """Count octets of a message that is being received; negative ones give them back."""
-        key = _network(peer)
-        self._memory += octets
-        self._memory_of[key] += octets
-        if not self._memory_of[key]:
-            del self._memory_of[key]
+        self.memory.add(_network(peer), octets)
 
     def may_log_in(self, peer: str, now: float) -> bool:
-        """False while an address has to pause after failed logins. ``now`` in monotonic seconds."""
-        count, then = self._failures.get(_network(peer), (0.0, now))
-        return count - (now - then) / _FORGIVEN <= _FAILURES - 1
+        """False while a network has to pause after failed logins. ``now`` in monotonic seconds."""
+        return self._failures.allow(_network(peer), now)
 
     def login_failed(self, peer: str, now: float) -> None:
-        key = _network(peer)
-        count, then = self._failures.pop(key, (0.0, now))
-        if len(self._failures) >= _REMEMBERED:
-            del self._failures[next(iter(self._failures))]
-        self._failures[key] = (max(0.0, count - (now - then) / _FORGIVEN) + 1, now)
+        """Count one at ``now`` (monotonic seconds)."""
+        self._failures.add(_network(peer), now)
 
 
+@lru_cache(maxsize=1024)
 def _network(peer: str) -> str:
     """IPv6 hosts choose among 2**64 addresses, so their /64 counts as one."""
     address = ip_address(peer)

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.model import Refusal
 
-Ask = Callable[[bytes], Awaitable[bytes]]  # sends a challenge, returns the decoded answer
-_Mechanism = Callable[[bytes | None, Ask], Awaitable[tuple[str, str]]]
+Challenge = Callable[[bytes], Awaitable[bytes]]  # sends one, returns the decoded answer
+_Mechanism = Callable[[bytes | None, Challenge], Awaitable[tuple[str, str]]]
 # What RFC 7628 3.2.3 has the server say before the final 535.
 BEARER_REFUSED = b'{"status":"invalid_token","schemes":"bearer"}'
 
@@ -25,11 +25,12 @@ def decode(text: bytes) -> bytes:
 
 
 def encode(challenge: bytes) -> bytes:
+    """The reply 334 with a challenge in base64."""
     return b"334 " + b64encode(challenge) + b"\r\n"
 
 
-async def _plain(initial: bytes | None, ask: Ask) -> tuple[str, str]:
-    parts = (await ask(b"") if initial is None else initial).split(b"\0")
+async def _plain(initial: bytes | None, challenge: Challenge) -> tuple[str, str]:
+    parts = (await challenge(b"") if initial is None else initial).split(b"\0")
     if len(parts) != 3:
         raise _bad()
     identity, user, password = (_text(part) for part in parts)
@@ -38,14 +39,14 @@ async def _plain(initial: bytes | None, ask: Ask) -> tuple[str, str]:
     return user, password
 
 
-async def _login(initial: bytes | None, ask: Ask) -> tuple[str, str]:
-    user = await ask(b"Username:") if initial is None else initial
-    return _text(user), _text(await ask(b"Password:"))
+async def _login(initial: bytes | None, challenge: Challenge) -> tuple[str, str]:
+    user = await challenge(b"Username:") if initial is None else initial
+    return _text(user), _text(await challenge(b"Password:"))
 
 
-async def _bearer(initial: bytes | None, ask: Ask) -> tuple[str, str]:
+async def _bearer(initial: bytes | None, challenge: Challenge) -> tuple[str, str]:
     """XOAUTH2 (``user=``) and OAUTHBEARER (RFC 7628, ``n,a=``): fields parted by ^A, the token behind ``auth=``."""
-    fields = _text(await ask(b"") if initial is None else initial).split("\x01")
+    fields = _text(await challenge(b"") if initial is None else initial).split("\x01")
     user = fields[0].removeprefix("user=")
     if fields[0].startswith(("n,", "y,")):
         user = fields[0].split(",")[1].removeprefix("a=").replace("=2C", ",").replace("=3D", "=")

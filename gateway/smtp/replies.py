@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.model import BadAddress, BadMessage, CannotCarry, Fault, Refusal, SpoolFull, SpoolUnavailable
 
-Terms = tuple[int, str, str, str]  # the arguments of a Refusal: a raised exception object must not be raised again
+
+class LastRefusal(Refusal):
+    """A refusal that ends the connection: who writes it hangs up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A refusal with a name. Each call makes a new exception, for one that was raised must not be raised again."""
+
+    code: int
+    enhanced: str
+    text: str
+    reason: str
+    last: bool = False
+
+    def __call__(self) -> Refusal:
+        return (LastRefusal if self.last else Refusal)(self.code, self.enhanced, self.text, self.reason)
+
 
 OK = b"250 2.0.0 Ok\r\n"
 SENDER_OK = b"250 2.1.0 Ok\r\n"
@@ -19,20 +37,25 @@ HELP = b"214 2.0.0 EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QU
 CANNOT_VERIFY = b"252 2.1.5 Cannot verify, send a message and see\r\n"
 BYE = b"221 2.0.0 Bye\r\n"
 
-IDLE = (421, "4.4.2", "Timeout, closing connection", "idle")
-TOO_SLOW = (421, "4.4.2", "Message arrives too slowly, closing connection", "idle")
-RELOADED = (421, "4.3.2", "The settings of clients have changed, connect and log in again", "token_expired")
-STOPPING = (421, "4.3.2", "Service is stopping, try again later", "shutting_down")
-ENOUGH = (421, "4.7.0", "Too many errors or idle commands, closing connection", "too_many_errors")
-TOO_MANY_LOGINS = (421, "4.7.0", "Too many failed logins, try again later", "too_many_errors")
-INTERNAL = (451, "4.3.0", "Temporary failure on our side, try again later", "internal")
-BUSY = (452, "4.3.1", "Too many messages at once, try again later", "busy")
-NOT_SMTP = (502, "5.7.0", "This is SMTP, closing connection", "cross_protocol")
-NO_CHUNKING = (502, "5.5.1", "CHUNKING is not supported, closing connection", "unknown_command")
-UNKNOWN = (500, "5.5.2", "Command not recognized", "unknown_command")
-NOT_IMPLEMENTED = (502, "5.5.1", "Command not implemented", "unknown_command")
-CONTROL = (501, "5.5.2", "Control characters are not allowed", "bad_syntax")
-BARE_LF = (500, "5.5.2", "Lines must end with CR LF (see tolerate: [bare_newlines])", "bad_syntax")
+FULL = Reply(421, "4.3.2", "Too many connections, try again later", "too_many_connections", last=True)
+CROWDED = Reply(421, "4.7.0", "Too many connections from your address", "too_many_connections", last=True)
+IDLE = Reply(421, "4.4.2", "Timeout, closing connection", "idle", last=True)
+TOO_SLOW = Reply(421, "4.4.2", "Message arrives too slowly, closing connection", "idle", last=True)
+RELOADED = Reply(
+    421, "4.3.2", "The settings of clients have changed, connect and log in again", "token_expired", last=True
+)
+STOPPING = Reply(421, "4.3.2", "Service is stopping, try again later", "shutting_down", last=True)
+ENOUGH = Reply(421, "4.7.0", "Too many errors or idle commands, closing connection", "too_many_errors", last=True)
+TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins, try again later", "too_many_errors", last=True)
+INTERNAL = Reply(451, "4.3.0", "Temporary failure on our side, try again later", "internal")
+BUSY = Reply(452, "4.3.1", "Too many messages at once, try again later", "busy")
+NOT_SMTP = Reply(502, "5.7.0", "This is SMTP, closing connection", "cross_protocol", last=True)
+NO_CHUNKING = Reply(502, "5.5.1", "CHUNKING is not supported, closing connection", "unknown_command", last=True)
+UNKNOWN = Reply(500, "5.5.2", "Command not recognized", "unknown_command")
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented", "unknown_command")
+CONTROL = Reply(501, "5.5.2", "Control characters are not allowed", "bad_syntax")
+NUL = Reply(501, "5.5.2", "Control characters are not allowed", "bad_syntax", last=True)
+BARE_LF = Reply(500, "5.5.2", "Lines must end with CR LF (see tolerate: [bare_newlines])", "bad_syntax", last=True)
 
 # What went wrong below the door, by its class and kind: reply code, enhanced code, reason.
 FAULTS: Mapping[tuple[type[Fault], str], tuple[int, str, str]] = {
@@ -55,24 +78,33 @@ FAULTS: Mapping[tuple[type[Fault], str], tuple[int, str, str]] = {
 _UNSAFE = re.compile(r"[^ -~]")
 
 
-def refusal_of(fault: Fault) -> Refusal:
-    """How the door says to a client what went wrong below it."""
-    code, enhanced, reason = FAULTS[type(fault), fault.kind]
-    return Refusal(code, enhanced, fault.text, reason)
+def refusal_of(error: Exception) -> Refusal:
+    """What a client hears of ``error``: a Refusal is meant for it, a Fault is said by the table above.
+
+    All else is a bug of ours, for which it may try again: 451 4.3.0 with the reason "internal".
+    """
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, Fault) and (terms := FAULTS.get((type(error), error.kind))):
+        code, enhanced, reason = terms
+        return Refusal(code, enhanced, error.text, reason)
+    return INTERNAL()
 
 
-def too_long(start: bytes) -> Terms:
+def too_long(start: bytes) -> Refusal:
     """For a line that begins like this (RFC 4954 4.5.6 has a code of its own)."""
     if start.upper().startswith(b"AUTH"):
-        return 500, "5.5.6", "Authentication exchange line is too long", "bad_syntax"
-    return 500, "5.5.2", "Line too long", "line_too_long"
+        return Refusal(500, "5.5.6", "Authentication exchange line is too long", "bad_syntax")
+    return Refusal(500, "5.5.2", "Line too long", "line_too_long")
 
 
 def sequence(text: str) -> Refusal:
+    """503: not now. ``text`` says what should have come before."""
     return Refusal(503, "5.5.1", text, "bad_sequence")
 
 
 def syntax(usage: str) -> Refusal:
+    """501: the command is written like ``usage``."""
     return Refusal(501, "5.5.4", f"Syntax: {usage}", "bad_syntax")
 
 

@@ -4,245 +4,286 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING
 
 from gateway.intake import Arrival, prepare
-from gateway.model import Client, Fault, Refusal
+from gateway.model import Client, Refusal
 from gateway.pools import look_through_mail
 from gateway.smtp import replies
 from gateway.smtp.incoming import Incoming
+from gateway.smtp.site import Site
 from gateway.smtp.transaction import Transaction
-from gateway.smtp.verbs import VERBS
 from gateway.smtp.wire import LONGEST, Wire
-
-if TYPE_CHECKING:
-    from gateway.smtp.listener import Listener
 
 _LARGE = 16_000  # octets of a message that is looked through off the loop
 _COMMAND = 2048  # octets of a command line, AUTH excepted
-_PATIENCE = 100.0  # used up by what brings no mail, restored by an accepted message
-_PRICES = {"unknown_command": 10.0, "too_many_recipients": 0.01}  # else 5 for a 5xx, 1 for a 4xx or an idle command
+_PATIENCE = 100.0  # lost by what brings no mail, restored by an accepted message
+_LOST = {"unknown_command": 10.0, "too_many_recipients": 0.01}  # by reason; else 5 for a 5xx, 1 for a 4xx
 _TURN = 100  # commands before other connections get their turn
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _HTTP = frozenset(b"GET POST PUT HEAD OPTIONS CONNECT DELETE PATCH TRACE PRI".split())
 _STAGES = {b"MAIL": "mail", b"RCPT": "rcpt", b"DATA": "data", b"AUTH": "auth"}
 
 
-class Session(Wire):
-    """One client, from the greeting to the end."""
+class Session:
+    """One client, from the greeting to the end, and the ``wire`` to it.
 
-    def __init__(self, door: Listener, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(door.clock, loop, implicit_tls=door.implicit_tls)
-        self.door = door
-        self.rules = door.rules
+    It obeys ``verbs``: each gets the session and its argument, returns an awaitable if it has to wait, and raises the
+    Refusal or Fault that is its reply. While it has a connection it stands among ``sessions``, its task in ``tasks``.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        verbs: Mapping[bytes, Callable[[Session, bytes], Awaitable[None] | None]],
+        loop: asyncio.AbstractEventLoop,
+        sessions: set[Session],
+        tasks: set[asyncio.Task[None]],
+    ) -> None:
+        self.site = site
+        self.wire = Wire(self, site.clock, loop, implicit_tls=site.implicit_tls)
+        self.rules = site.rules
         self.client: Client | None = None
         self.logged_in = self.extended = False
         self.helo = ""
         self.failed_logins = 0
         self.transaction: Transaction | None = None
         self.recipient = ""  # of the present command, for the log
+        self._verbs = verbs
+        self._sessions = sessions
+        self._tasks = tasks
         self._stage = "command"
         self._patience = _PATIENCE
         self._action: Awaitable[None] | None = None  # what the task is to do next
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    def admitted(self) -> bool:
-        return self.door.admit(self)
+    def opened(self) -> bool:
+        """Whether the connection is admitted; if not, it has heard why."""
+        if refusal := self.site.admit(self.wire.peer):
+            if not self.wire.implicit_tls:
+                self.write(refusal)
+            self.wire.close()
+            return False
+        self._sessions.add(self)
+        return True
 
     def started(self, task: asyncio.Task[None]) -> None:
-        self.door.tasks.add(task)
-        task.add_done_callback(self.door.tasks.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def gone(self) -> None:
-        self.door.gone(self)
+        if self in self._sessions:
+            self._sessions.remove(self)
+            self.site.gone(self.wire.peer)
 
     def check(self, now: float) -> None:
-        """The door calls this when ``deadline`` has passed."""
-        if self.closing:
-            self.abort()
-        elif self.incoming is None:
-            self.hang_up(replies.IDLE)
-        elif self.incoming.too_slow(now):
-            self.hang_up(replies.TOO_SLOW)
+        """Hang up if the deadline has passed at ``now`` (monotonic seconds)."""
+        wire = self.wire
+        if wire.deadline > now:
+            return
+        if wire.closing or wire.securing:
+            wire.abort()
+        elif wire.incoming is None:
+            self._hang_up(replies.IDLE)
+        elif wire.incoming.too_slow(now):
+            self._hang_up(replies.TOO_SLOW)
         else:
-            self.deadline = now + self.incoming.window
+            wire.deadline = now + wire.incoming.window
 
-    def hang_up(self, terms: replies.Terms) -> None:
-        self._stage = "data" if self.incoming else "command"
-        self._refuse(self.last(terms))
-        self.close()
+    def stop(self) -> None:
+        """The service stops. Who is in the middle of something hears of it afterwards."""
+        if self.wire.idle:
+            self._hang_up(replies.STOPPING)
 
-    async def _handle_client(self) -> None:
-        """The session's task, started by aiosmtpd. It does what has to wait; all else happens in ``progress``."""
+    def _hang_up(self, reply: replies.Reply) -> None:
+        self._stage = "data" if self.wire.incoming else "command"
+        self._refuse(reply())
+        self.wire.close()
+
+    async def converse(self) -> None:
+        """The session's task. It does what has to wait; all else happens in ``progress``."""
         try:
-            if not self.implicit_tls or await self.secure():
-                self.client = self.door.by_network(self.peer)
-                self.reply(f"220 {self.rules.hostname} ESMTP\r\n".encode())
-                await self._converse()
+            if not self.wire.implicit_tls or await self.secure():
+                self.client = self.site.by_network(self.wire.peer)
+                self.wire.reply(f"220 {self.rules.hostname} ESMTP\r\n".encode())
+                await self._obey_all()
         except EOFError:
             pass
         except Exception as error:
-            self.door.events.bug("smtp", error)
+            self.site.events.bug("smtp", error)
         finally:
-            if self.incoming is not None:
-                self.incoming.release()
-            self.close()
+            if self.wire.incoming is not None:
+                self.wire.incoming.release()
+                self.wire.incoming = None
+            self.wire.close()
 
     async def secure(self) -> bool:
-        """TLS from here on. RFC 3207 4.2: nothing said before counts."""
-        assert self.door.certificate is not None
-        if not await self.start_tls(self.door.certificate.context):
-            self.door.events.connection_refused(self.door.name, "tls_failed", self.peer)
+        """TLS from here on; False: the connection is gone. RFC 3207 4.2: nothing said before counts."""
+        site, peer = self.site, self.wire.peer
+        assert site.certificate is not None
+        if not await self.wire.start_tls(site.certificate.context):
+            site.events.connection_refused(site.name, "tls_failed", peer)
             return False
         self.helo, self.extended, self.transaction = "", False, None
-        self.client, self.logged_in = self.door.by_network(self.peer), False
+        self.client, self.logged_in = site.by_network(peer), False
         return True
 
     # -- the verb loop -----------------------------------------------------------------------------------------------
 
-    async def _converse(self) -> None:
-        while not self.closing:
+    async def _obey_all(self) -> None:
+        wire = self.wire
+        while not wire.closing:
             if not self.progress():
-                self.parked = True
-                await self.more()
-                self.parked = False
+                wire.parked = True
+                await wire.more()
+                wire.parked = False
             if self._action is None:
-                await self.clock.sleep(0)  # others get their turn
+                await self.site.clock.sleep(0)  # others get their turn
                 continue
-            action, self._action, self.deadline = self._action, None, inf
+            action, self._action, wire.deadline = self._action, None, inf
             try:
                 await action
-            except Refusal as refusal:
-                self._refuse(refusal)
-            except Fault as fault:
-                self._refuse(replies.refusal_of(fault))
             except EOFError:
                 raise
             except Exception as error:
-                self._failed(error)
+                self._answer(error)
 
     def progress(self) -> bool:
-        turns = 0
-        while turns < _TURN and not self.closing and self._action is None:
+        """Do at once what can be done with the input; False when there is nothing left to do but wait for more."""
+        turns, wire = 0, self.wire
+        while turns < _TURN and not wire.closing and self._action is None:
             self._stage, self.recipient = "command", ""
             try:
-                if self.incoming is not None:
-                    if not self.incoming.ended:
+                if wire.incoming is not None:
+                    if not wire.incoming.ended:
                         return False
-                    self._action = self._finish(self.incoming)
+                    self._action = self._finish(wire.incoming)
                     break
-                if self.door.draining:
-                    raise self.last(replies.STOPPING)
-                line = self.next_line()
+                if self.site.draining:
+                    raise replies.STOPPING()
+                line = self._next_line()
                 if line is None:
-                    if turns or self.deadline == inf:
-                        self.expect_line()
-                    self.flush()
+                    if turns or wire.deadline == inf:
+                        self._expect_line()
+                    wire.flush()
                     return False
                 turns += 1
                 self._action = self._obey(line)
-            except Refusal as refusal:
-                self._refuse(refusal)
-            except Fault as fault:
-                self._refuse(replies.refusal_of(fault))
             except Exception as error:
-                self._failed(error)
+                self._answer(error)
         return True
 
-    def next_line(self, verb: bytes = b"") -> bytes | None:
-        return self.take_line(bare_lf="bare_newlines" in self.door.listener.tolerate, verb=verb)
+    def _next_line(self, verb: bytes = b"") -> bytes | None:
+        return self.wire.take_line(bare_lf="bare_newlines" in self.site.settings.tolerate, verb=verb)
 
-    def expect_line(self) -> None:
+    def _expect_line(self) -> None:
         """One deadline for the whole of the next line, however slowly it trickles in."""
-        self.deadline = self.clock.monotonic() + self.rules.limits.idle.total_seconds()
+        self.wire.deadline = self.site.clock.monotonic() + self.rules.limits.idle.total_seconds()
+
+    async def exchange(self, reply: bytes, verb: bytes) -> bytes:
+        """Inside ``verb``: send a reply, wait for the client's next line. Raises Refusal, EOFError when it leaves."""
+        self.wire.reply(reply)
+        self._expect_line()
+        while (line := self._next_line(verb)) is None:
+            await self.wire.more()
+        self.wire.deadline = inf
+        return line
 
     def _obey(self, line: bytes) -> Awaitable[None] | None:
         verb = line.partition(b" ")[0].upper()
         if len(line) > (LONGEST if verb == b"AUTH" else _COMMAND):
-            raise Refusal(*replies.too_long(verb))
+            raise replies.too_long(verb)
         if verb in _HTTP or verb.endswith(b":") or not (verb[:1].isalpha() or verb == b""):
-            raise self.last(replies.NOT_SMTP)
+            raise replies.NOT_SMTP()
         if found := _CONTROL.search(line):
-            raise self.last(replies.CONTROL) if found[0] == b"\0" else Refusal(*replies.CONTROL)
-        action = VERBS.get(verb)
+            raise (replies.NUL if found[0] == b"\0" else replies.CONTROL)()
+        action = self._verbs.get(verb)
         if action is None:
-            raise Refusal(*replies.UNKNOWN)
+            raise replies.UNKNOWN()
         self._stage = _STAGES.get(verb, "command")
         return action(self, line[len(verb) :].strip())
 
-    def _failed(self, error: Exception) -> None:
-        self.door.events.bug("smtp", error)
-        self._refuse(Refusal(*replies.INTERNAL))
+    # -- refusals ----------------------------------------------------------------------------------------------------
+
+    def _answer(self, error: Exception) -> None:
+        refusal = replies.refusal_of(error)
+        if refusal.reason == replies.INTERNAL.reason:
+            self.site.events.bug("smtp", error)
+        self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
-        self.door.events.rejected(
-            self.door.name,
+        self.site.events.rejected(
+            self.site.name,
             self._stage,
             refusal,
-            self.peer,
+            self.wire.peer,
             client=self.client.name if self.client else "",
             sender=self.transaction.sender if self.transaction else "",
             recipient=self.recipient,
         )
         if self._stage == "data":
             self.transaction = None
-        self.spend(_PRICES.get(refusal.reason, 5.0 if refusal.code >= 500 else 1.0))
-        if self._patience <= 0 and not self.closing:
-            refusal = self.last(replies.ENOUGH)
-        self.reply(replies.line(refusal))
+        self.lose_patience(_LOST.get(refusal.reason, 5.0 if refusal.code >= 500 else 1.0))
+        ends = self.wire.closing or isinstance(refusal, replies.LastRefusal)
+        self.write(refusal if self._patience > 0 or ends else replies.ENOUGH())
 
-    def spend(self, price: float) -> None:
-        self._patience -= price
+    def write(self, refusal: Refusal) -> None:
+        """Reply with a refusal, whoever has counted it; the connection ends with one that is the last."""
+        self.wire.reply(replies.line(refusal))
+        self.wire.closing |= isinstance(refusal, replies.LastRefusal)
 
-    def idly(self, line: bytes) -> None:
-        """The reply to a command that brings no mail nearer."""
-        self.spend(1)
+    def lose_patience(self, amount: float) -> None:
+        """Who uses it all up hears 421; an accepted message restores it."""
+        self._patience -= amount
+
+    def reply_idle(self, line: bytes) -> None:
+        """The reply to a command that brings no mail nearer. Raises LastRefusal when there were too many of them."""
+        self.lose_patience(1)
         if self._patience <= 0:
-            raise self.last(replies.ENOUGH)
-        self.reply(line)
+            raise replies.ENOUGH()
+        self.wire.reply(line)
 
     # -- the end of DATA ---------------------------------------------------------------------------------------------
 
     async def _finish(self, incoming: Incoming) -> None:
         self._stage = "data"
-        self.incoming = None
-        self.closing |= not incoming.complete
+        self.wire.incoming = None
+        self.wire.closing |= not incoming.complete
         try:
             await self._accept(incoming.take())
         finally:
             incoming.release()
 
     async def _accept(self, raw: bytes) -> None:
-        door, transaction, started = self.door, self.transaction, self.clock.monotonic()
+        site, transaction, started = self.site, self.transaction, self.site.clock.monotonic()
         assert transaction is not None
         arrival = Arrival(
-            id=door.ids(),
-            received_at=self.clock.now(),
-            listener=door.name,
-            peer=self.peer,
+            id=site.ids(),
+            received_at=site.clock.now(),
+            listener=site.name,
+            peer=self.wire.peer,
             helo=self.helo,
             protocol=self._protocol(),
-            tls=self.tls,
+            tls=self.wire.tls,
         )
-        headerless = "missing_headers" in door.listener.tolerate
+        headerless = "missing_headers" in site.settings.tolerate
         envelope = transaction.envelope()
         ready = partial(prepare, raw, envelope, transaction.client, arrival, self.rules, headerless=headerless)
         # Looking through a large message takes longer than anybody else should wait.
         slow = len(raw) > _LARGE and self.rules.routing.particular
         message = await look_through_mail(ready) if slow else ready()
         del raw, ready
-        await door.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
-        door.events.accepted(message, self.clock.monotonic() - started)
+        await site.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
+        site.events.accepted(message, site.clock.monotonic() - started)
         self.transaction = None
         self._patience = _PATIENCE
-        self.reply(f"250 2.0.0 Ok: queued as {message.id}\r\n".encode())
+        self.wire.reply(f"250 2.0.0 Ok: queued as {message.id}\r\n".encode())
 
     def _protocol(self) -> str:
         """RFC 3848."""
-        if not (self.extended or self.tls or self.logged_in):
+        if not (self.extended or self.wire.tls or self.logged_in):
             return "SMTP"
-        return "ESMTP" + "S" * bool(self.tls) + "A" * self.logged_in
+        return "ESMTP" + "S" * bool(self.wire.tls) + "A" * self.logged_in

@@ -1,23 +1,19 @@
-"""What each command does. A verb that has to wait returns an awaitable; a Refusal raised is the reply."""
+"""What each command does. A verb that has to wait returns an awaitable; a Refusal or Fault raised is the reply."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from math import inf
-from typing import TYPE_CHECKING
 
 from gateway.address import parse_path
 from gateway.model import BadAddress, Client, Refusal
 from gateway.smtp import replies
 from gateway.smtp.data import LINE, LONG_LINE, DataReader
 from gateway.smtp.incoming import Incoming
-from gateway.smtp.login import BEARER, BEARER_REFUSED, MECHANISMS, decode, encode
+from gateway.smtp.login import BEARER, BEARER_REFUSED, MECHANISMS, Challenge, decode, encode
 from gateway.smtp.params import mail_parameters, rcpt_parameters
+from gateway.smtp.session import Session
 from gateway.smtp.transaction import Transaction
-
-if TYPE_CHECKING:
-    from gateway.smtp.session import Session
 
 _LOGINS = 3  # failed ones in a connection
 _STRANGE_HELO = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
@@ -25,13 +21,13 @@ _STRANGE_HELO = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
 
 def _helo(session: Session, argument: bytes) -> None:
     _greet(session, argument, extended=False)
-    session.idly(f"250 {session.rules.hostname}\r\n".encode())
+    session.reply_idle(f"250 {session.rules.hostname}\r\n".encode())
 
 
 def _ehlo(session: Session, argument: bytes) -> None:
     _greet(session, argument, extended=True)
-    *first, last = session.door.extensions(session.client, session.peer, tls=bool(session.tls))
-    session.idly("".join([*(f"250-{line}\r\n" for line in first), f"250 {last}\r\n"]).encode())
+    *first, last = session.site.extensions(session.client, session.wire.peer, tls=bool(session.wire.tls))
+    session.reply_idle("".join([*(f"250-{line}\r\n" for line in first), f"250 {last}\r\n"]).encode())
 
 
 def _greet(session: Session, argument: bytes, *, extended: bool) -> None:
@@ -43,104 +39,101 @@ def _greet(session: Session, argument: bytes, *, extended: bool) -> None:
 
 
 def _noop(session: Session, _argument: bytes) -> None:
-    session.idly(replies.OK)
+    session.reply_idle(replies.OK)
 
 
 def _rset(session: Session, argument: bytes) -> None:
     if argument:
         raise replies.syntax("RSET")
     session.transaction = None
-    session.idly(replies.OK)
+    session.reply_idle(replies.OK)
 
 
 def _vrfy(session: Session, argument: bytes) -> None:
     if not argument:
         raise replies.syntax("VRFY address")
-    session.idly(replies.CANNOT_VERIFY)
+    session.reply_idle(replies.CANNOT_VERIFY)
 
 
 def _help(session: Session, _argument: bytes) -> None:
-    session.idly(replies.HELP)
+    session.reply_idle(replies.HELP)
 
 
 def _expn(_session: Session, _argument: bytes) -> None:
-    raise Refusal(*replies.NOT_IMPLEMENTED)
+    raise replies.NOT_IMPLEMENTED()
 
 
 def _bdat(session: Session, _argument: bytes) -> None:
-    raise session.last(replies.NO_CHUNKING)  # its payload would be read as commands
+    raise replies.NO_CHUNKING()  # its payload would be read as commands
 
 
 def _quit(session: Session, _argument: bytes) -> None:
-    session.reply(replies.BYE)
-    session.closing = True
+    session.wire.reply(replies.BYE)
+    session.wire.closing = True
 
 
 async def _starttls(session: Session, argument: bytes) -> None:
     if argument:
         raise replies.syntax("STARTTLS")
-    if session.tls:
+    if session.wire.tls:
         raise replies.sequence("TLS is already active")
-    if session.door.certificate is None:
-        raise Refusal(*replies.NOT_IMPLEMENTED)
-    session.reply(replies.READY_FOR_TLS)
+    if session.site.certificate is None:
+        raise replies.NOT_IMPLEMENTED()
+    session.wire.reply(replies.READY_FOR_TLS)
     await session.secure()
 
 
 async def _auth(session: Session, argument: bytes) -> None:
-    door = session.door
+    site = session.site
     if not session.helo or session.logged_in or session.transaction:
         raise replies.sequence("AUTH comes once, after EHLO and before MAIL")
-    if not door.knows_logins:
-        raise Refusal(*replies.NOT_IMPLEMENTED)
-    if not door.offers_login(session.peer, tls=bool(session.tls)):
+    if not site.knows_logins:
+        raise replies.NOT_IMPLEMENTED()
+    if not site.offers_login(session.wire.peer, tls=bool(session.wire.tls)):
         raise Refusal(538, "5.7.11", "Encryption required for authentication", "tls_required")
     name, _, initial = argument.partition(b" ")
     mechanism = name.decode("ascii", "replace").upper()
     if mechanism not in MECHANISMS:
         raise Refusal(504, "5.5.4", "Unrecognized authentication mechanism", "bad_syntax")
-    if not door.shared.may_log_in(session.peer, session.clock.monotonic()):
-        raise session.last(replies.TOO_MANY_LOGINS)
+    if not site.shared.may_log_in(session.wire.peer, session.site.clock.monotonic()):
+        raise replies.TOO_MANY_LOGINS()
 
-    async def ask(challenge: bytes) -> bytes:
-        session.reply(encode(challenge))
-        session.expect_line()
-        while (line := session.next_line(b"AUTH")) is None:
-            await session.more()
-        session.deadline = inf
-        return decode(line)
+    async def challenge(text: bytes) -> bytes:
+        return decode(await session.exchange(encode(text), b"AUTH"))
 
-    user, password = await MECHANISMS[mechanism](decode(initial) if initial else None, ask)
-    rules = door.rules  # of now: a reload while the login is looked at ends it again
+    user, password = await MECHANISMS[mechanism](decode(initial) if initial else None, challenge)
+    rules = site.rules  # of now: a reload while the login is looked at ends it again
     try:
-        session.client = await door.auth.login(user, password, session.peer)
+        session.client = await site.auth.login(user, password, session.wire.peer)
     except Refusal as refusal:
         if _login_failed(session, mechanism, refusal) and mechanism in BEARER:
-            await _explain(ask)
-        session.reply(replies.line(refusal))
+            await _explain(challenge)
+        session.write(refusal)
         if session.failed_logins >= _LOGINS:
-            raise session.last(replies.TOO_MANY_LOGINS) from None
+            raise replies.TOO_MANY_LOGINS() from None
         return
     session.logged_in, session.rules = True, rules
-    door.events.auth(door.name, mechanism, "ok", session.peer, client=session.client.name)
-    session.reply(replies.LOGGED_IN)
+    site.events.auth(site.name, mechanism, "ok", session.wire.peer, client=session.client.name)
+    session.wire.reply(replies.LOGGED_IN)
 
 
 def _login_failed(session: Session, mechanism: str, refusal: Refusal) -> bool:
     """Count a failed login; False when it could not be told, which is not the client's fault."""
-    door, wrong = session.door, refusal.code == 535
+    site, wrong = session.site, refusal.code == 535
     result = "failed" if wrong else "unavailable"
-    door.events.auth(door.name, mechanism, result, session.peer, reason=refusal.reason)
+    site.events.auth(site.name, mechanism, result, session.wire.peer, reason=refusal.reason)
     if wrong:
-        door.shared.login_failed(session.peer, session.clock.monotonic())
+        site.shared.login_failed(session.wire.peer, session.site.clock.monotonic())
         session.failed_logins += 1
     return wrong
 
 
-async def _explain(ask: Callable[[bytes], Awaitable[bytes]]) -> None:
+async def _explain(challenge: Challenge) -> None:
     """RFC 7628 3.2.3: the server says why, the client answers something, and only then comes the 535."""
     try:
-        await ask(BEARER_REFUSED)
+        await challenge(BEARER_REFUSED)
+    except replies.LastRefusal:
+        raise
     except Refusal:
         return
 
@@ -163,27 +156,27 @@ def _mail(session: Session, argument: bytes) -> None:
         raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
     client = _known_client(session)
     transaction = Transaction(client, sender, parameters, session.rules)
-    now = session.clock.monotonic()
-    if client.rate and not session.door.shared.rates.allow(client.name, client.rate, now):
+    now = session.site.clock.monotonic()
+    if client.rate and not session.site.shared.rates.allow(client.name, client.rate, now):
         text = f'Client "{client.name}" sends faster than clients.{client.name}.rate allows, try again later'
         raise Refusal(450, "4.7.1", text, "rate_limited")
     session.transaction = transaction
-    session.reply(replies.SENDER_OK)
+    session.wire.reply(replies.SENDER_OK)
 
 
 def _known_client(session: Session) -> Client:
     """Who is sending, as of now: settings may have been reloaded, a token revoked. Raises Refusal."""
-    door = session.door
-    if session.rules is not door.rules:
-        if session.logged_in and session.rules.clients != door.rules.clients:
-            raise session.last(replies.RELOADED)
-        session.rules = door.rules
+    site = session.site
+    if session.rules is not site.rules:
+        if session.logged_in and session.rules.clients != site.rules.clients:
+            raise replies.RELOADED()
+        session.rules = site.rules
         if not session.logged_in:
-            session.client = door.by_network(session.peer)
+            session.client = site.by_network(session.wire.peer)
     if session.client is None:
-        raise door.stranger(session.peer, tls=bool(session.tls))
-    if not door.auth.still_valid(session.client):
-        session.client, session.logged_in = door.by_network(session.peer), False
+        raise site.stranger(session.wire.peer, tls=bool(session.wire.tls))
+    if not site.auth.still_valid(session.client):
+        session.client, session.logged_in = site.by_network(session.wire.peer), False
         raise Refusal(530, "5.7.0", "Your login is no longer valid, log in again", "token_expired")
     return session.client
 
@@ -199,12 +192,12 @@ def _rcpt(session: Session, argument: bytes) -> None:
     if not session.recipient:
         raise Refusal(501, "5.1.3", "A recipient is needed", "bad_address")
     if not transaction.add(session.recipient, *rcpt_parameters(rest, utf8=utf8)):
-        session.spend(0.1)
-    session.reply(replies.RECIPIENT_OK)
+        session.lose_patience(0.1)
+    session.wire.reply(replies.RECIPIENT_OK)
 
 
 def _data(session: Session, argument: bytes) -> None:
-    transaction, tolerate = session.transaction, session.door.listener.tolerate
+    transaction, tolerate = session.transaction, session.site.settings.tolerate
     if argument:
         raise replies.syntax("DATA")
     if transaction is None:
@@ -216,11 +209,11 @@ def _data(session: Session, argument: bytes) -> None:
         transaction.limit, transaction.too_big, max_line=max_line, bare_newlines="bare_newlines" in tolerate
     )
     declared = min(transaction.parameters.size, transaction.limit)
-    shared, limits, now = session.door.shared, session.rules.limits, session.clock.monotonic()
-    incoming = Incoming(reader, shared, limits, peer=session.peer, declared=declared, now=now)
-    session.reply(replies.SEND_DATA)
-    session.flush()
-    session.receive(incoming)
+    shared, limits, now = session.site.shared, session.rules.limits, session.site.clock.monotonic()
+    incoming = Incoming(reader, shared, limits, peer=session.wire.peer, declared=declared, now=now)
+    session.wire.reply(replies.SEND_DATA)
+    session.wire.flush()
+    session.wire.receive(incoming)
 
 
 VERBS: dict[bytes, Callable[[Session, bytes], Awaitable[None] | None]] = {

@@ -7,15 +7,15 @@ import logging
 import os
 import socket
 import ssl
+from collections.abc import Coroutine
 from contextlib import suppress
 from ipaddress import ip_address
 from math import inf
-from typing import cast
+from typing import Any, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
 from gateway.clock import Clock
-from gateway.model import Refusal
 from gateway.smtp import replies
 from gateway.smtp.incoming import Incoming
 
@@ -27,23 +27,49 @@ _HANDSHAKE = 30.0  # seconds
 _LINGER = 10.0  # seconds for the last reply to leave
 
 
-class Wire(SMTP):
-    """What the session reads and writes. ``deadline`` is looked at by the door now and then: no timer per command."""
+class Speaker(Protocol):
+    """Who talks over a wire."""
 
-    def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop, *, implicit_tls: bool) -> None:
+    def opened(self) -> bool:
+        """Somebody has connected; False when he is turned away."""
+
+    def started(self, task: asyncio.Task[None]) -> None:
+        """``converse`` runs in this task."""
+
+    def converse(self) -> Coroutine[Any, Any, None]: ...
+
+    def progress(self) -> bool:
+        """Do at once what can be done with the input, so that most commands cost no switch to the task.
+
+        Called when there is input and the task is ``parked``; True wakes it.
+        """
+
+    def gone(self) -> None:
+        """The connection has ended; the wire lets go of its speaker."""
+
+
+class Wire(SMTP):
+    """What a session reads from and writes to.
+
+    ``deadline`` (monotonic seconds) is looked at now and then: no timer per command. ``peer`` is an IP address, ``tls``
+    version and cipher. ``closing``: no further command is obeyed. ``incoming``: the message that input belongs to.
+    """
+
+    def __init__(self, speaker: Speaker, clock: Clock, loop: asyncio.AbstractEventLoop, *, implicit_tls: bool) -> None:
         # Not SMTP.__init__: its reflection over methods and hooks costs more than taking in a message. The rest of
         # SMTP that is used, connection_made, needs the protocol below it and three attributes.
         asyncio.StreamReaderProtocol.__init__(self, None, loop=loop)  # type: ignore[arg-type] # None: no StreamReader
         self.loop = loop
         self._original_transport = self.transport = self._handler_coroutine = None
-        self.clock = clock
         self.deadline = inf
         self.peer = ""
         self.implicit_tls = implicit_tls
-        self.tls = ""  # version and cipher
-        self.closing = self.parked = False
+        self.tls = ""
+        self.closing = self.parked = self.securing = False
         self.incoming: Incoming | None = None
-        self._wire: asyncio.Transport
+        self._speaker = speaker
+        self._clock = clock
+        self._link: asyncio.Transport
         self._socket: socket.socket | None = None  # during the handshake of implicit TLS
         self._in = bytearray()
         self._out: list[bytes] = []
@@ -52,41 +78,27 @@ class Wire(SMTP):
         self._eof = self._held = self._stuck = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._wire = cast(asyncio.Transport, transport)
+        self._link = cast(asyncio.Transport, transport)
         if self._handler_coroutine is not None:  # again: the handshake of implicit TLS is done
             return
         peer = transport.get_extra_info("peername") or ("::",)  # unknown to uvloop when the peer has gone already
         address = ip_address(peer[0].partition("%")[0])
         self.peer = str(getattr(address, "ipv4_mapped", None) or address)
-        if not self.admitted():
+        if not self._speaker.opened():
             return
         super().connection_made(transport)  # starts _handle_client
         assert self._handler_coroutine is not None
-        self.started(self._handler_coroutine)
+        self._speaker.started(self._handler_coroutine)
         if self.implicit_tls:
             # The socket must leave this transport before anything is read: uvloop would read the client's hello
             # before the task runs, and start_tls takes no octets that are here already.
             self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-            self._wire.set_protocol(asyncio.Protocol())
-            self._wire.abort()
+            self._link.set_protocol(asyncio.Protocol())
+            self._link.abort()
 
-    # What the session says to the events of its life.
-
-    def admitted(self) -> bool:
-        raise NotImplementedError
-
-    def started(self, task: asyncio.Task[None]) -> None:
-        raise NotImplementedError
-
-    def progress(self) -> bool:
-        """Do at once what can be done with the input, so that most commands cost no switch to the session's task.
-
-        Called when there is input and the task is ``parked``; True wakes it.
-        """
-        raise NotImplementedError
-
-    def gone(self) -> None:
-        raise NotImplementedError
+    def _handle_client(self) -> Coroutine[Any, Any, None]:
+        """What aiosmtpd makes the session's task of."""
+        return self._speaker.converse()
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """aiosmtpd's timer is not used."""
@@ -97,11 +109,11 @@ class Wire(SMTP):
             if not self.incoming.ended:
                 return
         self._in += data
-        if not self.parked or self.progress():
+        if not self.parked or self._speaker.progress():
             self._wake()
         if len(self._in) > _BUFFER:
             self._held = True
-            self._wire.pause_reading()
+            self._link.pause_reading()
 
     def eof_received(self) -> bool:
         """Who only stopped sending still gets the replies; TLS knows no half-closing."""
@@ -114,16 +126,18 @@ class Wire(SMTP):
         super(SMTP, self).connection_lost(error)
         self._eof = self.closing = True
         self._wake()
-        self.gone()
+        if hasattr(self, "_speaker"):  # a failed handshake says so too
+            self._speaker.gone()
+            del self._speaker  # the two would keep each other until the next garbage collection
 
     def pause_writing(self) -> None:
         """Who does not read replies is not read from."""
         self._stuck = True
-        self._wire.pause_reading()
+        self._link.pause_reading()
 
     def resume_writing(self) -> None:
         self._stuck = False
-        self._wire.resume_reading()
+        self._link.resume_reading()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -131,6 +145,7 @@ class Wire(SMTP):
 
     @property
     def idle(self) -> bool:
+        """Waiting for a command."""
         return self._waiter is not None and self.incoming is None
 
     def reply(self, line: bytes) -> None:
@@ -138,22 +153,24 @@ class Wire(SMTP):
         self._out.append(line)
 
     def flush(self) -> None:
-        if self._out and not self._wire.is_closing():
-            self._wire.write(b"".join(self._out))
+        """Send the replies now."""
+        if self._out and not self._link.is_closing():
+            self._link.write(b"".join(self._out))
         self._out.clear()
 
     def close(self) -> None:
         """Send what was replied and hang up; who does not take it is cut off."""
         self.flush()
         self.closing = True
-        self.deadline = self.clock.monotonic() + _LINGER
-        self._wire.close()
+        self.deadline = self._clock.monotonic() + _LINGER
+        self._link.close()
 
     def abort(self) -> None:
+        """Cut the connection off, with what is still to be sent."""
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-        self._wire.abort()
+        self._link.abort()
 
     async def more(self) -> None:
         """Wait for input. Raises EOFError when there will be none."""
@@ -162,7 +179,7 @@ class Wire(SMTP):
             raise EOFError
         if self._held and not self._stuck:
             self._held = False
-            self._wire.resume_reading()
+            self._link.resume_reading()
         self._waiter = self.loop.create_future()
         try:
             await self._waiter
@@ -174,7 +191,7 @@ class Wire(SMTP):
         end = self._in.find(b"\n")
         if end < 0:
             if self._in[:1] == b"\x16":  # a TLS handshake, and no line end to wait for
-                raise self.last(replies.NOT_SMTP)
+                raise replies.NOT_SMTP()
             if len(self._in) > LONGEST:
                 self._too_long = self._too_long or bytes(self._in[:4])
                 self._in.clear()
@@ -183,22 +200,17 @@ class Wire(SMTP):
         del self._in[: end + 1]
         if self._too_long or len(line) > LONGEST:
             start, self._too_long = self._too_long or line[:4], b""
-            raise Refusal(*replies.too_long(verb or start))
+            raise replies.too_long(verb or start)
         if line.endswith(b"\r"):
             return line[:-1]
         if not bare_lf:
-            raise self.last(replies.BARE_LF)  # what follows may be a command smuggled into somebody's argument
+            raise replies.BARE_LF()  # what follows may be a command smuggled into somebody's argument
         return line
-
-    def last(self, terms: replies.Terms) -> Refusal:
-        """A refusal after which the connection is closed."""
-        self.closing = True
-        return Refusal(*terms)
 
     def receive(self, incoming: Incoming) -> None:
         """From now on input belongs to a message."""
         self.incoming = incoming
-        self.deadline = self.clock.monotonic() + incoming.window
+        self.deadline = self._clock.monotonic() + incoming.window
         ahead, self._in = bytes(self._in), bytearray()
         if ahead:
             self._in += incoming.feed(ahead)
@@ -207,34 +219,33 @@ class Wire(SMTP):
         """What the client sent ahead in the clear is forgotten (RFC 3207 5). False: no TLS, the connection is gone."""
         self.flush()
         self._in.clear()
-        self.deadline = inf
+        self.securing, self.deadline = True, self._clock.monotonic() + _HANDSHAKE
         try:
-            wire: asyncio.Transport | None
+            secure: asyncio.Transport | None
             if self._socket is not None:
-                wire, _ = await self.loop.connect_accepted_socket(
+                secure, _ = await self.loop.connect_accepted_socket(
                     lambda: self,
                     self._socket,
                     ssl=context,
-                    ssl_handshake_timeout=_HANDSHAKE,
                     ssl_shutdown_timeout=_LINGER,
                 )
             else:
-                wire = await self.loop.start_tls(
-                    self._wire,
+                secure = await self.loop.start_tls(
+                    self._link,
                     self,
                     context,
                     server_side=True,
-                    ssl_handshake_timeout=_HANDSHAKE,
                     ssl_shutdown_timeout=_LINGER,
                 )
-            cipher = wire.get_extra_info("cipher") if wire else None
+            cipher = secure.get_extra_info("cipher") if secure else None
         except OSError:  # ssl.SSLError is one
-            wire = cipher = None
+            secure = cipher = None
         finally:
             self._socket = None
-        if wire is None or cipher is None:  # also when the client goes away in the middle, no error to asyncio
+            self.securing, self.deadline = False, inf
+        if secure is None or cipher is None:  # also when the client goes away in the middle, no error to asyncio
             self.connection_lost(None)
             return False
-        self._wire = wire
+        self._link = secure
         self.tls = f"{cipher[1]} {cipher[0]}"
         return True

@@ -40,6 +40,7 @@ class Gateway:
     port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    python: str = sys.executable  # or a program that becomes it
 
     def __post_init__(self) -> None:
         if "listeners:" not in self.config:
@@ -59,7 +60,7 @@ class Gateway:
     def start(self) -> Gateway:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.cli", "--config", str(self.file), "serve"],
+                [self.python, "-m", "gateway.cli", "--config", str(self.file), "serve"],
                 stderr=log,
                 stdout=log,
                 env=os.environ | {"GATEWAY_CONFIG": ""},

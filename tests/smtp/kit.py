@@ -120,7 +120,7 @@ class Rig:
         self.put: Callable[[NewMessage], Awaitable[None]] = self.store
         self.shared = Shared()
         self.rules = Rules.of(settings, Routing(settings.routes, capabilities))
-        self.door = Listener(
+        self.listener = Listener(
             "local",
             settings.listeners["local"],
             self.rules,
@@ -136,6 +136,10 @@ class Rig:
     async def _put(self, message: NewMessage) -> None:
         await self.put(message)
 
+    def reload(self, other: Rig) -> None:
+        """Take over what the other one was made of, as the app does at a reload."""
+        self.listener.update(other.settings.listeners["local"], other.rules, other.auth)
+
     async def store(self, message: NewMessage) -> None:
         self.messages.append(message)
 
@@ -144,7 +148,7 @@ class Rig:
     ) -> Peer:
         name = "relay.example.com" if tls else None
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.door.port, local_addr=(address, 0), ssl=tls, server_hostname=name, limit=1 << 20
+            "127.0.0.1", self.listener.port, local_addr=(address, 0), ssl=tls, server_hostname=name, limit=1 << 20
         )
         peer = Peer(reader, writer)
         self._peers.append(peer)
@@ -172,14 +176,14 @@ class Rig:
         return self.registry.get_sample_value(f"gateway_{name}", {"listener": "local", **labels}) or 0.0
 
     async def __aenter__(self) -> Self:
-        await self.door.start()
+        await self.listener.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for peer in self._peers:
             peer.writer.transport.abort()
             await peer.close()
-        await self.door.drain(5)
+        await self.listener.drain(5)
         await self.auth.aclose()
         self.events.close()
 

@@ -184,8 +184,7 @@ def test_failure_table_is_bounded_and_counts_networks() -> None:
     assert shared.may_log_in("2001:db8::ffff", 31.0)
     for number in range(20_000):
         shared.login_failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 2.0)
-    assert len(shared._failures) <= 10_000
-    assert shared.may_log_in("2001:db8::ffff", 2.0)
+    assert shared.may_log_in("2001:db8::ffff", 2.0), "forgotten, to make room"
 
 
 async def test_revoked_in_an_open_session() -> None:
@@ -208,7 +207,7 @@ async def test_a_reload_ends_logins() -> None:
     async with rig() as made, rig(clients={**CLIENTS, "copier": {**CLIENTS["copier"], "senders": ["me@b.c"]}}) as other:
         peer = await greeted(made, address="127.0.0.9")
         await peer.talk((f"AUTH PLAIN {plain('copier', PASSWORD)}", "235"), ("MAIL FROM:<a@b.c>", "250"))
-        made.door.rules, made.door.auth = other.rules, other.auth
+        made.reload(other)
         await peer.talk(("RSET", "250"), ("MAIL FROM:<me@b.c>", "421 4.3.2"))
         peer = await greeted(made, address="127.0.0.9")
         await peer.talk((f"AUTH PLAIN {plain('copier', PASSWORD)}", "235"))
@@ -222,7 +221,7 @@ async def test_a_reload_during_a_login_ends_it() -> None:
 
         async def overtaken(*words: str) -> Any:
             client = await login(*words)
-            made.door.rules, made.door.auth = other.rules, other.auth
+            made.reload(other)
             return client
 
         made.auth.login = overtaken  # type: ignore[method-assign]
@@ -268,7 +267,7 @@ async def test_the_documented_script_runs_unchanged() -> None:
                 server.login("jwt", token)
                 server.sendmail("me@example.com", ["you@example.org", "blind@example.org"], message.as_string())
 
-        await anyio.to_thread.run_sync(script, made.door.port, made.token())
+        await anyio.to_thread.run_sync(script, made.listener.port, made.token())
         message = made.messages[0]
         assert message.deliveries == {"box": ("you@example.org", "blind@example.org")}
         assert b"blind" not in message.raw
@@ -283,4 +282,4 @@ async def test_smtplib_with_a_wrong_password() -> None:
                 server.login("copier", "wrong")
 
         with pytest.raises(smtplib.SMTPAuthenticationError, match="535"):
-            await anyio.to_thread.run_sync(script, made.door.port)
+            await anyio.to_thread.run_sync(script, made.listener.port)

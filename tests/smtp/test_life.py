@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.models import LimitSettings
-from gateway.model import NewMessage
+from gateway.model import CannotCarry, NewMessage
 from gateway.smtp.limits import Shared
-from gateway.smtp.session import Session
+from gateway.smtp.replies import FAULTS
 from tests.fakes import until
 from tests.smtp.kit import MESSAGE, Rig, reset, rig
 
@@ -25,12 +25,12 @@ BODY = b"From: a@b.c\r\n\r\n" + (b"x" * 76 + b"\r\n") * 1000
 def later(made: Rig, seconds: float) -> None:
     """Time passes and the door looks at its sessions."""
     made.clock.advance(seconds)
-    made.door.sweep()
+    made.listener.sweep()
 
 
 def received(made: Rig) -> int:
     """Octets of all messages on their way in."""
-    return sum(session.incoming._reader.received for session in made.door._sessions if session.incoming)
+    return sum(one.wire.incoming.received for one in made.listener.sessions if one.wire.incoming)
 
 
 class Commit:
@@ -75,7 +75,7 @@ async def test_the_listener_survives_a_lack_of_descriptors(caplog: pytest.LogCap
         try:
             for sock in waiting:
                 sock.setblocking(False)
-                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", made.door.port))
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", made.listener.port))
             await until(lambda: any("out of system resource" in record.message for record in caplog.records))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -90,17 +90,13 @@ async def test_mapped_addresses_are_ipv4() -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
     async with rig(listener={"bind": "[::]:0"}) as made:
-        await made.door.drain(0)
-        made.door.draining = False
-        both, loop = (
-            socket.create_server(("::", 0), dualstack_ipv6=True, family=socket.AF_INET6),
-            asyncio.get_running_loop(),
-        )
-        made.door._server = await loop.create_server(lambda: Session(made.door, loop), sock=both)
-        made.door.port = both.getsockname()[1]
+        both = socket.create_server(("::", 0), dualstack_ipv6=True, family=socket.AF_INET6)
+        server = await asyncio.get_running_loop().create_server(made.listener.new_connection, sock=both)
+        made.listener.port = both.getsockname()[1]
         peer = await made.connect()
         assert (await peer.deliver()).startswith("250")
         assert made.messages[0].peer == "127.0.0.1"
+        server.close()
 
 
 # -- time
@@ -113,7 +109,7 @@ async def test_idle() -> None:
         for number in range(1, 6):
             await busy.talk(("NOOP", "250"))
             trickling.send(b"N")
-            await until(lambda: b"N" * number in [bytes(session._in) for session in made.door._sessions])  # noqa: B023
+            await until(lambda: b"N" * number in [bytes(one.wire._in) for one in made.listener.sessions])  # noqa: B023
             later(made, 13)
         assert (await silent.reply()).startswith("421 4.4.2")
         assert await silent.rest() == b""
@@ -159,13 +155,13 @@ async def test_a_commit_under_way_has_no_deadline() -> None:
 async def test_who_does_not_read_is_cut_off() -> None:
     """A last reply that nobody takes is not waited for without end, nor is more read meanwhile."""
     async with rig(limits={"idle": "60s", "max_recipients": 1_000_000}) as made:
-        made.door._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # type: ignore[union-attr]
+        made.listener._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # type: ignore[union-attr]
         peer = await made.connect()
         peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.writer.transport.pause_reading()
         peer.send(b"EHLO c\r\nMAIL FROM:<a@b.c>\r\n" + b"".join(b"RCPT TO:<%d@x.y>\r\n" % n for n in range(100_000)))
-        await until(lambda: any(session._stuck for session in made.door._sessions))
-        assert sum(len(session._in) for session in made.door._sessions) < 500_000
+        await until(lambda: any(one.wire._stuck for one in made.listener.sessions))
+        assert sum(len(one.wire._in) for one in made.listener.sessions) < 500_000
         later(made, 61)
         later(made, 11)
         await until(lambda: made.metric("smtp_connections_open") == 0)
@@ -201,7 +197,7 @@ async def test_a_client_that_leaves_does_not_cancel_the_commit(how: str) -> None
             peer.writer.close()
         else:
             reset(peer)
-        await until(lambda: all(session._eof for session in made.door._sessions))
+        await until(lambda: all(one.wire._eof for one in made.listener.sessions))
         commit.go.set()
         if how == "half-close":
             assert (await peer.reply()).startswith("250")
@@ -230,9 +226,9 @@ async def test_leaving_at_every_step(step: int, how: str) -> None:
         else:
             reset(peer)
         await until(lambda: made.metric("smtp_connections_open") == 0)
-        await until(lambda: not made.door.tasks)
+        await until(lambda: not made.listener.tasks)
         assert len(made.messages) == 0
-        assert made.shared._memory == 0
+        assert made.shared.memory.total == 0
         assert made.registry.get_sample_value("gateway_bugs_total") in (None, 0.0)
 
 
@@ -246,7 +242,7 @@ async def test_memory_budget() -> None:
         await first.envelope("<a@b.c> SIZE=120000")
         first.send(BODY)
         await until(lambda: received(made) == len(BODY))
-        assert made.shared._memory < len(BODY)
+        assert made.shared.memory.total < len(BODY)
         await second.envelope()
         await third.talk(("EHLO c", "250"), ("MAIL FROM:<a@b.c> SIZE=90000", "250"), ("RCPT TO:<b@c.d>", "250"))
         await third.talk(("DATA", "452 4.3.1"), ("NOOP", "250"))
@@ -254,8 +250,8 @@ async def test_memory_budget() -> None:
         assert (await second.say(b".\r\n")).startswith("452 4.3.1")
         await second.talk(("NOOP", "250"))
         assert (await first.say(b".\r\n")).startswith("250")
-        assert made.shared._memory == 0
-        assert not made.shared._memory_of
+        assert made.shared.memory.total == 0
+        assert not len(made.shared.memory)
         assert (await second.deliver(BODY)).startswith("250")
 
 
@@ -264,7 +260,7 @@ async def test_memory_is_not_reserved_by_words() -> None:
     async with rig(limits={"memory": 200_000, "max_size": 160_000}) as made:
         for _ in range(5):
             await (await made.connect()).envelope("<a@b.c> SIZE=150000")
-        assert made.shared._memory == 0
+        assert made.shared.memory.total == 0
         assert (await (await made.connect()).deliver(BODY)).startswith("250")
 
 
@@ -280,7 +276,7 @@ async def test_one_address_gets_half_of_the_memory() -> None:
         assert (await (await made.connect(address="127.0.0.2")).deliver(BODY)).startswith("250")
         for peer in greedy[:2]:
             assert (await peer.say(b".\r\n")).startswith("250")
-        assert not made.shared._memory_of
+        assert not len(made.shared.memory)
 
 
 def test_an_ipv6_network_is_one_address_and_one_message_always_fits() -> None:
@@ -309,7 +305,7 @@ async def test_endless_message_is_cut_off(flood: bytes) -> None:
             assert text[:9] in (b"552 5.3.4", b"554 5.6.0", b"")
         await until(lambda: made.metric("smtp_connections_open") == 0)
         assert made.messages == []
-        assert made.shared._memory == 0
+        assert made.shared.memory.total == 0
         refused = [line for line in made.logged() if line["event"] == "rejected"]
         assert [line["stage"] for line in refused] == ["data"]
 
@@ -336,10 +332,10 @@ async def test_drain() -> None:
         await committing.envelope()
         committing.send(MESSAGE + b".\r\n")
         await commit.started.wait()
-        draining = asyncio.ensure_future(made.door.drain(20))
+        draining = asyncio.ensure_future(made.listener.drain(20))
         assert (await idle.reply()).startswith("421 4.3.2")
         assert await idle.rest() == b""
-        assert not made.door.accepting
+        assert not made.listener.accepting
         with pytest.raises(ConnectionError):
             await made.connect()
         sending.send(MESSAGE + b".\r\n")
@@ -362,7 +358,7 @@ async def test_drain_has_an_end() -> None:
         await committing.envelope()
         committing.send(MESSAGE + b".\r\n")
         await commit.started.wait()
-        draining = asyncio.ensure_future(made.door.drain(0.01))
+        draining = asyncio.ensure_future(made.listener.drain(0.01))
         await until(lambda: made.metric("smtp_connections_open") == 0)
         assert not draining.done()
         commit.go.set()
@@ -372,10 +368,9 @@ async def test_drain_has_an_end() -> None:
 
 async def test_a_door_that_never_opened_can_be_drained() -> None:
     async with rig() as made:
-        made.door._server.close()  # type: ignore[union-attr]
-        made.door._server = None
-        await made.door.drain(1)
-        assert not made.door.accepting
+        made.listener.stop_accepting()
+        await made.listener.drain(1)
+        assert not made.listener.accepting
 
 
 async def test_the_sweeper_outlives_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +378,7 @@ async def test_the_sweeper_outlives_a_bug(monkeypatch: pytest.MonkeyPatch) -> No
     async with rig(limits={"idle": "60s"}) as made:
         peer = await made.connect()
         with monkeypatch.context() as patch:
-            patch.setattr(made.door, "sweep", broken)
+            patch.setattr(made.listener, "sweep", broken)
             await until(lambda: bool(made.clock._sleepers))
             made.clock.advance(3)
             await until(lambda: made.registry.get_sample_value("gateway_bugs_total") == 1)
@@ -429,4 +424,27 @@ async def fuzz(wire: bytes, size: int) -> None:
                 assert reply[:1] in "2345"
         await until(lambda: made.metric("smtp_connections_open") == 0)
         assert made.registry.get_sample_value("gateway_bugs_total") in (None, 0.0)
-        assert made.shared._memory == 0
+        assert made.shared.memory.total == 0
+
+
+# -- trouble below the door
+
+
+@pytest.mark.parametrize(("kind", "name"), sorted((kind.__name__, name) for kind, name in FAULTS))
+async def test_trouble_below_leaves_the_session_usable(kind: str, name: str) -> None:
+    """Every Fault has its reply and its log line, and the next message of the same connection is taken."""
+    cls = next(one for one, _ in FAULTS if one.__name__ == kind)
+    fault = CannotCarry(name, "5.0.0", "so it is") if cls is CannotCarry else cls("so it is", name)
+    async with rig() as made:
+
+        async def refuse(_message: NewMessage) -> None:
+            raise fault
+
+        peer = await made.connect()
+        made.put = refuse
+        code, enhanced, reason = FAULTS[cls, name]
+        assert (await peer.deliver()) == f"{code} {enhanced} so it is"
+        made.put = made.store
+        assert (await peer.deliver()).startswith("250")
+        logged = [line for line in made.logged() if line["event"] == "rejected"]
+        assert [(line["code"], line["reason"], line["stage"]) for line in logged] == [(code, reason, "data")]

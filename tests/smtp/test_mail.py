@@ -355,11 +355,11 @@ async def test_offers_and_words_for_peers_elsewhere() -> None:
     clients = {**CLIENTS, "lan": {**CLIENTS["copier"], "networks": ["192.0.2.0/24", "2001:db8::/32"]}}
     async with rig(clients=clients) as made:
         for peer in ("192.0.2.9", "2001:db8::9", "::1"):
-            assert made.door.offers_login(peer, tls=False)
-        assert not made.door.offers_login("198.51.100.1", tls=False)
-        assert made.door.offers_login("198.51.100.1", tls=True)
-        assert made.door.stranger("192.0.2.9", tls=False).code == 530
-        refusal = made.door.stranger("198.51.100.1", tls=False)
+            assert made.listener.site.offers_login(peer, tls=False)
+        assert not made.listener.site.offers_login("198.51.100.1", tls=False)
+        assert made.listener.site.offers_login("198.51.100.1", tls=True)
+        assert made.listener.site.stranger("192.0.2.9", tls=False).code == 530
+        refusal = made.listener.site.stranger("198.51.100.1", tls=False)
         assert (refusal.code, refusal.enhanced) == (550, "5.7.1")
         assert "198.51.100.1" in refusal.text
 
@@ -369,7 +369,7 @@ async def test_reload_in_an_open_session() -> None:
     async with rig() as made, rig(clients=RESTRICTED, limits={"max_recipients": 1}) as other:
         peer = await made.connect()
         assert (await peer.deliver()).startswith("250")
-        made.door.rules, made.door.auth = other.rules, other.auth
+        made.reload(other)
         await peer.talk(("MAIL FROM:<x@evil.example>", "553 5.7.1"), ("MAIL FROM:<a@example.com>", "250"))
         await peer.talk(("RCPT TO:<b@example.org>", "250"), ("RCPT TO:<c@example.org>", "452 4.5.3"))
 

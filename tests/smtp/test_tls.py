@@ -110,7 +110,7 @@ async def test_no_password_in_the_clear(authority: Authority, monkeypatch: pytes
     """538 5.7.11 for a peer elsewhere; its MAIL is told to start TLS first. Seen from afar, loopback is not."""
     async with rig(listener=authority.listener()) as made:
         peer = await made.connect(address="127.0.0.9")
-        monkeypatch.setattr(type(made.door), "offers_login", lambda _self, _peer, *, tls: tls)
+        monkeypatch.setattr(type(made.listener.site), "offers_login", lambda _self, _peer, *, tls: tls)
         assert "AUTH" not in await peer.ehlo()
         await peer.talk((LOGIN, "538 5.7.11"), ("MAIL FROM:<a@b.c>", "530 5.7.0 Must issue STARTTLS"))
         await peer.start_tls(authority.context)
@@ -152,10 +152,10 @@ async def test_a_handshake_does_not_hold_up_the_stop(authority: Authority, tls: 
         peer = await made.connect(greet=tls == "starttls")
         if tls == "starttls":
             await peer.talk(("STARTTLS", "220"))
-        await until(lambda: len(made.door.tasks) == 1)
-        await made.door.drain(0.01)
+        await until(lambda: len(made.listener.tasks) == 1)
+        await made.listener.drain(0.01)
         assert await peer.rest() == b""
-        assert not made.door.tasks
+        assert not made.listener.tasks
 
 
 def test_uvloop(authority: Authority) -> None:
@@ -227,12 +227,12 @@ async def test_a_bad_new_file_keeps_the_old_certificate(authority: Authority, da
 
 def sweep(made: Rig) -> None:
     """File systems may give two writes the same time; the size or inode usually differs, the test makes sure."""
-    for path in (made.door.listener.certificate, made.door.listener.private_key):
+    for path in (made.listener.site.settings.certificate, made.listener.site.settings.private_key):
         assert path
         if path.exists():
             stat = path.stat()
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + (stat.st_mtime_ns % 2 == 0)))
-    made.door.sweep()
+    made.listener.sweep()
 
 
 def test_errors_at_start_name_the_setting(tmp_path: Path) -> None:
@@ -301,5 +301,5 @@ async def test_smtplib(authority: Authority) -> None:
                 server.login("copier", PASSWORD)
                 server.sendmail("a@b.c", ["b@c.d"], MESSAGE)
 
-        await anyio.to_thread.run_sync(script, made.door.port)
+        await anyio.to_thread.run_sync(script, made.listener.port)
         assert len(made.messages) == 1

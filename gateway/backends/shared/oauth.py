@@ -25,7 +25,7 @@ _DEADLINE = 30.0  # seconds for one request to an identity provider
 _IN_ALL = 120.0  # ... and for all that one refresh may need
 _MARGIN = timedelta(seconds=30)  # a token that ends sooner is not handed out any more
 _AGAIN = 60.0  # seconds until a refresh that failed is tried again while the old token lives
-# Not the loop's own threads: those who wait here need the loop, and it needs its threads to look up names for them.
+# Not the loop's own threads: who waits for an identity provider must not hold up who waits for a disk.
 _THREADS = ThreadPoolExecutor(32, thread_name_prefix="token")
 _REMEMBERED = 5.0  # seconds for which a failure is the answer, without asking: what waits behind it comes at once
 

@@ -1,0 +1,96 @@
+"""What a session may ask of the listener that it came through: the settings of now, and who may do what there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from gateway.auth import Authenticator
+from gateway.clock import Clock
+from gateway.config.models import ListenerSettings
+from gateway.events import Events
+from gateway.intake import Rules
+from gateway.model import Client, NewMessage, Refusal
+from gateway.smtp import replies
+from gateway.smtp.limits import Shared
+from gateway.smtp.login import MECHANISMS
+from gateway.smtp.tls import Certificate
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Site:
+    """One listener, seen by its sessions. ``settings``, ``rules`` and ``auth`` are replaced by a reload.
+
+    ``put`` returns when the message is safe on disk, or raises SpoolTrouble. ``shared`` is common to all listeners.
+    """
+
+    name: str
+    settings: ListenerSettings
+    rules: Rules
+    auth: Authenticator
+    put: Callable[[NewMessage], Awaitable[None]]
+    events: Events
+    clock: Clock
+    ids: Callable[[], str]
+    shared: Shared
+    certificate: Certificate | None
+    draining: bool = False
+
+    @property
+    def implicit_tls(self) -> bool:
+        """TLS from the first octet (RFC 8314 3)."""
+        return self.settings.tls == "implicit"
+
+    def admit(self, peer: str) -> Refusal | None:
+        """Count a new connection, or say what it is refused with."""
+        refusal = replies.STOPPING() if self.draining else self.shared.connect(peer, self.rules.limits)
+        if refusal is None:
+            self.events.connection_opened(self.name)
+        else:
+            self.events.connection_refused(self.name, refusal.reason, peer)
+        return refusal
+
+    def gone(self, peer: str) -> None:
+        """The end of a connection that was admitted."""
+        self.shared.disconnect(peer)
+        self.events.connection_closed(self.name)
+
+    def by_network(self, peer: str) -> Client | None:
+        """Who may send from this address without a login."""
+        return None if self.settings.auth == "required" else self.auth.by_network(peer)
+
+    @property
+    def knows_logins(self) -> bool:
+        """Whether anybody could log in here at all."""
+        return self.settings.auth != "off" and any(client.logs_in for client in self.rules.clients.values())
+
+    def offers_login(self, peer: str, *, tls: bool) -> bool:
+        """No password over a clear line (RFC 4954 4), except from this host and from networks the operator named."""
+        if not self.knows_logins:
+            return False
+        address = ip_address(peer)
+        networks = (network for client in self.rules.clients.values() for network in client.networks)
+        return tls or address.is_loopback or any(address in network for network in networks)
+
+    def stranger(self, peer: str, *, tls: bool) -> Refusal:
+        """The refusal for who is no client of ours, with what would help."""
+        if self.offers_login(peer, tls=tls):
+            return Refusal(530, "5.7.0", "Authentication required", "auth_required")
+        if self.knows_logins and self.certificate is not None and not tls:
+            return Refusal(530, "5.7.0", "Must issue STARTTLS first, then log in", "tls_required")
+        text = f"Relay access denied: {peer} is in no network of the setting clients"
+        return Refusal(550, "5.7.1", text, "relay_denied")
+
+    def extensions(self, client: Client | None, peer: str, *, tls: bool) -> list[str]:
+        """The lines of the EHLO reply (RFC 5321 4.1.1.1), true for this client and this line."""
+        able, cap = self.rules.routing.capabilities.values(), self.rules.limits.max_size
+        if client is not None:
+            size, _ = self.rules.routing.largest(client, cap)
+        else:  # a login decides; until then the most that anybody could send
+            size = min(cap, max((one.max_bytes for one in able), default=cap))
+        lines = [self.rules.hostname, f"SIZE {size}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "DSN"]
+        lines += ["SMTPUTF8"] * any(one.smtputf8 for one in able)
+        lines += ["STARTTLS"] * (self.certificate is not None and not tls)
+        lines += ["AUTH " + " ".join(MECHANISMS)] * self.offers_login(peer, tls=tls)
+        return lines
