@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -212,19 +212,6 @@ class MessageDetail:
     @property
     def state(self) -> str:
         return self.message.state
-
-    def to_json(self) -> dict[str, Any]:
-        """One object: the message's fields, and recipients, attempts, deliveries, events as lists."""
-        whole = asdict(self)
-        return _plain({**whole.pop("message"), **whole})  # type: ignore[no-any-return] # a dict stays a dict
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime) else value
 
 
 @dataclass(frozen=True, slots=True)

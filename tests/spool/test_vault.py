@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,7 @@ async def test_nobody_is_shown_it(tmp_path: Path) -> None:
         detail = await at.spool.show(ident)
         assert detail is not None
         blob = await sealed(at, ident)
-        for text in (repr(await at.spool.find()), repr(detail), json.dumps(detail.to_json())):
+        for text in (repr(await at.spool.find()), repr(detail), repr(asdict(detail))):
             assert "sealed" not in text
             assert "secret" not in text
             assert repr(blob) not in text
