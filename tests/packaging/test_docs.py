@@ -113,11 +113,11 @@ def refusals() -> set[tuple[str, str]]:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             terms: list[ast.expr] = []
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Refusal", "Reply"):
                 terms = node.args
             elif isinstance(node, ast.Tuple):
                 terms = node.elts
-            values = [term.value if isinstance(term, ast.Constant) else None for term in terms]
+            values = [term.value if isinstance(term, ast.Constant) else None for term in terms][:4]
             if len(values) == 4 and isinstance(values[0], int) and isinstance(values[1], str) and values[3] in REASONS:
                 found.add((f"{values[0]} {values[1]}", str(values[3])))
     return found
