@@ -15,7 +15,7 @@ RESTRICTED = {
 
 
 async def test_accepted_message() -> None:
-    """Envelope, trace, lanes and the words of the reply; the body's bytes are untouched."""
+    """Envelope, trace, deliveries and the words of the reply; the body's bytes are untouched."""
     body = b"dots:\r\n..\r\n...a\r\n\xff\xfe \r\n"
     async with rig() as made:
         peer = await made.connect()
