@@ -29,11 +29,6 @@ class Incoming:
             raise replies.BUSY()
 
     @property
-    def received(self) -> int:
-        """Octets that have come so far, as they came."""
-        return self._reader.received
-
-    @property
     def ended(self) -> bool:
         return self._reader.done or self._reader.overrun
 

@@ -80,11 +80,6 @@ class Listener:
             site.settings = settings
 
     @property
-    def sessions(self) -> tuple[Session, ...]:
-        """Those that have a connection now."""
-        return tuple(self._sessions)
-
-    @property
     def accepting(self) -> bool:
         return self._server is not None and self._server.is_serving()
 
@@ -96,11 +91,11 @@ class Listener:
         """Idle sessions hear 421 now, the others when they have ended what they do, at most ``seconds`` from now."""
         self.stop_accepting()
         self.site.draining = True
-        for session in self.sessions:
+        for session in tuple(self._sessions):
             session.stop()
         if self.tasks:
             await asyncio.wait(tuple(self.tasks), timeout=seconds)
-        for session in self.sessions:
+        for session in tuple(self._sessions):
             session.wire.abort()
         if self.tasks:  # without a connection there is only a commit to wait for
             await asyncio.wait(tuple(self.tasks), timeout=_COMMIT)
@@ -118,7 +113,7 @@ class Listener:
     def sweep(self) -> None:
         """Hang up on those whose time is over; load a certificate whose file has changed."""
         now = self.site.clock.monotonic()
-        for session in self.sessions:
+        for session in tuple(self._sessions):
             session.check(now)
         if self.site.certificate is not None:
             self.site.certificate.refresh(self.site.settings)

@@ -1,4 +1,4 @@
-"""A door on a real socket with the real policy, message and auth rooms; only the spool is a list."""
+"""A listener on a real socket with the real policy, message and auth rooms; only the spool is a list."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Peer:
 
 
 class Rig:
-    """A door, what it stored and what it logged."""
+    """A listener, what it stored and what it logged."""
 
     def __init__(self, settings: Settings, capabilities: Mapping[str, Capabilities]) -> None:
         self.settings = settings
@@ -120,9 +120,13 @@ class Rig:
         self.put: Callable[[NewMessage], Awaitable[None]] = self.store
         self.shared = Shared()
         self.rules = Rules.of(settings, Routing(settings.routes, capabilities))
-        self.listener = Listener(
+        self.listener = self.new_listener()
+        self._peers: list[Peer] = []
+
+    def new_listener(self) -> Listener:
+        return Listener(
             "local",
-            settings.listeners["local"],
+            self.settings.listeners["local"],
             self.rules,
             auth=self.auth,
             put=self._put,
@@ -131,7 +135,6 @@ class Rig:
             ids=QueueIds(self.clock, random.Random(1)),
             shared=self.shared,
         )
-        self._peers: list[Peer] = []
 
     async def _put(self, message: NewMessage) -> None:
         await self.put(message)
@@ -144,11 +147,12 @@ class Rig:
         self.messages.append(message)
 
     async def connect(
-        self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", greet: bool = True
+        self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0, greet: bool = True
     ) -> Peer:
-        name = "relay.example.com" if tls else None
+        """``port`` is another server's that the test has put before the same sessions."""
+        name, port = "relay.example.com" if tls else None, port or self.listener.port
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.listener.port, local_addr=(address, 0), ssl=tls, server_hostname=name, limit=1 << 20
+            "127.0.0.1", port, local_addr=(address, 0), ssl=tls, server_hostname=name, limit=1 << 20
         )
         peer = Peer(reader, writer)
         self._peers.append(peer)

@@ -137,13 +137,24 @@ async def test_failed_handshakes(authority: Authority, tls: str, garbage: bytes)
         await peer.talk(("NOOP", "250"))
 
 
-async def test_a_silent_handshake_ends(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who never speaks does not keep the connection (30 s; here a moment)."""
-    monkeypatch.setattr("gateway.smtp.wire._HANDSHAKE", 0.01)
-    async with rig(listener=authority.listener("implicit")) as made:
-        peer = await made.connect(greet=False)
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+async def test_a_silent_handshake_ends(authority: Authority, tls: str) -> None:
+    """Who never speaks keeps the connection for 30 s and no longer, and hears nothing that is no TLS."""
+    async with rig(listener=authority.listener(tls)) as made:
+        peer = await made.connect(greet=tls == "starttls")
+        if tls == "starttls":
+            await peer.talk(("STARTTLS", "220"))
+        await until(lambda: len(made.listener.tasks) == 1)
+        made.clock.advance(29)
+        made.listener.sweep()
+        await made.connect(greet=False)
+        await until(lambda: len(made.listener.tasks) == 2)
+        assert made.metric("smtp_connections_open") == 2
+        made.clock.advance(1)
+        made.listener.sweep()
         assert await peer.rest() == b""
-        assert made.metric("smtp_connections_open") == 0
+        await until(lambda: made.metric("smtp_connections_open") == 1)
+        assert made.metric("smtp_rejected_total", stage="connect", reason="tls_failed") == 1
 
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
