@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model import Rate
-from gateway.ratelimit import RateWindow
+from gateway.ratelimit import FailureLimit, RateWindow
 
 
 @given(
@@ -51,6 +51,37 @@ def test_rate_keys_are_apart_and_bounded() -> None:
         window.allow(str(number), rate, 2.0)
     assert not window.allow("a", rate, 3.0)
     window.allow("one more", rate, 4.0)
-    assert len(window._slots) == 10_000
     assert not window.allow("a", rate, 5.0), "recently used keys stay"
     assert window.allow("b", rate, 5.0), "the least recently used one is forgotten"
+
+
+def test_failures_are_forgiven_one_by_one() -> None:
+    """Three at once, then one more for each half minute that has passed; asking costs nothing."""
+    limit = FailureLimit(3, 30.0)
+    for second in (0.0, 0.0, 0.0):
+        assert limit.allow("a", second)
+        limit.add("a", second)
+    assert not limit.allow("a", 29.0)
+    assert limit.allow("b", 29.0)
+    assert all(limit.allow("a", 30.0) for _ in range(5))
+    limit.add("a", 30.0)
+    assert not limit.allow("a", 59.0)
+    limit.add("a", 1000.0)
+    assert limit.allow("a", 1000.0), "a long rest is no credit, and leaves no debt"
+    limit.add("a", 1000.0)
+    limit.add("a", 1000.0)
+    assert not limit.allow("a", 1000.0)
+
+
+def test_failures_of_many_keys_are_bounded() -> None:
+    """Who failed least recently makes room for the ten thousand and first."""
+    limit = FailureLimit(1, 30.0)
+    limit.add("first", 0.0)
+    limit.add("second", 0.0)
+    for number in range(9_998):
+        limit.add(str(number), 0.0)
+    limit.add("first", 0.0)
+    assert not limit.allow("second", 0.0)
+    limit.add("one more", 0.0)
+    assert not limit.allow("first", 0.0)
+    assert limit.allow("second", 0.0)

@@ -98,7 +98,7 @@ async def test_before_ehlo_and_switched_off() -> None:
 
 @pytest.mark.parametrize("size", [333, 483, 739, 1592, 4000, 8000, 9000])
 async def test_long_passwords(size: int) -> None:
-    """Tokens of any usual length through every mechanism (door.md 0.4)."""
+    """Tokens of any usual length through every mechanism."""
     seen = []
     async with rig() as made:
         login = made.auth.login
@@ -131,7 +131,7 @@ async def test_too_long() -> None:
 
 
 async def test_secrets_never_show() -> None:
-    """Pipelined behind a refused AUTH, wrong, malformed or right: no reply and no log line holds them (door.md 0.9)."""
+    """Pipelined behind a refused AUTH, wrong, malformed or right: no reply and no log line holds them."""
     user, secret = b64("SECRET-USER"), b64("SECRET-WORD")
     async with rig(listener={"auth": "off"}) as off, rig() as made:
         peer = await off.connect()
@@ -214,6 +214,15 @@ async def test_a_reload_ends_logins() -> None:
         await peer.talk(("MAIL FROM:<a@b.c>", "553"), ("MAIL FROM:<me@b.c>", "250"))
 
 
+async def test_a_last_word_inside_a_login_ends_the_connection() -> None:
+    """What may be smuggled is not taken for an answer, not even where any answer would do (RFC 7628 3.2.3)."""
+    async with rig() as made:
+        for command in ("AUTH LOGIN", f"AUTH XOAUTH2 {bearer('a.b.c')}"):
+            peer = await greeted(made, address="127.0.0.9")
+            await peer.talk((command, "334 "), (b"AQ==\nNOOP\r\n", "500 5.5.2"))
+            assert await peer.rest() == b""
+
+
 async def test_a_reload_during_a_login_ends_it() -> None:
     """The login was looked at with the old settings."""
     async with rig() as made, rig(clients={"copier": CLIENTS["copier"]}) as other:
@@ -229,7 +238,7 @@ async def test_a_reload_during_a_login_ends_it() -> None:
 
 
 async def test_a_failed_lookup_is_temporary() -> None:
-    """Keys out of reach: 454 4.7.0, which is no failure of the client (door.md 12)."""
+    """Keys out of reach: 454 4.7.0, which is no failure of the client."""
     async with rig() as made:
 
         async def unavailable(*_: str) -> Any:

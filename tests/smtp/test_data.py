@@ -123,7 +123,7 @@ def test_any_newlines_in_any_segmentation(wire: bytes, sizes: list[int], toleran
 @pytest.mark.parametrize("sequence", SMUGGLING)
 @pytest.mark.parametrize("tolerant", [False, True])
 def test_smuggling(sequence: bytes, tolerant: bool) -> None:
-    """The twelve sequences of door.md 2.1: all that follows, up to the true end, belongs to the one message."""
+    """The twelve smuggled sequences: all that follows, up to the true end, belongs to the one message."""
     inside = b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nforged"
     reader = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant)
     assert reader.feed(b"Subject: x\r\n\r\nhello" + sequence + inside + b"\r\n.\r\nQUIT\r\n") == b"QUIT\r\n"
@@ -170,7 +170,7 @@ def test_size_limit_is_exact_and_the_rest_is_drained() -> None:
 
 
 def test_oversize_with_bad_dots_has_one_end() -> None:
-    """What follows an oversize message's false end is not taken for commands (door.md 2.3)."""
+    """What follows an oversize message's false end is not taken for commands."""
     reader = DataReader(100, TOO_BIG)
     rest = read(reader, b"x" * 98 + b"\r\n" * 50, b"\n.\nHELP\r\n", b"\r.\r\nHELP\r\n", b".\r\nQUIT\r\n")
     assert rest == b"QUIT\r\n"
@@ -188,7 +188,7 @@ def test_only_the_first_fault_is_kept() -> None:
 @pytest.mark.parametrize("line", [b"x", b"\r\n", b"\n", b"\r", b".", b"\r\n.", b"\0", b".\r\n."])
 @pytest.mark.parametrize("tolerant", [False, True])
 def test_memory_is_bounded(line: bytes, tolerant: bool) -> None:
-    """A flood without end costs at most about the limit and ends in overrun (door.md 0.5)."""
+    """A flood without end costs at most about the limit and ends in overrun."""
     reader = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant)
     chunk = (line * 65536)[:65536]
     tracemalloc.start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.models import LimitSettings
-from gateway.model import CannotCarry, NewMessage
+from gateway.model import CannotCarry, CannotTell, Capabilities, HookRefused, NewMessage, SpoolTrouble
 from gateway.smtp.limits import Shared
 from gateway.smtp.replies import FAULTS
 from tests.fakes import until
@@ -54,7 +56,7 @@ class Commit:
 
 
 async def test_too_many_connections() -> None:
-    """421 instead of the greeting; one that leaves makes room; the listener lives (door.md 25)."""
+    """421 instead of the greeting; one that leaves makes room; the listener lives."""
     async with rig(limits={"connections": 3, "connections_per_ip": 2}) as made:
         first, _ = await made.connect(), await made.connect()
         assert (await made.connect()).greeting.startswith("421 4.7.0")
@@ -119,7 +121,7 @@ async def test_idle() -> None:
 
 
 async def test_slow_data() -> None:
-    """Below 500 octets a second the sender is cut off, above it may take long; an hour is the end (door.md 24)."""
+    """Below 500 octets a second the sender is cut off, above it may take long; an hour is the end."""
     async with rig(limits={"idle": "60s"}) as made:
         slow, steady = await made.connect(), await made.connect()
         await slow.envelope()
@@ -203,7 +205,7 @@ async def test_half_closed_client_gets_its_replies() -> None:
 
 @pytest.mark.parametrize("how", ["half-close", "close", "reset"])
 async def test_a_client_that_leaves_does_not_cancel_the_commit(how: str) -> None:
-    """The message is stored, whole, and the next one is no worse off (door.md 0.2, RFC 5321 6.1)."""
+    """The message is stored, whole, and the next one is no worse off (RFC 5321 6.1)."""
     async with rig() as made:
         commit = Commit(made)
         peer = await made.connect()
@@ -446,7 +448,7 @@ async def fuzz(wire: bytes, size: int) -> None:
         assert made.shared.memory.total == 0
 
 
-# -- trouble below the door
+# -- trouble below
 
 
 @pytest.mark.parametrize(("kind", "name"), sorted((kind.__name__, name) for kind, name in FAULTS))
@@ -467,3 +469,50 @@ async def test_trouble_below_leaves_the_session_usable(kind: str, name: str) -> 
         assert (await peer.deliver()).startswith("250")
         logged = [line for line in made.logged() if line["event"] == "rejected"]
         assert [(line["code"], line["reason"], line["stage"]) for line in logged] == [(code, reason, "data")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CannotTell("secret"),
+        HookRefused("secret", "unsigned"),
+        SpoolTrouble("secret"),
+        CannotCarry("unheard", "5.0.0", "secret"),
+        OSError("secret"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_no_table_knows_is_our_bug(error: Exception) -> None:
+    """451 4.3.0 in our own words and a line "bug"; the connection and its next message are none the worse."""
+    async with rig() as made:
+
+        async def refuse(_message: NewMessage) -> None:
+            raise error
+
+        peer = await made.connect()
+        made.put = refuse
+        assert (await peer.deliver()) == "451 4.3.0 Temporary failure on our side, try again later"
+        assert made.registry.get_sample_value("gateway_bugs_total") == 1
+        made.put = made.store
+        assert (await peer.deliver()).startswith("250")
+        logged = {line["event"]: line for line in made.logged()}
+        assert (logged["rejected"]["reason"], logged["rejected"]["stage"]) == ("internal", "data")
+        assert logged["bug"]["error"] == type(error).__name__
+
+
+async def test_a_large_message_does_not_wait_behind_names() -> None:
+    """A name server that hangs fills the loop's own threads; looking through mail has others."""
+    free = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    particular = Capabilities(max_bytes=1_000_000, lacks=frozenset(("signed",)))
+    async with rig(capabilities={"box": particular}) as made:
+        peer = await made.connect()
+        stuck = loop.run_in_executor(None, free.wait)
+        try:
+            async with asyncio.timeout(30):
+                assert (await peer.deliver(BODY)).startswith("250")
+            assert not stuck.done()
+        finally:
+            free.set()
+            await stuck

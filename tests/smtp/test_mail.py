@@ -66,7 +66,7 @@ async def test_null_sender_is_empty() -> None:
     ],
 )
 async def test_sender_ownership(sender: str, header: bytes, code: str) -> None:
-    """Envelope and header are within what the client was granted (door.md 14); the reply names the setting."""
+    """Envelope and header are within what the client was granted; the reply names the setting."""
     async with rig(clients=RESTRICTED) as made:
         peer = await made.connect()
         await peer.ehlo()
@@ -304,7 +304,7 @@ def failing_now(error: Exception) -> Any:
     ],
 )
 async def test_no_open_relay(address: str, auth: str, code: str) -> None:
-    """Who is no client is told what would help (door.md 13)."""
+    """Who is no client is told what would help."""
     async with rig(listener={"auth": auth}) as made:
         peer = await made.connect(address=address)
         await peer.ehlo()
@@ -451,7 +451,7 @@ async def test_from_addresses_that_the_backend_cannot_send_as() -> None:
     ],
 )
 async def test_what_such_a_backend_reads_as_a_foreign_sender(fields: bytes, shown: str) -> None:
-    """A From in which nobody stands, and a Sender: the provider refuses both after 250, so the door does before."""
+    """A From in which nobody stands, and a Sender: the provider refuses both after 250, so we do before."""
     limits = {"office": Capabilities(max_bytes=1_000_000, senders=("noreply@example.com",))}
     async with rig(capabilities=limits, routes=[{"backend": ["office"]}]) as made:
         peer = await made.connect()

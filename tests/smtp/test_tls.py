@@ -84,7 +84,7 @@ async def test_starttls(authority: Authority) -> None:
 
 
 async def test_injected_commands_are_forgotten(authority: Authority) -> None:
-    """What comes in one segment with STARTTLS is neither obeyed nor answered (door.md 2.4)."""
+    """What comes in one segment with STARTTLS is neither obeyed nor answered."""
     async with rig(listener=authority.listener()) as made:
         peer = await made.connect()
         await peer.ehlo()
@@ -121,7 +121,7 @@ async def test_no_password_in_the_clear(authority: Authority, monkeypatch: pytes
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 @pytest.mark.parametrize("garbage", [b"EHLO x\r\nMAIL FROM:<a@b.c>\r\n", b"\x16\x03\x01\x00\x05hello", b""])
 async def test_failed_handshakes(authority: Authority, tls: str, garbage: bytes) -> None:
-    """Cleartext, nonsense or a hang-up instead of a handshake: counted and closed, no traceback (door.md 2.6)."""
+    """Cleartext, nonsense or a hang-up instead of a handshake: counted and closed, no traceback."""
     async with rig(listener=authority.listener(tls)) as made:
         peer = await made.connect(greet=tls == "starttls")
         if tls == "starttls":

@@ -1,4 +1,4 @@
-"""Every command in and out of order: one reply each, with the right codes (RFC 5321 4.1, 4.3; door.md 2)."""
+"""Every command in and out of order: one reply each, with the right codes (RFC 5321 4.1, 4.3)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_hang_ups(line: bytes, code: str) -> None:
 
 @pytest.mark.parametrize("verb", ["EHLO x{}y", "MAIL FROM:<a{}@b.c>", "RCPT TO:<a{}@b.c>", "VRFY a{}", "NOOP {}"])
 async def test_control_characters(verb: str) -> None:
-    """No octet of 00-1F or 7F is taken in a command; none is echoed or logged (door.md 15)."""
+    """No octet of 00-1F or 7F is taken in a command; none is echoed or logged."""
     async with rig() as made:
         for octet in (*range(1, 10), *range(11, 32), 127):
             peer = await made.connect()
@@ -159,7 +159,7 @@ async def test_replies_of_pipelined_commands_leave_together() -> None:
 
 @pytest.mark.parametrize("argument", [b"x\xff\xfe", b"a b", b"(comment)", b"x" * 1000])
 async def test_hello_is_stored_sanitised(argument: bytes) -> None:
-    """What a client calls itself cannot write into the header (door.md 16)."""
+    """What a client calls itself cannot write into the header."""
     async with rig() as made:
         peer = await made.connect()
         await peer.talk((b"EHLO " + argument + b"\r\n", "250"), SENDER, RECIPIENT, ("DATA", "354"))
