@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from gateway.clock import Clock
 from gateway.spool import Delivery, Spool
@@ -10,15 +10,18 @@ from gateway.spool import Delivery, Spool
 PAGE = 500  # deliveries routed at a time, so that the loop is free in between
 
 
-async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[Delivery], str]) -> int:
-    """Move each delivery that waits for ``backend`` to its target, due now; "" leaves it. Returns how many it left."""
-    after = left = 0
+async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[Delivery], str]) -> AsyncIterator[int]:
+    """Move each delivery that waits for ``backend`` to its target, due now; "" leaves it.
+
+    Yields after each page how many of it were left, so that the caller can end it between two pages.
+    """
+    after = 0
     while page := await spool.deliveries(backend, after=after, limit=PAGE):
         after = page[-1].delivery_id
         by_target: dict[str, list[int]] = {}
         for delivery in page:
             by_target.setdefault(target(delivery), []).append(delivery.delivery_id)
-        left += len(by_target.pop("", ()))
+        left = len(by_target.pop("", ()))
         for name, ids in by_target.items():
             await spool.move(ids, name, clock.now())
-    return left
+        yield left

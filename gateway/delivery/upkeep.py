@@ -48,7 +48,8 @@ class Upkeep:
             try:
                 await self._adopt_orphans()
                 await self._expire()
-                await self._spool.sweep(self._clock.now(), self._retention)
+                while not self._stopping and await self._spool.sweep(self._clock.now(), self._retention):
+                    pass  # until nothing is left that is past its time
             except SpoolTrouble as trouble:
                 self._events.warning("housekeeping_waits", reason=trouble.text)
             await self.publish()
@@ -75,7 +76,12 @@ class Upkeep:
         for name, count in (await self._spool.queued()).items():
             if name in self._orders.breakers or self._stranded.get(name) == count:
                 continue
-            if left := await reroute(self._spool, self._clock, name, self._first_way):
+            left = 0
+            async for stay in reroute(self._spool, self._clock, name, self._first_way):
+                left += stay
+                if self._stopping:
+                    return
+            if left:
                 self._events.warning("no_backend", backend=name, messages=left)
             self._stranded[name] = left
 

@@ -184,8 +184,11 @@ class Worker:
             return
         self._next_divert = now + DIVERT_EVERY
         if any(self.orders.free(name, now) for name in others):
+            moving = reroute(self._spool, self._clock, self._name, lambda one: self.orders.elsewhere(one, now))
             with suppress(SpoolTrouble):
-                await reroute(self._spool, self._clock, self._name, lambda one: self.orders.elsewhere(one, now))
+                async for _ in moving:
+                    if self._stopping:
+                        return
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 

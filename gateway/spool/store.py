@@ -307,22 +307,19 @@ class Spool:
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
     async def sweep(self, now: datetime, retention: RetentionSettings) -> int:
-        """Remove bodies and rows past their time, in small steps; freed pages are used again. Returns how many."""
+        """Remove some bodies and rows past their time; freed pages are used again. Returns how many: 0 is the end."""
         self._writer.drop_sent = not retention.sent_body
         if await self._ask(f"{tracking.EARLY} LIMIT 1"):
             self._announce(await self._writer.submit(tracking.adopt))
-        total = await self._sweep(lambda tx: upkeep.sweep_bodies(tx, "done", micros(now - retention.sent_body), _SWEEP))
-        total += await self._sweep(
-            lambda tx: upkeep.sweep_bodies(tx, "failed", micros(now - retention.failed_body), _SWEEP)
+        sent, failed, history = (
+            micros(now - past) for past in (retention.sent_body, retention.failed_body, retention.history)
         )
-        return total + await self._sweep(lambda tx: upkeep.sweep_history(tx, micros(now - retention.history), _SWEEP))
-
-    async def _sweep(self, step: Callable[[Transaction], int]) -> int:
-        total = swept = await self._writer.submit(step, late=True)
-        while swept == _SWEEP:
-            swept = await self._writer.submit(step, late=True)
-            total += swept
-        return total
+        steps: tuple[Callable[[Transaction], int], ...] = (
+            lambda tx: upkeep.sweep_bodies(tx, "done", sent, _SWEEP),
+            lambda tx: upkeep.sweep_bodies(tx, "failed", failed, _SWEEP),
+            lambda tx: upkeep.sweep_history(tx, history, _SWEEP),
+        )
+        return sum([await self._writer.submit(step, late=True) for step in steps])
 
     async def backup(self, to: Path) -> None:
         """A consistent copy while the service runs. Raises SpoolError."""

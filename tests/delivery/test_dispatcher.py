@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.config.models import RetrySettings
 from gateway.model import Check
+from gateway.spool import Delivery
 from tests.builders import AWAY
 from tests.delivery.kit import DEFERRED, MISCONFIGURED, house, routing, settings
 from tests.fakes import SENT, ScriptedBackend, until
@@ -143,6 +145,57 @@ async def test_a_stop_does_not_wait_for_who_left_at_a_reload(tmp_path: Path) -> 
         await at.dispatcher.drain(0)
         assert (old.running, old.closed, new.closed) == (0, True, True)
         assert (await at.state(identifier), new.calls) == ("queued", [])
+
+
+@pytest.mark.parametrize("waits_for", ["gone", "rests"])
+async def test_a_stop_does_not_wait_for_all_that_goes_another_way(tmp_path: Path, waits_for: str) -> None:
+    """However much waits for a backend that rests or is no more, a stop ends its moving after the step under way."""
+    backends = [ScriptedBackend("rests"), ScriptedBackend("b")]
+    async with house(tmp_path, settings(tmp_path, "rests", "b"), *backends) as at:
+        await at.dispatcher.pause("b", None)
+        await at.dispatcher.pause("rests", None)
+        await at.put_many(1001, waits_for)
+        page, pages, go = at.spool.deliveries, [], asyncio.Event()
+
+        async def slow(*given: Any, **more: Any) -> list[Delivery]:
+            pages.append(more)
+            await go.wait()
+            return await page(*given, **more)
+
+        at.spool.deliveries = slow  # type: ignore[method-assign]
+        if waits_for == "rests":
+            await at.dispatcher.resume("b")
+        while not pages:
+            at.clock.advance(16)
+            await at.clock.sleep(0)
+        draining = asyncio.create_task(at.dispatcher.drain(1))
+        await at.clock.sleep(0)
+        if waits_for == "rests":
+            await until(lambda: at.dispatcher.status() == {})
+        go.set()
+        await draining
+        assert len(pages) == 1
+
+
+async def test_a_stop_does_not_wait_for_all_that_is_swept(tmp_path: Path) -> None:
+    """However much is past its time, a stop ends the sweep after the step under way."""
+    async with house(tmp_path, settings(tmp_path, "b"), ScriptedBackend("b")) as at:
+        sweeps, go = [], asyncio.Event()
+
+        async def slow(*given: Any) -> int:
+            sweeps.append(given)
+            await go.wait()
+            return 600 if len(sweeps) < 3 else 0
+
+        at.spool.sweep = slow  # type: ignore[method-assign]
+        while not sweeps:
+            at.clock.advance(16)
+            await at.clock.sleep(0)
+        draining = asyncio.create_task(at.dispatcher.drain(1))
+        await at.clock.sleep(0)
+        go.set()
+        await draining
+        assert len(sweeps) == 1
 
 
 async def test_a_reload_gives_new_orders_to_who_stays(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every backend is built with and uses: its context, its limits, safe text, bytes made ready to go out."""
+"""What every backend is built with and uses: its context, its capabilities, safe text, bytes made ready to go out."""
 
 from __future__ import annotations
 
