@@ -19,6 +19,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gateway.backends import Context
 from gateway.backends.google.gmail import Gmail, GmailSettings
 from gateway.clock import Clock
 from gateway.model import Outcome
@@ -253,6 +254,8 @@ class Way:
     """The backend in front of its fake."""
 
     backend: Gmail
+    settings: GmailSettings
+    context: Context
     fake: GoogleFake
     web: Web
     clock: FakeClock
@@ -277,7 +280,7 @@ async def open_way(folder: Path, info: dict[str, Any] | None = None, **settings:
     fake = GoogleFake(clock)
     info = info or service_account_info()
     file = "authorized_user_file" if info["type"] == "authorized_user" else "service_account_file"
-    async with Web(fake) as web, kit.context(folder, clock) as context:
+    async with Web(fake) as web, kit.context(folder, clock) as silent:
         values = {
             "mailbox": MAILBOX,
             file: stored(folder, info),
@@ -285,6 +288,7 @@ async def open_way(folder: Path, info: dict[str, Any] | None = None, **settings:
             "token_url": web.url + "/token",
             "timeout": "5s",
         } | settings
-        backend = Gmail("gm", GmailSettings.model_validate(values), replace(context, signals=signals))
-        yield Way(backend, fake, web, clock, signals)
+        given, context = GmailSettings.model_validate(values), replace(silent, signals=signals)
+        backend = Gmail("gm", given, context)
+        yield Way(backend, given, context, fake, web, clock, signals)
         await backend.aclose()

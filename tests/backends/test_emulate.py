@@ -47,11 +47,7 @@ Server.prototype.listen = function (port, ...rest) {
   return listen.call(this, { ...given, host: "127.0.0.1" }, ...(done ? [done] : []));
 };
 """
-SEED = {
-    "google": {
-        "users": [{"email": ACCOUNT, "name": "A"}],
-    }
-}
+SEED = {"google": {"users": [{"email": ACCOUNT, "name": "A"}]}}
 
 pytestmark = pytest.mark.skipif(
     not NODE or not PACKAGE.is_dir(), reason="no node, or GATEWAY_NPM names no folder with the npm package emulate"

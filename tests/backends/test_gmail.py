@@ -15,12 +15,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httplib2
 import pytest
+from google.oauth2 import service_account
 from googleapiclient.discovery import build
 from googleapiclient.http import MediaIoBaseUpload
 from pydantic import ValidationError
 
 from gateway.backends import settings_types
-from gateway.backends.google import gmail, tokens
+from gateway.backends.google import gmail
 from gateway.backends.google.gmail import Gmail, GmailSettings
 from gateway.config import ConfigError
 from gateway.config.loading import load
@@ -156,11 +157,11 @@ async def test_a_retry_carries_the_same_bytes(way: Way) -> None:
 
 
 async def test_what_grows_over_the_limit_by_its_bcc_is_refused_and_not_tried(way: Way) -> None:
-    with mock.patch.object(gmail, "_MAX_BYTES", len(RAW) + 10):
-        assert verdicts(await way.send("b@x.example")) == ["SENT"]
-        outcomes = await way.send("b@x.example", "blind@x.example")
+    raw = RAW.ljust(way.backend.capabilities.max_bytes, b"x")
+    outcomes = await way.send("b@x.example", "blind@x.example", raw=raw)
     assert {(outcome.verdict, outcome.enhanced) for outcome in outcomes.values()} == {(Verdict.REJECTED, "5.3.4")}
-    assert len(way.sends) == 1
+    assert way.sends == []
+    assert verdicts(await way.send("b@x.example", raw=raw)) == ["SENT"]
 
 
 # -- who gets it, and what they see ----------------------------------------------------------------------------------
@@ -446,15 +447,17 @@ async def test_many_mailboxes_at_once_do_not_starve_the_loop_of_threads(tmp_path
     """Whoever waits for a token needs the loop, and it needs its threads to look up names; the key is read once."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     authors = [f"u{number}@corp.example" for number in range(5)]
-    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
+    info = service_account_info(private_key_id="read for the first time")
+    read = service_account.Credentials.from_service_account_info
+    async with open_way(tmp_path, info, mailbox="sender", senders=["*"]) as way:
         way.fake.users |= set(authors)
         url = way.web.url.replace("127.0.0.1", "localhost") + "/token"
-        way.backend._settings = way.backend._settings.model_copy(update={"token_url": url})
-        before = tokens._account.cache_info().misses
-        async with asyncio.timeout(5):
-            answers = await asyncio.gather(*(way.send("b@x.example", author=author) for author in authors))
+        way.backend = Gmail("gm", way.settings.model_copy(update={"token_url": url}), way.context)
+        with mock.patch.object(service_account.Credentials, "from_service_account_info", side_effect=read) as reading:
+            async with asyncio.timeout(5):
+                answers = await asyncio.gather(*(way.send("b@x.example", author=author) for author in authors))
         assert [verdicts(one) for one in answers] == [["SENT"]] * 5
-        assert tokens._account.cache_info().misses - before <= 1
+        assert reading.call_count == 1
 
 
 async def test_a_throttled_mailbox_rests_alone(tmp_path: Path) -> None:
@@ -512,6 +515,21 @@ async def test_four_calls_at_a_time_for_one_mailbox(way: Way) -> None:
     assert most == 4
 
 
+async def test_closing_is_safe_while_others_still_ask_for_tokens(tmp_path: Path) -> None:
+    """They get their turn as it lets go of one mailbox after the other."""
+    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
+        way.fake.token_answers = [kit.hang] * 3
+        authors = [MAILBOX, "c@corp.example", "c@corp.example"]
+        first = [asyncio.create_task(way.send("b@x.example", author=author)) for author in authors[:2]]
+        await until(lambda: len(way.fake.token_requests) == 2)
+        closing = asyncio.create_task(way.backend.aclose())
+        late = asyncio.create_task(way.send("b@x.example", author=MAILBOX))
+        await closing
+        way.fake.token_answers = []
+        assert [verdicts(one) for one in await asyncio.gather(*first)] == [["DEFERRED"]] * 2
+        assert await late
+
+
 # -- check -----------------------------------------------------------------------------------------------------------
 
 
@@ -562,14 +580,13 @@ async def test_check_asks_again_whatever_came_last(tmp_path: Path) -> None:
 async def test_nothing_secret_is_told(tmp_path: Path, info: dict[str, Any]) -> None:
     """Not even where Google repeats it."""
     async with open_way(tmp_path, info) as way:
-        settings = way.backend._settings
         outcomes = [await way.one(), await way.one(error(403, "forbidden", "no"))]
         way.fake.tokens.clear()
         text = " ".join(str(info.get(name)) for name in ("refresh_token", "client_secret", "private_key"))
         way.fake.token_answers = [http(400, {"error": "invalid_grant", "error_description": text})]
         outcomes.append(await way.one())
         check = await way.backend.check()
-        told = f"{outcomes} {check} {settings!r} {way.signals}"
+        told = f"{outcomes} {check} {way.settings!r} {way.signals}"
     assert "***" in told
     assert "hunter2" not in told
     assert "PRIVATE KEY" not in told
@@ -606,7 +623,3 @@ def test_the_fake_is_as_strict_as_gmail(change: dict[str, Any], status: int) -> 
     assert isinstance(answer, bytes)
     assert int(answer.split()[1]) == status
     assert len(fake.delivered) == (status == 200)
-
-
-def test_the_path_is_the_one_of_the_discovery_document() -> None:
-    assert gmail._PATH == SEND

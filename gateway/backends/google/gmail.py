@@ -140,8 +140,8 @@ class Gmail:
         self._tokens: Recent[str, tuple[GoogleTokens, TokenCache]] = Recent(_CACHES)
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
-        settings, author = self._settings, message.header_from or message.envelope.sender
-        mailbox = author if self._many else settings.mailbox
+        settings = self._settings
+        mailbox = (message.header_from or message.envelope.sender) if self._many else settings.mailbox
         planned = partial(
             plan, message, raw, per_call=settings.max_recipients, header_only=settings.header_only, hides_bcc=True
         )
@@ -166,7 +166,7 @@ class Gmail:
         return Check(True, summary, fix, facts)
 
     async def aclose(self) -> None:
-        for _, cache in self._tokens.values():
+        for _, cache in tuple(self._tokens.values()):  # sends that end meanwhile use them
             await cache.aclose()
 
     def _own_address(self) -> str:
@@ -211,11 +211,9 @@ class Gmail:
         return dict.fromkeys(call.addresses, outcome)
 
     async def _post(self, content: bytes, token: str) -> Answer:
-        headers, timeout = (
-            {"authorization": f"Bearer {token}", "content-type": "message/rfc822"},
-            self._settings.timeout,
-        )
-        return await exchange(self._context.fetch, self._url, headers=headers, content=content, timeout=timeout)
+        headers = {"authorization": f"Bearer {token}", "content-type": "message/rfc822"}
+        fetch, timeout = self._context.fetch, self._settings.timeout
+        return await exchange(fetch, self._url, headers=headers, content=content, timeout=timeout)
 
     def _result(self, answer: Answer, token: str) -> Outcome:
         body, now = read_json(answer.body), self._context.clock.now()
@@ -226,9 +224,8 @@ class Gmail:
         words = words or start_of(answer)
         outcome = judge(answer, ROWS, name=self.name, code=code, words=words, now=now, secrets=[token])
         if outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED):
-            wait = _retry_after(words, now) or outcome.retry_after
-            wait = max(wait or _HOUR, _HOUR) if code == "dailyLimitExceeded" else wait
-            outcome = replace(outcome, retry_after=wait)
+            waits = [wait for wait in (_retry_after(words, now), outcome.retry_after) if wait]
+            outcome = replace(outcome, retry_after=max(waits, default=None))
         if self._many and outcome.verdict is Verdict.MISCONFIGURED and code in _OF_ONE:
             outcome = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=_HOUR)
         if "payload message string" in words:

@@ -31,11 +31,8 @@ _SENDING = {SCOPE, *(f"https://www.googleapis.com/auth/gmail.{name}" for name in
 _SENDING.add("https://mail.google.com/")
 _CLOUD = "https://www.googleapis.com/auth/cloud-platform"  # what a workload needs to act as the service account
 _USER_FIELDS = ("refresh_token", "client_id", "client_secret")
-_KEYS = {"user": "authorized_user_file", "service": "service_account_file"}
-_TYPES = {
-    "user": ("authorized_user",),
-    "service": ("service_account", "external_account", "impersonated_service_account"),
-}
+_SETTINGS = {True: "authorized_user_file", False: "service_account_file"}  # by whether a user has signed in
+_TYPES = {True: ("authorized_user",), False: ("service_account", "external_account", "impersonated_service_account")}
 _LOADING = threading.Lock()  # so that a key is read once, however many mailboxes need a token at this moment
 # What google-auth raises at an answer that makes no sense.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
@@ -65,17 +62,16 @@ def read_credentials(name: str, path: Path, mailbox: str, *, user: bool) -> dict
 
     Raises NoAnswer.
     """
-    info, kind = read_file(path), "user" if user else "service"
-    if info["type"] not in _TYPES[kind]:
-        other = "service" if kind == "user" else "user"
-        fix = f"name it as {_KEYS[other]} in backends.{name}"
-        if info["type"] not in _TYPES[other]:
-            fix = f"{_KEYS[kind]} needs one of type {' or '.join(_TYPES[kind])}"
+    info = read_file(path)
+    if info["type"] not in _TYPES[user]:
+        fix = f"{_SETTINGS[user]} needs one of type {' or '.join(_TYPES[user])}"
+        if info["type"] in _TYPES[not user]:
+            fix = f"name it as {_SETTINGS[not user]} in backends.{name}"
         raise refused(f"{path} holds credentials of type {info['type']}", fix)
-    if kind == "user" and (missing := [field for field in _USER_FIELDS if not info.get(field)]):
+    if user and (missing := [field for field in _USER_FIELDS if not info.get(field)]):
         raise refused(f"{path} has no {', '.join(missing)}", SIGN_IN.format(name=name))
     account = str(info.get("account") or "")
-    if kind == "user" and account and mailbox and account.lower() != mailbox.lower():
+    if user and account and mailbox and account.lower() != mailbox.lower():
         fix = f"{SIGN_IN.format(name=name)} as {mailbox}, or correct backends.{name}.mailbox"
         raise refused(f"{path} is the sign-in of {account}, not of {mailbox}", fix)
     return info
@@ -83,7 +79,7 @@ def read_credentials(name: str, path: Path, mailbox: str, *, user: bool) -> dict
 
 def examine(name: str, path: Path, mailbox: str, *, user: bool) -> Examined:
     """What is wrong with the file of credentials, and when its sign-in ends. Blocks; asks nobody."""
-    keys = (_KEYS["user" if user else "service"],)
+    keys = (_SETTINGS[user],)
     try:
         info = read_credentials(name, path, mailbox, user=user)
         if info["type"] == "service_account":
@@ -115,13 +111,14 @@ class GoogleTokens:
         self._path = path
         self._mailbox = mailbox
         self._context = context
-        self._kind = "user" if user else "service"
+        self._user = user
         self._many = many
         self._token_url = token_url
         self._secrets: list[str] = []
         self._client_id = ""
         self._principal = ""  # the service account that a workload acts as
-        self._rotated = ("", "")  # a refresh token and the one that replaced it, in case it could not be written
+        self._filed = ""  # the refresh token in the file
+        self._rotated = ("", "")  # that one and the one that replaced it, in case it could not be written
 
     def __call__(self, http: BlockingHttp) -> AccessToken:
         from google.auth.exceptions import GoogleAuthError
@@ -144,12 +141,12 @@ class GoogleTokens:
             raise self._refused(str(error), f"{self._path} gives no token") from None
         if not isinstance(credentials.token, str) or not re.fullmatch(r"[!-~]+", credentials.token):
             raise self._unusable()
-        if self._kind == "user":
+        if self._user:
             self._signed_in(info, request.last, asked)
         return AccessToken(credentials.token, asked + life)
 
     def facts(self) -> dict[str, str]:
-        mailbox = self._mailbox or ("me" if self._kind == "user" else "sender")
+        mailbox = self._mailbox or ("me" if self._user else "sender")
         return {"identity": self.identity or "unknown", "mailbox": mailbox, "scopes": self.scope}
 
     def judge(self, answer: Answer, host: str) -> NoAnswer:
@@ -167,23 +164,20 @@ class GoogleTokens:
         known = {"name": self._name, "file": self._path, "mailbox": self._mailbox or "the account", "scope": SCOPE}
         known |= {"identity": self.identity, "client_id": self._client_id}
         known["now"] = f"{self._context.clock.now():%Y-%m-%d %H:%M:%SZ}"
-        row = first(USER if self._kind == "user" else SERVICE, 0, "", said)
+        row = first(USER if self._user else SERVICE, 0, "", said)
         if self._many and row is NO_USER:
-            detail = f"no mailbox {self._mailbox}: {said}"
-            return NoAnswer(
-                replace(row, verdict=Verdict.REJECTED, enhanced="5.1.8").outcome("gateway", None, detail, known)
-            )
+            row, what = replace(row, verdict=Verdict.REJECTED, enhanced="5.1.8"), f"no mailbox {self._mailbox}"
         return NoAnswer(row.outcome("gateway", None, safe(f"{what}: {said}"), known))
 
     def _read(self) -> dict[str, Any]:
-        info = read_credentials(self._name, self._path, self._mailbox, user=self._kind == "user")
-        account = str(info.get("account") or "")
-        if info.get("refresh_token") and info["refresh_token"] == self._rotated[0]:
+        info = read_credentials(self._name, self._path, self._mailbox, user=self._user)
+        self._filed = str(info.get("refresh_token") or "")
+        if self._filed and self._filed == self._rotated[0]:
             info["refresh_token"] = self._rotated[1]
         self._secrets = [str(info[name]) for name in ("refresh_token", "client_secret", "private_key") if name in info]
         principal = _PRINCIPAL.search(str(info.get("service_account_impersonation_url") or ""))
         self._principal = principal[1] if principal else ""
-        names = (info.get("client_email"), account, self._principal, info.get("client_id"))
+        names = (info.get("client_email"), info.get("account"), self._principal, info.get("client_id"))
         self.identity = next((str(name) for name in names if name), "unknown")
         self._client_id = str(info.get("client_id") or f"(the Unique ID of {self.identity})")
         return info
@@ -223,7 +217,7 @@ class GoogleTokens:
             pass  # it says nothing of an end
         refresh_token = last.get("refresh_token")  # garbage must never take the place of a good one
         if isinstance(refresh_token, str) and refresh_token not in ("", info["refresh_token"]):
-            self._rotated = (str(info["refresh_token"]), refresh_token)
+            self._rotated = (self._filed, refresh_token)
             try:
                 write_whole(self._path, json.dumps({**info, "refresh_token": refresh_token}, indent=1).encode())
             except OSError as error:
