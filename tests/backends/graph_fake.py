@@ -20,9 +20,11 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from gateway.backends import Context
 from gateway.backends.microsoft.graph import Graph, GraphSettings
 from gateway.model import Outcome
 from tests.backends import kit
+from tests.backends.gmail_fake import Recorder
 from tests.backends.kit import RAW, Handler, Request, Web, http, kept, reset, spooled
 from tests.fakes import FakeClock
 
@@ -348,11 +350,11 @@ class GraphFake:
         if isinstance(item, bytes):
             return item
         self.request_ids.append(request.headers.get("client-request-id", ""))
-        self._deliver(item)
+        self.deliver(item)
         self.items[f"AAMk{len(self.items)}="] = item
         return http(202)
 
-    def _deliver(self, item: Item) -> None:
+    def deliver(self, item: Item) -> None:
         item.is_draft = False
         names = [name.lower() for name in message_from_bytes(item.raw).keys()]  # noqa: SIM118
         self.inbox.append([name for name in names if name in KEPT or name.startswith(("x-", "content-"))])
@@ -406,7 +408,7 @@ class GraphFake:
             return error(404, "ErrorItemNotFound")
         if not any(item.people.values()):
             return error(400, "ErrorInvalidRecipients")
-        self._deliver(item)
+        self.deliver(item)
         return http(202)
 
     def _delete(self, name: str) -> bytes:
@@ -486,11 +488,17 @@ class GraphFake:
         return http(200, {"nextExpectedRanges": [f"{len(session.data)}-{size - 1}"]})
 
 
+@dataclass
 class Way:
     """The backend in front of its fake."""
 
-    def __init__(self, backend: Graph, fake: GraphFake, web: Web, clock: FakeClock, heard: Heard) -> None:
-        self.backend, self.fake, self.web, self.clock, self.heard = backend, fake, web, clock, heard
+    backend: Graph
+    settings: GraphSettings
+    context: Context
+    fake: GraphFake
+    web: Web
+    clock: FakeClock
+    signals: Recorder
 
     async def send(self, *recipients: str, raw: bytes = RAW, **options: Any) -> dict[str, Outcome]:
         message = replace(spooled(*recipients), **options)
@@ -511,28 +519,11 @@ class Way:
         return await task
 
 
-class Heard:
-    """What the backend signals."""
-
-    def __init__(self) -> None:
-        self.refreshes: list[tuple[str, str]] = []
-        self.ends: list[float] = []
-
-    def warning(self, event: str, **fields: object) -> None:
-        raise AssertionError((event, fields))
-
-    def token_refreshed(self, backend: str, result: str, ends: float = 0.0, detail: str = "") -> None:
-        self.refreshes.append((result, detail))
-
-    def credential_ends(self, backend: str, timestamp: float) -> None:
-        self.ends.append(timestamp)
-
-
 @contextlib.asynccontextmanager
 async def open_way(path: Path, **settings: Any) -> AsyncIterator[Way]:
     """Settings that are None are left out."""
-    fake, heard = GraphFake(), Heard()
-    async with Web(fake) as web, kit.context(path, fake.clock) as context:
+    fake, signals = GraphFake(), Recorder()
+    async with Web(fake) as web, kit.context(path, fake.clock) as silent:
         fake.url = web.url
         values = {
             "tenant": TENANT,
@@ -544,7 +535,9 @@ async def open_way(path: Path, **settings: Any) -> AsyncIterator[Way]:
             "authority": web.url,
             "timeout": "5s",
         } | settings
-        found = GraphSettings.model_validate({name: value for name, value in values.items() if value is not None})
-        backend = Graph("office", found, replace(context, signals=heard))
-        yield Way(backend, fake, web, fake.clock, heard)
+        given = GraphSettings.model_validate({name: value for name, value in values.items() if value is not None})
+        context = replace(silent, signals=signals)
+        backend = Graph("office", given, context)
+        yield Way(backend, given, context, fake, web, fake.clock, signals)
         await backend.aclose()
+    assert signals.warnings == []

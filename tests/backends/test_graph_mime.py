@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from email import message_from_bytes, policy
 
 import pytest
@@ -21,7 +22,7 @@ SIGNED = (
 
 
 def prepared(raw: bytes, *, to_base64: bool = False) -> bytes:
-    return prepare(raw, to_base64=to_base64).raw
+    return prepare(raw, to_base64=to_base64)[0]
 
 
 @pytest.mark.parametrize(
@@ -120,11 +121,9 @@ def test_what_is_signed_or_attached_stays_as_it_is(raw: bytes) -> None:
     ],
 )
 def test_what_graph_will_drop_is_named(fields: bytes, note: str) -> None:
-    assert prepare(HEAD + fields + b"\r\nbody\r\n", to_base64=False).note.endswith(note)
+    assert prepare(HEAD + fields + b"\r\nbody\r\n", to_base64=False)[1].endswith(note)
 
 
 def test_base64_in_pieces_is_base64() -> None:
-    import base64
-
     raw = bytes(range(256)) * 3000
     assert base64_of(raw) == base64.b64encode(raw)

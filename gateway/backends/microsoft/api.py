@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -30,13 +30,11 @@ _SEND_AS = "From and Sender must be the mailbox or what it has Send As for, see 
 _ACCESS = "the application may not do this in that mailbox, see docs/microsoft365.md, Permissions"
 _UNBLOCK = "unblock the account (Microsoft Defender, Restricted entities)"
 _ROOM = "the mailbox is full: make room, its Sent Items first"
+_NONE = "no such mailbox: check backends.{name}.mailbox"
 _ONLINE = "the mailbox must be in Exchange Online"
 NO_MAILBOX = (
     _row(
-        Verdict.MISCONFIGURED,
-        "4.3.5",
-        "ErrorInvalidUser Request_ResourceNotFound ErrorNonExistentMailbox",
-        fix="no such mailbox: check backends.{name}.mailbox",
+        Verdict.MISCONFIGURED, "4.3.5", "ErrorInvalidUser Request_ResourceNotFound ErrorNonExistentMailbox", fix=_NONE
     ),
     _row(Verdict.MISCONFIGURED, "4.3.5", "MailboxNotEnabledForRESTAPI MailboxNotSupportedForRESTAPI", fix=_ONLINE),
 )
@@ -55,44 +53,35 @@ ROWS = (
     _row(Verdict.MISCONFIGURED, "4.7.0", "ErrorAccessDenied", fix=_ACCESS),
     _row(Verdict.MISCONFIGURED, "4.7.0", "ErrorMessageSubmissionBlocked", fix=_UNBLOCK),
     _row(Verdict.MISCONFIGURED, "4.7.0", "ErrorAccountSuspend ErrorAccountDisabled"),
-    _row(
-        Verdict.THROTTLED,
-        "4.4.5",
-        "ErrorExceededMessageLimit ErrorExceededHourlyMessageLimit ErrorSubmissionQuotaExceeded",
-        pause=_HOUR,
-    ),
+    _row(Verdict.THROTTLED, "4.4.5", "ErrorExceededMessageLimit ErrorExceededHourlyMessageLimit", pause=_HOUR),
+    _row(Verdict.THROTTLED, "4.4.5", "ErrorSubmissionQuotaExceeded", pause=_HOUR),
     _row(Verdict.DEFERRED, "4.2.2", "ErrorQuotaExceeded", pause=_HOUR, fix=_ROOM),
     _row(Verdict.DEFERRED, "4.2.2", "quotaLimitReached", pause=_HOUR),
     _row(Verdict.DEFERRED, "4.3.0", "ErrorIrresolvableConflict ErrorStaleObject ErrorItemNotFound"),
     _row(Verdict.THROTTLED, "4.4.5", "ApplicationThrottled TooManyRequests activityLimitReached", pause=_BUSY),
     Row((429,), Verdict.THROTTLED, "4.4.5", pause=_BUSY),
     Row((504,), Verdict.IN_DOUBT, "4.4.2"),  # whatever it says: such mail has arrived, four times over
-    _row(
-        Verdict.DEFERRED,
-        "4.3.0",
-        "ErrorServerBusy ErrorMailboxStoreUnavailable ErrorMailboxMoveInProgress ErrorMailboxFailover "
-        "ErrorTimeoutExpired ErrorInternalServerError serviceNotAvailable",
-    ),
+    _row(Verdict.DEFERRED, "4.3.0", "ErrorServerBusy ErrorMailboxStoreUnavailable ErrorMailboxMoveInProgress"),
+    _row(Verdict.DEFERRED, "4.3.0", "ErrorMailboxFailover ErrorTimeoutExpired ErrorInternalServerError"),
+    _row(Verdict.DEFERRED, "4.3.0", "serviceNotAvailable"),
     Row((507, 509), Verdict.DEFERRED, "4.3.0"),
 )
 _KNOWN = {code: row for row in ROWS if row.code != "BadRequest" for code in row.code}
 
 
+@dataclass(frozen=True, slots=True)
 class Api:
-    """Calls with a token of ours, relative to the root of the API.
+    """Calls for backend ``name`` with a token of ours, relative to ``root``.
 
     ``many``: they are made for several mailboxes, so what is wrong with one of them is no fault of the backend.
     """
 
-    def __init__(
-        self, name: str, root: str, tokens: TokenCache, context: Context, *, timeout: timedelta, many: bool
-    ) -> None:
-        self._name = name
-        self._many = many
-        self._root = root
-        self._tokens = tokens
-        self._timeout = timeout
-        self._context = context
+    name: str
+    root: str
+    tokens: TokenCache
+    context: Context
+    timeout: timedelta
+    many: bool
 
     async def call(
         self, method: str, path: str, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -101,9 +90,9 @@ class Api:
 
         async def request(token: str) -> Answer:
             sent = {"authorization": f"Bearer {token}", **(headers or {})}
-            return await self._request(method, f"{self._root}/v1.0{path}", content, sent)
+            return await self._request(method, f"{self.root}/v1.0{path}", content, sent)
 
-        answer, _ = await authorized(self._tokens, request)
+        answer, _ = await authorized(self.tokens, request)
         return answer
 
     async def upload(
@@ -121,16 +110,16 @@ class Api:
         return await self._request(method, url, content, headers or {})
 
     async def _request(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
-        fetch, timeout = self._context.fetch, self._timeout
+        fetch, timeout = self.context.fetch, self.timeout
         return await exchange(fetch, url, headers=headers, content=content, timeout=timeout, method=method)
 
     def judge(self, answer: Answer) -> Outcome:
         """What an answer that is no success means, and what to do about it."""
         code, words = error_of(answer)
-        outcome = judge(answer, ROWS, name=self._name, code=code, words=words, now=self._context.clock.now())
-        if self._many and _KNOWN.get(code) in NO_MAILBOX:
+        outcome = judge(answer, ROWS, name=self.name, code=code, words=words, now=self.context.clock.now())
+        if self.many and _KNOWN.get(code) in NO_MAILBOX:
             return replace(outcome, verdict=Verdict.REJECTED, enhanced="5.1.8", scope=Scope.MESSAGE)
-        if self._many and code and answer.status != 401 and outcome.verdict is Verdict.MISCONFIGURED:
+        if self.many and code and answer.status != 401 and outcome.verdict is Verdict.MISCONFIGURED:
             wait = outcome.retry_after or _HOUR
             return replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=wait)
         return outcome

@@ -16,7 +16,6 @@ from typing import Any
 from gateway.backends.microsoft.api import Api, error_of, is_known, unsent
 from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.http import read_json
-from gateway.clock import Clock
 from gateway.fetch import Answer
 from gateway.message import Content, Header, Leaf, leaf_pieces, leaf_text, scan, walk
 from gateway.message.text import decode
@@ -25,7 +24,7 @@ from gateway.pools import look_through_mail
 
 LACKS = frozenset(("signed", "encrypted", "calendar", "report", "malformed"))
 _SMALL = 3_000_000  # bytes; larger files need an upload session, and smaller ones get none
-_RANGE = 12 * 320 * 1024  # bytes; a multiple of 320 KiB below 4 MB
+RANGE = 12 * 320 * 1024  # bytes; a multiple of 320 KiB below 4 MB
 _BODY = 3_500_000  # bytes of JSON
 _LOSSES = 5  # answers that may be lost during one upload
 _AGAIN = 2.0  # seconds before asking how far it came
@@ -121,14 +120,14 @@ def _file(raw: bytes, leaf: Leaf, *, inline: bool) -> File:
     return File(facts | ({"contentId": leaf.content_id} if leaf.content_id else {}), sum(map(len, pieces())), pieces)
 
 
-async def attach_all(api: Api, clock: Clock, files: Sequence[File], draft: str) -> None:
+async def attach_all(api: Api, files: Sequence[File], draft: str) -> None:
     """Add the files to the draft (its path in the API). Raises NoAnswer where one of them cannot be added."""
     with unsent("attachment"):
         for file in files:
-            await _attach(api, clock, draft, file)
+            await _attach(api, draft, file)
 
 
-async def _attach(api: Api, clock: Clock, draft: str, file: File) -> None:
+async def _attach(api: Api, draft: str, file: File) -> None:
     if file.size < _SMALL:
         content = await look_through_mail(partial(_attachment, file))
         answer = await api.call("POST", f"{draft}/attachments", content=content)
@@ -141,7 +140,7 @@ async def _attach(api: Api, clock: Clock, draft: str, file: File) -> None:
     url = read_json(answer.body).get("uploadUrl")
     if answer.status != 201 or not isinstance(url, str):
         raise _failure(api, answer)
-    await _upload(api, clock, url, file)
+    await _upload(api, url, file)
 
 
 def _attachment(file: File) -> bytes:
@@ -150,14 +149,14 @@ def _attachment(file: File) -> bytes:
     return b"".join((start, b',"contentBytes":"', encoded, b'"}'))
 
 
-async def _upload(api: Api, clock: Clock, url: str, file: File) -> None:
+async def _upload(api: Api, url: str, file: File) -> None:
     """The ranges of a file in order; after a lost answer from where the provider says it is."""
-    reader, at, losses = _Reader(file.pieces), 0, 0
+    reader, at, losses = Reader(file.pieces), 0, 0
     while True:
-        piece = await look_through_mail(partial(reader.read, at, min(_RANGE, file.size - at)))
+        piece = await look_through_mail(partial(reader.read, at, min(RANGE, file.size - at)))
         answer = await _put(api, url, piece, f"bytes {at}-{at + len(piece) - 1}/{file.size}")
         if answer is None:
-            await clock.sleep(_AGAIN)
+            await api.context.clock.sleep(_AGAIN)
             answer = await api.upload("GET", url)
         if answer.status == 201:
             return
@@ -201,7 +200,7 @@ def _failure(api: Api, answer: Answer, *, session: bool = False) -> NoAnswer:
     return NoAnswer(outcome)
 
 
-class _Reader:
+class Reader:
     """Any range of a file that can only be read from its start; ranges in order cost nothing extra. For a thread."""
 
     def __init__(self, pieces: Callable[[], Iterator[bytes]]) -> None:

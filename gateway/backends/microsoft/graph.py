@@ -28,8 +28,7 @@ from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
 from gateway.config.models import BackendSettings
-from gateway.message import scan
-from gateway.model import BadMessage, Capabilities, Check, Outcome, Rate, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Check, Outcome, Rate, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
 
 _CLOUDS = {  # where the API is and where tokens are asked for: https://learn.microsoft.com/graph/deployments
@@ -124,9 +123,8 @@ def _midnight(day: date) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """A call made ready: for which mailbox, and a body of base64 or a draft."""
+    """A call made ready: a body of base64, or a draft."""
 
-    mailbox: str
     size: int
     note: str
     body: bytes = b""
@@ -151,8 +149,8 @@ class Graph:
         self._tokens = TokenCache(name, source, context)
         if settings.client_secret_expires:
             context.signals.credential_ends(name, _midnight(settings.client_secret_expires).timestamp())
-        self._root = settings.api_base or _CLOUDS[settings.cloud][0]
-        self._api = Api(name, self._root, self._tokens, context, timeout=settings.timeout, many=self._many)
+        root = settings.api_base or _CLOUDS[settings.cloud][0]
+        self._api = Api(name, root, self._tokens, context, settings.timeout, self._many)
         rate = settings.mailbox_rate
         self._mailboxes = Mailboxes(
             context.clock,
@@ -163,8 +161,10 @@ class Graph:
         )
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+        settings = self._settings
+        mailbox = (message.header_from or message.envelope.sender) if self._many else settings.mailbox
         try:
-            found = await self._look(message, raw) if message.doubtful else Found()
+            found = await self._look(mailbox, message) if message.doubtful else Found()
         except NoAnswer as error:
             return same_for_all(message, error.outcome)
         everyone = message.envelope.recipients
@@ -174,11 +174,10 @@ class Graph:
         envelope = replace(message.envelope, recipients=tuple(one for one in everyone if one.address not in arrived))
         known = message.everyone or tuple(one.address for one in everyone)  # who has got it is no stranger
         rest = replace(message, envelope=envelope, everyone=known)
-        settings = self._settings
         planned = partial(
             plan, rest, raw, per_call=settings.max_recipients, header_only=settings.header_only, hides_bcc=True
         )
-        outcomes = await carry_out(rest, planned, partial(self._call, rest, raw), self._clock)
+        outcomes = await carry_out(rest, planned, partial(self._call, mailbox, message.id, len(raw)), self._clock)
         noted = {address: replace(one, detail=one.detail + found.note) for address, one in outcomes.items()}
         return dict.fromkeys(arrived, sent) | noted
 
@@ -186,7 +185,7 @@ class Graph:
         """Sends nothing: a token, what it permits as far as it says so, and whether the API answers."""
         settings, identity = self._settings, self._identity
         known = {name: getattr(settings, name) for name in ("cloud", "tenant", "client_id", "mailbox")}
-        facts = {"api": self._root, "authority": identity.authority, **known}
+        facts = {"api": self._api.root, "authority": identity.authority, **known}
         facts = {name: value for name, value in facts.items() if value}
         if identity.store:
             facts["signed in"] = await in_token_thread(partial(tokens.signed_in_as, identity.store)) or "nobody"
@@ -200,7 +199,7 @@ class Graph:
         facts["permissions"] = " ".join(granted) or _RBAC
         facts["look-up after a lost answer"] = _has(granted, "Mail.Read") or "not possible without Mail.Read"
         # With Mail.Send alone the answer is 403, and will do.
-        path = "/users?$top=1&$select=id" if self._many else f"{self._path(settings.mailbox)}?$select=id"
+        path = "/users?$top=1&$select=id" if self._many else f"{self._place(settings.mailbox).path}?$select=id"
         try:
             answer = await self._api.call("GET", path)
         except NoAnswer as error:
@@ -221,51 +220,39 @@ class Graph:
     async def aclose(self) -> None:
         await self._tokens.aclose()
 
-    async def _look(self, message: SpooledMessage, raw: bytes) -> Found:
+    async def _look(self, mailbox: str, message: SpooledMessage) -> Found:
         """Raises NoAnswer."""
-        try:
-            header = scan(raw)
-        except BadMessage:
-            return Found()
-        mailbox = self._mailbox_of(next(iter(header.addresses("from")), ""), message)
-        place = Mailbox(self._api, self._path(mailbox), self._clock)
         async with self._mailboxes.turn(mailbox, calls=0):
-            return await place.look(header.first("message-id"), message.doubt_id, drafts=self._settings.drafts)
+            return await self._place(mailbox).look(message.message_id, message.doubt_id, drafts=self._settings.drafts)
 
-    async def _call(self, message: SpooledMessage, raw: bytes, call: Call) -> Mapping[str, Outcome]:
-        size = len(raw)
-        load = await aside(size, partial(self._load, message, call, size))
-        async with self._mailboxes.turn(load.mailbox, size=load.size):
-            outcome = await self._deliver(load, message.id, call.addresses)
-        outcome = self._mailboxes.judged(load.mailbox, outcome)
+    async def _call(self, mailbox: str, queue_id: str, size: int, call: Call) -> Mapping[str, Outcome]:
+        load = await aside(size, partial(self._load, call, size))
+        async with self._mailboxes.turn(mailbox, size=load.size):
+            outcome = await self._deliver(load, self._place(mailbox), queue_id, call.addresses)
+        outcome = self._mailboxes.judged(mailbox, outcome)
         if outcome.verdict is Verdict.SENT:
             outcome = replace(outcome, detail=outcome.detail + load.note)
         return dict.fromkeys(call.addresses, outcome)
 
-    def _load(self, message: SpooledMessage, call: Call, size: int) -> _Load:
+    def _load(self, call: Call, size: int) -> _Load:
         """Runs in a thread when the message is large. Raises CannotCarry, BadMessage."""
-        prepared = prepare(call.content(), to_base64=self._settings.quoted_printable == "base64")
-        mailbox = self._mailbox_of(prepared.author, message)
+        raw, note = prepare(call.content(), to_base64=self._settings.quoted_printable == "base64")
         if size > _WHOLE and self._settings.large_messages == "draft":
-            draft = draft_of(prepared.raw)
-            return _Load(mailbox, len(prepared.raw), prepared.note + draft.note, draft=draft)
-        body = base64_of(prepared.raw)
-        return _Load(mailbox, len(body), prepared.note, body)
+            draft = draft_of(raw)
+            return _Load(len(raw), note + draft.note, draft=draft)
+        body = base64_of(raw)
+        return _Load(len(body), note, body)
 
-    async def _deliver(self, load: _Load, queue_id: str, addresses: tuple[str, ...]) -> Outcome:
-        place = Mailbox(self._api, self._path(load.mailbox), self._clock)
+    async def _deliver(self, load: _Load, place: Mailbox, queue_id: str, addresses: tuple[str, ...]) -> Outcome:
         if load.draft:
-            fill = partial(attach_all, self._api, self._clock, load.draft.files)
+            fill = partial(attach_all, self._api, load.draft.files)
             return await place.send_by_draft(load.draft.fields, "application/json", fill)
         if self._settings.safe_send:
             return await place.send_by_draft(load.body, "text/plain")
         return await place.send_mime(load.body, str(uuid.uuid5(_IDS, " ".join((queue_id, *addresses)))))
 
-    def _mailbox_of(self, author: str, message: SpooledMessage) -> str:
-        return (author or message.envelope.sender) if self._many else self._settings.mailbox
-
-    def _path(self, mailbox: str) -> str:
-        return "/me" if mailbox == "me" else f"/users/{quote(mailbox, safe='@')}"
+    def _place(self, mailbox: str) -> Mailbox:
+        return Mailbox(self._api, "/me" if mailbox == "me" else f"/users/{quote(mailbox, safe='@')}")
 
 
 def _has(granted: list[str], wanted: str) -> str:

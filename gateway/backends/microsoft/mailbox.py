@@ -12,7 +12,6 @@ from gateway.address import comparable
 from gateway.backends.microsoft.api import IMMUTABLE, Api, unsent
 from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.http import read_json
-from gateway.clock import Clock
 from gateway.fetch import Answer
 from gateway.model import Outcome, Scope, Verdict
 
@@ -36,7 +35,6 @@ class Mailbox:
 
     api: Api
     path: str
-    clock: Clock
 
     async def send_mime(self, body: bytes, request_id: str) -> Outcome:
         """``body`` in base64. Graph gives no id, so the outcome carries the one that the request had."""
@@ -114,7 +112,9 @@ class Mailbox:
         """draft, sent, or "" where that is not known."""
         with contextlib.suppress(NoAnswer):
             for _ in range(2):
-                await self.clock.sleep(_MOVING)  # it may just be on its way from one folder to the other: 404
+                await self.api.context.clock.sleep(
+                    _MOVING
+                )  # it may just be on its way from one folder to the other: 404
                 answer = await self.api.call("GET", f"{self._message(draft)}?$select=isDraft", headers=IMMUTABLE)
                 if answer.status == 200:
                     is_draft = read_json(answer.body).get("isDraft")

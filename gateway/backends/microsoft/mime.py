@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
 
 from gateway.backends.shared.base import canonical, safe
 from gateway.message import Field, Header, Leaf, leaf_bytes, scan, walk
@@ -24,17 +23,11 @@ _QUOTED = re.compile(rb"(?im)^(content-transfer-encoding[ \t]*:[ \t]*)quoted-pri
 _NAMED = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """``raw`` is canonical; ``author`` is the From address, "" for none; ``note`` tells what will not arrive."""
+def prepare(raw: bytes, *, to_base64: bool) -> tuple[bytes, str]:
+    """The message in its canonical form, and a note of what will not arrive.
 
-    raw: bytes
-    author: str
-    note: str
-
-
-def prepare(raw: bytes, *, to_base64: bool) -> Prepared:
-    """``to_base64`` turns quoted-printable parts into base64 ones, but nothing in mail that is signed."""
+    ``to_base64`` turns quoted-printable parts into base64 ones, but nothing in mail that is signed.
+    """
     raw = canonical(raw)
     header = scan(raw)
     changes = {index: fixed for index, field in enumerate(header.fields) if (fixed := _unnamed(field))}
@@ -48,7 +41,7 @@ def prepare(raw: bytes, *, to_base64: bool) -> Prepared:
     raw = _with_body(raw, header)
     if to_base64:
         raw = _encoded(raw)
-    return Prepared(raw, next(iter(header.addresses("from")), ""), _note(header))
+    return raw, _note(header)
 
 
 def _unnamed(field: Field) -> bytes:

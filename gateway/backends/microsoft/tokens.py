@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +25,12 @@ from gateway.config.finding import Ending, Examined, Finding
 from gateway.files import write_whole
 from gateway.model import Verdict
 
-SIGN_IN_LASTS = timedelta(
-    days=90
-)  # since the last use of the refresh token (learn.microsoft.com/entra/identity-platform/refresh-tokens)
-_LONGEST = 24 * 3600  # seconds that a token is believed to last
+# Since the last use of the refresh token (learn.microsoft.com/entra/identity-platform/refresh-tokens).
+_SIGN_IN_LASTS = timedelta(days=90)
+_USUAL, _LONGEST = 3600, 24 * 3600  # seconds that a token lasts if nobody says so, and that it is believed to last
 _SHORTEST = 2048  # bits of an RSA key (learn.microsoft.com/entra/identity-platform/certificate-credentials)
+# What msal raises at an answer that makes no sense.
+_GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RuntimeError)
 _UNHEARD = 10  # questions in a row without an answer, then a sign-in is given up
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\s*", re.DOTALL)
 _SIGN_IN = "sign in again: gateway auth microsoft --backend {name}"
@@ -37,8 +39,8 @@ _CONSENT = "grant the application its permissions with admin consent, or by RBAC
 
 
 def _row(codes: str, fix: str) -> Row:
-    """For an AADSTS code, or else for the error."""
-    return Row(ANY, Verdict.MISCONFIGURED, "4.7.0", code=tuple(codes.split()), fix=fix)
+    """For an AADSTS code, or else for the error; "" for all that are left."""
+    return Row(ANY, Verdict.MISCONFIGURED, "4.7.0", code=tuple(codes.split()) or "", fix=fix)
 
 
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
@@ -55,17 +57,10 @@ ROWS = (
     _row("invalid_grant interaction_required consent_required", _CONSENT),
     _row("invalid_scope invalid_resource", "check cloud: it chooses whom the permission is asked of"),
 )
-_OTHERWISE = Row(
-    ANY, Verdict.MISCONFIGURED, "4.7.0", fix="check tenant, client_id and the credential of backends.{name}"
-)
+_OTHERWISE = _row("", "check tenant, client_id and the credential of backends.{name}")
 # Device logins have a way of their own out of most of them, and a managed identity one for all.
 _LOGIN = (_row("invalid_grant interaction_required consent_required", _SIGN_IN), *ROWS)
-_MANAGED = Row(
-    ANY,
-    Verdict.MISCONFIGURED,
-    "4.7.0",
-    fix="give this machine a managed identity in Azure, and client_id if it has several",
-)
+_MANAGED = _row("", "give this machine a managed identity in Azure, and client_id if it has several")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +84,7 @@ class Identity:
 def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[str, float], None]) -> TokenSource:
     """What gets this identity's tokens. ``credential_ends`` is told when the right behind them does."""
 
-    def ends(when: float) -> None:
-        credential_ends(identity.name, when)
+    ends = partial(credential_ends, identity.name)
 
     def get(http: BlockingHttp) -> AccessToken:
         client = _Http(http, identity)
@@ -101,13 +95,16 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
                 result = _signed_in(identity, identity.store, client)
             else:
                 result = _application(identity, client, ends)
-        except (ValueError, KeyError, RuntimeError) as error:  # msal's, about the authority
-            raise _refused(identity, f"{identity.authority}: {error}", "90002") from None
-        if "access_token" not in result:
-            raise _failure(identity, result)
+            if "access_token" not in result:
+                raise _failure(identity, result)
+            lasts = timedelta(seconds=min(int(result.get("expires_in", _USUAL)), _LONGEST))
+        except _GARBAGE as error:
+            if identity.managed:
+                raise _refused(identity, str(error)) from None
+            fix = f"check authority of backends.{identity.name}: what answers there gives no token that can be used"
+            raise unavailable(f"no usable token in the answer: {type(error).__name__}", fix) from None
         if identity.store:
-            ends((clock.now() + SIGN_IN_LASTS).timestamp())
-        lasts = timedelta(seconds=min(int(result["expires_in"]), _LONGEST))
+            ends((clock.now() + _SIGN_IN_LASTS).timestamp())
         return AccessToken(str(result["access_token"]), clock.now() + lasts)
 
     return get
@@ -125,10 +122,10 @@ class DeviceLogin:
     def start(self) -> str:
         """What the person has to do, in the provider's words. Raises NoAnswer."""
         self._cache = _msal().SerializableTokenCache()
+        self._app = _client("PublicClientApplication", self._identity, self._http, token_cache=self._cache)
         try:
-            self._app = _public(self._identity, self._http, self._cache)
             self._flow = self._app.initiate_device_flow(list(self._identity.scopes))
-        except (ValueError, KeyError, RuntimeError) as error:
+        except _GARBAGE as error:
             raise _refused(self._identity, f"{self._identity.authority}: {error}", "90002") from None
         if "user_code" not in self._flow:
             raise _failure(self._identity, self._flow)
@@ -179,15 +176,19 @@ def signed_in_as(store: Path) -> str:
     return next((str(account.get("username") or "") for account in cache.search("Account")), "")
 
 
+def _client(kind: str, identity: Identity, http: _Http, **more: Any) -> Any:
+    """An application of msal, which begins by asking what stands behind the authority. Raises NoAnswer."""
+    # Without instance_discovery=False msal asks the global cloud about every other one.
+    common = {"authority": http.authority, "instance_discovery": False, "http_client": http}
+    try:
+        return getattr(_msal(), kind)(identity.client_id, **common, **more)
+    except _GARBAGE as error:
+        raise _refused(identity, f"{identity.authority}: {error}", "90002") from None
+
+
 def _application(identity: Identity, http: _Http, ends: Callable[[float], None]) -> dict[str, Any]:
     credential = _certificate(identity, identity.certificate, ends) if identity.certificate else identity.secret
-    app = _msal().ConfidentialClientApplication(
-        identity.client_id,
-        client_credential=credential,
-        authority=http.secure(identity.authority),
-        instance_discovery=False,  # else msal asks the global cloud about every other one
-        http_client=http,
-    )
+    app = _client("ConfidentialClientApplication", identity, http, client_credential=credential)
     found: dict[str, Any] = app.acquire_token_for_client([f"{identity.resource}/.default"])
     return found
 
@@ -231,23 +232,12 @@ def examine(identity: Identity) -> Examined:
             return
         leaf = x509.load_pem_x509_certificate(pair["public_certificate"].encode())
         if (bits := getattr(leaf.public_key(), "key_size", _SHORTEST)) < _SHORTEST:
-            yield Finding(
-                keys, f"{identity.certificate}: Microsoft takes RSA keys from {_SHORTEST} bits, this has {bits}"
-            )
+            text = f"{identity.certificate}: Microsoft takes RSA keys from {_SHORTEST} bits, this has {bits}"
+            yield Finding(keys, text)
         yield Ending(keys, "the certificate", leaf.not_valid_after_utc, leaf.not_valid_before_utc)
     if identity.store is not None and not identity.store.exists():
         text = f"nobody has signed in yet: gateway auth microsoft --backend {identity.name}"
         yield Finding(("device_login",), text, fatal=False)
-
-
-def _public(identity: Identity, http: _Http, cache: Any) -> Any:
-    return _msal().PublicClientApplication(
-        identity.client_id,
-        authority=http.secure(identity.authority),
-        instance_discovery=False,
-        http_client=http,
-        token_cache=cache,
-    )
 
 
 def _signed_in(identity: Identity, store: Path, http: _Http) -> dict[str, Any]:
@@ -259,16 +249,15 @@ def _signed_in(identity: Identity, store: Path, http: _Http) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or "damaged"
         raise refused(f"{store}: {said}", _SIGN_IN.format(name=identity.name)) from None
-    app = _public(identity, http, cache)
-    accounts = app.get_accounts()
+    app = _client("PublicClientApplication", identity, http, token_cache=cache)
     result: dict[str, Any] | None = None
-    if accounts:
+    if accounts := app.get_accounts():
         result = app.acquire_token_silent_with_error(list(identity.scopes), accounts[0], force_refresh=True)
     if cache.has_state_changed:  # every refresh brings a new refresh token
         try:
             write_whole(store, cache.serialize().encode())
         except OSError as error:
-            raise unavailable(f"{store}: {error.strerror}") from None
+            raise unavailable(f"{store}: {error.strerror}", f"see that the service can write {store}") from None
     return result or {"error": "interaction_required", "error_description": "no sign-in for this application is stored"}
 
 
@@ -304,11 +293,9 @@ class _Http:
 
     def __init__(self, http: BlockingHttp, identity: Identity) -> None:
         self._http = http
-        self._plain = identity.authority if identity.authority.startswith("http:") else ""
-
-    def secure(self, url: str) -> str:
-        """msal knows only https, so an authority on this machine without TLS is called so towards it."""
-        return re.sub("^http:", "https:", url)
+        # msal knows only https, so an authority on this machine without TLS is called so towards it.
+        self.authority = re.sub("^http:", "https:", identity.authority)
+        self._plain = urlsplit(identity.authority).netloc if identity.authority.startswith("http:") else None
 
     def get(self, url: str, params: Mapping[str, str] | None = None, headers: Any = None, **_: Any) -> SimpleNamespace:
         return self._request("GET", f"{url}?{urlencode(params)}" if params else url, headers, None)
@@ -322,10 +309,10 @@ class _Http:
         pass
 
     def _request(self, method: str, url: str, headers: Mapping[str, str] | None, body: bytes | None) -> SimpleNamespace:
-        if self._plain and urlsplit(url).netloc == urlsplit(self._plain).netloc:
+        host = urlsplit(url).netloc
+        if host == self._plain:
             url = re.sub("^https:", "http:", url)
         answer = self._http.request(method, url, headers=headers, content=body)
-        host = urlsplit(url).netloc
         if answer.status in (408, 429) or answer.status >= 500:
             raise unavailable(f"{host}: HTTP {answer.status}")
         if (method == "POST" or answer.status == 200) and not read_json(answer.body):
