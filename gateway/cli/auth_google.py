@@ -21,10 +21,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import click
 
-from gateway.cli import plain
 from gateway.cli.common import chosen_file, config_option
 from gateway.cli.errors import Failed
-from gateway.cli.plain import say
+from gateway.cli.plain import now, say
 
 _AUTH_URL = "https://accounts.google.com/o/oauth2/v2/auth"
 _PATIENCE = 600.0  # seconds for the human
@@ -66,14 +65,12 @@ def google(
     client_file: Path | None, out: Path | None, name: str | None, no_browser: bool, auth_url: str, token_url: str | None
 ) -> None:
     """Sign in to a Gmail mailbox. Works on a machine without a browser, too."""
-    if not ((client_file and out and not name) or (name and not client_file and not out)):
-        raise click.UsageError("give --client-file FILE and --out FILE, or --backend NAME to sign in again")
-    if name:
+    if name and not client_file and not out:
         plan = _again(name, auth_url, token_url)
-    else:
-        assert client_file is not None
-        assert out is not None
+    elif client_file and out and not name:
         plan = _first(client_file, out, auth_url, token_url)
+    else:
+        raise click.UsageError("give --client-file FILE and --out FILE, or --backend NAME to sign in again")
     if plan.out.is_dir() or not os.access(plan.out.parent, os.W_OK):
         raise Failed(f"{plan.out} cannot be written: not a file, or no such folder, or it is not yours")
     _store(plan, asyncio.run(_sign_in(plan, browser=not no_browser)))
@@ -262,10 +259,12 @@ async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) ->
 
 def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
     from gateway.backends.google.tokens import SCOPE, TOKEN_URL
+    from gateway.backends.shared.oauth import claims
     from gateway.files import write_whole
 
-    account, token = _email(answer.get("id_token")), answer.get("refresh_token")
-    if not token:
+    # Straight from Google over TLS: the signature needs no check (OpenID Connect Core 3.1.3.7).
+    account = str(claims(str(answer.get("id_token"))).get("email") or "")
+    if not (token := answer.get("refresh_token")):
         fix = "take the app's access away at myaccount.google.com/connections, then run the command again"
         raise Failed(f"Google gave no refresh token, so nothing was stored: {fix}")
     if SCOPE not in str(answer.get("scope", SCOPE)).split():
@@ -277,11 +276,10 @@ def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
     stored |= {"refresh_token": token, "account": account}
     if plan.token_url != TOKEN_URL:
         stored["token_uri"] = plan.token_url
-    ends = None
     with contextlib.suppress(ValueError, TypeError, OverflowError):
-        ends = plain.now() + timedelta(seconds=int(answer.get("refresh_token_expires_in") or 0))
-    if ends and ends > plain.now():
-        stored["refresh_token_expires_at"] = ends.isoformat(timespec="seconds")
+        if (seconds := int(answer.get("refresh_token_expires_in") or 0)) > 0:
+            ends = now() + timedelta(seconds=seconds)
+            stored["refresh_token_expires_at"] = ends.isoformat(timespec="seconds")
     try:
         write_whole(plan.out, json.dumps(stored, indent=1).encode() + b"\n")
     except OSError as error:
@@ -299,10 +297,3 @@ def _say_what_next(plan: _Plan, account: str, ends: str) -> None:
     say("Put this into the configuration:\n\nbackends:\n  gmail:\n    type: gmail")
     say(f"    mailbox: {account or 'ADDRESS'}\n    authorized_user_file: {plan.out}\n")
     say("then try: gateway backend check gmail")
-
-
-def _email(id_token: object) -> str:
-    """The address in the payload: straight from Google over TLS, so its signature needs no check (OIDC 3.1.3.7)."""
-    from gateway.backends.shared.oauth import claims
-
-    return str(claims(str(id_token)).get("email") or "")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import TYPE_CHECKING
 
 import click
 
-from gateway.backends.microsoft.tokens import Identity
 from gateway.cli.common import chosen_file, config_option
 from gateway.cli.errors import Failed
 from gateway.cli.plain import say
+
+if TYPE_CHECKING:
+    from gateway.backends.microsoft.tokens import Identity
 
 
 @click.command()
@@ -24,10 +27,9 @@ def microsoft(name: str) -> None:
     settings = local.settings(chosen_file()).settings
     found = settings.backends.get(name)
     if not isinstance(found, GraphSettings) or not found.device_login:
-        fitting = [
-            other for other, one in settings.backends.items() if isinstance(one, GraphSettings) and one.device_login
-        ]
-        there = f"; there are {', '.join(fitting)}" if fitting else ""
+        graphs = {name: one for name, one in settings.backends.items() if isinstance(one, GraphSettings)}
+        fitting = ", ".join(name for name, one in graphs.items() if one.device_login)
+        there = f"; there are {fitting}" if fitting else ""
         raise Failed(f"no backend {name} of type graph with device_login: true{there}")
     if not settings.state_dir.is_dir():
         raise Failed(f"{settings.state_dir} does not exist yet; start the service once: gateway serve")
