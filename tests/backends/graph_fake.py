@@ -99,7 +99,6 @@ class GraphFake:
     permissions: str = "Mail.Send"
     rbac: bool = False  # permissions stand in Exchange and not in the token
     certificate: x509.Certificate | None = None
-    immutable: bool = True
 
     def __post_init__(self) -> None:
         self.url = ""
@@ -268,12 +267,12 @@ class GraphFake:
         if set(form) != {"client_id", "scope"} or "offline_access" not in form["scope"]:
             return refusal(400, "invalid_request", 900144)
         message = "To sign in, open https://microsoft.com/devicelogin and enter the code ABCD-1234."
-        answer = {
+        codes = {
             "device_code": "dc-1",
             "user_code": "ABCD-1234",
             "verification_uri": "https://microsoft.com/devicelogin",
         }
-        return http(200, {**answer, "expires_in": 900, "interval": 0, "message": message})
+        return http(200, {**codes, "expires_in": 900, "interval": 0, "message": message})
 
     def _device(self, form: dict[str, str]) -> bytes:
         if form.get("device_code") != "dc-1":
@@ -293,9 +292,8 @@ class GraphFake:
 
     def _metadata(self, request: Request, query: dict[str, str]) -> bytes:
         if request.headers.get("metadata") != "true" or query.get("resource") != RESOURCE:
-            return http(
-                400, {"error": "invalid_request", "error_description": "Required metadata header not specified"}
-            )
+            words = "Required metadata header not specified"
+            return http(400, {"error": "invalid_request", "error_description": words})
         if query.get("client_id") not in (None, CLIENT):
             return http(400, {"error": "invalid_request", "error_description": "Identity not found"})
         return self._token({"roles": self.permissions.split()}, expires_in=str(LIFE))
@@ -363,11 +361,8 @@ class GraphFake:
     def _create(self, request: Request, mailbox: str) -> bytes:
         if refused := self._writable():
             return refused
-        item = (
-            self._from_fields(request, mailbox)
-            if request.headers.get("content-type") == "application/json"
-            else (self._mime(request, mailbox))
-        )
+        read = self._from_fields if request.headers.get("content-type") == "application/json" else self._mime
+        item = read(request, mailbox)
         if isinstance(item, bytes):
             return item
         if request.headers.get("prefer") != 'IdType="ImmutableId"':
@@ -381,9 +376,7 @@ class GraphFake:
         own = fields.get("internetMessageHeaders", [])
         if unknown := set(fields) - DRAFT_FIELDS:
             return error(400, "RequestBodyRead", f"The property '{min(unknown)}' does not exist")
-        if len(own) > 5 or any(
-            not one["name"].lower().startswith("x-") or set(one) != {"name", "value"} for one in own
-        ):
+        if len(own) > 5 or any(one.keys() != {"name", "value"} or one["name"][:2].lower() != "x-" for one in own):
             return error(400, "InvalidInternetMessageHeader", "should start with 'x-' or 'X-'")
         if set(fields["body"]) != {"contentType", "content"} or fields["body"]["contentType"] not in ("text", "html"):
             return error(400, "RequestBodyRead", "body")
@@ -393,10 +386,8 @@ class GraphFake:
             if any(set(one) - {"name", "address"} or not re.fullmatch(r"\S+@\S+", one["address"]) for one in listed):
                 return error(400, "ErrorInvalidRecipients")
             people[name] = [one["address"] for one in listed]
-        if fields.get("from", {}).get("emailAddress", {}).get("address", mailbox).lower() not in {
-            mailbox,
-            *self.send_as,
-        }:
+        author = fields.get("from", {}).get("emailAddress", {}).get("address", mailbox)
+        if author.lower() not in {mailbox, *self.send_as}:
             return error(403, "ErrorSendAsDenied")
         return Item(mailbox, people, fields=fields, message_id=fields.get("internetMessageId", ""))
 

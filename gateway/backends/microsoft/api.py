@@ -66,7 +66,8 @@ ROWS = (
     _row(Verdict.DEFERRED, "4.3.0", "serviceNotAvailable"),
     Row((507, 509), Verdict.DEFERRED, "4.3.0"),
 )
-_KNOWN = {code: row for row in ROWS if row.code != "BadRequest" for code in row.code}
+# Codes that alone say what is wrong.
+KNOWN = {code: row for row in ROWS if row.code != "BadRequest" for code in row.code}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class Api:
         """What an answer that is no success means, and what to do about it."""
         code, words = error_of(answer)
         outcome = judge(answer, ROWS, name=self.name, code=code, words=words, now=self.context.clock.now())
-        if self.many and _KNOWN.get(code) in NO_MAILBOX:
+        if self.many and KNOWN.get(code) in NO_MAILBOX:
             return replace(outcome, verdict=Verdict.REJECTED, enhanced="5.1.8", scope=Scope.MESSAGE)
         if self.many and code and answer.status != 401 and outcome.verdict is Verdict.MISCONFIGURED:
             wait = outcome.retry_after or _HOUR
@@ -135,13 +136,8 @@ def error_of(answer: Answer) -> tuple[str, str]:
     while isinstance(place, dict) and len(codes) < 10:
         codes.append(str(place.get("code") or ""))
         place = place.get("innerError") or place.get("innererror")
-    known = [code for code in codes if is_known(code)]
+    known = [code for code in codes if code in KNOWN]
     return (known or codes)[-1 if known else 0], str(error.get("message") or "")
-
-
-def is_known(code: str) -> bool:
-    """Whether the code alone says what is wrong."""
-    return code in _KNOWN
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from gateway.backends.microsoft.api import Api, error_of, is_known, unsent
+from gateway.backends.microsoft.api import KNOWN, Api, error_of, unsent
 from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer
@@ -193,7 +193,7 @@ def _failure(api: Api, answer: Answer, *, session: bool = False) -> NoAnswer:
     """
     outcome = api.judge(answer)
     ours = outcome.verdict is Verdict.MISCONFIGURED
-    final = answer.status == 413 or is_known(error_of(answer)[0])
+    final = answer.status == 413 or error_of(answer)[0] in KNOWN
     ended = session and (ours or (outcome.verdict is Verdict.REJECTED and not final))
     if ended or (ours and answer.status == 404):
         outcome = replace(outcome, verdict=Verdict.DEFERRED, enhanced="4.3.0", scope=Scope.MESSAGE, fix="")

@@ -134,25 +134,22 @@ class Mailbox:
         With ``drafts`` what a killed attempt left in Drafts is removed.
         """
         with unsent("look-up after a lost answer"):
-            return await self._look(message_id, doubt_id, drafts=drafts)
-
-    async def _look(self, message_id: str, doubt_id: str, *, drafts: bool) -> Found:
-        if doubt_id:
-            answer = await self.api.call("GET", f"{self._message(doubt_id)}?$select={_WHO}", headers=IMMUTABLE)
-            if answer.status == 200 and read_json(answer.body).get("isDraft") is True:
-                await self._discard(doubt_id)
-                return Found()
-            if answer.status not in (400, 404):  # unless it is no id of this mailbox
-                return self._found(answer)
-        if not message_id:
-            return Found(note="; not looked up, there is no Message-ID")
-        wanted = quote(f"internetMessageId eq '{message_id.replace(chr(39), chr(39) * 2)}'", safe="")
-        # Only there: a copy in the Inbox may have come by another way, for others than those who stand in it.
-        query = f"/messages?$filter={wanted}&$select={_WHO}&$top=1000"
-        found = self._found(await self.api.call("GET", f"{self.path}/mailFolders/sentitems{query}"))
-        if drafts:
-            await self._clean(f"{self.path}/mailFolders/drafts{query}")
-        return found
+            if doubt_id:
+                answer = await self.api.call("GET", f"{self._message(doubt_id)}?$select={_WHO}", headers=IMMUTABLE)
+                if answer.status == 200 and read_json(answer.body).get("isDraft") is True:
+                    await self._discard(doubt_id)
+                    return Found()
+                if answer.status not in (400, 404):  # unless it is no id of this mailbox
+                    return self._found(answer)
+            if not message_id:
+                return Found(note="; not looked up, there is no Message-ID")
+            wanted = quote(f"internetMessageId eq '{message_id.replace(chr(39), chr(39) * 2)}'", safe="")
+            query = f"/messages?$filter={wanted}&$select={_WHO}&$top=1000"
+            # Only there: a copy in the Inbox may have come by another way, for others than those who stand in it.
+            found = self._found(await self.api.call("GET", f"{self.path}/mailFolders/sentitems{query}"))
+            if drafts:
+                await self._clean(f"{self.path}/mailFolders/drafts{query}")
+            return found
 
     async def _clean(self, url: str) -> None:
         with contextlib.suppress(NoAnswer):

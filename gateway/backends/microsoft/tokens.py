@@ -83,7 +83,6 @@ class Identity:
 
 def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[str, float], None]) -> TokenSource:
     """What gets this identity's tokens. ``credential_ends`` is told when the right behind them does."""
-
     ends = partial(credential_ends, identity.name)
 
     def get(http: BlockingHttp) -> AccessToken:
@@ -166,14 +165,19 @@ def _msal() -> Any:
     return msal
 
 
+def _stored(store: Path) -> tuple[Any, list[dict[str, Any]]]:
+    """What msal keeps of a sign-in, and the accounts in it. Raises OSError, and anything for a damaged file."""
+    cache = _msal().SerializableTokenCache()
+    cache.deserialize(store.read_text())
+    return cache, list(cache.search("Account"))
+
+
 def signed_in_as(store: Path) -> str:
     """Whose sign-in is stored there, "" for nobody's. Blocks."""
-    cache = _msal().SerializableTokenCache()
     try:
-        cache.deserialize(store.read_text())
-    except (OSError, ValueError):
+        return next((str(account.get("username") or "") for account in _stored(store)[1]), "")
+    except (OSError, *_GARBAGE):
         return ""
-    return next((str(account.get("username") or "") for account in cache.search("Account")), "")
 
 
 def _client(kind: str, identity: Identity, http: _Http, **more: Any) -> Any:
@@ -241,12 +245,11 @@ def examine(identity: Identity) -> Examined:
 
 
 def _signed_in(identity: Identity, store: Path, http: _Http) -> dict[str, Any]:
-    cache = _msal().SerializableTokenCache()
     try:
-        cache.deserialize(store.read_text())
+        cache, _ = _stored(store)
     except FileNotFoundError:
         raise refused("nobody has signed in yet", _SIGN_IN.format(name=identity.name).replace(" again", "")) from None
-    except (OSError, ValueError) as error:
+    except (OSError, *_GARBAGE) as error:
         said = getattr(error, "strerror", None) or "damaged"
         raise refused(f"{store}: {said}", _SIGN_IN.format(name=identity.name)) from None
     app = _client("PublicClientApplication", identity, http, token_cache=cache)
@@ -304,9 +307,6 @@ class _Http:
         form = {"content-type": "application/x-www-form-urlencoded"}
         body = urlencode({name: value for name, value in (data or {}).items() if value is not None}).encode()
         return self._request("POST", f"{url}?{urlencode(params)}" if params else url, {**form, **(headers or {})}, body)
-
-    def close(self) -> None:
-        pass
 
     def _request(self, method: str, url: str, headers: Mapping[str, str] | None, body: bytes | None) -> SimpleNamespace:
         host = urlsplit(url).netloc
