@@ -15,6 +15,7 @@ import webbrowser
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -121,7 +122,7 @@ async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
     landed: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
     try:
-        server = await asyncio.start_server(_landing(landed), "127.0.0.1", 0)
+        server = await asyncio.start_server(partial(_serve, landed), "127.0.0.1", 0)
     except OSError as error:
         raise Failed(f"cannot listen on 127.0.0.1: {error.strerror}") from None
     try:
@@ -161,25 +162,23 @@ async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
     return await _exchange(plan, query["code"], verifier, redirect_uri)
 
 
-def _landing(landed: asyncio.Future[dict[str, str]]) -> Any:
-    """What serves the page that the browser is sent to at the end."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, EOFError, ValueError, IndexError, TimeoutError, asyncio.LimitOverrunError):
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _DEADLINE)
-            target = head.split(b" ")[1].decode("ascii")
-            query = _answer(target) if urlsplit(target).path == "/" else None
-            status = "200 OK" if query else "404 Not Found"
-            text = "Go back to the terminal. You may close this page." if query else "Not here."
-            body = f"<!doctype html><title>gateway</title><p>{text}".encode()
-            fields = f"Content-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close"
-            writer.write(f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode() + body)
-            await writer.drain()
-            if query and not landed.done():
-                landed.set_result(query)
-        writer.close()
-
-    return serve
+async def _serve(
+    landed: asyncio.Future[dict[str, str]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """The page that the browser is sent to at the end."""
+    with contextlib.suppress(OSError, EOFError, ValueError, IndexError, TimeoutError, asyncio.LimitOverrunError):
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _DEADLINE)
+        target = head.split(b" ")[1].decode("ascii")
+        query = _answer(target) if urlsplit(target).path == "/" else None
+        status = "200 OK" if query else "404 Not Found"
+        text = "Go back to the terminal. You may close this page." if query else "Not here."
+        body = f"<!doctype html><title>gateway</title><p>{text}".encode()
+        fields = f"Content-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close"
+        writer.write(f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode() + body)
+        await writer.drain()
+        if query and not landed.done():
+            landed.set_result(query)
+    writer.close()
 
 
 def _answer(url: str) -> dict[str, str] | None:
@@ -197,29 +196,23 @@ def _pasted(landed: asyncio.Future[dict[str, str]]) -> Any:
 
     def read() -> None:
         piece = os.read(descriptor, 65536)
-        buffer.extend(piece)
-        *lines, rest = bytes(buffer).split(b"\n")
-        buffer[:] = rest
+        *lines, buffer[:] = (buffer + piece).split(b"\n")
         if not piece:
             loop.remove_reader(descriptor)
-            lines = [rest]
+            lines = [buffer]
         for line in (found.decode("utf-8", "replace") for found in lines if found.strip()):
-            if query := _answer(line):
-                if not landed.done():
-                    landed.set_result(query)
-            else:
+            query = _answer(line)
+            if not query:
                 say("That is not the address of the last page: it begins with http://127.0.0.1 and has a code= in it.")
+            elif not landed.done():
+                landed.set_result(query)
 
-    try:
-        descriptor = sys.stdin.fileno()
-        loop.add_reader(descriptor, read)
-    except (OSError, ValueError, AttributeError):  # nothing there that can be waited for
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # nothing there that can be waited for
+            descriptor = sys.stdin.fileno()
+            loop.add_reader(descriptor, read)
+            stack.callback(loop.remove_reader, descriptor)
         yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_reader(descriptor)
 
 
 def _denied(answer: Mapping[str, Any]) -> Failed:

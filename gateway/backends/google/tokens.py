@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,8 +123,7 @@ class GoogleTokens:
     def __call__(self, http: BlockingHttp) -> AccessToken:
         from google.auth.exceptions import GoogleAuthError
 
-        info = self._read()
-        request = _Request(http, self)
+        info, answers = self._read(), list[dict[str, Any]]()
         try:
             with _LOADING:
                 credentials = self._load(info)
@@ -133,28 +132,41 @@ class GoogleTokens:
             raise refused(text, "put the file as Google made it in its place, or make a new one") from None
         asked = self._context.clock.now()
         try:
-            credentials.refresh(request)
-            life = timedelta(seconds=min(int(request.last.get("expires_in", 3600)), 86400))
+            credentials.refresh(partial(self._request, http, answers))
+            life = timedelta(seconds=min(int(answers[-1].get("expires_in", 3600)), 86400))
         except (GoogleAuthError, *_GARBAGE) as error:
-            if request.last:
+            if answers:
                 raise self._unusable(f": {type(error).__name__}") from None
             raise self._refused(str(error), f"{self._path} gives no token") from None
         if not isinstance(credentials.token, str) or not re.fullmatch(r"[!-~]+", credentials.token):
             raise self._unusable()
         if self._user:
-            self._signed_in(info, request.last, asked)
+            self._signed_in(info, answers[-1], asked)
         return AccessToken(credentials.token, asked + life)
 
     def facts(self) -> dict[str, str]:
         mailbox = self._mailbox or ("me" if self._user else "sender")
         return {"identity": self.identity or "unknown", "mailbox": mailbox, "scopes": self.scope}
 
-    def judge(self, answer: Answer, host: str) -> NoAnswer:
-        """What an answer other than 200 means."""
+    def _request(
+        self, http: BlockingHttp, answers: list[dict[str, Any]], url: str, method: str = "GET", body: Any = None,
+        headers: Mapping[str, str] | None = None, **_: object,
+    ) -> SimpleNamespace:  # fmt: skip
+        """google.auth.transport.Request by our own client.
+
+        Only 200 gets through, into ``answers``: with others the library would sleep and try again.
+        """
+        if self._token_url and url == TOKEN_URL:  # google-auth has that built in where it signs by way of IAM
+            url = self._token_url
+        content = body.encode() if isinstance(body, str) else body
+        answer = http.request(method, url, headers=headers, content=content)
+        if answer.status == 200:
+            answers.append(read_json(answer.body))
+            return SimpleNamespace(status=answer.status, headers=answer.headers, data=answer.body)
         said = safe(_said(answer), *self._secrets)
         if answer.status in (408, 429) or answer.status >= 500 or re.search(_RETRY, said):
-            return unavailable(f"{host}: HTTP {answer.status} {said}")
-        return self._refused(said)
+            raise unavailable(f"{urlsplit(url).netloc}: HTTP {answer.status} {said}")
+        raise self._refused(said)
 
     def _unusable(self, why: str = "") -> NoAnswer:
         fix = f"check backends.{self._name}.token_url: what answers there is not Google's token endpoint, or not itself"
@@ -198,10 +210,6 @@ class GoogleTokens:
         made: Any = impersonated_credentials.Credentials
         return made(source, self._principal, [SCOPE], delegates=delegates, subject=subject)
 
-    def address(self, url: str) -> str:
-        """google-auth has this one built in where it signs by way of IAM."""
-        return self._token_url if self._token_url and url == TOKEN_URL else url
-
     def _signed_in(self, info: dict[str, Any], last: Mapping[str, Any], asked: datetime) -> None:
         """What the answer says of the sign-in itself: its scopes, its end, its next refresh token."""
         self.scope = str(last.get("scope") or SCOPE)
@@ -237,7 +245,7 @@ def _simple(info: Mapping[str, Any], scopes: list[str], subject: str, token_url:
     return user(None, token_uri=uri, **secrets)
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _account(info: str) -> Any:
     """Reading an RSA key holds the whole interpreter for some 40 ms: not once for each of a thousand mailboxes."""
     from google.oauth2 import service_account
@@ -257,26 +265,6 @@ def _external(info: Mapping[str, Any]) -> Any:
     else:
         from google.auth import identity_pool as kind
     return kind.Credentials.from_info(info, scopes=[_CLOUD])
-
-
-class _Request:
-    """google.auth.transport.Request by our own client. Only 200 gets through: the library would sleep and try again."""
-
-    def __init__(self, http: BlockingHttp, source: GoogleTokens) -> None:
-        self.last: dict[str, Any] = {}
-        self._http = http
-        self._source = source
-
-    def __call__(
-        self, url: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None, **_: object
-    ) -> SimpleNamespace:
-        url = self._source.address(url)
-        content = body.encode() if isinstance(body, str) else body
-        answer = self._http.request(method, url, headers=headers, content=content)
-        if answer.status != 200:
-            raise self._source.judge(answer, urlsplit(url).netloc)
-        self.last = read_json(answer.body) or {"": ""}
-        return SimpleNamespace(status=answer.status, headers=answer.headers, data=answer.body)
 
 
 def _said(answer: Answer) -> str:
