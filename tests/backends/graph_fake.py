@@ -8,12 +8,12 @@ import binascii
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.utils import getaddresses
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import jwt
@@ -37,7 +37,6 @@ LIFE = 3599
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 MIB = 1024 * 1024
-T = TypeVar("T")
 KEPT = {
     "from", "sender", "to", "cc", "subject", "date", "message-id", "reply-to", "mime-version", "in-reply-to",
     "references", "importance",
@@ -479,6 +478,14 @@ class GraphFake:
         return http(200, {"nextExpectedRanges": [f"{len(session.data)}-{size - 1}"]})
 
 
+class QuickClock(FakeClock):
+    """Who sleeps wakes at once, and so much later."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+        await asyncio.sleep(0)
+
+
 @dataclass
 class Way:
     """The backend in front of its fake."""
@@ -501,19 +508,11 @@ class Way:
             self.fake.answers[place] = list(answers)
         return (await self.send("b@x.example", raw=raw, **options))["b@x.example"]
 
-    async def sleeping(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of something that waits for the clock."""
-        task = asyncio.create_task(work)
-        while not task.done():
-            await asyncio.sleep(0.001)
-            self.clock.advance(1)
-        return await task
-
 
 @contextlib.asynccontextmanager
 async def open_way(path: Path, **settings: Any) -> AsyncIterator[Way]:
     """Settings that are None are left out."""
-    fake, signals = GraphFake(), Recorder()
+    fake, signals = GraphFake(QuickClock()), Recorder()
     async with Web(fake) as web, kit.context(path, fake.clock) as silent:
         fake.url = web.url
         values = {

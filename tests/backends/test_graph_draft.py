@@ -184,7 +184,7 @@ def test_no_message_is_too_odd(raw: bytes) -> None:
 async def test_an_interrupted_upload_goes_on_where_it_was(way: Way, script: dict[str, Any]) -> None:
     way.fake.lose = list(script.pop("lose", []))
     way.fake.answers = {place: list(answers) for place, answers in script.items()}
-    outcomes = await way.sleeping(way.send("b@x.example", raw=RAW))
+    outcomes = await way.send("b@x.example", raw=RAW)
     assert outcomes["b@x.example"].verdict is V.SENT, outcomes
     assert [one["data"] for one in only(way).files if one["name"] == "größe.pdf"] == [BIG]
 
@@ -222,7 +222,7 @@ async def test_a_failure_before_the_sending_leaves_no_draft_behind(
     way.fake.answers = {place: list(answers)}
     if place == "range" and len(answers) == 1:
         way.fake.answers["ranges"] = [http(404)] * 3
-    outcome = (await way.sleeping(way.send("b@x.example", raw=RAW)))["b@x.example"]
+    outcome = await way.one(raw=RAW)
     assert outcome.verdict is verdict, outcome
     assert (way.fake.items, way.fake.delivered) == ({}, [])
 
@@ -230,7 +230,7 @@ async def test_a_failure_before_the_sending_leaves_no_draft_behind(
 @pytest.mark.parametrize("url", ["http://evil.example/x", "http://169.254.169.254/x", "https://u:p@evil.example/x"])
 async def test_an_upload_goes_nowhere_without_encryption(way: Way, url: str) -> None:
     way.fake.answers = {"session": [http(201, {"uploadUrl": url})], "ranges": []}
-    outcome = (await way.sleeping(way.send("b@x.example", raw=RAW)))["b@x.example"]
+    outcome = await way.one(raw=RAW)
     assert (outcome.verdict, "upload session" in outcome.detail) == (V.DEFERRED, True)
 
 
@@ -246,7 +246,7 @@ async def test_a_send_that_is_cut_off_leaves_no_draft_behind(way: Way) -> None:
 
 async def test_a_lost_answer_to_the_sending_is_looked_up(way: Way) -> None:
     way.fake.lose = ["send"]
-    outcome = (await way.sleeping(way.send("b@x.example", raw=RAW)))["b@x.example"]
+    outcome = await way.one(raw=RAW)
     assert (outcome.verdict, len(way.fake.delivered)) == (V.SENT, 1)
 
 

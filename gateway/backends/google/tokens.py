@@ -123,7 +123,8 @@ class GoogleTokens:
     def __call__(self, http: BlockingHttp) -> AccessToken:
         from google.auth.exceptions import GoogleAuthError
 
-        info, answers = self._read(), list[dict[str, Any]]()
+        info = self._read()
+        answers: list[dict[str, Any]] = []
         try:
             with _LOADING:
                 credentials = self._load(info)
