@@ -90,8 +90,8 @@ def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None) -
         raise Failed(f"{client_file} is a client of type Web, which cannot sign in here: {_DESKTOP}")
     if not isinstance(client, dict) or not client.get("client_id") or not client.get("client_secret"):
         raise Failed(f"{client_file} is no OAuth client: {_DESKTOP}")
-    identifier, secret = str(client["client_id"]), str(client["client_secret"])
-    return _Plan(identifier, secret, out.absolute(), "", "", auth_url, token_url or TOKEN_URL)
+    own = str(client["client_id"]), str(client["client_secret"])
+    return _Plan(*own, out.absolute(), "", "", auth_url, token_url or TOKEN_URL)
 
 
 def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
@@ -111,8 +111,8 @@ def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
         raise Failed(f"{found.authorized_user_file} names no client: use --client-file and --out")
     account = str(info.get("account") or "") if found.mailbox == "me" else found.mailbox
     url = token_url or found.token_url or str(info.get("token_uri") or TOKEN_URL)
-    client = str(info["client_id"]), str(info["client_secret"])
-    return _Plan(*client, found.authorized_user_file, name, account, auth_url, url)
+    own = str(info["client_id"]), str(info["client_secret"])
+    return _Plan(*own, found.authorized_user_file, name, account, auth_url, url)
 
 
 async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
@@ -128,20 +128,19 @@ async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
     try:
         redirect_uri = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
-        url = f"{plan.auth_url}?" + urlencode(
-            {
-                "response_type": "code",
-                "client_id": plan.client_id,
-                "redirect_uri": redirect_uri,
-                "scope": f"{SCOPE} openid email",
-                "access_type": "offline",
-                "prompt": "consent",
-                "state": state,
-                "code_challenge": challenge,
-                "code_challenge_method": "S256",
-                **({"login_hint": plan.account} if plan.account else {}),
-            }
-        )
+        asked = {
+            "response_type": "code",
+            "client_id": plan.client_id,
+            "redirect_uri": redirect_uri,
+            "scope": f"{SCOPE} openid email",
+            "access_type": "offline",
+            "prompt": "consent",
+            "state": state,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+            **({"login_hint": plan.account} if plan.account else {}),
+        }
+        url = f"{plan.auth_url}?{urlencode(asked)}"
         say(f"Open this address in a browser and allow sending mail:\n\n{url}\n")
         say("If the browser runs on another machine, its last page cannot be shown: copy the whole address of that")
         say(f"page ({redirect_uri}?state=...) and paste it here, then press Enter.")

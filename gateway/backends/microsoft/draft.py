@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from gateway.backends.microsoft.api import KNOWN, Api, error_of, unsent
 from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer
-from gateway.message import Content, Header, Leaf, leaf_pieces, leaf_text, scan, walk
+from gateway.message import Content, Field, Header, Leaf, leaf_pieces, leaf_text, scan, walk
 from gateway.message.text import decode
 from gateway.model import CannotCarry, Scope, Verdict
 from gateway.pools import look_through_mail
@@ -56,30 +56,20 @@ def draft_of(raw: bytes) -> Draft:
     """
     content, header = walk(raw), scan(raw)
     if lacking := sorted(LACKS & content.features.keys()):
-        where = f"{lacking[0]}: {content.features[lacking[0]]}"
-        raise CannotCarry(
-            "feature", "5.6.3", f"Graph takes mail above 3 MB only in fields, which cannot hold this ({where})"
-        )
+        what = f"{lacking[0]}: {content.features[lacking[0]]}"
+        text = f"Graph takes mail above 3 MB only in fields, which cannot hold this ({what})"
+        raise CannotCarry("feature", "5.6.3", text)
     own = [field for field in header.fields if field.name.startswith("x-")]
     own.sort(key=lambda field: field.name != "x-auto-response-suppress")
-    fields = {
-        **_fields(raw, content, header),
-        "internetMessageHeaders": [{"name": field.spelled, "value": decode(field.value)} for field in own[:_HEADERS]],
-    }
-    if len(fields["body"]["content"]) > _BODY or len(encoded := _encoded(fields)) > _BODY:
+    kept, lost = own[:_HEADERS], own[_HEADERS:]
+    fields = {name: value for name, value in _fields(raw, content, header, kept).items() if value}
+    if len(fields["body"]["content"]) > _BODY or len(encoded := json.dumps(fields).encode()) > _BODY:
         raise CannotCarry("too_big", "5.3.4", "the text alone is larger than Graph takes, send it as an attachment")
     files = tuple(_file(raw, leaf, inline=leaf in content.inline) for leaf in (*content.inline, *content.attachments))
-    lost = [field.name for field in own[_HEADERS:]]
-    return Draft(
-        encoded, files, f"; sent in fields, without {len(lost)} more X- fields" if lost else "; sent in fields"
-    )
+    return Draft(encoded, files, "; sent in fields" + (f", without {len(lost)} more X- fields" if lost else ""))
 
 
-def _encoded(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps({name: value for name, value in fields.items() if value}).encode()
-
-
-def _fields(raw: bytes, content: Content, header: Header) -> dict[str, Any]:
+def _fields(raw: bytes, content: Content, header: Header, own: Sequence[Field]) -> dict[str, Any]:
     body = content.html or content.text
     threading = {"String 0x1042": header.first("in-reply-to"), "String 0x1039": header.first("references")}
     return {
@@ -92,6 +82,7 @@ def _fields(raw: bytes, content: Content, header: Header) -> dict[str, Any]:
         "bccRecipients": _people(header, "bcc"),
         "replyTo": _people(header, "reply-to"),
         "internetMessageId": header.first("message-id"),
+        "internetMessageHeaders": [{"name": field.spelled, "value": decode(field.value)} for field in own],
         "importance": _importance(header),
         "isReadReceiptRequested": bool(header.count("disposition-notification-to")),
         # PidTagInReplyToId and PidTagInternetReferences (MS-OXOMSG 2.2.1.15, 2.2.1.26): there are no fields for them.
