@@ -665,6 +665,21 @@ async def test_check_says_what_is_there_and_what_is_missing(
 
 # -- repairs, seen from the other side -------------------------------------------------------------------------------
 
+QP = b"Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\nSubject:"
+
+
+@pytest.mark.parametrize(
+    ("lines", "note"), [(1, ""), (33_000, "; left in quoted-printable, in base64 it is too large"), (45_000, "")]
+)
+async def test_mail_that_a_repair_would_make_too_large_goes_as_it_is(tmp_path: Path, lines: int, note: str) -> None:
+    """The door took it by its own size."""
+    async with open_way(tmp_path, quoted_printable="base64", large_messages="draft") as way:
+        way.fake.permissions = "Mail.Send Mail.ReadWrite"
+        outcome = await way.one(raw=RAW.replace(b"Subject:", QP) + (b"x" * 70 + b"\r\n") * lines)
+        assert (outcome.verdict, outcome.detail.endswith(note)) == (V.SENT, True), outcome
+        ((_, arrived),) = way.fake.delivered
+        assert (b"quoted-printable" in arrived) == bool(note)
+
 
 async def test_what_graph_drops_is_told(way: Way) -> None:
     raw = RAW.replace(b"Subject:", b"List-Unsubscribe: <x>\r\nAuto-Submitted: auto-generated\r\nX-Own: 1\r\nSubject:")

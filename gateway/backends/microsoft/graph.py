@@ -38,6 +38,7 @@ _CLOUDS = {  # where the API is and where tokens are asked for: https://learn.mi
     "china": ("https://microsoftgraph.chinacloudapi.cn", "https://login.partner.microsoftonline.cn"),
 }
 _WHOLE = 3_000_000  # bytes of MIME: a request may have 4 MB and base64 takes 4/3
+_REQUEST = 3_140_000  # ... with what is added here, blind recipients above all
 _DRAFTED = 36_700_160  # bytes; Exchange's usual limit for a message
 _UPLOADS = (150_000_000, 300.0)  # bytes in seconds for one mailbox
 _AT_ONCE = 4  # requests for one mailbox
@@ -236,7 +237,8 @@ class Graph:
 
     def _load(self, call: Call, size: int) -> _Load:
         """Runs in a thread when the message is large. Raises CannotCarry, BadMessage."""
-        raw, note = prepare(call.content(), to_base64=self._settings.quoted_printable == "base64")
+        limit = _REQUEST if self._settings.quoted_printable == "base64" else 0
+        raw, note = prepare(call.content(), base64_up_to=limit)
         if size > _WHOLE and self._settings.large_messages == "draft":
             draft = draft_of(raw)
             return _Load(len(raw), note + draft.note, draft=draft)

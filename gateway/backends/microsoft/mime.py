@@ -23,10 +23,11 @@ _QUOTED = re.compile(rb"(?im)^(content-transfer-encoding[ \t]*:[ \t]*)quoted-pri
 _NAMED = 8
 
 
-def prepare(raw: bytes, *, to_base64: bool) -> tuple[bytes, str]:
+def prepare(raw: bytes, *, base64_up_to: int = 0) -> tuple[bytes, str]:
     """The message in its canonical form, and a note of what will not arrive.
 
-    ``to_base64`` turns quoted-printable parts into base64 ones, but nothing in mail that is signed.
+    Quoted-printable parts become base64 ones, but nothing in mail that is signed, where the whole then has at most
+    ``base64_up_to`` bytes.
     """
     raw = canonical(raw)
     header = scan(raw)
@@ -38,10 +39,12 @@ def prepare(raw: bytes, *, to_base64: bool) -> tuple[bytes, str]:
     if new or changes:
         raw = replace_fields(raw, header, new, changes)
         header = scan(raw)
-    raw = _with_body(raw, header)
-    if to_base64:
-        raw = _encoded(raw)
-    return raw, _note(header)
+    raw, note = _with_body(raw, header), _note(header)
+    if len(raw) <= base64_up_to:
+        if len(encoded := _encoded(raw)) > base64_up_to:
+            return raw, f"{note}; left in quoted-printable, in base64 it is too large"
+        raw = encoded
+    return raw, note
 
 
 def _unnamed(field: Field) -> bytes:
