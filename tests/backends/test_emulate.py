@@ -14,13 +14,12 @@ import os
 import re
 import shutil
 import subprocess
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -54,29 +53,20 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def ask(url: str, form: dict[str, str] | None = None, token: str = "") -> tuple[int, bytes, str]:
-    """Status, body and Location, redirects not followed."""
-
-    class Stay(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *_: Any) -> None: ...
-
-    data = urllib.parse.urlencode(form).encode() if form else None
-    request = urllib.request.Request(url, data, {"Authorization": f"Bearer {token}"} if token else {})
-    try:
-        with urllib.request.build_opener(Stay).open(request, timeout=20) as answer:
-            return answer.status, answer.read(), ""
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read(), error.headers.get("Location", "")
+def ask(url: str, form: dict[str, str] | None = None, token: str = "", status: int = 200) -> httpx.Response:
+    """Redirects are not followed."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = httpx.request("POST" if form else "GET", url, data=form, headers=headers, timeout=20, verify=False)
+    assert answer.status_code == status
+    return answer
 
 
-def token_of(running: str, signed_in: Path) -> str:
-    """An access token of the sign-in, beside the one that the backend holds."""
+def kept(running: str, signed_in: Path, remote_id: str, shape: str) -> Any:
+    """The mail as it is kept there, by an access token beside the one that the backend holds."""
     held = json.loads(signed_in.read_text())
     form = {name: held[name] for name in ("client_id", "client_secret", "refresh_token")}
-    status, body, _ = ask(f"{running}/oauth2/token", {"grant_type": "refresh_token", **form})
-    assert status == 200
-    return str(json.loads(body)["access_token"])
+    token = ask(f"{running}/oauth2/token", {"grant_type": "refresh_token", **form}).json()["access_token"]
+    return ask(f"{running}/gmail/v1/users/me/messages/{remote_id}?format={shape}", token=token).json()
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +90,8 @@ def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def running(google: str) -> str:
     def answers() -> bool:
-        with contextlib.suppress(OSError):
-            return ask(google + "/.well-known/openid-configuration")[0] == 200
+        with contextlib.suppress(httpx.TransportError):
+            return bool(ask(google + "/.well-known/openid-configuration"))
         return False
 
     await until(answers)
@@ -113,14 +103,11 @@ def signed_in(running: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The file that ``gateway auth google`` makes there; a click on the one user stands for the human."""
 
     def browse(url: str) -> None:
-        assert ask(url)[0] == 200
-        asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query))
+        ask(url)
+        asked = dict(parse_qsl(urlsplit(url).query))
         names = ("redirect_uri", "scope", "state", "client_id", "code_challenge", "code_challenge_method")
-        status, _, target = ask(
-            f"{running}/o/oauth2/v2/auth/callback", {"email": ACCOUNT, **{name: asked[name] for name in names}}
-        )
-        assert status == 302
-        assert ask(target)[0] == 200
+        form = {"email": ACCOUNT, **{name: asked[name] for name in names}}
+        ask(ask(f"{running}/o/oauth2/v2/auth/callback", form, status=302).headers["location"])
 
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(auth_google.webbrowser, "open", browse)
@@ -166,19 +153,15 @@ async def test_what_was_sent_is_read_back_byte_for_byte(
 ) -> None:
     outcome = (await backend.send(spooled("b@x.example"), raw))["b@x.example"]
     assert outcome.verdict is Verdict.SENT, outcome
-    token = token_of(running, signed_in)
-    status, body, _ = ask(f"{running}/gmail/v1/users/me/messages/{outcome.remote_id}?format=raw", token=token)
-    assert status == 200
-    found = json.loads(body)["raw"]
+    found = kept(running, signed_in, outcome.remote_id, "raw")["raw"]
     assert base64.urlsafe_b64decode(found + "=" * (-len(found) % 4)) == raw
 
 
 async def test_blind_recipients_stand_in_bcc_only(backend: Gmail, signed_in: Path, running: str) -> None:
     outcomes = await backend.send(spooled("b@x.example", "z@x.example"), RAW)
     (remote_id,) = {outcome.remote_id for outcome in outcomes.values()}
-    token = token_of(running, signed_in)
-    _, body, _ = ask(f"{running}/gmail/v1/users/me/messages/{remote_id}?format=full", token=token)
-    fields = {field["name"].lower(): field["value"] for field in json.loads(body)["payload"]["headers"]}
+    headers = kept(running, signed_in, remote_id, "full")["payload"]["headers"]
+    fields = {field["name"].lower(): field["value"] for field in headers}
     assert (fields["to"], fields["bcc"]) == ("b@x.example", "z@x.example")
 
 
