@@ -484,6 +484,16 @@ async def test_impersonation_by_a_sign_in_acts_as_the_mailbox(tmp_path: Path) ->
     assert cloud.claims["sub"] == MAILBOX
 
 
+async def test_the_secrets_behind_an_impersonation_are_not_told(tmp_path: Path) -> None:
+    async with open_way(tmp_path, impersonated()) as way:
+        way.fake.token_answers = [said("invalid_client", f"not {CLIENT_SECRET}")]
+        outcome = await way.one()
+    assert (outcome.verdict, outcome.detail) == (
+        Verdict.MISCONFIGURED,
+        "Google refuses a token: invalid_client: not ***",
+    )
+
+
 async def test_without_a_mailbox_the_service_account_itself_is_looked_at(tmp_path: Path) -> None:
     assert (await asked_for(tmp_path, workload(tmp_path), Cloud(), "")).value == "plain"
 

@@ -31,6 +31,7 @@ _SENDING = {SCOPE, *(f"https://www.googleapis.com/auth/gmail.{name}" for name in
 _SENDING.add("https://mail.google.com/")
 _CLOUD = "https://www.googleapis.com/auth/cloud-platform"  # what a workload needs to act as the service account
 _USER_FIELDS = ("refresh_token", "client_id", "client_secret")
+_SECRETS = ("refresh_token", "client_secret", "private_key")
 _SETTINGS = {True: "authorized_user_file", False: "service_account_file"}  # by whether a user has signed in
 _TYPES = {True: ("authorized_user",), False: ("service_account", "external_account", "impersonated_service_account")}
 _LOADING = threading.Lock()  # so that a key is read once, however many mailboxes need a token at this moment
@@ -47,10 +48,10 @@ def read_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise refused(f"{path}: {error.strerror}", f"see that the service can read {path}") from None
     if "installed" in info or "web" in info:
-        client, first = (
-            (path, "sign in with it") if "installed" in info else ("CLIENT", "make a Desktop client instead")
-        )
-        fix = f"{first}: gateway auth google --client-file {client} --out FILE, and set authorized_user_file: FILE"
+        fix = f"sign in with it: gateway auth google --client-file {path}"
+        if "installed" not in info:
+            fix = "make a Desktop client instead: gateway auth google --client-file CLIENT"
+        fix += " --out FILE, and set authorized_user_file: FILE"
         raise refused(f"{path} is an OAuth client, neither a sign-in nor the key of a service account", fix)
     if not isinstance(info.get("type"), str):
         raise refused(f"{path} is no JSON file of Google credentials", "put the downloaded JSON file there, unchanged")
@@ -187,7 +188,9 @@ class GoogleTokens:
         self._filed = str(info.get("refresh_token") or "")
         if self._filed and self._filed == self._rotated[0]:
             info["refresh_token"] = self._rotated[1]
-        self._secrets = [str(info[name]) for name in ("refresh_token", "client_secret", "private_key") if name in info]
+        source = info.get("source_credentials")
+        holders = (info, source) if isinstance(source, dict) else (info,)
+        self._secrets = [str(one[name]) for one in holders for name in _SECRETS if name in one]
         principal = _PRINCIPAL.search(str(info.get("service_account_impersonation_url") or ""))
         self._principal = principal[1] if principal else ""
         names = (info.get("client_email"), info.get("account"), self._principal, info.get("client_id"))
