@@ -12,8 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,6 +25,7 @@ from gateway.url import check_url
 
 _CONNECT_SECONDS = 25.0  # for a free connection, the name, the connection and TLS
 _NAME_SHARE = PATIENCE / _CONNECT_SECONDS  # so that a name server that is silent is called by its name
+_CONNECTIONS = 100
 _PIECE = 256 * 1024
 _KEEP_SECONDS = 4.0  # below the 5 s after which the quickest servers hang up: no request meets a dying connection
 _name_deadline: ContextVar[float] = ContextVar("_name_deadline")  # of the request under way, in the loop's time
@@ -81,53 +81,27 @@ class _Resolver(aiohttp.abc.AbstractResolver):
     async def close(self) -> None: ...
 
 
-class _Client(httpx_aiohttp.HttpxAiohttpClient):
-    """Finds names, also those of proxies, by ``resolver``. Both hooks are httpx's, which has no public ones."""
-
-    def __init__(self, resolver: _Resolver, **options: Any) -> None:
-        self._resolver = resolver
-        super().__init__(**options)
-
-    def _init_transport(self, *args: Any, **options: Any) -> httpx.AsyncBaseTransport:
-        return self._finding(super()._init_transport(*args, **options))
-
-    def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx.AsyncBaseTransport:
-        return self._finding(super()._init_proxy_transport(*args, **options))
-
-    def _finding(self, transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
-        assert isinstance(transport, httpx_aiohttp.AiohttpTransport)
-        limits, trust = transport.limits, transport.ssl_context
-
-        def session() -> aiohttp.ClientSession:  # made at the first request, inside the loop
-            return aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    resolver=self._resolver,
-                    use_dns_cache=False,
-                    ssl=trust,
-                    limit=limits.max_connections or 0,
-                    keepalive_timeout=limits.keepalive_expiry,
-                )
-            )
-
-        transport.client = session
-        return transport
-
-
 class Fetch:
-    """Shared HTTP client: verified TLS, no redirects, proxies of the environment, kept connections.
+    """Shared HTTP client: verified TLS, no redirects, no cookies, proxies of the environment, kept connections.
 
-    ``ca_file`` names certificates to trust besides the public ones. ``names`` finds the hosts.
+    ``trust`` takes the place of the public authorities. ``names`` finds the hosts, those of proxies too.
     """
 
-    def __init__(self, *, connections: int = 100, ca_file: Path | None = None, names: Names | None = None) -> None:
-        trust = httpx.create_ssl_context()
-        if ca_file is not None:
-            trust.load_verify_locations(cafile=ca_file)
-        limits = httpx.Limits(
-            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEP_SECONDS
-        )
-        resolver = _Resolver(names or Names())
-        self._client = _Client(resolver, verify=trust, limits=limits, follow_redirects=False)
+    def __init__(self, *, trust: ssl.SSLContext | None = None, names: Names | None = None) -> None:
+        trust, resolver = trust or httpx.create_ssl_context(), _Resolver(names or Names())
+
+        def session() -> aiohttp.ClientSession:  # made at the first request, inside the loop
+            connector = aiohttp.TCPConnector(
+                resolver=resolver, use_dns_cache=False, ssl=trust, limit=_CONNECTIONS, keepalive_timeout=_KEEP_SECONDS
+            )
+            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        self._client = httpx_aiohttp.HttpxAiohttpClient(verify=trust, cookies=no_cookies)
+        # Of httpx's own, also those for proxies; it has no public way to set their session.
+        for transport in (self._client._transport, *self._client._mounts.values()):
+            if isinstance(transport, httpx_aiohttp.AiohttpTransport):
+                transport.client = session
 
     async def request(
         self,

@@ -305,8 +305,8 @@ async def test_over_a_real_https_server(tmp_path: Path) -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_tls)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-    for trust, expected in ((ca_file, True), (None, False)):
-        fetch = Fetch(ca_file=trust)
+    for trust, expected in ((ssl.create_default_context(cafile=ca_file), True), (None, False)):
+        fetch = Fetch(trust=trust)
         house = House(tmp_path, {"corp": {"algorithm": "RS256", "jwks_url": url}}, fetch=fetch)
         if expected:
             assert await login(house, from_issuer()) == "tokens"
