@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from aiohappyeyeballs import start_connection
+
 PATIENCE = 20.0  # seconds that one who asks waits for an answer
 _THREADS = 32
 _NEXT = 0.25  # seconds until the next address is tried beside one that is silent (RFC 8305, section 5)
@@ -74,12 +76,20 @@ class Names:
         return found
 
     async def connect(self, host: str, port: int, *, seconds: float) -> socket.socket:
-        """A connection within ``seconds``, name and all. Raises as ``find`` does, and OSError with its ``errno``.
+        """A connection within ``seconds``, name and all. Raises as ``find`` does, and OSError: with its ``errno`` where
+        all addresses failed of the same.
 
         An address that is silent is not waited for: the next is tried beside it (RFC 8305, "happy eyeballs").
         """
         ends = asyncio.get_running_loop().time() + seconds
-        return await _quickest(await self.find(host, seconds=min(PATIENCE, seconds)), port, ends)
+        found = await self.find(host, seconds=min(PATIENCE, seconds))
+        # The protocol is named because asyncio switches Nagle's algorithm off only where it is.
+        places = [(one.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (one.host, port)) for one in found]
+        try:
+            async with asyncio.timeout_at(ends):
+                return await start_connection(places, happy_eyeballs_delay=_NEXT)
+        except TimeoutError:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
     def _ask_next(self) -> None:
         while self._free and self._queue:
@@ -108,55 +118,3 @@ class Names:
         self._free += 1
         self._asked.pop(host).set_result(found)
         self._ask_next()
-
-
-async def _quickest(addresses: Sequence[Address], port: int, ends: float) -> socket.socket:
-    """A connection to the first that takes one. Raises what the best of the addresses failed of, or ETIMEDOUT."""
-    tries: list[asyncio.Task[socket.socket]] = []
-    try:
-        async with asyncio.timeout_at(ends):
-            for number, address in enumerate(addresses, 1):
-                tries.append(asyncio.create_task(_connect(address, port)))
-                if made := await _first(tries, _NEXT if number < len(addresses) else None):
-                    return tries.pop(tries.index(made)).result()
-    except TimeoutError:
-        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
-    finally:
-        for task in tries:
-            task.add_done_callback(_close)
-            task.cancel()
-    error = tries[0].exception()
-    assert error is not None
-    raise error
-
-
-async def _first(
-    tries: Sequence[asyncio.Task[socket.socket]], seconds: float | None
-) -> asyncio.Task[socket.socket] | None:
-    """The one that has a connection; None when all have failed, or after ``seconds`` if given."""
-    waiting = set(tries)
-    while waiting:
-        done, waiting = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if made := next((task for task in done if task.exception() is None), None):
-            return made
-        if not done:
-            break
-    return None
-
-
-async def _connect(address: Address, port: int) -> socket.socket:
-    # The protocol is named because asyncio switches Nagle's algorithm off only where it is.
-    made = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        made.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(made, (address.host, port))
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _close(task: asyncio.Task[socket.socket]) -> None:
-    """Too late: another was quicker."""
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()

@@ -30,6 +30,7 @@ ROOMS = {
     "httpx": {"fetch"},
     "httpx_aiohttp": {"fetch"},
     "aiohttp": {"fetch"},
+    "aiohappyeyeballs": {"names"},
     "aiosmtplib": {"backends"},
     "aiosmtpd": {"smtp"},
     "sqlmodel": {"spool"},
