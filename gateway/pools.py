@@ -1,32 +1,27 @@
-"""Threads for work that would hold up the loop. Those that wait for name servers are in names.py."""
+"""Threads for work that would hold up the loop, apart by what it waits for. Those for name servers are in names.py."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import TypeVar
 
 T = TypeVar("T")
-_MAIL_THREADS = 4  # reading and encoding mail is work for the processor: more threads would not be quicker
 
 
-@lru_cache(maxsize=1)
-def _mail() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_MAIL_THREADS, thread_name_prefix="mail")
+class Pool:
+    """At most so many threads, which are made when they are needed."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns or raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-async def look_through_mail(work: Callable[[], T]) -> T:
-    """What ``work`` returns: parsing, checking or encoding a message, never waiting for a disk or a network."""
-    return await asyncio.get_running_loop().run_in_executor(_mail(), work)
-
-
-@lru_cache(maxsize=1)
-def _files() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2, thread_name_prefix="settings")
-
-
-async def read_files(work: Callable[[], T]) -> T:
-    """What ``work`` returns: reading settings, and the files that they name on whatever disks these are."""
-    return await asyncio.get_running_loop().run_in_executor(_files(), work)
+# Parsing, checking or encoding mail, never waiting for a disk or a network: more threads would not be quicker.
+look_through_mail = Pool("mail", 4)
+# Reading settings, and the files that they name on whatever disks these are.
+read_files = Pool("settings", 2)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from random import Random
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from gateway.backends.shared.base import Context
 from gateway.clock import SystemClock
@@ -14,26 +13,21 @@ from gateway.config.finding import Ending, Finding, Unfit, below
 from gateway.config.models import BackendSettings, Settings
 from gateway.model import Backend, Capabilities
 
-if TYPE_CHECKING:
-    from gateway.fetch import Fetch
-
 __all__ = ["BACKENDS", "Context", "build", "examine", "settings_types"]
 
 # type name: where the class is that is built from (name, settings, context); its settings' class stands beside it.
 # Only what the settings name is imported: their libraries take longer to load than most commands to run.
-BACKENDS: Mapping[str, str] = MappingProxyType(
-    {
-        "capture": "capture.Capture",
-        "gmail": "google.gmail.Gmail",
-        "graph": "microsoft.graph.Graph",
-        "js2mail": "json.js2mail.Js2mail",
-        "justemails": "json.justemails.Justemails",
-        "mailpass": "json.mailpass.Mailpass",
-        "smtp": "smtp.smarthost.Smtp",
-        "smtp2go": "smtp2go.Smtp2go",
-        "temp_mail": "json.temp_mail.TempMail",
-    }
-)
+BACKENDS: Mapping[str, str] = {
+    "capture": "capture.Capture",
+    "gmail": "google.gmail.Gmail",
+    "graph": "microsoft.graph.Graph",
+    "js2mail": "json.js2mail.Js2mail",
+    "justemails": "json.justemails.Justemails",
+    "mailpass": "json.mailpass.Mailpass",
+    "smtp": "smtp.smarthost.Smtp",
+    "smtp2go": "smtp2go.Smtp2go",
+    "temp_mail": "json.temp_mail.TempMail",
+}
 
 
 def _load(kind: str, suffix: str = "") -> Any:
@@ -70,7 +64,7 @@ def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capab
     """
     examined: list[Finding | Ending] = []
     capabilities = {}
-    nowhere = cast("Fetch", None)
+    nowhere: Any = None  # nobody is asked
     context = Context(settings.hostname, settings.state_dir, SystemClock(), nowhere, Random(0))  # noqa: S311 - unused
     for name, section in settings.backends.items():
         own = list(below(("backends", name), section.examine(name, settings.state_dir)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +16,10 @@ from gateway.config.finding import Examined, Finding
 from gateway.config.models import BackendSettings
 from gateway.files import unwritable, write_whole
 from gateway.model import Capabilities, Check, Outcome, Scope, SpooledMessage, Verdict, same_for_all
+from gateway.pools import Pool
 
 # Disks of others hang: those who wait for them need neither the loop's threads nor those that read mail.
-_THREADS = ThreadPoolExecutor(4, thread_name_prefix="capture")
+_in_thread = Pool("capture", 4)
 _FIX = "let the service's user write there, or change directory"
 
 
@@ -45,7 +45,7 @@ class Capture:
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
         try:
-            path = await asyncio.get_running_loop().run_in_executor(_THREADS, self._store, message, raw)
+            path = await _in_thread(partial(self._store, message, raw))
         except OSError as error:
             detail = f"cannot write to {self._directory}: {error.strerror or error}"
             outcome = Outcome(Verdict.DEFERRED, enhanced="4.3.1", detail=detail, scope=Scope.BACKEND, fix=_FIX)
@@ -57,7 +57,7 @@ class Capture:
         """Writes and removes an empty file."""
         facts = {"directory": str(self._directory)}
         try:
-            await asyncio.get_running_loop().run_in_executor(_THREADS, self._probe)
+            await _in_thread(self._probe)
         except OSError as error:
             return Check(False, f"cannot write to {self._directory}: {error.strerror or error}", _FIX, facts)
         return Check(True, f"files are written to {self._directory}", facts=facts)

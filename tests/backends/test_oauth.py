@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backends.shared.base import NoAnswer
-from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenCache, refused, unavailable
+from gateway.backends.shared.base import NoAnswer, refused
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenCache, unavailable
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
 from tests.backends.gmail_fake import Recorder

@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.backends.google.errors import NO_USER, SERVICE, SIGN_IN, USER
-from gateway.backends.shared.base import Context, NoAnswer, safe
+from gateway.backends.shared.base import Context, NoAnswer, refused, safe
 from gateway.backends.shared.http import read_json
-from gateway.backends.shared.oauth import AccessToken, BlockingHttp, refused, unavailable
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, unavailable
 from gateway.backends.shared.table import first
 from gateway.config.finding import Ending, Examined, Finding
 from gateway.fetch import Answer

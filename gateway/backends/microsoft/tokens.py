@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from gateway.backends.shared.base import NoAnswer, safe
+from gateway.backends.shared.base import NoAnswer, refused, safe
 from gateway.backends.shared.http import read_json
-from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, refused, unavailable
+from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, unavailable
 from gateway.backends.shared.table import ANY, Row
 from gateway.clock import Clock
 from gateway.config.finding import Ending, Examined, Finding

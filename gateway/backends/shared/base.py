@@ -68,9 +68,14 @@ class NoAnswer(Exception):
         self.outcome = outcome
 
 
-def away(detail: str, fix: str = "") -> NoAnswer:
+def away(detail: str, fix: str = "", enhanced: str = "4.4.1") -> NoAnswer:
     """Nobody was reached and nothing was sent: the backend's trouble, and no message's."""
-    outcome = Outcome(Verdict.DEFERRED, enhanced="4.4.1", detail=safe(detail), scope=Scope.BACKEND, fix=fix)
+    return NoAnswer(Outcome(Verdict.DEFERRED, enhanced=enhanced, detail=safe(detail), scope=Scope.BACKEND, fix=fix))
+
+
+def refused(detail: str, fix: str, enhanced: str = "4.7.0") -> NoAnswer:
+    """Somebody was reached and does not take us as we are: the backend pauses, nothing is bounced."""
+    outcome = Outcome(Verdict.MISCONFIGURED, enhanced=enhanced, detail=safe(detail), scope=Scope.BACKEND, fix=fix)
     return NoAnswer(outcome)
 
 

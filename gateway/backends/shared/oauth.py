@@ -8,25 +8,22 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from gateway.backends.shared.base import Context, NoAnswer, away, safe
+from gateway.backends.shared.base import Context, NoAnswer, away
 from gateway.backends.shared.flight import CutOff, SingleFlight
 from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer, Fetch, Lost, NotSent
-from gateway.model import Outcome, Scope, Verdict
+from gateway.model import Verdict
+from gateway.pools import Pool
 
-T = TypeVar("T")
 _DEADLINE = 30.0  # seconds for one request to an identity provider
 _IN_ALL = 120.0  # ... and for all that one refresh may need
 _MARGIN = timedelta(seconds=30)  # a token that ends sooner is not handed out any more
 _AGAIN = 60.0  # seconds until a refresh that failed is tried again while the old token lives
-# Not the loop's own threads: who waits for an identity provider must not hold up who waits for a disk.
-_THREADS = ThreadPoolExecutor(32, thread_name_prefix="token")
 _REMEMBERED = 5.0  # seconds for which a failure is the answer, without asking: what waits behind it comes at once
 
 
@@ -38,12 +35,6 @@ class AccessToken:
     ends: datetime
 
 
-def refused(detail: str, fix: str) -> NoAnswer:
-    """The identity provider does not accept us: the backend pauses, nothing is bounced."""
-    outcome = Outcome(Verdict.MISCONFIGURED, enhanced="4.7.0", detail=safe(detail), scope=Scope.BACKEND, fix=fix)
-    return NoAnswer(outcome)
-
-
 _NETWORK = "see whether this machine reaches the identity provider (network, DNS, proxy), then try again"
 
 
@@ -52,9 +43,8 @@ def unavailable(detail: str, fix: str = _NETWORK) -> NoAnswer:
     return away(detail, fix)
 
 
-async def in_token_thread(work: Callable[[], T]) -> T:
-    """What ``work`` returns: a library of an identity provider that blocks, or a file of its own."""
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
+# For a library of an identity provider that blocks, or a file of its own: whoever waits for one holds up no mail.
+in_token_thread = Pool("token", 32)
 
 
 class BlockingHttp:

@@ -19,9 +19,6 @@ class Recent(Generic[K, V]):
         self._busy = busy
         self._entries: OrderedDict[K, V] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def get(self, key: K) -> V | None:
         if (value := self._entries.get(key)) is not None:
             self._entries.move_to_end(key)

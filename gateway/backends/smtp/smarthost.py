@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -17,18 +16,19 @@ from typing import Annotated, Literal
 import aiosmtplib
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, canonical, limited, safe
-from gateway.backends.smtp import authorities
+from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, away, canonical, limited, refused
 from gateway.backends.smtp.connection import BROKEN, Connection, name_recipients, open_transaction, send_message
 from gateway.backends.smtp.replies import refusal, spellings
-from gateway.config.finding import Examined
+from gateway.config.finding import Ending, Examined, Finding
 from gateway.config.models import BackendSettings
 from gateway.model import Capabilities, Check, Envelope, Outcome, Scope, SpooledMessage, Verdict
+from gateway.pem import complaint
 from gateway.url import is_loopback
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _IDLE = 30.0  # seconds that a connection is kept for the next message
 _CERTIFICATE = "check host, and set ca_file where its certificate is of an authority of your own"
+_STARTTLS = "check host, port and tls"
 _SETTINGS = "check tls, ca_file, username and password"
 
 
@@ -64,7 +64,21 @@ class SmtpSettings(BackendSettings):
 
     def examine(self, name: str, state_dir: Path) -> Examined:
         if self.ca_file is not None:
-            yield from authorities.examine(("ca_file",), self.ca_file, used=self.tls != "none")
+            yield from _authorities(self.ca_file, used=self.tls != "none")
+
+
+def _authorities(file: Path, *, used: bool) -> Examined:
+    """Whether ``file`` can be trusted from, and until when. What is not ``used`` hinders nobody. Blocks."""
+    try:
+        trusted = ssl.create_default_context(cafile=file).get_ca_certs()
+    except ssl.SSLError:
+        yield Finding(("ca_file",), f"{file} {complaint(file.read_bytes(), 'certificate')}", fatal=used)
+        return
+    except OSError as error:
+        yield Finding(("ca_file",), f"{file}: {error.strerror}", fatal=used)
+        return
+    if ends := [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in trusted]:
+        yield Ending(("ca_file",), "the last certificate in it", datetime.fromtimestamp(max(ends), UTC))
 
 
 class Smtp:
@@ -165,7 +179,7 @@ class Smtp:
                 await client.helo()
             if settings.tls == "starttls":
                 if not client.supports_extension("starttls"):
-                    raise _wrong(f"{self._where} offers no STARTTLS; nothing was sent", "check host, port and tls")
+                    raise refused(f"{self._where} offers no STARTTLS; nothing was sent", _STARTTLS, "4.7.4")
                 await client.starttls()
                 await client.ehlo()
             if settings.username is not None:
@@ -173,7 +187,7 @@ class Smtp:
         except BaseException as error:
             client.close()
             if isinstance(error, BROKEN):
-                raise NoAnswer(self._failure(error)) from error
+                raise self._failure(error) from error
             raise
         return Connection(self.name, client, seconds)
 
@@ -186,41 +200,25 @@ class Smtp:
             await client.auth_login(self._username, self._password)
         else:
             detail = f"{self._where} offers no AUTH {' or '.join(wanted)} (but: {' '.join(offered) or 'none'})"
-            raise _wrong(safe(detail), "check tls, auth, username and password")
+            raise refused(detail, "check tls, auth, username and password", "4.7.4")
 
-    def _failure(self, error: BaseException) -> Outcome:
+    def _failure(self, error: BaseException | None) -> NoAnswer:
+        """What went wrong before there was a transaction: that is the backend's, never a message's."""
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= 400:
-            ours = error.code >= 500 or error.code == 432  # 432 4.7.12: the password must be changed first
             outcome = refusal(self.name, error.code, error.message, *spellings(self._username, self._password))
-            if ours:
-                return replace(outcome, verdict=Verdict.MISCONFIGURED, scope=Scope.BACKEND, fix=_SETTINGS)
-            return replace(outcome, verdict=Verdict.THROTTLED, scope=Scope.BACKEND)
-        links = list(_chain(error))
-        for link in links:
-            if isinstance(link, ssl.SSLCertVerificationError):
-                detail = f"certificate of {self._where} not trusted: {link.verify_message}"
-                return replace(_wrong(detail, _CERTIFICATE).outcome, enhanced="4.7.5")
-        enhanced, detail = self._unreached(links)
-        return Outcome(Verdict.DEFERRED, enhanced=enhanced, detail=safe(detail), scope=Scope.BACKEND)
-
-    def _unreached(self, links: Sequence[BaseException]) -> tuple[str, str]:
-        for link in links:
-            if isinstance(link, ssl.SSLError):
-                return "4.7.5", f"TLS with {self._where} failed: {link.reason}"
-            if isinstance(link, socket.gaierror):
-                return "4.4.3", link.strerror or ""
-            if isinstance(link, OSError) and link.errno:
-                return "4.4.1", f"cannot connect to {self._where}: {os.strerror(link.errno)}"
-        text = str(links[0]).replace(" on port None", "")  # aiosmtplib was given a connection
-        return "4.4.1", f"{self._where}: {text}"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _wrong(detail: str, fix: str) -> NoAnswer:
-    outcome = Outcome(Verdict.MISCONFIGURED, enhanced="4.7.4", detail=detail, scope=Scope.BACKEND, fix=fix)
-    return NoAnswer(outcome)
+            ours = error.code >= 500 or error.code == 432  # 432 4.7.12: the password must be changed first
+            verdict, fix = (Verdict.MISCONFIGURED, _SETTINGS) if ours else (Verdict.THROTTLED, "")
+            return NoAnswer(replace(outcome, verdict=verdict, scope=Scope.BACKEND, fix=fix))
+        text = str(error).replace(" on port None", "")  # aiosmtplib was given a connection
+        while error is not None:
+            if isinstance(error, ssl.SSLCertVerificationError):
+                detail = f"certificate of {self._where} not trusted: {error.verify_message}"
+                return refused(detail, _CERTIFICATE, "4.7.5")
+            if isinstance(error, ssl.SSLError):
+                return away(f"TLS with {self._where} failed: {error.reason}", enhanced="4.7.5")
+            if isinstance(error, socket.gaierror):
+                return away(error.strerror or "", enhanced="4.4.3")
+            if isinstance(error, OSError) and error.errno:
+                return away(f"cannot connect to {self._where}: {os.strerror(error.errno)}")
+            error = error.__cause__
+        return away(f"{self._where}: {text}")
