@@ -436,8 +436,8 @@ async def test_a_display_name_cannot_smuggle_a_recipient(tmp_path: Path, make: t
 async def test_a_lost_answer_is_in_doubt_and_ends_the_attempt(
     tmp_path: Path, make: type[JsonFake], handler: kit.Handler, words: str
 ) -> None:
-    async with open_way(tmp_path, make()) as way:
-        way.backend._timeout = timedelta(seconds=0.2 if handler is kit.hang else 5)
+    timeout = timedelta(seconds=0.2 if handler is kit.hang else 5)
+    async with open_way(tmp_path, make(), timeout=timeout) as way:
         way.fake.answers = [handler]
         outcomes = await way.send("y@x.example", "z@x.example")
         first, second = outcomes["y@x.example"], outcomes["z@x.example"]

@@ -659,8 +659,8 @@ def test_settings_that_cannot_be_meant_are_refused(values: dict[str, Any], messa
 
 @pytest.mark.parametrize(("tls", "port"), [("none", 25), ("starttls", 587), ("implicit", 465)])
 async def test_the_port_follows_from_tls(tmp_path: Path, tls: str, port: int) -> None:
-    async with backend(None, tmp_path, tls=tls, port=None) as way:
-        assert way._port == port
+    async with backend(None, tmp_path, host="127.0.0.9", tls=tls, port=None) as way:
+        assert (await way.check()).facts["server"] == f"127.0.0.9:{port}"
 
 
 # -- nobody there ----------------------------------------------------------------------------------------------------

@@ -95,10 +95,13 @@ async def test_a_large_message_is_encoded_as_a_small_one(way: Way) -> None:
         ({"region": "au", "base_url": "https://proxy.example/s2g/"}, "https://proxy.example/s2g"),
     ],
 )
-async def test_the_region_chooses_the_address(tmp_path: Path, settings: dict[str, Any], url: str) -> None:
+async def test_the_region_chooses_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], url: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # so that nobody is really asked
     async with kit.context(tmp_path) as context:
         backend = Smtp2go("s2g", Smtp2goSettings.model_validate({"api_key": KEY, **settings}), context)
-        assert backend._url == url
+        assert (await backend.check()).facts == {"url": url}
         assert (backend.capabilities.max_bytes, backend.capabilities.null_sender, backend.capabilities.smtputf8) == (
             37_000_000,
             False,

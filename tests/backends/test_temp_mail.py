@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.backends.json.temp_mail import TempMailSettings, _until_more
+from gateway.backends.json.temp_mail import TempMailSettings
 from gateway.model import CannotTell, Verdict
 from tests.backends import kit
 from tests.backends.json_fakes import SECRET, TOKEN, TempMailFake, Way, mail, open_way
@@ -228,10 +228,13 @@ async def test_a_text_that_nobody_knows_does_not_hold_up_the_others(way: Way) ->
         ((2027, 1, 31, 0, 0, 0), 86_400, 86_400),
     ],
 )
-def test_quotas_last_until_the_day_or_month_ends_in_utc(now: tuple[int, ...], day: int, month: int) -> None:
-    moment = datetime(*now, tzinfo=UTC)  # type: ignore[arg-type, misc]
-    assert _until_more(b"Server daily send quota", moment).total_seconds() == day
-    assert _until_more(b"Server monthly send quota", moment).total_seconds() == month
+async def test_quotas_last_until_the_day_or_month_ends_in_utc(
+    way: Way, now: tuple[int, ...], day: int, month: int
+) -> None:
+    way.clock.advance((datetime(*now, tzinfo=UTC) - way.clock.now()).total_seconds())  # type: ignore[arg-type, misc]
+    for quota, seconds in (("daily", day), ("monthly", month)):
+        outcome = await way.one(http(400, f"{FAILED}Server {quota} send quota has been reached"))
+        assert outcome.retry_after == timedelta(seconds=seconds)
 
 
 # -- log-ins ---------------------------------------------------------------------------------------------------------
@@ -307,9 +310,15 @@ async def test_what_cannot_be_told_is_no_refusal_and_not_remembered(lent: Way, a
 
 async def test_only_a_thousand_tokens_are_remembered(lent: Way) -> None:
     lent.web.handler = lambda _: http(200, {"address": "a@corp.example"})
-    for start in range(0, 1003, 59):
-        await asyncio.gather(*(lent.backend.verify(f"t{number}") for number in range(start, start + 59)))
-    assert len(lent.backend._known) == 1000
+    for start in range(0, 1000, 50):
+        await asyncio.gather(*(lent.backend.verify(f"t{number}") for number in range(start, start + 50)))
+    await lent.backend.verify("one too many")
+    for number in range(950, 1000):
+        await lent.backend.verify(f"t{number}")
+    assert len(lent.web.requests) == 1001
+    for number in range(50):  # one of the oldest had to go
+        await lent.backend.verify(f"t{number}")
+    assert len(lent.web.requests) > 1001
 
 
 async def test_closing_ends_what_is_being_asked(lent: Way) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from gateway.backends.json.parts import Parts, groups, request
+from gateway.backends.json.parts import Parts, filled, groups, request
 from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, NoAnswer, Url, safe
 from gateway.backends.shared.calls import Call
@@ -22,13 +22,8 @@ from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
 from gateway.model import DeliveryEvent, HookRefused, Outcome, SpooledMessage, Verdict
 
-_QUOTA = Row(
-    (429,),
-    Verdict.THROTTLED,
-    "4.4.5",
-    text=r"quota|month",
-    fix="the month's quota is used up: a larger plan, or another backend until the month ends",
-)
+_PLAN = "the month's quota is used up: a larger plan, or another backend until the month ends"
+_QUOTA = Row((429,), Verdict.THROTTLED, "4.4.5", text=r"quota|month", fix=_PLAN)
 _PAUSES = timedelta(minutes=15), timedelta(hours=4)  # the first and the longest while the month's mail is used up
 _TOLERANCE = 300  # seconds by which a webhook's time may differ from ours
 
@@ -50,10 +45,7 @@ class Js2mail(TrackedBackend):
     status_path = "/v1/mail/send/"
     unknown = "00000000-0000-4000-8000-000000000000"
     states: ClassVar = {"sent": "delivered", "failed": "failed"}
-    rows = (
-        *key_rows(),
-        _QUOTA,
-    )
+    rows = (*key_rows(), _QUOTA)
 
     def __init__(self, name: str, settings: Js2mailSettings, context: Context) -> None:
         hook = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
@@ -69,19 +61,12 @@ class Js2mail(TrackedBackend):
         A call in doubt gave its key away as ``doubt_id``, and after a crash it is known whom an attempt was for: such a
         call is repeated for those who were in it, and nobody else.
         """
-        own = {"fromAccountId": self._account} if self._account else {}
         prefix = f"gw-{message.id}-"
         known = re.fullmatch(re.escape(prefix) + r"(\d+)-([0-9a-f]+)", message.doubt_id)
         for group in groups(message, parts.header, (int(known[1]), int(known[2], 16)) if known else None):
             key = f"{prefix}{group.number}-{group.mask:x}"
-            lists = {"to": group.to, "cc": group.cc, "bcc": group.bcc}
-            fields = {
-                "from": parts.author,
-                **{name: addresses for name, addresses in lists.items() if addresses},
-                "subject": parts.subject,
-                "idempotencyKey": key,
-                **own,
-            }
+            people = filled({"to": group.to, "cc": group.cc, "bcc": group.bcc, "fromAccountId": self._account})
+            fields = {"from": parts.author, **people, "subject": parts.subject, "idempotencyKey": key}
             yield Call(group.addresses, partial(request, fields, parts.bodies), key)
 
     def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
@@ -101,12 +86,10 @@ class Js2mail(TrackedBackend):
         outcome = super()._judged(answer)
         if outcome.verdict is Verdict.SENT:
             self._pause = _PAUSES[0] / 2
-        return self._longer(outcome) if _QUOTA.fits(answer.status, *self._words(answer)) else outcome
-
-    def _longer(self, outcome: Outcome) -> Outcome:
-        """Of answers that come at once only the first makes the pause longer."""
+        if not _QUOTA.fits(answer.status, *self._words(answer)):
+            return outcome
         now = self._context.clock.monotonic()
-        if now >= self._pause_until:
+        if now >= self._pause_until:  # of answers that come at once only the first makes the pause longer
             self._pause = min(self._pause * 2, _PAUSES[1])
             self._pause_until = now + self._pause.total_seconds()
         return replace(outcome, retry_after=max(self._pause, outcome.retry_after or self._pause))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar, Literal
 
-from gateway.backends.json.parts import Parts, request
+from gateway.backends.json.parts import Parts, filled, request
 from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url
 from gateway.backends.shared.calls import Call
@@ -46,12 +46,8 @@ class Justemails(TrackedBackend):
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
         own = _own_fields(parts) if "headers" in self._carries else {}
-        more = {"replyTo": parts.reply_to, "headers": own}
-        same = {
-            "from": parts.author,
-            "subject": parts.subject,
-            **{name: value for name, value in more.items() if value},
-        }
+        more = filled({"replyTo": parts.reply_to, "headers": own})
+        same = {"from": parts.author, "subject": parts.subject, **more}
         for recipient in message.envelope.recipients:
             fields = {**same, "to": recipient.address}
             yield Call((recipient.address,), partial(request, fields, parts.bodies))
@@ -63,7 +59,6 @@ def _own_fields(parts: Parts) -> dict[str, str]:
     fields = [field for field in fields if field.name != "resent-bcc"]  # discloses blind recipients
     name, count = next(iter(Counter(field.name for field in fields).most_common(1)), ("", 0))
     if count > 1:
-        text = f"more than one {name} field cannot be sent through this API"
-        raise CannotCarry("feature", "5.6.3", text)
+        raise CannotCarry("feature", "5.6.3", f"more than one {name} field cannot be sent through this API")
     spelled = {field.spelled: field.value for field in fields}
     return {name: " ".join(value.decode("utf-8", "replace").split()) for name, value in spelled.items()}

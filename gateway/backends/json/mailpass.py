@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends.json.parts import PER_CALL, Parts, groups, request
+from gateway.backends.json.parts import PER_CALL, Parts, filled, groups, request
 from gateway.backends.json.tracked import ACCEPTED, KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url, safe
 from gateway.backends.shared.calls import Call
@@ -58,15 +58,13 @@ class Mailpass(TrackedBackend):
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
         people = list(groups(message, parts.header))
-        sender = {"from_email": parts.author, **({"from_name": parts.name} if parts.name else {})}
+        sender = filled({"from_email": parts.author, "from_name": parts.name, "reply_to": parts.reply_to})
         if self._batch and not parts.reply_to and len(people) > 1 and all(len(one.addresses) == 1 for one in people):
             return _batches([group.to[0] for group in people], parts, sender)
-        more = {"reply_to": parts.reply_to} if parts.reply_to else {}
-        same = {**sender, **more, "subject": parts.subject, "metadata": {"spool_id": message.id}}
+        same = {**sender, "subject": parts.subject, "metadata": {"spool_id": message.id}}
         calls = []
         for group in people:
-            lists = {"cc": group.to[1:] + group.cc, "bcc": group.bcc}
-            fields = {**same, "to": group.to[0], **{name: found for name, found in lists.items() if found}}
+            fields = {**same, **filled({"to": group.to[0], "cc": group.to[1:] + group.cc, "bcc": group.bcc})}
             calls.append(Call(group.addresses, partial(request, fields, parts.bodies)))
         return calls
 
@@ -111,13 +109,13 @@ class Mailpass(TrackedBackend):
         return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, remote_id, said_by="http")
 
 
-def _batches(people: list[str], parts: Parts, sender: Mapping[str, str]) -> Iterator[Call]:
+def _batches(people: list[str], parts: Parts, sender: Mapping[str, object]) -> Iterator[Call]:
     for start in range(0, len(people), PER_CALL):
         chunk = tuple(people[start : start + PER_CALL])
         yield Call(chunk, partial(_batch_request, chunk, parts, sender), _BATCH)
 
 
-def _batch_request(people: tuple[str, ...], parts: Parts, sender: Mapping[str, str]) -> bytes:
+def _batch_request(people: tuple[str, ...], parts: Parts, sender: Mapping[str, object]) -> bytes:
     messages = (request({"to": address, "subject": parts.subject}, parts.bodies) for address in people)
     return request(sender, {"messages": b"[" + b",".join(messages) + b"]"})
 

@@ -35,6 +35,7 @@ _OF_BOUNCES = ("report", "attachments", "attached_message")
 _SPECIALS = re.compile(r"""[<>,;:"\\()\[\]]""")
 _LEFT = (Verdict.SENT, Verdict.IN_DOUBT)
 _ACCOUNT = Row((402,), Verdict.MISCONFIGURED, "4.7.0")
+_ELSEWHERE = "route this client to another backend"
 WHERE = "check base_url of backends.{name}"
 
 
@@ -142,6 +143,11 @@ def request(fields: Mapping[str, object], bodies: Mapping[str, bytes]) -> bytes:
     return b"".join((json.dumps(fields)[:-1].encode(), *more, b"}"))
 
 
+def filled(fields: Mapping[str, object]) -> dict[str, object]:
+    """Those that say something: the APIs refuse the others."""
+    return {name: value for name, value in fields.items() if value}
+
+
 def groups(message: SpooledMessage, header: Header, doubt: tuple[int, int] | None = None) -> Iterator[Group]:
     """The calls for an API with lists. Blind recipients go with visible ones, or each alone.
 
@@ -181,7 +187,7 @@ class PartsBackend:
     """A kind of API adds which ``calls`` a message takes and how one is made (``_call``), ``said`` and ``rows``."""
 
     rows: ClassVar[Sequence[Row]] = ()
-    otherwise: ClassVar[str] = "route this client to another backend"  # what else helps against lost header fields
+    otherwise: ClassVar[str] = _ELSEWHERE  # what else helps against lost header fields
 
     def __init__(
         self,
@@ -202,9 +208,7 @@ class PartsBackend:
         dropped = {*drops, *(("inline_images",) if settings.inline_images == "drop" else ())}
         dropped |= set(_HEADERS) if settings.unsupported_headers == "drop" else set()
         remedies = dict.fromkeys(_HEADERS, f"set unsupported_headers: drop on backends.{{name}}, or {self.otherwise}")
-        remedies["inline_images"] = (
-            "set inline_images: drop on backends.{name}, or route this client to another backend"
-        )
+        remedies["inline_images"] = f"set inline_images: drop on backends.{{name}}, or {_ELSEWHERE}"
         remedies["no_subject"] = "set empty_subject: fill on backends.{name}"
         own = Capabilities(
             MAX_BYTES,
@@ -226,10 +230,8 @@ class PartsBackend:
 
         clock, slow = self._context.clock, len(raw) > _LARGE
         outcomes = await carry_out(message, planned, partial(self._call, message), clock, slow=slow)
-        if any(outcome.verdict in _LEFT for outcome in outcomes.values()):
-            for feature, where in lost.items():
-                what = f"{feature}: {where}"
-                self._context.signals.warning("dropped", id=message.id, backend=self.name, what=what)
+        for feature, where in lost.items() if any(one.verdict in _LEFT for one in outcomes.values()) else ():
+            self._context.signals.warning("dropped", id=message.id, backend=self.name, what=f"{feature}: {where}")
         return outcomes
 
     async def aclose(self) -> None:
@@ -258,16 +260,8 @@ class PartsBackend:
         return code, words or start_of(answer)
 
     def _refused(self, answer: Answer, rows: Sequence[Row], *secrets: str) -> Outcome:
-        code, words = self._words(answer)
-        return judge(
-            answer,
-            (*rows, _ACCOUNT),
-            name=self.name,
-            code=code,
-            words=words,
-            now=self._context.clock.now(),
-            secrets=(*secrets, *self._secrets),
-        )
+        (code, words), now, hidden = self._words(answer), self._context.clock.now(), (*secrets, *self._secrets)
+        return judge(answer, (*rows, _ACCOUNT), name=self.name, code=code, words=words, now=now, secrets=hidden)
 
     def _unreachable(self, error: NoAnswer) -> Check:
         fix = f"{WHERE.format(name=self.name)}, and the way there"

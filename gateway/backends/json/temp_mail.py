@@ -35,6 +35,7 @@ _DAY, _MONTH = r"server daily send quota", r"server monthly send quota"
 _FIX_PASSWORD = "put the site's password into site_password"  # noqa: S105
 _FIX_BALANCE = "ask for mail to send (/api/request_send_mail_access); an administrator of the site grants it"
 _FIX_WORKER = "give the Worker a way to send: RESEND_TOKEN, SMTP_CONFIG or SEND_MAIL"
+_FIX_KEY = "put the spool.key it was sealed with back, or send it again"
 _FIX_TOKEN = "the token is not good, or not any more: take the address's present credential"  # noqa: S105
 
 PRIVATE = Row((401,), Verdict.MISCONFIGURED, "4.7.0", text=r"private site password", fix=_FIX_PASSWORD)
@@ -113,11 +114,8 @@ class TempMail(PartsBackend):
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
         if not (self._token or message.secret):
-            detail, fix = (
-                "the client's token cannot be read",
-                "put the spool.key it was sealed with back, or send it again",
-            )
-            raise NoAnswer(Outcome(Verdict.DEFERRED, enhanced="4.7.0", detail=detail, fix=fix))
+            detail = "the client's token cannot be read"
+            raise NoAnswer(Outcome(Verdict.DEFERRED, enhanced="4.7.0", detail=detail, fix=_FIX_KEY))
         kind, body = ("html", parts.bodies["html"]) if "html" in parts.bodies else ("text", parts.bodies["text"])
         subject = parts.subject or "(no subject)"  # those that have none come here only with empty_subject: fill
         if body == b'""':
@@ -142,10 +140,9 @@ class TempMail(PartsBackend):
         if outcome.verdict is Verdict.THROTTLED and answer.status == 400:
             return replace(outcome, retry_after=_until_more(answer.body, self._context.clock.now()))
         # Nobody knows the cause: it may be this recipient, and then it stays.
-        unknown = outcome.verdict is Verdict.DEFERRED and outcome.scope is Scope.RECIPIENT
-        return (
-            replace(outcome, verdict=Verdict.REJECTED, enhanced="5.0.0") if unknown and attempt >= _TRIES else outcome
-        )
+        if outcome.verdict is Verdict.DEFERRED and outcome.scope is Scope.RECIPIENT and attempt >= _TRIES:
+            return replace(outcome, verdict=Verdict.REJECTED, enhanced="5.0.0")
+        return outcome
 
     # -- log-ins -----------------------------------------------------------------------------------------------------
 

@@ -23,11 +23,8 @@ _NOT_YET = Row((404,), Verdict.DEFERRED, "4.3.0")  # a mail of which the API has
 def key_rows(permission: str = "") -> tuple[Row, ...]:
     """For tables of APIs with a key: what is wrong with that, and with the way there."""
     fix = f"put a valid key into api_key of backends.{{name}}{permission}"
-    key, where = (
-        Row((401, 403), Verdict.MISCONFIGURED, "4.7.0", fix=fix),
-        Row((404,), Verdict.MISCONFIGURED, "4.3.5", fix=WHERE),
-    )
-    return BUSY_403, key, where
+    wrong_key = Row((401, 403), Verdict.MISCONFIGURED, "4.7.0", fix=fix)
+    return BUSY_403, wrong_key, Row((404,), Verdict.MISCONFIGURED, "4.3.5", fix=WHERE)
 
 
 class KeySettings(PartsSettings):
@@ -58,9 +55,8 @@ class TrackedBackend(PartsBackend):
         carries: Collection[str] = (),
     ) -> None:
         key, (field, scheme) = settings.api_key.get_secret_value(), self.key_field
-        headers, secrets = {field: scheme + key}, (key, *secrets)
-        carries = ("both_bodies", *BLANKS, *carries)
-        super().__init__(name, settings, context, headers=headers, secrets=secrets, carries=carries)
+        headers, carries = {field: scheme + key}, ("both_bodies", *BLANKS, *carries)
+        super().__init__(name, settings, context, headers=headers, secrets=(key, *secrets), carries=carries)
 
     def state(self, body: Mapping[str, Any]) -> tuple[str, str]:
         """The provider's word for the state, "" if there is none, and what went wrong."""
@@ -88,11 +84,10 @@ class TrackedBackend(PartsBackend):
         except NoAnswer as error:
             return error.outcome
         word, detail = self.state(read_json(answer.body)) if answer.status == 200 else ("", "")
-        if word:
-            return DeliveryEvent(
-                remote_id, self.states.get(word.lower(), "queued"), safe(f"{word} {detail}", *self._secrets)
-            )
-        return self._refused(answer, (_NOT_YET,))
+        if not word:
+            return self._refused(answer, (_NOT_YET,))
+        state = self.states.get(word.lower(), "queued")
+        return DeliveryEvent(remote_id, state, safe(f"{word} {detail}", *self._secrets))
 
     async def check(self) -> Check:
         """Asks for a mail that does not exist."""
@@ -104,7 +99,6 @@ class TrackedBackend(PartsBackend):
         if answer.status in (200, 400, 404, 422) and read_json(answer.body):
             return Check(True, "the key is accepted", facts=facts)
         outcome = self._refused(answer, self.rows)
-        waits = outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED)
-        return Check(
-            False, outcome.detail, outcome.fix or ("try again later" if waits else WHERE.format(name=self.name)), facts
-        )
+        later = outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED)
+        fix = outcome.fix or ("try again later" if later else WHERE.format(name=self.name))
+        return Check(False, outcome.detail, fix, facts)

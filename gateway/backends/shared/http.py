@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -16,7 +17,6 @@ from gateway.model import Outcome, Verdict
 
 _LONGEST = timedelta(days=1)
 _BYTES_PER_SECOND = 250_000  # the slowest uplink that a large body is given time for
-
 
 BUSY_403 = Row((403,), Verdict.THROTTLED, "4.4.5", text=r"quota|rate.?limit")
 # For every status that a backend's own table does not name; the last row fits whatever is left.
@@ -34,14 +34,7 @@ COMMON = (
 
 
 def judge(
-    answer: Answer,
-    rows: Sequence[Row],
-    *,
-    name: str,
-    code: str,
-    words: str,
-    now: datetime,
-    secrets: Sequence[str] = (),
+    answer: Answer, rows: Sequence[Row], *, name: str, code: str, words: str, now: datetime, secrets: Sequence[str] = ()
 ) -> Outcome:
     """The outcome of an answer to the backend called ``name`` that is not a success: the first row that fits decides.
 
@@ -49,11 +42,11 @@ def judge(
     """
     row = first((*rows, *COMMON), answer.status, code, words)
     detail = safe(f"HTTP {answer.status} {code.rpartition('.')[2]} {words}", *secrets)
-    wait = None
-    if row.verdict in (Verdict.DEFERRED, Verdict.THROTTLED, Verdict.MISCONFIGURED):
-        waits = [wait for wait in (retry_after(answer.headers, now), row.pause) if wait]
-        wait = max(waits, default=None)
-    return row.outcome("http", answer.status, detail, {"name": name}, retry_after=wait)
+    outcome = row.outcome("http", answer.status, detail, {"name": name})
+    if row.verdict not in (Verdict.DEFERRED, Verdict.THROTTLED, Verdict.MISCONFIGURED):
+        return outcome
+    waits = filter(None, (retry_after(answer.headers, now), row.pause))
+    return replace(outcome, retry_after=max(waits, default=None))
 
 
 def start_of(answer: Answer) -> str:
@@ -99,9 +92,8 @@ async def exchange(
     been.
     """
     deadline = timeout.total_seconds() + len(content or b"") // _BYTES_PER_SECOND
-    sent = {"content-type": "application/json", "accept": "application/json", **headers}
-    if content is None:
-        del sent["content-type"]
+    kind = {} if content is None else {"content-type": "application/json"}
+    sent = {"accept": "application/json", **kind, **headers}
     try:
         return await fetch.request(method, url, headers=sent, content=content, deadline=deadline)
     except NotSent as error:

@@ -35,16 +35,14 @@ class AccessToken:
     ends: datetime
 
 
+# For a library of an identity provider that blocks, or a file of its own: whoever waits for one holds up no mail.
+in_token_thread = Pool("token", 32)
 _NETWORK = "see whether this machine reaches the identity provider (network, DNS, proxy), then try again"
 
 
 def unavailable(detail: str, fix: str = _NETWORK) -> NoAnswer:
     """The identity provider could not be asked: nothing was sent, try again."""
     return away(detail, fix)
-
-
-# For a library of an identity provider that blocks, or a file of its own: whoever waits for one holds up no mail.
-in_token_thread = Pool("token", 32)
 
 
 class BlockingHttp:

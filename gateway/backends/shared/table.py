@@ -37,23 +37,13 @@ class Row:
             and (not self.text or re.search(self.text, words, re.IGNORECASE | re.DOTALL) is not None)
         )
 
-    def outcome(
-        self,
-        said_by: SaidBy,
-        code: int | None,
-        detail: str,
-        known: Mapping[str, object],
-        *,
-        enhanced: str = "",
-        retry_after: timedelta | None = None,
-    ) -> Outcome:
-        """``known`` is what the braces in ``fix`` stand for. ``enhanced`` is a received one, else the row's counts."""
+    def outcome(self, said_by: SaidBy, code: int | None, detail: str, known: Mapping[str, object]) -> Outcome:
+        """``known`` is what the braces in ``fix`` stand for."""
         return Outcome(
             self.verdict,
             code=code,
-            enhanced=enhanced or self.enhanced,
+            enhanced=self.enhanced,
             detail=detail,
-            retry_after=retry_after,
             scope=self.scope or (Scope.BACKEND if self.verdict in _OF_BACKEND else Scope.MESSAGE),
             said_by=said_by,
             fix=self.fix.format_map(known),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gateway.address import parse_address
 from gateway.backends.shared.base import PIECE, safe
@@ -34,11 +35,12 @@ def refusal(name: str, code: int, text: str, *secrets: str) -> Outcome:
     """
     match = _ENHANCED.match(text)
     enhanced = f"{code // 100}{match[1] if match else '.0.0'}"
-    row = first(REPLIES, code, "", f"{enhanced} {text}")
-    detail = safe(f"{code} {text}", *secrets)
-    if row.enhanced:
-        enhanced, detail = row.enhanced, f"unexpected reply: {detail}"
-    return row.outcome("smtp", code, detail, {"name": name}, enhanced=enhanced)
+    outcome = first(REPLIES, code, "", f"{enhanced} {text}").outcome(
+        "smtp", code, safe(f"{code} {text}", *secrets), {"name": name}
+    )
+    if outcome.enhanced:
+        return replace(outcome, detail=f"unexpected reply: {outcome.detail}")
+    return replace(outcome, enhanced=enhanced)
 
 
 def path(address: str) -> bytes | None:
