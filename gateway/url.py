@@ -24,12 +24,12 @@ def _is_metadata(host: str) -> bool:
 
 
 def check_url(url: str, *, metadata: bool = False) -> str:
-    """``url`` without a slash at its end. ValueError: neither https nor http to loopback, or with a password.
+    """``url`` without a slash at its end. ValueError: not https, nor http to loopback; an impossible port; a password.
 
     With ``metadata`` plain http also to the services that clouds offer their own machines.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    host, _ = parts.hostname or "", parts.port  # which raises where it is none
     if not host or parts.scheme not in ("https", "http"):
         raise ValueError(f"{parts.scheme}://{host} is not a URL such as https://api.example.com")
     if parts.scheme == "http" and not is_loopback(host) and not (metadata and _is_metadata(host)):

@@ -44,6 +44,13 @@ def test_good_urls_lose_only_the_slash_at_their_end(url: str) -> None:
     assert check_url(url) == url.rstrip("/")
 
 
+@pytest.mark.parametrize("url", ["https://api.example.com:https/", "https://api.example.com:65536"])
+def test_a_port_that_is_none_is_refused(url: str) -> None:
+    """In the settings, where it can be corrected, and not at each message."""
+    with pytest.raises(ValueError, match="Port"):
+        check_url(url)
+
+
 @pytest.mark.parametrize("url", ["http://169.254.169.254/token", "http://metadata.google.internal/x"])
 def test_the_services_of_clouds(url: str) -> None:
     """Plain http to them only where somebody says that this is meant."""
