@@ -64,18 +64,11 @@ class _Resolver(aiohttp.abc.AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[aiohttp.abc.ResolveResult]:
-        seconds = _name_deadline.get() - asyncio.get_running_loop().time()
+        found = await self._names.find(host, seconds=_name_deadline.get() - asyncio.get_running_loop().time())
+        proto, flags = socket.IPPROTO_TCP, socket.AI_NUMERICHOST
         return [
-            {
-                "hostname": host,
-                "host": address.host,
-                "port": port,
-                "family": address.family,
-                "proto": socket.IPPROTO_TCP,
-                "flags": socket.AI_NUMERICHOST,
-            }
-            for address in await self._names.find(host, seconds=seconds)
-            if family in (socket.AF_UNSPEC, address.family)
+            {"hostname": host, "host": one.host, "port": port, "family": one.family, "proto": proto, "flags": flags}
+            for one in found
         ]
 
     async def close(self) -> None: ...

@@ -85,11 +85,12 @@ class Smtp2go:
         self._url = settings.base_url or f"https://{_HOSTS[settings.region]}.smtp2go.com/v3"
         self._key = settings.api_key.get_secret_value()
         self._hook = settings.webhook_secret.get_secret_value().encode() if settings.webhook_secret else b""
+        self.hook = bool(self._hook)
 
     async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
-        only, size = self._settings.header_only, len(raw)
+        only = self._settings.header_only
         planned = partial(plan, message, raw, per_call=_PER_CALL, header_only=only, hides_bcc=False)
-        return await carry_out(message, planned, lambda call: self._call(call, size), self._clock)
+        return await carry_out(message, planned, partial(self._call, len(raw)), self._clock)
 
     async def check(self) -> Check:
         """Asks which endpoints the key may use: the one call that every key is allowed, and that sends nothing."""
@@ -108,10 +109,6 @@ class Smtp2go:
     async def aclose(self) -> None:
         pass
 
-    @property
-    def hook(self) -> bool:
-        return bool(self._hook)
-
     def called_back(self, headers: Mapping[str, str], body: bytes) -> list[DeliveryEvent]:
         """Webhooks are not signed; a secret set with them comes as bearer token, or as the password of basic."""
         if not self._hook or not hmac.compare_digest(_password(headers.get("authorization", "")), self._hook):
@@ -127,24 +124,21 @@ class Smtp2go:
         words = safe(str(told.get("message") or told.get("context") or ""))
         return [DeliveryEvent(safe(ident), state, words, safe(rcpt), " ".join((ident, event, rcpt, time)))]
 
-    async def _call(self, call: Call, size: int) -> dict[str, Outcome]:
-        addresses = call.addresses
-        request = await aside(size, partial(_request, call.content))
-        answer = await self._post("/email/mime", request)
+    async def _call(self, size: int, call: Call) -> dict[str, Outcome]:
+        answer = await self._post("/email/mime", await aside(size, partial(_request, call.content)))
         body = read_json(answer.body)
         if answer.status == 200 and body.get("data") and isinstance(body["data"], dict) and not _error(body)[0]:
-            return self._results(answer, body, addresses)
-        return dict.fromkeys(addresses, self._judge(answer, body))
+            return self._results(answer, body, call.addresses)
+        return dict.fromkeys(call.addresses, self._judge(answer, body))
 
     async def _post(self, path: str, content: bytes) -> Answer:
         headers, timeout = {"x-smtp2go-api-key": self._key}, self._settings.timeout
         return await exchange(self._fetch, self._url + path, headers=headers, content=content, timeout=timeout)
 
     def _judge(self, answer: Answer, body: Mapping[str, Any]) -> Outcome:
-        code, words = _error(body)
+        (code, words), now = _error(body), self._clock.now()
         words = words or start_of(answer)
-        now, secrets = self._clock.now(), [self._key]
-        return judge(answer, ROWS, name=self.name, code=code, words=words, now=now, secrets=secrets)
+        return judge(answer, ROWS, name=self.name, code=code, words=words, now=now, secrets=[self._key])
 
     def _results(self, answer: Answer, body: Mapping[str, Any], addresses: tuple[str, ...]) -> dict[str, Outcome]:
         """A 200 may still report failures: texts, which may name a recipient. One call counts as one mail there."""

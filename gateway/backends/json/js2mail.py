@@ -48,10 +48,10 @@ class Js2mail(TrackedBackend):
     rows = (*key_rows(), _QUOTA)
 
     def __init__(self, name: str, settings: Js2mailSettings, context: Context) -> None:
-        hook = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
-        super().__init__(name, settings, context, secrets=(hook,))
+        self._hook = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
+        self.hook = bool(self._hook)
+        super().__init__(name, settings, context, secrets=(self._hook,))
         self._account = settings.from_account_id
-        self._hook = hook
         self._pause = _PAUSES[0] / 2
         self._pause_until = 0.0
 
@@ -93,10 +93,6 @@ class Js2mail(TrackedBackend):
             self._pause = min(self._pause * 2, _PAUSES[1])
             self._pause_until = now + self._pause.total_seconds()
         return replace(outcome, retry_after=max(self._pause, outcome.retry_after or self._pause))
-
-    @property
-    def hook(self) -> bool:
-        return bool(self._hook)
 
     def called_back(self, headers: Mapping[str, str], body: bytes) -> Sequence[DeliveryEvent]:
         """``X-JS2Mail-Signature: t=<seconds>,v1=<HMAC-SHA256 of "t.body">`` as JS2Mail's page on webhooks says.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -60,13 +60,14 @@ class Mailpass(TrackedBackend):
         people = list(groups(message, parts.header))
         sender = filled({"from_email": parts.author, "from_name": parts.name, "reply_to": parts.reply_to})
         if self._batch and not parts.reply_to and len(people) > 1 and all(len(one.addresses) == 1 for one in people):
-            return _batches([group.to[0] for group in people], parts, sender)
+            for start in range(0, len(people), PER_CALL):
+                chunk = tuple(group.to[0] for group in people[start : start + PER_CALL])
+                yield Call(chunk, partial(_batch_request, chunk, parts, sender), _BATCH)
+            return
         same = {**sender, "subject": parts.subject, "metadata": {"spool_id": message.id}}
-        calls = []
         for group in people:
             fields = {**same, **filled({"to": group.to[0], "cc": group.to[1:] + group.cc, "bcc": group.bcc})}
-            calls.append(Call(group.addresses, partial(request, fields, parts.bodies)))
-        return calls
+            yield Call(group.addresses, partial(request, fields, parts.bodies))
 
     def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
         data = _part(body, "data")
@@ -107,12 +108,6 @@ class Mailpass(TrackedBackend):
         if status.lower() in _FAILED:
             return Outcome(Verdict.DEFERRED, answer.status, "4.0.0", detail, said_by="http", scope=Scope.RECIPIENT)
         return Outcome(Verdict.SENT, answer.status, "2.0.0", detail, remote_id, said_by="http")
-
-
-def _batches(people: list[str], parts: Parts, sender: Mapping[str, object]) -> Iterator[Call]:
-    for start in range(0, len(people), PER_CALL):
-        chunk = tuple(people[start : start + PER_CALL])
-        yield Call(chunk, partial(_batch_request, chunk, parts, sender), _BATCH)
 
 
 def _batch_request(people: tuple[str, ...], parts: Parts, sender: Mapping[str, object]) -> bytes:

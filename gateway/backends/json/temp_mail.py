@@ -17,7 +17,7 @@ from gateway.address import comparable
 from gateway.backends.json.parts import WHERE, Parts, PartsBackend, PartsSettings, display_names, request
 from gateway.backends.shared.base import Context, NoAnswer
 from gateway.backends.shared.calls import Call
-from gateway.backends.shared.flight import CutOff, SingleFlight
+from gateway.backends.shared.flight import SingleFlight
 from gateway.backends.shared.http import BUSY_403, read_json
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
@@ -109,7 +109,7 @@ class TempMail(PartsBackend):
         of_client = OF_CLIENT if self._external else (*OF_CLIENT, ANY_401)
         self._rows = (*ROWS, *(OF_SETTINGS if self._token else of_client), *UNKNOWN)
         self._known: Recent[bytes, tuple[float, str]] = Recent(_KEPT)  # until when (monotonic), and the address or ""
-        self._looks: SingleFlight[bytes, str] = SingleFlight(f"verify-{name}")
+        self._looks: SingleFlight[bytes, str] = SingleFlight()
         self._places = asyncio.Semaphore(_LOOKUPS)
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
@@ -156,8 +156,8 @@ class TempMail(PartsBackend):
             raise CannotTell("too many tokens are being asked about")
         try:
             return await self._looks.get(key, partial(self._look, key, token))
-        except CutOff:
-            raise CannotTell("this backend is being closed") from None
+        except NoAnswer as error:
+            raise CannotTell(error.outcome.detail) from None
 
     async def _look(self, key: bytes, token: str) -> str:
         """The address, "" for a token that is not good. Raises CannotTell where the site did not say."""

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from gateway.backends.shared.base import Context, NoAnswer, away
-from gateway.backends.shared.flight import CutOff, SingleFlight
+from gateway.backends.shared.flight import SingleFlight
 from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Verdict
@@ -88,7 +88,7 @@ class TokenCache:
         self._clock = context.clock
         self._token: AccessToken | None = None
         self._refresh_at = context.clock.now()
-        self._refreshes: SingleFlight[None, AccessToken] = SingleFlight(f"token-{backend}")
+        self._refreshes: SingleFlight[None, AccessToken] = SingleFlight()
         self._failure: tuple[float, Exception] | None = None  # until when (monotonic) it counts
 
     async def get(self, stale: str = "") -> str:
@@ -105,10 +105,7 @@ class TokenCache:
             return token.value
         if None not in self._refreshes and self._failure and self._clock.monotonic() < self._failure[0]:
             raise self._failure[1].with_traceback(None)  # else it would grow with every raise, and keep messages
-        try:
-            return (await self._refreshes.get(None, self._refresh)).value
-        except CutOff:
-            raise unavailable("this backend is being closed") from None
+        return (await self._refreshes.get(None, self._refresh)).value
 
     @property
     def ends(self) -> datetime | None:

@@ -97,16 +97,14 @@ async def open_transaction(connection: Connection, envelope: Envelope, raw: byte
     """Opens the transaction. Raises NoAnswer: the message cannot go this way, or the sender is refused."""
     sender = path(envelope.sender)
     if sender is None:
-        raise _never("5.1.7", "the sender address cannot be written to the server as it is")
+        raise NoAnswer(_never("5.1.7", "the sender address cannot be written to the server as it is"))
     eightbit = not raw.isascii()
     utf8 = envelope.smtputf8 and eightbit and not raw[: raw.find(b"\r\n\r\n")].isascii()
     if (utf8 or not sender.isascii()) and not connection.offers("smtputf8"):
-        raise _never("5.6.7", "the server takes no non-ASCII sender or headers (no SMTPUTF8)")
+        raise NoAnswer(_never("5.6.7", "the server takes no non-ASCII sender or headers (no SMTPUTF8)"))
     if eightbit and not connection.offers("8bitmime"):
-        raise _never("5.6.3", "the message has 8-bit content, the server takes none (no 8BITMIME)")
-    utf8 = utf8 or not all(
-        address.isascii() for address in (envelope.sender, *(r.address for r in envelope.recipients))
-    )
+        raise NoAnswer(_never("5.6.3", "the message has 8-bit content, the server takes none (no 8BITMIME)"))
+    utf8 = utf8 or not all(one.isascii() for one in (envelope.sender, *(r.address for r in envelope.recipients)))
     words = [b"SIZE=%d" % len(raw)] if connection.offers("size") else []
     words += [b"BODY=8BITMIME"] if eightbit else []
     words += [b"SMTPUTF8"] if utf8 and connection.offers("smtputf8") else []
@@ -125,11 +123,9 @@ async def name_recipients(connection: Connection, envelope: Envelope, outcomes: 
     for recipient in envelope.recipients:
         address, to = recipient.address, path(recipient.address)
         if to is None:
-            detail = "the address cannot be written to the server as it is"
-            outcomes[address] = _of_one(_never("5.1.3", detail).outcome)
+            outcomes[address] = _of_one(_never("5.1.3", "the address cannot be written to the server as it is"))
         elif not to.isascii() and not connection.offers("smtputf8"):
-            detail = "the server takes no non-ASCII addresses (no SMTPUTF8)"
-            outcomes[address] = _of_one(_never("5.6.7", detail).outcome)
+            outcomes[address] = _of_one(_never("5.6.7", "the server takes no non-ASCII addresses (no SMTPUTF8)"))
         else:
             words = parameters(NOTIFY=recipient.notify, ORCPT=recipient.orcpt) if connection.offers("dsn") else []
             reply = await connection.say(b"RCPT", b"TO:" + to, *words)
@@ -153,11 +149,9 @@ async def send_message(connection: Connection, raw: bytes) -> Outcome:
     if not 200 <= code < 300:
         return refusal(connection.name, code, text)
     connection.clean = True
-    queued = _QUEUED_AS.search(text)
+    queued, dsn = _QUEUED_AS.search(text), connection.offers("dsn")
     remote_id = queued[1] if queued else ""
-    return Outcome(
-        Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=connection.offers("dsn"), said_by="smtp"
-    )
+    return Outcome(Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=dsn, said_by="smtp")
 
 
 def _lost(detail: str, *, in_doubt: bool = False) -> NoAnswer:
@@ -166,8 +160,8 @@ def _lost(detail: str, *, in_doubt: bool = False) -> NoAnswer:
     return NoAnswer(Outcome(verdict, enhanced="4.4.2", detail=safe(detail)))
 
 
-def _never(enhanced: str, detail: str) -> NoAnswer:
-    return NoAnswer(Outcome(Verdict.REJECTED, enhanced=enhanced, detail=detail))
+def _never(enhanced: str, detail: str) -> Outcome:
+    return Outcome(Verdict.REJECTED, enhanced=enhanced, detail=detail)
 
 
 def _of_one(outcome: Outcome) -> Outcome:

@@ -63,22 +63,19 @@ class SmtpSettings(BackendSettings):
         return self
 
     def examine(self, name: str, state_dir: Path) -> Examined:
-        if self.ca_file is not None:
-            yield from _authorities(self.ca_file, used=self.tls != "none")
-
-
-def _authorities(file: Path, *, used: bool) -> Examined:
-    """Whether ``file`` can be trusted from, and until when. What is not ``used`` hinders nobody. Blocks."""
-    try:
-        trusted = ssl.create_default_context(cafile=file).get_ca_certs()
-    except ssl.SSLError:
-        yield Finding(("ca_file",), f"{file} {complaint(file.read_bytes(), 'certificate')}", fatal=used)
-        return
-    except OSError as error:
-        yield Finding(("ca_file",), f"{file}: {error.strerror}", fatal=used)
-        return
-    if ends := [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in trusted]:
-        yield Ending(("ca_file",), "the last certificate in it", datetime.fromtimestamp(max(ends), UTC))
+        """Whether ``ca_file`` can be trusted from, and until when. Where it is not used it hinders nobody."""
+        if (file := self.ca_file) is None:
+            return
+        keys, used = ("ca_file",), self.tls != "none"
+        try:
+            trusted = ssl.create_default_context(cafile=file).get_ca_certs()
+        except ssl.SSLError:
+            yield Finding(keys, f"{file} {complaint(file.read_bytes(), 'certificate')}", fatal=used)
+        except OSError as error:
+            yield Finding(keys, f"{file}: {error.strerror}", fatal=used)
+        else:
+            if ends := [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in trusted]:
+                yield Ending(keys, "the last certificate in it", datetime.fromtimestamp(max(ends), UTC))
 
 
 class Smtp:
