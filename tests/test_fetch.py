@@ -88,16 +88,7 @@ async def test_a_body_over_the_cap_is_cut_off_and_its_connection_given_up() -> N
         await web.closed.wait()
 
 
-@pytest.mark.parametrize(
-    ("handler", "text"),
-    [
-        (kit.reset_at_once, "connection lost before the answer"),
-        (kit.reset_in_body, "the answer broke off"),
-        (kit.garbage, "unintelligible answer"),
-        (kit.endless_headers, "unintelligible answer"),
-        (kit.hang, "no answer within 0.2 s"),
-    ],
-)
+@pytest.mark.parametrize(("handler", "text"), kit.LOST)
 async def test_without_a_usable_answer_to_a_sent_request_it_is_lost(handler: kit.Handler, text: str) -> None:
     """The transport calls most of these ConnectTimeout; taken for NotSent they would make duplicates."""
     async with Web(handler) as web:

@@ -195,6 +195,16 @@ async def gigabyte(request: Request) -> None:
             await request.writer.drain()
 
 
+# How an answer can get lost, and what is said of it when the deadline is 0.2 s.
+LOST: list[tuple[Handler, str]] = [
+    (reset_at_once, "connection lost before the answer"),
+    (reset_in_body, "the answer broke off"),
+    (garbage, "unintelligible answer"),
+    (endless_headers, "unintelligible answer"),
+    (hang, "no answer within 0.2 s"),
+]
+
+
 def kept(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     """The outcomes, all of which keep what every outcome of every backend must (model.Outcome)."""
     for outcome in outcomes.values():

@@ -18,37 +18,22 @@ from tests.fakes import START
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
+STATUSES: list[tuple[tuple[int, ...], str, Verdict, str]] = [
+    ((400, 409, 422), "", Verdict.REJECTED, "5.6.0"),
+    ((413,), "", Verdict.REJECTED, "5.3.4"),
+    ((401, 403), "", Verdict.MISCONFIGURED, "4.7.0"),
+    ((402, 404, 405, 407, 301, 302, 308), "", Verdict.MISCONFIGURED, "4.3.5"),
+    ((403,), "Quota exceeded", Verdict.THROTTLED, "4.4.5"),
+    ((403,), "rate limit hit", Verdict.THROTTLED, "4.4.5"),
+    ((429,), "", Verdict.THROTTLED, "4.4.5"),
+    ((408, 425, 500, 502, 503, 504, 509), "", Verdict.DEFERRED, "4.3.0"),
+    ((100, 202, 600), "", Verdict.IN_DOUBT, "4.4.2"),
+    ((200,), "no idea", Verdict.IN_DOUBT, "4.4.2"),
+]
+
+
 @pytest.mark.parametrize(
-    ("status", "words", "verdict", "enhanced"),
-    [
-        (400, "", Verdict.REJECTED, "5.6.0"),
-        (401, "", Verdict.MISCONFIGURED, "4.7.0"),
-        (402, "", Verdict.MISCONFIGURED, "4.3.5"),
-        (403, "", Verdict.MISCONFIGURED, "4.7.0"),
-        (403, "Quota exceeded", Verdict.THROTTLED, "4.4.5"),
-        (403, "rate limit hit", Verdict.THROTTLED, "4.4.5"),
-        (404, "", Verdict.MISCONFIGURED, "4.3.5"),
-        (405, "", Verdict.MISCONFIGURED, "4.3.5"),
-        (407, "", Verdict.MISCONFIGURED, "4.3.5"),
-        (408, "", Verdict.DEFERRED, "4.3.0"),
-        (409, "", Verdict.REJECTED, "5.6.0"),
-        (413, "", Verdict.REJECTED, "5.3.4"),
-        (422, "", Verdict.REJECTED, "5.6.0"),
-        (425, "", Verdict.DEFERRED, "4.3.0"),
-        (429, "", Verdict.THROTTLED, "4.4.5"),
-        (301, "", Verdict.MISCONFIGURED, "4.3.5"),
-        (302, "", Verdict.MISCONFIGURED, "4.3.5"),
-        (308, "", Verdict.MISCONFIGURED, "4.3.5"),
-        (500, "", Verdict.DEFERRED, "4.3.0"),
-        (502, "", Verdict.DEFERRED, "4.3.0"),
-        (503, "", Verdict.DEFERRED, "4.3.0"),
-        (504, "", Verdict.DEFERRED, "4.3.0"),
-        (509, "", Verdict.DEFERRED, "4.3.0"),
-        (200, "no idea", Verdict.IN_DOUBT, "4.4.2"),
-        (202, "", Verdict.IN_DOUBT, "4.4.2"),
-        (100, "", Verdict.IN_DOUBT, "4.4.2"),
-        (600, "", Verdict.IN_DOUBT, "4.4.2"),
-    ],
+    ("status", "words", "verdict", "enhanced"), [(status, *rest) for statuses, *rest in STATUSES for status in statuses]
 )
 def test_a_status_that_no_table_names(status: int, words: str, verdict: Verdict, enhanced: str) -> None:
     """An unpaid account, a wrong URL and a proxy are never the message's fault."""

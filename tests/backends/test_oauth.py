@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -205,18 +204,6 @@ async def test_a_failure_told_to_many_does_not_grow(bench: Bench) -> None:
     while trace:
         depth, trace = depth + 1, trace.tb_next
     assert depth < 5
-
-
-async def test_a_waiter_that_is_cancelled_leaves_the_refresh_to_the_others(bench: Bench) -> None:
-    bench.source.gate.clear()
-    first, second = asyncio.create_task(bench.cache.get()), asyncio.create_task(bench.cache.get())
-    await until(lambda: bench.source.calls == 1)
-    first.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await first
-    bench.source.gate.set()
-    assert await second == "t1"
-    assert bench.source.calls == 1
 
 
 async def test_closing_answers_those_who_wait(bench: Bench) -> None:

@@ -424,15 +424,7 @@ async def test_a_display_name_cannot_smuggle_a_recipient(tmp_path: Path, make: t
 
 
 @EACH
-@pytest.mark.parametrize(
-    ("handler", "words"),
-    [
-        (kit.reset_at_once, "connection lost before the answer"),
-        (kit.reset_in_body, "the answer broke off"),
-        (kit.garbage, "unintelligible answer"),
-        (kit.hang, "no answer within 0.2 s"),
-    ],
-)
+@pytest.mark.parametrize(("handler", "words"), kit.LOST)
 async def test_a_lost_answer_is_in_doubt_and_ends_the_attempt(
     tmp_path: Path, make: type[JsonFake], handler: kit.Handler, words: str
 ) -> None:

@@ -115,56 +115,34 @@ def test_at_every_edge_between_pieces_the_bytes_are_the_same(raw: bytes) -> None
     assert read == (whole if whole.endswith(b"\r\n") or not whole else whole + b"\r\n")
 
 
+MAIL, RCPT = "MAIL FROM:<a@corp.example>", "RCPT TO:<b@x.example>"
+EIGHT, UTF8 = ("8BITMIME",), ("SMTPUTF8", "8BITMIME")
+UTF8_HEADER = "Subject: ü\r\n\r\n".encode()
+WATCHED = Recipient("b@x.example", "SUCCESS,FAILURE", "rfc822;B+2B@x.example")
+INJECTED = Recipient("b@x.example", "NEVER\r\nRSET", "rfc822;b x")
+
+
 @pytest.mark.parametrize(
     ("message", "raw", "offers", "mail", "rcpt"),
     [
-        (spooled(), RAW, (), "MAIL FROM:<a@corp.example>", "RCPT TO:<b@x.example>"),
-        (spooled(sender=""), RAW, (), "MAIL FROM:<>", "RCPT TO:<b@x.example>"),
-        (spooled(), EIGHT_BIT, ("8BITMIME",), "MAIL FROM:<a@corp.example> BODY=8BITMIME", "RCPT TO:<b@x.example>"),
+        (spooled(), RAW, (), MAIL, RCPT),
+        (spooled(sender=""), RAW, (), "MAIL FROM:<>", RCPT),
+        (spooled(), EIGHT_BIT, EIGHT, f"{MAIL} BODY=8BITMIME", RCPT),
+        (spooled("bü@x.example", smtputf8=True), RAW, UTF8, f"{MAIL} SMTPUTF8", "RCPT TO:<bü@x.example>"),
+        (spooled(smtputf8=True), UTF8_HEADER, UTF8, f"{MAIL} BODY=8BITMIME SMTPUTF8", RCPT),
+        (spooled(smtputf8=True), RAW, (), MAIL, RCPT),
         (
-            spooled("bü@x.example", smtputf8=True),
-            RAW,
-            ("SMTPUTF8", "8BITMIME"),
-            "MAIL FROM:<a@corp.example> SMTPUTF8",
-            "RCPT TO:<bü@x.example>",
-        ),
-        (
-            spooled(smtputf8=True),
-            "Subject: ü\r\n\r\n".encode(),
-            ("SMTPUTF8", "8BITMIME"),
-            "MAIL FROM:<a@corp.example> BODY=8BITMIME SMTPUTF8",
-            "RCPT TO:<b@x.example>",
-        ),
-        (spooled(smtputf8=True), RAW, (), "MAIL FROM:<a@corp.example>", "RCPT TO:<b@x.example>"),
-        (
-            spooled(Recipient("b@x.example", "SUCCESS,FAILURE", "rfc822;B+2B@x.example"), ret="HDRS", envid="QQ+314"),
+            spooled(WATCHED, ret="HDRS", envid="QQ+314"),
             RAW,
             ("DSN",),
-            "MAIL FROM:<a@corp.example> RET=HDRS ENVID=QQ+314",
-            "RCPT TO:<b@x.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;B+2B@x.example",
+            f"{MAIL} RET=HDRS ENVID=QQ+314",
+            f"{RCPT} NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;B+2B@x.example",
         ),
-        (
-            spooled(Recipient("b@x.example", "NEVER", "rfc822;b@x.example"), ret="FULL", envid="E"),
-            RAW,
-            (),
-            "MAIL FROM:<a@corp.example>",
-            "RCPT TO:<b@x.example>",
-        ),
-        (
-            spooled(Recipient("b@x.example", "NEVER\r\nRSET", "rfc822;b x"), envid="a b"),
-            RAW,
-            ("DSN",),
-            "MAIL FROM:<a@corp.example>",
-            "RCPT TO:<b@x.example>",
-        ),
-        (
-            spooled('"a b"@x.example', sender='"q\\"q"@x.example'),
-            RAW,
-            (),
-            'MAIL FROM:<"q\\"q"@x.example>',
-            'RCPT TO:<"a b"@x.example>',
-        ),
-        (spooled("Mixed.Case@EXAMPLE.com"), RAW, (), "MAIL FROM:<a@corp.example>", "RCPT TO:<Mixed.Case@EXAMPLE.com>"),
+        (spooled(WATCHED, ret="FULL", envid="E"), RAW, (), MAIL, RCPT),
+        (spooled(INJECTED, envid="a b"), RAW, ("DSN",), MAIL, RCPT),
+        (spooled('"a b"@x.example'), RAW, (), MAIL, 'RCPT TO:<"a b"@x.example>'),
+        (spooled(sender='"q\\"q"@x.example'), RAW, (), 'MAIL FROM:<"q\\"q"@x.example>', RCPT),
+        (spooled("Mixed.Case@EXAMPLE.com"), RAW, (), MAIL, "RCPT TO:<Mixed.Case@EXAMPLE.com>"),
     ],
 )
 async def test_the_parameters_fit_the_message_and_the_server(
@@ -184,7 +162,7 @@ async def test_the_parameters_fit_the_message_and_the_server(
         (spooled("bü@x.example", smtputf8=True), RAW, "5.6.7"),
         (spooled("b@büx.example", smtputf8=True), RAW, "5.6.7"),
         (spooled(sender="ü@corp.example", smtputf8=True), RAW, "5.6.7"),
-        (spooled(smtputf8=True), "Subject: ü\r\n\r\n".encode(), "5.6.7"),
+        (spooled(smtputf8=True), UTF8_HEADER, "5.6.7"),
     ],
 )
 async def test_what_the_server_cannot_carry_is_rejected_and_no_bit_is_dropped(

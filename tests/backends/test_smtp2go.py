@@ -208,16 +208,7 @@ async def test_the_key_stays_out_of_the_details_even_when_the_provider_repeats_i
     assert "key *** unknown" in outcome.detail
 
 
-@pytest.mark.parametrize(
-    ("handler", "words"),
-    [
-        (kit.reset_at_once, "connection lost before the answer"),
-        (kit.reset_in_body, "the answer broke off"),
-        (kit.garbage, "unintelligible answer"),
-        (kit.endless_headers, "unintelligible answer"),
-        (kit.hang, "no answer within 0.2 s"),
-    ],
-)
+@pytest.mark.parametrize(("handler", "words"), kit.LOST)
 async def test_a_lost_answer_is_in_doubt(tmp_path: Path, handler: kit.Handler, words: str) -> None:
     """The body went out."""
     async with open_way(tmp_path, timeout=timedelta(seconds=0.2) if handler is kit.hang else "5s") as way:

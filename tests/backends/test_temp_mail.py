@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gateway.backends.json.temp_mail import TempMailSettings
 from gateway.model import CannotTell, Verdict
 from tests.backends import kit
-from tests.backends.json_fakes import SECRET, TOKEN, TempMailFake, Way, mail, open_way
+from tests.backends.json_fakes import SECRET, TOKEN, TempMailFake, Way, open_way
 from tests.backends.kit import RAW, http, spooled
 from tests.fakes import until
 
@@ -361,8 +361,3 @@ async def test_check_of_a_site_that_is_another(way: Way) -> None:
         check = await way.backend.check()
         assert not check.ok
         assert "base_url" in check.fix
-
-
-async def test_only_one_recipient_in_a_call(way: Way) -> None:
-    await way.send("b@x.example", "c@x.example", raw=mail("To: b@x.example", "Cc: c@x.example"))
-    assert [body["to_mail"] for body in way.fake.taken] == ["b@x.example", "c@x.example"]
