@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from importlib import import_module
 from random import Random
 from typing import Any
@@ -35,26 +36,16 @@ def _load(kind: str, suffix: str = "") -> Any:
     return getattr(import_module(f"{__name__}.{module}"), name + suffix)
 
 
-class _SettingsTypes(Mapping[str, type[BackendSettings]]):
+class _SettingsTypes(UserDict[str, Any]):
     """Imports a backend's file when its settings are asked for."""
 
-    def __getitem__(self, kind: str) -> type[BackendSettings]:
-        found: type[BackendSettings] = _load(kind, "Settings")
-        return found
-
-    def __contains__(self, kind: object) -> bool:
-        return kind in BACKENDS
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(BACKENDS)
-
-    def __len__(self) -> int:
-        return len(BACKENDS)
+    def __getitem__(self, kind: str) -> Any:
+        return _load(kind, "Settings")
 
 
 def settings_types() -> Mapping[str, type[BackendSettings]]:
     """The settings class of each ``type``, for the configuration loader."""
-    return _SettingsTypes()
+    return _SettingsTypes(BACKENDS)
 
 
 def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capabilities]]:

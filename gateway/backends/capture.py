@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gateway.backends.shared.base import UNBOUNDED, Context, limited
 from gateway.config.finding import Examined, Finding
@@ -73,20 +73,18 @@ class Capture:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         envelope = asdict(message.envelope)
         facts = {"id": message.id, "client": message.client, "received_at": message.received_at.isoformat()}
-        path = self._path(message.id, envelope["recipients"])
+        path = self._path(message)
         write_whole(path, raw)
         write_whole(path.with_suffix(".json"), json.dumps({**facts, **envelope}, indent=1).encode() + b"\n")
         return path
 
-    def _path(self, queue_id: str, recipients: list[dict[str, Any]]) -> Path:
+    def _path(self, message: SpooledMessage) -> Path:
         """Plain for the first set of recipients of a message; another set never overwrites it."""
-        plain = self._directory / f"{queue_id}.eml"
+        plain = self._directory / f"{message.id}.eml"
+        addresses = sorted(recipient.address for recipient in message.envelope.recipients)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if _addresses(json.loads(plain.with_suffix(".json").read_bytes())["recipients"]) != _addresses(recipients):
-                digest = hashlib.sha256("\n".join(_addresses(recipients)).encode()).hexdigest()
-                return plain.with_stem(f"{queue_id}-{digest[:8]}")
+            there = json.loads(plain.with_suffix(".json").read_bytes())["recipients"]
+            if sorted(recipient["address"] for recipient in there) != addresses:
+                digest = hashlib.sha256("\n".join(addresses).encode()).hexdigest()
+                return plain.with_stem(f"{message.id}-{digest[:8]}")
         return plain
-
-
-def _addresses(recipients: list[dict[str, Any]]) -> list[str]:
-    return sorted(recipient["address"] for recipient in recipients)

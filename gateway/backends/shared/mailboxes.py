@@ -70,18 +70,14 @@ class Mailboxes:
             raise NoAnswer(Outcome(Verdict.DEFERRED, enhanced="4.4.5", detail=detail, fix=fix))
         wait = max(mailbox.rest_until - now, mailbox.calls.wait(calls, now), mailbox.bytes.wait(size, now))
         if wait > 0 and now - came + wait > (_SHORT if self._many else _LONG):
-            raise NoAnswer(self._late(timedelta(seconds=wait)))
+            detail, later = "this mailbox has sent as much as it may for now", timedelta(seconds=wait)
+            verdict, scope = (Verdict.DEFERRED, Scope.MESSAGE) if self._many else (Verdict.THROTTLED, Scope.BACKEND)
+            raise NoAnswer(Outcome(verdict, enhanced="4.4.5", detail=detail, retry_after=later, scope=scope))
         if wait > 0:
             await self._clock.sleep(wait)
             now = self._clock.monotonic()
         mailbox.calls.spend(calls, now)
         mailbox.bytes.spend(size, now)
-
-    def _late(self, wait: timedelta) -> Outcome:
-        detail = "this mailbox has sent as much as it may for now"
-        if self._many:
-            return Outcome(Verdict.DEFERRED, enhanced="4.4.5", detail=detail, retry_after=wait)
-        return Outcome(Verdict.THROTTLED, enhanced="4.4.5", detail=detail, retry_after=wait, scope=Scope.BACKEND)
 
     def judged(self, name: str, outcome: Outcome) -> Outcome:
         """What an answer means: with many mailboxes the throttled one rests alone, else the whole backend does."""

@@ -10,7 +10,6 @@ from datetime import timedelta
 from gateway.model import Outcome, SaidBy, Scope, Verdict
 
 ANY = range(1000)  # every status, and 0 for words that came without one
-_OF_BACKEND = (Verdict.THROTTLED, Verdict.MISCONFIGURED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +38,10 @@ class Row:
 
     def outcome(self, said_by: SaidBy, code: int | None, detail: str, known: Mapping[str, object]) -> Outcome:
         """``known`` is what the braces in ``fix`` stand for."""
-        return Outcome(
-            self.verdict,
-            code=code,
-            enhanced=self.enhanced,
-            detail=detail,
-            scope=self.scope or (Scope.BACKEND if self.verdict in _OF_BACKEND else Scope.MESSAGE),
-            said_by=said_by,
-            fix=self.fix.format_map(known),
-        )
+        scope, fix = self.scope, self.fix.format_map(known)
+        if scope is None:
+            scope = Scope.BACKEND if self.verdict in (Verdict.THROTTLED, Verdict.MISCONFIGURED) else Scope.MESSAGE
+        return Outcome(self.verdict, code, self.enhanced, detail, scope=scope, said_by=said_by, fix=fix)
 
 
 def first(rows: Iterable[Row], status: int, code: str, words: str) -> Row:

@@ -26,7 +26,7 @@ from gateway.pem import complaint
 from gateway.url import is_loopback
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
-_IDLE = 30.0  # seconds that a connection is kept for the next message
+IDLE = 30.0  # seconds that a connection is kept for the next message
 _CERTIFICATE = "check host, and set ca_file where its certificate is of an authority of your own"
 _STARTTLS = "check host, port and tls"
 _SETTINGS = "check tls, ca_file, username and password"
@@ -141,7 +141,7 @@ class Smtp:
         finally:
             if connection.alive:
                 connection.fresh = False
-                self._idle[connection] = asyncio.get_running_loop().call_later(_IDLE, self._retire, connection)
+                self._idle[connection] = asyncio.get_running_loop().call_later(IDLE, self._retire, connection)
 
     def _kept(self) -> Connection | None:
         while self._idle:
