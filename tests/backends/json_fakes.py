@@ -15,7 +15,7 @@ from gateway.backends import Context, build, settings_types
 from gateway.backends.shared.base import Silent
 from gateway.model import Outcome, SpooledMessage
 from tests.backends import kit
-from tests.backends.kit import RAW, Request, Web, http, kept, spooled
+from tests.backends.kit import RAW, Request, Smtp2goFake, Web, http, kept, spooled
 from tests.fakes import FakeClock
 
 Answer = bytes | Awaitable[bytes | None]
@@ -317,7 +317,7 @@ class Way:
 
 
 @contextlib.asynccontextmanager
-async def open_way(path: Path, fake: JsonFake, **settings: Any) -> AsyncIterator[Way]:
+async def open_way(path: Path, fake: JsonFake | Smtp2goFake, **settings: Any) -> AsyncIterator[Way]:
     clock, log = FakeClock(), Log()
     async with Web(fake) as web, kit.context(path, clock) as plain:
         context = Context(plain.hostname, plain.state_dir, clock, plain.fetch, plain.rng, log)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.utils import getaddresses
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trustme
@@ -238,6 +238,8 @@ class Smtp2goFake:
     ``answers`` are given first, one for each call of /email/mime; after them every valid request succeeds.
     """
 
+    kind: ClassVar = "smtp2go"
+    root: ClassVar = "/v3"
     answers: list[bytes | Handler] = field(default_factory=list)
     permissions: list[str] = field(default_factory=lambda: ["/email/send", "/email/mime"])
     delivered: list[tuple[list[str], bytes]] = field(default_factory=list)
@@ -267,6 +269,9 @@ class Smtp2goFake:
         number = len(self.delivered)
         data = {"succeeded": 1, "failed": 0, "failures": [], "email_id": f"e-{number}"}
         return http(200, {"request_id": f"r-{number}", "data": data})
+
+    def settings(self) -> dict[str, Any]:
+        return {"api_key": KEY}
 
     @staticmethod
     def _fault(body: Any) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,34 +16,16 @@ from pydantic import ValidationError
 
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.model import Outcome, Scope, Verdict
-from tests.backends import kit
-from tests.backends.kit import KEY, RAW, Smtp2goFake, Web, http, spooled
-from tests.fakes import FakeClock
+from tests.backends import json_fakes, kit
+from tests.backends.json_fakes import Way
+from tests.backends.kit import KEY, RAW, Smtp2goFake, http, spooled
 
 MINUTE = timedelta(minutes=1)
 PREFIX = "E_ApiResponseCodes."
 
 
-class Way:
-    """The backend in front of its fake."""
-
-    def __init__(self, backend: Smtp2go, fake: Smtp2goFake, web: Web, clock: FakeClock) -> None:
-        self.backend, self.fake, self.web, self.clock = backend, fake, web, clock
-
-    async def send(self, *recipients: str, raw: bytes = RAW, **options: Any) -> dict[str, Outcome]:
-        return await self.backend.send(spooled(*recipients, **options), raw)
-
-    async def one(self, *answers: Any) -> Outcome:
-        self.fake.answers = list(answers)
-        return (await self.send("b@x.example"))["b@x.example"]
-
-
-@contextlib.asynccontextmanager
-async def open_way(path: Path, **settings: Any) -> AsyncIterator[Way]:
-    fake, clock = Smtp2goFake(), FakeClock()
-    async with Web(fake) as web, kit.context(path, clock) as context:
-        values = {"api_key": KEY, "base_url": web.url + "/v3", "timeout": "5s"} | settings
-        yield Way(Smtp2go("s2g", Smtp2goSettings.model_validate(values), context), fake, web, clock)
+def open_way(path: Path, **settings: Any) -> AbstractAsyncContextManager[Way]:
+    return json_fakes.open_way(path, Smtp2goFake(), **settings)
 
 
 @pytest.fixture
@@ -102,11 +84,8 @@ async def test_the_region_chooses_the_address(
     async with kit.context(tmp_path) as context:
         backend = Smtp2go("s2g", Smtp2goSettings.model_validate({"api_key": KEY, **settings}), context)
         assert (await backend.check()).facts == {"url": url}
-        assert (backend.capabilities.max_bytes, backend.capabilities.null_sender, backend.capabilities.smtputf8) == (
-            37_000_000,
-            False,
-            True,
-        )
+        able = backend.capabilities
+        assert (able.max_bytes, able.null_sender, able.smtputf8) == (37_000_000, False, True)
 
 
 @pytest.mark.parametrize("base_url", ["http://api.smtp2go.com/v3", "ftp://localhost", "api.smtp2go.com"])
