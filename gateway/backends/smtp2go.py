@@ -167,7 +167,8 @@ def _request(content: Callable[[], bytes]) -> bytes:
 def _password(authorization: str) -> bytes:
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() != "basic":
-        return given.strip().encode() if scheme.lower() == "bearer" else b""
+        # A header arrives as Latin-1, whatever its bytes were meant to be.
+        return given.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
     try:
         return binascii.a2b_base64(given).partition(b":")[2]
     except ValueError:

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
-from gateway.model import Outcome, Scope, Verdict
+from gateway.model import HookRefused, Outcome, Scope, Verdict
 from tests.backends import json_fakes, kit
 from tests.backends.json_fakes import Way
 from tests.backends.kit import KEY, RAW, Smtp2goFake, http, spooled
@@ -315,6 +315,21 @@ async def test_what_was_stripped_is_told(way: Way) -> None:
     outcome = (await way.send("b@x.example", raw=TWO))["b@x.example"]
     assert outcome.detail == "request r-1; in To or Cc but not addressed, so stripped: c@x.example, jimb@x.example"
     assert way.fake.delivered[0][0] == ["b@x.example"]
+
+
+# -- webhooks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "basic"])
+async def test_a_webhook_secret_may_have_any_letter(tmp_path: Path, scheme: str) -> None:
+    """What comes in a header is read as Latin-1 by the server."""
+    given = "grüße€".encode() if scheme == "Bearer" else base64.b64encode("hook:grüße€".encode())
+    body = b"event=delivered&email_id=e-1&rcpt=b%40x.example"
+    async with open_way(tmp_path, webhook_secret="grüße€") as way:
+        (said,) = way.backend.called_back({"authorization": f"{scheme} {given.decode('latin-1')}"}, body)
+        assert (said.remote_id, said.state, said.address) == ("e-1", "delivered", "b@x.example")
+        with pytest.raises(HookRefused):
+            way.backend.called_back({"authorization": f"{scheme} {given[:-1].decode('latin-1')}"}, body)
 
 
 # -- check -----------------------------------------------------------------------------------------------------------

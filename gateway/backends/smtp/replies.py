@@ -35,9 +35,8 @@ def refusal(name: str, code: int, text: str, *secrets: str) -> Outcome:
     """
     match = _ENHANCED.match(text)
     enhanced = f"{code // 100}{match[1] if match else '.0.0'}"
-    outcome = first(REPLIES, code, "", f"{enhanced} {text}").outcome(
-        "smtp", code, safe(f"{code} {text}", *secrets), {"name": name}
-    )
+    row = first(REPLIES, code, "", f"{enhanced} {text}")
+    outcome = row.outcome("smtp", code, safe(f"{code} {text}", *secrets), {"name": name})
     if outcome.enhanced:
         return replace(outcome, detail=f"unexpected reply: {outcome.detail}")
     return replace(outcome, enhanced=enhanced)
