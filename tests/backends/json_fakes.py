@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
+import pytest
+
 from gateway.backends import Context, build, settings_types
 from gateway.backends.shared.base import Silent
 from gateway.model import Outcome, SpooledMessage
@@ -325,6 +327,17 @@ async def open_way(path: Path, fake: JsonFake | Smtp2goFake, **settings: Any) ->
         backend = build("way", settings_types()[fake.kind].model_validate(given), context)
         yield Way(backend, fake, web, clock, log, context)
         await backend.aclose()
+
+
+def way_to(make: type[JsonFake | Smtp2goFake], **settings: Any) -> Any:
+    """A fixture: the backend in front of a new fake."""
+
+    @pytest.fixture
+    async def way(tmp_path: Path) -> AsyncIterator[Way]:
+        async with open_way(tmp_path, make(), **settings) as value:
+            yield value
+
+    return way
 
 
 def mail(*fields: str, body: str = "body\r\n", subject: str = "s") -> bytes:

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from gateway.model import CallsBack, DeliveryEvent, HookRefused, Outcome, Recipient, Tracked, Verdict
 from tests.backends import kit
-from tests.backends.json_fakes import SECRET, Js2mailFake, Way, mail, open_way
+from tests.backends.json_fakes import SECRET, Js2mailFake, Way, mail, open_way, way_to
 from tests.backends.kit import http, spooled
 from tests.fakes import START
 
@@ -24,10 +23,7 @@ HOUR = timedelta(hours=1)
 THREE = mail("To: b@x.example", "Cc: c@x.example")
 
 
-@pytest.fixture
-async def way(tmp_path: Path) -> AsyncIterator[Way]:
-    async with open_way(tmp_path, Js2mailFake()) as value:
-        yield value
+way = way_to(Js2mailFake)
 
 
 # -- the request -----------------------------------------------------------------------------------------------------
@@ -251,10 +247,7 @@ def signed(body: bytes = FAILED, moment: int | str = NOW, secret: str = HOOK, **
     return {"x-js2mail-signature": f"t={moment},v1={digest}", "x-js2mail-delivery-id": "d-1", **more}
 
 
-@pytest.fixture
-async def hooked(tmp_path: Path) -> AsyncIterator[Way]:
-    async with open_way(tmp_path, Js2mailFake(), webhook_secret=HOOK) as value:
-        yield value
+hooked = way_to(Js2mailFake, webhook_secret=HOOK)
 
 
 async def test_a_failure_is_reported(hooked: Way) -> None:

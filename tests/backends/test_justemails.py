@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.model import DeliveryEvent, Outcome, Verdict
-from tests.backends.json_fakes import SECRET, JustemailsFake, Way, mail, open_way
+from tests.backends.json_fakes import SECRET, JustemailsFake, Way, mail, open_way, way_to
 from tests.backends.kit import http
 
-
-@pytest.fixture
-async def way(tmp_path: Path) -> AsyncIterator[Way]:
-    async with open_way(tmp_path, JustemailsFake()) as value:
-        yield value
+way = way_to(JustemailsFake)
 
 
 async def test_each_recipient_has_a_call_and_sees_only_himself(way: Way) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,13 @@ from typing import Any
 import pytest
 
 from gateway.model import DeliveryEvent, Outcome, Verdict
-from tests.backends.json_fakes import SECRET, MailpassFake, Way, mail, open_way
+from tests.backends.json_fakes import SECRET, MailpassFake, Way, mail, open_way, way_to
 from tests.backends.kit import http
 
 QUARTER = timedelta(minutes=15)
 
 
-@pytest.fixture
-async def way(tmp_path: Path) -> AsyncIterator[Way]:
-    async with open_way(tmp_path, MailpassFake()) as value:
-        yield value
+way = way_to(MailpassFake)
 
 
 async def test_the_request_is_what_the_api_describes(way: Way) -> None:
@@ -112,10 +108,7 @@ async def test_a_send_that_failed_does_not_hold_up_the_others(way: Way) -> None:
 # -- batches ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def batch(tmp_path: Path) -> AsyncIterator[Way]:
-    async with open_way(tmp_path, MailpassFake(), batch=True) as value:
-        yield value
+batch = way_to(MailpassFake, batch=True)
 
 
 LIST = mail("To: list@corp.example")

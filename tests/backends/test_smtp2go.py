@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.model import HookRefused, Outcome, Scope, Verdict
 from tests.backends import json_fakes, kit
-from tests.backends.json_fakes import Way
+from tests.backends.json_fakes import Way, way_to
 from tests.backends.kit import KEY, RAW, Smtp2goFake, http, spooled
 
 MINUTE = timedelta(minutes=1)
@@ -28,10 +27,7 @@ def open_way(path: Path, **settings: Any) -> AbstractAsyncContextManager[Way]:
     return json_fakes.open_way(path, Smtp2goFake(), **settings)
 
 
-@pytest.fixture
-async def way(tmp_path: Path) -> AsyncIterator[Way]:
-    async with open_way(tmp_path) as value:
-        yield value
+way = way_to(Smtp2goFake)
 
 
 def nested(code: str, text: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 from gateway.backends.json.temp_mail import TempMailSettings
 from gateway.model import CannotTell, Verdict
 from tests.backends import kit
-from tests.backends.json_fakes import SECRET, TOKEN, TempMailFake, Way, open_way
+from tests.backends.json_fakes import SECRET, TOKEN, TempMailFake, Way, open_way, way_to
 from tests.backends.kit import RAW, http, spooled
 from tests.fakes import until
 
@@ -24,17 +23,10 @@ CLIENT = {"token": "client"}
 HOURS_LEFT = timedelta(hours=12)  # START is noon
 
 
-@pytest.fixture
-async def way(tmp_path: Path) -> AsyncIterator[Way]:
-    async with open_way(tmp_path, TempMailFake()) as value:
-        yield value
+way = way_to(TempMailFake)
 
 
-@pytest.fixture
-async def lent(tmp_path: Path) -> AsyncIterator[Way]:
-    """Each message brings the token of its client."""
-    async with open_way(tmp_path, TempMailFake(), **CLIENT) as value:
-        yield value
+lent = way_to(TempMailFake, **CLIENT)  # each message brings the token of its client
 
 
 # -- the request -----------------------------------------------------------------------------------------------------
