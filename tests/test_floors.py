@@ -48,7 +48,6 @@ ROOMS = {
     "pydantic_settings": {"config"},
     "yaml": {"config"},
 }
-# What is still to be cured; an entry that is no longer needed goes.
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 
 

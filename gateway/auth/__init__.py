@@ -1,9 +1,9 @@
 """JWT and device passwords -> Client or Refusal."""
 
-from gateway.auth.authenticator import REASONS, Authenticator, Revocations
+from gateway.auth.authenticator import REASONS, Authenticator
 from gateway.auth.keys import ADMIN_AUDIENCE, ensure_own_key, examine, load_keys
 from gateway.auth.passwords import hash_password, new_password
-from gateway.auth.tokens import inspect, mint
+from gateway.auth.tokens import Revocations, inspect, mint
 
 __all__ = [
     "ADMIN_AUDIENCE",

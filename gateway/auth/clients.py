@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.address import parse_address
 from gateway.auth.tokens import Invalid, narrowing
-from gateway.config.models import ClientSettings, Settings
+from gateway.config.models import Settings
 from gateway.model import BadAddress, Client, LoginToken, Network, SenderRewrite
 
 _PLACEHOLDER = re.compile(r"\{(sub|email)\}")
@@ -49,13 +49,11 @@ class Clients:
         """The client that needs no login, by its most specific network."""
         lengths = {name: prefix_length(known.networks, peer) for name, known in self._anonymous.items()}
         name = max(lengths, key=lengths.__getitem__, default="")
-        return _client(name, self._settings[name], "", {}) if name and lengths[name] >= 0 else None
+        return self._client(name, "", peer) if name and lengths[name] >= 0 else None
 
     def by_name(self, name: str, peer: str) -> Client:
         """The client whose password was right. Raises Invalid from a wrong place."""
-        known = self._settings[name]
-        _check_network(known.networks or None, peer)
-        return _client(name, known, name, {})
+        return self._client(name, name, peer)
 
     def by_token(self, token: LoginToken, claims: Mapping[str, Any], user: str, peer: str) -> Client:
         """The client whose ``token`` names the subject, else the one that takes any; narrowed. Raises Invalid."""
@@ -69,9 +67,7 @@ class Clients:
         name = max(fits, key=fits.__getitem__)
         if user not in ("jwt", token.subject, name):
             raise Invalid("wrong_user")
-        known = self._settings[name]
-        _check_network(known.networks or None, peer)
-        client = replace(_client(name, known, token.subject, claims), token=token)
+        client = replace(self._client(name, token.subject, peer, claims), token=token)
         return self._narrowed(client, claims, peer)
 
     def by_provider(self, name: str, address: str, user: str, peer: str, secret: str) -> Client:
@@ -79,15 +75,30 @@ class Clients:
 
         What the provider says is no pattern: a wildcard would let its owner send as anybody.
         """
-        known = self._settings[name]
         if not _fill("{email}", {"email": address}):
             raise Invalid("token_claims")
         if user.lower() not in ("jwt", name, address.lower()):
             raise Invalid("wrong_user")
-        _check_network(known.networks or None, peer)
-        client = _client(name, known, address, {})
-        backend = client.backend or known.login or ""
+        client = self._client(name, address, peer)
+        backend = client.backend or self._settings[name].login or ""
         return replace(client, senders=(*client.senders, (address,)), backend=backend, secret=secret)
+
+    def _client(self, name: str, login: str, peer: str, claims: Mapping[str, Any] = {}) -> Client:
+        """The client of this name. Raises Invalid from a wrong place."""
+        known = self._settings[name]
+        _check_network(known.networks or None, peer)
+        rewrite = known.rewrite_sender
+        return Client(
+            name=name,
+            login=login,
+            senders=(tuple(filled for pattern in known.senders if (filled := _fill(pattern, claims))),),
+            recipients=(known.recipients,),
+            rewrite=SenderRewrite(rewrite.to, always=rewrite.when == "always") if rewrite else None,
+            backend=known.backend or "",
+            max_size=known.max_size,
+            max_recipients=known.max_recipients,
+            rate=known.rate,
+        )
 
     def _narrowed(self, client: Client, claims: Mapping[str, Any], peer: str) -> Client:
         asked = narrowing(claims)
@@ -107,21 +118,6 @@ class Clients:
 def _check_network(networks: Iterable[Network] | None, peer: str) -> None:
     if networks is not None and prefix_length(networks, peer) < 0:
         raise Invalid("wrong_network")
-
-
-def _client(name: str, known: ClientSettings, login: str, claims: Mapping[str, Any]) -> Client:
-    rewrite = known.rewrite_sender
-    return Client(
-        name=name,
-        login=login,
-        senders=(tuple(filled for pattern in known.senders if (filled := _fill(pattern, claims))),),
-        recipients=(known.recipients,),
-        rewrite=SenderRewrite(rewrite.to, always=rewrite.when == "always") if rewrite else None,
-        backend=known.backend or "",
-        max_size=known.max_size,
-        max_recipients=known.max_recipients,
-        rate=known.rate,
-    )
 
 
 def _fill(pattern: str, claims: Mapping[str, Any]) -> str:

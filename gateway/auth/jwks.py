@@ -10,7 +10,7 @@ from gateway.auth.tokens import strict_json
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.fetch import Answer, Fetch, Lost, NotSent
-from gateway.model import Refusal
+from gateway.model import CannotTell
 
 _FRESH = 300.0  # seconds; so long is a withdrawn key still good
 _PAUSE = 30.0  # between two fetches, whatever key ids strangers make up
@@ -32,33 +32,29 @@ class Jwks:
         self._task: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None) -> list[Public]:
-        """The keys a token with this ``kid`` may be signed with; without one, all. Raises Refusal 454."""
+        """The keys a token with this ``kid`` may be signed with; without one, all. Raises CannotTell."""
         if self._clock.monotonic() - self._fetched_at >= _FRESH or not self._matching(kid):
-            await self._refresh()
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._load(), name=f"jwks {self._key.name}")
+            await asyncio.wait((self._task,))  # not itself: who hangs up must not cancel the others' fetch
         stale = self._clock.monotonic() - self._fetched_at >= _STALE
         found = self._matching(kid)
         if stale or (not found and not self._up):
-            raise Refusal(454, "4.7.0", "Temporary authentication failure", "auth_unavailable")
+            raise CannotTell(f"the keys at {self._key.settings.jwks_url} cannot be had")
         return found
 
     async def aclose(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait((self._task,))
 
     def _matching(self, kid: str | None) -> list[Public]:
         return [public for name, public in self._entries if kid in (None, name)]
 
-    async def _refresh(self) -> None:
-        if self._task is None or self._task.done():
-            now = self._clock.monotonic()
-            if now - self._tried_at < _PAUSE:
-                return
-            self._tried_at = now
-            self._task = asyncio.create_task(self._load(), name=f"jwks {self._key.name}")
-        await asyncio.wait([self._task])  # not awaited itself: a client that hangs up must not cancel the others' fetch
-
     async def _load(self) -> None:
+        if self._clock.monotonic() - self._tried_at < _PAUSE:
+            return
+        self._tried_at = self._clock.monotonic()
         was, self._up, detail = self._up, False, ""
         try:
             url = self._key.settings.jwks_url or ""

@@ -26,7 +26,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from gateway.config.document import Keys
 from gateway.config.finding import Finding, Unfit
 from gateway.config.models import Algorithm, KeySettings, Settings
 from gateway.files import unwritable, write_whole
@@ -66,34 +65,32 @@ def examine(settings: Settings) -> Iterator[Finding]:
             if (path := _to_be_made(key, settings.state_dir)) is None:
                 _load(name, key, settings.state_dir)
             elif path.parent != settings.state_dir and (why := unwritable(path.parent, made=True)):
-                yield Finding((*_where(name), "private_key_file"), why)
+                raise _unfit(name, "private_key_file", why)
         except Unfit as error:
             yield error.finding
 
 
-def _where(name: str) -> Keys:
-    return "auth", "keys", name
+def _unfit(name: str, setting: str, why: str) -> Unfit:
+    return Unfit(("auth", "keys", name, setting), why)
 
 
 def _load(name: str, key: KeySettings, state_dir: Path) -> Key:
     source = next(source for source in _SOURCES if getattr(key, source) is not None)
     if key.audience == ADMIN_AUDIENCE:
-        raise Unfit((*_where(name), "audience"), f"{ADMIN_AUDIENCE} is reserved for the HTTP interface")
+        raise _unfit(name, "audience", f"{ADMIN_AUDIENCE} is reserved for the HTTP interface")
     try:
         if key.jwks_url is not None:
             return Key(name, key)
-        private: Private | None = None
         if key.secret is not None:
-            public: object = key.secret.get_secret_value().encode()
+            given: object = key.secret.get_secret_value().encode()
         else:
             path = state_dir / (key.private_key_file or key.public_key_file or "")
-            public = pair = _read(path, private=key.private_key_file is not None)
-            if isinstance(pair, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
-                public, private = pair.public_key(), pair
-        good = strong(public, key.algorithm)
+            given = _read(path, private=key.private_key_file is not None)
+        private = given if isinstance(given, Private) else None
+        public = given if private is None or isinstance(private, bytes) else private.public_key()
+        return Key(name, key, strong(public, key.algorithm), private)
     except ValueError as error:
-        raise Unfit((*_where(name), source), str(error)) from None
-    return Key(name, key, good, good if isinstance(good, bytes) else private)
+        raise _unfit(name, source, str(error)) from None
 
 
 def _read(path: Path, *, private: bool) -> object:
@@ -180,7 +177,7 @@ def ensure_own_key(settings: Settings) -> None:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_whole(path, pair, replace=False)
             except OSError as error:
-                raise Unfit((*_where(name), "private_key_file"), f"cannot make {path}: {error.strerror}") from None
+                raise _unfit(name, "private_key_file", f"cannot make {path}: {error.strerror}") from None
 
 
 def _to_be_made(key: KeySettings, state_dir: Path) -> Path | None:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import random
 import secrets
 import threading
 from collections.abc import Mapping
@@ -43,9 +42,8 @@ class _Hash:
         return hmac.compare_digest(self.derive(password), self.digest)
 
 
-def new_password(rng: random.Random | None = None) -> str:
-    """A random device password; ``rng`` is the system's by default."""
-    return "".join((rng or secrets.SystemRandom()).choices(_ALPHABET, k=_LENGTH))
+def new_password() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
 
 
 def hash_password(text: str, salt: bytes) -> str:

@@ -23,7 +23,7 @@ _SHAPE = re.compile(r"[\w=-]+(\.[\w=-]*){2}", re.ASCII)
 
 
 class Invalid(Exception):
-    """Credentials that do not let anybody in: the reason (see gateway.auth) and words for the operator."""
+    """Credentials that do not let anybody in: the reason (authenticator.REASONS) and words for the operator."""
 
     def __init__(self, reason: str, words: str = "") -> None:
         super().__init__(words or reason)
@@ -37,6 +37,26 @@ class Parsed:
     text: str = field(repr=False)
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
+
+
+class Revocations:
+    """Tokens that are dead before their time: those with these ids, whichever key signed them, or of these subjects."""
+
+    def __init__(self, jtis: Iterable[str] = (), subjects: Mapping[str, datetime] | None = None) -> None:
+        self._jtis = set(jtis)
+        self._subjects = dict(subjects or {})
+
+    def revoke_jti(self, jti: str) -> None:
+        self._jtis.add(jti)
+
+    def revoke_subject(self, subject: str, before: datetime) -> None:
+        """All of a subject's tokens issued before that time, or without saying when."""
+        self._subjects[subject] = max(before, self._subjects.get(subject, before))
+
+    def is_revoked(self, token: LoginToken) -> bool:
+        before = self._subjects.get(token.subject)
+        too_old = before is not None and (token.issued_at is None or token.issued_at < before)
+        return too_old or token.jti in self._jtis
 
 
 def looks_like_token(password: str) -> bool:
@@ -113,8 +133,12 @@ def signer(keys: Iterable[Key], parsed: Parsed) -> Key | None:
     return None
 
 
-def check(key: Key, claims: Mapping[str, Any], now: datetime, *, admin: bool = False) -> LoginToken:
-    """The claims of a token whose signature holds. Raises Invalid. ``admin`` asks for the HTTP interface's audience."""
+def check(
+    key: Key | None, claims: Mapping[str, Any], now: datetime, revocations: Revocations, *, admin: bool = False
+) -> LoginToken:
+    """What a token signed by ``key`` says. Raises Invalid. ``admin`` asks for the HTTP interface's audience."""
+    if key is None:
+        raise Invalid("token_signature", "the signature is wrong")
     subject, jti = _text(claims, "sub"), _text(claims, "jti")
     expires, starts, issued = (_moment(claims, name) for name in ("exp", "nbf", "iat"))
     if not subject:
@@ -134,7 +158,10 @@ def check(key: Key, claims: Mapping[str, Any], now: datetime, *, admin: bool = F
     if admin and key.settings.private_key_file is None:
         # Whoever shares a secret, or has an account at the issuer, may send mail but not read everybody's.
         raise Invalid("token_audience", "the HTTP interface takes only tokens of a key with a private_key_file")
-    return LoginToken(key.name, subject, jti, issued, expires)
+    token = LoginToken(key.name, subject, jti, issued, expires)
+    if revocations.is_revoked(token):
+        raise Invalid("token_revoked", "revoked")
+    return token
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:
@@ -198,7 +225,10 @@ def mint(
     settings: Settings, key_name: str, *, subject: str, expires_in: timedelta | None, now: datetime, jti: str,
     claims: Mapping[str, Any],
 ) -> str:  # fmt: skip
-    """A token that this gateway accepts, signed with one of its keys. Raises ValueError in words for the operator."""
+    """A token that this gateway accepts, signed with one of its keys. Raises ValueError in words for the operator.
+
+    ``claims`` are all but sub, jti, iat and exp.
+    """
     keys = load_keys(settings)
     if (key := keys.get(key_name)) is None:
         raise ValueError(f"auth.keys.{key_name}: no such key")
@@ -210,11 +240,13 @@ def mint(
         "iat": int(now.timestamp()),
         "exp": None if expires_in is None else int((now + expires_in).timestamp()),
     }
+    if twice := sorted(claims.keys() & {"sub", "jti", "iat", "exp"}):
+        raise ValueError(f"{', '.join(twice)} cannot be given among the claims")
     payload = {**claims, **{name: value for name, value in standard.items() if value is not None}}
     token = sign(json.dumps(payload, separators=(",", ":"), allow_nan=False).encode(), key)
     try:
         candidates(keys, parse(token))
-        check(key, payload, now, admin=_is_admin(payload))
+        check(key, payload, now, Revocations(), admin=_is_admin(payload))
         asked = narrowing(payload)
     except Invalid as error:
         raise ValueError(f"such a token would be refused: {error}") from None
@@ -225,7 +257,7 @@ def mint(
     return token
 
 
-def inspect(settings: Settings, token: str, now: datetime) -> dict[str, Any]:
+def inspect(settings: Settings, token: str, now: datetime, revocations: Revocations) -> dict[str, Any]:
     """What a token says and whether it would be accepted, in words; never the token itself. Never asks the network.
 
     ``valid`` is None where only the issuer's published keys can tell. Raises ValueError as load_keys does.
@@ -237,15 +269,13 @@ def inspect(settings: Settings, token: str, now: datetime) -> dict[str, Any]:
         report["claims"] = dict(parsed.claims)
         fits = candidates(load_keys(settings), parsed)
         key = signer(fits, parsed) or next((key for key in fits if key.public is None), None)
-        if key is None:
-            raise Invalid("token_signature", "the signature is wrong")
-        report["key"] = key.name
+        report["key"] = key.name if key else ""
         admin = _is_admin(parsed.claims)
-        check(key, parsed.claims, now, admin=admin)
+        check(key, parsed.claims, now, revocations, admin=admin)
         narrowing(parsed.claims)
     except Invalid as error:
         return report | {"verdict": str(error)}
-    if key.public is None:
+    if key and key.public is None:
         return report | {"valid": None, "verdict": f"signature not checked: needs {key.settings.jwks_url}"}
     return report | {"valid": True, "verdict": "valid for the HTTP interface only" if admin else "valid"}
 

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.config.durations import parse_duration
-from gateway.http.problem import json_body
-from gateway.http.service import Service
+from gateway.http.problem import fields_of, json_body
+from gateway.http.service import Service, running
 from gateway.spool import Filter
 
 _PAGE = 100
@@ -41,7 +41,7 @@ def _filter(service: Service, given: Mapping[str, Any]) -> Filter:
     if "older" in given:
         try:
             found["older_than"] = service.clock.now() - parse_duration(given["older"])
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             raise HTTPException(400, f"older: {error}") from None
     return Filter(**found)
 
@@ -65,14 +65,8 @@ async def show(service: Service, request: Request) -> object:
     detail = await service.spool.show(request.path_params["id"])
     if detail is None:
         raise HTTPException(404, f"no message {request.path_params['id']}")
-    message = {name: getattr(detail.message, name) for name in detail.message.__dataclass_fields__}
-    return {
-        **message,
-        "recipients": detail.recipients,
-        "attempts": detail.attempts,
-        "deliveries": detail.deliveries,
-        "events": detail.events,
-    }
+    parts = fields_of(detail)
+    return {**fields_of(parts.pop("message")), **parts}
 
 
 async def raw(service: Service, request: Request) -> object:
@@ -85,10 +79,7 @@ async def raw(service: Service, request: Request) -> object:
 async def _change(service: Service, action: str, which: Filter, unchanged: set[str]) -> int:
     """How many messages it was done to; their ids are taken out of ``unchanged``."""
     if action == "bounce":
-        if service.dispatcher is None:
-            raise HTTPException(
-                409, "only a running service can return mail to its sender; start it with: gateway serve"
-            )
+        running(service)
         bounced = await service.bounce(which)
         unchanged.difference_update(bounced)
         return len(bounced)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import fields
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -36,18 +37,17 @@ STATUS: Mapping[tuple[type[Fault], str], int] = {
 }
 
 
+def fields_of(record: Any) -> dict[str, Any]:
+    """A dataclass, one level deep."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
 def _plain(value: object) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
-    return list(value) if isinstance(value, set | frozenset) else str(value)
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else fields_of(value)
 
 
 def answer(value: object, status: int = 200) -> Response:
-    """``value`` as JSON, indented for people with curl: times ISO 8601 in UTC with Z, durations in seconds."""
+    """``value`` as JSON, indented for people with curl: times ISO 8601 in UTC with Z, dataclasses as objects."""
     body = json.dumps(value, ensure_ascii=False, indent=1, default=_plain) + "\n"
     return Response(body, status, media_type="application/json")
 
@@ -56,7 +56,7 @@ def problem(status: int, detail: str, **more: object) -> Response:
     """An error whose ``detail`` says what to do; 401 names the scheme as RFC 6750 section 3 asks."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
-    return Response(json.dumps(body, default=_plain) + "\n", status, headers, media_type="application/problem+json")
+    return Response(json.dumps(body) + "\n", status, headers, media_type="application/problem+json")
 
 
 async def json_body(request: Request) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from starlette.exceptions import HTTPException
+
 from gateway.auth import Authenticator
 from gateway.clock import Clock
 from gateway.config.models import Settings
@@ -59,3 +61,10 @@ class Service(Protocol):
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str) -> str: ...
     async def bounce(self, which: Filter) -> list[str]: ...
     async def revoke(self, *, jti: str, subject: str) -> None: ...
+
+
+def running(service: Service) -> Dispatching:
+    """Raises HTTPException while no service runs."""
+    if service.dispatcher is None:
+        raise HTTPException(409, "no service is running; start it with: gateway serve")
+    return service.dispatcher

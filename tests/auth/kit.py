@@ -90,14 +90,26 @@ class House:
     """An Authenticator with everything around it."""
 
     def __init__(
-        self, tmp_path: Path, keys: Mapping[str, Any] = APP, clients: Mapping[str, Any] = ANY, fetch: Any = None
+        self,
+        tmp_path: Path,
+        keys: Mapping[str, Any] = APP,
+        clients: Mapping[str, Any] = ANY,
+        fetch: Any = None,
+        **providers: Any,
     ) -> None:
         self.settings = settings(tmp_path, keys, clients)
         self.clock = FakeClock()
         self.events = Recorder()
         self.fetch = fetch or Issuer()
         self.revocations = Revocations()
-        self.auth = Authenticator(self.settings, self.clock, self.fetch, self.events, self.revocations)  # type: ignore[arg-type]
+        self.auth = Authenticator(
+            self.settings,
+            self.clock,
+            self.fetch,
+            self.events,
+            self.revocations,
+            providers,  # type: ignore[arg-type]
+        )
 
 
 def b64(raw: bytes) -> str:

@@ -24,7 +24,13 @@ CORP = {"corp": {"algorithm": "RS256", "jwks_url": Issuer.URL}}
 OTHER_RSA = kit.rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-def corp(tmp_path: Path, issuer: Issuer) -> House:
+@pytest.fixture
+def issuer() -> Issuer:
+    return Issuer(jwk(RSA, "RS256"))
+
+
+@pytest.fixture
+def house(tmp_path: Path, issuer: Issuer) -> House:
     return House(tmp_path, CORP, fetch=issuer)
 
 
@@ -40,9 +46,7 @@ async def unavailable(house: House, text: str) -> bool:
     return False
 
 
-async def test_keys_are_fetched_once_and_kept_five_minutes(tmp_path: Path) -> None:
-    issuer = Issuer(jwk(RSA, "RS256"))
-    house = corp(tmp_path, issuer)
+async def test_keys_are_fetched_once_and_kept_five_minutes(house: House, issuer: Issuer) -> None:
     assert issuer.requests == 0
     for _ in range(5):
         assert await login(house, from_issuer()) == "tokens"
@@ -55,18 +59,14 @@ async def test_keys_are_fetched_once_and_kept_five_minutes(tmp_path: Path) -> No
     assert issuer.requests == 2
 
 
-async def test_a_withdrawn_key_is_dead_within_five_minutes(tmp_path: Path) -> None:
-    issuer = Issuer(jwk(RSA, "RS256"))
-    house = corp(tmp_path, issuer)
+async def test_a_withdrawn_key_is_dead_within_five_minutes(house: House, issuer: Issuer) -> None:
     assert await login(house, from_issuer()) == "tokens"
     issuer.entries = [jwk(OTHER_RSA, "RS256", kid="k2")]
     house.clock.advance(300)
     assert await login(house, from_issuer()) == "token_signature"
 
 
-async def test_made_up_key_ids_cause_one_fetch_in_thirty_seconds(tmp_path: Path) -> None:
-    issuer = Issuer(jwk(RSA, "RS256"))
-    house = corp(tmp_path, issuer)
+async def test_made_up_key_ids_cause_one_fetch_in_thirty_seconds(house: House, issuer: Issuer) -> None:
     for n in range(200):
         assert await login(house, from_issuer(kid=f"made-up-{n}")) == "token_signature"
     assert issuer.requests == 1
@@ -76,9 +76,7 @@ async def test_made_up_key_ids_cause_one_fetch_in_thirty_seconds(tmp_path: Path)
     assert issuer.requests == 2
 
 
-async def test_a_new_key_is_found_before_the_five_minutes_are_over(tmp_path: Path) -> None:
-    issuer = Issuer(jwk(RSA, "RS256"))
-    house = corp(tmp_path, issuer)
+async def test_a_new_key_is_found_before_the_five_minutes_are_over(house: House, issuer: Issuer) -> None:
     assert await login(house, from_issuer()) == "tokens"
     issuer.entries.append(jwk(OTHER_RSA, "RS256", kid="k2"))
     house.clock.advance(30)
@@ -87,10 +85,8 @@ async def test_a_new_key_is_found_before_the_five_minutes_are_over(tmp_path: Pat
     assert issuer.requests == 2
 
 
-async def test_logins_at_once_share_one_fetch_even_when_the_first_hangs_up(tmp_path: Path) -> None:
-    issuer = Issuer(jwk(RSA, "RS256"))
+async def test_logins_at_once_share_one_fetch_even_when_the_first_hangs_up(house: House, issuer: Issuer) -> None:
     issuer.gate = asyncio.Event()
-    house = corp(tmp_path, issuer)
     tasks = [asyncio.create_task(login(house, from_issuer())) for _ in range(20)]
     await until(lambda: issuer.requests > 0)
     tasks[0].cancel()
@@ -101,9 +97,7 @@ async def test_logins_at_once_share_one_fetch_even_when_the_first_hangs_up(tmp_p
     assert issuer.requests == 1
 
 
-async def test_while_the_issuer_is_away_its_last_keys_serve_for_a_day(tmp_path: Path) -> None:
-    issuer = Issuer(jwk(RSA, "RS256"))
-    house = corp(tmp_path, issuer)
+async def test_while_the_issuer_is_away_its_last_keys_serve_for_a_day(house: House, issuer: Issuer) -> None:
     assert await login(house, from_issuer()) == "tokens"
     issuer.go_away()
     house.clock.advance(86_399)
@@ -116,10 +110,8 @@ async def test_while_the_issuer_is_away_its_last_keys_serve_for_a_day(tmp_path: 
     assert [ok for _, ok, _ in house.events.fetched] == [True, False, True]
 
 
-async def test_an_unknown_key_id_cannot_be_judged_while_the_issuer_is_away(tmp_path: Path) -> None:
+async def test_an_unknown_key_id_cannot_be_judged_while_the_issuer_is_away(house: House, issuer: Issuer) -> None:
     """It may be a new key, so 454; a known id with a wrong signature is still 535."""
-    issuer = Issuer(jwk(RSA, "RS256"))
-    house = corp(tmp_path, issuer)
     assert await login(house, from_issuer()) == "tokens"
     issuer.go_away()
     house.clock.advance(300)
@@ -146,11 +138,11 @@ BROKEN: dict[str, Answer | Exception] = {
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
-async def test_without_any_key_nobody_is_turned_away_for_good(tmp_path: Path, answer: Answer | Exception) -> None:
+async def test_without_any_key_nobody_is_turned_away_for_good(
+    house: House, issuer: Issuer, answer: Answer | Exception
+) -> None:
     """Whatever the issuer does, the login is put off, at most one request in 30 s leaves, and the reason is told."""
-    issuer = Issuer(jwk(RSA, "RS256"))
     issuer.answer = answer
-    house = corp(tmp_path, issuer)
     for _ in range(10):
         assert await unavailable(house, from_issuer())
     assert issuer.requests == 1
@@ -163,17 +155,13 @@ async def test_without_any_key_nobody_is_turned_away_for_good(tmp_path: Path, an
     assert house.events.fetched[-1][1]
 
 
-async def test_a_bug_while_fetching_is_reported_and_lets_nobody_in(tmp_path: Path) -> None:
-    issuer = Issuer()
+async def test_a_bug_while_fetching_is_reported_and_lets_nobody_in(house: House, issuer: Issuer) -> None:
     issuer.answer = RuntimeError("boom")
-    house = corp(tmp_path, issuer)
     assert await unavailable(house, from_issuer())
     assert [str(bug) for bug in house.events.bugs] == ["boom"]
 
 
-async def test_broken_answers_do_not_displace_good_keys(tmp_path: Path) -> None:
-    issuer = Issuer(jwk(RSA, "RS256"))
-    house = corp(tmp_path, issuer)
+async def test_broken_answers_do_not_displace_good_keys(house: House, issuer: Issuer) -> None:
     assert await login(house, from_issuer()) == "tokens"
     for answer in BROKEN.values():
         issuer.answer = answer
@@ -181,18 +169,15 @@ async def test_broken_answers_do_not_displace_good_keys(tmp_path: Path) -> None:
         assert await login(house, from_issuer()) == "tokens"
 
 
-async def test_keys_held_here_work_while_an_issuer_is_away(tmp_path: Path) -> None:
-    issuer = Issuer()
+async def test_keys_held_here_work_while_an_issuer_is_away(tmp_path: Path, issuer: Issuer) -> None:
     issuer.go_away()
     house = House(tmp_path, CORP | kit.APP, fetch=issuer)
     assert await login(house, kit.token()) == "tokens"
     assert issuer.requests == 0
 
 
-async def test_closing_ends_a_fetch_under_way_without_harming_the_session(tmp_path: Path) -> None:
-    issuer = Issuer(jwk(RSA, "RS256"))
+async def test_closing_ends_a_fetch_under_way_without_harming_the_session(house: House, issuer: Issuer) -> None:
     issuer.gate = asyncio.Event()
-    house = corp(tmp_path, issuer)
     waiting = asyncio.create_task(unavailable(house, from_issuer()))
     await until(lambda: issuer.requests > 0)
     await house.auth.aclose()
@@ -267,11 +252,11 @@ def test_curves_are_fixed_and_points_checked(entry: Any, algorithm: str) -> None
         keys.from_jwk(entry, algorithm)
 
 
-async def test_of_a_mixed_set_only_the_fitting_keys_are_taken(tmp_path: Path) -> None:
+async def test_of_a_mixed_set_only_the_fitting_keys_are_taken(house: House, issuer: Issuer) -> None:
     """As real issuers publish: an encryption key, other kinds, something unknown; tokens without kid try what fits."""
     encryption = jwk(OTHER_RSA, "RS256", use="enc", alg="RSA-OAEP", kid="k3")
-    issuer = Issuer({"kty": "new"}, encryption, jwk(P256, "ES256", kid="k2"), jwk(RSA, "RS256", use="sig", alg="RS256"))
-    house = corp(tmp_path, issuer)
+    fitting = jwk(RSA, "RS256", use="sig", alg="RS256")
+    issuer.entries = [{"kty": "new"}, encryption, jwk(P256, "ES256", kid="k2"), fitting]
     assert await login(house, from_issuer()) == "tokens"
     assert await login(house, from_issuer(kid=None)) == "tokens"
     assert await login(house, from_issuer(OTHER_RSA, "k3")) == "token_signature"
@@ -280,8 +265,8 @@ async def test_of_a_mixed_set_only_the_fitting_keys_are_taken(tmp_path: Path) ->
     assert house.events.fetched[0][2].startswith("1 keys for RS256, refused: ")
 
 
-async def test_a_set_without_key_ids(tmp_path: Path) -> None:
-    house = corp(tmp_path, Issuer(jwk(RSA, "RS256", kid=...)))
+async def test_a_set_without_key_ids(house: House, issuer: Issuer) -> None:
+    issuer.entries = [jwk(RSA, "RS256", kid=...)]
     assert await login(house, from_issuer(kid=None)) == "tokens"
     assert await login(house, from_issuer(kid="k1")) == "token_signature"
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from gateway import policy
-from gateway.auth import Authenticator, Revocations
+from gateway.auth import Authenticator
 from gateway.model import CannotTell, Client, Refusal
-from tests.auth.kit import APP, RSA, Issuer, Recorder, hmac_token, jwk, settings, signed, token
-from tests.fakes import FakeClock
+from tests.auth.kit import RSA, House, Issuer, hmac_token, signed, token
 
 ADDRESS = "me@temp.example"
 FOREIGN = hmac_token(b'{"address":"me@temp.example","address_id":7}', secret=b"the worker's own secret, 32 bytes")
@@ -38,9 +37,7 @@ class Provider:
 
 
 def built(tmp_path: Path, clients: Any = MAILBOXES, **providers: Provider) -> Authenticator:
-    return Authenticator(
-        settings(tmp_path, APP, clients), FakeClock(), Issuer(), Recorder(), Revocations(), providers  # type: ignore[arg-type]
-    )  # fmt: skip
+    return House(tmp_path, clients=clients, **providers).auth
 
 
 @pytest.mark.parametrize("user", ["jwt", "mailboxes", ADDRESS, ADDRESS.upper()])
@@ -101,12 +98,10 @@ async def test_tokens_of_others_are_shown_to_no_provider(tmp_path: Path, passwor
 
 async def test_a_token_that_an_issuer_may_have_signed_is_shown_to_no_provider(tmp_path: Path) -> None:
     """Whether it did is only known with the keys it publishes, and they cannot always be had."""
-    provider, issuer = Provider(), Issuer(jwk(RSA, "RS256"))
+    provider, issuer = Provider(), Issuer()
     issuer.go_away()
     keys = {"corp": {"algorithm": "RS256", "jwks_url": Issuer.URL}}
-    auth = Authenticator(
-        settings(tmp_path, keys, MAILBOXES), FakeClock(), issuer, Recorder(), Revocations(), {"office": provider}  # type: ignore[arg-type]
-    )  # fmt: skip
+    auth = House(tmp_path, keys, MAILBOXES, issuer, office=provider).auth
     with pytest.raises(Refusal, match=r"454 4\.7\.0"):
         await auth.login("jwt", signed(RSA, "RS256", {"kid": "k1"}, address=ADDRESS), "192.0.2.1")
     assert provider.asked == []

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from gateway.config import ConfigError
 from gateway.spool import Filter
-from tests.http.kit import RAW, ConfigError, Reply, Service, ask
+from tests.http.kit import RAW, Reply, Service, ask
 
 M = "/api/v1/messages"
 
@@ -238,6 +239,15 @@ async def test_tokens(running: Service) -> None:
     assert token not in str(listed) + str(after.json)
 
 
+async def test_a_revoked_subject_is_told(running: Service) -> None:
+    """What a login would say of the token is said here too, also when not the token but whom it is for was revoked."""
+    token = (await post(running, "/api/v1/tokens", {"subject": "leaver", "expires": "1h"})).json["token"]
+    running.clock.advance(1)
+    await post(running, "/api/v1/tokens/revoke", {"subject": "leaver"})
+    report = (await post(running, "/api/v1/tokens/inspect", {"token": token})).json
+    assert (report["valid"], report["verdict"]) == (False, "revoked")
+
+
 async def test_admin_tokens(running: Service) -> None:
     """A token for the HTTP interface is asked for by name, and is no login."""
     made = await post(running, "/api/v1/tokens", {"subject": "ops", "expires": "1h", "admin": True})
@@ -253,6 +263,7 @@ async def test_admin_tokens(running: Service) -> None:
         ("", {"subject": "x", "expires": "1h", "key": "none"}),
         ("", {"subject": "x", "expires": "1h", "claims": {"networks": ["nowhere"]}}),
         ("", {"subject": "x", "expires": "1h", "claims": 5}),
+        ("", {"subject": "x", "claims": {"exp": 4_000_000_000}}),
         ("", {"subject": "x", "expires": "0s"}),
         ("", {"subject": "x", "expires": 0}),
         ("", {"subject": "x", "expires": "1h", "claims": {"senders": ["foo"]}}),
@@ -285,6 +296,8 @@ async def test_send(running: Service) -> None:
     ("body", "status", "said"),
     [
         ({}, 400, {}),
+        ({"to": 5}, 400, {}),
+        ({"to": "b@example.net"}, 400, {}),
         ({"to": ["b@example.net"], "backend": "none"}, 404, {}),
         ({"to": ["b@example.net\r\nBcc: x@example.net"]}, 422, {"detail": "The address is malformed"}),
         ({"to": ["b"]}, 422, {"detail": "The address needs a domain, write user@example.com"}),
