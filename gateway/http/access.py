@@ -40,9 +40,6 @@ class Guard:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -81,4 +78,4 @@ async def check_token(service: Service, authorization: str) -> None:
     try:
         await service.authenticator.admin_token(token.strip())
     except Refusal as refusal:
-        raise HTTPException(503 if refusal.code < 500 else 401, refusal.text) from None
+        raise HTTPException(401, refusal.text) from None

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 _DEADLINE = 60.0  # seconds in which the service must say or take something
@@ -26,13 +27,6 @@ class Lost(Exception):
     """The service may have done what was asked, but no usable answer came. The text may be shown."""
 
 
-class Way(Protocol):
-    """How a request reaches the interface."""
-
-    def request(self, method: str, target: str, content: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer to a request for a path with its query. Raises NotSent and Lost."""
-
-
 class SocketWay:
     """To a running service, by its UNIX socket; a connection for each request."""
 
@@ -40,26 +34,20 @@ class SocketWay:
         self._path = path
 
     def request(self, method: str, target: str, content: bytes) -> tuple[int, bytes]:
-        connection = HTTPConnection("localhost", timeout=_DEADLINE)
-        try:
-            connection.sock = self._connect()
-            connection.request(method, target, content or None, {"content-type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, HTTPException) as error:
-            raise Lost(f"the service at {self._path} gave no answer: {error}") from error
-        finally:
-            connection.close()
-
-    def _connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(_DEADLINE)
-        try:
-            sock.connect(bytes(self._path))
-        except OSError as error:
-            sock.close()
-            raise NotSent(f"no service answers at {self._path}: {error}") from error
-        return sock
+        """Status and body of the answer to a request for a path with its query. Raises NotSent and Lost."""
+        with closing(HTTPConnection("localhost")) as connection:
+            connection.sock = sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(_DEADLINE)
+            try:
+                sock.connect(bytes(self._path))
+            except OSError as error:
+                raise NotSent(f"no service answers at {self._path}: {error}") from error
+            try:
+                connection.request(method, target, content or None, {"content-type": "application/json"})
+                answer = connection.getresponse()
+                return answer.status, answer.read()
+            except (OSError, HTTPException) as error:
+                raise Lost(f"the service at {self._path} gave no answer: {error}") from error
 
 
 class DirectWay:
@@ -73,6 +61,7 @@ class DirectWay:
         self._run = run
 
     def request(self, method: str, target: str, content: bytes) -> tuple[int, bytes]:
+        """As by the socket."""
         answer: tuple[int, bytes] = self._run(self._inside(method, target, content))
         return answer
 
@@ -84,10 +73,8 @@ class DirectWay:
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": method,
-            "scheme": "http",
             "path": unquote(path),
             "query_string": query.encode(),
-            "root_path": "",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         }
         status, body = 0, bytearray()
@@ -107,7 +94,7 @@ class DirectWay:
 class AdminClient:
     """Requests in JSON. Raises NotSent and Lost as the way it goes by does."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: SocketWay | DirectWay) -> None:
         self._way = way
 
     def call(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -22,7 +23,7 @@ Handler = Callable[[Service, Request], Awaitable[object]]
 _LARGEST_BODY = 8_000_000  # bytes: room for 250,000 queue ids
 
 # The last column: what comes by a less trusted way needs a token.
-_ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
+ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/metrics", api.metrics, Access.NETWORK),
     ("GET", "/healthz", api.healthz, Access.NETWORK),
     ("GET", "/readyz", api.readyz, Access.NETWORK),
@@ -53,9 +54,9 @@ def build(service: Service, access: Access) -> ASGIApp:
             methods=[method],
             max_body_size=hooks.LARGEST_BODY if handler is hooks.receive else None,
         )
-        for method, path, handler, enough in _ROUTES
+        for method, path, handler, enough in ROUTES
     ]
-    explained = dict.fromkeys((HTTPException, Refusal, Fault, ConfigError), _explain)
+    explained = {HTTPException: partial(_explain, service)}
     app = Starlette(routes=routes, exception_handlers=explained, max_body_size=_LARGEST_BODY)
     app.router.redirect_slashes = False
     return Guard(app, access)
@@ -63,26 +64,29 @@ def build(service: Service, access: Access) -> ASGIApp:
 
 def _endpoint(service: Service, handler: Handler, *, needs_token: bool) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        if needs_token:
-            await check_token(service, request.headers.get("authorization", ""))
         try:
+            if needs_token:
+                await check_token(service, request.headers.get("authorization", ""))
             result = await handler(service, request)
-        except (HTTPException, Refusal, Fault, ConfigError):
-            raise
+            return result if isinstance(result, Response) else answer(result)
         except Exception as error:
-            service.events.bug("http", error)
-            return problem(500, "internal error, see the log")
-        return result if isinstance(result, Response) else answer(result)
+            return _explain(service, request, error)
 
     return endpoint
 
 
-def _explain(request: Request, error: Exception) -> Response:
-    if isinstance(error, Refusal):
-        status = 503 if error.code < 500 else 422
-        return problem(status, error.text, code=error.code, enhanced=error.enhanced)
-    if isinstance(error, Fault):
-        return problem(STATUS[type(error), error.kind], error.text)
-    if isinstance(error, HTTPException):
-        return problem(error.status_code, error.detail, instance=request.url.path)
-    return problem(422, "the configuration is wrong, the old one stays", errors=str(error).splitlines())
+def _explain(service: Service, request: Request, error: Exception) -> Response:
+    match error:
+        case HTTPException():
+            return problem(error.status_code, error.detail, instance=request.url.path)
+        case Refusal():
+            status = 503 if error.code < 500 else 422
+            return problem(status, error.text, code=error.code, enhanced=error.enhanced)
+        case Fault():
+            return problem(STATUS[type(error), error.kind], error.text)
+        case ConfigError():
+            return problem(422, "the configuration is wrong, the old one stays", errors=str(error).splitlines())
+        case ClientDisconnect():
+            return problem(400, "the request broke off")  # to nobody
+    service.events.bug("http", error)
+    return problem(500, "internal error, see the log")

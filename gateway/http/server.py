@@ -20,8 +20,8 @@ from gateway.http.service import Service
 from gateway.url import is_loopback
 
 _GRACE = 5  # seconds an answer may still take at shutdown
-_CONNECTIONS = 100  # open at once; also the backlog
-_PATIENCE = 10.0  # seconds for the headers of a request
+CONNECTIONS = 100  # open at once; also the backlog
+PATIENCE = 10.0  # seconds for a whole request, from the connection or from the answer before it
 _LONGEST_PATH = 107  # bytes of sockaddr_un.sun_path on Linux, less the final NUL
 
 
@@ -37,7 +37,7 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         by_tcp = self.server is None or self.server[1] is not None
-        if by_tcp and len(self.connections) > _CONNECTIONS:  # the admin socket stays open to us
+        if by_tcp and len(self.connections) > CONNECTIONS:  # the admin socket stays open to us
             transport.abort()
         self._wait()
 
@@ -53,10 +53,10 @@ class _Connection(H11Protocol):
     def _wait(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self.loop.call_later(_PATIENCE, self._expire)
+        self._deadline = self.loop.call_later(PATIENCE, self._expire)
 
     def _expire(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             self.transport.abort()
 
 
@@ -80,21 +80,17 @@ class HttpServer:
         # proxy_headers off: nothing a client sends may change where its request seems to come from
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app, http=_Connection, backlog=_CONNECTIONS, ws="none", lifespan="off", log_config=None,
+                app, http=_Connection, backlog=CONNECTIONS, ws="none", lifespan="off", log_config=None,
                 log_level="error", access_log=False, proxy_headers=False, server_header=False,
                 timeout_graceful_shutdown=_GRACE,
             )
         )  # fmt: skip
 
     async def start(self) -> None:
-        """Raises BindError, then nothing is left open."""
-        self._sockets = [_unix_socket(self._path)]
+        """Raises BindError; ``stop`` closes what is open, also after an error."""
+        self._sockets.append(_unix_socket(self._path))
         if self._bind:
-            try:
-                self._sockets.append(_tcp_socket(self._bind))
-            except BindError:
-                await self.stop()
-                raise
+            self._sockets.append(_tcp_socket(self._bind))
             self.port = self._sockets[1].getsockname()[1]
         # The parts of Server.serve(), without its signal handlers: signals are the app's business.
         self._server.config.load()

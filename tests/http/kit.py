@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from gateway import auth
 from gateway.backends import settings_types
-from gateway.config import ConfigError
 from gateway.config.loading import load
+from gateway.config.models import HttpSettings
 from gateway.delivery import BackendStatus
 from gateway.events import Events
 from gateway.fetch import Fetch
@@ -130,12 +130,11 @@ class Service:
 
 
 @asynccontextmanager
-async def service(**http: str) -> AsyncIterator[Service]:
+async def service() -> AsyncIterator[Service]:
     """Its own short directory: the path of a UNIX socket has 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="gw-") as folder:
         path = Path(folder)
-        overrides = {"state_dir": folder, "http.bind": "127.0.0.1:0", **{f"http.{key}": v for key, v in http.items()}}
-        settings = load(None, {}, settings_types(), overrides).settings
+        settings = load(None, {}, settings_types(), {"state_dir": folder, "http.bind": "127.0.0.1:0"}).settings
         auth.ensure_own_key(settings)
         clock, fetch = FakeClock(), Fetch.__new__(Fetch)  # never used: the only key is our own
         with (path / "log").open("w") as log:
@@ -196,17 +195,12 @@ async def _inside(running: Service, method: str, path: str, body: object) -> Rep
 
 
 @asynccontextmanager
-async def serving(running: Service) -> AsyncIterator[HttpServer]:
-    server = HttpServer(running, running.settings.http)
+async def serving(running: Service, bind: str = "") -> AsyncIterator[HttpServer]:
+    """As the settings say; or at this address, with a socket file of its own."""
+    other = HttpSettings(bind=bind, socket=running.settings.state_dir / "other.sock")
+    server = HttpServer(running, other if bind else running.settings.http)
     await server.start()
     try:
         yield server
     finally:
         await server.stop()
-
-
-def moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-__all__ = ["RAW", "START", "ConfigError", "Listener", "Reply", "Service", "ask", "moment", "service", "serving"]

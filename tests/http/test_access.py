@@ -11,9 +11,7 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from gateway.config.models import HttpSettings
-from gateway.http.routes import _ROUTES
-from gateway.http.server import HttpServer
+from gateway.http.routes import ROUTES
 from tests.http.kit import Service, ask, service, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,11 +42,8 @@ class Ways(NamedTuple):
 async def ways() -> AsyncIterator[Ways]:
     async with service() as running, serving(running) as server:
         await running.put(1)
-        settings = HttpSettings(bind="0.0.0.0:0", socket=running.settings.state_dir / "other.sock")
-        network = HttpServer(running, settings)
-        await network.start()
-        yield Ways(running, running.settings.http.socket, server.port, network.port)
-        await network.stop()
+        async with serving(running, "0.0.0.0:0") as network:
+            yield Ways(running, running.settings.http.socket, server.port, network.port)
 
 
 @pytest.mark.parametrize("path", [*OPEN, *READS])
@@ -69,7 +64,7 @@ async def test_loopback_may_not_change_nor_see_content(ways: Ways, method: str, 
     assert [row.state for row in await ways.running.spool.find()] == ["queued"]
 
 
-FILLED = [(method, path.format(id="M001", name="box", action="hold")) for method, path, *_ in _ROUTES]
+FILLED = [(method, path.format(id="M001", name="box", action="hold")) for method, path, *_ in ROUTES]
 
 
 @pytest.mark.parametrize("way", ["socket", "loopback", "network"])

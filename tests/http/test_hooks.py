@@ -17,13 +17,12 @@ import pytest
 from gateway.backends import Context
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.cli import lifeline
-from gateway.config.models import HttpSettings
 from gateway.fetch import Fetch
 from gateway.http.hooks import LARGEST_BODY
 from gateway.http.server import HttpServer
 from gateway.model import CallsBack, DeliveryEvent, HookRefused, Outcome, SpoolFull, Verdict
 from tests.fakes import START
-from tests.http.kit import Reply, Service, ask
+from tests.http.kit import Reply, Service, ask, serving
 from tests.spool_kit import LEASE, settlement
 
 SECRET = "webhook-secret-0123456789"
@@ -45,8 +44,11 @@ class Signed:
             raise HookRefused("no JSON", "unintelligible") from None
 
 
+WITH_SECRET = {"api_key": "k" * 40, "webhook_secret": SECRET}
+
+
 def smtp2go(running: Service, secret: str | None = SECRET) -> Smtp2go:
-    settings = Smtp2goSettings.model_validate({"api_key": "k" * 40, "webhook_secret": secret})
+    settings = Smtp2goSettings.model_validate(WITH_SECRET | {"webhook_secret": secret})
     fetch = Fetch.__new__(Fetch)  # never used: a webhook asks nobody
     context = Context("relay.test", Path(running.settings.state_dir), running.clock, fetch, random.Random(1))
     return Smtp2go("s2g", settings, context)
@@ -72,11 +74,8 @@ async def ways(running: Service, server: HttpServer) -> Ways:
 @pytest.fixture
 async def network(ways: Ways) -> AsyncIterator[int]:
     """The port of the same service off loopback."""
-    settings = HttpSettings(bind="0.0.0.0:0", socket=ways.running.settings.state_dir / "other.sock")
-    server = HttpServer(ways.running, settings)
-    await server.start()
-    yield server.port
-    await server.stop()
+    async with serving(ways.running, "0.0.0.0:0") as server:
+        yield server.port
 
 
 async def call(ways: Ways, body: object, *, path: str = "/hooks/box", host: str = "localhost", **headers: str) -> Reply:
@@ -192,6 +191,18 @@ async def test_a_body_has_its_limit(ways: Ways) -> None:
         assert b" 413 " in await reader.readline()
         writer.close()
     assert len(await told(ways)) == 1
+
+
+async def test_who_hangs_up_in_the_middle_is_no_bug(ways: Ways) -> None:
+    """Anybody may call here: what he leaves unfinished raises no alarm."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", ways.loopback)
+    writer.write(b"POST /hooks/box HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n[")
+    assert b" 100 " in await reader.readline()  # it waits for the rest
+    writer.close()
+    await writer.wait_closed()
+    assert (await call(ways, report())).status == 200
+    ways.running.events.flush()
+    assert '"bug"' not in ways.running.log.read_text()
 
 
 async def test_not_while_it_starts_or_stops(ways: Ways) -> None:
@@ -323,4 +334,4 @@ async def test_without_a_secret_smtp2go_does_not_listen(running: Service, secret
         with pytest.raises(HookRefused) as refused:
             backend.called_back({"authorization": authorization}, encoded(EVENT, FORM))
         assert refused.value.kind == "unsigned"
-    assert SECRET not in repr(smtp2go(running)._settings)
+    assert SECRET not in repr(Smtp2goSettings.model_validate(WITH_SECRET))
