@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from gateway.config.models import BackendSettings, Settings
 from gateway.model import Capabilities, Envelope, NewMessage, Outcome, Recipient, Scope, SpooledMessage, Verdict
 from gateway.routing import Routing
-from tests.fakes import START
 
+START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 RAW = b"From: s@example.com\r\nSubject: test\r\n\r\nhello\r\n"
 LIFETIME = timedelta(days=5)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from gateway.model import Capabilities, Check, Outcome, SpooledMessage, Verdict, same_for_all
-
-START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-SENT = Outcome(Verdict.SENT, code=250, enhanced="2.0.0", detail="ok", remote_id="r1", said_by="smtp")
+from gateway.model import Capabilities, Check, Outcome, SpooledMessage, same_for_all
+from tests.builders import SENT, START
 
 
 class FakeClock:
@@ -53,11 +51,9 @@ async def until(true: Callable[[], bool]) -> None:
 class ScriptedBackend:
     """Answers each send by the next line of its script (the last one repeats) and remembers what it got."""
 
-    def __init__(
-        self, name: str, *script: Outcome | Mapping[str, Outcome] | BaseException, limits: Capabilities | None = None
-    ):
+    def __init__(self, name: str, *script: Outcome | Mapping[str, Outcome] | BaseException) -> None:
         self.name = name
-        self.capabilities = limits or Capabilities(max_bytes=35_000_000)
+        self.capabilities = Capabilities(max_bytes=35_000_000)
         self.script = list(script) or [SENT]
         self.calls: list[tuple[SpooledMessage, bytes]] = []
         self.closed = False

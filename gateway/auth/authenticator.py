@@ -111,7 +111,7 @@ class Authenticator:
             return False
         return any(key.public is None for key in fits) or signer(fits, parsed) is not None
 
-    async def admin_token(self, text: str) -> str:
+    def admin_token(self, text: str) -> str:
         """The subject of a token for the HTTP interface, signed by a key of our own. Raises Refusal 535."""
         try:
             parsed = parse(text)

@@ -70,12 +70,12 @@ class Guard:
         return not same or site not in ("none", "same-origin")
 
 
-async def check_token(service: Service, authorization: str) -> None:
+def check_token(service: Service, authorization: str) -> None:
     """Raises HTTPException unless the header holds a token of an administrator."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or service.authenticator is None:
         raise HTTPException(401, 'needs the admin socket, or a bearer token whose "aud" is gateway-admin')
     try:
-        await service.authenticator.admin_token(token.strip())
+        service.authenticator.admin_token(token.strip())
     except Refusal as refusal:
         raise HTTPException(401, refusal.text) from None

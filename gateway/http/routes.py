@@ -66,7 +66,7 @@ def _endpoint(service: Service, handler: Handler, *, needs_token: bool) -> Calla
     async def endpoint(request: Request) -> Response:
         try:
             if needs_token:
-                await check_token(service, request.headers.get("authorization", ""))
+                check_token(service, request.headers.get("authorization", ""))
             result = await handler(service, request)
             return result if isinstance(result, Response) else answer(result)
         except Exception as error:

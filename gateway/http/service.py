@@ -10,23 +10,9 @@ from starlette.exceptions import HTTPException
 from gateway.auth import Authenticator
 from gateway.clock import Clock
 from gateway.config.models import Settings
-from gateway.delivery import BackendStatus
+from gateway.delivery import Dispatcher
 from gateway.events import Events
-from gateway.model import CallsBack, Check
 from gateway.spool import Filter, Spool
-
-
-class Dispatching(Protocol):
-    """The part of delivery.Dispatcher that an operator steers. KeyError for a backend that is not there."""
-
-    @property
-    def alive(self) -> bool: ...
-    def status(self) -> Mapping[str, BackendStatus]: ...
-    async def publish(self) -> None: ...
-    async def pause(self, name: str, seconds: float | None) -> None: ...
-    async def resume(self, name: str) -> None: ...
-    async def check(self, name: str) -> Check: ...
-    def calls_back(self, name: str) -> CallsBack | None: ...
 
 
 class Listening(Protocol):
@@ -50,7 +36,7 @@ class Service(Protocol):
     @property
     def clock(self) -> Clock: ...
     @property
-    def dispatcher(self) -> Dispatching | None: ...
+    def dispatcher(self) -> Dispatcher | None: ...
     @property
     def authenticator(self) -> Authenticator | None: ...
     @property
@@ -63,7 +49,7 @@ class Service(Protocol):
     async def revoke(self, *, jti: str, subject: str) -> None: ...
 
 
-def running(service: Service) -> Dispatching:
+def running(service: Service) -> Dispatcher:
     """Raises HTTPException while no service runs."""
     if service.dispatcher is None:
         raise HTTPException(409, "no service is running; start it with: gateway serve")

@@ -178,9 +178,9 @@ def test_inspect_says_in_words_what_would_happen(
 # -- the HTTP interface --------------------------------------------------------------------------------------------
 
 
-async def admin(house: House, text: str) -> str:
+def admin(house: House, text: str) -> str:
     try:
-        return await house.auth.admin_token(text)
+        return house.auth.admin_token(text)
     except Refusal as caught:
         refusal = caught
     assert (refusal.code, refusal.enhanced) == (535, "5.7.8")
@@ -196,29 +196,29 @@ async def test_only_our_own_key_opens_the_http_interface(tmp_path: Path) -> None
     keys = own | {"app": APP["app"], "corp": {"algorithm": "RS256", "jwks_url": Issuer.URL}}
     house = House(tmp_path, keys, fetch=issuer)
     text = mint(house.settings, claims={"aud": "gateway-admin"}, subject="ann")
-    assert await admin(house, text) == "ann"
+    assert admin(house, text) == "ann"
     assert await login(house, text) == "token_audience"
     both = mint(house.settings, claims={"aud": ["smtp", "gateway-admin"]}, subject="ann")
-    assert await admin(house, both) == "ann"
+    assert admin(house, both) == "ann"
     assert await login(house, both) == "token_audience"
-    assert await admin(house, mint(house.settings)) == "token_audience"
-    assert await admin(house, token(aud="gateway-admin")) == "token_audience"
-    assert await admin(house, signed(RSA, "RS256", {"kid": "k1"}, aud="gateway-admin")) == "token_signature"
+    assert admin(house, mint(house.settings)) == "token_audience"
+    assert admin(house, token(aud="gateway-admin")) == "token_audience"
+    assert admin(house, signed(RSA, "RS256", {"kid": "k1"}, aud="gateway-admin")) == "token_signature"
     assert issuer.requests == 0
-    assert await admin(house, "") == "token_malformed"
+    assert admin(house, "") == "token_malformed"
     shown = inspect(house.settings, text)
     assert (shown["valid"], shown["verdict"]) == (True, "valid for the HTTP interface only")
     assert inspect(house.settings, token(aud="gateway-admin"))["valid"] is False
     house.revocations.revoke_jti("t-1")
-    assert await admin(house, text) == "token_revoked"
+    assert admin(house, text) == "token_revoked"
 
 
-async def test_an_admin_token_expires(tmp_path: Path) -> None:
+def test_an_admin_token_expires(tmp_path: Path) -> None:
     auth.ensure_own_key(settings(tmp_path, OWN))
     house = House(tmp_path, OWN)
     text = mint(house.settings, claims={"aud": "gateway-admin"})
     house.clock.advance(DAY.total_seconds() + 30)
-    assert await admin(house, text) == "token_expired"
+    assert admin(house, text) == "token_expired"
 
 
 # -- revocation ----------------------------------------------------------------------------------------------------

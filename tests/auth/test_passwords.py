@@ -19,6 +19,7 @@ from gateway.config.values import parse_scrypt
 from gateway.model import Refusal
 from tests.auth.kit import ANY, House, token
 from tests.auth.test_claims import login
+from tests.fakes import until
 
 WORD = "k7hmx2paq9wbt4crn6ez"
 HASH = hash_password(WORD, b"sixteen bytes ok")
@@ -132,12 +133,8 @@ async def test_a_flood_is_put_off_and_the_rest_is_judged(tmp_path: Path, monkeyp
     monkeypatch.setattr(hashlib, "scrypt", lambda *_, dklen, **__: bytes(dklen * release.wait(30)))
     house = House(tmp_path, clients=COPIER)
     tasks = [asyncio.create_task(house.auth.login("copier", f"wrong{n}", "192.0.2.1")) for n in range(40)]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    while len(done) < 8:
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.sleep(0)
-    assert len(pending) == 32
-    for task in done:
+    await until(lambda: sum(task.done() for task in tasks) == 8)
+    for task in filter(asyncio.Task.done, tasks):
         refusal = task.exception()
         assert isinstance(refusal, Refusal)
         assert (refusal.code, refusal.enhanced, refusal.reason) == (454, "4.7.0", "busy")
