@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.auth.tokens import strict_json
 from gateway.model import (
     BadAddress,
     BadMessage,
@@ -63,9 +64,8 @@ async def json_body(request: Request) -> dict[str, Any]:
     """The request's JSON object; an empty body is an empty object. Raises HTTPException."""
     text = await request.body()
     try:
-        value = json.loads(text) if text else {}
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise HTTPException(400, "the body must be a JSON object")
+        value = strict_json(text) if text else {}
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair can be escaped, but never stored
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body must be a JSON object in UTF-8 that names nothing twice") from None
     return value

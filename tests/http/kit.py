@@ -168,12 +168,12 @@ async def ask(
 
     ``where``: a socket file, a TCP port, or a service that is asked without any server, as the commands do offline.
     """
+    content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     if isinstance(where, Service):
-        return await _inside(where, method, path, body)
+        return await _inside(where, method, path, content)
     by_file = isinstance(where, Path)
     opening = asyncio.open_unix_connection(where) if by_file else asyncio.open_connection("127.0.0.1", where)
     reader, writer = await opening
-    content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", f"Content-Length: {len(content)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     writer.write("\r\n".join([*lines, "", ""]).encode() + content)
@@ -186,11 +186,10 @@ async def ask(
     return Reply(int(status.split()[1]), found, rest)
 
 
-async def _inside(running: Service, method: str, path: str, body: object) -> Reply:
+async def _inside(running: Service, method: str, path: str, content: bytes) -> Reply:
     transport = httpx.ASGITransport(build(running, Access.SOCKET))  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        chosen = {"content": body} if isinstance(body, bytes) else {} if body is None else {"json": body}
-        reply = await client.request(method, path, **chosen)  # type: ignore[arg-type]
+        reply = await client.request(method, path, content=content)
     return Reply(reply.status_code, reply.headers, reply.content)
 
 

@@ -180,8 +180,12 @@ async def test_all_means_what_waits(running: Service) -> None:
         {"ids": [], "filter": {}},
         {"filter": {"form": "x"}},
         {"filter": {"backend": ""}},
+        {"ids": ["\udcff"]},
         b"{",
         b"[]",
+        b"[" * 100_000,
+        b'{"filter": {}, "filter": {"state": "held"}}',
+        b'{"ids": ["M001\xff"]}',
     ],
 )
 async def test_unclear_bulk_changes_nothing(running: Service, body: object) -> None:
@@ -273,6 +277,8 @@ async def test_admin_tokens(running: Service) -> None:
         ("/revoke", {"jti": "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."}),
         ("/revoke", {"subject": "eyJhbGciOi"}),
         ("/revoke", {"jti": "a", "subject": "b"}),
+        ("/revoke", {"jti": "\udcff"}),
+        ("", {"subject": "x", "expires": "1h", "note": "\udcff"}),
     ],
 )
 async def test_wrong_token_requests(running: Service, path: str, body: object) -> None:
