@@ -15,7 +15,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from gateway.auth import Authenticator, Revocations
+from gateway.auth import Authenticator, Revocations, ensure_own_key
 from gateway.config.models import AuthSettings, ClientSettings, KeySettings, Settings
 from gateway.fetch import Answer, NotSent
 from tests.fakes import START, FakeClock
@@ -98,6 +98,7 @@ class House:
         **providers: Any,
     ) -> None:
         self.settings = settings(tmp_path, keys, clients)
+        ensure_own_key(self.settings)
         self.clock = FakeClock()
         self.events = Recorder()
         self.fetch = fetch or Issuer()

@@ -90,11 +90,9 @@ def test_where_no_key_can_be_made_the_setting_is_named(tmp_path: Path) -> None:
 
 
 async def test_what_is_minted_lets_in(tmp_path: Path) -> None:
-    configured = settings(tmp_path, OWN | APP)
-    auth.ensure_own_key(configured)
     house = House(tmp_path, OWN | APP)
     for key in ("own", "app"):
-        text = mint(configured, key, claims={"senders": ["a@example.com"], "max_size": 1000})
+        text = mint(house.settings, key, claims={"senders": ["a@example.com"], "max_size": 1000})
         assert len(text) < 500
         client = await house.auth.login("jwt", text, "192.0.2.1")
         assert client.token == LoginToken(key, "billing", "t-1", START, START + DAY)
@@ -189,11 +187,8 @@ def admin(house: House, text: str) -> str:
 
 async def test_only_our_own_key_opens_the_http_interface(tmp_path: Path) -> None:
     """A secret shared to send mail, or an account at an issuer, does not; and an admin token sends no mail."""
-    configured = settings(tmp_path, OWN)
-    auth.ensure_own_key(configured)
-    own = {"own": OWN["own"] | {"audience": "smtp"}}
     issuer = Issuer(jwk(RSA, "RS256"))
-    keys = own | {"app": APP["app"], "corp": {"algorithm": "RS256", "jwks_url": Issuer.URL}}
+    keys = APP | {"own": OWN["own"] | {"audience": "smtp"}, "corp": {"algorithm": "RS256", "jwks_url": Issuer.URL}}
     house = House(tmp_path, keys, fetch=issuer)
     text = mint(house.settings, claims={"aud": "gateway-admin"}, subject="ann")
     assert admin(house, text) == "ann"
@@ -214,7 +209,6 @@ async def test_only_our_own_key_opens_the_http_interface(tmp_path: Path) -> None
 
 
 def test_an_admin_token_expires(tmp_path: Path) -> None:
-    auth.ensure_own_key(settings(tmp_path, OWN))
     house = House(tmp_path, OWN)
     text = mint(house.settings, claims={"aud": "gateway-admin"})
     house.clock.advance(DAY.total_seconds() + 30)

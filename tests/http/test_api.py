@@ -25,6 +25,12 @@ async def post(running: Service, path: str, body: object = None) -> Reply:
     return await ask(running, "POST", path, body)
 
 
+async def put_three(running: Service) -> None:
+    await running.put(1)
+    await running.put(2)
+    await running.put(3, sender="other@example.com")
+
+
 @pytest.mark.parametrize(
     ("query", "ids"),
     [
@@ -43,16 +49,13 @@ async def post(running: Service, path: str, body: object = None) -> Reply:
 )
 async def test_find(running: Service, query: str, ids: list[str]) -> None:
     """Newest first; every filter narrows."""
-    await running.put(1)
-    await running.put(2)
-    await running.put(3, sender="other@example.com")
+    await put_three(running)
     assert [row["id"] for row in (await get(running, M + query))["messages"]] == ids
 
 
 async def test_pages(running: Service) -> None:
     """``next`` leads through all of them and is empty at the end."""
-    for number in (1, 2, 3):
-        await running.put(number)
+    await put_three(running)
     first = await get(running, f"{M}?limit=2")
     second = await get(running, f"{M}?limit=2&before={first['next']}")
     assert [row["id"] for row in first["messages"] + second["messages"]] == ["M003", "M002", "M001"]
@@ -144,9 +147,7 @@ async def test_hold_release_retry_delete(running: Service) -> None:
 )
 async def test_many_at_once(running: Service, body: object, held: list[str]) -> None:
     """By ids or by filter; ids with nothing to do are named."""
-    await running.put(1)
-    await running.put(2)
-    await running.put(3, sender="other@example.com")
+    await put_three(running)
     reply = await post(running, f"{M}/hold", body)
     assert reply.json["changed"] == len(held)
     assert reply.json["unchanged"] == (["M009"] if "M009" in str(body) else [])
