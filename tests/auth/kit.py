@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.auth import Authenticator, Revocations, ensure_own_key
-from gateway.config.models import AuthSettings, ClientSettings, KeySettings, Settings
+from gateway.config.models import Settings
 from gateway.fetch import Answer, NotSent
+from tests import builders
 from tests.fakes import START, FakeClock
 
 SECRET = "correct horse battery staple, and a few words more"  # 50 bytes
@@ -33,15 +34,7 @@ APP = {"app": {"algorithm": "HS256", "secret": SECRET}}
 
 
 def settings(tmp_path: Path, keys: Mapping[str, Any] = APP, clients: Mapping[str, Any] = ANY) -> Settings:
-    return Settings(
-        hostname="relay.example.com",
-        state_dir=tmp_path,
-        listeners={},
-        auth=AuthSettings(keys={name: KeySettings(**key) for name, key in keys.items()}),
-        clients={name: ClientSettings(**client) for name, client in clients.items()},
-        backends={"office": None, "smart": None},
-        routes=(),
-    )
+    return builders.settings("office", "smart", state_dir=tmp_path, auth={"keys": keys}, clients=clients)
 
 
 class Recorder:
