@@ -32,6 +32,11 @@ class FakeClock:
         self._sleepers.append((self._elapsed + seconds, future))
         await future
 
+    @property
+    def sleepers(self) -> int:
+        """How many wait for time to pass."""
+        return len(self._sleepers)
+
     def advance(self, seconds: float) -> None:
         """Move time and wake everyone whose time has come."""
         self._elapsed += seconds

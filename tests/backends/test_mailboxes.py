@@ -87,7 +87,7 @@ async def test_the_only_mailbox_waits_for_its_turn() -> None:
         done.append((number, await late(boxes, "a@x")))
 
     tasks = [asyncio.create_task(call(number)) for number in range(3)]
-    await until(lambda: len(done) == 2 and bool(clock._sleepers))
+    await until(lambda: len(done) == 2 and clock.sleepers > 0)
     clock.advance(60)
     await asyncio.gather(*tasks)
     assert done == [(0, None), (1, None), (2, None)]

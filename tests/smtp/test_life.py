@@ -400,10 +400,10 @@ async def test_the_sweeper_outlives_a_bug(monkeypatch: pytest.MonkeyPatch) -> No
         peer = await made.connect()
         with monkeypatch.context() as patch:
             patch.setattr(made.listener, "sweep", broken)
-            await until(lambda: bool(made.clock._sleepers))
+            await until(lambda: made.clock.sleepers > 0)
             made.clock.advance(3)
             await until(lambda: made.registry.get_sample_value("gateway_bugs_total") == 1)
-        await until(lambda: bool(made.clock._sleepers))
+        await until(lambda: made.clock.sleepers > 0)
         made.clock.advance(100)
         assert (await peer.reply()).startswith("421 4.4.2")
 

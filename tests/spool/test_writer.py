@@ -207,14 +207,14 @@ async def test_a_blind_look_at_the_disk_is_reported_and_repeated(tmp_path: Path,
     """The watch goes on after an error."""
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
-        await until(lambda: bool(clock._sleepers))
+        await until(lambda: clock.sleepers > 0)
         disk.error = OSError("gone")
         clock.advance(5)
-        await until(lambda: bool(at.logged("bug")) and bool(clock._sleepers))
+        await until(lambda: bool(at.logged("bug")) and clock.sleepers > 0)
         assert at.spool.accepting()
         disk.error, disk.free = None, -1
         clock.advance(5)
-        await until(lambda: not at.spool.accepting() and bool(clock._sleepers))
+        await until(lambda: not at.spool.accepting() and clock.sleepers > 0)
         disk.free = 2**40
         clock.advance(5)
         await until(at.spool.accepting)
