@@ -17,12 +17,13 @@ from gateway.delivery import Dispatcher
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http.server import HttpServer
+from gateway.message import Arrival
 from gateway.model import Backend, Client, Envelope, Recipient, Verifies
 from gateway.names import Names
 from gateway.pools import read_files
 from gateway.readiness import readiness
 from gateway.routing import Routing
-from gateway.smtp import Listener, Shared
+from gateway.smtp import Listener, Shared, Site
 from gateway.spool import Filter, Spool
 
 DRAIN = 30.0  # seconds for sessions and sends under way at a stop
@@ -105,10 +106,10 @@ class App:
         assert self.authenticator is not None
         rules, shared = self._rules(), Shared()
         for name, section in self.settings.listeners.items():
-            self.listeners[name] = Listener(
-                name,
-                section,
-                rules,
+            site = Site(
+                name=name,
+                settings=section,
+                rules=rules,
                 auth=self.authenticator,
                 put=self.spool.put,
                 events=self.events,
@@ -116,6 +117,7 @@ class App:
                 ids=self.ids,
                 shared=shared,
             )
+            self.listeners[name] = Listener(site)
         self._parts.push_async_callback(self._drain_listeners)
         for listener in self.listeners.values():
             await listener.start()
@@ -225,7 +227,7 @@ class App:
         """Accept a message from inside (send-test). Returns the queue id; raises Refusal or Fault."""
         envelope = Envelope(sender, tuple(Recipient(address) for address in recipients))
         who = Client(name=client, backend=pin)
-        arrival = intake.Arrival(self.ids(), self.clock.now(), listener="", peer="", helo="", protocol="local")
+        arrival = Arrival(self.ids(), self.clock.now(), listener="", peer="", helo="", protocol="local")
         message = intake.prepare(raw, envelope, who, arrival, self._rules())
         await self.spool.put(message)
         self.events.accepted(message, 0.0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, Settings
-from gateway.message import Header, Trace, plain_addresses, scan, stamp, walk
+from gateway.message import Arrival, Header, plain_addresses, scan, stamp, walk
 from gateway.model import Client, Envelope, NewMessage, Refusal
-from gateway.policy import check_sender, is_loop, may_send_as
+from gateway.policy import allowed, check_sender
 from gateway.routing import Freight, Routing
 
+_HOPS = 100  # Received fields in all, RFC 5321 6.3
+_OWN_HOPS = 5  # ... and those that this host wrote
 _FROM_LIMIT = 16_384  # octets: reading addresses costs time, and nobody has this many authors
 
 
@@ -30,19 +31,6 @@ class Rules:
         return cls(settings.hostname, settings.limits, settings.retry, settings.clients, routing)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """How a message came: its queue id, and what the trace says. ``peer`` is an IP address, "" from inside."""
-
-    id: str
-    received_at: datetime
-    listener: str
-    peer: str
-    helo: str
-    protocol: str
-    tls: str = ""
-
-
 def prepare(
     raw: bytes, envelope: Envelope, client: Client, arrival: Arrival, rules: Rules, *, headerless: bool = True
 ) -> NewMessage:
@@ -59,19 +47,18 @@ def prepare(
     utf8 = envelope.smtputf8 and not ("".join((sender, *addresses)).isascii() and raw[: header.end].isascii())
     envelope = replace(envelope, sender=sender, smtputf8=utf8, eightbit=envelope.eightbit or not raw.isascii())
     message_id = header.first("message-id") or f"<{arrival.id}@{rules.hostname}>"
-    trace = Trace(
-        queue_id=arrival.id,
+    if utf8:  # RFC 6531 4.3
+        arrival = replace(arrival, protocol="UTF8SMTP" + arrival.protocol.removeprefix("E")[4:])
+    stamped = stamp(
+        raw,
+        header,
+        arrival,
         hostname=rules.hostname,
-        helo=arrival.helo,
-        peer=arrival.peer,
-        protocol="UTF8SMTP" + arrival.protocol.removeprefix("E")[4:] if utf8 else arrival.protocol,
         sender=sender,
         recipients=addresses,
-        received_at=arrival.received_at,
         message_id=message_id,
-        tls=arrival.tls,
+        rewrite_from=rewrite_from,
     )
-    stamped = stamp(raw, header, trace, rewrite_from=rewrite_from)
     # A From in which nobody stands is shown to readers as it is, and so is a Sender.
     stated = shown or (() if header.count("from") else (sender,))
     authors = (rewrite_from,) if rewrite_from else (*(stated or ("",)), *header.addresses("sender"))
@@ -110,7 +97,9 @@ def _check_header(header: Header, hostname: str, *, headerless: bool) -> None:
     if not header.fields and not headerless:
         text = "Message has no header; for a sender that cannot, set tolerate: [missing_headers]"
         raise Refusal(554, "5.6.0", text, "bad_message")
-    if is_loop(header.count("received"), _own_hops(header, hostname)):
+    by_us = b"by " + hostname.lower().encode()
+    hops = [by_us in field.raw.lower() for field in header.fields if field.name == "received"]
+    if len(hops) >= _HOPS or sum(hops) >= _OWN_HOPS:
         raise Refusal(554, "5.4.6", "Too many hops, this looks like a mail loop", "mail_loop")
     if sum(len(field.raw) for field in header.fields if field.name in ("from", "sender")) > _FROM_LIMIT:
         raise Refusal(554, "5.6.0", "From and Sender fields are too long", "bad_message")
@@ -127,12 +116,7 @@ def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) 
     if rewrite is None:
         check_sender(client, sender, shown, plain=plain)
         return sender, ""
-    honest = not rewrite.always and plain and any(shown) and all(may_send_as(client, address) for address in shown)
-    if sender and (rewrite.always or not may_send_as(client, sender)):
+    honest = not rewrite.always and plain and any(shown) and all(allowed(client.senders, address) for address in shown)
+    if sender and (rewrite.always or not allowed(client.senders, sender)):
         sender = rewrite.to
     return sender, "" if honest else rewrite.to
-
-
-def _own_hops(header: Header, hostname: str) -> int:
-    written = b"by " + hostname.lower().encode()
-    return sum(written in field.raw.lower() for field in header.fields if field.name == "received")

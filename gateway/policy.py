@@ -1,4 +1,4 @@
-"""Pure decisions: who may send what to whom, what is a loop, and when to try again. No I/O, no clock.
+"""Pure decisions: who may send what to whom, whether bounces get through, and when to try again. No I/O, no clock.
 
 Every refusal names what was refused and the setting that allows it.
 """
@@ -14,22 +14,11 @@ from gateway.config.models import BounceSettings, RetrySettings
 from gateway.model import Client, Refusal
 from gateway.routing import Freight, Routing
 
-HOP_LIMIT = 100  # RFC 5321 6.3
-OWN_HOP_LIMIT = 5
 BOUNCES = "gateway"  # the client name that our own bounces are routed and shown under
 
 
-def may_send_as(client: Client, address: str) -> bool:
-    """Every group (settings, token claim) must have a matching pattern; no group allows any sender."""
-    return _every_group(client.senders, address)
-
-
-def may_send_to(client: Client, address: str) -> bool:
-    """As ``may_send_as``, for a recipient."""
-    return _every_group(client.recipients, address)
-
-
-def _every_group(groups: Sequence[Sequence[str]], address: str) -> bool:
+def allowed(groups: Sequence[Sequence[str]], address: str) -> bool:
+    """Every group (settings, token claim) must have a matching pattern; no group allows any address."""
     return all(any(matches(pattern, address) for pattern in group) for group in groups)
 
 
@@ -43,7 +32,7 @@ def check_sender(client: Client, mail_from: str, header_from: Sequence[str], *, 
     if all("*" in group for group in client.senders):
         return
     for address in filter(None, (mail_from, *header_from)):
-        if not may_send_as(client, address):
+        if not allowed(client.senders, address):
             raise _sender_denied(client, f"<{address}>: sender not allowed", f"add it to clients.{client.name}.senders")
     if not any(header_from):
         raise _sender_denied(client, "From: no address in the header", f"clients.{client.name}.senders needs one")
@@ -101,8 +90,3 @@ def next_delay(retry: RetrySettings, attempts: int, rng: random.Random) -> timed
     """Pause after ``attempts`` (1 or more) tries; the last delay repeats, jitter keeps a crowd from coming at once."""
     delay = retry.delays[min(max(attempts, 1), len(retry.delays)) - 1]
     return delay * rng.uniform(1 - retry.jitter, 1 + retry.jitter)
-
-
-def is_loop(received: int, own: int) -> bool:
-    """``received`` fields in all, ``own`` of them written by this host (RFC 5321 6.3)."""
-    return received >= HOP_LIMIT or own >= OWN_HOP_LIMIT

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.intake import Arrival, Rules, prepare
-from gateway.message import scan
+from gateway.intake import Rules, prepare
+from gateway.message import Arrival, scan
 from gateway.model import BadMessage, CannotCarry, Capabilities, Client, Envelope, Recipient, Refusal, SenderRewrite
 from tests.builders import routing, settings
 

@@ -316,6 +316,28 @@ def test_content_type(field: str, kind: str) -> None:
     assert walk(part(field)).leaves[0].content_type == kind
 
 
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (b"Content-Disposition: attachment; filename=scan.pdf", "scan.pdf"),
+        (b'Content-Disposition: attachment; size=3; FileName="my \\"scan\\".pdf"', 'my "scan".pdf'),
+        (b'Content-Type: application/pdf; name="scan.pdf"', "scan.pdf"),
+        (b'Content-Type: a/b; name="x"\r\nContent-Disposition: inline; filename="y"', "y"),
+        (b"Content-Disposition: attachment;\r\n filename*=UTF-8''gr%C3%BC%C3%9Fe.txt", "grüße.txt"),
+        (b"Content-Disposition: attachment; filename=\"g.txt\"; filename*=UTF-8''gr%C3%BC.txt", "grü.txt"),
+        (b"Content-Disposition: attachment; filename*0*=UTF-8''gr%C3%BC;\r\n filename*1=\"n.txt\"", "grün.txt"),
+        (b'Content-Disposition: attachment; filename="=?utf-8?q?gr=C3=BC.txt?="', "grü.txt"),
+        (b'Content-Disposition: attachment; filename="../../etc/\x1bpasswd"', "../../etc/ passwd"),
+        (b'Content-Disposition: attachment; filename="open', ""),
+        (b"Content-Disposition: attachment", ""),
+    ],
+)
+def test_file_names(fields: bytes, name: str) -> None:
+    """For people to read: decoded, printable, from either field (RFC 2183, 2231, 2047)."""
+    (leaf,) = walk(fields + b"\r\n\r\nx").leaves
+    assert leaf.filename == name
+
+
 def test_str_is_short() -> None:
     """It goes into replies: at most 60 characters."""
     (leaf,) = walk(part(f"a/b; name={'x' * 500}")).leaves

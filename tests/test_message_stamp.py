@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
@@ -13,10 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.message import scan, stamp
+from gateway.message import Arrival, scan, stamp
 from gateway.message.text import fold
-from tests.message_kit import NOW, TRACE, canonical, cpython_messages
+from tests.message_kit import canonical, cpython_messages
 
+NOW = datetime(2026, 11, 20, 11, 23, 51, tzinfo=UTC)
+ARRIVAL = {
+    "id": "01KQ2M8V3N7XJ",
+    "received_at": NOW,
+    "listener": "local",
+    "peer": "192.0.2.17",
+    "helo": "printer.example.net",
+    "protocol": "ESMTPSA",
+    "tls": "TLSv1.3 TLS_AES_256_GCM_SHA384",
+}
 RECEIVED = (
     b"Received: from printer.example.net ([192.0.2.17])\r\n"
     b"\t(TLSv1.3 TLS_AES_256_GCM_SHA384) by relay.example.com with ESMTPSA\r\n"
@@ -27,8 +37,24 @@ MESSAGE_ID = b"Message-ID: <01KQ2M8V3N7XJ@relay.example.com>\r\n"
 FROM = b"From: scan@example.com\r\n"
 
 
-def stamped(raw: bytes, *, rewrite_from: str = "", **trace: object) -> bytes:
-    return stamp(raw, scan(raw), replace(TRACE, **trace), rewrite_from=rewrite_from)
+def stamped(
+    raw: bytes,
+    *,
+    rewrite_from: str = "",
+    sender: str = "scan@example.com",
+    recipients: tuple[str, ...] = ("bob@example.org",),
+    **how: object,
+) -> bytes:
+    return stamp(
+        raw,
+        scan(raw),
+        Arrival(**{**ARRIVAL, **how}),
+        hostname="relay.example.com",
+        sender=sender,
+        recipients=recipients,
+        message_id="<01KQ2M8V3N7XJ@relay.example.com>",
+        rewrite_from=rewrite_from,
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +177,8 @@ def test_null_sender_without_from() -> None:
         (b"From: A <a@x>\r\nFrom: B <b@x>\r\nSender: s@x\r\n", b"From: A <new@y>\r\nReply-To: a@x\r\n"),
         (b"From: a@x, b@x\r\n", b"From: new@y\r\nReply-To: a@x\r\n"),
         (b"From: root\r\n", b"From: new@y\r\n"),
-        (b"From: a..b@x\r\n", b"From: new@y\r\n"),
+        (b"From: a,b@x\r\n", b"From: new@y\r\nReply-To: b@x\r\n"),
+        (b"From: a@b@x\r\n", b"From: new@y\r\n"),
         (b"", b"From: new@y\r\n"),
     ],
 )

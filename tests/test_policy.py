@@ -16,37 +16,30 @@ from gateway.model import Capabilities, Client, Refusal
 from gateway.routing import Routing
 
 PRINTERS = Client("printers", senders=(("*@example.com",),), recipients=(("*@example.com", "boss@example.org"),))
-NARROWED = Client("staff", senders=(("*@example.com",), ("bob@example.com", "*@example.net")))
+NARROWED = (("*@example.com",), ("bob@example.com", "*@example.net"))
 
 
 @pytest.mark.parametrize(
-    ("client", "address", "allowed"),
+    ("groups", "address", "expected"),
     [
-        (Client("any"), "a@b.example", True),
-        (Client("any", senders=(("*",),)), "a@b.example", True),
-        (Client("none", senders=((),)), "a@b.example", False),
-        (PRINTERS, "a@example.com", True),
-        (PRINTERS, "A@EXAMPLE.COM", True),
-        (PRINTERS, "a@sub.example.com", False),
-        (PRINTERS, "a@example.com.evil", False),
+        ((), "a@b.example", True),
+        ((("*",),), "a@b.example", True),
+        (((),), "a@b.example", False),
+        (PRINTERS.senders, "a@example.com", True),
+        (PRINTERS.senders, "A@EXAMPLE.COM", True),
+        (PRINTERS.senders, "a@sub.example.com", False),
+        (PRINTERS.senders, "a@example.com.evil", False),
+        (PRINTERS.recipients, "x@example.com", True),
+        (PRINTERS.recipients, "boss@example.org", True),
+        (PRINTERS.recipients, "x@example.org", False),
         (NARROWED, "bob@example.com", True),
         (NARROWED, "eve@example.com", False),
         (NARROWED, "bob@example.net", False),
     ],
 )
-def test_may_send_as(client: Client, address: str, allowed: bool) -> None:
-    """Every group needs a match: a claim narrows what the settings allow and never widens it."""
-    assert policy.may_send_as(client, address) is allowed
-
-
-@pytest.mark.parametrize(
-    ("address", "allowed"),
-    [("x@example.com", True), ("boss@example.org", True), ("x@example.org", False)],
-)
-def test_may_send_to(address: str, allowed: bool) -> None:
-    """One matching pattern within a group is enough; no group at all means anybody."""
-    assert policy.may_send_to(PRINTERS, address) is allowed
-    assert policy.may_send_to(Client("any"), address)
+def test_allowed(groups: tuple[tuple[str, ...], ...], address: str, expected: bool) -> None:
+    """One pattern of a group is enough, every group needs one: a claim narrows what the settings allow."""
+    assert policy.allowed(groups, address) is expected
 
 
 @pytest.mark.parametrize(
@@ -179,11 +172,3 @@ def test_next_delay_differs() -> None:
     """Jitter: a thousand messages deferred at once do not come back at once."""
     rng = random.Random(1)
     assert len({policy.next_delay(RETRY, 1, rng) for _ in range(100)}) > 90
-
-
-@pytest.mark.parametrize(
-    ("received", "own", "loop"), [(99, 4, False), (100, 0, True), (5, 5, True), (0, 0, False), (4, 4, False)]
-)
-def test_is_loop(received: int, own: int, loop: bool) -> None:
-    """A hundred hops, or five through this host (RFC 5321 6.3)."""
-    assert policy.is_loop(received, own) is loop

@@ -13,8 +13,9 @@ from gateway import policy
 from gateway.config.models import RouteSettings
 from gateway.delivery.bounces import Bouncer
 from gateway.delivery.retry import Decision
-from gateway.intake import Arrival, Rules, prepare
+from gateway.intake import Rules, prepare
 from gateway.message import FEATURES as FEATURE_NAMES
+from gateway.message import Arrival
 from gateway.model import CannotCarry, Capabilities, Client, Envelope, NewMessage, Recipient
 from gateway.routing import WORDS, Freight, Routing, obstacle
 from tests.builders import settings, spooled_message

@@ -124,7 +124,8 @@ def show(queue_id: str, as_json: bool) -> None:
         from gateway import message
 
         say()
-        parts = [(part.content_type, plain.size(part.size), part.filename) for part in message.structure(raw)]
+        leaves = message.walk(raw).leaves
+        parts = [(leaf.content_type, plain.size(leaf.end - leaf.start), leaf.filename) for leaf in leaves]
         plain.table(("PART", "SIZE", "FILE NAME"), parts)
     return None
 

@@ -4,12 +4,11 @@ from gateway.message.content import FEATURES, Content, walk
 from gateway.message.header import Field, Header, normalise_newlines, scan
 from gateway.message.leaf import Leaf, leaf_bytes, leaf_pieces, leaf_text
 from gateway.message.mailboxes import plain_addresses
-from gateway.message.parts import Part, structure
 from gateway.message.recipients import Split, address_call, address_to, readdress, split_recipients
-from gateway.message.stamp import Trace, stamp
+from gateway.message.stamp import Arrival, stamp
 
 __all__ = [
-    "FEATURES", "Content", "Field", "Header", "Leaf", "Part", "Split", "Trace", "address_call", "address_to",
-    "leaf_bytes", "leaf_pieces", "leaf_text", "normalise_newlines", "plain_addresses", "readdress", "scan",
-    "split_recipients", "stamp", "structure", "walk",
+    "FEATURES", "Arrival", "Content", "Field", "Header", "Leaf", "Split", "address_call", "address_to", "leaf_bytes",
+    "leaf_pieces", "leaf_text", "normalise_newlines", "plain_addresses", "readdress", "scan", "split_recipients",
+    "stamp", "walk",
 ]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from gateway.message.header import HEADER_LIMIT, Header, scan
 from gateway.message.leaf import Leaf
@@ -60,22 +59,8 @@ class Tree:
     trouble: str
 
 
-class Part(NamedTuple):
-    """A leaf for people to look at: its type, its file name or "", and its size in bytes as it stands, encoded."""
-
-    content_type: str
-    filename: str
-    size: int
-
-
-def structure(raw: bytes) -> tuple[Part, ...]:
-    """The leaf parts in order, at most 1000 and 100 levels deep; an attached message is one leaf."""
-    leaves = [placed.leaf for placed in parse(raw).leaves]
-    return tuple(Part(leaf.content_type, leaf.filename, leaf.end - leaf.start) for leaf in leaves)
-
-
 def parse(raw: bytes) -> Tree:
-    """The tree of parts in any bytes."""
+    """The tree of parts in any bytes: at most 1000 and 100 levels deep; an attached message is one leaf."""
     return _Walk(raw).run()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,21 +20,18 @@ _NOT_IN_HELO = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """How a message came in. ``protocol`` as in RFC 3848 and 6531 (ESMTPSA, UTF8SMTPS ...); ``tls`` names the cipher.
+class Arrival:
+    """How a message came, and its queue id. ``peer`` is an IP address, "" from inside; ``tls`` names the cipher.
 
-    ``message_id`` (with angle brackets) is used where the message has none.
+    ``protocol`` as in RFC 3848 and 6531 (ESMTPSA, UTF8SMTPS ...).
     """
 
-    queue_id: str
-    hostname: str
-    helo: str
-    peer: str
-    protocol: str
-    sender: str
-    recipients: tuple[str, ...]
+    id: str
     received_at: datetime
-    message_id: str
+    listener: str
+    peer: str
+    helo: str
+    protocol: str
     tls: str = ""
 
     @property
@@ -41,46 +39,55 @@ class Trace:
         return self.protocol.startswith("UTF8")
 
 
-def stamp(raw: bytes, header: Header, trace: Trace, *, rewrite_from: str = "") -> bytes:
+def stamp(
+    raw: bytes,
+    header: Header,
+    arrival: Arrival,
+    *,
+    hostname: str,
+    sender: str,
+    recipients: Sequence[str],
+    message_id: str,
+    rewrite_from: str = "",
+) -> bytes:
     """The message to store: Received first, then what was missing of Date, Message-ID and From, then its own bytes.
 
+    ``message_id`` (with angle brackets) is used where the message has none, ``sender`` where it has no From.
     Bcc, Resent-Bcc and Return-Path fields are removed. With ``rewrite_from`` all From fields become one with that
     address and the display name kept, Sender goes, and the old From becomes Reply-To unless there is one.
     """
     names = {field.name for field in header.fields}
-    new = [_received(trace)]
+    new = [_received(arrival, hostname, recipients)]
     if "date" not in names:
-        new.append(fold("Date", [date(trace.received_at)]))
+        new.append(fold("Date", [date(arrival.received_at)]))
     if "message-id" not in names:
-        new.append(fold("Message-ID", [trace.message_id]))
+        new.append(fold("Message-ID", [message_id]))
+    removed = _REMOVED
     if rewrite_from:
-        new += _rewritten(header, rewrite_from, names, utf8=trace.utf8)
-        removed = _REMOVED | {"from", "sender"}
-    else:
-        removed = _REMOVED
-        if "from" not in names:
-            sender = trace.sender or f"MAILER-DAEMON@{trace.hostname}"
-            new.append(fold("From", [harmless(sender, utf8=trace.utf8)]))
+        new += _rewritten(header, rewrite_from, names, utf8=arrival.utf8)
+        removed |= {"from", "sender"}
+    elif "from" not in names:
+        new.append(fold("From", [harmless(sender or f"MAILER-DAEMON@{hostname}", utf8=arrival.utf8)]))
     changes = {}
     if not names.isdisjoint(removed):
         changes = {index: b"" for index, field in enumerate(header.fields) if field.name in removed}
     return replace_fields(raw, header, b"".join(new), changes)
 
 
-def _received(trace: Trace) -> bytes:
+def _received(arrival: Arrival, hostname: str, recipients: Sequence[str]) -> bytes:
     """RFC 5321 4.4. ``for`` only where it discloses nobody: with exactly one recipient."""
     words = []
-    if trace.peer:
-        literal = f"IPv6:{trace.peer.partition('%')[0]}" if ":" in trace.peer else trace.peer
-        helo = _NOT_IN_HELO.sub("?", trace.helo[:255]) or "unknown"
+    if peer := arrival.peer:
+        literal = f"IPv6:{peer.partition('%')[0]}" if ":" in peer else peer
+        helo = _NOT_IN_HELO.sub("?", arrival.helo[:255]) or "unknown"
         words += [f"from {helo}", f"([{literal}])"]
-    if trace.tls:
-        words.append(f"({harmless(trace.tls).translate(_NO_BRACKETS)})")
-    words += [f"by {trace.hostname}", f"with {trace.protocol}", f"id {trace.queue_id}"]
-    if len(trace.recipients) == 1 and harmless(trace.recipients[0], utf8=trace.utf8) == trace.recipients[0]:
-        words.append(f"for <{trace.recipients[0]}>")
+    if arrival.tls:
+        words.append(f"({harmless(arrival.tls).translate(_NO_BRACKETS)})")
+    words += [f"by {hostname}", f"with {arrival.protocol}", f"id {arrival.id}"]
+    if len(recipients) == 1 and harmless(recipients[0], utf8=arrival.utf8) == recipients[0]:
+        words.append(f"for <{recipients[0]}>")
     words[-1] += ";"
-    return fold("Received", [*words, date(trace.received_at)])
+    return fold("Received", [*words, date(arrival.received_at)])
 
 
 def _rewritten(header: Header, address: str, names: set[str], *, utf8: bool) -> list[bytes]:

@@ -1,7 +1,7 @@
 """SMTP in. The only room with aiosmtpd."""
 
-from gateway.intake import Rules
 from gateway.smtp.limits import Shared
 from gateway.smtp.listener import Listener
+from gateway.smtp.site import Site
 
-__all__ = ["Listener", "Rules", "Shared"]
+__all__ = ["Listener", "Shared", "Site"]

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from gateway.auth import Authenticator
-from gateway.clock import Clock
 from gateway.config.models import ListenerSettings
 from gateway.config.values import parse_bind
-from gateway.events import Events
 from gateway.intake import Rules
-from gateway.model import NewMessage
-from gateway.smtp.limits import Shared
 from gateway.smtp.session import Session
 from gateway.smtp.site import Site
-from gateway.smtp.tls import Certificate
 from gateway.smtp.verbs import VERBS
 
 _SWEEP = 2.0  # seconds between looks at the sessions' deadlines and the certificate's file
@@ -24,36 +18,10 @@ _COMMIT = 10.0  # seconds for a commit when nobody waits for its reply any more
 
 
 class Listener:
-    """One listener and its sessions; ``site`` is what they know of it. Raises ValueError for a bad certificate.
+    """The socket of ``site``, and the sessions there."""
 
-    ``put`` returns when the message is safe on disk, or raises SpoolTrouble. ``shared`` is common to all listeners.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        settings: ListenerSettings,
-        rules: Rules,
-        *,
-        auth: Authenticator,
-        put: Callable[[NewMessage], Awaitable[None]],
-        events: Events,
-        clock: Clock,
-        ids: Callable[[], str],
-        shared: Shared | None = None,
-    ) -> None:
-        self.site = Site(
-            name=name,
-            settings=settings,
-            rules=rules,
-            auth=auth,
-            put=put,
-            events=events,
-            clock=clock,
-            ids=ids,
-            shared=shared or Shared(),
-            certificate=Certificate(name, settings, events) if settings.tls != "none" else None,
-        )
+    def __init__(self, site: Site) -> None:
+        self.site = site
         self.port = 0
         self.tasks: set[asyncio.Task[None]] = set()  # of sessions, also of those whose client has gone
         self._server: asyncio.Server | None = None

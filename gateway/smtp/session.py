@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from math import inf
 
-from gateway.intake import Arrival, prepare
+from gateway.intake import prepare
+from gateway.message import Arrival
 from gateway.model import Client, Refusal
 from gateway.pools import look_through_mail
 from gateway.smtp import replies

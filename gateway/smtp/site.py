@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from gateway.auth import Authenticator
@@ -23,6 +23,7 @@ class Site:
     """One listener, seen by its sessions. ``settings``, ``rules`` and ``auth`` are replaced by a reload.
 
     ``put`` returns when the message is safe on disk, or raises SpoolTrouble. ``shared`` is common to all listeners.
+    Raises ValueError for a bad certificate.
     """
 
     name: str
@@ -34,8 +35,12 @@ class Site:
     clock: Clock
     ids: Callable[[], str]
     shared: Shared
-    certificate: Certificate | None
-    draining: bool = False
+    certificate: Certificate | None = field(init=False)
+    draining: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        tls = self.settings.tls != "none"
+        self.certificate = Certificate(self.name, self.settings, self.events) if tls else None
 
     @property
     def implicit_tls(self) -> bool:

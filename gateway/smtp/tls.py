@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
 
 from cryptography import x509
 
@@ -53,8 +53,8 @@ class Certificate:
             self._events.info("tls_certificate_loaded", listener=self._name, file=file)
 
     def _load(self, listener: ListenerSettings) -> ssl.SSLContext:
-        context, expiry = load_certificate(self._name, listener)
-        self._events.tls_expiry(self._name, expiry)
+        context, leaf = _read(self._name, listener)
+        self._events.tls_expiry(self._name, leaf.not_valid_after_utc.timestamp())
         return context
 
 
@@ -72,13 +72,8 @@ def examine(listeners: Mapping[str, ListenerSettings]) -> Examined:
             yield Ending(keys, "the certificate", leaf.not_valid_after_utc, leaf.not_valid_before_utc)
 
 
-def load_certificate(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, float]:
-    """The context of a handshake, and when the certificate ends (UNIX time). Raises Unfit."""
-    context, leaf = _read(name, listener)
-    return context, leaf.not_valid_after_utc.timestamp()
-
-
 def _read(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, x509.Certificate]:
+    """The context of a handshake and the certificate it shows. Raises Unfit."""
     setting, file, data = "certificate", listener.certificate, b""
     if file is None:
         raise Unfit(("listeners", name, setting), f"needed for tls: {listener.tls}")
@@ -107,13 +102,9 @@ def _read(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, x509.C
 
 def _stamp(listener: ListenerSettings) -> tuple[object, ...]:
     """Changes when the files do, or which files they are."""
-    files = [path for path in (listener.certificate, listener.private_key) if path]
-    return listener.min_tls, *((path, _identity(path)) for path in files)
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    found: list[object] = [listener.min_tls]
+    for path in filter(None, (listener.certificate, listener.private_key)):
+        with suppress(OSError):
+            stat = path.stat()
+            found += [path, stat.st_mtime_ns, stat.st_size, stat.st_ino]
+    return tuple(found)

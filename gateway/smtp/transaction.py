@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.address import domain_of
 from gateway.intake import Rules
 from gateway.model import Client, Envelope, Recipient, Refusal
-from gateway.policy import check_sender, may_send_as, may_send_to
+from gateway.policy import allowed, check_sender
 from gateway.routing import Freight
 from gateway.smtp.params import MailParameters
 
@@ -27,7 +27,7 @@ class Transaction:
         self._most = min(rules.limits.max_recipients, client.max_recipients or rules.limits.max_recipients)
         self.recipients: list[Recipient] = []
         self._known: set[tuple[str, str]] = set()
-        if sender and client.rewrite and (client.rewrite.always or not may_send_as(client, sender)):
+        if sender and client.rewrite and (client.rewrite.always or not allowed(client.senders, sender)):
             self.sender = client.rewrite.to
         elif sender:
             check_sender(client, sender, (sender,))
@@ -43,7 +43,7 @@ class Transaction:
         key = (address.rpartition("@")[0], domain_of(address))  # the local part is its host's business: RFC 5321 2.4
         if key in self._known:
             return False
-        if not may_send_to(client, address):
+        if not allowed(client.recipients, address):
             text = f'<{address}>: recipient not allowed for client "{client.name}" (clients.{client.name}.recipients)'
             raise Refusal(550, "5.7.1", text, "recipient_denied")
         if len(self.recipients) >= self._most:

@@ -25,7 +25,7 @@ from gateway.fetch import Fetch
 from gateway.intake import Rules
 from gateway.model import Capabilities, NewMessage
 from gateway.routing import Routing
-from gateway.smtp import Listener, Shared
+from gateway.smtp import Listener, Shared, Site
 from tests.fakes import FakeClock
 
 MESSAGE = b"From: a@example.com\r\nSubject: x\r\n\r\nhello\r\n"
@@ -124,10 +124,10 @@ class Rig:
         self._peers: list[Peer] = []
 
     def new_listener(self) -> Listener:
-        return Listener(
-            "local",
-            self.settings.listeners["local"],
-            self.rules,
+        site = Site(
+            name="local",
+            settings=self.settings.listeners["local"],
+            rules=self.rules,
             auth=self.auth,
             put=self._put,
             events=self.events,
@@ -135,6 +135,7 @@ class Rig:
             ids=QueueIds(self.clock, random.Random(1)),
             shared=self.shared,
         )
+        return Listener(site)
 
     async def _put(self, message: NewMessage) -> None:
         await self.put(message)
