@@ -9,24 +9,25 @@ from dataclasses import dataclass
 from gateway.model import Refusal
 
 # RFC 3461 4: printable ASCII, the rest as +HH; what decodes to a control character could break a report's header.
-_XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+"
+_XCHAR = r"[!-*,-<>-~]|\+(?i:[2-6][0-9A-F]|7[0-9A-E])"
+_XTEXT = rf"(?:{_XCHAR})+"
 _MAIL = {
     "SIZE": re.compile(r"[0-9]{1,20}"),
     "BODY": re.compile(r"7BIT|8BITMIME", re.I),
     "SMTPUTF8": None,
     "AUTH": re.compile(rf"<>|{_XTEXT}"),
     "RET": re.compile(r"FULL|HDRS", re.I),
-    "ENVID": re.compile(rf"(?=.{{1,100}}\Z){_XTEXT}"),
+    "ENVID": re.compile(rf"(?=.{{1,100}}\Z)(?:=|{_XCHAR})+"),
 }
 _RCPT = {
-    "NOTIFY": re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2}", re.I),
+    "NOTIFY": re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*", re.I),
     "ORCPT": re.compile(rf"(?=.{{1,500}}\Z)(?:[A-Za-z0-9-]+;{_XTEXT}|(?i:utf-8);(?:[!-*,-<>-~]|[^\x00-\x7f])+)"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class MailParameters:
-    """``size`` 0 is not declared. RET in capitals, ENVID as given. AUTH= is checked and of no further use here."""
+    """``size`` 0 is not declared. RET in capitals, ENVID in xtext. AUTH= is checked and of no further use here."""
 
     size: int = 0
     eightbit: bool = False
@@ -48,19 +49,24 @@ def mail_parameters(raw: bytes) -> MailParameters:
         eightbit=found.get("BODY", "").upper() == "8BITMIME",
         smtputf8="SMTPUTF8" in found,
         ret=found.get("RET", "").upper(),
-        envid=found.get("ENVID", ""),
+        envid=_xtext(found.get("ENVID", "")),
     )
 
 
 def rcpt_parameters(raw: bytes, *, utf8: bool) -> tuple[str, str]:
-    """NOTIFY (in capitals) and ORCPT (as given). Raises Refusal."""
+    """NOTIFY (in capitals, each word once) and ORCPT (in xtext). Raises Refusal."""
     if not raw:
         return "", ""
     found = _split(raw, _RCPT)
     orcpt = found.get("ORCPT", "")
     if not orcpt.isprintable() or not (utf8 or orcpt.isascii()):
         raise _bad("ORCPT")
-    return found.get("NOTIFY", "").upper(), orcpt
+    return ",".join(dict.fromkeys(found.get("NOTIFY", "").upper().split(","))), _xtext(orcpt)
+
+
+def _xtext(text: str) -> str:
+    """As RFC 3461 4 has it, for the next hop may be strict: clients send lower-case digits and a bare "="."""
+    return re.sub(r"\+..|=", lambda found: found[0].upper().replace("=", "+3D"), text)
 
 
 def _split(raw: bytes, known: Mapping[str, re.Pattern[str] | None]) -> dict[str, str]:

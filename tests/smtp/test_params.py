@@ -21,9 +21,11 @@ from gateway.smtp.params import MailParameters, mail_parameters, rcpt_parameters
         (b"AUTH=e+3Dmc2@example.com", MailParameters()),
         (b"RET=hdrs ENVID=QQ314159+2BaB", MailParameters(ret="HDRS", envid="QQ314159+2BaB")),
         (b"ENVID=" + b"x" * 100, MailParameters(envid="x" * 100)),
+        (b"ENVID=a=b+2bc", MailParameters(envid="a+3Db+2Bc")),
     ],
 )
 def test_mail(raw: bytes, expected: MailParameters) -> None:
+    """What clients write a little off RFC 3461 is put right, for the next hop may be strict."""
     assert mail_parameters(raw) == expected
 
 
@@ -33,6 +35,8 @@ def test_mail(raw: bytes, expected: MailParameters) -> None:
         (b"", False, ("", "")),
         (b"NOTIFY=never", False, ("NEVER", "")),
         (b"NOTIFY=SUCCESS,Delay ORCPT=rfc822;Bob+2B@Ex.org", False, ("SUCCESS,DELAY", "rfc822;Bob+2B@Ex.org")),
+        (b"NOTIFY=DELAY,FAILURE,success,DELAY", False, ("DELAY,FAILURE,SUCCESS", "")),
+        (b"ORCPT=rfc822;bob+2btag@x", False, ("", "rfc822;bob+2Btag@x")),
         ("ORCPT=utf-8;ü@b".encode(), True, ("", "utf-8;ü@b")),
     ],
 )  # fmt: skip
@@ -56,7 +60,6 @@ def test_rcpt(raw: bytes, utf8: bool, expected: tuple[str, str]) -> None:
         (b"RET=ALL", 501),
         (b"ENVID=a+0D+0Ab", 501),
         (b"ENVID=a+ZZ", 501),
-        (b"ENVID=a=b", 501),
         (b"ENVID=" + b"x" * 101, 501),
         (b"AUTH=", 501),
         (b"SIZE=1 size=2", 501),
@@ -80,7 +83,7 @@ def test_bad_mail(raw: bytes, code: int) -> None:
         b"NOTIFY=",
         b"NOTIFY=NEVER,SUCCESS",
         b"NOTIFY=SOMETIMES",
-        b"NOTIFY=SUCCESS,SUCCESS,DELAY,FAILURE",
+        b"NOTIFY=SUCCESS,",
         b"ORCPT=a@b",
         b"ORCPT=;a@b",
         b"ORCPT=rfc822;a@b+0A",
