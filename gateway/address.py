@@ -11,15 +11,15 @@ from typing import NoReturn
 from gateway.model import BadAddress
 
 # Spelled by what they leave out: re takes 25 ms to compile a class that reaches to U+10FFFF.
-_ATOM = r'[^\x00-\x20"(),.:;<>@\[\\\]\x7f]+'
-_LOCAL = rf'{_ATOM}(?:\.{_ATOM})*|"(?:[^\x00-\x1f"\\\x7f]|\\[ -~])*"'
+# Dots may stand side by side and at the ends: mobile providers gave out such addresses, and they are in use.
+_LOCAL = r'[^\x00-\x20"(),:;<>@\[\\\]\x7f]+|"(?:[^\x00-\x1f"\\\x7f]|\\[ -~])*"'
 _ALNUM = r"[^\x00-/:-@\[-^`{-\x7f]"  # the underscore stands in real host names
 _LABEL = rf"{_ALNUM}(?:[^\x00-,./:-@\[-^`{{-\x7f]{{0,61}}{_ALNUM})?"
 _DOMAIN = rf"\[[0-9A-Za-z.:]+\]|{_LABEL}(?:\.{_LABEL})*"
 # A path without angle brackets is what many devices send; it is unambiguous as long as the grammar holds.
 _PATH = re.compile(rf" *(?:<>|<({_LOCAL})@({_DOMAIN})>|({_LOCAL})@({_DOMAIN}))(?: |\Z)")
 _MAILBOX = re.compile(rf"({_LOCAL})@({_DOMAIN})")
-_LONGEST = 64 + 1 + 255
+_LONGEST = 255  # octets of a local part, where RFC 5321 4.5.3.1.1 says 64 and list servers need more; and of a domain
 
 
 def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
@@ -27,7 +27,10 @@ def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
 
     The address is kept as it was spelled. Raises BadAddress (RFC 5321 4.1.2, RFC 6531 3.3).
     """
-    text = _decode(raw, utf8)
+    try:
+        text = raw.decode("utf-8" if utf8 else "ascii")
+    except UnicodeDecodeError:
+        raise _bad("the address is not valid UTF-8") if utf8 else _needs_utf8() from None
     match = _PATH.match(text)
     if match is None:
         _explain(text)
@@ -39,7 +42,7 @@ def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
 def parse_address(text: str, *, utf8: bool = True) -> str:
     """A mailbox ``local@domain`` from the configuration, a claim or a header. Raises BadAddress."""
     if not utf8 and not text.isascii():
-        raise BadAddress("Non-ASCII addresses need SMTPUTF8", "utf8")
+        raise _needs_utf8()
     match = _MAILBOX.fullmatch(text)
     if match is None:
         _explain(text)
@@ -48,7 +51,7 @@ def parse_address(text: str, *, utf8: bool = True) -> str:
 
 def comparable(address: str) -> str:
     """The key under which two spellings of one mailbox are equal; never to be sent to. "" stays ""."""
-    if (address.isascii() and '"' not in address) or len(address) > _LONGEST:
+    if (address.isascii() and '"' not in address) or len(address) > 2 * _LONGEST + 1:
         return address.lower()  # what is longer is nobody's address, and must not cost anything
     local, at, domain = address.rpartition("@")
     if local.startswith('"') and local.endswith('"'):
@@ -88,25 +91,20 @@ def _a_labels(domain: str) -> str:
     return ".".join(x if x.isascii() or len(x) > 63 else f"xn--{x.encode('punycode').decode()}" for x in labels)
 
 
-def _decode(raw: bytes, utf8: bool) -> str:
-    if not raw.isascii() and not utf8:
-        raise BadAddress("Non-ASCII addresses need SMTPUTF8", "utf8")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _bad("the address is not valid UTF-8") from None
-
-
 def _checked(local: str, domain: str) -> str:
     # isprintable leaves out control, format and separator characters: they do harm in logs, headers and people's eyes.
     if not local.isprintable():
         raise _bad("the local part contains invisible characters")
-    if len(local.encode()) > 64:
-        raise _bad("the local part is longer than 64 octets")
-    if len(domain.encode()) > 255:
-        raise _bad("the domain is longer than 255 octets", "domain")
+    if len(local.encode()) > _LONGEST:
+        raise _bad(f"the local part is longer than {_LONGEST} octets")
+    if len(domain.encode()) > _LONGEST:
+        raise _bad(f"the domain is longer than {_LONGEST} octets", "domain")
     if domain.startswith("["):
-        _check_literal(domain[1:-1])
+        literal = domain[1:-1].lower()
+        try:
+            IPv6Address(literal[5:]) if literal.startswith("ipv6:") else IPv4Address(literal)
+        except ValueError:
+            raise _bad("the address literal is malformed", "domain") from None
     elif not (domain.isascii() and "xn--" not in domain.lower()) and not _is_domain(domain.lower()):
         raise _bad("the domain is malformed", "domain")
     return f"{local}@{domain}"
@@ -133,13 +131,6 @@ def _is_label(label: str) -> bool:
     return stable and all(char in "-_" or unicodedata.category(char)[0] in "LMN" for char in label)
 
 
-def _check_literal(text: str) -> None:
-    try:
-        IPv6Address(text[5:]) if text.lower().startswith("ipv6:") else IPv4Address(text)
-    except ValueError:
-        raise _bad("the address literal is malformed", "domain") from None
-
-
 def _explain(text: str) -> NoReturn:
     path = text.strip().lstrip("<")
     if path.startswith("@"):
@@ -147,6 +138,10 @@ def _explain(text: str) -> NoReturn:
     if path and "@" not in path:
         raise _bad("the address needs a domain, write user@example.com")
     raise _bad("the address is malformed")
+
+
+def _needs_utf8() -> BadAddress:
+    return BadAddress("Non-ASCII addresses need SMTPUTF8", "utf8")
 
 
 def _bad(text: str, kind: str = "syntax") -> BadAddress:

@@ -1,4 +1,4 @@
-"""The address grammar of RFC 5321 and 6531: what is taken is kept to the octet, everything else is refused."""
+"""The address grammar of RFC 5321 and 6531, and what is in use besides: what is taken is kept to the octet."""
 
 from __future__ import annotations
 
@@ -10,78 +10,24 @@ from gateway.address import comparable, domain_of, matches, parse_address, parse
 from gateway.model import BadAddress
 from tests.message_kit import python_calls
 
-L64, L65 = "l" * 64, "l" * 65
-D255 = ".".join(["d" * 63] * 3 + ["d" * 63])
+L255 = "l" * 255
+D255 = ".".join(["d" * 63] * 4)
 GOOD = [
-    "a@b",
-    "user@example.com",
-    "first.last+tag@sub.example.co.uk",
-    "!#$%&'*+/=?^_`{|}~-@example.com",
-    "a%b@c",
-    "a!b@c",
-    '"a b"@x.org',
-    '"a@b"@c',
-    '"quote\\"back\\\\slash"@x',
-    '""@x',
-    "x@[192.0.2.1]",
-    "x@[IPv6:2001:db8::1]",
-    "root@my_host.local",
-    "x@xn--bcher-kva.example",
-    f"{L64}@x",
-    f"x@{D255}",
-]
+    "a@b", "user@example.com", "first.last+tag@sub.example.co.uk", "!#$%&'*+/=?^_`{|}~-@example.com", "a%b@c", "a!b@c",
+    ".a@b", "a.@b", "a..b@c", '"a b"@x.org', '"a@b"@c', '"quote\\"back\\\\slash"@x', '""@x', "x@[192.0.2.1]",
+    "x@[IPv6:2001:db8::1]", "root@my_host.local", "x@xn--bcher-kva.example", f"{L255}@x", f"x@{D255}",
+]  # fmt: skip
 GOOD_UTF8 = ["ü@example.com", "x@bücher.example", "用户@例子.广告", "x@straße.example", '"ü ü"@x']
 BAD = [
-    "",
-    "@",
-    "a",
-    "a@",
-    "@b",
-    "a@b@c",
-    "@r:a@x",
-    "@r,@s:a@x",
-    "a b@c",
-    "a,b@c",
-    "a;b@c",
-    "a:b@c",
-    "a(c)@x",
-    "a@x(c)",
-    "a<b@c",
-    ".a@b",
-    "a.@b",
-    "a..b@c",
-    "a@.b",
-    "a@b.",
-    "a@b..c",
-    "a@-b",
-    "a@b-",
-    "a@b c",
-    'a"b"@c',
-    '"a@b',
-    '"a"b@c',
-    "a@[1.2.3]",
-    "a@[1.2.3.4",
-    "a@[300.1.1.1]",
-    "a@[::1]",
-    "a@[IPv6:1.2.3.4]",
-    "a@[x]",
-    f"{L65}@x",
-    f"x@{D255}d",
-    f"x@{'d' * 64}",
-    "a@xn--a",
-    "a@xn--",
-    "a@xn--abc-",
-]
+    "", "@", "a", "a@", "@b", "a@b@c", "@r:a@x", "@r,@s:a@x", "a b@c", "a,b@c", "a;b@c", "a:b@c", "a(c)@x", "a@x(c)",
+    "a<b@c", "a@.b", "a@b.", "a@b..c", "a@-b", "a@b-", "a@b c", 'a"b"@c', '"a@b', '"a"b@c', "a@[1.2.3]", "a@[1.2.3.4",
+    "a@[300.1.1.1]", "a@[::1]", "a@[IPv6:1.2.3.4]", "a@[x]", f"x{L255}@x", f"x@{D255}d", f"x@{'d' * 64}", "a@xn--a",
+    "a@xn--", "a@xn--abc-",
+]  # fmt: skip
 BAD_UTF8 = [
-    "x@ⅳ.example",
-    "x@ｅxample.com",
-    "x@a\u200db.com",
-    "x@a\u2024b.com",
-    "\u202ex@b.c",
-    "a\u0085b@c",
-    "a\u00a0b@c",
+    "x@ⅳ.example", "x@ｅxample.com", "x@a\u200db.com", "x@a\u2024b.com", "\u202ex@b.c", "a\u0085b@c", "a\u00a0b@c",
     "x@" + "ü" * 62,
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("address", GOOD + GOOD_UTF8)
@@ -175,7 +121,7 @@ def test_comparing(one: str, other: str, same: bool) -> None:
 
 @pytest.mark.parametrize("domain", ["用" * 64, "用" * 990, ".".join(["用" * 63] * 15)])
 def test_what_no_host_can_be_called_is_not_encoded(domain: str) -> None:
-    """Punycode takes quadratic time: labels over 63 characters and addresses over 320 stay as they are."""
+    """Punycode takes quadratic time: labels over 63 characters and addresses over 511 stay as they are."""
     assert comparable(f"A@{domain}") == f"a@{domain}"
 
 
