@@ -48,9 +48,10 @@ class DataReader:
         else:
             held = next((n for n in (4, 3, 2, 1) if data.endswith(_END[:n])), 0)
             cut = len(data) - held
+            cut -= data[cut - 1 : cut] == b"\r"  # CR CR LF is one line end
             segment, self._tail, rest = data[:cut], data[cut:], b""
             self.overrun = self.refusal is not None and self.received > 2 * self._limit + DRAIN
-        # A segment never ends inside CRLF or CRLF-dot: what could become either is held back above.
+        # A segment never ends inside a line end or CRLF-dot: what could become either is held back above.
         if self._skip and len(segment) >= self._skip:
             segment, self._skip = segment[self._skip :], 0
             if segment.startswith(b"."):
