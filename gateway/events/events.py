@@ -111,9 +111,9 @@ class Events:
     def connection_closed(self, listener: str) -> None:
         self._metrics.open(listener).dec()
 
-    def connection_refused(self, listener: str, reason: str, peer: str) -> None:
+    def connection_refused(self, listener: str, reason: str, peer: str, detail: str = "") -> None:
         self._metrics.rejected(listener, "connect", reason if reason in REASONS else "other").inc()
-        self._log.info("rejected", listener=listener, peer=peer, stage="connect", reason=reason)
+        self._log.info("rejected", listener=listener, peer=peer, stage="connect", reason=reason, detail=detail)
 
     def auth(
         self, listener: str, mechanism: str, result: str, peer: str, *, client: str = "", reason: str = ""

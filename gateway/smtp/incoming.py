@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.config.models import LimitSettings
+from gateway.model import Refusal
 from gateway.smtp import replies
 from gateway.smtp.data import DataReader
 from gateway.smtp.limits import Shared
@@ -36,6 +37,10 @@ class Incoming:
     def complete(self) -> bool:
         """The end was seen: what follows are commands again."""
         return self._reader.done
+
+    @property
+    def refusal(self) -> Refusal | None:
+        return self._reader.refusal
 
     def feed(self, data: bytes) -> bytes:
         """Take octets from the wire; returns those behind the end of the message."""

@@ -88,29 +88,30 @@ class Session:
         if wire.closing or wire.securing:
             wire.abort()
         elif wire.incoming is None:
-            self._hang_up(replies.IDLE)
+            self._hang_up(replies.IDLE())
         elif wire.incoming.too_slow(now):
-            self._hang_up(replies.TOO_SLOW)
+            self._hang_up(wire.incoming.refusal or replies.TOO_SLOW())  # whose end never came, for one
         else:
             wire.deadline = now + wire.incoming.window
 
     def stop(self) -> None:
         """The service stops. Who is in the middle of something hears of it afterwards."""
         if self.wire.idle:
-            self._hang_up(replies.STOPPING)
+            self._hang_up(replies.STOPPING())
 
-    def _hang_up(self, reply: replies.Reply) -> None:
+    def _hang_up(self, refusal: Refusal) -> None:
         self._stage = "data" if self.wire.incoming else "command"
-        self._refuse(reply())
+        self._answer(refusal)
         self.wire.close()
 
     async def converse(self) -> None:
         """The session's task. It does what has to wait; all else happens in ``progress``."""
         try:
-            if not self.wire.implicit_tls or await self.secure():
-                self.client = self.site.by_network(self.wire.peer)
-                self.wire.reply(f"220 {self.rules.hostname} ESMTP\r\n".encode())
-                await self._obey_all()
+            if self.wire.implicit_tls:
+                await self.secure()
+            self.client = self.site.by_network(self.wire.peer)
+            self.wire.reply(f"220 {self.rules.hostname} ESMTP\r\n".encode())
+            await self._obey_all()
         except EOFError:
             pass
         except Exception as error:
@@ -121,16 +122,17 @@ class Session:
                 self.wire.incoming = None
             self.wire.close()
 
-    async def secure(self) -> bool:
-        """TLS from here on; False: the connection is gone. RFC 3207 4.2: nothing said before counts."""
+    async def secure(self) -> None:
+        """TLS from here on. RFC 3207 4.2: nothing said before counts. Raises EOFError: the connection is gone."""
         site, peer = self.site, self.wire.peer
         assert site.certificate is not None
-        if not await self.wire.start_tls(site.certificate.context):
-            site.events.connection_refused(site.name, "tls_failed", peer)
-            return False
+        try:
+            await self.wire.start_tls(site.certificate.context)
+        except OSError as error:
+            site.events.connection_refused(site.name, "tls_failed", peer, str(error) or "the client has gone")
+            raise EOFError from None
         self.helo, self.extended, self.transaction = "", False, None
         self.client, self.logged_in = site.by_network(peer), False
-        return True
 
     # -- the verb loop -----------------------------------------------------------------------------------------------
 
@@ -195,10 +197,10 @@ class Session:
 
     def _obey(self, line: bytes) -> Awaitable[None] | None:
         verb = line.partition(b" ")[0].upper()
+        if verb in _HTTP or verb.endswith(b":") or not (verb[:1].isalpha() or verb == b""):
+            raise replies.foreign(verb)
         if len(line) > (LONGEST if verb == b"AUTH" else _COMMAND):
             raise replies.too_long(verb)
-        if verb in _HTTP or verb.endswith(b":") or not (verb[:1].isalpha() or verb == b""):
-            raise replies.NOT_SMTP()
         if found := _CONTROL.search(line):
             raise (replies.NUL if found[0] == b"\0" else replies.CONTROL)()
         action = self._verbs.get(verb)
@@ -213,9 +215,6 @@ class Session:
         refusal = replies.refusal_of(error)
         if refusal.reason == replies.INTERNAL.reason:
             self.site.events.bug("smtp", error)
-        self._refuse(refusal)
-
-    def _refuse(self, refusal: Refusal) -> None:
         self.site.events.rejected(
             self.site.name,
             self._stage,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 from gateway.address import parse_path
+from gateway.message.text import harmless
 from gateway.model import BadAddress, Client, Refusal
 from gateway.smtp import replies
 from gateway.smtp.data import LINE, LONG_LINE, DataReader
@@ -15,6 +16,7 @@ from gateway.smtp.params import mail_parameters, rcpt_parameters
 from gateway.smtp.session import Session
 from gateway.smtp.transaction import Transaction
 
+_Verb = Callable[[Session, bytes], Awaitable[None] | None]
 _LOGINS = 3  # failed ones in a connection
 _STRANGE_HELO = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
 
@@ -38,10 +40,6 @@ def _greet(session: Session, argument: bytes, *, extended: bool) -> None:
     session.transaction = None
 
 
-def _noop(session: Session, _argument: bytes) -> None:
-    session.reply_idle(replies.OK)
-
-
 def _rset(session: Session, argument: bytes) -> None:
     if argument:
         raise replies.syntax("RSET")
@@ -55,16 +53,13 @@ def _vrfy(session: Session, argument: bytes) -> None:
     session.reply_idle(replies.CANNOT_VERIFY)
 
 
-def _help(session: Session, _argument: bytes) -> None:
-    session.reply_idle(replies.HELP)
+def _always(reply: bytes | replies.Reply) -> _Verb:
+    def verb(session: Session, _argument: bytes) -> None:
+        if isinstance(reply, replies.Reply):
+            raise reply()
+        session.reply_idle(reply)
 
-
-def _expn(_session: Session, _argument: bytes) -> None:
-    raise replies.NOT_IMPLEMENTED()
-
-
-def _bdat(session: Session, _argument: bytes) -> None:
-    raise replies.NO_CHUNKING()  # its payload would be read as commands
+    return verb
 
 
 def _quit(session: Session, _argument: bytes) -> None:
@@ -148,9 +143,7 @@ def _mail(session: Session, argument: bytes) -> None:
     try:
         sender, rest = parse_path(argument[5:], utf8=True)
     except BadAddress as error:
-        refusal = replies.refusal_of(error)
-        enhanced = "5.1.7" if error.kind == "syntax" else refusal.enhanced  # RFC 3463: a sender's syntax
-        raise Refusal(refusal.code, enhanced, refusal.text, refusal.reason) from None
+        raise _misspelt(error, argument[5:], syntax="5.1.7") from None
     parameters = mail_parameters(rest)
     if not sender.isascii() and not parameters.smtputf8:
         raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
@@ -162,6 +155,14 @@ def _mail(session: Session, argument: bytes) -> None:
         raise Refusal(450, "4.7.1", text, "rate_limited")
     session.transaction = transaction
     session.wire.reply(replies.SENDER_OK)
+
+
+def _misspelt(error: BadAddress, sent: bytes, *, syntax: str) -> Refusal:
+    """Quotes what was sent, for whoever looks for it in a log. RFC 3463 has two codes for ``syntax``."""
+    refusal = replies.refusal_of(error)
+    shown = harmless(sent.decode("utf-8", "replace").strip(), utf8=True)
+    enhanced = syntax if error.kind == "syntax" else refusal.enhanced
+    return Refusal(refusal.code, enhanced, f"{refusal.text}: {shown}", refusal.reason)
 
 
 def _known_client(session: Session) -> Client:
@@ -188,7 +189,10 @@ def _rcpt(session: Session, argument: bytes) -> None:
     if argument[:3].upper() != b"TO:":
         raise replies.syntax("RCPT TO:<address>")
     utf8 = transaction.parameters.smtputf8
-    session.recipient, rest = parse_path(argument[3:], utf8=utf8)
+    try:
+        session.recipient, rest = parse_path(argument[3:], utf8=utf8)
+    except BadAddress as error:
+        raise _misspelt(error, argument[3:], syntax="5.1.3") from None
     if not session.recipient:
         raise Refusal(501, "5.1.3", "A recipient is needed", "bad_address")
     if not transaction.add(session.recipient, *rcpt_parameters(rest, utf8=utf8)):
@@ -216,19 +220,19 @@ def _data(session: Session, argument: bytes) -> None:
     session.wire.receive(incoming)
 
 
-VERBS: dict[bytes, Callable[[Session, bytes], Awaitable[None] | None]] = {
+VERBS: dict[bytes, _Verb] = {
     b"HELO": _helo,
     b"EHLO": _ehlo,
     b"MAIL": _mail,
     b"RCPT": _rcpt,
     b"DATA": _data,
-    b"NOOP": _noop,
+    b"NOOP": _always(replies.OK),
     b"RSET": _rset,
     b"QUIT": _quit,
     b"VRFY": _vrfy,
-    b"EXPN": _expn,
-    b"HELP": _help,
-    b"BDAT": _bdat,
+    b"EXPN": _always(replies.NOT_IMPLEMENTED),
+    b"HELP": _always(replies.HELP),
+    b"BDAT": _always(replies.NO_CHUNKING),  # its payload would be read as commands
     b"AUTH": _auth,
     b"STARTTLS": _starttls,
 }

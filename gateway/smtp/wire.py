@@ -191,7 +191,7 @@ class Wire(SMTP):
         end = self._in.find(b"\n")
         if end < 0:
             if self._in[:1] == b"\x16":  # a TLS handshake, and no line end to wait for
-                raise replies.NOT_SMTP()
+                raise replies.foreign(b"\x16")
             if len(self._in) > LONGEST:
                 self._too_long = self._too_long or bytes(self._in[:4])
                 self._in.clear()
@@ -203,8 +203,8 @@ class Wire(SMTP):
             raise replies.too_long(verb or start)
         if line.endswith(b"\r"):
             return line[:-1]
-        if not bare_lf:
-            raise replies.BARE_LF()  # what follows may be a command smuggled into somebody's argument
+        if not bare_lf:  # what follows may be a command smuggled into somebody's argument
+            raise replies.foreign(line) if line[:1] == b"\x16" else replies.BARE_LF()
         return line
 
     def receive(self, incoming: Incoming) -> None:
@@ -215,8 +215,8 @@ class Wire(SMTP):
         if ahead:
             self._in += incoming.feed(ahead)
 
-    async def start_tls(self, context: ssl.SSLContext) -> bool:
-        """What the client sent ahead in the clear is forgotten (RFC 3207 5). False: no TLS, the connection is gone."""
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """What the client sent ahead in the clear is forgotten (RFC 3207 5). Raises OSError; then it is gone."""
         self.flush()
         self._in.clear()
         self.securing, self.deadline = True, self._clock.monotonic() + _HANDSHAKE
@@ -224,28 +224,20 @@ class Wire(SMTP):
             secure: asyncio.Transport | None
             if self._socket is not None:
                 secure, _ = await self.loop.connect_accepted_socket(
-                    lambda: self,
-                    self._socket,
-                    ssl=context,
-                    ssl_shutdown_timeout=_LINGER,
+                    lambda: self, self._socket, ssl=context, ssl_shutdown_timeout=_LINGER
                 )
             else:
                 secure = await self.loop.start_tls(
-                    self._link,
-                    self,
-                    context,
-                    server_side=True,
-                    ssl_shutdown_timeout=_LINGER,
+                    self._link, self, context, server_side=True, ssl_shutdown_timeout=_LINGER
                 )
             cipher = secure.get_extra_info("cipher") if secure else None
+            if secure is None or cipher is None:  # the client goes away in the middle, no error to asyncio
+                raise ConnectionAbortedError
         except OSError:  # ssl.SSLError is one
-            secure = cipher = None
+            self.connection_lost(None)
+            raise
         finally:
             self._socket = None
             self.securing, self.deadline = False, inf
-        if secure is None or cipher is None:  # also when the client goes away in the middle, no error to asyncio
-            self.connection_lost(None)
-            return False
         self._link = secure
         self.tls = f"{cipher[1]} {cipher[0]}"
-        return True

@@ -143,6 +143,19 @@ async def test_slow_data() -> None:
         assert made.messages == []
 
 
+async def test_who_never_ends_a_message_hears_why() -> None:
+    """The dot of a program that ends lines with LF alone is none; what it hears in the end names the line ends."""
+    async with rig(limits={"idle": "60s"}) as made:
+        peer = await made.connect()
+        await peer.envelope()
+        peer.send(MESSAGE.replace(b"\r\n", b"\n") + b".\n")
+        await turned(made)
+        later(made, 31)
+        assert (await peer.reply()).startswith("550 5.5.2 Lines must end with CR LF")
+        assert await peer.rest() == b""
+        assert made.metric("smtp_rejected_total", stage="data", reason="bad_newlines") == 1
+
+
 async def test_a_commit_under_way_has_no_deadline() -> None:
     async with rig(limits={"idle": "60s"}) as made:
         commit = Commit(made)

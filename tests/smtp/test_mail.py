@@ -115,6 +115,29 @@ async def test_recipients_within_the_grant() -> None:
         assert (refused["reason"], refused["sender"]) == ("recipient_denied", "a@example.com")
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("MAIL FROM:<scanner@@exämple>", "501 5.1.7"),
+        ("RCPT TO:<it@example.com,ops@example.com>", "501 5.1.3"),
+        ("RCPT TO:<it@example..com> NOTIFY=NEVER", "501 5.1.3"),
+    ],
+)
+async def test_a_refused_address_can_be_found(line: str, code: str) -> None:
+    """In the reply and in the log, as it was sent."""
+    async with rig() as made:
+        peer = await made.connect()
+        await peer.ehlo()
+        if line.startswith("RCPT"):
+            await peer.talk(("MAIL FROM:<a@example.com>", "250"))
+        sent = line.partition(":")[2]
+        reply = await peer.say(line)
+        assert reply.startswith(code)
+        assert reply.endswith(": " + sent.replace("ä", "?"))
+        (refused,) = (entry for entry in made.logged() if entry["event"] == "rejected")
+        assert refused["text"].endswith(": " + sent)
+
+
 async def test_duplicates_are_one_recipient() -> None:
     """A recipient given twice is answered 250 and stored once; the local part's case is for its host to judge
     (RFC 5321 2.4), so whoever differs there was acknowledged and gets mail."""
@@ -197,6 +220,7 @@ async def test_real_size_decides_at_the_end() -> None:
         (b"Subject: " + b"x" * 70_000 + b"\r\n", ["long_lines"], "554 5.6.0"),
         (b"Subject: x\r\n\r\nNUL \0 is data\r\n", [], "250"),
         (b"".join(b"X-%d: %s\r\n" % (number, b"y" * 900) for number in range(120)), [], "554 5.6.0"),
+        (b"Received: by a\r\n" * 99 + b"\r\n", [], "250"),
         (b"Received: by a\r\n" * 100 + b"\r\n", [], "554 5.4.6"),
         (b"Received: from x by Relay.example.com with SMTP\r\n" * 5 + b"\r\n", [], "554 5.4.6"),
         (b"Received: from x by Relay.example.com with SMTP\r\n" * 4 + b"\r\n", [], "250"),
@@ -213,6 +237,16 @@ async def test_what_a_message_may_be(message: bytes, tolerate: list[str], code: 
             stored = made.messages[0].raw
             assert stored.count(b"\n") == stored.count(b"\r\n") == stored.count(b"\r")
         await peer.talk(("NOOP", "250"))
+
+
+async def test_cr_cr_lf_is_one_line_end() -> None:
+    """PHP behind busybox writes it: an empty line after every field would show the blind recipients as text."""
+    lines = b"Subject: x", b"From: a@example.com", b"Bcc: hidden@example.com", b"Content-Type: text/html", b"", b"<b>hi"
+    async with rig(listener={"tolerate": ["bare_newlines"]}) as made:
+        peer = await made.connect()
+        assert (await peer.deliver(b"".join(line + b"\r\r\n" for line in lines))).startswith("250")
+        assert made.messages[0].raw.endswith(b"Content-Type: text/html\r\n\r\n<b>hi\r\n")
+        assert b"hidden" not in made.messages[0].raw
 
 
 async def test_smuggled_dialogue_is_one_message_or_none() -> None:

@@ -133,6 +133,7 @@ async def test_failed_handshakes(authority: Authority, tls: str, garbage: bytes)
             peer.writer.close()
         await until(lambda: made.metric("smtp_connections_open") == 0)
         assert made.metric("smtp_rejected_total", stage="connect", reason="tls_failed") == 1
+        assert [line["event"] for line in made.logged() if "detail" in line] == ["rejected"]
         peer = await made.connect(tls=authority.context if tls == "implicit" else None)
         await peer.talk(("NOOP", "250"))
 
@@ -187,7 +188,7 @@ def test_uvloop(authority: Authority) -> None:
 
 @pytest.mark.parametrize(("min_tls", "works"), [("1.0", True), ("1.2", False)])
 async def test_old_versions_only_where_asked_for(authority: Authority, min_tls: str, works: bool) -> None:
-    """A device that speaks only TLS 1.0 gets in through a listener made for it."""
+    """A device that speaks only TLS 1.0 gets in through a listener made for it; elsewhere the log names the cause."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         authority.context.minimum_version = authority.context.maximum_version = ssl.TLSVersion.TLSv1
@@ -200,6 +201,9 @@ async def test_old_versions_only_where_asked_for(authority: Authority, min_tls: 
         else:
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 await made.connect(tls=authority.context)
+            await until(lambda: made.metric("smtp_connections_open") == 0)
+            (refused,) = (line for line in made.logged() if line["event"] == "rejected")
+            assert "unsupported protocol" in refused["detail"]
 
 
 async def test_a_renewed_certificate_is_used(authority: Authority) -> None:
