@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from gateway.address import comparable
 from gateway.message.header import Header
 from gateway.message.leaf import Leaf, leaf_text
-from gateway.message.parts import Multipart, Placed, Tree, ancestors, parse
+from gateway.message.parts import Multipart, Placed, Tree, ancestors
 
 FEATURES = frozenset((
     "malformed", "encrypted", "signed", "report", "attached_message", "calendar", "attachments", "inline_images",
@@ -33,6 +33,7 @@ _SIGNATURES = frozenset((
     "application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature",
 ))  # fmt: skip
 _CID = re.compile(r"cid:([^\s\"'<>()]{1,1000}+)")
+_VISIBLE = re.compile(rb"\S")
 _STEP = 1 << 18
 _OVERLAP = 1100
 _NAMED = 5
@@ -58,7 +59,7 @@ class Content:
 
 def walk(raw: bytes) -> Content:
     """What the message says, whatever its bytes; where ``features`` has "malformed" it may say something else."""
-    tree = parse(raw)
+    tree = Tree(raw)
     text, html = _bodies(tree.root, only=len(tree.leaves) == 1)
     chosen = [body for body in (text, html) if body]
     inline = [part for part in _shown(raw, tree, html) if part not in chosen] if html else []
@@ -139,29 +140,25 @@ def _referred(html: str, ids: set[str]) -> set[str]:
 def _features(
     raw: bytes, tree: Tree, bodies: list[Placed], inline: list[Placed], attachments: list[Placed]
 ) -> dict[str, str]:
-    typed: dict[str, list[Placed]] = {feature: [] for feature in (*FEATURES, "")}
+    typed: dict[str, list[Placed]] = {}
     for part in tree.leaves:
-        typed[_feature(part)].append(part)
-    found = {
-        "malformed": tree.trouble,
-        "encrypted": _some(typed["encrypted"]) or _multipart(tree, "multipart/encrypted"),
-        "signed": _some(typed["signed"]) or _multipart(tree, "multipart/signed"),
-        "report": _some(typed["report"]) or _multipart(tree, "multipart/report"),
-        "attached_message": _some(typed["attached_message"]),
-        "calendar": _some(typed["calendar"]),
+        typed.setdefault(_feature(part), []).append(part)
+    kinds = {multipart.kind for multipart in tree.multiparts}
+    found = {"malformed": tree.trouble}
+    for feature in ("encrypted", "signed", "report"):
+        around = f"multipart/{feature}"
+        found[feature] = _some(typed.get(feature, ())) or (around if around in kinds else "")
+    found |= {
+        "attached_message": _some(typed.get("attached_message", ())),
+        "calendar": _some(typed.get("calendar", ())),
         "attachments": _some(attachments),
         "inline_images": _some(inline),
         "both_bodies": " and ".join(str(body.leaf) for body in bodies) if len(bodies) > 1 else "",
         **_header_features(tree.header),
-        **_blanks(raw, tree, bodies),
+        "no_subject": "" if tree.header.first("subject") else "Subject",
+        "no_text": "" if any(_VISIBLE.search(raw, body.leaf.start, body.leaf.end) for body in bodies) else "body",
     }
     return {feature: where for feature, where in found.items() if where}
-
-
-def _blanks(raw: bytes, tree: Tree, bodies: list[Placed]) -> dict[str, str]:
-    """What some APIs want and this message has not."""
-    said = any(re.search(rb"\S", raw[body.leaf.start : body.leaf.end]) for body in bodies)
-    return {"no_subject": "" if tree.header.first("subject") else "Subject", "no_text": "" if said else "body"}
 
 
 def _feature(part: Placed) -> str:
@@ -176,10 +173,6 @@ def _feature(part: Placed) -> str:
     if kind == "text/calendar" and part.leaf.disposition != "attachment":
         return "calendar"
     return "attached_message" if kind.startswith("message/") else ""
-
-
-def _multipart(tree: Tree, kind: str) -> str:
-    return kind if any(multipart.kind == kind for multipart in tree.multiparts) else ""
 
 
 def _some(parts: Sequence[Placed]) -> str:

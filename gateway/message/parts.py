@@ -48,38 +48,27 @@ def ancestors(node: Multipart | Placed) -> Iterator[Multipart]:
         around = around.parent
 
 
-@dataclass(frozen=True, slots=True)
 class Tree:
-    """``leaves`` and ``multiparts`` in order. ``trouble``: why it may not be understood as it was meant, or ""."""
+    """The parts in any bytes: at most 1000 and 100 levels deep; an attached message is one leaf.
 
-    header: Header
-    root: Multipart | Placed
-    leaves: tuple[Placed, ...]
-    multiparts: tuple[Multipart, ...]
-    trouble: str
-
-
-def parse(raw: bytes) -> Tree:
-    """The tree of parts in any bytes: at most 1000 and 100 levels deep; an attached message is one leaf."""
-    return _Walk(raw).run()
-
-
-class _Walk:
-    """``open`` holds the multiparts around the present position by boundary, the outermost first."""
+    ``leaves`` and ``multiparts`` in order. ``trouble``: why it may not be understood as it was meant, or "".
+    """
 
     def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        self.open: dict[bytes, Multipart] = {}
         self.leaves: list[Placed] = []
         self.multiparts: list[Multipart] = []
         self.trouble = ""
+        self._raw = raw
+        self._open: dict[bytes, Multipart] = {}  # those around the present position by boundary, the outermost first
+        self.header, start = self._header(0)
+        self.root = self._enter(self.header, None, 0, start)
+        self._walk(start)
 
-    def run(self) -> Tree:
-        root_header, start = self._header(0)
-        root = part = self._enter(root_header, None, 0, start)
+    def _walk(self, start: int) -> None:
+        part = self.root
         position = start - 1  # a body may begin with a boundary line
         parts = lines = headers = 0
-        while self.open and (at := _find(self.raw, b"\n--", position) + 1):
+        while self._open and (at := _find(self._raw, b"\n--", position) + 1):
             position, lines = at, lines + 1
             if lines > _LINES_LIMIT:
                 self._complain(f"more than {_LINES_LIMIT} lines that look like boundaries")
@@ -89,7 +78,7 @@ class _Walk:
                 continue
             self._leave(part, at)
             self._close(multipart, closing=closing)
-            begin = self.raw.find(b"\n", at) + 1 or len(self.raw)
+            begin = self._raw.find(b"\n", at) + 1 or len(self._raw)
             position, part = begin - 1, multipart
             if closing:
                 continue
@@ -108,7 +97,6 @@ class _Walk:
         for node in self.multiparts:
             if not node.children and not node.closed:
                 self._complain(f"{node.kind} without parts")
-        return Tree(root_header, root, tuple(self.leaves), tuple(self.multiparts), self.trouble)
 
     def _complain(self, trouble: str) -> None:
         self.trouble = self.trouble or trouble
@@ -116,21 +104,21 @@ class _Walk:
     def _boundary(self, at: int) -> tuple[Multipart | None, bool]:
         """The multipart whose boundary stands on the line at ``at``, and whether it closes it."""
         limit = at + _BOUNDARY_LIMIT + len(b"----") + _PADDING_LIMIT
-        line, line_end, _ = self.raw[at:limit].partition(b"\n")
-        if not line_end and limit < len(self.raw):
+        line, line_end, _ = self._raw[at:limit].partition(b"\n")
+        if not line_end and limit < len(self._raw):
             return None, False
         name = line[2:].partition(b"\r")[0].rstrip()
-        if name in self.open:
-            return self.open[name], False
-        return (self.open.get(name[:-2]), True) if name.endswith(b"--") else (None, False)
+        if name in self._open:
+            return self._open[name], False
+        return (self._open.get(name[:-2]), True) if name.endswith(b"--") else (None, False)
 
     def _close(self, multipart: Multipart, *, closing: bool) -> None:
         """Close the multiparts inside, and itself too if ``closing``."""
-        for name in [*reversed(self.open)]:
-            node = self.open[name]
+        for name in [*reversed(self._open)]:
+            node = self._open[name]
             if node is multipart and not closing:
                 break
-            del self.open[name]
+            del self._open[name]
             if node is multipart:
                 node.closed = True
                 break
@@ -139,13 +127,13 @@ class _Walk:
         """The header of the part at ``begin`` and where its body begins: at a boundary line at the latest."""
         window = _FIRST_WINDOW
         while True:
-            piece = self.raw[begin : begin + window]
+            piece = self._raw[begin : begin + window]
             header = scan(piece)
             for index, found in enumerate(header.fields):  # a boundary with a colon in it looks like a field
                 if found.raw.startswith(b"--") and self._boundary(begin + found.start)[0]:
                     return Header(header.fields[:index], header.start, found.start), begin + found.start
             fields_end = header.fields[-1].end if header.fields else header.start
-            if piece.find(b"\n", fields_end) >= 0 or begin + window >= len(self.raw):  # not cut inside its last line
+            if piece.find(b"\n", fields_end) >= 0 or begin + window >= len(self._raw):  # not cut inside its last line
                 return header, begin + header.end
             if window == HEADER_LIMIT:
                 self._complain(f"header of more than {HEADER_LIMIT} bytes")
@@ -163,7 +151,7 @@ class _Walk:
         boundary = found.get("boundary", "").encode("utf-8", "surrogateescape").rstrip()
         if kind.startswith("multipart/") and self._may_open(kind, boundary):
             multipart = Multipart(kind, parent)
-            self.open.setdefault(boundary, multipart)
+            self._open.setdefault(boundary, multipart)
             self.multiparts.append(multipart)
             if parent:
                 parent.children.append(multipart)
@@ -174,10 +162,10 @@ class _Walk:
         if not 0 < len(boundary) <= _BOUNDARY_LIMIT:
             self._complain(f"{kind} without a usable boundary")
             return False
-        if len(self.open) == _DEPTH_LIMIT:
+        if len(self._open) == _DEPTH_LIMIT:
             self._complain(f"more than {_DEPTH_LIMIT} levels of parts")
             return False
-        if boundary in self.open:
+        if boundary in self._open:
             self._complain("two multiparts with one boundary")  # against RFC 2046 5.1.2: it stays the outer one's
         return True
 
@@ -185,9 +173,9 @@ class _Walk:
         """The part ends before the boundary line at ``at``. Boundary lines in a row have no part between them."""
         if isinstance(part, Multipart) or at == part.leaf.header_start:
             return
-        end = len(self.raw)
+        end = len(self._raw)
         if at is not None:
-            end = at - (2 if self.raw.endswith(b"\r\n", 0, at) else 1)
+            end = at - (2 if self._raw.endswith(b"\r\n", 0, at) else 1)
         part.leaf = replace(part.leaf, number=len(self.leaves) + 1, end=max(part.leaf.start, end))
         self.leaves.append(part)
         if part.parent:

@@ -67,7 +67,9 @@ class DataReader:
         self.size = 0
 
     def message(self) -> bytes:
-        """Give the message away, once ``done`` and not refused: nothing of it is kept."""
+        """Give the message away, once ``done``: nothing of it is kept. Raises its Refusal."""
+        if self.refusal is not None:
+            raise self.refusal
         body, self._body = self._body, BytesIO()
         return body.getvalue()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gateway.config.models import LimitSettings
-from gateway.model import Refusal
 from gateway.smtp import replies
 from gateway.smtp.data import DataReader
 from gateway.smtp.limits import Shared
@@ -13,12 +12,15 @@ _LONGEST = 3600.0  # seconds for one message
 
 
 class Incoming:
-    """Memory is reserved for octets that have come. Raises Refusal 452 when there is none for the ``declared`` ones."""
+    """What ``reader`` holds, and memory reserved for octets that have come. A reader that ends as overrun is cut off.
+
+    Raises Refusal 452 when there is no memory for the ``declared`` octets.
+    """
 
     def __init__(
         self, reader: DataReader, shared: Shared, limits: LimitSettings, *, peer: str, declared: int, now: float
     ) -> None:
-        self._reader = reader
+        self.reader = reader
         self._shared = shared
         self._limits = limits
         self._peer = peer
@@ -31,20 +33,11 @@ class Incoming:
 
     @property
     def ended(self) -> bool:
-        return self._reader.done or self._reader.overrun
-
-    @property
-    def complete(self) -> bool:
-        """The end was seen: what follows are commands again."""
-        return self._reader.done
-
-    @property
-    def refusal(self) -> Refusal | None:
-        return self._reader.refusal
+        return self.reader.done or self.reader.overrun
 
     def feed(self, data: bytes) -> bytes:
         """Take octets from the wire; returns those behind the end of the message."""
-        reader = self._reader
+        reader = self.reader
         rest = reader.feed(data)
         more = reader.size - self._reserved
         if reader.refusal is None and not self._shared.has_room(self._peer, more, self._limits):
@@ -57,14 +50,8 @@ class Incoming:
 
     def too_slow(self, now: float) -> bool:
         """Called once in each window."""
-        (then, before), self._mark = self._mark, (now, self._reader.received)
-        return self._reader.received - before < _SLOWEST * (now - then) or now - self._began > _LONGEST
-
-    def take(self) -> bytes:
-        """The whole message. Raises its Refusal."""
-        if self._reader.refusal is not None:
-            raise self._reader.refusal
-        return self._reader.message()
+        (then, before), self._mark = self._mark, (now, self.reader.received)
+        return self.reader.received - before < _SLOWEST * (now - then) or now - self._began > _LONGEST
 
     def release(self) -> None:
         """Give the memory back: when the message is stored, or will not be."""

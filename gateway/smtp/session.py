@@ -52,11 +52,11 @@ class Session:
         self.failed_logins = 0
         self.transaction: Transaction | None = None
         self.recipient = ""  # of the present command, for the log
+        self.patience = _PATIENCE  # who uses it all up hears 421
         self._verbs = verbs
         self._sessions = sessions
         self._tasks = tasks
         self._stage = "command"
-        self._patience = _PATIENCE
         self._action: Awaitable[None] | None = None  # what the task is to do next
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Session:
         elif wire.incoming is None:
             self._hang_up(replies.IDLE())
         elif wire.incoming.too_slow(now):
-            self._hang_up(wire.incoming.refusal or replies.TOO_SLOW())  # whose end never came, for one
+            self._hang_up(wire.incoming.reader.refusal or replies.TOO_SLOW())  # no end may come of bare newlines
         else:
             wire.deadline = now + wire.incoming.window
 
@@ -226,23 +226,19 @@ class Session:
         )
         if self._stage == "data":
             self.transaction = None
-        self.lose_patience(_LOST.get(refusal.reason, 5.0 if refusal.code >= 500 else 1.0))
+        self.patience -= _LOST.get(refusal.reason, 5.0 if refusal.code >= 500 else 1.0)
         ends = self.wire.closing or isinstance(refusal, replies.LastRefusal)
-        self.write(refusal if self._patience > 0 or ends else replies.ENOUGH())
+        self.write(refusal if self.patience > 0 or ends else replies.ENOUGH())
 
     def write(self, refusal: Refusal) -> None:
         """Reply with a refusal, whoever has counted it; the connection ends with one that is the last."""
         self.wire.reply(replies.line(refusal))
         self.wire.closing |= isinstance(refusal, replies.LastRefusal)
 
-    def lose_patience(self, amount: float) -> None:
-        """Who uses it all up hears 421; an accepted message restores it."""
-        self._patience -= amount
-
     def reply_idle(self, line: bytes) -> None:
         """The reply to a command that brings no mail nearer. Raises LastRefusal when there were too many of them."""
-        self.lose_patience(1)
-        if self._patience <= 0:
+        self.patience -= 1
+        if self.patience <= 0:
             raise replies.ENOUGH()
         self.wire.reply(line)
 
@@ -251,9 +247,9 @@ class Session:
     async def _finish(self, incoming: Incoming) -> None:
         self._stage = "data"
         self.wire.incoming = None
-        self.wire.closing |= not incoming.complete
+        self.wire.closing |= incoming.reader.overrun
         try:
-            await self._accept(incoming.take())
+            await self._accept(incoming.reader.message())
         finally:
             incoming.release()
 
@@ -279,7 +275,7 @@ class Session:
         await site.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
         site.events.accepted(message, site.clock.monotonic() - started)
         self.transaction = None
-        self._patience = _PATIENCE
+        self.patience = _PATIENCE
         self.wire.reply(f"250 2.0.0 Ok: queued as {message.id}\r\n".encode())
 
     def _protocol(self) -> str:

@@ -196,7 +196,7 @@ def _rcpt(session: Session, argument: bytes) -> None:
     if not session.recipient:
         raise Refusal(501, "5.1.3", "A recipient is needed", "bad_address")
     if not transaction.add(session.recipient, *rcpt_parameters(rest, utf8=utf8)):
-        session.lose_patience(0.1)
+        session.patience -= 0.1
     session.wire.reply(replies.RECIPIENT_OK)
 
 
