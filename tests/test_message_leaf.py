@@ -136,20 +136,10 @@ def test_text(raw: bytes, charset: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "charset",
     [
-        "",
-        "rot13",
-        "punycode",
-        "idna",
-        "zlib",
-        "unicode_escape",
-        "utf-7",
-        "cp99999",
-        "gbx",
-        "UTF-8\0",
-        "ſhift_jis",
+        "", "rot13", "punycode", "idna", "zlib", "unicode_escape", "utf-7", "cp99999", "gbx", "UTF-8\0", "ſhift_jis",
         "a" * 99,
     ],
-)
+)  # fmt: skip
 def test_other_codecs_are_never_asked_for(charset: str) -> None:
     """Python's codecs do more than decode text, and it remembers every name it looked up in vain: a closed set."""
     assert text_codec(charset) == ""

@@ -147,6 +147,14 @@ class Rig:
     async def store(self, message: NewMessage) -> None:
         self.messages.append(message)
 
+    def fail(self, error: Exception) -> None:
+        """From now on nothing is stored, for this reason."""
+
+        async def put(_message: NewMessage) -> None:
+            raise error
+
+        self.put = put
+
     async def connect(
         self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0, greet: bool = True
     ) -> Peer:

@@ -15,19 +15,9 @@ from gateway.smtp.data import DRAIN, DataReader
 TOO_BIG = Refusal(552, "5.3.4", "Message is larger than that", "too_big")
 LIMIT = 1_000_000
 SMUGGLING = [
-    b"\n.\n",
-    b"\n.\r",
-    b"\n.\r\n",
-    b"\n\n.\r\n",
-    b"\r.\n",
-    b"\r.\r",
-    b"\r.\r\n",
-    b"\r\n.\n",
-    b"\r\n.\r",
-    b"\r\n\0.\r\n",
-    b"\r\n.\r\r\n",
-    b"\r\r\n.\r\r\n",
-]
+    b"\n.\n", b"\n.\r", b"\n.\r\n", b"\n\n.\r\n", b"\r.\n", b"\r.\r", b"\r.\r\n", b"\r\n.\n", b"\r\n.\r",
+    b"\r\n\0.\r\n", b"\r\n.\r\r\n", b"\r\r\n.\r\r\n",
+]  # fmt: skip
 
 
 def read(reader: DataReader, *chunks: bytes) -> bytes:

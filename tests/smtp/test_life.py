@@ -470,12 +470,8 @@ async def test_trouble_below_leaves_the_session_usable(kind: str, name: str) -> 
     cls = next(one for one, _ in FAULTS if one.__name__ == kind)
     fault = CannotCarry(name, "5.0.0", "so it is") if cls is CannotCarry else cls("so it is", name)
     async with rig() as made:
-
-        async def refuse(_message: NewMessage) -> None:
-            raise fault
-
         peer = await made.connect()
-        made.put = refuse
+        made.fail(fault)
         code, enhanced, reason = FAULTS[cls, name]
         assert (await peer.deliver()) == f"{code} {enhanced} so it is"
         made.put = made.store
@@ -498,12 +494,8 @@ async def test_trouble_below_leaves_the_session_usable(kind: str, name: str) -> 
 async def test_what_no_table_knows_is_our_bug(error: Exception) -> None:
     """451 4.3.0 in our own words and a line "bug"; the connection and its next message are none the worse."""
     async with rig() as made:
-
-        async def refuse(_message: NewMessage) -> None:
-            raise error
-
         peer = await made.connect()
-        made.put = refuse
+        made.fail(error)
         assert (await peer.deliver()) == "451 4.3.0 Temporary failure on our side, try again later"
         assert made.registry.get_sample_value("gateway_bugs_total") == 1
         made.put = made.store

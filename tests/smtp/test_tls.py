@@ -28,7 +28,7 @@ from gateway.config.finding import Ending, Unfit
 from gateway.config.models import ListenerSettings
 from gateway.smtp.tls import Certificate, examine
 from tests.fakes import until
-from tests.smtp.kit import MESSAGE, PASSWORD, Rig, rig
+from tests.smtp.kit import MESSAGE, PASSWORD, Peer, Rig, rig
 
 LOGIN = f"AUTH PLAIN {b64encode(f'{chr(0)}copier{chr(0)}{PASSWORD}'.encode()).decode()}"
 
@@ -118,14 +118,21 @@ async def test_no_password_in_the_clear(authority: Authority, monkeypatch: pytes
         await peer.talk(("MAIL FROM:<a@b.c>", "530 5.7.0 Auth"), (LOGIN, "235"), ("MAIL FROM:<a@b.c>", "250"))
 
 
+async def shaking(made: Rig, tls: str) -> Peer:
+    """A client in the middle of its handshake."""
+    peer = await made.connect(greet=tls == "starttls")
+    if tls == "starttls":
+        await peer.talk(("STARTTLS", "220"))
+    await until(lambda: len(made.listener.tasks) == 1)
+    return peer
+
+
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 @pytest.mark.parametrize("garbage", [b"EHLO x\r\nMAIL FROM:<a@b.c>\r\n", b"\x16\x03\x01\x00\x05hello", b""])
 async def test_failed_handshakes(authority: Authority, tls: str, garbage: bytes) -> None:
     """Cleartext, nonsense or a hang-up instead of a handshake: counted and closed, no traceback."""
     async with rig(listener=authority.listener(tls)) as made:
-        peer = await made.connect(greet=tls == "starttls")
-        if tls == "starttls":
-            await peer.talk(("STARTTLS", "220"))
+        peer = await shaking(made, tls)
         if garbage:
             peer.send(garbage)
             assert b"250" not in await peer.rest()
@@ -142,10 +149,7 @@ async def test_failed_handshakes(authority: Authority, tls: str, garbage: bytes)
 async def test_a_silent_handshake_ends(authority: Authority, tls: str) -> None:
     """Who never speaks keeps the connection for 30 s and no longer, and hears nothing that is no TLS."""
     async with rig(listener=authority.listener(tls)) as made:
-        peer = await made.connect(greet=tls == "starttls")
-        if tls == "starttls":
-            await peer.talk(("STARTTLS", "220"))
-        await until(lambda: len(made.listener.tasks) == 1)
+        peer = await shaking(made, tls)
         made.clock.advance(29)
         made.listener.sweep()
         await made.connect(greet=False)
@@ -161,10 +165,7 @@ async def test_a_silent_handshake_ends(authority: Authority, tls: str) -> None:
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 async def test_a_handshake_does_not_hold_up_the_stop(authority: Authority, tls: str) -> None:
     async with rig(listener=authority.listener(tls)) as made:
-        peer = await made.connect(greet=tls == "starttls")
-        if tls == "starttls":
-            await peer.talk(("STARTTLS", "220"))
-        await until(lambda: len(made.listener.tasks) == 1)
+        peer = await shaking(made, tls)
         await made.listener.drain(0.01)
         assert await peer.rest() == b""
         assert not made.listener.tasks
