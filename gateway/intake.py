@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, Settings
 from gateway.message import Arrival, Header, plain_addresses, scan, stamp, walk
+from gateway.message.text import decode
 from gateway.model import Client, Envelope, NewMessage, Refusal
 from gateway.policy import allowed, check_sender
 from gateway.routing import Freight, Routing
@@ -112,8 +113,11 @@ def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) 
         return sender, ""
     # Where there is no From, the envelope sender will be written there.
     shown = (*(shown if header.count("from") else (sender,)), *header.addresses("sender"))
-    plain = all(plain_addresses(field.value) for field in header.fields if field.name in ("from", "sender"))
+    values = [field.value for field in header.fields if field.name in ("from", "sender")]
+    plain = all(map(plain_addresses, values))
     if rewrite is None:
+        if not sender and not any("@" in decode(value) for value in values):
+            return sender, ""  # a bounce of another host, "MAILER-DAEMON <>": nobody's address stands there
         check_sender(client, sender, shown, plain=plain)
         return sender, ""
     honest = not rewrite.always and plain and any(shown) and all(allowed(client.senders, address) for address in shown)

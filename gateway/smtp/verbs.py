@@ -143,7 +143,10 @@ def _mail(session: Session, argument: bytes) -> None:
     try:
         sender, rest = parse_path(argument[5:], utf8=True)
     except BadAddress as error:
-        raise _misspelt(error, argument[5:], syntax="5.1.7") from None
+        if session.client is None or session.client.rewrite is None:
+            raise _misspelt(error, argument[5:], syntax="5.1.7") from None
+        # "root" of a script, "DOMAIN\user" of a copier: what is no address is none that the client may send as.
+        sender, rest = session.client.rewrite.to, argument.partition(b">")[2].strip()
     parameters = mail_parameters(rest)
     if not sender.isascii() and not parameters.smtputf8:
         raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
@@ -192,7 +195,10 @@ def _rcpt(session: Session, argument: bytes) -> None:
     try:
         session.recipient, rest = parse_path(argument[3:], utf8=utf8)
     except BadAddress as error:
-        raise _misspelt(error, argument[3:], syntax="5.1.3") from None
+        path, _, rest = argument[3:].strip().partition(b" ")
+        if path.lower() != b"<postmaster>":  # who needs no domain (RFC 5321 4.5.1)
+            raise _misspelt(error, argument[3:], syntax="5.1.3") from None
+        session.recipient = f"postmaster@{session.rules.hostname}"
     if not session.recipient:
         raise Refusal(501, "5.1.3", "A recipient is needed", "bad_address")
     if not transaction.add(session.recipient, *rcpt_parameters(rest, utf8=utf8)):

@@ -63,6 +63,9 @@ async def test_null_sender_is_empty() -> None:
         ("<a@example.com>", b"Subject: no From", "250"),
         ("<>", b"From: a@example.com", "250"),
         ("<>", b"From: boss@evil.example", "553 5.7.1"),
+        ("<>", b"From: MAILER-DAEMON <>", "250"),
+        ("<>", b"From: =?utf-8?q?boss=40evil.example?= <>", "553 5.7.1"),
+        ("<a@example.com>", b"From: The Boss <>", "553 5.7.1"),
     ],
 )
 async def test_sender_ownership(sender: str, header: bytes, code: str) -> None:
@@ -88,6 +91,8 @@ async def test_sender_ownership(sender: str, header: bytes, code: str) -> None:
         ("not_allowed", "<a@example.com>", b"x@printer.local", "a@example.com", "scanner@example.com"),
         ("always", "<a@example.com>", b"a@example.com", "scanner@example.com", "scanner@example.com"),
         ("always", "<>", b"a@example.com", "", "scanner@example.com"),
+        ("not_allowed", "<root> BODY=8BITMIME", b"root", "scanner@example.com", "scanner@example.com"),
+        ("always", "<EXAMPLE\\copier>", b"a@example.com", "scanner@example.com", "scanner@example.com"),
     ],
 )
 async def test_sender_rewriting(when: str, sender: str, shown: bytes, envelope: str, header: str) -> None:
@@ -100,6 +105,16 @@ async def test_sender_rewriting(when: str, sender: str, shown: bytes, envelope: 
         assert (message.envelope.sender, message.header_from) == (envelope, header)
         assert message.raw.count(b"From: ") == 1
         assert f"From: {header}".encode() in message.raw
+
+
+async def test_postmaster_needs_no_domain() -> None:
+    """RFC 5321 4.5.1: he is this host's, in any case; nobody else is taken without one."""
+    async with rig() as made:
+        peer = await made.connect()
+        await peer.talk(("EHLO c", "250"), ("MAIL FROM:<a@example.com>", "250"))
+        await peer.talk(("RCPT TO:<Postmaster> NOTIFY=NEVER", "250"), ("RCPT TO:<root>", "501 5.1.3"), ("DATA", "354"))
+        assert (await peer.say(MESSAGE + b".\r\n")).startswith("250")
+        assert made.messages[0].envelope.recipients == (Recipient("postmaster@relay.example.com", "NEVER"),)
 
 
 async def test_recipients_within_the_grant() -> None:
