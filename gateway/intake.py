@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, Settings
-from gateway.message import Arrival, Header, plain_addresses, scan, stamp, walk
+from gateway.message import Arrival, Header, plain_addresses, scan, sole_address, stamp, walk
 from gateway.message.text import decode
 from gateway.model import Client, Envelope, NewMessage, Refusal
 from gateway.policy import allowed, check_sender
@@ -114,7 +114,7 @@ def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) 
     # Where there is no From, the envelope sender will be written there.
     shown = (*(shown if header.count("from") else (sender,)), *header.addresses("sender"))
     values = [field.value for field in header.fields if field.name in ("from", "sender")]
-    plain = all(map(plain_addresses, values))
+    plain = all(plain_addresses(value) or sole_address(value) for value in values)
     if rewrite is None:
         if not sender and not any("@" in decode(value) for value in values):
             return sender, ""  # a bounce of another host, "MAILER-DAEMON <>": nobody's address stands there

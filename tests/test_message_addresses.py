@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.message import scan
-from gateway.message.mailboxes import mailboxes, plain_addresses
+from gateway.message.mailboxes import mailboxes, plain_addresses, sole_address
 from tests.message_kit import python_calls
 
 
@@ -100,6 +100,25 @@ def test_one_reading(value: bytes) -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        b" Example Co., Ltd. <a@good.com>\r\n",
+        b" Doe,\r\n Jane <a@good.com>",
+        b" Alerts; Night Shift <a@good.com>",
+        b" a@good.com,",
+        b' Jim 6" Pipe <a@good.com>',
+        b" Copier (2nd floor <a@good.com>",
+        b" Backup: nightly <a@good.com>",
+        b' "Night Shift" a@good.com',
+        b" =?utf-8?q?Doe?=, Jane <a@good.com>",
+    ],
+)
+def test_one_address_behind_any_name(value: bytes) -> None:
+    """What devices and shops write around their only address is a name, commas and all."""
+    assert sole_address(value) == "a@good.com"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
         b"x@evil.com <a@good.com>",
         b"<a@good.com> x@evil.com",
         b"[x@evil.com] <a@good.com>",
@@ -118,6 +137,10 @@ def test_one_reading(value: bytes) -> None:
         b'a@good.com "',
         b"\xff@good.com",
         b"root, a@good.com",
+        b"=?utf-8?q?x=40evil.com?=, Ltd. <a@good.com>",
+        b'"x <" <a@good.com>, Ltd.',
+        b"Co., Ltd. <a@good.com> (c) .evil.com",
+        b"Co., Ltd. <a@good.com .evil.com>",
         b"Team:;",
         b"",
     ],
@@ -125,6 +148,7 @@ def test_one_reading(value: bytes) -> None:
 def test_more_than_one_reading(value: bytes) -> None:
     """Whatever another reader may take for another address, or for none, grants nothing."""
     assert plain_addresses(value) == ()
+    assert sole_address(value) == ""
 
 
 SHORT = rb"\s(\w[\w .'-]{0,9})?<[\w.+=-]{1,8}@[\w.-]{1,8}>\s?|[ \t]?[\w.+=-]{1,8}@[\w.-]{1,8}"
@@ -188,6 +212,7 @@ def test_work_is_linear(unit: bytes) -> None:
     assert twice < 2.2 * once + 200
     mailboxes(unit * (200_000 // len(unit)))
     plain_addresses(unit * (100_000 // len(unit)))
+    sole_address(unit * (100_000 // len(unit)) + b"a@x")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gateway.address import parse_address
-from gateway.message.text import decode_words
+from gateway.message.text import decode, decode_words
 from gateway.model import BadAddress
 
 # Quoted string, domain literal, commas, one special, or a run of anything else.
@@ -38,6 +38,8 @@ _ENTRY = re.compile(  # a possessive optional group, (...)?+, is broken in Pytho
     rb"[ \t]*+(?:%b:[ \t]*+)?(?:%b<[ \t]*(%b)[ \t]*>|(%b)(?:[ \t]*<(%b)>)?)?[ \t]*(?:[,;]|\Z)"
     % (_PHRASE, _PHRASE, _ADDRESS, _ADDRESS, _ADDRESS)
 )
+# One address behind a name that should have been quoted, or behind words without anything that parts entries.
+_SOLE = re.compile(rb'[^@<>]*+<(%b)>[\s,;]*+|(?:[^@<>,;:]*[\s"])?([\w.+=-]++@[\w.-]++)[\s,;]*+' % _ADDRESS)
 
 
 class Mailbox(NamedTuple):
@@ -135,6 +137,24 @@ def plain_addresses(value: bytes) -> tuple[str, ...]:
                 return ()
     read = tuple(address for box in mailboxes(value) for address in box.addresses)
     return read if read == tuple(found) and not any("=?" in address for address in found) else ()
+
+
+def sole_address(value: bytes) -> str:
+    """The one address of a field whose name is not quoted as RFC 5322 wants, "Co., Ltd. <a@example.com>"; else "".
+
+    Readers may disagree about the name, but nothing in it can be taken for another address.
+    """
+    value = value.replace(b"\r\n", b"")
+    if (match := _SOLE.fullmatch(value)) is None:
+        return ""
+    group = match.lastindex or 1
+    try:
+        address = parse_address(match[group].decode())
+    except (BadAddress, UnicodeDecodeError):
+        return ""
+    hidden = "=?" in address or "@" in decode(value[: match.start(group)])
+    alone = [box.addresses for box in mailboxes(value) if box.addresses] == [(address,)]
+    return address if alone and not hidden else ""
 
 
 def _addresses(raw: bytes, *, bare: bool) -> Iterator[str]:
