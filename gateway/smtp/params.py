@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from gateway.model import Refusal
+from gateway.model import Envelope, Refusal
 
 # RFC 3461 4: printable ASCII, the rest as +HH; what decodes to a control character could break a report's header.
 _XCHAR = r"[!-*,-<>-~]|\+(?i:[2-6][0-9A-F]|7[0-9A-E])"
@@ -25,32 +24,23 @@ _RCPT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MailParameters:
-    """``size`` 0 is not declared. RET in capitals, ENVID in xtext. AUTH= is checked and of no further use here."""
+def mail_parameters(raw: bytes, sender: str) -> tuple[int, Envelope]:
+    """SIZE (0: not declared), and the envelope so far: RET in capitals, ENVID in xtext, AUTH= is of no use here.
 
-    size: int = 0
-    eightbit: bool = False
-    smtputf8: bool = False
-    ret: str = ""
-    envid: str = ""
-
-
-_NONE = MailParameters()
-
-
-def mail_parameters(raw: bytes) -> MailParameters:
-    """Raises Refusal 501, 504 or 555, all 5.5.4."""
+    Raises Refusal 501, 504 or 555, all 5.5.4.
+    """
     if not raw:
-        return _NONE
+        return 0, Envelope(sender, ())
     found = _split(raw, _MAIL)
-    return MailParameters(
-        size=int(found.get("SIZE", "0")),
-        eightbit=found.get("BODY", "").upper() == "8BITMIME",
+    envelope = Envelope(
+        sender,
+        (),
         smtputf8="SMTPUTF8" in found,
+        eightbit=found.get("BODY", "").upper() == "8BITMIME",
         ret=found.get("RET", "").upper(),
         envid=_xtext(found.get("ENVID", "")),
     )
+    return int(found.get("SIZE", "0")), envelope
 
 
 def rcpt_parameters(raw: bytes, *, utf8: bool) -> tuple[str, str]:

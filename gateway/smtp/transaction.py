@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.address import domain_of
 from gateway.intake import Rules
 from gateway.model import Client, Envelope, Recipient, Refusal
 from gateway.policy import allowed, check_sender
 from gateway.routing import Freight
-from gateway.smtp.params import MailParameters
 
 
 class Transaction:
-    """From MAIL to the end of DATA. ``limit`` is the size a message of this client may have, in octets.
+    """From MAIL, which asked for this ``size`` (octets) and envelope, to the end of DATA.
 
-    ``too_big`` is the reply to more.
+    ``limit`` is the size a message of this client may have, ``too_big`` the reply to more.
     """
 
-    def __init__(self, client: Client, sender: str, parameters: MailParameters, rules: Rules) -> None:
+    def __init__(self, client: Client, size: int, asked: Envelope, rules: Rules) -> None:
         self.client = client
-        self.parameters = parameters
+        self.size = size
+        self.asked = asked
         self.limit, why = rules.routing.largest(client, rules.limits.max_size)
         text = f"Message is larger than the {self.limit} octets allowed here{why}"
         self.too_big = Refusal(552, "5.3.4", text, "too_big")
-        self.sender = sender
+        self.sender = sender = asked.sender
         self._rules = rules
         self._most = min(rules.limits.max_recipients, client.max_recipients or rules.limits.max_recipients)
         self.recipients: list[Recipient] = []
@@ -31,7 +33,7 @@ class Transaction:
             self.sender = client.rewrite.to
         elif sender:
             check_sender(client, sender, (sender,))
-        if parameters.size > self.limit:
+        if size > self.limit:
             raise self.too_big
 
     def add(self, address: str, notify: str, orcpt: str) -> bool:
@@ -51,7 +53,7 @@ class Transaction:
         freight = Freight(
             client=client.name,
             sender=self.sender,
-            size=self.parameters.size,
+            size=self.size,
             pin=client.backend,
             smtputf8=not (address.isascii() and self.sender.isascii()),
             own_token=bool(client.secret),
@@ -63,12 +65,4 @@ class Transaction:
 
     def envelope(self) -> Envelope:
         """``recipients`` is empty while none was accepted."""
-        parameters = self.parameters
-        return Envelope(
-            sender=self.sender,
-            recipients=tuple(self.recipients),
-            smtputf8=parameters.smtputf8,
-            eightbit=parameters.eightbit,
-            ret=parameters.ret,
-            envid=parameters.envid,
-        )
+        return replace(self.asked, sender=self.sender, recipients=tuple(self.recipients))

@@ -147,11 +147,11 @@ def _mail(session: Session, argument: bytes) -> None:
             raise _misspelt(error, argument[5:], syntax="5.1.7") from None
         # "root" of a script, "DOMAIN\user" of a copier: what is no address is none that the client may send as.
         sender, rest = session.client.rewrite.to, argument.partition(b">")[2].strip()
-    parameters = mail_parameters(rest)
-    if not sender.isascii() and not parameters.smtputf8:
+    size, envelope = mail_parameters(rest, sender)
+    if not sender.isascii() and not envelope.smtputf8:
         raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
     client = _known_client(session)
-    transaction = Transaction(client, sender, parameters, session.rules)
+    transaction = Transaction(client, size, envelope, session.rules)
     now = session.site.clock.monotonic()
     if client.rate and not session.site.shared.rates.allow(client.name, client.rate, now):
         text = f'Client "{client.name}" sends faster than clients.{client.name}.rate allows, try again later'
@@ -191,7 +191,7 @@ def _rcpt(session: Session, argument: bytes) -> None:
         raise replies.sequence("Send MAIL first")
     if argument[:3].upper() != b"TO:":
         raise replies.syntax("RCPT TO:<address>")
-    utf8 = transaction.parameters.smtputf8
+    utf8 = transaction.asked.smtputf8
     try:
         session.recipient, rest = parse_path(argument[3:], utf8=utf8)
     except BadAddress as error:
@@ -218,7 +218,7 @@ def _data(session: Session, argument: bytes) -> None:
     reader = DataReader(
         transaction.limit, transaction.too_big, max_line=max_line, bare_newlines="bare_newlines" in tolerate
     )
-    declared = min(transaction.parameters.size, transaction.limit)
+    declared = min(transaction.size, transaction.limit)
     shared, limits, now = session.site.shared, session.rules.limits, session.site.clock.monotonic()
     incoming = Incoming(reader, shared, limits, peer=session.wire.peer, declared=declared, now=now)
     session.wire.reply(replies.SEND_DATA)

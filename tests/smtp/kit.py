@@ -158,7 +158,6 @@ class Rig:
     async def connect(
         self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0, greet: bool = True
     ) -> Peer:
-        """``port`` is another server's that the test has put before the same sessions."""
         name, port = "relay.example.com" if tls else None, port or self.listener.port
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, local_addr=(address, 0), ssl=tls, server_hostname=name, limit=1 << 20
@@ -168,6 +167,19 @@ class Rig:
         if greet:
             peer.greeting = await peer.reply()
         return peer
+
+    async def connect_through(self, sock: socket.socket, **options: Any) -> tuple[Peer, Any]:
+        """By a socket of the test's own before the same sessions; with the wire to the client."""
+        served: list[Any] = []
+
+        def new_connection() -> asyncio.Protocol:
+            served.append(self.listener.new_connection())
+            return cast(asyncio.Protocol, served[0])
+
+        server = await asyncio.get_running_loop().create_server(new_connection, sock=sock)
+        peer = await self.connect(port=sock.getsockname()[1], **options)
+        server.close()
+        return peer, served[0]
 
     def token(self, subject: str = "app", **claims: Any) -> str:
         expires = claims.pop("expires_in", timedelta(hours=1))

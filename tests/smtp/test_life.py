@@ -8,7 +8,6 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -95,11 +94,9 @@ async def test_mapped_addresses_are_ipv4() -> None:
         pytest.skip("no IPv6 here")
     async with rig(listener={"bind": "[::]:0"}) as made:
         both = socket.create_server(("::", 0), dualstack_ipv6=True, family=socket.AF_INET6)
-        server = await asyncio.get_running_loop().create_server(made.listener.new_connection, sock=both)
-        peer = await made.connect(port=both.getsockname()[1])
+        peer, _ = await made.connect_through(both)
         assert (await peer.deliver()).startswith("250")
         assert made.messages[0].peer == "127.0.0.1"
-        server.close()
 
 
 # -- time
@@ -174,20 +171,12 @@ async def test_who_does_not_read_is_cut_off() -> None:
         small = socket.create_server(("127.0.0.1", 0))
         small.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        served: list[Any] = []
-
-        def connected() -> asyncio.Protocol:
-            served.append(made.listener.new_connection())
-            return cast(asyncio.Protocol, served[0])
-
-        server = await asyncio.get_running_loop().create_server(connected, sock=small)
-        peer = await made.connect(port=small.getsockname()[1])
-        server.close()
+        peer, wire = await made.connect_through(small)
         for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 4096)
         peer.writer.transport.pause_reading()
         peer.send(b"EHLO c\r\nMAIL FROM:<a@b.c>\r\n" + b"".join(b"RCPT TO:<%d@x.y>\r\n" % n for n in range(100_000)))
-        line: asyncio.Transport = served[0].transport
+        line: asyncio.Transport = wire.transport
         _, high = line.get_write_buffer_limits()
         await until(lambda: line.get_write_buffer_size() > high and not line.is_reading())
         same, left = 0, 0

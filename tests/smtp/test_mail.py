@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Capabilities, Recipient
-from tests.smtp.kit import CLIENTS, MESSAGE, Peer, Rig, rig
+from tests.smtp.kit import CLIENTS, MESSAGE, rig
 
 RESTRICTED = {
     "localhost": {"networks": ["127.0.0.1/32"], "senders": ["*@example.com"], "recipients": ["*@example.org"]}
@@ -385,20 +385,15 @@ async def test_smtputf8_only_where_needed() -> None:
     async with rig(capabilities={"box": Capabilities(max_bytes=100_000, smtputf8=False)}) as made:
         peer = await made.connect()
         assert "SMTPUTF8" not in await peer.ehlo()
-        await transaction(peer, made, "<a@example.com> SMTPUTF8", "<b@example.org>")
+        assert (await peer.deliver(MESSAGE, "<a@example.com> SMTPUTF8", "<b@example.org>")).startswith("250")
         assert made.messages[0].envelope.smtputf8 is False
         await peer.talk(("MAIL FROM:<a@example.com> SMTPUTF8", "250"), ("RCPT TO:<ü@example.org>", "553 5.6.7"))
     async with rig() as made:
         peer = await made.connect()
         assert "SMTPUTF8" in await peer.ehlo()
-        await transaction(peer, made, "<ü@example.com> SMTPUTF8", "<b@bücher.example>")
+        assert (await peer.deliver(MESSAGE, "<ü@example.com> SMTPUTF8", "<b@bücher.example>")).startswith("250")
         assert made.messages[0].envelope.smtputf8 is True
         assert b"with UTF8SMTP id" in made.messages[0].raw.replace(b"\r\n\t", b" ")
-
-
-async def transaction(peer: Peer, made: Rig, sender: str, recipient: str) -> None:
-    await peer.talk((f"MAIL FROM:{sender}", "250"), (f"RCPT TO:{recipient}", "250"), ("DATA", "354"))
-    assert await peer.say(MESSAGE + b".\r\n") == f"250 2.0.0 Ok: queued as {made.messages[-1].id}"
 
 
 WITH_PDF = (
