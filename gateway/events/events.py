@@ -118,9 +118,11 @@ class Events:
     def auth(
         self, listener: str, mechanism: str, result: str, peer: str, *, client: str = "", reason: str = ""
     ) -> None:
-        """``result`` is ok, failed, unavailable or refused; ``reason`` is for the log only."""
+        """``result`` is ok, failed, unavailable or refused; ``reason`` says why, where it is not ok."""
         mechanism = mechanism if mechanism in MECHANISMS else "other"
         self._metrics.auth(listener, mechanism, result).inc()
+        if reason:
+            self._metrics.rejected(listener, "auth", reason if reason in REASONS else "other").inc()
         log = self._log.info if result == "ok" else self._log.warning
         log("auth", result=result, listener=listener, peer=peer, mechanism=mechanism, client=client, reason=reason)
 

@@ -157,6 +157,7 @@ async def test_three_failures_end_the_connection() -> None:
         assert (await peer.reply()).startswith("421 4.7.0")
         assert await peer.rest() == b""
         assert made.metric("smtp_auth_total", mechanism="PLAIN", result="failed") == 3
+        assert made.metric("smtp_rejected_total", stage="auth", reason="auth_failed") == 3
 
 
 async def test_failures_of_an_address_make_it_pause() -> None:
