@@ -101,36 +101,30 @@ async def _auth(session: Session, argument: bytes) -> None:
     try:
         session.client = await site.auth.login(user, password, session.wire.peer)
     except Refusal as refusal:
-        if _login_failed(session, mechanism, refusal) and mechanism in BEARER:
-            await _explain(challenge)
-        session.write(refusal)
-        if session.failed_logins >= _LOGINS:
-            raise replies.TOO_MANY_LOGINS() from None
+        await _login_refused(session, mechanism, refusal, challenge)
         return
     session.logged_in, session.rules = True, rules
     site.events.auth(site.name, mechanism, "ok", session.wire.peer, client=session.client.name)
     session.wire.reply(replies.LOGGED_IN)
 
 
-def _login_failed(session: Session, mechanism: str, refusal: Refusal) -> bool:
-    """Count a failed login; False when it could not be told, which is not the client's fault."""
-    site, wrong = session.site, refusal.code == 535
-    result = "failed" if wrong else "unavailable"
-    site.events.auth(site.name, mechanism, result, session.wire.peer, reason=refusal.reason)
+async def _login_refused(session: Session, mechanism: str, refusal: Refusal, challenge: Challenge) -> None:
+    """Count a failed login. What could not be told is not the client's fault."""
+    site, peer, wrong = session.site, session.wire.peer, refusal.code == 535
+    site.events.auth(site.name, mechanism, "failed" if wrong else "unavailable", peer, reason=refusal.reason)
     if wrong:
-        site.shared.login_failed(session.wire.peer, session.site.clock.monotonic())
+        site.shared.login_failed(peer, site.clock.monotonic())
         session.failed_logins += 1
-    return wrong
-
-
-async def _explain(challenge: Challenge) -> None:
-    """RFC 7628 3.2.3: the server says why, the client answers something, and only then comes the 535."""
-    try:
-        await challenge(BEARER_REFUSED)
-    except replies.LastRefusal:
-        raise
-    except Refusal:
-        return
+        if mechanism in BEARER:  # RFC 7628 3.2.3: we say why, the client answers something, only then comes the 535
+            try:
+                await challenge(BEARER_REFUSED)
+            except replies.LastRefusal:
+                raise
+            except Refusal:
+                pass
+    session.write(refusal)
+    if session.failed_logins >= _LOGINS:
+        raise replies.TOO_MANY_LOGINS()
 
 
 def _mail(session: Session, argument: bytes) -> None:
