@@ -42,6 +42,10 @@ def test_allowed(groups: tuple[tuple[str, ...], ...], address: str, expected: bo
     assert policy.allowed(groups, address) is expected
 
 
+DENIED = '<a@evil.example>: sender not allowed for client "printers"; add it to clients.printers.senders'
+NOBODY = 'From: no address in the header for client "printers"; clients.printers.senders needs one'
+
+
 @pytest.mark.parametrize(
     ("client", "mail_from", "header_from", "text"),
     [
@@ -49,28 +53,13 @@ def test_allowed(groups: tuple[tuple[str, ...], ...], address: str, expected: bo
         (PRINTERS, "", ["b@example.com"], None),
         (Client("any"), "a@b", [], None),
         (Client("any", senders=(("*",), ("a@b", "*"))), "a@b", ["x@y", "root"], None),
-        (
-            PRINTERS, "a@evil.example", ["b@example.com"],
-            '<a@evil.example>: sender not allowed for client "printers"; add it to clients.printers.senders',
-        ),
-        (
-            PRINTERS, "a@example.com", ["b@example.com", "a@evil.example"],
-            '<a@evil.example>: sender not allowed for client "printers"; add it to clients.printers.senders',
-        ),
-        (
-            PRINTERS, "", ["a@evil.example"],
-            '<a@evil.example>: sender not allowed for client "printers"; add it to clients.printers.senders',
-        ),
-        (
-            PRINTERS, "a@example.com", [],
-            'From: no address in the header for client "printers"; clients.printers.senders needs one',
-        ),
-        (
-            PRINTERS, "", [""],
-            'From: no address in the header for client "printers"; clients.printers.senders needs one',
-        ),
+        (PRINTERS, "a@evil.example", ["b@example.com"], DENIED),
+        (PRINTERS, "a@example.com", ["b@example.com", "a@evil.example"], DENIED),
+        (PRINTERS, "", ["a@evil.example"], DENIED),
+        (PRINTERS, "a@example.com", [], NOBODY),
+        (PRINTERS, "", [""], NOBODY),
     ],
-)  # fmt: skip
+)
 def test_check_sender(client: Client, mail_from: str, header_from: list[str], text: str | None) -> None:
     """Envelope and every From address must be allowed; the null sender is nobody's; unreadable From is refused."""
     if text is None:

@@ -18,7 +18,7 @@ from gateway.model import CannotCarry, CannotTell, Capabilities, HookRefused, Ne
 from gateway.smtp.limits import Shared
 from gateway.smtp.replies import FAULTS
 from tests.fakes import until
-from tests.smtp.kit import MESSAGE, Rig, reset, rig
+from tests.smtp.kit import MESSAGE, Peer, Rig, reset, rig
 
 LINES_15K = (b"y" * 76 + b"\r\n") * 200
 BODY = b"From: a@b.c\r\n\r\n" + (b"x" * 76 + b"\r\n") * 1000
@@ -44,6 +44,12 @@ class Commit:
         self.started = asyncio.Event()
         self.go = asyncio.Event()
         made.put = self
+
+    async def begin(self, peer: Peer) -> None:
+        """A message of this client waits for its commit."""
+        await peer.envelope()
+        peer.send(MESSAGE + b".\r\n")
+        await self.started.wait()
 
     async def __call__(self, message: NewMessage) -> None:
         self.started.set()
@@ -157,9 +163,7 @@ async def test_a_commit_under_way_has_no_deadline() -> None:
     async with rig(limits={"idle": "60s"}) as made:
         commit = Commit(made)
         peer = await made.connect()
-        await peer.envelope()
-        peer.send(MESSAGE + b".\r\n")
-        await commit.started.wait()
+        await commit.begin(peer)
         later(made, 10_000)
         commit.go.set()
         assert (await peer.reply()).startswith("250")
@@ -211,9 +215,7 @@ async def test_a_client_that_leaves_does_not_cancel_the_commit(how: str) -> None
     async with rig() as made:
         commit = Commit(made)
         peer = await made.connect()
-        await peer.envelope()
-        peer.send(MESSAGE + b".\r\n")
-        await commit.started.wait()
+        await commit.begin(peer)
         if how == "half-close":
             peer.writer.write_eof()
         elif how == "close":
@@ -352,9 +354,7 @@ async def test_drain() -> None:
         idle, sending, committing = [await made.connect() for _ in range(3)]
         await idle.talk(("EHLO c", "250"), ("MAIL FROM:<a@b.c>", "250"))
         await sending.envelope()
-        await committing.envelope()
-        committing.send(MESSAGE + b".\r\n")
-        await commit.started.wait()
+        await commit.begin(committing)
         draining = asyncio.ensure_future(made.listener.drain(20))
         assert (await idle.reply()).startswith("421 4.3.2")
         assert await idle.rest() == b""
@@ -378,9 +378,7 @@ async def test_drain_has_an_end() -> None:
         commit = Commit(made)
         sending, committing = await made.connect(), await made.connect()
         await sending.envelope()
-        await committing.envelope()
-        committing.send(MESSAGE + b".\r\n")
-        await commit.started.wait()
+        await commit.begin(committing)
         draining = asyncio.ensure_future(made.listener.drain(0.01))
         await until(lambda: made.metric("smtp_connections_open") == 0)
         assert not draining.done()
