@@ -83,12 +83,11 @@ def scan(raw: bytes) -> Header:
 
 
 def normalise_newlines(raw: bytes) -> bytes:
-    """Every bare CR, bare LF and CR CR LF becomes CRLF; canonical bytes come back as they are."""
+    """Every bare CR and bare LF becomes CRLF; canonical bytes come back as they are."""
     pairs = raw.count(b"\r\n")
     if raw.count(b"\n") == pairs == raw.count(b"\r"):
         return raw
-    # The second time it is CR CR LF: whoever adds a CR to lines that have one means one line end, as Postfix does.
-    return raw.replace(b"\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 def replace_fields(raw: bytes, header: Header, new: bytes, changes: dict[int, bytes]) -> bytes:

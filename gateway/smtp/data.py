@@ -48,7 +48,7 @@ class DataReader:
         else:
             held = next((n for n in (4, 3, 2, 1) if data.endswith(_END[:n])), 0)
             cut = len(data) - held
-            cut -= data[cut - 1 : cut] == b"\r"  # CR CR LF is one line end
+            cut -= data[cut - 1 : cut] == b"\r"  # CR CR LF
             segment, self._tail, rest = data[:cut], data[cut:], b""
             self.overrun = self.refusal is not None and self.received > 2 * self._limit + DRAIN
         # A segment never ends inside a line end or CRLF-dot: what could become either is held back above.
@@ -80,7 +80,8 @@ class DataReader:
                 text = "Lines must end with CR LF; for a device that cannot, set tolerate: [bare_newlines]"
                 self.fail(Refusal(550, "5.5.2", text, "bad_newlines"))
                 return
-            segment = normalise_newlines(segment)
+            # CR CR LF, of programs that put a CR to lines that end in CRLF, is one line end, as for Postfix.
+            segment = normalise_newlines(segment.replace(b"\r\r\n", b"\r\n"))
         self.size += len(segment)
         if self.size > self._limit:
             self.fail(self._too_big)
