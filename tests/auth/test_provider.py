@@ -46,8 +46,8 @@ async def test_the_provider_says_who_it_is(tmp_path: Path, user: str) -> None:
     provider = Provider()
     client = await built(tmp_path, office=provider).auth.login(user, FOREIGN, "192.0.2.1")
     assert (client.name, client.login, client.backend, client.secret) == ("mailboxes", ADDRESS, "office", FOREIGN)
-    assert policy.may_send_as(client, ADDRESS)
-    assert not policy.may_send_as(client, "you@temp.example")
+    assert policy.allowed(client.senders, ADDRESS)
+    assert not policy.allowed(client.senders, "you@temp.example")
     assert FOREIGN not in repr(client)
 
 
