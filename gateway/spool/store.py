@@ -264,7 +264,7 @@ class Spool:
         return await self._change(upkeep.release, which, now, each)
 
     async def retry(self, which: Filter, now: datetime, each: Each = ignore) -> int:
-        return await self._change(upkeep.retry, which, now, each)
+        return await self._change(partial(upkeep.retry, backend=which.backend), which, now, each)
 
     async def delete(self, which: Filter, now: datetime, each: Each = ignore) -> int:
         """Gone with all its rows; the log keeps the ids."""

@@ -49,11 +49,11 @@ def release(tx: Transaction, ids: list[str], now: int) -> list[str]:
     return _ids(rows)
 
 
-def retry(tx: Transaction, ids: list[str], now: int) -> list[str]:
-    """Due now, except what is under way."""
+def retry(tx: Transaction, ids: list[str], now: int, backend: str = "") -> list[str]:
+    """Due now, except what is under way; of a ``backend`` only what waits for that."""
     step = f"""UPDATE delivery SET next_attempt_at = @least(next_attempt_at, :now) WHERE message_id {IN_IDS}
-        AND state = 'queued' AND NOT {UNDER_WAY} RETURNING message_id, backend"""
-    rows = tx.all(step, ids=ids, now=now)
+        AND state = 'queued' AND :backend IN ('', backend) AND NOT {UNDER_WAY} RETURNING message_id, backend"""
+    rows = tx.all(step, ids=ids, now=now, backend=backend)
     tx.woken.update(row["backend"] for row in rows)
     return _ids(rows)
 
