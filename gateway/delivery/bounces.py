@@ -13,7 +13,7 @@ from gateway.bounce import Failure
 from gateway.config.models import Settings
 from gateway.delivery.retry import Decision
 from gateway.events import Events
-from gateway.model import CannotCarry, Envelope, NewMessage, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Envelope, NewMessage, Recipient, SpooledMessage, Verdict
 from gateway.routing import Freight, Routing
 
 _ASKED_AS = {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}  # in NOTIFY (RFC 3461 4.1)
@@ -24,15 +24,22 @@ _OVERHEAD = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Bounces:
-    """New messages of ours about one; ``delayed``: its delay has been dealt with and is not to be noticed again."""
+    """By what is to be reported of a message: one of ours that says it, or why there is none.
 
-    messages: tuple[NewMessage, ...] = ()
-    delayed: bool = False
+    ``delayed``: its delay has been dealt with and is not to be noticed again.
+    """
+
+    by_action: Mapping[str, NewMessage | str]
+    delayed: bool
+
+    @property
+    def messages(self) -> tuple[NewMessage, ...]:
+        return tuple(one for one in self.by_action.values() if isinstance(one, NewMessage))
 
 
 @dataclass(frozen=True, slots=True)
 class Bouncer:
-    """Builds bounces, delay notices and relayed reports as new messages; says why when there is none."""
+    """Builds bounces, delay notices and relayed reports as new messages."""
 
     settings: Settings
     routing: Routing
@@ -52,49 +59,43 @@ class Bouncer:
             # RFC 3461 5.2.2: who takes over the request confirms the rest himself.
             "relayed": {a: o for a, o in decision.outcomes.items() if o.verdict is Verdict.SENT and not o.dsn},
         }
+        made: dict[str, NewMessage | str] = {}
         try:
-            return Bounces(self._wanted(original, raw, backend, by_action, now), late)
+            for action, outcomes in by_action.items():
+                failures = [
+                    Failure(recipient, outcomes[recipient.address], backend, action)
+                    for recipient in original.envelope.recipients
+                    if recipient.address in outcomes and _asks_for(recipient, action)
+                ]
+                if failures:
+                    made[action] = self._build(original, raw, failures, now)
         except Exception as error:
             self.events.bug("bounces", error)
-            return Bounces(delayed=late)
+        return Bounces(made, late)
+
+    def tell(self, original: SpooledMessage, bounces: Bounces) -> None:
+        """What has become of reporting, for the log: once it is on disk."""
+        for action, made in bounces.by_action.items():
+            if isinstance(made, NewMessage):
+                self.events.bounced(original, made.id, action)
+            else:
+                self.events.bounce_suppressed(original, made)
 
     def _is_late(self, original: SpooledMessage, now: datetime) -> bool:
         notice = self.settings.retry.delay_notice
         return timedelta(0) < notice <= now - original.received_at and not original.delay_notified
 
-    def _wanted(
-        self,
-        original: SpooledMessage,
-        raw: bytes,
-        backend: str,
-        by_action: Mapping[str, Mapping[str, Outcome]],
-        now: datetime,
-    ) -> tuple[NewMessage, ...]:
-        found = []
-        for action, outcomes in by_action.items():
-            failures = [
-                Failure(recipient, outcomes[recipient.address], backend, action)
-                for recipient in original.envelope.recipients
-                if recipient.address in outcomes and _asks_for(recipient, action)
-            ]
-            if failures and (made := self._build(original, raw, failures, now)):
-                self.events.bounced(original, made.id, action)
-                found.append(made)
-        return tuple(found)
-
     def _build(
         self, original: SpooledMessage, raw: bytes, failures: Sequence[Failure], now: datetime
-    ) -> NewMessage | None:
+    ) -> NewMessage | str:
         bounces = self.settings.bounces
         if original.bounce or not original.envelope.sender or bounces.mode == "off":
             # Never a bounce of a bounce (RFC 5321 6.1).
-            self.events.bounce_suppressed(original, "off" if bounces.mode == "off" else "null_sender")
-            return None
+            return "off" if bounces.mode == "off" else "null_sender"
         targets = tuple(dict.fromkeys(filter(None, (original.envelope.sender, bounces.copy_to))))
         found = self._way(targets, min(len(raw), _SHARE) + _OVERHEAD, smtputf8=original.envelope.smtputf8)
         if found is None:
-            self.events.bounce_suppressed(original, "no_backend")
-            return None
+            return "no_backend"
         freight, deliveries = found
         identifier, hostname = self.ids(), self.settings.hostname
         header_from = policy.bounce_author(bounces, hostname)

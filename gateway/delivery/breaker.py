@@ -36,25 +36,15 @@ class State(Enum):
 class Ruling:
     """What an attempt means for its backend and for the message.
 
-    ``cause`` is the outcome that put the backend at fault, ``opened`` whether this attempt opened the breaker; ``rest``
-    is how long to wait then. ``patient``: the message is not to blame, so the attempt does not count. ``answered``:
-    the other side is there, and nothing is wrong with the backend.
+    ``opened_by`` is the outcome by which this attempt opened the breaker; ``rest`` is how long to wait then.
+    ``patient``: the message is not to blame, so the attempt does not count. ``answered``: the other side is there,
+    and nothing is wrong with the backend.
     """
 
-    cause: Outcome | None = None
-    opened: bool = False
+    opened_by: Outcome | None = None
     rest: timedelta = timedelta(0)
     patient: bool = False
     answered: bool = False
-
-
-def cause(outcomes: Mapping[str, Outcome]) -> Outcome | None:
-    """The gravest outcome about the backend as a whole, of several the one with the longest hint; None for none."""
-    for verdict in _CAUSES:
-        found = [one for one in outcomes.values() if one.verdict is verdict and one.scope is Scope.BACKEND]
-        if found:
-            return max(found, key=lambda outcome: outcome.retry_after or timedelta(0))
-    return None
 
 
 class CircuitBreaker:
@@ -76,7 +66,7 @@ class CircuitBreaker:
 
     def judge(self, message_id: str, outcomes: Mapping[str, Outcome], now: float) -> Ruling:
         """Open it where the outcomes call for that; closing is for the caller, who has messages to wake."""
-        guilty = cause(outcomes)
+        guilty = _cause(outcomes)
         if guilty is None:
             return Ruling(answered=any(map(_answered, outcomes.values())))
         late = self.is_open(now)  # was under way when it opened, and had no chance of its own
@@ -85,7 +75,7 @@ class CircuitBreaker:
         if late or by == MISCONFIGURED:
             self._waiting.add(message_id)
         patient = late or guilty.verdict is not Verdict.DEFERRED
-        return Ruling(guilty, not late, timedelta(seconds=seconds), patient)
+        return Ruling(None if late else guilty, timedelta(seconds=seconds), patient)
 
     def _trip(self, guilty: Outcome, now: float, *, again: bool) -> float:
         by, first, longest = _CAUSES[guilty.verdict]
@@ -110,6 +100,15 @@ class CircuitBreaker:
         self.until, self._failures = 0.0, 0
         self.by = self.reason = self.fix = ""
         return waiting
+
+
+def _cause(outcomes: Mapping[str, Outcome]) -> Outcome | None:
+    """The gravest outcome about the backend as a whole, of several the one with the longest hint; None for none."""
+    for verdict in _CAUSES:
+        found = [one for one in outcomes.values() if one.verdict is verdict and one.scope is Scope.BACKEND]
+        if found:
+            return max(found, key=lambda outcome: outcome.retry_after or timedelta(0))
+    return None
 
 
 def _answered(outcome: Outcome) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from gateway.clock import Clock
@@ -11,6 +13,17 @@ from gateway.spool import Claim, Spool
 
 LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach; a send is cut off before that
 EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
+
+
+@asynccontextmanager
+async def given_back_on_error(spool: Spool, claims: Sequence[Claim]) -> AsyncIterator[None]:
+    """Around what comes before the network: what is not settled when it fails is as if it had not been claimed."""
+    try:
+        yield
+    except BaseException:
+        with suppress(SpoolTrouble):  # a full disk: they are shown as interrupted
+            await spool.release_claims(claims)
+        raise
 
 
 class Claims:
@@ -28,18 +41,12 @@ class Claims:
         return len(self._ready)
 
     async def take(self, limit: int) -> int:
-        """Claim what is due; returns how many there were, 0 also while the spool cannot be written."""
+        """Claim what is due; returns how many there were. Raises SpoolTrouble."""
         now, busy = self._clock.now(), sorted(self._busy)
-        try:
-            claims = await self._spool.claim(self._backend, now=now, lease=LEASE, limit=limit, busy=busy)
-        except SpoolTrouble:
-            return 0
+        claims = await self._spool.claim(self._backend, now=now, lease=LEASE, limit=limit, busy=busy)
         small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
-        try:
+        async with given_back_on_error(self._spool, claims):
             bodies = await self._spool.bodies(small) if small else {}
-        except BaseException:
-            await self._spool.release_claims(claims)
-            raise
         for claim in claims:
             raw = bodies.get(claim.message.id)
             if raw is not None or claim.message.size > EAGER_BODY:  # else the spool has marked it corrupt

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from gateway.clock import Clock
-from gateway.config.models import BackendSettings, Settings
-from gateway.delivery.attempt import SEND_LIMIT
+from gateway.config.models import Settings
 from gateway.delivery.bounces import Bouncer
-from gateway.delivery.breaker import CircuitBreaker
+from gateway.delivery.breaker import OPERATOR, CircuitBreaker
 from gateway.delivery.orders import Orders
 from gateway.delivery.tracking import Tracker
 from gateway.delivery.upkeep import Upkeep
-from gateway.delivery.worker import BackendStatus, Worker
+from gateway.delivery.worker import SEND_LIMIT, BackendStatus, Worker
 from gateway.events import Events
 from gateway.model import Backend, CallsBack, Check, Tracked
 from gateway.routing import Routing
@@ -34,8 +33,7 @@ class _Post:
     tracking: asyncio.Task[None] | None
 
     async def close(self, seconds: float) -> None:
-        """Claim nothing more, let sends end within ``seconds``, close the backend."""
-        self.worker.stop()
+        """Once the worker is told to stop: let sends end within ``seconds``, close the backend."""
         if self.tracking:
             self.tracking.cancel()
             await asyncio.wait({self.tracking})
@@ -83,16 +81,19 @@ class Dispatcher:
     async def start(self, backends: Mapping[str, Backend]) -> None:
         """Open a worker for each backend."""
         for name, backend in backends.items():
-            self._open(name, backend)
+            self._open(name, backend, CircuitBreaker())
         self._keeping = self._supervised("upkeep", self._upkeep.run)
 
-    def _open(self, name: str, backend: Backend) -> None:
-        settings: BackendSettings = self._settings.backends[name]
-        worker = Worker(backend, settings, self._orders, self._spool, self._events, self._clock)
-        self._breakers[name] = worker.breaker
+    def _open(self, name: str, backend: Backend, breaker: CircuitBreaker) -> None:
+        """With the breaker of who was there before: an order stays in force, all else is found out anew."""
+        self._breakers[name] = breaker
+        settings = self._settings.backends[name]
+        worker = Worker(backend, settings, self._orders, breaker, self._spool, self._events, self._clock)
+        if breaker.by not in ("", OPERATOR):
+            worker.resume()
         tracking = None
         if isinstance(backend, Tracked):
-            tracker = Tracker(name, backend, worker.breaker, self._spool, self._events, self._clock)
+            tracker = Tracker(name, backend, breaker, self._spool, self._events, self._clock)
             tracking = self._supervised(f"tracking.{name}", tracker.run)
         self._posts[name] = _Post(worker, self._supervised(f"worker.{name}", worker.run), tracking)
 
@@ -120,6 +121,7 @@ class Dispatcher:
     async def update(self, settings: Settings, routing: Routing, backends: Mapping[str, Backend]) -> None:
         """Take over reloaded settings. A backend object that is new replaces its worker; the old one ends its sends."""
         self._apply(settings, routing)
+        breakers = dict(self._breakers)
         for name, post in list(self._posts.items()):
             if backends.get(name) is not post.worker.backend:
                 closing = self._take(name).close(SEND_LIMIT)
@@ -128,16 +130,20 @@ class Dispatcher:
                 leaving.add_done_callback(self._leaving.pop)
         for name, backend in backends.items():
             if name not in self._posts:
-                self._open(name, backend)
+                self._open(name, backend, breakers.get(name, CircuitBreaker()))
 
     def _take(self, name: str) -> _Post:
         """From now on nobody is at this post; who leaves it ends his work."""
         del self._breakers[name]
-        return self._posts.pop(name)
+        post = self._posts.pop(name)
+        post.worker.stop()
+        return post
 
     async def drain(self, seconds: float) -> None:
         """Stop claiming, let running sends end within ``seconds``, close the backends."""
         self._upkeep.stop()
+        for post in self._posts.values():
+            post.worker.stop()
         if self._keeping:
             await self._keeping
         closing = [self._take(name).close(seconds) for name in list(self._posts)]

@@ -13,17 +13,9 @@ from gateway.delivery.breaker import CircuitBreaker
 from gateway.delivery.retry import Decision
 from gateway.model import Outcome, SpooledMessage, Verdict
 from gateway.routing import Freight, Routing
-from gateway.spool import Claim, Delivery, Settlement
+from gateway.spool import Claim, Delivery, Settlement, Spool
 
 _DONE = (Verdict.SENT, Verdict.REJECTED)
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Whom what is left of a message waits for, and who may take it at once instead, "" for nobody."""
-
-    waits_for: str
-    goes_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +44,21 @@ class Orders:
         ways = () if delivery.sticky else self.ways(delivery.message)
         return next((name for name in ways if name != delivery.backend and self.free(name, now)), "")
 
-    def next_way(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> Way:
-        """Where the rest goes after an attempt: failover tries those that come later in the route."""
+    def next_way(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> tuple[str, str]:
+        """Whom what is left after an attempt waits for, and who may take it at once instead, "" for nobody.
+
+        Failover tries those that come later in the route.
+        """
         if claim.sticky or any(outcome.verdict is Verdict.IN_DOUBT for outcome in outcomes.values()):
-            return Way(claim.backend)
+            return claim.backend, ""
         left = [address for address, outcome in outcomes.items() if outcome.verdict not in _DONE]
         ways = self.ways(claim.message, left)
         later = ways[ways.index(claim.backend) + 1 :] if claim.backend in ways else ways
-        free = next((name for name in later if self.free(name, now)), "")
-        return Way(ways[0] if ways else claim.backend, free)
+        return ways[0] if ways else claim.backend, next((name for name in later if self.free(name, now)), "")
 
-    def settlement(
+    async def settle(
         self,
+        spool: Spool,
         claim: Claim,
         raw: bytes,
         decision: Decision,
@@ -71,10 +66,13 @@ class Orders:
         *,
         started_at: datetime | None = None,
         poll_at: datetime | None = None,
-    ) -> Settlement:
-        """What to write down of a decision, with the mail its senders get: the same after a try and on giving up."""
+    ) -> None:
+        """Write down a decision with the mail its senders get: the same after a try and on giving up.
+
+        Raises SpoolTrouble, and then nothing is said of that mail.
+        """
         bounces = self.bouncer.bounces(claim.message, raw, claim.backend, decision, now)
-        return Settlement(
+        settlement = Settlement(
             claim=claim,
             ended_at=now,
             outcomes=decision.outcomes,
@@ -87,3 +85,5 @@ class Orders:
             started_at=started_at,
             poll_at=poll_at,
         )
+        await spool.settle(settlement)
+        self.bouncer.tell(claim.message, bounces)

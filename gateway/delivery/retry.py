@@ -40,7 +40,6 @@ class Situation:
     backend: str
     now: datetime
     retry: RetrySettings
-    attempts: int
     rng: random.Random
     in_doubt: str = "retry"
     doubts: int = 0
@@ -69,7 +68,7 @@ def decide(message: SpooledMessage, outcomes: Mapping[str, Outcome], at: Situati
     doubtful = any(outcome.verdict is Verdict.IN_DOUBT for outcome in waiting)
     if at.alternative and not doubtful:
         return Decision(states, final, at.now, at.alternative, count_attempt=False, failed=failed, pending=pending)
-    delay = _delay(waiting, at, doubtful)
+    delay = _delay(message.attempt, waiting, at, doubtful)
     when = max(at.now, min(at.now + delay, message.expires_at))
     return Decision(states, final, when, at.backend, not at.patient, failed, pending)
 
@@ -105,14 +104,14 @@ def _state(outcome: Outcome, at: Situation) -> str:
             return "queued"
 
 
-def _delay(waiting: Sequence[Outcome], at: Situation, doubtful: bool) -> timedelta:
+def _delay(attempts: int, waiting: Sequence[Outcome], at: Situation, doubtful: bool) -> timedelta:
     hints = [outcome.retry_after for outcome in waiting if outcome.retry_after is not None]
     if doubtful:
         own = max(at.retry.delays)  # the longest: the provider may still be working on the first copy
     elif at.patient:
         own = at.rest
     else:
-        own = max(policy.next_delay(at.retry, max(1, at.attempts), at.rng), at.rest)
+        own = max(policy.next_delay(at.retry, attempts, at.rng), at.rest)
     return max([own, *hints])
 
 

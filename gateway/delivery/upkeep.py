@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from gateway.clock import Clock, wait_for
 from gateway.config.models import RetentionSettings
 from gateway.delivery.breaker import MISCONFIGURED, OPERATOR
+from gateway.delivery.claims import given_back_on_error
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Decision, returned, too_late
 from gateway.events import Events
-from gateway.model import SpoolTrouble
+from gateway.model import SpoolTrouble, SpoolUnavailable
 from gateway.spool import Claim, Delivery, Filter, Spool
 
 EVERY = 15.0  # seconds between rounds
@@ -104,26 +105,38 @@ class Upkeep:
         return too_late(claim.message, claim.backend, ours=ours)
 
     async def bounce(self, which: Filter) -> list[str]:
-        """Give up on these messages by order of the operator; returns the ids that had something left to give up."""
+        """Give up on these messages by order of the operator; returns the ids that had something left to give up.
+
+        Raises SpoolTrouble, also when a stop comes between: then some are given up, and what is left is as it was.
+        """
         found: dict[str, None] = {}
         async for claims in self._spool.fail(which, self._clock.now()):
-            await self._give_up(claims, lambda claim: returned(claim.message))
-            found |= dict.fromkeys(claim.message.id for claim in claims)
+            found |= dict.fromkeys(await self._give_up(claims, lambda claim: returned(claim.message)))
         return list(found)
 
-    async def _give_up(self, claims: Sequence[Claim], decide: Callable[[Claim], Decision]) -> None:
-        """Settle these together, so that one commit serves many. Raises SpoolTrouble when all have had their turn."""
-        for some in _batches(claims):
-            bodies = await self._spool.bodies([claim.message.id for claim in some])
-            settling = [self._settle(claim, bodies.get(claim.message.id, b""), decide(claim)) for claim in some]
-            for settled in await asyncio.gather(*settling, return_exceptions=True):
-                if settled is not None:
-                    raise settled
+    async def _give_up(self, claims: Sequence[Claim], decide: Callable[[Claim], Decision]) -> list[str]:
+        """Settle these together, so that one commit serves many; returns the ids of the messages.
+
+        Raises SpoolTrouble when all have had their turn.
+        """
+        given_up = []
+        async with given_back_on_error(self._spool, claims):
+            for some in _batches(claims):
+                if self._stopping:
+                    raise SpoolUnavailable("the gateway is stopping: not all of it was done, ask again when it runs")
+                bodies = await self._spool.bodies([claim.message.id for claim in some])
+                whole = [claim for claim in some if claim.message.id in bodies]  # else the spool has marked it corrupt
+                settling = [self._settle(claim, bodies[claim.message.id], decide(claim)) for claim in whole]
+                for settled in await asyncio.gather(*settling, return_exceptions=True):
+                    if settled is not None:
+                        raise settled
+                given_up += [claim.message.id for claim in whole]
+        return given_up
 
     async def _settle(self, claim: Claim, raw: bytes, decision: Decision) -> None:
         now = self._clock.now()
+        await self._orders.settle(self._spool, claim, raw, decision, now)
         self._events.settled(claim.message, claim.backend, decision.outcomes, 0.0, now)
-        await self._spool.settle(self._orders.settlement(claim, raw, decision, now))
 
 
 def _batches(claims: Sequence[Claim]) -> Iterator[list[Claim]]:

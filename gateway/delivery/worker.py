@@ -10,17 +10,17 @@ from datetime import datetime, timedelta
 
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
-from gateway.delivery.attempt import send
 from gateway.delivery.breaker import FOREVER, OPERATOR, CircuitBreaker, Ruling, State
 from gateway.delivery.claims import Claims
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
-from gateway.delivery.retry import Situation, decide
+from gateway.delivery.retry import Decision, Situation, decide
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
-from gateway.model import Backend, Check, Outcome, SpoolTrouble, Tracked, Verdict
-from gateway.spool import Claim, Filter, Settlement, Spool
+from gateway.model import Backend, Check, Outcome, SpoolTrouble, Tracked, Verdict, same_for_all
+from gateway.spool import Claim, Filter, Spool
 
+SEND_LIMIT = 25 * 60.0  # seconds; less than a claim lasts
 UNWRITABLE_WAIT = 5.0
 DIVERT_EVERY = 10.0
 
@@ -44,11 +44,12 @@ class Worker:
     """A slow backend delays only itself. New ``orders`` may be given at any moment."""
 
     def __init__(
-        self, backend: Backend, settings: BackendSettings, orders: Orders, spool: Spool, events: Events, clock: Clock
-    ) -> None:
+        self, backend: Backend, settings: BackendSettings, orders: Orders, breaker: CircuitBreaker,
+        spool: Spool, events: Events, clock: Clock,
+    ) -> None:  # fmt: skip
         self.backend = backend
         self.orders = orders
-        self.breaker = CircuitBreaker()
+        self.breaker = breaker
         self._name = backend.name
         self._settings = settings
         self._spool = spool
@@ -122,7 +123,11 @@ class Worker:
             if room <= 0 or not self._spool.writable():
                 await self._wait(UNWRITABLE_WAIT)
                 continue
-            taken = await self._claims.take(room)
+            try:
+                taken = await self._claims.take(room)
+            except SpoolTrouble:
+                await self._wait(UNWRITABLE_WAIT)
+                continue
             if rate := self._settings.rate:  # paced before the claim: who waits for a turn can still be held or deleted
                 pace = rate.period.total_seconds() / rate.count
                 self._next_send = self._clock.monotonic() + taken * pace
@@ -204,34 +209,54 @@ class Worker:
     async def _carry_out(self, claim: Claim, raw: bytes) -> None:
         self._events.attempt(claim.message.id, self._name, claim.message.attempt)
         started, began = self._clock.now(), self._clock.monotonic()
-        outcomes = await send(self.backend, claim.message, raw, self._events)
+        outcomes = await self._send(claim, raw)
         now, ended = self._clock.now(), self._clock.monotonic()
         ruling = self._judge(claim, outcomes, ended)
-        way = self.orders.next_way(claim, outcomes, ended)
+        waits_for, goes_to = self.orders.next_way(claim, outcomes, ended)
         situation = Situation(
             now=now,
-            attempts=claim.message.attempt,
             doubts=claim.in_doubt,
             retry=self.orders.retry,
             rng=self.orders.rng,
             in_doubt=self._settings.in_doubt,
             rest=ruling.rest,
             patient=ruling.patient,
-            backend=way.waits_for,
-            alternative=way.goes_to,
+            backend=waits_for,
+            alternative=goes_to,
         )
         decision = decide(claim.message, outcomes, situation)
         self._events.settled(claim.message, self._name, decision.outcomes, ended - began, now)
-        poll_at = now + SCHEDULE[0] if self._tracked else None
-        await self._settle(self.orders.settlement(claim, raw, decision, now, started_at=started, poll_at=poll_at))
+        await self._settle(claim, raw, decision, now, started)
+
+    async def _send(self, claim: Claim, raw: bytes) -> dict[str, Outcome]:
+        """An outcome for every recipient whatever the backend does; what is made up here has no code.
+
+        A bug in the backend is reported and costs nobody his mail.
+        """
+        message = claim.message
+        try:
+            async with asyncio.timeout(SEND_LIMIT):
+                answers = dict(await self.backend.send(message, raw))
+        except TimeoutError:
+            return same_for_all(message, Outcome(Verdict.IN_DOUBT, detail="no answer within the time limit"))
+        except Exception as error:
+            self._events.bug(f"backend.{self._name}", error)
+            detail = "internal error in the backend, see the log"
+            return same_for_all(message, Outcome(Verdict.DEFERRED, enhanced="4.3.0", detail=detail))
+        for recipient in message.envelope.recipients:
+            if recipient.address not in answers:
+                self._events.bug(f"backend.{self._name}", LookupError("no outcome for a recipient"))
+                answers[recipient.address] = Outcome(Verdict.IN_DOUBT, detail="the backend gave no outcome")
+        return answers
 
     def _judge(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> Ruling:
         """Open or close the circuit breaker by what came back."""
+        if self._stopping:  # the breaker is another's by now, with other settings: he finds out himself
+            return CircuitBreaker().judge(claim.message.id, outcomes, now)
         ruling = self.breaker.judge(claim.message.id, outcomes, now)
-        if ruling.opened and ruling.cause:
-            verdict, detail = ruling.cause.verdict, ruling.cause.detail
-            self._events.backend_up(self._name, verdict is Verdict.THROTTLED)
-            self._events.backend_paused(self._name, verdict.value, detail, ruling.rest.total_seconds())
+        if cause := ruling.opened_by:
+            self._events.backend_up(self._name, cause.verdict is Verdict.THROTTLED)
+            self._events.backend_paused(self._name, cause.verdict.value, cause.detail, ruling.rest.total_seconds())
         if ruling.answered:
             self._last_success = self._clock.now()
             self._events.backend_up(self._name, True)
@@ -239,16 +264,17 @@ class Worker:
                 self.resume()
         return ruling
 
-    async def _settle(self, settlement: Settlement) -> None:
+    async def _settle(self, claim: Claim, raw: bytes, decision: Decision, now: datetime, started: datetime) -> None:
+        poll_at = now + SCHEDULE[0] if self._tracked else None
         while True:
             try:
-                await self._spool.settle(settlement)
+                return await self.orders.settle(
+                    self._spool, claim, raw, decision, now, started_at=started, poll_at=poll_at
+                )
             except SpoolTrouble as trouble:
                 # Without a record the message would be sent again: keep the answer until the disk takes it.
-                self._events.warning("settle_waits", queue_id=settlement.claim.message.id, reason=trouble.text)
+                self._events.warning("settle_waits", queue_id=claim.message.id, reason=trouble.text)
                 await self._clock.sleep(UNWRITABLE_WAIT)
-            else:
-                return
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

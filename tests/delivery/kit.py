@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -16,22 +16,23 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from gateway.clock import QueueIds
-from gateway.config.models import BackendSettings, BounceSettings, RetrySettings, RouteSettings, Settings
+from gateway.config.models import BackendSettings, RetrySettings, RouteSettings, Settings
 from gateway.delivery import Dispatcher
 from gateway.events import Events
-from gateway.model import Backend, Envelope, Recipient
+from gateway.model import Backend, Envelope, Recipient, SpoolFull
 from gateway.routing import Routing
 from gateway.spool import MessageDetail, Spool
 from tests import builders
 from tests.builders import BAD_LOGIN, GREYLISTED, NO_USER
 from tests.fakes import FakeClock, ScriptedBackend
 
+FULL = SpoolFull("not enough space in the spool")
 DEFERRED, REJECTED, MISCONFIGURED = GREYLISTED, NO_USER, BAD_LOGIN
 THROTTLED = replace(builders.THROTTLED, retry_after=timedelta(minutes=7))
 
 
 def settings(
-    path: Path, *names: str, routes: tuple[str, ...] = (), bounces: BounceSettings | None = None, **changes: object
+    path: Path, *names: str, routes: tuple[str, ...] = (), bounces: Mapping[str, str] | None = None, **changes: object
 ) -> Settings:
     """One route to all of these backends in their order, or to ``routes``; ``changes`` are settings of each backend."""
     given: Any = {"type": "scripted", "concurrency": 4, **changes}
@@ -40,7 +41,7 @@ def settings(
         backends={name: BackendSettings(**given) for name in names},
         routes=[RouteSettings(backend=routes or names)],
         retry=RetrySettings(jitter=0),
-        bounces=bounces or BounceSettings(mode="auto"),
+        bounces=bounces or {},
     )
 
 
@@ -70,6 +71,44 @@ class House:
     async def put_many(self, count: int, backend: str, *addresses: str, **more: Any) -> list[str]:
         """Together, so that a few commits serve all."""
         return list(await asyncio.gather(*(self.put(backend, *addresses, **more) for _ in range(count))))
+
+    def _before(self, name: str, step: Callable[..., Awaitable[None]]) -> None:
+        method = getattr(self.spool, name)
+
+        async def both(*given: Any, **more: Any) -> Any:
+            await step(*given)
+            return await method(*given, **more)
+
+        setattr(self.spool, name, both)
+
+    def calls(self, name: str, go: asyncio.Event | None = None) -> list[tuple[Any, ...]]:
+        """What this method of the spool is given from now on; each call waits until it may ``go`` on."""
+        seen: list[tuple[Any, ...]] = []
+
+        async def note(*given: Any) -> None:
+            seen.append(given)
+            if go is not None:
+                await go.wait()
+
+        self._before(name, note)
+        return seen
+
+    def refuse(self, name: str, *errors: Exception) -> list[Exception]:
+        """The next calls of this method of the spool end with these; returns those that are still to come."""
+        left = list(errors)
+
+        async def refusing(*_: object) -> None:
+            if left:
+                raise left.pop(0)
+
+        self._before(name, refusing)
+        return left
+
+    async def rounds(self, over: Callable[[], object]) -> None:
+        """Let one round of housekeeping after the other begin until it holds."""
+        while not over():
+            self.clock.advance(16)
+            await self.clock.sleep(0)
 
     async def state(self, identifier: str) -> str:
         detail = await self.spool.show(identifier)
@@ -102,7 +141,11 @@ class House:
 
 
 @asynccontextmanager
-async def house(path: Path, config: Settings, *backends: ScriptedBackend) -> AsyncIterator[House]:
+async def house(
+    path: Path, *backends: ScriptedBackend, config: Settings | None = None, **changes: Any
+) -> AsyncIterator[House]:
+    """Over these backends, by ``config`` or by ``settings`` with these changes."""
+    config = config or settings(path, *(backend.name for backend in backends), **changes)
     clock, log = FakeClock(), io.StringIO()
     events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
     events.declare(backends=[backend.name for backend in backends], clients=["c", "gateway"])

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.config.models import BounceSettings, RetrySettings
+from gateway.config.models import RetrySettings
 from gateway.delivery.bounces import Bouncer
 from gateway.delivery.retry import Decision
 from gateway.events import Events
 from gateway.model import Capabilities, Envelope, Outcome, Recipient
 from tests import builders
 from tests.builders import GREYLISTED, NO_USER, RAW
-from tests.delivery.kit import DEFERRED, REJECTED, house, settings
+from tests.delivery.kit import DEFERRED, REJECTED, house
 from tests.fakes import SENT, START, ScriptedBackend, until
 
 ACTIONS = (b"failed", b"delayed", b"relayed")
@@ -30,7 +30,7 @@ ACTIONS = (b"failed", b"delayed", b"relayed")
 async def test_a_rejection_bounces_and_fails(tmp_path: Path) -> None:
     """A permanent refusal makes one bounce by the null sender to the sender; the message ends as failed."""
     backend = ScriptedBackend("b", REJECTED, SENT)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b")
         await at.settled(identifier, "failed")
         await until(lambda: len(backend.calls) == 2)
@@ -44,7 +44,7 @@ async def test_a_rejection_bounces_and_fails(tmp_path: Path) -> None:
 async def test_nobody_is_told_who_must_not_be(tmp_path: Path, sender: str, notify: str) -> None:
     """No bounce for the null sender, nor where NOTIFY does not ask for failures."""
     backend = ScriptedBackend("b", REJECTED)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b", sender=sender, notify=notify)
         await at.settled(identifier, "failed")
         assert [row.id for row in await at.spool.find()] == [identifier]
@@ -53,7 +53,7 @@ async def test_nobody_is_told_who_must_not_be(tmp_path: Path, sender: str, notif
 async def test_a_bounce_is_never_bounced(tmp_path: Path) -> None:
     """When the bounce is refused too, it fails alone."""
     backend = ScriptedBackend("b", REJECTED)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await at.settled(await at.put("b"), "failed")
         await until(lambda: len(backend.calls) == 2)
         await at.settled(backend.calls[1][0].id, "failed")
@@ -63,7 +63,7 @@ async def test_a_bounce_is_never_bounced(tmp_path: Path) -> None:
 async def test_success_is_reported_where_asked(tmp_path: Path) -> None:
     """NOTIFY=SUCCESS into a world without DSN gives one relayed report (RFC 3461 5.2.2)."""
     backend = ScriptedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await at.put("b", notify="SUCCESS,FAILURE")
         await until(lambda: len(backend.calls) == 2)
         assert b"Action: relayed" in backend.calls[1][1]
@@ -72,9 +72,7 @@ async def test_success_is_reported_where_asked(tmp_path: Path) -> None:
 async def test_the_sender_hears_of_a_delay_once(tmp_path: Path) -> None:
     """After four hours without success one delay notice goes to the sender."""
     slow, other = ScriptedBackend("slow", DEFERRED), ScriptedBackend("other")
-    config = settings(tmp_path, "slow", "other", routes=("slow",))
-    config = config.model_copy(update={"bounces": BounceSettings(mode="auto", backend="other")})
-    async with house(tmp_path, config, slow, other) as at:
+    async with house(tmp_path, slow, other, routes=("slow",), bounces={"backend": "other"}) as at:
         await at.put("slow")
         for n in range(1, 11):
             await until(lambda n=n: len(slow.calls) >= n)
@@ -177,8 +175,7 @@ def test_a_bounce_that_cannot_be_made_holds_nothing_up() -> None:
 async def test_the_status_of_what_came_too_late(tmp_path: Path) -> None:
     """At the end of the lifetime: 4.4.7 and the last words, with the code of those who said it and no other."""
     backend, other = ScriptedBackend("b", DEFERRED), ScriptedBackend("other")
-    config = settings(tmp_path, "b", "other", routes=("b",), bounces=BounceSettings(mode="auto", backend="other"))
-    async with house(tmp_path, config, backend, other) as at:
+    async with house(tmp_path, backend, other, routes=("b",), bounces={"backend": "other"}) as at:
         identifier = await at.put("b", expires_at=at.clock.now() + timedelta(seconds=30))
         await at.tried(identifier)
         at.clock.advance(31)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.delivery.breaker import FOREVER, CircuitBreaker, State, cause
+from gateway.delivery.breaker import FOREVER, CircuitBreaker, State
 from gateway.model import Outcome, Scope, Verdict
 from tests.builders import AWAY, IN_DOUBT
 from tests.delivery.kit import DEFERRED, MISCONFIGURED, REJECTED, THROTTLED
@@ -32,7 +32,7 @@ def outcomes(*given: Outcome) -> dict[str, Outcome]:
 )
 def test_the_gravest_cause(given: list[Outcome], guilty: Outcome | None) -> None:
     """Only trouble of the backend itself counts; of several the gravest, with the longest hint."""
-    assert cause(outcomes(*given)) == guilty
+    assert CircuitBreaker().judge("ID", outcomes(*given), 0.0).opened_by == guilty
 
 
 @pytest.mark.parametrize("scope", list(Scope))
@@ -52,8 +52,7 @@ def test_scope_decides_who_waits(verdict: Verdict, scope: Scope, code: int | Non
 def test_it_says_why(outcome: Outcome, by: str) -> None:
     """Open shows by what, in whose words, and what to do; closed shows nothing."""
     breaker = CircuitBreaker()
-    ruling = breaker.judge("ID", outcomes(outcome), 0.0)
-    assert (ruling.cause, ruling.opened) == (outcome, True)
+    assert breaker.judge("ID", outcomes(outcome), 0.0).opened_by == outcome
     assert (breaker.by, breaker.reason, breaker.fix) == (by, outcome.detail, outcome.fix)
     breaker.close()
     assert (breaker.by, breaker.reason, breaker.fix, breaker.state(0.0)) == ("", "", "", State.CLOSED)
@@ -81,7 +80,7 @@ def test_a_hint_is_not_shorter_than_the_first_rest() -> None:
 def test_attempts_under_way_count_once() -> None:
     """Ten sends that fail together open it once, for the first rest; only the first is told that it opened."""
     breaker = CircuitBreaker()
-    assert [breaker.judge(str(n), outcomes(AWAY), 0.0).opened for n in range(10)] == [True] + [False] * 9
+    assert [breaker.judge(str(n), outcomes(AWAY), 0.0).opened_by for n in range(10)] == [AWAY] + [None] * 9
     assert breaker.until == 15
     assert breaker.judge("ID", outcomes(AWAY), 15.0).rest == timedelta(seconds=30)
 
@@ -101,7 +100,7 @@ def test_an_order_is_not_overruled() -> None:
     breaker = CircuitBreaker()
     breaker.pause(0.0, None)
     ruling = breaker.judge("ID", outcomes(MISCONFIGURED), 1.0)
-    assert (ruling.opened, breaker.by, breaker.fix, breaker.until) == (False, "operator", "", FOREVER)
+    assert (ruling.opened_by, breaker.by, breaker.fix, breaker.until) == (None, "operator", "", FOREVER)
     assert breaker.is_open(1e9)
     breaker.pause(0.0, 60)
     assert [breaker.is_open(59.0), breaker.is_open(60.0)] == [True, False]

@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 
-from gateway.config.models import RetrySettings
+from gateway.config.models import RetrySettings, RouteSettings
 from gateway.model import Check
-from gateway.spool import Delivery
 from tests.builders import AWAY
-from tests.delivery.kit import DEFERRED, MISCONFIGURED, house, routing, settings
+from tests.delivery.kit import DEFERRED, MISCONFIGURED, House, house, routing, settings
 from tests.fakes import SENT, ScriptedBackend, until
 
 
 async def test_a_pause_for_a_time_ends_by_itself(tmp_path: Path) -> None:
     """When the operator's time is over the backend works as before, at its full concurrency."""
     backend = ScriptedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await at.dispatcher.pause("b", 60)
         identifier = await at.put("b")
         assert at.paused_by("b") == "operator"
@@ -32,7 +31,7 @@ async def test_a_pause_for_a_time_ends_by_itself(tmp_path: Path) -> None:
 async def test_resume_by_order_is_at_once(tmp_path: Path) -> None:
     """After ``backend resume`` nothing waits for its schedule, the failed probe neither."""
     backend = ScriptedBackend("b", AWAY, SENT)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b")
         await at.tried(identifier)
         await at.dispatcher.resume("b")
@@ -42,7 +41,7 @@ async def test_resume_by_order_is_at_once(tmp_path: Path) -> None:
 async def test_any_legal_name_may_be_a_backends(tmp_path: Path) -> None:
     """Our own tasks do not share a name space with backends."""
     backend = ScriptedBackend("housekeeping")
-    async with house(tmp_path, settings(tmp_path, "housekeeping"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await at.settled(await at.put("housekeeping"), "done")
         assert at.dispatcher.alive
 
@@ -51,11 +50,11 @@ async def test_drain_gives_back_what_has_not_started(tmp_path: Path) -> None:
     """At a stop, claims in waiting are undone: no attempt is recorded for them."""
     backend = ScriptedBackend("b")
     backend.gate = asyncio.Event()
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         ids = [await at.put("b") for _ in range(8)]
         await until(lambda: backend.running == 4)
         draining = asyncio.create_task(at.dispatcher.drain(5))
-        await asyncio.sleep(0)
+        await until(lambda: at.dispatcher.status() == {})
         backend.gate.set()
         await draining
         states = [await at.state(identifier) for identifier in ids]
@@ -66,10 +65,75 @@ async def test_drain_gives_back_what_has_not_started(tmp_path: Path) -> None:
             assert len(detail.attempts) == (1 if state == "done" else 0)
 
 
+async def reload(at: House, path: Path, backend: ScriptedBackend) -> None:
+    """With other settings of this backend."""
+    config = settings(path, backend.name)
+    await at.dispatcher.update(config, routing(config, {backend.name: backend}), {backend.name: backend})
+
+
+async def test_other_settings_are_tried_at_once(tmp_path: Path) -> None:
+    """After a reload that puts a password right nothing is paused any more, what waited goes, and no alarm stays."""
+    old, new = ScriptedBackend("b", MISCONFIGURED), ScriptedBackend("b")
+    async with house(tmp_path, old) as at:
+        identifier = await at.put("b")
+        await at.tried(identifier)
+        assert b'gateway_backend_paused{backend="b"} 1.0' in at.events.render()[1]
+        await reload(at, tmp_path, new)
+        assert at.paused_by("b") == ""
+        assert b'gateway_backend_paused{backend="b"} 0.0' in at.events.render()[1]
+        await at.settled(identifier, "done")
+
+
+async def test_an_order_outlives_a_reload(tmp_path: Path) -> None:
+    """Paused until it is resumed, whatever else is changed meanwhile."""
+    old, new = ScriptedBackend("b"), ScriptedBackend("b")
+    async with house(tmp_path, old) as at:
+        await at.dispatcher.pause("b", None)
+        await reload(at, tmp_path, new)
+        identifier = await at.put("b")
+        await until(lambda: old.closed)
+        assert (at.paused_by("b"), await at.state(identifier), new.calls) == ("operator", "queued", [])
+        await at.dispatcher.resume("b")
+        await at.settled(identifier, "done")
+
+
+async def test_who_leaves_at_a_reload_has_no_say(tmp_path: Path) -> None:
+    """The answer to the old password comes late: it does not pause the backend that has another."""
+    old, new = ScriptedBackend("b", MISCONFIGURED), ScriptedBackend("b")
+    old.gate = asyncio.Event()
+    async with house(tmp_path, old) as at:
+        first = await at.put("b")
+        await until(lambda: old.running == 1)
+        await reload(at, tmp_path, new)
+        old.gate.set()
+        await at.tried(first)
+        assert at.paused_by("b") == ""
+        assert at.logged("backend_paused") == []
+        await at.settled(await at.put("b"), "done")
+
+
+async def test_resume_leaves_others_their_schedule(tmp_path: Path) -> None:
+    """What the same message still has to do by another backend is not tried before its time."""
+    backend, other = ScriptedBackend("b", DEFERRED), ScriptedBackend("other", DEFERRED)
+    ways = [RouteSettings(backend=("b",), recipients=("a@x.org",)), RouteSettings(backend=("other",))]
+    config = settings(tmp_path, "b", "other").model_copy(update={"routes": tuple(ways)})
+    async with house(tmp_path, backend, other, config=config) as at:
+        both = {"b": ("a@x.org",), "other": ("c@x.org",)}
+        identifier = await at.put("b", "a@x.org", "c@x.org", deliveries=both)
+        for one in (backend, other):
+            await until(lambda one=one: len(one.calls) == 1 and at.dispatcher.status()[one.name].in_flight == 0)
+        await at.dispatcher.resume("b")
+        await until(lambda: len(backend.calls) == 2 and at.dispatcher.status()["b"].in_flight == 0)
+        detail = await at.spool.show(identifier)
+        assert detail is not None
+        due = {row.backend: row.next_attempt_at - at.clock.now() for row in detail.deliveries}
+        assert due == {"b": timedelta(minutes=5), "other": timedelta(minutes=1)}
+
+
 async def test_messages_of_a_removed_backend_find_a_new_way(tmp_path: Path) -> None:
     """After a reload without their backend, queued messages follow the new routes."""
     old, new = ScriptedBackend("old", MISCONFIGURED), ScriptedBackend("new")
-    async with house(tmp_path, settings(tmp_path, "old"), old) as at:
+    async with house(tmp_path, old) as at:
         identifier = await at.put("old")
         await at.tried(identifier)
         config = settings(tmp_path, "new")
@@ -83,7 +147,7 @@ async def test_messages_of_a_removed_backend_find_a_new_way(tmp_path: Path) -> N
 async def test_resume_by_order_reaches_every_message(tmp_path: Path) -> None:
     """However many were put off: none of them waits for its schedule."""
     backend = ScriptedBackend("b", DEFERRED)
-    async with house(tmp_path, settings(tmp_path, "b", concurrency=200), backend) as at:
+    async with house(tmp_path, backend, concurrency=200) as at:
         await at.put_many(1500, "b")
         await until(lambda: len(backend.calls) == 1500 and at.dispatcher.status()["b"].in_flight == 0)
         backend.script = [SENT]
@@ -95,7 +159,7 @@ async def test_resume_by_order_reaches_every_message(tmp_path: Path) -> None:
 async def test_the_status_says_what_to_do(tmp_path: Path) -> None:
     """Beside the reason stands the fix, and both go when it works again; nothing is in flight by then."""
     backend = ScriptedBackend("b", MISCONFIGURED, SENT)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b")
         await at.tried(identifier)
         status = at.dispatcher.status()["b"]
@@ -113,7 +177,7 @@ async def test_the_status_says_what_to_do(tmp_path: Path) -> None:
 async def test_a_check_does_not_overrule_an_order(tmp_path: Path) -> None:
     """What the operator paused stays paused though it works; what does not work stays as it is."""
     backend = ScriptedBackend("b", AWAY)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await at.tried(await at.put("b"))
         backend.checked = Check(False, "connection refused")
         assert not (await at.dispatcher.check("b")).ok
@@ -126,7 +190,7 @@ async def test_a_check_does_not_overrule_an_order(tmp_path: Path) -> None:
 
 async def test_orders_for_nobody(tmp_path: Path) -> None:
     """A backend that is not there is a KeyError, and waking it is nothing."""
-    async with house(tmp_path, settings(tmp_path, "b"), ScriptedBackend("b")) as at:
+    async with house(tmp_path, ScriptedBackend("b")) as at:
         for order in (at.dispatcher.pause("x", None), at.dispatcher.resume("x"), at.dispatcher.check("x")):
             with pytest.raises(KeyError):
                 await order
@@ -138,7 +202,7 @@ async def test_a_stop_does_not_wait_for_who_left_at_a_reload(tmp_path: Path) -> 
     old, new = ScriptedBackend("b"), ScriptedBackend("b")
     old.gate = asyncio.Event()
     config = settings(tmp_path, "b")
-    async with house(tmp_path, config, old) as at:
+    async with house(tmp_path, old, config=config) as at:
         identifier = await at.put("b")
         await until(lambda: old.running == 1)
         await at.dispatcher.update(config, routing(config, {"b": new}), {"b": new})
@@ -151,23 +215,15 @@ async def test_a_stop_does_not_wait_for_who_left_at_a_reload(tmp_path: Path) -> 
 async def test_a_stop_does_not_wait_for_all_that_goes_another_way(tmp_path: Path, waits_for: str) -> None:
     """However much waits for a backend that rests or is no more, a stop ends its moving after the step under way."""
     backends = [ScriptedBackend("rests"), ScriptedBackend("b")]
-    async with house(tmp_path, settings(tmp_path, "rests", "b"), *backends) as at:
+    async with house(tmp_path, *backends) as at:
         await at.dispatcher.pause("b", None)
         await at.dispatcher.pause("rests", None)
         await at.put_many(1001, waits_for)
-        page, pages, go = at.spool.deliveries, [], asyncio.Event()
-
-        async def slow(*given: Any, **more: Any) -> list[Delivery]:
-            pages.append(more)
-            await go.wait()
-            return await page(*given, **more)
-
-        at.spool.deliveries = slow  # type: ignore[method-assign]
+        go = asyncio.Event()
+        pages = at.calls("deliveries", go)
         if waits_for == "rests":
             await at.dispatcher.resume("b")
-        while not pages:
-            at.clock.advance(16)
-            await at.clock.sleep(0)
+        await at.rounds(lambda: pages)
         draining = asyncio.create_task(at.dispatcher.drain(1))
         await at.clock.sleep(0)
         if waits_for == "rests":
@@ -179,7 +235,7 @@ async def test_a_stop_does_not_wait_for_all_that_goes_another_way(tmp_path: Path
 
 async def test_a_stop_does_not_wait_for_all_that_is_swept(tmp_path: Path) -> None:
     """However much is past its time, a stop ends the sweep after the step under way."""
-    async with house(tmp_path, settings(tmp_path, "b"), ScriptedBackend("b")) as at:
+    async with house(tmp_path, ScriptedBackend("b")) as at:
         sweeps, go = [], asyncio.Event()
 
         async def slow(*given: Any) -> int:
@@ -188,9 +244,7 @@ async def test_a_stop_does_not_wait_for_all_that_is_swept(tmp_path: Path) -> Non
             return 600 if len(sweeps) < 3 else 0
 
         at.spool.sweep = slow  # type: ignore[method-assign]
-        while not sweeps:
-            at.clock.advance(16)
-            await at.clock.sleep(0)
+        await at.rounds(lambda: sweeps)
         draining = asyncio.create_task(at.dispatcher.drain(1))
         await at.clock.sleep(0)
         go.set()
@@ -202,7 +256,7 @@ async def test_a_reload_gives_new_orders_to_who_stays(tmp_path: Path) -> None:
     """New delays count from the next attempt on, though the backend's own settings are the same."""
     backend = ScriptedBackend("b", DEFERRED, SENT)
     config = settings(tmp_path, "b")
-    async with house(tmp_path, config, backend) as at:
+    async with house(tmp_path, backend, config=config) as at:
         changed = config.model_copy(update={"retry": RetrySettings(jitter=0, delays=(timedelta(minutes=9),))})
         await at.dispatcher.update(changed, routing(changed, {"b": backend}), {"b": backend})
         detail = await at.tried(await at.put("b"))

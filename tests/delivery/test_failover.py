@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gateway.spool import Filter
 from tests.builders import AWAY, IN_DOUBT
-from tests.delivery.kit import house, settings
+from tests.delivery.kit import house
 from tests.fakes import SENT, ScriptedBackend, until
 
 
 async def test_doubt_after_failover_stays_where_it_arose(tmp_path: Path) -> None:
     """The second backend may have taken it: the first, back again, must not send it too."""
     first, second = ScriptedBackend("first", AWAY, SENT), ScriptedBackend("second", IN_DOUBT, SENT)
-    async with house(tmp_path, settings(tmp_path, "first", "second"), first, second) as at:
+    async with house(tmp_path, first, second) as at:
         identifier = await at.put("first")
         await until(lambda: len(second.calls) == 1)
         at.clock.advance(3700)
@@ -29,7 +27,7 @@ async def test_doubt_after_failover_stays_where_it_arose(tmp_path: Path) -> None
 async def test_failover_goes_on_at_once(tmp_path: Path) -> None:
     """Where the first backend certainly did not take it, the second gets it in the same minute."""
     first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second")
-    async with house(tmp_path, settings(tmp_path, "first", "second"), first, second) as at:
+    async with house(tmp_path, first, second) as at:
         identifier = await at.put("first")
         await at.settled(identifier, "done")
         later = await at.put("first")
@@ -43,14 +41,13 @@ async def test_what_nobody_has_looked_at_waits_for_a_way_that_takes_all(tmp_path
     """Accepted before a limited backend came into the route: handed to that it would bounce for what it holds."""
     first, second, third = ScriptedBackend("first", AWAY), ScriptedBackend("second"), ScriptedBackend("third")
     second.capabilities = replace(second.capabilities, lacks=frozenset(("attachments",)))
-    async with house(tmp_path, settings(tmp_path, "first", "second", "third"), first, second, third) as at:
+    async with house(tmp_path, first, second, third) as at:
         identifier = await at.put("first")
         await at.settled(identifier, "done")
         assert (len(first.calls), second.calls, [m.id for m, _ in third.calls]) == (1, [], [identifier])
-    only = settings(tmp_path, "first", "second")
     first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second")
     first.capabilities = second.capabilities = replace(second.capabilities, lacks=frozenset(("attachments",)))
-    async with house(tmp_path / "only", only, first, second) as at:
+    async with house(tmp_path / "only", first, second) as at:
         await at.settled(await at.put("first"), "done")
         assert len(second.calls) == 1
 
@@ -58,7 +55,7 @@ async def test_what_nobody_has_looked_at_waits_for_a_way_that_takes_all(tmp_path
 async def test_no_failover_from_doubt(tmp_path: Path) -> None:
     """A lost answer stays with its backend: once more after the longest delay, then held for a person."""
     first, second = ScriptedBackend("first", IN_DOUBT), ScriptedBackend("second")
-    async with house(tmp_path, settings(tmp_path, "first", "second"), first, second) as at:
+    async with house(tmp_path, first, second) as at:
         identifier = await at.put("first")
         await at.tried(identifier)
         at.clock.advance(3601)
@@ -69,24 +66,18 @@ async def test_no_failover_from_doubt(tmp_path: Path) -> None:
 async def test_failover_of_thousands_in_a_few_steps(tmp_path: Path) -> None:
     """All that waits goes where it may, by pages and not one commit for each; what may have been sent stays."""
     first, second = ScriptedBackend("first", IN_DOUBT, AWAY), ScriptedBackend("second")
-    async with house(tmp_path, settings(tmp_path, "first", "second", concurrency=50), first, second) as at:
+    async with house(tmp_path, first, second, concurrency=50) as at:
         await at.dispatcher.pause("second", None)
         doubtful = await at.put("first")
         await at.tried(doubtful)
         await at.tried(await at.put("first"))
         await at.put_many(3000, "first")
-        move, steps = at.spool.move, []
-
-        async def counting(ids: Sequence[int], backend: str, *given: Any) -> int:
-            steps.append(len(ids))
-            return await move(ids, backend, *given)
-
-        at.spool.move = counting  # type: ignore[method-assign]
+        steps = at.calls("move")
         await at.dispatcher.resume("second")
         at.clock.advance(11)
         await at.queued("first", 1)
         await at.queued("second", 0)
-        assert (sum(steps), len(second.calls)) == (3001, 3001)
+        assert (sum(len(ids) for ids, *_ in steps), len(second.calls)) == (3001, 3001)
         assert len(steps) <= 8
         assert await at.state(doubtful) == "queued"
 
@@ -94,16 +85,10 @@ async def test_failover_of_thousands_in_a_few_steps(tmp_path: Path) -> None:
 async def test_nothing_is_routed_anew_where_nobody_is_free(tmp_path: Path) -> None:
     """A long queue costs nothing while all its ways rest."""
     first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second", AWAY)
-    async with house(tmp_path, settings(tmp_path, "first", "second"), first, second) as at:
+    async with house(tmp_path, first, second) as at:
         await at.tried(await at.put("first"))
         await until(lambda: at.paused_by("second") == "unreachable")
-        pages, looks = at.spool.deliveries, []
-
-        async def counting(*given: Any, **more: Any) -> Any:
-            looks.append(given)
-            return await pages(*given, **more)
-
-        at.spool.deliveries = counting  # type: ignore[method-assign]
+        looks = at.calls("deliveries")
         await at.dispatcher.pause("first", None)
         await at.dispatcher.pause("second", None)
         for _ in range(5):
@@ -117,7 +102,7 @@ async def test_failover_minds_every_author(tmp_path: Path, authors: tuple[str, .
     """As the door does: a backend that may not send as the second author is no way for the message."""
     first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second")
     second.capabilities = replace(second.capabilities, senders=("s@x.org",))
-    async with house(tmp_path, settings(tmp_path, "first", "second"), first, second) as at:
+    async with house(tmp_path, first, second) as at:
         identifier = await at.put("first", authors=authors)
         detail = await at.tried(identifier)
         if len(authors) == 1:

@@ -5,28 +5,26 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from gateway.config.models import RetrySettings
 from gateway.delivery.retry import Situation, decide, returned, too_late
-from gateway.model import Envelope, Outcome, Recipient, Scope, SpooledMessage, Verdict
-from tests.builders import AWAY, IN_DOUBT
+from gateway.model import Outcome, Scope, SpooledMessage, Verdict
+from tests.builders import AWAY, IN_DOUBT, spooled_message
 from tests.delivery.kit import DEFERRED, MISCONFIGURED, REJECTED, THROTTLED
 from tests.fakes import SENT, START
 
 MINUTE = timedelta(minutes=1)
 
 
-def message(*addresses: str) -> SpooledMessage:
-    recipients = tuple(Recipient(address) for address in addresses or ("a@x.org",))
-    return SpooledMessage("ID", Envelope("s@x.org", recipients), 100, START, START + timedelta(days=5), "c")
+def message(*addresses: str, attempt: int = 1) -> SpooledMessage:
+    return spooled_message(*(addresses or ("a@x.org",)), attempt=attempt)
 
 
-def situation(**changes: object) -> Situation:
-    exact = RetrySettings(jitter=0)
-    base = Situation("b", START, exact, 1, random.Random(1))
-    return replace(base, **changes)  # type: ignore[arg-type]
+def situation(**changes: Any) -> Situation:
+    return replace(Situation("b", START, RetrySettings(jitter=0), random.Random(1)), **changes)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +33,6 @@ def situation(**changes: object) -> Situation:
         (SENT, {}, "sent", None),
         (REJECTED, {}, "failed", None),
         (DEFERRED, {}, "queued", MINUTE),
-        (DEFERRED, {"attempts": 2}, "queued", 5 * MINUTE),
-        (DEFERRED, {"attempts": 99}, "queued", 60 * MINUTE),
         (replace(DEFERRED, retry_after=10 * MINUTE), {}, "queued", 10 * MINUTE),
         (replace(DEFERRED, retry_after=timedelta(seconds=5)), {}, "queued", MINUTE),
         (THROTTLED, {"patient": True, "rest": 7 * MINUTE}, "queued", 7 * MINUTE),
@@ -46,11 +42,18 @@ def situation(**changes: object) -> Situation:
         (IN_DOUBT, {"in_doubt": "hold"}, "held", None),
     ],
 )
-def test_one_recipient(outcome: Outcome, at: dict[str, object], state: str, after: timedelta | None) -> None:
+def test_one_recipient(outcome: Outcome, at: dict[str, Any], state: str, after: timedelta | None) -> None:
     """Each verdict has one state and one delay; a provider's hint lengthens but never shortens ours."""
     made = decide(message(), {"a@x.org": outcome}, situation(**at))
     assert made.states == {"a@x.org": state}
     assert made.next_attempt_at == (None if after is None else START + after)
+
+
+@pytest.mark.parametrize(("attempt", "minutes"), [(1, 1), (2, 5), (99, 60)])
+def test_the_delay_grows_with_the_attempts(attempt: int, minutes: int) -> None:
+    """The last of the list repeats."""
+    made = decide(message(attempt=attempt), {"a@x.org": DEFERRED}, situation())
+    assert made.next_attempt_at == START + minutes * MINUTE
 
 
 def test_recipients_are_settled_apart() -> None:
@@ -94,8 +97,8 @@ def test_wrong_settings_of_ours_never_become_a_bounce() -> None:
 
 def test_the_last_try_is_not_after_the_lifetime() -> None:
     """A delay beyond the lifetime is cut, so that the sender hears in time."""
-    near_end = situation(now=START + timedelta(days=5) - MINUTE, attempts=9)
-    made = decide(message(), {"a@x.org": DEFERRED}, near_end)
+    near_end = situation(now=START + timedelta(days=5) - MINUTE)
+    made = decide(message(attempt=9), {"a@x.org": DEFERRED}, near_end)
     assert made.next_attempt_at == START + timedelta(days=5)
 
 

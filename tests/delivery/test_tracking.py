@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from gateway.delivery.tracking import AT_ONCE, SCHEDULE
-from gateway.model import DeliveryEvent, Outcome, SpoolFull, Verdict
+from gateway.model import DeliveryEvent, Outcome, Verdict
 from gateway.spool import Filter, MessageDetail
-from tests.delivery.kit import House, house, routing, settings
+from tests.delivery.kit import FULL, House, house, routing, settings
 from tests.fakes import ScriptedBackend, until
 
 HOUR = timedelta(hours=1)
@@ -92,7 +92,7 @@ async def left(at: House, name: str = "b") -> int:
 async def test_the_schedule(tmp_path: Path) -> None:
     """30 s, 2 min, 10 min, 1 h, 6 h and 24 h after one another; then nobody asks any more, and nothing is wrong."""
     backend = TrackedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         ident = await settled(at)
         waits = []
         for n, expected in enumerate(SCHEDULE):
@@ -110,7 +110,7 @@ async def test_the_schedule(tmp_path: Path) -> None:
 async def test_a_final_answer_ends_the_questions(tmp_path: Path, state: str) -> None:
     """Kept with the message, which stays done; nobody gets a bounce from us."""
     backend = TrackedBackend("b", QUEUED, DeliveryEvent("ignored", state, "mailbox full"))
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         ident = await settled(at)
         await wait(at, lambda: len(backend.asked) == 2, HOUR)
         await rest(at)
@@ -123,7 +123,7 @@ async def test_a_final_answer_ends_the_questions(tmp_path: Path, state: str) -> 
 async def test_a_webhook_ends_the_questions(tmp_path: Path) -> None:
     """Who was called back need not ask."""
     backend = TrackedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await settled(at)
         await at.spool.add_events("b", [DeliveryEvent("r1", "delivered", key="k")], "webhook")
         await wait(at, lambda: bool(backend.asked), HOUR, 60)
@@ -133,9 +133,9 @@ async def test_a_webhook_ends_the_questions(tmp_path: Path) -> None:
 async def test_a_crash_between_hand_over_and_question(tmp_path: Path) -> None:
     """The question was written with the settlement: the next process asks it."""
     first, second = TrackedBackend("b"), TrackedBackend("b", DeliveryEvent("", "delivered"))
-    async with house(tmp_path, settings(tmp_path, "b"), first) as at:
+    async with house(tmp_path, first) as at:
         ident = await settled(at)
-    async with house(tmp_path, settings(tmp_path, "b"), second) as at:
+    async with house(tmp_path, second) as at:
         await wait(at, lambda: bool(second.asked), HOUR)
         await rest(at)
         assert (first.asked, second.asked) == ([], ["r1"])
@@ -146,7 +146,7 @@ async def test_few_at_a_time(tmp_path: Path) -> None:
     """A burst of mail is no burst of questions, and all are asked in the end."""
     backend = TrackedBackend("b", DeliveryEvent("", "delivered"))
     backend.answer_gate = asyncio.Event()
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         for _ in range(25):
             await settled(at)
         await wait(at, lambda: backend.asking == AT_ONCE, HOUR)
@@ -162,7 +162,7 @@ async def test_few_at_a_time(tmp_path: Path) -> None:
 async def test_a_backend_that_rests_is_not_asked(tmp_path: Path) -> None:
     """Paused by an operator or by itself; asked when it works again."""
     backend = TrackedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await settled(at)
         await at.dispatcher.pause("b", None)
         await wait(at, lambda: bool(backend.asked), HOUR, 60)
@@ -183,7 +183,7 @@ async def test_a_backend_that_rests_is_not_asked(tmp_path: Path) -> None:
 async def test_who_wants_to_be_left_alone_is(tmp_path: Path, answer: Outcome, quiet: int) -> None:
     """No question at all until the hint is over; the worker goes on sending and no state changes."""
     backend = TrackedBackend("b", answer)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         ident = await settled(at)
         at.clock.advance(20)
         await settled(at)
@@ -198,7 +198,7 @@ async def test_who_wants_to_be_left_alone_is(tmp_path: Path, answer: Outcome, qu
 async def test_a_hint_puts_a_question_off(tmp_path: Path) -> None:
     """Longer than the schedule would."""
     backend = TrackedBackend("b", Outcome(Verdict.DEFERRED, 503, "", "later", retry_after=2 * HOUR), QUEUED)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await settled(at)
         await wait(at, lambda: len(backend.asked) == 1, HOUR)
         assert 7200 <= await wait(at, lambda: len(backend.asked) == 2, 5 * HOUR, 60) <= 7320
@@ -210,7 +210,7 @@ async def test_a_hint_puts_a_question_off(tmp_path: Path) -> None:
 async def test_no_answer_counts_as_asked(tmp_path: Path, answer: Outcome | RuntimeError) -> None:
     """A provider that never knows is not asked for ever; neither does a bug in a backend stop the others' questions."""
     backend, other = TrackedBackend("b", answer), TrackedBackend("other", DeliveryEvent("", "delivered"))
-    async with house(tmp_path, settings(tmp_path, "b", "other", routes=("b",)), backend, other) as at:
+    async with house(tmp_path, backend, other, routes=("b",)) as at:
         await settled(at)
         await settled(at, "other")
         await wait(at, lambda: len(backend.asked) == len(SCHEDULE), timedelta(days=3), 3600)
@@ -222,7 +222,7 @@ async def test_no_answer_counts_as_asked(tmp_path: Path, answer: Outcome | Runti
 async def test_only_a_tracked_backend_is_polled(tmp_path: Path) -> None:
     """No questions are written for a backend that cannot answer them, and no task is there for it."""
     backend = ScriptedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await settled(at)
         assert await left(at) == 0
         names = {task.get_name() for task in asyncio.all_tasks()}
@@ -232,15 +232,8 @@ async def test_only_a_tracked_backend_is_polled(tmp_path: Path) -> None:
 async def test_nothing_due_costs_nothing(tmp_path: Path) -> None:
     """While nothing is due the spool is looked at no more often than every 15 s."""
     backend = TrackedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
-        looks = []
-        polls = at.spool.polls
-
-        async def counting(name: str, limit: int) -> Any:
-            looks.append(at.clock.monotonic())
-            return await polls(name, limit)
-
-        at.spool.polls = counting  # type: ignore[method-assign]
+    async with house(tmp_path, backend) as at:
+        looks = at.calls("polls")
         for _ in range(60):
             at.clock.advance(1)
             await rest(at)
@@ -252,7 +245,7 @@ async def test_a_reload_replaces_who_asks(tmp_path: Path) -> None:
     old, new = TrackedBackend("b"), TrackedBackend("b", DeliveryEvent("", "delivered"))
     old.answer_gate = asyncio.Event()
     config = settings(tmp_path, "b")
-    async with house(tmp_path, config, old) as at:
+    async with house(tmp_path, old, config=config) as at:
         await settled(at)
         await wait(at, lambda: bool(old.asked), HOUR)
         await at.dispatcher.update(config, routing(config, {"b": new}), {"b": new})
@@ -266,17 +259,9 @@ async def test_a_reload_replaces_who_asks(tmp_path: Path) -> None:
 async def test_a_full_disk_only_delays(tmp_path: Path) -> None:
     """The answer that could not be written is asked for again."""
     backend = TrackedBackend("b", DeliveryEvent("", "delivered"))
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         ident = await settled(at)
-        add, refused = at.spool.add_events, []
-
-        async def full(*given: Any) -> None:
-            if len(refused) < 2:
-                refused.append(given)
-                raise SpoolFull("not enough space in the spool")
-            await add(*given)
-
-        at.spool.add_events = full  # type: ignore[method-assign]
+        at.refuse("add_events", FULL, FULL)
         await wait(at, lambda: len(backend.asked) == 3, HOUR)
         await rest(at)
         assert await told(at, ident) == [("delivered", "")]
@@ -285,27 +270,19 @@ async def test_a_full_disk_only_delays(tmp_path: Path) -> None:
 async def test_a_bug_while_asking_is_not_the_end(tmp_path: Path) -> None:
     """The task is started again, as every task of delivery is."""
     backend = TrackedBackend("b", DeliveryEvent("", "delivered"))
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         ident = await settled(at)
-        polls, failed = at.spool.polls, []
-
-        async def broken(*given: Any) -> Any:
-            if not failed:
-                failed.append(given)
-                raise RuntimeError("bug")
-            return await polls(*given)
-
-        at.spool.polls = broken  # type: ignore[method-assign]
+        bugs = at.refuse("polls", RuntimeError("bug"))
         await wait(at, lambda: bool(backend.asked), HOUR)
         await rest(at)
-        assert (len(failed), await told(at, ident), at.dispatcher.alive) == (1, [("delivered", "")], True)
+        assert (bugs, await told(at, ident), at.dispatcher.alive) == ([], [("delivered", "")], True)
 
 
 async def test_a_stop_does_not_wait_for_an_answer(tmp_path: Path) -> None:
     """The question is asked again after the start."""
     backend = TrackedBackend("b")
     backend.answer_gate = asyncio.Event()
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await settled(at)
         await wait(at, lambda: backend.asking == 1, HOUR)
         await at.dispatcher.drain(1)
@@ -324,6 +301,6 @@ async def test_who_may_call_back(tmp_path: Path) -> None:
     deaf, plain, calling = Calling("deaf"), ScriptedBackend("plain"), Calling("calling")
     deaf.hook = False
     names = ("deaf", "plain", "calling")
-    async with house(tmp_path, settings(tmp_path, *names), deaf, plain, calling) as at:
+    async with house(tmp_path, deaf, plain, calling) as at:
         found = {name: at.dispatcher.calls_back(name) for name in (*names, "nobody", "")}
         assert found == {**dict.fromkeys(found), "calling": calling}

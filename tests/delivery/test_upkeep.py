@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from gateway.config.models import BounceSettings, RouteSettings, Settings
-from gateway.model import Outcome, SpoolFull
+from gateway.config.models import RouteSettings, Settings
+from gateway.model import Outcome, SpoolFull, SpoolUnavailable
 from gateway.spool import Filter
 from tests.builders import LIFETIME, RAW
-from tests.delivery.kit import DEFERRED, MISCONFIGURED, THROTTLED, House, house, routing, settings
+from tests.delivery.kit import DEFERRED, FULL, MISCONFIGURED, THROTTLED, House, house, routing, settings
 from tests.fakes import ScriptedBackend, until
 
 
@@ -27,9 +29,7 @@ async def test_the_lifetime_ends_also_while_paused(
 ) -> None:
     """Nothing waits for ever: what a provider kept back fails and is reported, what we kept back is held."""
     backend, other = ScriptedBackend("b", outcome), ScriptedBackend("other")
-    config = settings(tmp_path, "b", "other", routes=("b",))
-    config = config.model_copy(update={"bounces": BounceSettings(mode="auto", backend="other")})
-    async with house(tmp_path, config, backend, other) as at:
+    async with house(tmp_path, backend, other, routes=("b",), bounces={"backend": "other"}) as at:
         identifier = await at.put("b")
         await at.tried(identifier)
         if by_operator:
@@ -52,12 +52,10 @@ def two_ways(path: Path) -> Settings:
 async def test_orphans_behind_others_are_found(tmp_path: Path) -> None:
     """More than a page that nobody can take hides none of those behind it; how many stay is said."""
     backend = ScriptedBackend("b")
-    async with house(tmp_path, two_ways(tmp_path), backend) as at:
+    async with house(tmp_path, backend, config=two_ways(tmp_path)) as at:
         await at.put_many(1001, "gone", "a@bad.example")
         good = await at.put_many(10, "gone", "a@good.example")
-        while len(backend.calls) < 10:
-            at.clock.advance(16)
-            await at.clock.sleep(0.0)
+        await at.rounds(lambda: len(backend.calls) == 10)
         for identifier in good:
             await at.settled(identifier, "done")
         await at.queued("gone", 1001)
@@ -67,26 +65,11 @@ async def test_orphans_behind_others_are_found(tmp_path: Path) -> None:
 async def test_who_is_stranded_is_not_routed_each_round(tmp_path: Path) -> None:
     """A long queue that nobody can take costs little; a reload that gives it a way is obeyed at once."""
     backend, config = ScriptedBackend("b"), two_ways(tmp_path)
-    async with house(tmp_path, config, backend) as at:
+    async with house(tmp_path, backend, config=config) as at:
         stranded = await at.put("gone", "a@bad.example")
-        while not at.logged("no_backend"):
-            at.clock.advance(16)
-            await at.clock.sleep(0.0)
-        pages, looks, rounds = at.spool.deliveries, [], []
-        sweep = at.spool.sweep
-
-        async def counting(*given: Any, **more: Any) -> Any:
-            looks.append(given)
-            return await pages(*given, **more)
-
-        async def turning(*given: Any) -> int:
-            rounds.append(given)
-            return await sweep(*given)
-
-        at.spool.deliveries, at.spool.sweep = counting, turning  # type: ignore[method-assign]
-        while len(rounds) < 10:
-            at.clock.advance(16)
-            await at.clock.sleep(0.0)
+        await at.rounds(lambda: at.logged("no_backend"))
+        looks, rounds = at.calls("deliveries"), at.calls("sweep")
+        await at.rounds(lambda: len(rounds) == 10)
         assert looks == []
         open_to_all = settings(tmp_path, "b")
         await at.dispatcher.update(open_to_all, routing(open_to_all, {"b": backend}), {"b": backend})
@@ -113,7 +96,7 @@ class Settling:
 async def test_the_end_of_many_lifetimes_is_one_round(tmp_path: Path) -> None:
     """However many are late: a page is written down together, and no second round is waited for."""
     backend = ScriptedBackend("b", replace(THROTTLED, retry_after=LIFETIME + timedelta(days=1)))
-    async with house(tmp_path, settings(tmp_path, "b", bounces=BounceSettings(mode="off")), backend) as at:
+    async with house(tmp_path, backend, bounces={"mode": "off"}) as at:
         await at.tried(await at.put("b"))
         late = await at.put_many(450, "b")
         settling = Settling(at)
@@ -126,8 +109,7 @@ async def test_the_end_of_many_lifetimes_is_one_round(tmp_path: Path) -> None:
 async def test_bouncing_by_order_reaches_every_message(tmp_path: Path) -> None:
     """More than a page, settled together, each with a bounce that says who returned it."""
     backend, other = ScriptedBackend("b"), ScriptedBackend("other")
-    config = settings(tmp_path, "b", "other", routes=("b",), bounces=BounceSettings(mode="auto", backend="other"))
-    async with house(tmp_path, config, backend, other) as at:
+    async with house(tmp_path, backend, other, routes=("b",), bounces={"backend": "other"}) as at:
         await at.dispatcher.pause("b", None)
         ids = await at.put_many(600, "b")
         settling = Settling(at)
@@ -140,40 +122,72 @@ async def test_bouncing_by_order_reaches_every_message(tmp_path: Path) -> None:
         assert await at.dispatcher.bounce(Filter(ids=tuple(ids))) == []
 
 
+async def test_nothing_is_said_before_it_is_written(tmp_path: Path) -> None:
+    """On a full disk nobody was told and nothing has failed: the log says so only once it has, and no try is shown."""
+    async with house(tmp_path, ScriptedBackend("b")) as at:
+        await at.dispatcher.pause("b", None)
+        identifier = await at.put("b")
+        at.refuse("settle", FULL)
+        with pytest.raises(SpoolFull):
+            await at.dispatcher.bounce(Filter())
+        assert at.logged("failed") == at.logged("bounced") == []
+        detail = await at.spool.show(identifier)
+        assert detail is not None
+        assert (detail.state, detail.attempts) == ("queued", ())
+        assert await at.dispatcher.bounce(Filter()) == [identifier]
+        assert [line["id"] for line in at.logged("failed") + at.logged("bounced")] == [identifier] * 2
+
+
+async def test_damaged_mail_is_not_said_to_be_returned(tmp_path: Path) -> None:
+    """Its sender may be damaged, too: it stays for a person to look at."""
+    async with house(tmp_path, ScriptedBackend("b")) as at:
+        await at.dispatcher.pause("b", None)
+        identifier = await at.put("b")
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as file, file:
+        file.execute("UPDATE body SET raw = raw || 'x'")
+    async with house(tmp_path, ScriptedBackend("b")) as at:
+        await at.settled(identifier, "corrupt")
+        assert await at.dispatcher.bounce(Filter(ids=(identifier,))) == []
+        assert at.logged("failed") == at.logged("bounced") == []
+        assert await at.state(identifier) == "corrupt"
+
+
+async def test_a_stop_does_not_wait_for_all_that_is_bounced(tmp_path: Path) -> None:
+    """It ends after the step under way; whoever asked is told, and what is left is as it was."""
+    async with house(tmp_path, ScriptedBackend("b")) as at:
+        await at.dispatcher.pause("b", None)
+        ids, go = await at.put_many(600, "b"), asyncio.Event()
+        steps = at.calls("bodies", go)
+        bouncing = asyncio.create_task(at.dispatcher.bounce(Filter(backend="b")))
+        await until(lambda: bool(steps))
+        draining = asyncio.create_task(at.dispatcher.drain(1))
+        await at.clock.sleep(0)
+        go.set()
+        with pytest.raises(SpoolUnavailable, match="stopping"):
+            await bouncing
+        await draining
+        found = [detail for identifier in ids if (detail := await at.spool.show(identifier))]
+        tries = {(detail.state, tuple(attempt.verdict for attempt in detail.attempts)) for detail in found}
+        assert (len(steps), tries) == (1, {("failed", ("rejected",)), ("queued", ())})
+
+
 async def test_large_mail_is_given_up_a_little_at_a_time(tmp_path: Path) -> None:
     """Giving up reads the bodies; never more of them together than memory can bear."""
-    backend, off = ScriptedBackend("b"), BounceSettings(mode="off")
-    async with house(tmp_path, settings(tmp_path, "b", bounces=off), backend) as at:
+    async with house(tmp_path, ScriptedBackend("b"), bounces={"mode": "off"}) as at:
         await at.dispatcher.pause("b", None)
         await at.put_many(5, "b", raw=RAW + b"x" * 7_000_000)
-        read, sizes = at.spool.bodies, []
-
-        async def counting(ids: Sequence[str]) -> dict[str, bytes]:
-            found = await read(ids)
-            sizes.append(len(found))
-            return found
-
-        at.spool.bodies = counting  # type: ignore[method-assign]
+        read = at.calls("bodies")
         await at.dispatcher.bounce(Filter())
-        assert sizes == [2, 2, 1]
+        assert [len(ids) for (ids,) in read] == [2, 2, 1]
 
 
 async def test_a_full_disk_only_delays_housekeeping(tmp_path: Path) -> None:
     """It is said, the gauges go on, and the next round does what this one could not."""
     backend = ScriptedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
-        move, refused = at.spool.move, []
-
-        async def full(*given: Any) -> int:
-            if not refused:
-                refused.append(given)
-                raise SpoolFull("not enough space in the spool")
-            return await move(*given)
-
-        at.spool.move = full  # type: ignore[method-assign]
+    async with house(tmp_path, backend) as at:
+        at.refuse("move", FULL)
         orphan = await at.put("gone")
-        while await at.state(orphan) != "done":
-            at.clock.advance(16)
-            await at.clock.sleep(0.0)
+        await at.rounds(lambda: backend.calls)
+        await at.settled(orphan, "done")
         assert [line["reason"] for line in at.logged("housekeeping_waits")] == ["not enough space in the spool"]
         assert at.dispatcher.alive

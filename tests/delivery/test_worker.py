@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.config.models import BounceSettings
-from gateway.model import Outcome, Rate, Scope, SpoolFull, Verdict
+from gateway.model import Outcome, Rate, Scope, SpoolUnavailable, Verdict
 from tests.builders import AWAY, IN_DOUBT, RAW
-from tests.delivery.kit import DEFERRED, MISCONFIGURED, THROTTLED, house, settings
+from tests.delivery.kit import DEFERRED, FULL, MISCONFIGURED, THROTTLED, house
 from tests.fakes import SENT, ScriptedBackend, until
 
 
 async def test_a_message_is_sent_once_and_done(tmp_path: Path) -> None:
     """Put, claimed, sent, settled: one call, every byte, state done."""
     backend = ScriptedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b")
         await at.settled(identifier, "done")
         assert [(m.id, raw) for m, raw in backend.calls] == [(identifier, RAW)]
@@ -30,7 +28,7 @@ async def test_a_message_is_sent_once_and_done(tmp_path: Path) -> None:
 async def test_deferred_is_tried_again_at_its_time(tmp_path: Path) -> None:
     """A temporary answer waits for the first delay of the list, then goes out."""
     backend = ScriptedBackend("b", DEFERRED, SENT)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b")
         await until(lambda: len(backend.calls) == 1)
         detail = await at.tried(identifier)
@@ -45,7 +43,7 @@ async def test_deferred_is_tried_again_at_its_time(tmp_path: Path) -> None:
 async def test_one_probe_while_the_backend_is_away(tmp_path: Path) -> None:
     """An outage rests the backend: not every queued message tries; the first success sets all free at once."""
     backend = ScriptedBackend("b", AWAY)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         first = await at.put("b")
         await at.tried(first)
         rest = [await at.put("b") for _ in range(30)]
@@ -65,7 +63,7 @@ async def test_one_probe_while_the_backend_is_away(tmp_path: Path) -> None:
 async def test_our_trouble_never_bounces(tmp_path: Path, outcome: Outcome, by: str) -> None:
     """A throttled or misconfigured backend pauses; a check or a resume brings it back; nothing failed."""
     backend = ScriptedBackend("b", outcome, SENT)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b")
         await at.tried(identifier)
         status = at.dispatcher.status()["b"]
@@ -77,8 +75,7 @@ async def test_our_trouble_never_bounces(tmp_path: Path, outcome: Outcome, by: s
 async def test_a_slow_rate_sends_each_message_once(tmp_path: Path) -> None:
     """Waiting for its turn longer than a lease lasts does not send a message twice."""
     backend = ScriptedBackend("b")
-    config = settings(tmp_path, "b", rate=Rate(10, timedelta(hours=1)))
-    async with house(tmp_path, config, backend) as at:
+    async with house(tmp_path, backend, rate=Rate(10, timedelta(hours=1))) as at:
         ids = [await at.put("b") for _ in range(12)]
         for n in range(1, 13):
             await until(lambda n=n: len(backend.calls) == n)
@@ -93,7 +90,7 @@ async def test_a_set_clock_does_not_send_again_what_is_being_sent(tmp_path: Path
     """A lease that ran out by a step of the clock is still ours while the send goes on."""
     backend = ScriptedBackend("b")
     backend.gate = asyncio.Event()
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b")
         await until(lambda: backend.running == 1)
         at.clock.advance(3 * 3600)
@@ -108,7 +105,7 @@ async def test_a_set_clock_does_not_send_again_what_is_being_sent(tmp_path: Path
 async def test_doubt_can_be_held_at_once(tmp_path: Path) -> None:
     """``in_doubt: hold`` asks a person the first time."""
     backend = ScriptedBackend("b", IN_DOUBT)
-    async with house(tmp_path, settings(tmp_path, "b", in_doubt="hold"), backend) as at:
+    async with house(tmp_path, backend, in_doubt="hold") as at:
         await at.settled(await at.put("b"), "held")
 
 
@@ -116,7 +113,7 @@ async def test_concurrency_is_kept(tmp_path: Path) -> None:
     """Never more sends at once than the setting says."""
     backend = ScriptedBackend("b")
     backend.gate = asyncio.Event()
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         ids = [await at.put("b") for _ in range(20)]
         await until(lambda: backend.running == 4)
         backend.gate.set()
@@ -129,7 +126,7 @@ async def test_concurrency_is_kept(tmp_path: Path) -> None:
 async def test_a_bug_in_a_backend_loses_nothing(tmp_path: Path) -> None:
     """An exception that escapes is deferred and tried again."""
     backend = ScriptedBackend("b", RuntimeError("bug"), SENT)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         identifier = await at.put("b")
         await at.tried(identifier)
         at.clock.advance(61)
@@ -149,7 +146,7 @@ async def test_what_nobody_said_has_no_code(
 ) -> None:
     """A send without end, a bug and a forgotten recipient are that message's trouble: the backend goes on working."""
     backend = ScriptedBackend("b", line, SENT)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         (attempt,) = (await at.tried(await at.put("b"))).attempts
         said = (attempt.verdict, attempt.code, attempt.scope, attempt.said_by)
         assert said == (verdict.value, None, "message", "gateway")
@@ -160,7 +157,7 @@ async def test_what_nobody_said_has_no_code(
 async def test_a_forgotten_recipient_costs_the_others_nothing(tmp_path: Path) -> None:
     """Whoever got an outcome keeps it."""
     backend = ScriptedBackend("b", {"a@x.org": SENT})
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         detail = await at.tried(await at.put("b", "a@x.org", "c@x.org"))
         assert {row.address: row.state for row in detail.recipients} == {"a@x.org": "sent", "c@x.org": "queued"}
 
@@ -168,7 +165,7 @@ async def test_a_forgotten_recipient_costs_the_others_nothing(tmp_path: Path) ->
 async def test_a_fault_of_one_message_rests_nobody(tmp_path: Path) -> None:
     """Without any code, but about this message: the next one is tried at once."""
     backend = ScriptedBackend("b", replace(AWAY, scope=Scope.MESSAGE), SENT)
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
+    async with house(tmp_path, backend) as at:
         await at.tried(await at.put("b"))
         await at.settled(await at.put("b"), "done")
         assert at.paused_by("b") == ""
@@ -178,7 +175,7 @@ async def test_a_probe_that_was_not_tried_proves_nothing(tmp_path: Path) -> None
     """A message refused before any connection leaves the breaker half open: still one at a time."""
     ours = Outcome(Verdict.REJECTED, enhanced="5.1.3", detail="no address", scope=Scope.RECIPIENT)
     backend = ScriptedBackend("b", AWAY, ours, AWAY, SENT)
-    async with house(tmp_path, settings(tmp_path, "b", bounces=BounceSettings(mode="off")), backend) as at:
+    async with house(tmp_path, backend, bounces={"mode": "off"}) as at:
         await at.tried(await at.put("b"))
         await at.put("b")
         at.clock.advance(16)
@@ -191,19 +188,13 @@ async def test_a_probe_that_was_not_tried_proves_nothing(tmp_path: Path) -> None
 async def test_a_change_of_the_queue_is_no_send(tmp_path: Path) -> None:
     """While the spool is slow to carry out what nobody waits for, nothing is in flight and every place is free."""
     backend = ScriptedBackend("b", MISCONFIGURED, SENT)
-    async with house(tmp_path, settings(tmp_path, "b", concurrency=1), backend) as at:
+    async with house(tmp_path, backend, concurrency=1) as at:
         first = await at.put("b")
         await at.tried(first)
-        retry, asked, go = at.spool.retry, asyncio.Event(), asyncio.Event()
-
-        async def slow(*given: Any) -> int:
-            asked.set()
-            await go.wait()
-            return await retry(*given)
-
-        at.spool.retry = slow  # type: ignore[method-assign]
+        go = asyncio.Event()
+        asked = at.calls("retry", go)
         await at.dispatcher.check("b")
-        await asked.wait()
+        await until(lambda: bool(asked))
         assert at.dispatcher.status()["b"].in_flight == 0
         await at.settled(await at.put("b"), "done")
         go.set()
@@ -214,7 +205,7 @@ async def test_a_pause_gives_back_what_has_not_started(tmp_path: Path) -> None:
     """Claimed ahead, but not sent any more: held or deleted it can be at once, and no attempt is shown."""
     backend = ScriptedBackend("b")
     backend.gate = asyncio.Event()
-    async with house(tmp_path, settings(tmp_path, "b", concurrency=1), backend) as at:
+    async with house(tmp_path, backend, concurrency=1) as at:
         first, second = await at.put("b"), await at.put("b")
         await until(lambda: backend.running == 1)
         await at.dispatcher.pause("b", None)
@@ -228,19 +219,26 @@ async def test_a_pause_gives_back_what_has_not_started(tmp_path: Path) -> None:
 async def test_a_full_disk_keeps_the_answer(tmp_path: Path) -> None:
     """What was sent is written down when there is room again, and not sent twice."""
     backend = ScriptedBackend("b")
-    async with house(tmp_path, settings(tmp_path, "b"), backend) as at:
-        settle, refused = at.spool.settle, []
-
-        async def full(*given: Any) -> None:
-            if not refused:
-                refused.append(given)
-                raise SpoolFull("not enough space in the spool")
-            await settle(*given)
-
-        at.spool.settle = full  # type: ignore[method-assign]
+    async with house(tmp_path, backend) as at:
+        refusals = at.refuse("settle", FULL)
         identifier = await at.put("b")
-        await until(lambda: bool(refused))
+        await until(lambda: not refusals)
         while await at.state(identifier) != "done":
             at.clock.advance(1)
             await at.clock.sleep(0)
         assert len(backend.calls) == 1
+
+
+async def test_a_claim_that_is_refused_waits(tmp_path: Path) -> None:
+    """Also while the spool says that it can be written: no round after the other at full speed."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend) as at:
+        refusals = at.refuse("claim", *[SpoolUnavailable("try again later")] * 100)
+        identifier = await at.put("b")
+        await until(lambda: len(refusals) < 100)
+        for _ in range(40):
+            await at.spool.due("b")
+        assert len(refusals) > 90
+        refusals.clear()
+        at.clock.advance(5)
+        await at.settled(identifier, "done")
