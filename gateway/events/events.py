@@ -8,15 +8,14 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry
 
 from gateway.clock import Clock, SystemClock
-from gateway.events.libraries import Libraries
-from gateway.events.log import Renderer, Writer, in_journal, make_logger
+from gateway.events.log import Libraries, Renderer, Writer, in_journal, make_logger
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
 from gateway.model import DeliveryEvent, NewMessage, Outcome, Refusal, SpooledMessage, Verdict
 
@@ -49,26 +48,13 @@ class Events:
         stream, clock = stream or sys.stderr, clock or SystemClock()
         console = format == "console" or (format == "auto" and stream.isatty())
         renderer = Renderer(clock, console=console, journal=in_journal(stream, os.environ))
-        self._metrics = Metrics(registry or CollectorRegistry())
+        self._metrics = metrics = Metrics(registry or CollectorRegistry())
+        self.declare, self.render, self.queue_gauges = metrics.declare, metrics.render, metrics.queue_gauges
         self._writer = Writer(stream, self._metrics.dropped().inc)
-        self._log = make_logger(self._writer, renderer, level)
+        self._log = log = make_logger(self._writer, renderer, level)
+        self.info, self.warning, self.error = log.info, log.warning, log.error
         self._libraries = Libraries(clock, self.warning, self.bug)
         atexit.register(self.close)
-
-    def declare(
-        self,
-        *,
-        listeners: Collection[str] = (),
-        backends: Collection[str] = (),
-        clients: Collection[str] = (),
-        keys: Collection[str] = (),
-        oauth: Collection[str] = (),
-    ) -> None:
-        """Name what is configured, at start and at each reload: every label set exists before its first event.
-
-        ``oauth`` are the backends that ask for access tokens.
-        """
-        self._metrics.declare(listeners, backends, clients, keys, oauth)
 
     def capture_libraries(self) -> None:
         """Take what libraries report with stdlib logging at WARNING and above; ``close`` gives it back."""
@@ -82,19 +68,6 @@ class Events:
         logging.getLogger().removeHandler(self._libraries)
         atexit.unregister(self.close)
         self._writer.flush(2, stop=True)
-
-    def render(self, accept: str = "") -> tuple[str, bytes]:
-        """Content type and text for /metrics, in the format that the ``Accept`` header asks for."""
-        return self._metrics.render(accept)
-
-    def info(self, event: str, **fields: object) -> None:
-        self._log.info(event, **fields)
-
-    def warning(self, event: str, **fields: object) -> None:
-        self._log.warning(event, **fields)
-
-    def error(self, event: str, **fields: object) -> None:
-        self._log.error(event, **fields)
 
     def bug(self, where: str, error: BaseException) -> None:
         """An exception nobody expected: logged with its traceback, and counted."""
@@ -225,10 +198,6 @@ class Events:
 
     def spool_written(self, seconds: float) -> None:
         self._metrics.spool_time().observe(seconds)
-
-    def queue_gauges(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:
-        """``counts`` by (backend, state), ``oldest`` in seconds by backend; what is missing is 0."""
-        self._metrics.queue(counts, oldest)
 
     def spool_space(self, used: int, free: int) -> None:
         self._metrics.spool_used().set(used)

@@ -127,13 +127,18 @@ class Metrics:
 
     def declare(
         self,
-        listeners: Collection[str],
-        backends: Collection[str],
-        clients: Collection[str],
-        keys: Collection[str],
-        oauth: Collection[str],
+        *,
+        listeners: Collection[str] = (),
+        backends: Collection[str] = (),
+        clients: Collection[str] = (),
+        keys: Collection[str] = (),
+        oauth: Collection[str] = (),
     ) -> None:
-        """Create all label sets at 0, so that rate() sees the first failure; forget states of what is gone."""
+        """Name what is configured, at start and at each reload: every label set exists at 0 before its first event.
+
+        So rate() sees the first failure; states of what is gone are forgotten. ``oauth`` are the backends that ask for
+        access tokens.
+        """
         for family in (self.connections, self.open, self.accept_time):
             family.create(product(listeners))
         self.rejected.create((name, *pair) for name in listeners for pair in _REFUSALS)
@@ -155,13 +160,15 @@ class Metrics:
         self.tls.keep(listeners)
         self.jwks.keep(keys)
 
-    def queue(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:
+    def queue_gauges(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:
+        """``counts`` by (backend, state), ``oldest`` in seconds by backend; what is missing is 0."""
         for family, values in ((self.queued, counts), (self.oldest, {(name,): age for name, age in oldest.items()})):
             for child in family.children.values():
                 child.set(0)
             for labels, value in values.items():
                 family(*labels).set(value)
 
-    def render(self, accept: str) -> tuple[str, bytes]:
+    def render(self, accept: str = "") -> tuple[str, bytes]:
+        """Content type and text for /metrics, in the format that the ``Accept`` header asks for."""
         encoder, content_type = choose_encoder(accept)
         return content_type, encoder(self.registry)
