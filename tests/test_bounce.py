@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.bounce import Failure, build
+from gateway.bounce import Failure, Report
 from gateway.message import scan
 from gateway.model import Envelope, Outcome, Recipient, Verdict
 from tests.builders import spooled_message
@@ -41,7 +41,7 @@ def report(failures: Sequence[Failure] = (failure(),), **changes: Any) -> bytes:
         "hostname": "relay.example.com", "sender": "postmaster@example.com", "message": MESSAGE, "original": ORIGINAL,
         "failures": failures, "now": NOW, "message_id": "<r@relay.example.com>", "boundary": "=01KQ-0123456789abcdef",
     }  # fmt: skip
-    return build(**{**given, **changes})
+    return Report(**{**given, **changes}).build()
 
 
 FIELD = re.compile(r"([A-Za-z][A-Za-z-]*): (\S[^\r\n]*(?:\r\n[ \t][^\r\n]+)*)\r\n")

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gateway import bounce, policy
-from gateway.bounce import Failure
+from gateway import policy
+from gateway.bounce import ORIGINAL_LIMIT, Failure, Report
 from gateway.config.models import Settings
 from gateway.delivery.retry import Decision
 from gateway.events import Events
@@ -18,7 +18,6 @@ from gateway.routing import Freight, Routing
 
 _ASKED_AS = {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}  # in NOTIFY (RFC 3461 4.1)
 _DEFAULT = {"FAILURE", "DELAY"}
-_SHARE = 50_000  # bytes: the most of the original that a bounce brings back
 _OVERHEAD = 20_000
 
 
@@ -93,13 +92,13 @@ class Bouncer:
             # Never a bounce of a bounce (RFC 5321 6.1).
             return "off" if bounces.mode == "off" else "null_sender"
         targets = tuple(dict.fromkeys(filter(None, (original.envelope.sender, bounces.copy_to))))
-        found = self._way(targets, min(len(raw), _SHARE) + _OVERHEAD, smtputf8=original.envelope.smtputf8)
+        found = self._way(targets, min(len(raw), ORIGINAL_LIMIT) + _OVERHEAD, smtputf8=original.envelope.smtputf8)
         if found is None:
             return "no_backend"
         freight, deliveries = found
         identifier, hostname = self.ids(), self.settings.hostname
         header_from = policy.bounce_author(bounces, hostname)
-        content = bounce.build(
+        content = Report(
             hostname=hostname,
             sender=header_from,
             message=original,
@@ -110,7 +109,7 @@ class Bouncer:
             boundary=f"={identifier}-{self.rng.getrandbits(64):016x}",
             retry_until=original.expires_at if failures[0].action == "delayed" else None,
             plain=bool(freight.sender),
-        )
+        ).build()
         recipients = tuple(Recipient(target) for target in targets)
         return NewMessage(
             id=identifier,

@@ -223,7 +223,7 @@ def bounce_of(original: bytes, *, ret: str = "", failed: str = "bob@example.org"
     message = spooled_message(failed, sender="a@corp.example", message_id="<m@corp.example>")
     message = replace(message, envelope=replace(message.envelope, ret=ret))
     outcome = Outcome(Verdict.REJECTED, 550, "5.1.1", "550 5.1.1 no such user", said_by="smtp")
-    return bounce.build(
+    return bounce.Report(
         hostname="relay.example",
         sender="mailer@corp.example",
         message=message,
@@ -233,7 +233,7 @@ def bounce_of(original: bytes, *, ret: str = "", failed: str = "bob@example.org"
         message_id="<r@relay.example>",
         boundary="=0123456789",
         plain=True,
-    )
+    ).build()
 
 
 @EACH
