@@ -27,10 +27,7 @@ class Refusal(Exception):
 
     def __init__(self, code: int, enhanced: str, text: str, reason: str) -> None:
         super().__init__(f"{code} {enhanced} {text}")
-        self.code = code
-        self.enhanced = enhanced
-        self.text = text
-        self.reason = reason
+        self.code, self.enhanced, self.text, self.reason = code, enhanced, text, reason
 
 
 class Fault(Exception):
@@ -40,8 +37,7 @@ class Fault(Exception):
 
     def __init__(self, text: str, kind: str = "") -> None:
         super().__init__(text)
-        self.text = text
-        self.kind = kind
+        self.text, self.kind = text, kind
 
 
 class SpoolTrouble(Fault):
@@ -155,25 +151,20 @@ class Client:
     secret: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """An accepted message on its way into the spool: envelope, stamped bytes and its deliveries.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What is known of an accepted message all its life.
 
-    ``deliveries`` maps a backend's name to the addresses it is to deliver to; every recipient is in exactly one.
-    ``bounce`` marks a report of ours: it is never bounced itself. ``pin`` is the backend a token or client demands.
-    ``authors`` are the From and Sender addresses that readers see.
+    ``authors`` are the From and Sender addresses that readers see. ``pin`` is the backend a token or client demands.
+    ``bounce`` marks a report of ours: it is never bounced itself. ``secret`` is the client's own token where the
+    backend sends with that.
     """
 
     id: str
     envelope: Envelope
-    raw: bytes
-    deliveries: Mapping[str, tuple[str, ...]]
     received_at: datetime
     expires_at: datetime
     client: str
-    login: str = ""
-    listener: str = ""
-    peer: str = ""
     message_id: str = ""
     header_from: str = ""
     authors: tuple[str, ...] = ()
@@ -183,36 +174,38 @@ class NewMessage:
     secret: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledMessage:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMessage(Message):
+    """On its way into the spool: the stamped bytes and its deliveries.
+
+    ``deliveries`` maps a backend's name to the addresses it is to deliver to; every recipient is in exactly one.
+    """
+
+    raw: bytes
+    deliveries: Mapping[str, tuple[str, ...]]
+    login: str = ""
+    listener: str = ""
+    peer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledMessage(Message):
     """What delivery and a backend see. ``envelope.recipients`` holds only those this attempt is for.
 
     ``everyone`` is the whole envelope as accepted, whatever backend or state; () where it is not known.
-    ``own_token``: a token of the client's own is kept with it; ``secret`` is that token, for attempts only.
+    ``own_token``: a token of the client's own is kept with it; ``secret`` is given to attempts only.
     ``doubtful``: an earlier attempt may have been taken; ``doubt_id`` is what the provider called it then, if known;
     ``interrupted`` is whom it was for where a crash cut it off.
     """
 
-    id: str
-    envelope: Envelope
     size: int
-    received_at: datetime
-    expires_at: datetime
-    client: str
-    message_id: str = ""
-    header_from: str = ""
-    authors: tuple[str, ...] = ()
-    pin: str = ""
-    bounce: bool = False
     own_token: bool = False
     delay_notified: bool = False
     attempt: int = 1
     everyone: tuple[str, ...] = ()
-    features: Features = None
     doubtful: bool = False
     doubt_id: str = ""
     interrupted: tuple[str, ...] = ()
-    secret: str = field(default="", repr=False)
 
 
 class Verdict(Enum):
@@ -292,14 +285,10 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str: ...
-
     @property
     def capabilities(self) -> Capabilities: ...
-
     async def send(self, message: SpooledMessage, raw: bytes) -> Mapping[str, Outcome]: ...
-
     async def check(self) -> Check: ...
-
     async def aclose(self) -> None: ...
 
 
@@ -336,7 +325,6 @@ class CallsBack(Protocol):
 
     @property
     def hook(self) -> bool: ...
-
     def called_back(self, headers: Mapping[str, str], body: bytes) -> Sequence[DeliveryEvent]:
         """Header names are lower case. Raises HookRefused: not from the provider, or unintelligible."""
 

@@ -103,14 +103,11 @@ class Routing:
 
     def ways(self, freight: Freight, recipients: Iterable[str]) -> tuple[str, ...]:
         """Backends, in failover order, that can carry the message for every one of these recipients; () is none."""
-        common: tuple[str, ...] | None = None
-        for recipient in recipients:
-            try:
-                names = self.usable(freight, recipient)
-            except CannotCarry:
-                return ()
-            common = names if common is None else tuple(name for name in common if name in names)
-        return common or ()
+        try:
+            found = [self.usable(freight, recipient) for recipient in recipients] or [()]
+        except CannotCarry:
+            return ()
+        return tuple(name for name in found[0] if all(name in names for names in found))
 
     def deliveries(self, freight: Freight, recipients: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Whom each backend is to deliver to: every recipient by the first that can. Raises CannotCarry."""
@@ -125,16 +122,19 @@ class Routing:
         return frozenset(together - {name})
 
     def reachable(self, freight: Freight) -> list[tuple[str, ...]]:
-        """The backends of each route that such a message may take, whoever it is for; () where none can carry it."""
+        """The backends of each route that such a message may take, whoever it is for, down to one for all the rest.
+
+        () where none can carry it, and at the end where no route takes the rest.
+        """
         if freight.pin:
             return [self._able(freight, (freight.pin,))]
         found = []
         for line in self.routes:
             if _matches(line, freight):
                 found.append(self._able(freight, line.backend))
-                if not line.recipients:
-                    break
-        return found
+                if not line.recipients or "*" in line.recipients:
+                    return found
+        return [*found, ()]
 
     def _able(self, freight: Freight, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in names if obstacle(name, self.capabilities.get(name), freight) is None)
@@ -163,9 +163,8 @@ def _matches(line: RouteSettings, freight: Freight) -> bool:
 
 
 def _fits(line: RouteSettings, freight: Freight, recipient: str) -> bool:
-    if not _matches(line, freight):
-        return False
-    return not line.recipients or any(matches(pattern, recipient) for pattern in line.recipients)
+    anyone = not line.recipients
+    return _matches(line, freight) and (anyone or any(matches(pattern, recipient) for pattern in line.recipients))
 
 
 def obstacle(name: str, able: Capabilities | None, freight: Freight) -> CannotCarry | None:

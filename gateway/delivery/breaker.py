@@ -70,23 +70,18 @@ class CircuitBreaker:
         if guilty is None:
             return Ruling(answered=any(map(_answered, outcomes.values())))
         late = self.is_open(now)  # was under way when it opened, and had no chance of its own
-        by, *_ = _CAUSES[guilty.verdict]
-        seconds = self._trip(guilty, now, again=not late)
-        if late or by == MISCONFIGURED:
-            self._waiting.add(message_id)
-        patient = late or guilty.verdict is not Verdict.DEFERRED
-        return Ruling(None if late else guilty, timedelta(seconds=seconds), patient)
-
-    def _trip(self, guilty: Outcome, now: float, *, again: bool) -> float:
         by, first, longest = _CAUSES[guilty.verdict]
-        self._failures += again
+        self._failures += not late
         seconds = min(longest, first * (1 << min(max(self._failures - 1, 0), 10)))
         if guilty.retry_after is not None:
             seconds = max(first, guilty.retry_after.total_seconds())
         if self.by != OPERATOR:
             self.by, self.reason, self.fix = by, guilty.detail, guilty.fix
             self.until = max(self.until, now + seconds)
-        return seconds
+        if late or by == MISCONFIGURED:
+            self._waiting.add(message_id)
+        patient = late or guilty.verdict is not Verdict.DEFERRED
+        return Ruling(None if late else guilty, timedelta(seconds=seconds), patient)
 
     def pause(self, now: float, seconds: float | None) -> None:
         """Open by order, for so long or until it is closed by order."""

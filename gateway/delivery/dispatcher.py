@@ -64,6 +64,7 @@ class Dispatcher:
         self._posts: dict[str, _Post] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
         self._upkeep = Upkeep(spool, events, clock, self._wake_all)
+        self.publish, self.bounce = self._upkeep.publish, self._upkeep.bounce
         self._keeping: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], Worker] = {}
         self._apply(settings, routing)
@@ -98,18 +99,17 @@ class Dispatcher:
         self._posts[name] = _Post(worker, self._supervised(f"worker.{name}", worker.run), tracking)
 
     def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        return asyncio.create_task(self._supervise(f"delivery.{name}", work), name=f"delivery.{name}")
-
-    async def _supervise(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """A loop that dies of a bug is reported and started again; it is never silently gone."""
-        while True:
-            try:
-                await work()
-            except Exception as error:
-                self._events.bug(name, error)
-                await self._clock.sleep(RESTART_DELAY)
-            else:
-                return
+
+        async def supervise() -> None:
+            while True:
+                try:
+                    return await work()
+                except Exception as error:
+                    self._events.bug(f"delivery.{name}", error)
+                    await self._clock.sleep(RESTART_DELAY)
+
+        return asyncio.create_task(supervise(), name=f"delivery.{name}")
 
     @property
     def alive(self) -> bool:
@@ -172,10 +172,6 @@ class Dispatcher:
         counts = self._spool.counts()
         return {name: post.worker.status(counts.get((name, "queued"), 0)) for name, post in self._posts.items()}
 
-    async def publish(self) -> None:
-        """Bring the queue gauges up to date."""
-        await self._upkeep.publish()
-
     async def pause(self, name: str, seconds: float | None) -> None:
         """Rest by order, for ``seconds`` or until resumed. KeyError when there is no such backend."""
         self._posts[name].worker.pause(seconds)
@@ -188,7 +184,3 @@ class Dispatcher:
     async def check(self, name: str) -> Check:
         """Try credentials and reachability now; what works again goes back to work."""
         return await self._posts[name].worker.check()
-
-    async def bounce(self, which: Filter) -> list[str]:
-        """Give up on these messages by order of the operator; returns the ids that had something left to give up."""
-        return await self._upkeep.bounce(which)
