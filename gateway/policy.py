@@ -74,11 +74,12 @@ def no_bounces(bounces: BounceSettings, hostname: str, routing: Routing) -> str:
         return ""
     senders = bounce_senders(bounces)
     by_sender = [routing.reachable(bounce_freight(bounces, hostname, one, 1, smtputf8=False)) for one in senders]
-    if any(found and all(found) for found in by_sender):
+    if any(map(all, by_sender)):
         return ""
-    fix = "set bounces.from to an address that a backend may send as, or add an smtp backend for bounces.backend"
+    fix = "set bounces.from to an address that a backend may send as, or name an smtp backend in bounces.backend"
     if any(map(any, by_sender)):
-        return f"some routes lead to no backend that could send a bounce, so senders there would not hear of it; {fix}"
+        text = "not every sender has a route to a backend that could send a bounce, so some would not hear of mail that"
+        return f"{text} fails; {fix}"
     if bounces.sender and bounces.mode != "dsn":
         text = f"no backend that a route or bounces.backend leads to sends as bounces.from {bounces.sender}"
     else:

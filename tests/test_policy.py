@@ -119,10 +119,13 @@ REST = {"backend": ["1"]}
         ({}, [API, SMTP], ({"senders": ["*@x.example"], "backend": ["1"]}, {"backend": ["0"]}), "null sender"),
         ({}, [API, SMTP], (), "no backend that a route or bounces.backend leads to"),
         # Whoever mail comes from is who a bounce goes to, so every route counts, down to one that takes the rest.
-        ({}, [API, SMTP], (INSIDE, REST), "some routes lead to no backend"),
-        ({}, [SMTP, API], (INSIDE, REST), "some routes lead to no backend"),
+        ({}, [API, SMTP], (INSIDE, REST), "not every sender has a route"),
+        ({}, [SMTP, API], (INSIDE, REST), "not every sender has a route"),
         ({"from": "a@x.example"}, [API, SMTP], (INSIDE, REST), ""),
         ({}, [API, SMTP], (REST, INSIDE), ""),
+        ({}, [SMTP], (INSIDE,), "not every sender has a route"),
+        ({"backend": "0"}, [SMTP], (INSIDE,), ""),
+        ({}, [SMTP], (INSIDE, {"recipients": ["*"], "backend": ["0"]}), ""),
     ],
 )
 def test_no_bounces(
