@@ -90,7 +90,7 @@ class Worker:
         waiting = self.breaker.close()
         self._events.backend_resumed(self._name)
         if waiting:
-            self._aside(self._spool.retry(Filter(ids=waiting), self._clock.now()))
+            self._aside(self._spool.retry(Filter(ids=waiting, backend=self._name), self._clock.now()))
         self.wake()
 
     async def check(self) -> Check:
