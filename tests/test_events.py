@@ -43,24 +43,13 @@ SPOOLED = spooled_message(
 )
 
 
-class FixedClock:
-    def now(self) -> datetime:
-        return NOW
-
-    def monotonic(self) -> float:
-        return 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError("nothing here sleeps")
-
-
 class Log:
     """Events that write to memory, with what they wrote and counted."""
 
     def __init__(self, form: str = "json", level: str = "info") -> None:
         self.stream = io.StringIO()
         self.registry = CollectorRegistry()
-        self.events = Events(self.registry, form, level, clock=FixedClock(), stream=self.stream)
+        self.events = Events(self.registry, form, level, clock=FakeClock(NOW), stream=self.stream)
         self.events.declare(listeners=["local"], backends=["box", "smart"], clients=["printers"], keys=["corp"])
 
     @property
@@ -221,15 +210,11 @@ def test_resumed_backend_is_no_longer_paused(log: Log) -> None:
 def test_all_label_sets_exist_before_the_first_event(log: Log) -> None:
     """rate() must see the first failure, so every series starts at 0 (and a backend as up)."""
     before = {sample.name + repr(sample.labels) for family in log.registry.collect() for sample in family.samples}
-    test_accepted = [
-        lambda: log.events.accepted(NEW, 0.1),
-        lambda: log.events.settled(SPOOLED, "box", {"x@example.org": SENT}, 0.1, NOW),
-        lambda: log.events.auth("local", "XOAUTH2", "unavailable", "192.0.2.1"),
-        lambda: log.events.rejected("local", "data", Refusal(554, "5.6.0", "no", "bad_message"), "192.0.2.1"),
-        lambda: log.events.queue_gauges({("box", "queued"): 3}, {"box": 9.0}),
-    ]
-    for call in test_accepted:
-        call()
+    log.events.accepted(NEW, 0.1)
+    log.events.settled(SPOOLED, "box", {"x@example.org": SENT}, 0.1, NOW)
+    log.events.auth("local", "XOAUTH2", "unavailable", "192.0.2.1")
+    log.events.rejected("local", "data", Refusal(554, "5.6.0", "no", "bad_message"), "192.0.2.1")
+    log.events.queue_gauges({("box", "queued"): 3}, {"box": 9.0})
     after = {sample.name + repr(sample.labels) for family in log.registry.collect() for sample in family.samples}
     assert after == before
     assert log.metric("backend_up", backend="box") == 1
@@ -283,7 +268,7 @@ NASTY = st.text(st.characters(codec=None), max_size=3000) | st.sampled_from(
 @given(NASTY, NASTY)
 def test_no_text_breaks_out_of_its_line(sender: str, detail: str) -> None:
     """Whatever strangers write: one JSON object on one line, every value printable and cut (door.md row 39)."""
-    render = Renderer(FixedClock(), console=False, journal=False)
+    render = Renderer(FakeClock(NOW), console=False, journal=False)
     text = render(None, "info", {"event": "rejected", "sender": sender, "recipients": [detail] * 50, "n": 1})
     text.encode()
     assert text.endswith("}\n")
@@ -297,7 +282,7 @@ def test_no_text_breaks_out_of_its_line(sender: str, detail: str) -> None:
 @given(NASTY)
 def test_no_text_breaks_out_of_a_console_line(detail: str) -> None:
     """On a terminal only a traceback has further lines, and those are indented."""
-    render = Renderer(FixedClock(), console=True, journal=False)
+    render = Renderer(FakeClock(NOW), console=True, journal=False)
     first, *rest = render(None, "error", {"event": "bug", "detail": detail, "exception": detail}).split("\n")
     assert first.startswith("12:00:00 error")
     assert first.isprintable()
@@ -326,7 +311,7 @@ TOKEN = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJiaWxsaW5nIn0.c2lnbmF0dXJl"
 @pytest.mark.parametrize("console", [True, False])
 def test_secrets_never_reach_a_line(fields: dict[str, Any], console: bool) -> None:
     """Masked by the name of the field and by the look of the value, also in the middle of a text."""
-    text = Renderer(FixedClock(), console=console, journal=False)(None, "info", {"event": "x", **fields})
+    text = Renderer(FakeClock(NOW), console=console, journal=False)(None, "info", {"event": "x", **fields})
     assert "c2lnbmF0dXJl" not in text
     assert "[redacted]" in text
 
@@ -382,7 +367,7 @@ def test_console_line() -> None:
 @pytest.mark.parametrize(("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3)])
 def test_journald_gets_priorities_and_no_timestamps(level: str, priority: int) -> None:
     """sd-daemon(3): a <N> prefix; journald has its own clock."""
-    line = Renderer(FixedClock(), console=False, journal=True)(None, level, {"event": "x"})
+    line = Renderer(FakeClock(NOW), console=False, journal=True)(None, level, {"event": "x"})
     assert line == f'<{priority}>{{"level":"{level}","event":"x"}}\n'
 
 
@@ -505,39 +490,16 @@ def test_every_login_refusal_has_a_reason_of_ours() -> None:
     assert auth.REASONS <= REASONS
 
 
-PROMISED = frozenset(
-    (
-        "smtp_connections_total",
-        "smtp_connections_open",
-        "smtp_auth_total",
-        "smtp_rejected_total",
-        "messages_received_total",
-        "message_size_bytes",
-        "accept_duration_seconds",
-        "delivery_attempts_total",
-        "deliveries_total",
-        "delivery_events_total",
-        "delivery_duration_seconds",
-        "message_latency_seconds",
-        "queue_messages",
-        "queue_oldest_message_age_seconds",
-        "spool_write_duration_seconds",
-        "spool_bytes",
-        "spool_free_bytes",
-        "backend_up",
-        "backend_paused",
-        "tls_certificate_not_after_timestamp_seconds",
-        "bounces_total",
-        "config_last_reload_successful",
-        "bugs_total",
-        "build_info",
-        "log_lines_dropped_total",
-        "jwks_up",
-        "oauth_token_refresh_total",
-        "oauth_token_expiry_timestamp_seconds",
-        "credential_expiry_timestamp_seconds",
-    )
-)
+PROMISED = {
+    "smtp_connections_total", "smtp_connections_open", "smtp_auth_total", "smtp_rejected_total",
+    "messages_received_total", "message_size_bytes", "accept_duration_seconds", "delivery_attempts_total",
+    "deliveries_total", "delivery_events_total", "delivery_duration_seconds", "message_latency_seconds",
+    "queue_messages", "queue_oldest_message_age_seconds", "spool_write_duration_seconds", "spool_bytes",
+    "spool_free_bytes", "backend_up", "backend_paused", "tls_certificate_not_after_timestamp_seconds",
+    "bounces_total", "config_last_reload_successful", "bugs_total", "build_info", "log_lines_dropped_total",
+    "jwks_up", "oauth_token_refresh_total", "oauth_token_expiry_timestamp_seconds",
+    "credential_expiry_timestamp_seconds",
+}  # fmt: skip
 
 
 def test_metric_names_and_labels(log: Log) -> None:

@@ -230,6 +230,12 @@ def test_who_may_have_to_refuse_is_the_last_resort(
     assert routing.usable(freight(features=features, size=size), "b@y") == expected
 
 
+def test_who_may_have_to_refuse_is_asked_where_there_is_no_other() -> None:
+    """In the order of the settings."""
+    routing = Routing((line("second", "first"),), dict.fromkeys(("first", "second"), PARTS))
+    assert routing.usable(freight(features=None, size=5000), "b@y") == ("second", "first")
+
+
 def test_ways_suit_every_recipient() -> None:
     """In the order of the first one's route; none where one of them has none."""
     routing = Routing(
@@ -427,15 +433,3 @@ async def test_the_same_facts_have_the_same_answer(tmp_path: Path, facts: Facts)
                 bounce = our_bounce(facts, routing)
                 assert (bounce.deliveries if bounce else {}) == ({taken[0]: (facts.to,)} if taken else {})
                 assert bounce is None or routing.ways(await stored(at, bounce), [facts.to]) == taken
-
-
-def test_what_nobody_has_looked_at_goes_where_nothing_can_be_missing() -> None:
-    """A backend that may have to refuse the message is asked only where there is no other: its refusal is a bounce."""
-    choosy, easy = Capabilities(9000, lacks=frozenset(("attachments",))), Capabilities(9000)
-    names = ("first", "second", "third")
-    able = {"first": easy, "second": choosy, "third": easy}
-    unread = Freight("c", "a@x.example", 100)
-    assert Routing((RouteSettings(backend=names),), able).usable(unread, "b@y.example") == ("first", "third")
-    alone = Routing((RouteSettings(backend=names),), dict.fromkeys(names, choosy))
-    assert alone.usable(unread, "b@y.example") == names
-    assert Routing((RouteSettings(backend=names),), able).usable(replace(unread, features={}), "b@y.example") == names

@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,16 @@ def routing(config: Settings, backends: Mapping[str, Backend]) -> Routing:
     return Routing(config.routes, {name: backend.capabilities for name, backend in backends.items()})
 
 
+@dataclass
 class House:
     """A spool and a dispatcher over it, and the few things tests do with them."""
 
-    def __init__(self, spool: Spool, dispatcher: Dispatcher, clock: FakeClock, ids: Callable[[], str]) -> None:
-        self.spool = spool
-        self.dispatcher = dispatcher
-        self.clock = clock
-        self.ids = ids
-        self.events: Events
-        self.log = io.StringIO()
+    spool: Spool
+    dispatcher: Dispatcher
+    clock: FakeClock
+    ids: Callable[[], str]
+    events: Events
+    log: io.StringIO
 
     async def put(self, backend: str, *addresses: str, sender: str = "s@x.org", notify: str = "", **more: Any) -> str:
         addresses, now = addresses or ("a@x.org",), self.clock.now()
@@ -150,22 +150,16 @@ async def house(
     events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
     events.declare(backends=[backend.name for backend in backends], clients=["c", "gateway"])
     ids = QueueIds(clock, random.Random(1))
-    wakes: list[Callable[[str], None]] = []
-
-    def wake(backend: str) -> None:
-        for each in wakes:
-            each(backend)
-
-    spool = await Spool.open(path, clock, events=events, wake=wake, reserve=0.0, retention=config.retention)
+    spool = await Spool.open(
+        path, clock, events=events, reserve=0.0, retention=config.retention,
+        wake=lambda name: dispatcher.wake(name),  # noqa: PLW0108 - it is made below
+    )  # fmt: skip
     by_name = {backend.name: backend for backend in backends}
     ways, rng = routing(config, by_name), random.Random(2)
     dispatcher = Dispatcher(spool, config, ways, events=events, clock=clock, ids=ids, rng=rng)
-    wakes.append(dispatcher.wake)
-    at = House(spool, dispatcher, clock, ids)
-    at.events, at.log = events, log
     await dispatcher.start(by_name)
     try:
-        yield at
+        yield House(spool, dispatcher, clock, ids, events, log)
     finally:
         await dispatcher.drain(1)
         await spool.aclose()

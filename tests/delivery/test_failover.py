@@ -45,11 +45,6 @@ async def test_what_nobody_has_looked_at_waits_for_a_way_that_takes_all(tmp_path
         identifier = await at.put("first")
         await at.settled(identifier, "done")
         assert (len(first.calls), second.calls, [m.id for m, _ in third.calls]) == (1, [], [identifier])
-    first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second")
-    first.capabilities = second.capabilities = replace(second.capabilities, lacks=frozenset(("attachments",)))
-    async with house(tmp_path / "only", first, second) as at:
-        await at.settled(await at.put("first"), "done")
-        assert len(second.calls) == 1
 
 
 async def test_no_failover_from_doubt(tmp_path: Path) -> None:
