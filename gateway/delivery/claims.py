@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from gateway.clock import Clock
@@ -15,15 +15,10 @@ LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach;
 EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
 
 
-@asynccontextmanager
-async def given_back_on_error(spool: Spool, claims: Sequence[Claim]) -> AsyncIterator[None]:
-    """Around what comes before the network: what is not settled when it fails is as if it had not been claimed."""
-    try:
-        yield
-    except BaseException:
-        with suppress(SpoolTrouble):  # a full disk: they are shown as interrupted
-            await spool.release_claims(claims)
-        raise
+async def give_back(spool: Spool, claims: Sequence[Claim]) -> None:
+    """What is not settled of these never reached the network: as if it had not been claimed."""
+    with suppress(SpoolTrouble):  # a full disk: they are shown as interrupted
+        await spool.release_claims(claims)
 
 
 class Claims:
@@ -45,8 +40,11 @@ class Claims:
         now, busy = self._clock.now(), sorted(self._busy)
         claims = await self._spool.claim(self._backend, now=now, lease=LEASE, limit=limit, busy=busy)
         small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
-        async with given_back_on_error(self._spool, claims):
+        try:
             bodies = await self._spool.bodies(small) if small else {}
+        except BaseException:
+            await give_back(self._spool, claims)
+            raise
         for claim in claims:
             raw = bodies.get(claim.message.id)
             if raw is not None or claim.message.size > EAGER_BODY:  # else the spool has marked it corrupt

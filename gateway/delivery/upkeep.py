@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from gateway.clock import Clock, wait_for
 from gateway.config.models import RetentionSettings
 from gateway.delivery.breaker import MISCONFIGURED, OPERATOR
-from gateway.delivery.claims import given_back_on_error
+from gateway.delivery.claims import give_back
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Decision, returned, too_late
@@ -120,7 +120,7 @@ class Upkeep:
         Raises SpoolTrouble when all have had their turn.
         """
         given_up = []
-        async with given_back_on_error(self._spool, claims):
+        try:
             for some in _batches(claims):
                 if self._stopping:
                     raise SpoolUnavailable("the gateway is stopping: not all of it was done, ask again when it runs")
@@ -131,6 +131,9 @@ class Upkeep:
                     if settled is not None:
                         raise settled
                 given_up += [claim.message.id for claim in whole]
+        except BaseException:
+            await give_back(self._spool, claims)
+            raise
         return given_up
 
     async def _settle(self, claim: Claim, raw: bytes, decision: Decision) -> None:

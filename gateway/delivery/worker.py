@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
 from gateway.delivery.breaker import FOREVER, OPERATOR, CircuitBreaker, Ruling, State
-from gateway.delivery.claims import Claims
+from gateway.delivery.claims import Claims, give_back
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
-from gateway.delivery.retry import Decision, Situation, decide
+from gateway.delivery.retry import Situation, decide
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
 from gateway.model import Backend, Check, Outcome, SpoolTrouble, Tracked, Verdict, same_for_all
@@ -150,7 +150,7 @@ class Worker:
 
     def _fill(self) -> None:
         if self._state() is State.OPEN and (waiting := self._claims.unstarted()):
-            self._aside(self._spool.release_claims(waiting))
+            self._aside(give_back(self._spool, waiting))
         while self._claims and len(self._sends) < self._places() and not self._stopping:
             claim, raw = self._claims.pop()
             self._start(self._sends, self._attempt(claim, raw), f"send-{self._name}-{claim.message.id}")
@@ -226,7 +226,16 @@ class Worker:
         )
         decision = decide(claim.message, outcomes, situation)
         self._events.settled(claim.message, self._name, decision.outcomes, ended - began, now)
-        await self._settle(claim, raw, decision, now, started)
+        poll_at = now + SCHEDULE[0] if self._tracked else None
+        while True:
+            try:
+                return await self.orders.settle(
+                    self._spool, claim, raw, decision, now, started_at=started, poll_at=poll_at
+                )
+            except SpoolTrouble as trouble:
+                # Without a record the message would be sent again: keep the answer until the disk takes it.
+                self._events.warning("settle_waits", queue_id=claim.message.id, reason=trouble.text)
+                await self._clock.sleep(UNWRITABLE_WAIT)
 
     async def _send(self, claim: Claim, raw: bytes) -> dict[str, Outcome]:
         """An outcome for every recipient whatever the backend does; what is made up here has no code.
@@ -264,18 +273,6 @@ class Worker:
                 self.resume()
         return ruling
 
-    async def _settle(self, claim: Claim, raw: bytes, decision: Decision, now: datetime, started: datetime) -> None:
-        poll_at = now + SCHEDULE[0] if self._tracked else None
-        while True:
-            try:
-                return await self.orders.settle(
-                    self._spool, claim, raw, decision, now, started_at=started, poll_at=poll_at
-                )
-            except SpoolTrouble as trouble:
-                # Without a record the message would be sent again: keep the answer until the disk takes it.
-                self._events.warning("settle_waits", queue_id=claim.message.id, reason=trouble.text)
-                await self._clock.sleep(UNWRITABLE_WAIT)
-
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -286,8 +283,7 @@ class Worker:
     async def drain(self, seconds: float) -> None:
         """After ``run`` has returned: give back what has not started, wait for what is under way, then cut it off."""
         if waiting := self._claims.unstarted():
-            with suppress(SpoolTrouble):  # a full disk: they are shown as interrupted
-                await self._spool.release_claims(waiting)
+            await give_back(self._spool, waiting)
         if running := self._sends | self._changes:
             _, late = await asyncio.wait(running, timeout=seconds)
             for task in late:
