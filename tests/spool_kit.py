@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import Outcome, Verdict
-from gateway.spool import Claim, Filter, Settlement, Spool
+from gateway.spool import Claim, Delivery, Filter, MessageDetail, Settlement, Spool
 from tests.builders import GREYLISTED, NO_USER, SENT, new_message
 from tests.fakes import START, FakeClock
 
@@ -44,6 +47,33 @@ def settlement(claim: Claim, outcome: Outcome | Mapping[str, Outcome] = SENT, **
     return Settlement(**{**given, **more})
 
 
+def peer(directory: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """What another connection to the file is answered, to look or to spoil; also beside an open spool."""
+    with closing(sqlite3.connect(directory / "spool.db")) as file, file:
+        file.execute("PRAGMA wal_autocheckpoint = 0")
+        return file.execute(statement, values).fetchall()
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What any connection carries out: every statement, and COMMIT for each commit."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        seen.append(statement)
+
+    def commit(_: object) -> None:
+        seen.append("COMMIT")
+
+    event.listen(Engine, "before_cursor_execute", note)
+    event.listen(Engine, "commit", commit)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        event.remove(Engine, "commit", commit)
+
+
 class At:
     """An open spool, its clock, the backends woken and the log."""
 
@@ -66,10 +96,25 @@ class At:
     async def claim(self, backend: str = "b", *, now: datetime = START, limit: int = 100) -> list[Claim]:
         return await self.spool.claim(backend, now=now, lease=LEASE, limit=limit)
 
-    async def states(self, ident: str) -> tuple[str, dict[str, str], dict[str, str]]:
-        """State of the message, of its recipients by address, of its deliveries by backend."""
+    async def settle(
+        self, outcome: Outcome | Mapping[str, Outcome] = SENT, *, backend: str = "b", now: datetime = START, **more: Any
+    ) -> Claim:
+        """Claim the one delivery that is due, and settle it."""
+        (claim,) = await self.claim(backend, now=now)
+        await self.spool.settle(settlement(claim, outcome, **more))
+        return claim
+
+    async def waiting(self, backend: str = "b") -> list[Delivery]:
+        return [delivery async for page in self.spool.deliveries(backend) for delivery in page]
+
+    async def show(self, ident: str) -> MessageDetail:
         detail = await self.spool.show(ident)
         assert detail is not None
+        return detail
+
+    async def states(self, ident: str) -> tuple[str, dict[str, str], dict[str, str]]:
+        """State of the message, of its recipients by address, of its deliveries by backend."""
+        detail = await self.show(ident)
         recipients = {row.address: row.state for row in detail.recipients}
         return detail.state, recipients, {row.backend: row.state for row in detail.deliveries}
 

@@ -407,7 +407,7 @@ async def stored(at: At, message: NewMessage) -> Freight:
     """What is known of it in the spool, where its backend is gone."""
     addresses = tuple(recipient.address for recipient in message.envelope.recipients)
     await at.spool.put(replace(message, deliveries={"gone": addresses}))
-    (delivery,) = [one for one in await at.spool.deliveries("gone") if one.message.id == message.id]
+    (delivery,) = [one for one in await at.waiting("gone") if one.message.id == message.id]
     return Freight.of(delivery.message)
 
 

@@ -15,9 +15,7 @@ async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[De
 
     Yields after each page how many of it were left, so that the caller can end it between two pages.
     """
-    after = 0
-    while page := await spool.deliveries(backend, after=after, limit=PAGE):
-        after = page[-1].delivery_id
+    async for page in spool.deliveries(backend, limit=PAGE):
         by_target: dict[str, list[int]] = {}
         for delivery in page:
             by_target.setdefault(target(delivery), []).append(delivery.delivery_id)

@@ -158,7 +158,7 @@ def claim(tx: Transaction, now: int, until: int, which: str, **values: Any) -> l
 
 
 def corrupt(tx: Transaction, ids: list[str]) -> None:
-    """What cannot be trusted is never sent, and kept for a person to look at."""
+    """What cannot be trusted is never sent, and kept for a person to look at. A late step."""
     known = {"ids": ids, "text": "damaged in the spool"}
     tx.damaged += ids
     with tx.changing(ids):

@@ -36,10 +36,11 @@ WHERE delivery.message_id = m.id AND m.finished_at IS NULL AND m.expires_at <= :
     AND NOT delivery.backend @in(:working)
     AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY}
 LIMIT :limit"""
-_WAITING = f"""
-SELECT id FROM delivery WHERE backend = :backend AND state = 'queued' AND NOT {UNDER_WAY} {{}}
+WAITING = f"""
+SELECT received_at, id FROM delivery WHERE backend = :backend AND state = 'queued' AND NOT {UNDER_WAY}
+    AND (received_at, id) > (:received_at, :id)
 ORDER BY received_at, id LIMIT :limit"""  # the order of an index, so that no page sorts the whole queue
-_AFTER = "AND (received_at, id) > (SELECT received_at, id FROM delivery WHERE id = :after)"
+FIRST_PAGE = {"received_at": -(2**63), "id": 0}
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
 _BODIES = f"""
@@ -124,12 +125,6 @@ async def _of(
     ):
         found[row["message_id"]].append(row)
     return found
-
-
-async def waiting(reader: Reader, backend: str, after: int, limit: int) -> list[int]:
-    """Delivery ids, the oldest first; ``after`` is the last of the page before, 0 for the first page."""
-    page = _WAITING.format(_AFTER if after else "")
-    return [row["id"] for row in await reader.all(page, backend=backend, after=after, limit=limit)]
 
 
 async def bodies(reader: Reader, ids: list[str]) -> tuple[Rows, Mapping[str, list[RowMapping]]]:

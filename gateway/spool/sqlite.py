@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,9 @@ def lock(directory: Path) -> int:
         os.close(descriptor)
         text = f"spool {directory / NAME} is in use by process {owner}: stop it, or use the running service's commands"
         raise SpoolError(text) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with suppress(OSError):  # a full disk: whose it is then stays unsaid
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
 
 
@@ -268,8 +269,11 @@ def copy(path: Path, target: Path) -> None:
     fresh = target.with_name(target.name + ".part")
     with _explained(target):
         fresh.unlink(missing_ok=True)
-        fresh.touch(mode=0o600)
-        source = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        with closing(source), closing(sqlite3.connect(fresh)) as destination:
-            source.backup(destination)
-        _publish(fresh, target)
+        try:
+            fresh.touch(mode=0o600)
+            source = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            with closing(source), closing(sqlite3.connect(fresh)) as destination:
+                source.backup(destination)
+            _publish(fresh, target)
+        finally:
+            fresh.unlink(missing_ok=True)  # half a copy would keep a full disk full

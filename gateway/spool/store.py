@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -161,7 +161,7 @@ class Spool:
             found = await queries.bodies(reader, list(ids))
         whole, damaged = await self._run(lambda: queries.verified(*found))
         if damaged:
-            await self._writer.submit(lambda tx: changes.corrupt(tx, damaged))
+            await self._writer.submit(lambda tx: changes.corrupt(tx, damaged), late=True)
         return whole
 
     async def move(self, delivery_ids: Sequence[int], backend: str, now: datetime) -> int:
@@ -172,22 +172,22 @@ class Spool:
             moved += await self._writer.submit(run, late=True)
         return moved
 
-    async def deliveries(self, backend: str, *, after: int = 0, limit: int = 500) -> list[Delivery]:
-        """A page of deliveries that wait for this backend and are not under way, the oldest first; [] is the end.
+    async def deliveries(self, backend: str, *, limit: int = 500) -> AsyncIterator[list[Delivery]]:
+        """What waits for this backend and is not under way, the oldest first, in pages of 1 to ``limit``.
 
-        ``after`` is the delivery_id of the last one of the page before.
+        Whatever becomes of those of a page meanwhile, none of the next is left out.
         """
-        found: list[Delivery] = []
-        while not found:
+        after: Mapping[Any, Any] = queries.FIRST_PAGE
+        while True:
             async with self._reading() as reader:
-                page = await queries.waiting(reader, backend, after, limit)
-                rows = await reader.all(sql.LOAD_DELIVERIES, ids=page)
+                page = await reader.all(queries.WAITING, backend=backend, limit=limit, **after)
+                rows = await reader.all(sql.LOAD_DELIVERIES, ids=[row["id"] for row in page])
             if not page:
-                break
-            loaded = {one["delivery_id"]: Delivery(**one) for one in changes.deliveries_from(rows)[0]}
-            found = [loaded[ident] for ident in page if ident in loaded]  # a damaged one is not
+                return
             after = page[-1]
-        return found
+            loaded = {one["delivery_id"]: Delivery(**one) for one in changes.deliveries_from(rows)[0]}
+            if found := [loaded[row["id"]] for row in page if row["id"] in loaded]:  # a damaged one is not
+                yield found
 
     async def overdue(self, now: datetime, working: Sequence[str] = (), limit: int = 200) -> list[Claim]:
         """Claims on deliveries past their message's lifetime of backends that do not work; the caller settles them.

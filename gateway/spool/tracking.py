@@ -33,6 +33,8 @@ ON CONFLICT DO NOTHING RETURNING message_id"""
 _ADD_EARLY = f"""
 INSERT INTO event (message_id, {_COLUMNS}) SELECT '', {_VALUES}
 WHERE :most > (SELECT count(*) FROM event WHERE message_id = '' AND backend = :backend) ON CONFLICT DO NOTHING"""
+_HANDED_OVER = """EXISTS (SELECT 1 FROM attempt a
+    WHERE a.remote_id = event.remote_id AND a.remote_id <> '' AND a.backend = event.backend)"""
 _ANSWERED = f"""
 DELETE FROM poll WHERE backend = :backend AND remote_id = :remote_id AND message_id IN (SELECT message_id {_TAKEN})
 """
@@ -68,10 +70,10 @@ def _keep(tx: Transaction, row: Mapping[str, Any]) -> list[NewEvent]:
 
 
 def adopt(tx: Transaction) -> list[NewEvent]:
-    """Give what came early to the messages that have turned up; forget what is older and was of none."""
-    known = "EXISTS (SELECT 1 FROM attempt a WHERE a.remote_id = e.remote_id AND a.backend = e.backend)"
-    early = tx.all(f"SELECT e.* FROM ({EARLY}) e WHERE {known} LIMIT 1000")
-    tx.all("DELETE FROM event WHERE message_id = '' AND reported_at <= :before", before=tx.now - _WAIT)
+    """Give some of what came early to the messages that have turned up; forget what is older and was of none."""
+    early = tx.all(f"{EARLY} AND {_HANDED_OVER} LIMIT 1000")
+    old = f"message_id = '' AND reported_at <= :before AND NOT {_HANDED_OVER}"
+    tx.all(f"DELETE FROM event WHERE {old}", before=tx.now - _WAIT)
     tx.all("DELETE FROM event WHERE id @in(:ids)", ids=[row["id"] for row in early])
     unused = {"id", "message_id"}
     return [event for row in early for event in _keep(tx, {k: v for k, v in row.items() if k not in unused})]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import json
 import random
@@ -73,16 +74,22 @@ class House:
         return list(await asyncio.gather(*(self.put(backend, *addresses, **more) for _ in range(count))))
 
     def _before(self, name: str, step: Callable[..., Awaitable[None]]) -> None:
+        """``step`` comes before each call of this method of the spool, or before each page that it hands out."""
         method = getattr(self.spool, name)
 
         async def both(*given: Any, **more: Any) -> Any:
             await step(*given)
             return await method(*given, **more)
 
-        setattr(self.spool, name, both)
+        async def paged(*given: Any, **more: Any) -> AsyncIterator[Any]:
+            async for page in method(*given, **more):
+                await step(*given)
+                yield page
+
+        setattr(self.spool, name, paged if inspect.isasyncgenfunction(method) else both)
 
     def calls(self, name: str, go: asyncio.Event | None = None) -> list[tuple[Any, ...]]:
-        """What this method of the spool is given from now on; each call waits until it may ``go`` on."""
+        """What this method of the spool is given from now on, by call or page; each waits until it may ``go`` on."""
         seen: list[tuple[Any, ...]] = []
 
         async def note(*given: Any) -> None:

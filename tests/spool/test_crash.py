@@ -91,8 +91,7 @@ async def test_an_interrupted_attempt_is_shown_and_waits_longer_each_time(tmp_pa
         await at.claim()
     for minutes in (0, 1, 2):
         async with opened(tmp_path) as at:
-            detail = await at.spool.show(ident)
-            assert detail is not None
+            detail = await at.show(ident)
             assert {row.verdict for row in detail.attempts} == {"interrupted"}
             due = await at.spool.due("b")
             assert due is not None
@@ -149,7 +148,7 @@ async def test_whom_an_interrupted_attempt_was_for_is_told_to_the_next(tmp_path:
         [claim] = await at.claim()
         assert claim.message.interrupted == ()
     async with opened(tmp_path) as at:  # nobody settled it: that process is gone
-        [other] = await at.spool.deliveries("c")
+        [other] = await at.waiting("c")
         await at.spool.move([other.delivery_id], "b", START)
         [claim] = await at.claim(now=START + LEASE)
         assert (claim.message.id, claim.message.interrupted) == (ident, ("a@example.org",))

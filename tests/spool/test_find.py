@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.model import Outcome, Verdict
-from gateway.spool import Filter
+from gateway.spool import Filter, SpoolError
+from gateway.spool.sqlite import SQLite
 from tests.builders import SENT
 from tests.fakes import START
 from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, opened, settlement
@@ -99,8 +100,7 @@ async def test_the_whole_life_is_shown(tmp_path: Path) -> None:
         ended = START + LEASE + MINUTE
         await at.spool.settle(settlement(claim, DEFERRED, ended_at=ended, next_attempt_at=ended))
         await at.claim(now=ended)
-        detail = await at.spool.show(ident)
-        assert detail is not None
+        detail = await at.show(ident)
         shown = asdict(detail)
         assert (detail.message.id, detail.state, detail.message.received_at) == (ident, "queued", START)
         assert [attempt["verdict"] for attempt in shown["attempts"]] == ["interrupted", "deferred", ""]
@@ -147,15 +147,17 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> 
 
 async def test_readers_see_the_past_and_never_hold_up_the_writer(tmp_path: Path) -> None:
     """A reading transaction left open sees its moment; commits go on beside it."""
+    readers = SQLite(tmp_path).readers()
     async with opened(tmp_path) as at:
         await at.put()
-        async with at.spool._readers.connect() as reader:
+        async with readers.connect() as reader:
             count = "SELECT count(*) FROM message"
             assert (await reader.exec_driver_sql(count)).scalar() == 1
             await at.put()
             assert (await reader.exec_driver_sql(count)).scalar() == 1
             with pytest.raises(Exception, match="readonly"):
                 await reader.exec_driver_sql("DELETE FROM message")
+        await readers.dispose()
         assert len(await at.spool.find()) == 2
 
 
@@ -170,3 +172,13 @@ async def test_a_backup_is_a_whole_spool(tmp_path: Path) -> None:
     async with opened(copy) as at:
         assert set(before) <= {row.id for row in await at.spool.find()}
         assert not list(copy.glob("*.part"))
+
+
+async def test_a_backup_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Half a copy would keep a disk full that it has filled."""
+    async with opened(tmp_path / "live") as at:
+        await at.put()
+        (tmp_path / "taken").mkdir()
+        with pytest.raises(SpoolError, match="Is a directory"):
+            await at.spool.backup(tmp_path / "taken")
+    assert {path.name for path in tmp_path.iterdir()} == {"live", "taken"}

@@ -79,8 +79,7 @@ async def test_a_claimed_delivery_is_out_of_reach_until_its_lease_ends(tmp_path:
         assert await at.claim(now=START + LEASE - timedelta(microseconds=1)) == []
         (again,) = await at.claim(now=START + LEASE)
         assert (again.message.attempt, again.sticky, again.in_doubt) == (2, True, 1)
-        detail = await at.spool.show(ident)
-        assert detail is not None
+        detail = await at.show(ident)
         assert [(row.verdict, row.ended_at) for row in detail.attempts] == [("interrupted", START + LEASE), ("", None)]
 
 
@@ -94,8 +93,7 @@ async def test_each_recipient_gets_its_own_outcome(tmp_path: Path) -> None:
         began = START + timedelta(milliseconds=250)
         await at.spool.settle(settlement(claim, outcomes, states=states, started_at=began))
         assert await at.states(ident) == ("queued", states, {"b": "queued"})
-        detail = await at.spool.show(ident)
-        assert detail is not None
+        detail = await at.show(ident)
         answers = {row.recipients: (row.verdict, row.code, row.enhanced, row.detail) for row in detail.attempts}
         assert answers == {
             ("a@x.org", "e@x.org"): ("sent", 250, "2.0.0", "ok"),
@@ -123,17 +121,14 @@ async def test_for_whom_an_answer_is_who_said_it_and_what_to_do_are_kept(tmp_pat
         ident = await at.put()
         found = []
         for turn, outcome in enumerate((wrong, IN_DOUBT, SENT)):
-            (claim,) = await at.claim(now=START + turn * LEASE)
-            await at.spool.settle(settlement(claim, outcome))
-            detail = await at.spool.show(ident)
-            assert detail is not None
+            await at.settle(outcome, now=START + turn * LEASE)
+            detail = await at.show(ident)
             found.append([(row.scope, row.said_by, row.fix) for row in (*detail.recipients, *detail.attempts)])
         asked, doubt, sent = ("backend", "http", "renew the key"), ("message", "gateway", ""), ("message", "smtp", "")
         assert found == [[asked, asked], [doubt, asked, doubt], [sent, asked, doubt, sent]]
         other = await at.put()
         await at.claim()
-        detail = await at.spool.show(other)
-        assert detail is not None
+        detail = await at.show(other)
         assert [(row.scope, row.said_by, row.fix) for row in (*detail.recipients, *detail.attempts)] == [("",) * 3] * 2
 
 
@@ -146,8 +141,7 @@ async def test_the_message_is_done_failed_or_queued(tmp_path: Path, outcome: Out
         ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
         for backend in ("b", "other"):
             assert (await at.states(ident))[0] == "queued"
-            (claim,) = await at.claim(backend)
-            await at.spool.settle(settlement(claim, outcome))
+            await at.settle(outcome, backend=backend)
         assert (await at.states(ident))[0] == state
         assert (await at.spool.raw(ident) is not None) == body
         (row,) = await at.spool.find(of(ident))
@@ -189,8 +183,7 @@ async def test_failover_moves_what_is_left_to_another_backend(tmp_path: Path) ->
         assert [recipient.address for recipient in claim.message.envelope.recipients] == ["b@x.org"]
         assert (claim.backend, claim.message.attempt) == ("other", 1)
         await at.spool.settle(settlement(claim))
-        detail = await at.spool.show(ident)
-        assert detail is not None
+        detail = await at.show(ident)
         assert {row.address: (row.backend, row.state) for row in detail.recipients} == {
             "a@x.org": ("b", "sent"),
             "b@x.org": ("other", "sent"),
@@ -245,8 +238,7 @@ async def test_a_late_settlement_adds_only_what_was_sent(tmp_path: Path) -> None
         assert await at.spool.due("b") == START + 2 * LEASE
         await at.spool.settle(settlement(current, {"a@x.org": DEFERRED, "b@x.org": SENT}))
         assert await at.states(ident) == ("done", {"a@x.org": "sent", "b@x.org": "sent"}, {"b": "done"})
-        detail = await at.spool.show(ident)
-        assert detail is not None
+        detail = await at.show(ident)
         assert sorted(row.verdict for row in detail.attempts) == ["deferred", "rejected", "sent", "sent"]
 
 
@@ -256,8 +248,7 @@ async def test_released_claims_are_as_if_never_taken(tmp_path: Path) -> None:
         ident = await at.put()
         claims = await at.claim()
         await at.spool.release_claims(claims)
-        detail = await at.spool.show(ident)
-        assert detail is not None
+        detail = await at.show(ident)
         assert (detail.attempts, detail.deliveries[0].attempts) == ((), 0)
         (claim,) = await at.claim()
         assert (claim.message.attempt, claim.sticky) == (1, False)
@@ -270,10 +261,8 @@ async def test_an_empty_outcome_leaves_no_attempt(tmp_path: Path) -> None:
     """A claim settled without touching the network writes states only; the last answer stays."""
     async with opened(tmp_path) as at:
         ident = await at.put()
-        (claim,) = await at.claim()
-        await at.spool.settle(settlement(claim, {}, states={"a@example.org": "failed"}))
-        detail = await at.spool.show(ident)
-        assert detail is not None
+        await at.settle({}, states={"a@example.org": "failed"})
+        detail = await at.show(ident)
         assert (detail.state, detail.attempts, detail.recipients[0].verdict) == ("failed", (), "")
 
 
@@ -281,8 +270,7 @@ async def test_the_delay_notice_is_remembered(tmp_path: Path) -> None:
     """delay_notified comes back with the next claim."""
     async with opened(tmp_path) as at:
         await at.put()
-        (claim,) = await at.claim()
-        await at.spool.settle(settlement(claim, DEFERRED, delay_notified=True))
+        await at.settle(DEFERRED, delay_notified=True)
         (claim,) = await at.claim(now=START + MINUTE)
         assert claim.message.delay_notified is True
 
@@ -291,8 +279,7 @@ async def test_text_that_is_no_text_is_stored_all_the_same(tmp_path: Path) -> No
     """Surrogates in a header or in a provider's answer must neither refuse a message nor block a settlement."""
     async with opened(tmp_path) as at:
         ident = await at.put(message_id="<\udcff@x>", header_from="\udc80", login="\udc80")
-        (claim,) = await at.claim()
-        await at.spool.settle(settlement(claim, Outcome(Verdict.SENT, detail="ok \udcff", remote_id="\udcff")))
+        await at.settle(Outcome(Verdict.SENT, detail="ok \udcff", remote_id="\udcff"))
         assert (await at.states(ident))[0] == "done"
 
 
@@ -325,8 +312,7 @@ async def test_messages_survive_a_restart(tmp_path: Path) -> None:
         first = await at.put()
         second = await at.put(raw=RAW * 1000)
         await at.spool.hold(of(first), START)
-        (claim,) = await at.claim()
-        await at.spool.settle(settlement(claim, DEFERRED))
+        await at.settle(DEFERRED)
     async with opened(tmp_path) as at:
         assert at.spool.counts() == {("b", "held"): 1, ("b", "queued"): 1}
         assert await at.spool.due("b") == START + MINUTE
@@ -348,8 +334,7 @@ async def test_a_doubt_is_told_to_the_next_attempts(tmp_path: Path) -> None:
         [claim] = await at.claim()
         assert (claim.message.doubtful, claim.message.doubt_id) == (True, "draft-1")
         await at.spool.settle(settlement(claim, replace(SENT, remote_id="")))
-        shown = await at.spool.show(claim.message.id)
-        assert shown is not None
+        shown = await at.show(claim.message.id)
         assert shown.recipients[0].remote_id == ""
 
 

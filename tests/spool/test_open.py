@@ -23,9 +23,10 @@ from sqlmodel import SQLModel
 
 from gateway.spool import Filter, SpoolError, sqlite
 from gateway.spool.records import micros
+from gateway.spool.sqlite import SQLite
 from tests.builders import RAW
 from tests.fakes import START
-from tests.spool_kit import message, of, opened
+from tests.spool_kit import message, of, opened, peer
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,16 +82,22 @@ async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
 
 async def test_every_commit_is_synchronous_and_only_the_writer_checkpoints(tmp_path: Path) -> None:
     """The settings the promise rests on, asked of the connections themselves."""
+    engine = SQLite(tmp_path)
+    with closing(engine), closing(engine.open()) as writer:
+        for name, value in (("synchronous", 2), ("journal_mode", "wal")):
+            assert writer.exec_driver_sql(f"PRAGMA {name}").scalar() == value
+        readers = engine.readers()
+        async with readers.connect() as reader:
+            for name, value in (("query_only", 1), ("wal_autocheckpoint", 0)):
+                assert (await reader.exec_driver_sql(f"PRAGMA {name}")).scalar() == value
+        await readers.dispose()
+
+
+async def test_what_was_opened_is_logged(tmp_path: Path) -> None:
+    """Where it is, and the version of SQLite, which decides what is known to go wrong."""
     async with opened(tmp_path) as at:
-
-        def ask(tx: object) -> list[object]:
-            return [next(iter(tx.all(f"PRAGMA {name}")[0].values())) for name in ("synchronous", "journal_mode")]  # type: ignore[attr-defined]
-
-        assert await at.spool._writer.submit(ask) == [2, "wal"]
-        for name, value in (("query_only", 1), ("wal_autocheckpoint", 0)):
-            assert list((await at.spool._ask(f"PRAGMA {name}"))[0].values()) == [value]
         (line,) = at.logged("spool_opened")
-        assert line["sqlite"] == sqlite3.sqlite_version
+        assert (line["path"], line["sqlite"]) == (str(tmp_path / "spool.db"), sqlite3.sqlite_version)
 
 
 def _foreign(path: Path) -> None:
@@ -162,6 +169,31 @@ async def test_a_directory_that_cannot_be_made_is_explained(tmp_path: Path) -> N
             pass
 
 
+CRAMPED = """
+import asyncio, resource, sys
+from pathlib import Path
+from gateway.spool import SpoolError
+from tests.spool_kit import opened
+async def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        async with opened(Path(sys.argv[1])):
+            pass
+    except SpoolError as error:
+        print(error)
+asyncio.run(main())
+"""
+
+
+async def test_no_room_at_the_start_is_explained(tmp_path: Path) -> None:
+    """No traceback, not even for the few bytes of the lock."""
+    async with opened(tmp_path) as at:
+        await at.put()
+    with child(CRAMPED, tmp_path) as cramped:
+        output, _ = cramped.communicate()
+    assert output.startswith(f"spool {tmp_path / 'spool.db'} cannot be ")
+
+
 async def test_half_a_new_spool_is_no_spool(tmp_path: Path) -> None:
     """A crash while the first file was made leaves only its working name behind: made again."""
     for name in ("spool.db.new", "spool.db.new-wal"):
@@ -217,17 +249,12 @@ async def test_a_corrupt_message_is_kept_for_a_person(tmp_path: Path) -> None:
     """Not sent, not swept, shown; released by hand it is found out again; it can be given up or deleted."""
     async with opened(tmp_path) as at:
         ident, good = await at.put(), await at.put()
-
-        def spoil(tx: object) -> None:
-            tx.all("UPDATE body SET raw = 'x' || raw WHERE message_id = :id", id=ident)  # type: ignore[attr-defined]
-
-        await at.spool._writer.submit(spoil)
+        peer(tmp_path, "UPDATE body SET raw = 'x' || raw WHERE message_id = ?", ident)
         for _ in range(2):
             claims = await at.claim()
             assert set(await at.spool.bodies([claim.message.id for claim in claims])) <= {good}
             assert await at.states(ident) == ("corrupt", {"a@example.org": "held"}, {"b": "held"})
-            detail = await at.spool.show(ident)
-            assert detail is not None
+            detail = await at.show(ident)
             assert detail.attempts[-1].verdict == "corrupt"
             assert await at.spool.release(of(ident), START) == 1
         await at.spool.bodies([ident])
@@ -293,11 +320,10 @@ async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypa
         for statement in OLD.split(";"):
             connection.execute(statement, {"now": micros(START), "later": micros(later)})
     async with opened(state) as at:
-        (delivery,) = await at.spool.deliveries("b")
+        (delivery,) = await at.waiting()
         assert delivery.message.features == {"attachments": ""}
         assert (delivery.message.authors, delivery.message.own_token) == (("a@x",), False)
-        detail = await at.spool.show("M2")
-        assert detail is not None
+        detail = await at.show("M2")
         assert [(row.remote_id, row.detail, row.reported_at) for row in detail.events] == [
             ("r1", "still waiting", START)
         ]
@@ -355,7 +381,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
     for _ in range(2):  # the second time there is nothing to do
         async with opened(state) as at:
             assert await at.spool.raw(ident) == RAW
-            assert (await at.spool._ask("SELECT colour FROM message"))[0]["colour"] == "blue"
+            assert peer(state, "SELECT colour FROM message") == [("blue",)]
     monkeypatch.undo()
     with pytest.raises(SpoolError, match="newer version"):
         async with opened(state):

@@ -12,7 +12,7 @@ from gateway.model import SpoolUnavailable
 from gateway.spool import TokenRow
 from tests.builders import RAW, SENT
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, LEASE, REJECTED, of, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, of, opened, peer, settlement
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -92,19 +92,15 @@ async def test_fail_claims_queued_and_held_but_not_what_is_under_way(tmp_path: P
 
 
 async def test_deliveries_are_what_waits_for_a_backend(tmp_path: Path) -> None:
-    """Not held, not under way, the oldest first, in pages."""
+    """Not held, not under way, the oldest first."""
     async with opened(tmp_path) as at:
         await at.put()
         await at.claim()
         held = await at.put()
         await at.spool.hold(of(held), START)
         ids = [await at.put() for _ in range(3)]
-        page = await at.spool.deliveries("b", limit=2)
-        assert [delivery.message.id for delivery in page] == ids[:2]
-        assert [delivery.message.id for delivery in await at.spool.deliveries("b", after=page[-1].delivery_id)] == ids[
-            2:
-        ]
-        assert await at.spool.deliveries("other") == []
+        assert [delivery.message.id for delivery in await at.waiting()] == ids
+        assert await at.waiting("other") == []
         assert await at.spool.queued() == {"b": 4}
 
 
@@ -112,9 +108,8 @@ async def test_a_delivery_can_be_moved(tmp_path: Path) -> None:
     """From a backend that is no longer there to another: due now, woken, its history kept."""
     async with opened(tmp_path) as at:
         ident = await at.put(backend="old")
-        (claim,) = await at.claim("old")
-        await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START + DAY))
-        (delivery,) = await at.spool.deliveries("old")
+        await at.settle(DEFERRED, next_attempt_at=START + DAY, backend="old")
+        (delivery,) = await at.waiting("old")
         await at.spool.move([delivery.delivery_id], "new", START)
         assert (at.woken[-1], await at.spool.queued()) == ("new", {"new": 1})
         (claim,) = await at.claim("new")
@@ -185,7 +180,7 @@ async def test_sweeping_goes_on_until_all_is_swept(tmp_path: Path) -> None:
             swept.append(count)
         assert (sum(swept), max(swept)) == (802, 400)
         assert [await at.spool.show(ident) for ident in ids[:3]] == [None] * 3
-        assert await at.spool._ask("SELECT 1 FROM attempt UNION SELECT 1 FROM recipient UNION SELECT 1 FROM body") == []
+        assert peer(tmp_path, "SELECT 1 FROM attempt UNION SELECT 1 FROM recipient UNION SELECT 1 FROM body") == []
 
 
 async def test_changed_retention_takes_effect_with_the_next_sweep(tmp_path: Path) -> None:
@@ -193,8 +188,7 @@ async def test_changed_retention_takes_effect_with_the_next_sweep(tmp_path: Path
     async with opened(tmp_path, retention=RetentionSettings(sent_body="1d")) as at:  # type: ignore[arg-type]
         for kept in (True, False):
             ident = await at.put()
-            (claim,) = await at.claim()
-            await at.spool.settle(settlement(claim))
+            await at.settle()
             assert (await at.spool.raw(ident) is not None) == kept
             await at.spool.sweep(START, RetentionSettings())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 
 from gateway.config.models import RetentionSettings
 from gateway.model import DeliveryEvent, Outcome, SpoolUnavailable, Verdict
-from gateway.spool import tracking
+from gateway.spool.records import micros
 from tests.builders import SENT
 from tests.fakes import START, FakeClock
-from tests.spool_kit import DEFERRED, REJECTED, At, of, opened, settlement
+from tests.spool_kit import DEFERRED, REJECTED, At, of, opened, peer, settlement
 
 SOON = START + timedelta(seconds=30)
 KEEP = RetentionSettings()
@@ -28,8 +29,7 @@ async def sent(at: At, *addresses: str, remote_id: str = "r1", **more: Any) -> s
 
 
 async def told(at: At, ident: str) -> list[tuple[str, str, str, str, str]]:
-    detail = await at.spool.show(ident)
-    assert detail is not None
+    detail = await at.show(ident)
     return [(row.backend, row.address, row.state, row.detail, row.source) for row in detail.events]
 
 
@@ -95,21 +95,29 @@ async def test_an_event_counts_once(tmp_path: Path) -> None:
         assert (counted(at, "bounced"), counted(at, "unknown"), len(at.logged("delivery_event"))) == (2, 1, 3)
 
 
-async def test_a_flood_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one hand-over and of what nobody sent only so much is kept, and no text is kept whole."""
-    monkeypatch.setattr(tracking, "_MOST", 5)
-    monkeypatch.setattr(tracking, "_MOST_EARLY", 7)
+def flood(directory: Path, ident: str, remote_id: str, number: int) -> None:
+    """So many events as if they had come; ``ident`` "" is early."""
+    peer(
+        directory,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?3) INSERT INTO event "
+        "SELECT NULL, ?1, 'b', i || '@x.org', ?2, 'queued', '', ?4, i, 'webhook' FROM n",
+        *(ident, remote_id, number, micros(START)),
+    )
+
+
+async def test_a_flood_is_bounded(tmp_path: Path) -> None:
+    """Of one hand-over 1,000 are kept, of what nobody sent 10,000 of each backend, and no text is kept whole."""
     async with opened(tmp_path) as at:
         ident, other = await sent(at), await sent(at, remote_id="r2")
-        for n in range(20):
+        flood(tmp_path, ident, "r1", 997)
+        flood(tmp_path, "", "nobody's", 9_996)
+        for n in range(5):
             for remote_id in ("r1", "r2", "nobody's", ""):
-                one = DeliveryEvent(remote_id, "queued", "x" * 5000, f"{n}@x.org" + "y" * 5000, "k" * 5000 + str(n))
+                one = DeliveryEvent(remote_id, "queued", "x" * 5000, f"{n}@y.org" + "y" * 5000, "k" * 5000 + str(n))
                 await at.spool.add_events("b", [one], "webhook")
-        for each in (ident, other):
-            rows = await told(at, each)
-            assert len(rows) == 5
-            assert max(len(row[1]) + len(row[3]) for row in rows) <= 1000
-        assert (await at.spool._ask("SELECT count(*) AS n FROM event"))[0]["n"] == 17
+        for each, kept in ((ident, 1000), (other, 5), ("", 10_000)):
+            rows = peer(tmp_path, "SELECT length(address), length(detail) FROM event WHERE message_id = ?", each)
+            assert (len(rows), max(rows)) == (kept, (500, 500))
 
 
 async def test_what_comes_before_the_hand_over_is_written_down_is_not_lost(tmp_path: Path) -> None:
@@ -131,12 +139,36 @@ async def test_what_comes_before_the_hand_over_is_written_down_is_not_lost(tmp_p
         # The provider's next try:
         await at.spool.add_events("b", [DeliveryEvent("r1", "bounced", "full", key="k1")], "webhook")
         assert (len(await told(at, ident)), counted(at, "bounced")) == (1, 1)
-        detail = await at.spool.show(ident)
-        assert detail is not None
+        detail = await at.show(ident)
         assert detail.events[0].reported_at == START
         clock.advance(3600)
         await at.spool.sweep(clock.now(), KEEP)
-        assert (await at.spool._ask("SELECT count(*) AS n FROM event"))[0]["n"] == 1
+        assert len(peer(tmp_path, "SELECT * FROM event")) == 1
+
+
+async def test_what_is_early_waits_in_silence(tmp_path: Path) -> None:
+    """Counted when it comes, not at every sweep; also what is of no remote id, beside an attempt that has none yet."""
+    async with opened(tmp_path) as at:
+        await at.put()
+        await at.claim()
+        await at.spool.add_events("b", [DeliveryEvent("", "bounced"), DeliveryEvent("r1", "bounced")], "webhook")
+        for _ in range(3):
+            await at.spool.sweep(START, KEEP)
+        assert counted(at, "unknown") == 2
+
+
+async def test_however_much_came_early_all_of_it_is_given_to_its_message(tmp_path: Path) -> None:
+    """More than one sweep takes, written down when it was old already."""
+    clock = FakeClock()
+    async with opened(tmp_path, clock=clock) as at:
+        ident = await at.put("a@x.org", "b@x.org")
+        for remote_id in ("r1", "r2", "never sent"):
+            flood(tmp_path, "", remote_id, 600)
+        clock.advance(2 * 3600)
+        await at.settle({"a@x.org": replace(SENT, remote_id="r1"), "b@x.org": replace(SENT, remote_id="r2")})
+        for _ in range(3):
+            await at.spool.sweep(clock.now(), KEEP)
+        assert peer(tmp_path, "SELECT message_id, count(*) FROM event GROUP BY 1") == [(ident, 1200)]
 
 
 @pytest.mark.parametrize("way", ["delete", "history"])
@@ -152,7 +184,7 @@ async def test_all_goes_with_the_message(tmp_path: Path, way: str) -> None:
             clock.advance(91 * 86400)
             await at.spool.sweep(clock.now(), KEEP)
         for table in ("event", "poll", "message"):
-            assert await at.spool._ask(f"SELECT * FROM {table}") == []
+            assert peer(tmp_path, f"SELECT * FROM {table}") == []
 
 
 async def test_polls_survive_a_restart_and_are_put_off(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gateway.spool.vault import Vault
 from tests.builders import SENT
 from tests.fakes import START
 from tests.spool.test_open import child
-from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, of, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, of, opened, peer, settlement, statements
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9." + "c2VjcmV0LXRva2Vu" * 100 + ".c2lnbmF0dXJl"  # larger than what a row keeps in its page
 
@@ -22,9 +22,8 @@ def on_disk(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
 
 
-async def sealed(at: At, ident: str) -> bytes | None:
-    found = await at.spool._ask("SELECT sealed FROM message WHERE id = :id", id=ident)
-    blob: bytes | None = found[0]["sealed"] if found else None
+def sealed(directory: Path, ident: str) -> object:
+    ((blob,),) = peer(directory, "SELECT sealed FROM message WHERE id = ?", ident)
     return blob
 
 
@@ -43,8 +42,8 @@ async def test_every_attempt_has_it_and_the_disk_does_not(tmp_path: Path) -> Non
         found = on_disk(tmp_path)
         assert TOKEN.encode() not in found
         assert b"c2VjcmV0LXRva2Vu" not in found
-        assert await sealed(at, ident)
-        assert await sealed(at, other) is None
+        assert sealed(tmp_path, ident)
+        assert sealed(tmp_path, other) is None
     assert b"c2VjcmV0LXRva2Vu" not in on_disk(tmp_path)
     assert TOKEN not in at.log.getvalue()
 
@@ -53,11 +52,10 @@ async def test_nobody_is_shown_it(tmp_path: Path) -> None:
     """Neither sealed nor open: not in the list, the life line, JSON, nor among the deliveries that only wait."""
     async with opened(tmp_path) as at:
         ident = await at.put(secret=TOKEN)
-        (delivery,) = await at.spool.deliveries("b")
+        (delivery,) = await at.waiting()
         assert (delivery.message.secret, delivery.message.own_token) == ("", True)
-        detail = await at.spool.show(ident)
-        assert detail is not None
-        blob = await sealed(at, ident)
+        detail = await at.show(ident)
+        blob = sealed(tmp_path, ident)
         for text in (repr(await at.spool.find()), repr(detail), repr(asdict(detail))):
             assert "sealed" not in text
             assert "secret" not in text
@@ -79,7 +77,7 @@ async def test_it_ends_with_the_message(tmp_path: Path, outcomes: dict[str, obje
         (claim,) = await at.claim()
         await at.spool.settle(settlement(claim, outcomes))  # type: ignore[arg-type]
         assert (await at.states(ident))[0] == state
-        assert (await sealed(at, ident) is not None) is kept
+        assert (sealed(tmp_path, ident) is not None) is kept
 
 
 async def test_a_hold_keeps_it_and_a_deletion_ends_it(tmp_path: Path) -> None:
@@ -91,7 +89,7 @@ async def test_a_hold_keeps_it_and_a_deletion_ends_it(tmp_path: Path) -> None:
         (claim,) = await at.claim()
         assert claim.message.secret == TOKEN
         await at.spool.delete(of(ident), START)
-        assert await at.spool._ask("SELECT * FROM message") == []
+        assert peer(tmp_path, "SELECT * FROM message") == []
 
 
 CRASH = """
@@ -140,13 +138,8 @@ async def test_a_damaged_or_exchanged_one_opens_nothing(tmp_path: Path) -> None:
     """A flipped bit, a strange type or another message's token: "" and never somebody else's."""
     async with opened(tmp_path) as at:
         first, second, third = [await at.put(secret=TOKEN) for _ in range(3)]
-
-        def spoil(tx: object) -> None:
-            step = "UPDATE message SET sealed = {} WHERE id = :id"
-            tx.all(step.format("(SELECT sealed FROM message WHERE id = :other)"), id=first, other=third)  # type: ignore[attr-defined]
-            tx.all(step.format("'text'"), id=second)  # type: ignore[attr-defined]
-
-        await at.spool._writer.submit(spoil)
+        for ident, wrong in ((first, sealed(tmp_path, third)), (second, "text")):
+            peer(tmp_path, "UPDATE message SET sealed = ? WHERE id = ?", wrong, ident)
         claims = await at.claim()
         assert {c.message.id: c.message.secret for c in claims} == {first: "", second: "", third: TOKEN}
 
@@ -167,20 +160,9 @@ async def test_messages_without_cost_no_statement(tmp_path: Path) -> None:
     async with opened(tmp_path) as at:
         counted = []
         for secret in ("", TOKEN):
-            statements: list[str] = []
-
-            def watch(tx: object, statements: list[str] = statements) -> None:
-                run = tx._connection.exec_driver_sql  # type: ignore[attr-defined]
-                tx._connection.exec_driver_sql = lambda text, *rest: (statements.append(text), run(text, *rest))[1]  # type: ignore[attr-defined]
-
-            def unwatch(tx: object) -> None:
-                del tx._connection.exec_driver_sql  # type: ignore[attr-defined]
-
-            await at.spool._writer.submit(watch)
-            await at.put(secret=secret)
-            (claim,) = await at.claim()
-            await at.spool.settle(settlement(claim))
-            await at.spool._writer.submit(unwatch)
-            counted.append(statements)
+            with statements() as seen:
+                await at.put(secret=secret)
+                await at.settle()
+            counted.append(seen)
         assert len(counted[0]) > 5
         assert counted[0] == counted[1]
