@@ -20,6 +20,7 @@ from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import Outcome, Verdict
 from gateway.spool import Claim, Delivery, Filter, MessageDetail, Settlement, Spool
+from gateway.spool.sqlite import SQLite
 from tests.builders import GREYLISTED, NO_USER, SENT, new_message
 from tests.fakes import START, FakeClock
 
@@ -45,6 +46,13 @@ def settlement(claim: Claim, outcome: Outcome | Mapping[str, Outcome] = SENT, **
         "backend": claim.backend,
     }
     return Settlement(**{**given, **more})
+
+
+def made(directory: Path) -> Path:
+    """The file of a new spool, or of one that is there, brought up to date."""
+    engine = SQLite(directory)
+    with closing(engine), closing(engine.open()):
+        return engine.path
 
 
 def peer(directory: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:

@@ -23,8 +23,6 @@ from gateway.spool.vault import Vault
 
 _UNKNOWN = "?"  # of a message's features
 _CRASH_DELAY = 60_000_000  # per earlier interruption: a message that kills us cannot do it in a loop
-
-
 _CHECKED = "sender ret envid smtputf8 eightbit received_at expires_at"
 _ADD_MESSAGE = insert_into(
     tables.Message,
@@ -152,7 +150,7 @@ def claim(tx: Transaction, now: int, until: int, which: str, **values: Any) -> l
     claims = [Claim(attempt_id=next(tx.attempt_ids), **delivery) for delivery in deliveries]
     for each in claims:
         addresses = json.dumps([recipient.address for recipient in each.message.envelope.recipients])
-        row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, now, tx.owner)
+        row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, now, tx.engine.owner)
         tx.later(_ADD_ATTEMPT, row)
     return claims
 
@@ -216,7 +214,7 @@ UPDATE recipient SET backend = :backend WHERE state = 'queued' AND (message_id, 
 
 def move_all(tx: Transaction, delivery_ids: list[int], backend: str, due: int) -> None:
     """What waits in these goes to another backend, joining the message's delivery by it if it has one."""
-    values = {"ids": tx.listed(delivery_ids), "backend": backend, "due": due}
+    values = {"ids": tx.engine.listed(delivery_ids), "backend": backend, "due": due}
     tx.later(_MOVE_DELIVERIES, values)
     tx.later(_MOVE_RECIPIENTS, values)
     tx.woken.add(backend)

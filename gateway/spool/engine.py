@@ -38,17 +38,9 @@ class Space:
 class Engine(Protocol):
     """One database. All of it blocks and belongs into a thread, except where it says that it is quick."""
 
-    @property
-    def name(self) -> str:
-        """Where it is, for messages to the operator. Quick."""
-
-    @property
-    def version(self) -> str:
-        """Of the database's own software. Quick."""
-
-    @property
-    def owner(self) -> str:
-        """Of the attempts made here: "" where nobody else can make any. Quick."""
+    name: str  # where it is, for messages to the operator
+    version: str  # of the database's own software
+    owner: str  # of the attempts made here: "" where nobody else can make any
 
     def open(self) -> Connection:
         """Ours alone, whole, and of our schema: the connection that writes. Raises SpoolError."""

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -29,6 +30,8 @@ from gateway.spool.records import (
 from gateway.spool.sql import IN_IDS, UNDER_WAY
 
 Rows = Sequence[RowMapping]
+STEP = 250  # messages changed at a time, some 20 ms of the writer's time, so that mail gets in between
+_PAGE = 5000  # ids read at a time
 _SHOWN = 20  # recipients in a line of the list
 OVERDUE = f"""
 SELECT delivery.id FROM message m CROSS JOIN delivery -- in this order: few are late
@@ -60,6 +63,9 @@ class Reader:
         return (await self._connection.exec_driver_sql(self._engine.render(statement), given)).mappings().all()
 
 
+Reading = Callable[[], AbstractAsyncContextManager[Reader]]
+
+
 async def _page(reader: Reader, columns: str, which: Filter, limit: int, before: str) -> Rows:
     """Newest first, from before that id on ("" is from the newest)."""
     meets, values = condition(which)
@@ -67,8 +73,19 @@ async def _page(reader: Reader, columns: str, which: Filter, limit: int, before:
     return await reader.all(f"{page} ORDER BY id DESC LIMIT :limit", limit=limit, before=before, **values)
 
 
-async def ids(reader: Reader, which: Filter, limit: int, before: str) -> list[str]:
-    return [row["id"] for row in await _page(reader, "id", which, limit, before)]
+async def steps(reading: Reading, which: Filter) -> AsyncIterator[list[str]]:
+    """The ids that fit, as many as one step takes. Newest first, so that mail that comes in makes it no longer."""
+    parts = [which]
+    if (given := which.ids) is not None:
+        parts = [replace(which, ids=given[n : n + _PAGE]) for n in range(0, len(given), _PAGE)]
+    for part in parts:
+        before, page = "", [""] * _PAGE
+        while len(page) == _PAGE:
+            async with reading() as reader:
+                page = [row["id"] for row in await _page(reader, "id", part, _PAGE, before)]
+            before = page[-1] if page else ""
+            for n in range(0, len(page), STEP):
+                yield page[n : n + STEP]
 
 
 async def find(reader: Reader, which: Filter, limit: int, before: str) -> list[MessageRow]:

@@ -33,15 +33,15 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 _MAGIC = b"SQLite format 3\0"
 _BUSY = 5000  # milliseconds to wait for a foreign lock
 # Deleted mail is overwritten where that costs no extra write. Freed pages are used again; the file does not shrink.
-_WRITER = (
+_WRITER = [
     "journal_mode=WAL",
     "synchronous=FULL",
     "secure_delete=FAST",
     "journal_size_limit=67108864",
     "cache_size=-65536",
-)
+]
 # Readers never write nor checkpoint: two connections that do can lose commits (SQLite < 3.51.3, the WAL-reset bug).
-_READER = ("query_only=ON", "wal_autocheckpoint=0")
+_READER = ["query_only=ON", "wal_autocheckpoint=0"]
 # After these the connection and what it has cached are not to be trusted: open anew and look at every page.
 _BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
 _WHOLE = sqlite3.SQLITE_IOERR_WRITE  # a failed write is rolled back whole
@@ -55,30 +55,32 @@ class SQLite:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME
+        self.name = str(self.path)
         self._lock = -1
         self._attempt_ids: Iterator[int] | None = None
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
     def open(self) -> Connection:
-        self._lock = lock(self.path.parent)
+        self._lock = _lock(self.path)
         try:
-            return prepare(self.path)
+            with _explained(self.path):
+                self._prepare()
+                return _connect(self.path)
         except BaseException:
             self.close()
             raise
 
     def reopen(self) -> Connection:
-        connection = connect(self.path)
+        connection = _connect(self.path)
         with connection.begin():
-            verify(connection, self.path)
+            _verify(connection, self.path)
         return connection
 
     def readers(self) -> AsyncEngine:
-        return readers(self.path)
+        url = URL.create("sqlite+aiosqlite", database=self.name)
+        engine = create_async_engine(url, pool_size=4, max_overflow=0)
+        _prepare_connections(engine.sync_engine, _READER, "BEGIN")
+        return engine
 
     def close(self) -> None:
         os.close(self._lock)
@@ -115,7 +117,62 @@ class SQLite:
         return Space(used, disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
     def copy(self, to: Path) -> None:
-        copy(self.path, to)
+        fresh = to.with_name(to.name + ".part")
+        with _explained(to):
+            try:
+                fresh.unlink(missing_ok=True)
+                fresh.touch(mode=0o600)
+                source = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
+                with closing(source), closing(sqlite3.connect(fresh)) as destination:
+                    source.backup(destination)
+                _publish(fresh, to)
+            finally:
+                fresh.unlink(missing_ok=True)  # half a copy would keep a full disk full
+
+    def _prepare(self) -> None:
+        """A whole spool of our schema, new if there is none."""
+        log = self.path.with_name(NAME + "-wal")
+        if self.path.exists():
+            self._check()
+        elif log.exists() and log.stat().st_size:
+            raise SpoolError(f"{self.path} is missing but its log is there: put the file back, or move {log.name} away")
+        else:
+            self._create()
+
+    def _create(self) -> None:
+        """Make the file under another name first, so that a crash on the way leaves no half spool behind."""
+        fresh = self.path.with_name(NAME + ".new")
+        for leftover in fresh.parent.glob(fresh.name + "*"):
+            leftover.unlink()
+        fresh.touch(mode=0o600)
+        with closing(_connect(fresh)) as connection, connection.begin():
+            command.upgrade(_alembic(connection), "head")
+        _publish(fresh, self.path)
+
+    def _check(self) -> None:
+        """Whole, ours, of our schema or upgraded to it: all in one transaction, so that a kill undoes an upgrade."""
+        path = self.path
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
+        with closing(_connect(path)) as connection, connection.begin():
+            _verify(connection, path)
+            inspector = inspect(connection)
+            if not inspector.has_table("alembic_version"):
+                raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
+            revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+            scripts = ScriptDirectory.from_config(_alembic(connection))
+            known = [script.revision for script in scripts.walk_revisions()]
+            if revision not in known:
+                text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[0]})"
+                raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
+            if revision != known[0]:
+                self.copy(path.with_name(f"{NAME}.before-{known[0]}"))
+                command.upgrade(_alembic(connection), "head")
+            for name, table in SQLModel.metadata.tables.items():
+                there = {column["name"] for column in inspector.get_columns(name)}
+                if missing := set(table.columns.keys()) - there:
+                    raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
 
 
 @lru_cache(maxsize=512)
@@ -124,35 +181,22 @@ def _rendered(statement: str) -> str:
     return listed.replace("@least(", "min(").replace("@greatest(", "max(")
 
 
-def lock(directory: Path) -> int:
+def _lock(path: Path) -> int:
     """Make the spool ours until the returned descriptor is closed. Raises SpoolError with the owner's process id."""
-    with _explained(directory / NAME):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory / "spool.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    with _explained(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name("spool.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
-        text = f"spool {directory / NAME} is in use by process {owner}: stop it, or use the running service's commands"
+        text = f"spool {path} is in use by process {owner}: stop it, or use the running service's commands"
         raise SpoolError(text) from None
     with suppress(OSError):  # a full disk: whose it is then stays unsaid
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
-
-
-def prepare(path: Path) -> Connection:
-    """The writing connection to a whole spool of our schema, new if there is none. Raises SpoolError."""
-    with _explained(path):
-        if not path.exists():
-            log = path.with_name(NAME + "-wal")
-            if log.exists() and log.stat().st_size:
-                raise SpoolError(f"{path} is missing but its log is there: put the file back, or move {log.name} away")
-            _create(path)
-        else:
-            _check(path)
-        return connect(path)
 
 
 @contextmanager
@@ -170,17 +214,6 @@ def _explained(path: Path) -> Iterator[None]:
         raise SpoolError(f"spool {path} cannot be used: {error.strerror}") from error
 
 
-def _create(path: Path) -> None:
-    """Make the file under another name first, so that a crash on the way leaves no half spool behind."""
-    fresh = path.with_name(NAME + ".new")
-    for leftover in path.parent.glob(fresh.name + "*"):
-        leftover.unlink()
-    fresh.touch(mode=0o600)
-    with closing(connect(fresh)) as connection, connection.begin():
-        command.upgrade(_alembic(connection), "head")
-    _publish(fresh, path)
-
-
 def _publish(fresh: Path, path: Path) -> None:
     with fresh.open("rb") as file:
         os.fsync(file.fileno())
@@ -188,32 +221,7 @@ def _publish(fresh: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _check(path: Path) -> None:
-    """Whole, ours, and of our schema or upgraded to it; all in one transaction, so that a kill undoes an upgrade."""
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
-    with closing(connect(path)) as connection, connection.begin():
-        verify(connection, path)
-        inspector = inspect(connection)
-        if not inspector.has_table("alembic_version"):
-            raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
-        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-        scripts = ScriptDirectory.from_config(_alembic(connection))
-        known = [script.revision for script in scripts.walk_revisions()]
-        if revision not in known:
-            text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[0]})"
-            raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
-        if revision != known[0]:
-            copy(path, path.with_name(f"{NAME}.before-{known[0]}"))
-            command.upgrade(_alembic(connection), "head")
-        for name, table in SQLModel.metadata.tables.items():
-            there = {column["name"] for column in inspector.get_columns(name)}
-            if missing := set(table.columns.keys()) - there:
-                raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
-
-
-def verify(connection: Connection, path: Path) -> None:
+def _verify(connection: Connection, path: Path) -> None:
     """Look through every page and index (100,000 messages: 0.8 s). Raises SpoolError when the structure is damaged."""
     found = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
     if found != ["ok"]:
@@ -232,21 +240,14 @@ def _alembic(connection: Connection) -> Config:
     return config
 
 
-def connect(path: Path) -> Connection:
+def _connect(path: Path) -> Connection:
     """The one connection that writes. Transactions are taken at once, so that a wait for a lock is never a failure."""
     engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
     _prepare_connections(engine, _WRITER, "BEGIN IMMEDIATE")
     return engine.connect()
 
 
-def readers(path: Path) -> AsyncEngine:
-    """A few connections for looking; each of their transactions sees one moment and blocks nobody."""
-    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)), pool_size=4, max_overflow=0)
-    _prepare_connections(engine.sync_engine, _READER, "BEGIN")
-    return engine
-
-
-def _prepare_connections(engine: Engine, pragmas: tuple[str, ...], begin: str) -> None:
+def _prepare_connections(engine: Engine, pragmas: list[str], begin: str) -> None:
     def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         # A damaged byte must not make its neighbours unreadable; the checksum finds it.
@@ -262,18 +263,3 @@ def _prepare_connections(engine: Engine, pragmas: tuple[str, ...], begin: str) -
 
 def _decode(text: bytes) -> str:
     return text.decode("utf-8", "replace")
-
-
-def copy(path: Path, target: Path) -> None:
-    """A consistent copy of a spool in use, durable when this returns. Raises SpoolError."""
-    fresh = target.with_name(target.name + ".part")
-    with _explained(target):
-        fresh.unlink(missing_ok=True)
-        try:
-            fresh.touch(mode=0o600)
-            source = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-            with closing(source), closing(sqlite3.connect(fresh)) as destination:
-                source.backup(destination)
-            _publish(fresh, target)
-        finally:
-            fresh.unlink(missing_ok=True)  # half a copy would keep a full disk full

@@ -11,11 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
-from gateway.spool import changes, filters, queries, sets, settle, sql, tokens, tracking, upkeep, vault
+from gateway.spool import changes, filters, queries, settle, sql, tokens, tracking, upkeep, vault
+from gateway.spool.engine import Engine
 from gateway.spool.queries import Reader
 from gateway.spool.records import (
     Claim,
@@ -31,30 +34,43 @@ from gateway.spool.records import (
     moment,
     record,
 )
-from gateway.spool.sets import Each, ignore
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
 from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
 T = TypeVar("T")
+Each = Callable[[Sequence[str]], None]
 _SWEEP = 200  # messages in one step, so that sweeping never holds up mail
 EVERYTHING = Filter()
 _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
 _LEASE = timedelta(minutes=5)  # for giving up, which needs no network
 
 
+def _ignore(ids: Sequence[str]) -> None:
+    """For a caller who only wants to know how many."""
+
+
 class Spool:
     """One directory with one SQLite file, ours alone while open. What changes it raises SpoolTrouble."""
 
-    def __init__(self, directory: Path, clock: Clock, events: Events, reserve: float) -> None:
-        self._engine = SQLite(directory)
-        self._clock = clock
+    def __init__(
+        self,
+        engine: Engine,
+        writer: Writer,
+        readers: AsyncEngine,
+        pool: ThreadPoolExecutor,
+        room: Room,
+        events: Events,
+        parts: AsyncExitStack,
+    ) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._readers = readers
+        self._pool = pool
+        self._room = room
         self._events = events
-        # A pool of its own: looking through mail must not wait for names, tokens or anybody else's disk.
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="spool-read")
-        self._room = Room(lambda: self._run(self._engine.space), reserve, clock, events)
-        self._open_parts = AsyncExitStack()
+        self._parts = parts
 
     @classmethod
     async def open(
@@ -72,39 +88,33 @@ class Spool:
         ``wake`` is called with each backend that got new work.
         ``reserve`` is kept free: a share of the disk, or bytes from 1 up.
         """
-        spool = cls(directory, clock, events, reserve)
-        async with spool._open_parts as parts:
-            await spool._open(parts, wake, retention or RetentionSettings(), directory)
-            spool._open_parts = parts.pop_all()
-        return spool
-
-    async def _open(
-        self, parts: AsyncExitStack, wake: Callable[[str], None], retention: RetentionSettings, directory: Path
-    ) -> None:
-        run, engine = asyncio.get_running_loop().run_in_executor, self._engine
-        parts.callback(self._pool.shutdown, wait=False)
-        thread = parts.enter_context(ThreadPoolExecutor(1, thread_name_prefix="spool"))
-        connection = await run(thread, engine.open)
-        parts.callback(engine.close)
-        seals = vault.Vault(await run(thread, vault.key, directory), self._events)
-        self._writer = Writer(
-            engine, connection, thread, clock=self._clock, events=self._events, wake=wake, vault=seals
-        )
-        parts.push_async_callback(self._writer.aclose)
-        try:
-            found = await self._writer.submit(changes.recover)
-        except SpoolTrouble as error:
-            raise SpoolError(f"spool {engine.name} cannot be recovered: {error}, see the log") from error
-        self._writer.drop_sent = not retention.sent_body
-        self._readers = engine.readers()  # closed before the writer: the last to close checkpoints the log
-        parts.push_async_callback(self._readers.dispose)
-        await self._room.look()
-        parts.callback(asyncio.create_task(self._room.watch(), name="spool-space").cancel)
-        self._events.info("spool_opened", path=engine.name, sqlite=engine.version, **found)
+        engine, run = SQLite(directory), asyncio.get_running_loop().run_in_executor
+        async with AsyncExitStack() as parts:
+            # A pool of its own: looking through mail must not wait for names, tokens or anybody else's disk.
+            pool = ThreadPoolExecutor(2, thread_name_prefix="spool-read")
+            parts.callback(pool.shutdown, wait=False)
+            thread = parts.enter_context(ThreadPoolExecutor(1, thread_name_prefix="spool"))
+            connection = await run(thread, engine.open)
+            parts.callback(engine.close)
+            seals = vault.Vault(await run(thread, vault.key, directory), events)
+            writer = Writer(engine, connection, thread, clock=clock, events=events, wake=wake, vault=seals)
+            parts.push_async_callback(writer.aclose)
+            try:
+                found = await writer.submit(changes.recover)
+            except SpoolTrouble as error:
+                raise SpoolError(f"spool {engine.name} cannot be recovered: {error}, see the log") from error
+            writer.drop_sent = not (retention or RetentionSettings()).sent_body
+            readers = engine.readers()  # closed before the writer: the last to close checkpoints the log
+            parts.push_async_callback(readers.dispose)
+            room = Room(lambda: run(pool, engine.space), reserve, clock, events)
+            await room.look()
+            parts.callback(asyncio.create_task(room.watch(), name="spool-space").cancel)
+            events.info("spool_opened", path=engine.name, sqlite=engine.version, **found)
+            return cls(engine, writer, readers, pool, room, events, parts.pop_all())
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""
-        await self._open_parts.aclose()
+        await self._parts.aclose()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -167,8 +177,9 @@ class Spool:
     async def move(self, delivery_ids: Sequence[int], backend: str, now: datetime) -> int:
         """Let what waits in these deliveries leave by another backend, due now. Returns how many were moved."""
         moved = 0
-        for n in range(0, len(delivery_ids), sets.STEP):
-            run = partial(changes.move, delivery_ids=delivery_ids[n : n + sets.STEP], backend=backend, due=micros(now))
+        for n in range(0, len(delivery_ids), queries.STEP):
+            ids = delivery_ids[n : n + queries.STEP]
+            run = partial(changes.move, delivery_ids=ids, backend=backend, due=micros(now))
             moved += await self._writer.submit(run, late=True)
         return moved
 
@@ -207,7 +218,7 @@ class Spool:
 
     def _announce(self, new: Sequence[tracking.NewEvent]) -> None:
         for each in new:
-            self._events.delivery_event(each.message_id, each.backend, each.said, each.source)
+            self._events.delivery_event(*each)
 
     async def polls(self, backend: str, limit: int) -> list[Poll]:
         """What this provider is to be asked next, the first due first, also before its time."""
@@ -255,18 +266,18 @@ class Spool:
         return found[0]["raw"] if found else None
 
     # -- what an operator does: each returns how many messages it changed --------------------------------------------
-    # Mail gets in between the steps; ``each`` is handed the ids that a step changed.
+    # Mail gets in between the steps; ``each`` is handed the ids that a step changed, once they are on disk.
 
-    async def hold(self, which: Filter, now: datetime, each: Each = ignore) -> int:
+    async def hold(self, which: Filter, now: datetime, each: Each = _ignore) -> int:
         return await self._change(upkeep.hold, which, now, each)
 
-    async def release(self, which: Filter, now: datetime, each: Each = ignore) -> int:
+    async def release(self, which: Filter, now: datetime, each: Each = _ignore) -> int:
         return await self._change(upkeep.release, which, now, each)
 
-    async def retry(self, which: Filter, now: datetime, each: Each = ignore) -> int:
+    async def retry(self, which: Filter, now: datetime, each: Each = _ignore) -> int:
         return await self._change(partial(upkeep.retry, backend=which.backend), which, now, each)
 
-    async def delete(self, which: Filter, now: datetime, each: Each = ignore) -> int:
+    async def delete(self, which: Filter, now: datetime, each: Each = _ignore) -> int:
         """Gone with all its rows; the log keeps the ids."""
 
         def deleted(ids: Sequence[str]) -> None:
@@ -277,12 +288,18 @@ class Spool:
         return await self._change(upkeep.delete, which, now, deleted)
 
     async def _change(self, step: upkeep.Step, which: Filter, now: datetime, each: Each) -> int:
-        return await sets.change(self._reading, self._writer, step, which, now, each)
+        total = 0
+        async for ids in queries.steps(self._reading, which):
+            run = partial(upkeep.change, step=step, which=which, ids=ids, now=micros(now))
+            changed = await self._writer.submit(run, late=True)
+            each(changed)
+            total += len(changed)
+        return total
 
     async def fail(self, which: Filter, now: datetime) -> AsyncIterator[list[Claim]]:
         """Claims, in pages, on all that is queued or held of these and not under way; the caller settles as failed."""
         meets, values = filters.still_of_delivery(which)
-        async for ids in sets.steps(self._reading, which):
+        async for ids in queries.steps(self._reading, which):
             if claims := await self._claim(now, _LEASE, f"{sql.IDLE_OF} AND {meets}", **{**values, "ids": ids}):
                 yield claims
 
@@ -292,8 +309,8 @@ class Spool:
         await self._writer.submit(lambda tx: tokens.add(tx, row))
 
     async def tokens(self) -> list[TokenRow]:
-        async with self._reading() as reader:
-            return await tokens.known(reader)
+        rows = await self._ask("SELECT * FROM token ORDER BY issued_at, jti")
+        return [record(TokenRow, row) for row in rows]
 
     async def revoke(self, jti: str = "", subject: str = "", *, now: datetime) -> None:
         """A token by its id, or all of a subject that were issued before now."""

@@ -26,12 +26,7 @@ class Message(SQLModel, table=True):
         Index("message_by_sender", "sender_key"),
         Index("message_by_expiry", "expires_at", sqlite_where=text("finished_at IS NULL")),
         Index("message_by_finish", "finished_at", sqlite_where=text("finished_at IS NOT NULL")),
-        Index(
-            "message_with_body",
-            "state",
-            "finished_at",
-            sqlite_where=text("has_body AND finished_at IS NOT NULL"),
-        ),
+        Index("message_with_body", "state", "finished_at", sqlite_where=text("has_body AND finished_at IS NOT NULL")),
         _one_of("queued", "held", "done", "failed", "corrupt"),
         _CLUSTERED,
     )
@@ -69,7 +64,20 @@ class Body(SQLModel, table=True):
     raw: bytes
 
 
-class Recipient(SQLModel, table=True):
+class _Answer(SQLModel):
+    """What was last said (model.Outcome); the verdict may also be interrupted or corrupt, or "" for nothing yet."""
+
+    verdict: str
+    code: int | None
+    enhanced: str
+    detail: str
+    remote_id: str
+    scope: str = Field(sa_column_kwargs={"server_default": ""})
+    said_by: str = Field(sa_column_kwargs={"server_default": ""})
+    fix: str = Field(sa_column_kwargs={"server_default": ""})
+
+
+class Recipient(_Answer, table=True):
     """``state`` is queued, sent, failed or held; ``backend`` is the one it waits for or left by."""
 
     __table_args__ = (Index("recipient_by_key", "key"), _one_of("queued", "held", "sent", "failed"), _CLUSTERED)
@@ -82,15 +90,7 @@ class Recipient(SQLModel, table=True):
     state: str
     notify: str
     orcpt: str
-    verdict: str
-    code: int | None
-    enhanced: str
-    detail: str
-    remote_id: str
     updated_at: int
-    scope: str = Field(sa_column_kwargs={"server_default": ""})
-    said_by: str = Field(sa_column_kwargs={"server_default": ""})
-    fix: str = Field(sa_column_kwargs={"server_default": ""})
 
 
 class Delivery(SQLModel, table=True):
@@ -115,7 +115,7 @@ class Delivery(SQLModel, table=True):
     in_doubt: int  # attempts in a row that ended without an answer
 
 
-class Attempt(SQLModel, table=True):
+class Attempt(_Answer, table=True):
     """One try, or one of its answers where recipients got different ones. Without ``ended_at`` it is under way."""
 
     __table_args__ = (
@@ -131,15 +131,7 @@ class Attempt(SQLModel, table=True):
     addresses: str  # JSON list
     started_at: int
     ended_at: int | None
-    verdict: str  # a model.Verdict, or interrupted, or corrupt
-    code: int | None
-    enhanced: str
-    detail: str
-    remote_id: str
     owner: str = Field(sa_column_kwargs={"server_default": ""})  # of several instances, the one that makes it
-    scope: str = Field(sa_column_kwargs={"server_default": ""})
-    said_by: str = Field(sa_column_kwargs={"server_default": ""})
-    fix: str = Field(sa_column_kwargs={"server_default": ""})
 
 
 class Event(SQLModel, table=True):

@@ -1,11 +1,11 @@
-"""The registry of tokens minted here or revoked: steps within a write transaction, and what is read of it."""
+"""The registry of tokens minted here or revoked: steps within a write transaction, and what is void."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from gateway.spool.queries import Reader
-from gateway.spool.records import TokenRow, micros, moment, record
+from gateway.spool.records import TokenRow, micros, moment
 from gateway.spool.sql import insert_into
 from gateway.spool.tables import Token
 from gateway.spool.transaction import Transaction
@@ -28,10 +28,6 @@ def revoke(tx: Transaction, jti: str, subject: str, now: int) -> None:
         tx.later(_REVOKE, (jti, "", "", "", now, None, now))
     if subject:
         tx.all(_REVOKE_SUBJECT, subject=subject, now=now)
-
-
-async def known(reader: Reader) -> list[TokenRow]:
-    return [record(TokenRow, row) for row in await reader.all("SELECT * FROM token ORDER BY issued_at, jti")]
 
 
 async def revocations(reader: Reader) -> tuple[set[str], dict[str, datetime]]:

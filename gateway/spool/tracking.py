@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.model import DeliveryEvent
 from gateway.spool.records import Poll
@@ -40,8 +39,7 @@ DELETE FROM poll WHERE backend = :backend AND remote_id = :remote_id AND message
 """
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """What was not known before; ``message_id`` "" where nothing was handed over by that name, or not yet."""
 
     message_id: str

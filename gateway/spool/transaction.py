@@ -49,14 +49,12 @@ class Transaction:
     def __init__(self, connection: Connection, engine: Engine, now: int, *, vault: Vault, drop_sent: bool) -> None:
         self.now = now
         self.vault = vault
+        self.engine = engine
         self.attempt_ids = engine.attempt_ids(connection)
-        self.owner = engine.owner  # of the attempts claimed here
-        self.listed = engine.listed
         self.counts: Counter[tuple[str, str]] = Counter()
         self.woken: set[str] = set()
         self.damaged: list[str] = []
         self._connection = connection
-        self._render = engine.render
         self._drop_sent = drop_sent
         self._later: dict[str, list[Any]] = {}
 
@@ -66,13 +64,14 @@ class Transaction:
     def flush(self) -> None:
         waiting, self._later = self._later, {}
         for statement, rows in waiting.items():
-            self._connection.exec_driver_sql(self._render(statement), rows)
+            self._connection.exec_driver_sql(self.engine.render(statement), rows)
 
     def all(self, statement: str, **values: Any) -> Sequence[RowMapping]:
         """Run it now. A list among the values is for ``@in``."""
         self.flush()
-        given = {name: self.listed(value) if isinstance(value, list) else value for name, value in values.items()}
-        result = self._connection.exec_driver_sql(self._render(statement), given)
+        engine = self.engine
+        given = {name: engine.listed(value) if isinstance(value, list) else value for name, value in values.items()}
+        result = self._connection.exec_driver_sql(engine.render(statement), given)
         return result.mappings().all() if result.returns_rows else ()
 
     @contextmanager

@@ -130,7 +130,7 @@ def bench_group_commit() -> None:
 
 def bench_statements(directory: Path) -> None:
     """The text executed by the driver against SQLAlchemy's statement object, for 50 recipients."""
-    connection = sqlite.prepare(directory / "spool.db")
+    connection = sqlite.SQLite(directory).open()
     numbers = itertools.count()
     table = SQLModel.metadata.tables["recipient"]
     rest = {"state": "queued", "code": None} | dict.fromkeys(

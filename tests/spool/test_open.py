@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -16,17 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
-from sqlmodel import SQLModel
 
 from gateway.spool import Filter, SpoolError, sqlite
 from gateway.spool.records import micros
 from gateway.spool.sqlite import SQLite
 from tests.builders import RAW
 from tests.fakes import START
-from tests.spool_kit import message, of, opened, peer
+from tests.spool_kit import made, message, of, opened, peer
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,15 +97,11 @@ async def test_what_was_opened_is_logged(tmp_path: Path) -> None:
 
 def _foreign(path: Path) -> None:
     path.unlink()
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE t (x)")
-    connection.close()
+    peer(path.parent, "CREATE TABLE t (x)")
 
 
 def _newer(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
+    peer(path.parent, "UPDATE alembic_version SET version_num = '9999'")
 
 
 def _cut(path: Path) -> None:
@@ -141,7 +132,10 @@ def _only_log(path: Path) -> None:
         (_cut, "spool.db is damaged"),
         (_only_log, "is missing but its log is there: put the file back, or move spool.db-wal away"),
         (_foreign, "not a spool"),
-        (_newer, r"newer version \(schema 9999, this one knows 0004\)"),
+        (
+            lambda path: peer(path.parent, "UPDATE alembic_version SET version_num = '9999'"),
+            r"newer version \(schema 9999, this one knows 0004\)",
+        ),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be used: Is a directory"),
     ],
 )
@@ -266,31 +260,6 @@ async def test_a_corrupt_message_is_kept_for_a_person(tmp_path: Path) -> None:
 # -- the schema ------------------------------------------------------------------------------------------------------
 
 
-def _columns(schema: str) -> set[tuple[object, ...]]:
-    with sqlite3.connect(schema) as connection:
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        found = {(table, *row[1:]) for table in tables for row in connection.execute(f"PRAGMA table_info({table})")}
-        for name, sql in connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"):
-            facts = re.findall(r"WITHOUT ROWID|CHECK \(.*?\)\)|CREATE (?:UNIQUE )?INDEX.*", sql)
-            found |= {(name, fact) for fact in facts}
-    connection.close()
-    return {row for row in found if row[0] != "alembic_version"}
-
-
-async def test_models_and_migrations_agree(tmp_path: Path) -> None:
-    """What alembic compares, and what it does not: partial indexes, checks, clustering."""
-    async with opened(tmp_path):
-        pass
-    engine = create_engine(f"sqlite:///{tmp_path / 'models.db'}")
-    SQLModel.metadata.create_all(engine)
-    engine.dispose()
-    migrated = create_engine(f"sqlite:///{tmp_path / 'spool.db'}")
-    with migrated.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
-    migrated.dispose()
-    assert _columns(str(tmp_path / "models.db")) == _columns(str(tmp_path / "spool.db"))
-
-
 OLD = """
 INSERT INTO message VALUES
     ('M1', 'queued', 's@x', 's@x', '<1@x>', 'a@x', 'c', '', '', '', '', '', '', 0, 0, 0, 0, 0, 9, 9, :now, :later, NULL,
@@ -315,7 +284,7 @@ async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypa
     state.mkdir()
     with monkeypatch.context() as older:
         older.setattr(sqlite, "MIGRATIONS", scripts)
-        sqlite.prepare(state / "spool.db").close()
+        made(state)
     with closing(sqlite3.connect(state / "spool.db")) as connection, connection:
         for statement in OLD.split(";"):
             connection.execute(statement, {"now": micros(START), "later": micros(later)})

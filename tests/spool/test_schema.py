@@ -13,17 +13,18 @@ from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
 from gateway.spool import sqlite
+from tests.spool_kit import made
 
 Schema = tuple[dict[str, object], dict[str, object]]
 
 
 def schema(path: Path) -> Schema:
-    """Columns of each table by name (type, NOT NULL, place in the key), its checks; how each index was made."""
+    """Columns of each table by name (type, NOT NULL, default, key), its checks; how each index was made."""
     with closing(sqlite3.connect(path)) as file:
         made = file.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'").fetchall()
         tables = {
             name: {
-                "columns": {row[1]: (row[2], row[3], row[5]) for row in file.execute(f"PRAGMA table_info({name})")},
+                "columns": {row[1]: row[2:] for row in file.execute(f"PRAGMA table_info({name})")},
                 "clustered": "WITHOUT ROWID" in sql,
                 "checks": re.findall(r"CHECK \((.*?\))\)", sql),
             }
@@ -43,7 +44,7 @@ def declared(path: Path) -> Schema:
 
 def test_a_new_spool_has_the_declared_schema(tmp_path: Path) -> None:
     """Tables, columns, keys, checks and indexes: none forgotten in a migration."""
-    sqlite.prepare(tmp_path / "spool.db").close()
+    made(tmp_path)
     assert schema(tmp_path / "spool.db") == declared(tmp_path / "declared.db")
 
 
@@ -53,7 +54,7 @@ def test_a_spool_of_the_first_version_becomes_the_same(tmp_path: Path, monkeypat
     shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]*"))
     with monkeypatch.context() as first:
         first.setattr(sqlite, "MIGRATIONS", scripts)
-        sqlite.prepare(tmp_path / "spool.db").close()
+        made(tmp_path)
     assert "event" not in schema(tmp_path / "spool.db")[0]
-    sqlite.prepare(tmp_path / "spool.db").close()
+    made(tmp_path)
     assert schema(tmp_path / "spool.db") == declared(tmp_path / "declared.db")
