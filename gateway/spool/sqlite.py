@@ -31,7 +31,7 @@ from gateway.spool.records import SpoolError
 NAME = "spool.db"
 MIGRATIONS = Path(__file__).with_name("migrations")
 _MAGIC = b"SQLite format 3\0"
-_BUSY = 5000  # milliseconds to wait for a foreign lock
+BUSY = 5000  # milliseconds to wait for a foreign lock
 # Deleted mail is overwritten where that costs no extra write. Freed pages are used again; the file does not shrink.
 _WRITER = [
     "journal_mode=WAL",
@@ -253,7 +253,7 @@ def _prepare_connections(engine: Engine, pragmas: list[str], begin: str) -> None
         # A damaged byte must not make its neighbours unreadable; the checksum finds it.
         getattr(connection, "driver_connection", connection).text_factory = _decode
         cursor = connection.cursor()
-        for pragma in (f"busy_timeout={_BUSY}", *pragmas):
+        for pragma in (f"busy_timeout={BUSY}", *pragmas):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -20,7 +20,7 @@ from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 
 T = TypeVar("T")
-_GROUP = 256  # operations in one transaction, so that nobody waits for too many others
+GROUP = 256  # operations in one transaction, so that nobody waits for too many others
 
 
 @dataclass(slots=True, eq=False)
@@ -122,7 +122,7 @@ class Writer:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            self._group = [self._queue.popleft() for _ in range(min(_GROUP, len(self._queue)))]
+            self._group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
             started = self._clock.monotonic()
             applied = await loop.run_in_executor(self._thread, self._apply, self._group)
             self._events.spool_written(self._clock.monotonic() - started)

@@ -78,17 +78,8 @@ def put_in_child(number: int, putters: int, group: int, *, delay: int = 0, strac
         if delay:
             environ["LD_PRELOAD"] = build_shim(Path(directory))
         if strace:
-            command = [
-                "strace",
-                "--seccomp-bpf",
-                "-f",
-                "-c",
-                "-e",
-                "trace=fdatasync",
-                "-o",
-                f"{directory}/st",
-                *command,
-            ]
+            tracer = ["strace", "--seccomp-bpf", "-f", "-c", "-e", "trace=fdatasync", "-o", f"{directory}/st"]
+            command = [*tracer, *command]
         said = subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
         calls = re.search(r"(\d+)\s+fdatasync", Path(f"{directory}/st").read_text()) if strace else None
         return json.loads(said), int(calls[1]) / number if calls else 0.0
@@ -102,7 +93,7 @@ def build_shim(directory: Path) -> str:
 
 
 async def child(directory: str, number: int, putters: int, group: int) -> None:
-    writer._GROUP = group  # type: ignore[misc]
+    writer.GROUP = group  # type: ignore[misc]
     async with opened(Path(directory) / "spool", clock=SystemClock()) as at:
         print(json.dumps(await put_all(at, number, putters)))
 

@@ -61,104 +61,80 @@ async def fill(at: At) -> None:
         ({"recipient": "%"}, ""),
     ],
 )
-async def test_find(tmp_path: Path, wanted: dict[str, Any], found: str) -> None:
+async def test_find(at: At, wanted: dict[str, Any], found: str) -> None:
     """Each filter alone and with others, newest first; what is given but empty never widens it."""
-    async with opened(tmp_path) as at:
-        await fill(at)
-        assert [row.id for row in await at.spool.find(Filter(**wanted))] == found.split()
+    await fill(at)
+    assert [row.id for row in await at.spool.find(Filter(**wanted))] == found.split()
 
 
-async def test_find_goes_in_pages(tmp_path: Path) -> None:
+async def test_find_goes_in_pages(at: At) -> None:
     """Each page begins before the last id of the one before."""
-    async with opened(tmp_path) as at:
-        await fill(at)
-        assert [row.id for row in await at.spool.find(limit=2)] == ["M4", "M3"]
-        assert [row.id for row in await at.spool.find(Filter(backend="b"), limit=2, before="M4")] == ["M2", "M1"]
+    await fill(at)
+    assert [row.id for row in await at.spool.find(limit=2)] == ["M4", "M3"]
+    assert [row.id for row in await at.spool.find(Filter(backend="b"), limit=2, before="M4")] == ["M2", "M1"]
 
 
-async def test_a_line_of_the_list_says_what_matters(tmp_path: Path) -> None:
+async def test_a_line_of_the_list_says_what_matters(at: At) -> None:
     """The first recipients with their number, the backends, the next attempt, the last word on what is not yet sent."""
-    async with opened(tmp_path) as at:
-        many = [f"r{n}@x.org" for n in range(25)]
-        await at.put(*many, client="till", login="app", listener="local", peer="127.0.0.1")
-        (claim,) = await at.claim()
-        outcomes = dict.fromkeys(many, SENT) | {"r3@x.org": DEFERRED}
-        await at.spool.settle(settlement(claim, outcomes))
-        (row,) = await at.spool.find()
-        assert (row.recipients, row.recipient_count) == (tuple(many[:20]), 25)
-        assert (row.backends, row.attempts, row.next_attempt_at) == (("b",), 1, START + MINUTE)
-        assert (row.detail, row.sender, row.client, row.login) == ("greylisted", "s@example.com", "till", "app")
-        assert (row.bounce, row.has_body, row.finished_at) == (False, True, None)
+    many = [f"r{n}@x.org" for n in range(25)]
+    await at.put(*many, client="till", login="app", listener="local", peer="127.0.0.1")
+    (claim,) = await at.claim()
+    outcomes = dict.fromkeys(many, SENT) | {"r3@x.org": DEFERRED}
+    await at.spool.settle(settlement(claim, outcomes))
+    (row,) = await at.spool.find()
+    assert (row.recipients, row.recipient_count) == (tuple(many[:20]), 25)
+    assert (row.backends, row.attempts, row.next_attempt_at) == (("b",), 1, START + MINUTE)
+    assert (row.detail, row.sender, row.client, row.login) == ("greylisted", "s@example.com", "till", "app")
+    assert (row.bounce, row.has_body, row.finished_at) == (False, True, None)
 
 
-async def test_the_whole_life_is_shown(tmp_path: Path) -> None:
+async def test_the_whole_life_is_shown(at: At) -> None:
     """Interrupted, deferred, under way: each attempt with its times, backend, recipients and answer."""
-    async with opened(tmp_path) as at:
-        ident = await at.put("a@x.org")
-        await at.claim()
-        (claim,) = await at.claim(now=START + LEASE)
-        ended = START + LEASE + MINUTE
-        await at.spool.settle(settlement(claim, DEFERRED, ended_at=ended, next_attempt_at=ended))
-        await at.claim(now=ended)
-        detail = await at.show(ident)
-        shown = asdict(detail)
-        assert (detail.message.id, detail.state, detail.message.received_at) == (ident, "queued", START)
-        assert [attempt["verdict"] for attempt in shown["attempts"]] == ["interrupted", "deferred", ""]
-        assert shown["attempts"][1] == {
-            "backend": "b",
-            "recipients": ("a@x.org",),
-            "started_at": START + LEASE,
-            "ended_at": ended,
-            "verdict": "deferred",
-            "code": 451,
-            "enhanced": "4.7.1",
-            "detail": "greylisted",
-            "remote_id": "",
-            "scope": "message",
-            "said_by": "smtp",
-            "fix": "",
-        }
-        assert shown["recipients"][0]["detail"] == "greylisted"
-        assert shown["deliveries"] == (
-            {
-                "backend": "b",
-                "state": "queued",
-                "next_attempt_at": ended + LEASE,
-                "attempts": 3,
-                "sticky": True,
-                "in_doubt": 0,
-            },
-        )
-        assert await at.spool.show("unknown") is None
+    ident = await at.put("a@x.org")
+    await at.claim()
+    (claim,) = await at.claim(now=START + LEASE)
+    ended = START + LEASE + MINUTE
+    await at.spool.settle(settlement(claim, DEFERRED, ended_at=ended, next_attempt_at=ended))
+    await at.claim(now=ended)
+    detail = await at.show(ident)
+    shown = asdict(detail)
+    assert (detail.message.id, detail.state, detail.message.received_at) == (ident, "queued", START)
+    assert [attempt["verdict"] for attempt in shown["attempts"]] == ["interrupted", "deferred", ""]
+    times = {"started_at": START + LEASE, "ended_at": ended}
+    said = {"verdict": "deferred", "code": 451, "enhanced": "4.7.1", "detail": "greylisted", "remote_id": ""}
+    about = {"scope": "message", "said_by": "smtp", "fix": ""}
+    assert shown["attempts"][1] == {"backend": "b", "recipients": ("a@x.org",)} | times | said | about
+    assert shown["recipients"][0]["detail"] == "greylisted"
+    due = {"state": "queued", "next_attempt_at": ended + LEASE}
+    assert shown["deliveries"] == ({"backend": "b", "attempts": 3, "sticky": True, "in_doubt": 0} | due,)
+    assert await at.spool.show("unknown") is None
 
 
-async def test_a_reader_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_reader_that_goes_away_leaves_nothing_behind(at: At) -> None:
     """Cancelled in mid-query, many times over: the next query is answered."""
-    async with opened(tmp_path) as at:
-        await fill(at)
-        for turns in range(30):
-            asking = asyncio.create_task(at.spool.find())
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-        assert len(await at.spool.find()) == 4
+    await fill(at)
+    for turns in range(30):
+        asking = asyncio.create_task(at.spool.find())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert len(await at.spool.find()) == 4
 
 
-async def test_readers_see_the_past_and_never_hold_up_the_writer(tmp_path: Path) -> None:
+async def test_readers_see_the_past_and_never_hold_up_the_writer(tmp_path: Path, at: At) -> None:
     """A reading transaction left open sees its moment; commits go on beside it."""
     readers = SQLite(tmp_path).readers()
-    async with opened(tmp_path) as at:
+    await at.put()
+    async with readers.connect() as reader:
+        count = "SELECT count(*) FROM message"
+        assert (await reader.exec_driver_sql(count)).scalar() == 1
         await at.put()
-        async with readers.connect() as reader:
-            count = "SELECT count(*) FROM message"
-            assert (await reader.exec_driver_sql(count)).scalar() == 1
-            await at.put()
-            assert (await reader.exec_driver_sql(count)).scalar() == 1
-            with pytest.raises(Exception, match="readonly"):
-                await reader.exec_driver_sql("DELETE FROM message")
-        await readers.dispose()
-        assert len(await at.spool.find()) == 2
+        assert (await reader.exec_driver_sql(count)).scalar() == 1
+        with pytest.raises(Exception, match="readonly"):
+            await reader.exec_driver_sql("DELETE FROM message")
+    await readers.dispose()
+    assert len(await at.spool.find()) == 2
 
 
 async def test_a_backup_is_a_whole_spool(tmp_path: Path) -> None:

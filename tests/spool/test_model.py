@@ -139,11 +139,8 @@ class SpoolMachine(RuleBasedStateMachine):
         target = ("b" if backend == "a" else "a") if elsewhere and not doubt else backend
         due = self.now + again * MINUTE
         self.conclude(claim, answers, target, due, counted)
-        delivery.due, delivery.attempts, delivery.sticky = (
-            due,
-            delivery.attempts - (not counted),
-            delivery.sticky or doubt,
-        )
+        delivery.due, delivery.attempts = due, delivery.attempts - (not counted)
+        delivery.sticky = delivery.sticky or doubt
         for address, (_, state) in answers.items():
             mail.recipients[address][1] = self.outcome(mail.recipients[address][1], state)
         if target != backend:
@@ -166,16 +163,8 @@ class SpoolMachine(RuleBasedStateMachine):
     ) -> None:
         outcomes = {address: outcome for address, (outcome, _) in answers.items()}
         states = {address: state for address, (_, state) in answers.items()}
-        done = settlement(
-            claim,
-            outcomes,
-            states=states,
-            backend=backend,
-            next_attempt_at=due,
-            ended_at=self.now,
-            count_attempt=counted,
-        )
-        self.run(self.at.spool.settle(done))
+        then = {"backend": backend, "next_attempt_at": due, "ended_at": self.now, "count_attempt": counted}
+        self.run(self.at.spool.settle(settlement(claim, outcomes, states=states, **then)))
 
     @rule(data=st.data())
     def settle_late(self, data: st.DataObject) -> None:

@@ -21,7 +21,7 @@ from gateway.spool.records import micros
 from gateway.spool.sqlite import SQLite
 from tests.builders import RAW
 from tests.fakes import START
-from tests.spool_kit import made, message, of, opened, peer
+from tests.spool_kit import At, made, message, of, opened, peer
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,11 +88,10 @@ async def test_every_commit_is_synchronous_and_only_the_writer_checkpoints(tmp_p
         await readers.dispose()
 
 
-async def test_what_was_opened_is_logged(tmp_path: Path) -> None:
+async def test_what_was_opened_is_logged(tmp_path: Path, at: At) -> None:
     """Where it is, and the version of SQLite, which decides what is known to go wrong."""
-    async with opened(tmp_path) as at:
-        (line,) = at.logged("spool_opened")
-        assert (line["path"], line["sqlite"]) == (str(tmp_path / "spool.db"), sqlite3.sqlite_version)
+    (line,) = at.logged("spool_opened")
+    assert (line["path"], line["sqlite"]) == (str(tmp_path / "spool.db"), sqlite3.sqlite_version)
 
 
 def _foreign(path: Path) -> None:
@@ -239,22 +238,21 @@ async def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
     assert all(found.values()), found
 
 
-async def test_a_corrupt_message_is_kept_for_a_person(tmp_path: Path) -> None:
+async def test_a_corrupt_message_is_kept_for_a_person(tmp_path: Path, at: At) -> None:
     """Not sent, not swept, shown; released by hand it is found out again; it can be given up or deleted."""
-    async with opened(tmp_path) as at:
-        ident, good = await at.put(), await at.put()
-        peer(tmp_path, "UPDATE body SET raw = 'x' || raw WHERE message_id = ?", ident)
-        for _ in range(2):
-            claims = await at.claim()
-            assert set(await at.spool.bodies([claim.message.id for claim in claims])) <= {good}
-            assert await at.states(ident) == ("corrupt", {"a@example.org": "held"}, {"b": "held"})
-            detail = await at.show(ident)
-            assert detail.attempts[-1].verdict == "corrupt"
-            assert await at.spool.release(of(ident), START) == 1
-        await at.spool.bodies([ident])
-        ((claim,),) = [page async for page in at.spool.fail(of(ident), START)]
-        assert claim.message.id == ident
-        assert await at.spool.delete(of(ident), START) == 1
+    ident, good = await at.put(), await at.put()
+    peer(tmp_path, "UPDATE body SET raw = 'x' || raw WHERE message_id = ?", ident)
+    for _ in range(2):
+        claims = await at.claim()
+        assert set(await at.spool.bodies([claim.message.id for claim in claims])) <= {good}
+        assert await at.states(ident) == ("corrupt", {"a@example.org": "held"}, {"b": "held"})
+        detail = await at.show(ident)
+        assert detail.attempts[-1].verdict == "corrupt"
+        assert await at.spool.release(of(ident), START) == 1
+    await at.spool.bodies([ident])
+    ((claim,),) = [page async for page in at.spool.fail(of(ident), START)]
+    assert claim.message.id == ident
+    assert await at.spool.delete(of(ident), START) == 1
 
 
 # -- the schema ------------------------------------------------------------------------------------------------------

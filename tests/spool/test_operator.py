@@ -12,140 +12,131 @@ from gateway.model import SpoolUnavailable
 from gateway.spool import TokenRow
 from tests.builders import RAW, SENT
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, LEASE, REJECTED, of, opened, peer, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, of, opened, peer, settlement
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 
 
-async def test_held_mail_stays_until_released(tmp_path: Path) -> None:
+async def test_held_mail_stays_until_released(at: At) -> None:
     """Hold takes it out of the queue, release makes it due now and wakes its backends; each says what it changed."""
-    async with opened(tmp_path) as at:
-        ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
-        assert await at.spool.hold(of(ident, "unknown"), START) == 1
-        assert await at.spool.hold(of(ident), START) == 0
-        assert at.spool.counts() == {("b", "held"): 1, ("other", "held"): 1}
-        assert (await at.states(ident))[0] == "held"
-        assert await at.claim() == []
-        at.woken.clear()
-        assert await at.spool.release(of(ident), START + MINUTE) == 1
-        assert (sorted(at.woken), await at.spool.due("b")) == (["b", "other"], START + MINUTE)
-        assert await at.spool.release(of(ident), START) == 0
-        assert at.spool.counts() == {("b", "queued"): 1, ("other", "queued"): 1}
+    ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "other": ("b@x.org",)})
+    assert await at.spool.hold(of(ident, "unknown"), START) == 1
+    assert await at.spool.hold(of(ident), START) == 0
+    assert at.spool.counts() == {("b", "held"): 1, ("other", "held"): 1}
+    assert (await at.states(ident))[0] == "held"
+    assert await at.claim() == []
+    at.woken.clear()
+    assert await at.spool.release(of(ident), START + MINUTE) == 1
+    assert (sorted(at.woken), await at.spool.due("b")) == (["b", "other"], START + MINUTE)
+    assert await at.spool.release(of(ident), START) == 0
+    assert at.spool.counts() == {("b", "queued"): 1, ("other", "queued"): 1}
 
 
 @pytest.mark.parametrize(("outcome", "state"), [(SENT, "done"), (DEFERRED, "held"), (REJECTED, "failed")])
-async def test_hold_during_a_send_keeps_what_it_can(tmp_path: Path, outcome: object, state: str) -> None:
+async def test_hold_during_a_send_keeps_what_it_can(at: At, outcome: object, state: str) -> None:
     """The send under way is not called back: its final answers count, what is left is held."""
-    async with opened(tmp_path) as at:
-        ident = await at.put()
-        (claim,) = await at.claim()
-        await at.spool.hold(of(ident), START)
-        await at.spool.settle(settlement(claim, outcome))  # type: ignore[arg-type]
-        assert (await at.states(ident))[0] == state
+    ident = await at.put()
+    (claim,) = await at.claim()
+    await at.spool.hold(of(ident), START)
+    await at.spool.settle(settlement(claim, outcome))  # type: ignore[arg-type]
+    assert (await at.states(ident))[0] == state
 
 
-async def test_retry_makes_due_what_waits_and_leaves_what_is_under_way(tmp_path: Path) -> None:
+async def test_retry_makes_due_what_waits_and_leaves_what_is_under_way(at: At) -> None:
     """Only a delivery that rests may be hurried: one under way would be sent twice."""
-    async with opened(tmp_path) as at:
-        waiting, busy, done = [await at.put() for _ in range(3)]
-        claims = {claim.message.id: claim for claim in await at.claim()}
-        await at.spool.settle(settlement(claims[waiting], DEFERRED, next_attempt_at=START + DAY))
-        await at.spool.settle(settlement(claims[done]))
-        at.woken.clear()
-        assert await at.spool.retry(of(waiting, busy, done), START + MINUTE) == 1
-        assert at.woken == ["b"]
-        assert [claim.message.id for claim in await at.claim(now=START + MINUTE)] == [waiting]
+    waiting, busy, done = [await at.put() for _ in range(3)]
+    claims = {claim.message.id: claim for claim in await at.claim()}
+    await at.spool.settle(settlement(claims[waiting], DEFERRED, next_attempt_at=START + DAY))
+    await at.spool.settle(settlement(claims[done]))
+    at.woken.clear()
+    assert await at.spool.retry(of(waiting, busy, done), START + MINUTE) == 1
+    assert at.woken == ["b"]
+    assert [claim.message.id for claim in await at.claim(now=START + MINUTE)] == [waiting]
 
 
-async def test_deleted_mail_is_gone_from_every_table(tmp_path: Path) -> None:
+async def test_deleted_mail_is_gone_from_every_table(at: At) -> None:
     """Also in mid-send: its settlement changes nothing and sends no report; the log keeps the id."""
-    async with opened(tmp_path) as at:
-        ident, other = await at.put(), await at.put()
-        claim = next(claim for claim in await at.claim() if claim.message.id == ident)
-        assert await at.spool.delete(of(ident, "unknown"), START) == 1
-        assert at.spool.counts() == {("b", "queued"): 1}
-        await at.spool.settle(settlement(claim, REJECTED, backend="elsewhere"))
-        assert await at.spool.show(ident) is None
-        assert await at.spool.raw(ident) is None
-        assert [row.id for row in await at.spool.find()] == [other]
-        assert at.spool.counts() == {("b", "queued"): 1}
-        assert [line["id"] for line in at.logged("deleted")] == [ident]
+    ident, other = await at.put(), await at.put()
+    claim = next(claim for claim in await at.claim() if claim.message.id == ident)
+    assert await at.spool.delete(of(ident, "unknown"), START) == 1
+    assert at.spool.counts() == {("b", "queued"): 1}
+    await at.spool.settle(settlement(claim, REJECTED, backend="elsewhere"))
+    assert await at.spool.show(ident) is None
+    assert await at.spool.raw(ident) is None
+    assert [row.id for row in await at.spool.find()] == [other]
+    assert at.spool.counts() == {("b", "queued"): 1}
+    assert [line["id"] for line in at.logged("deleted")] == [ident]
 
 
-async def test_fail_claims_queued_and_held_but_not_what_is_under_way(tmp_path: Path) -> None:
+async def test_fail_claims_queued_and_held_but_not_what_is_under_way(at: At) -> None:
     """The caller gets claims on all that can be given up, held too, and settles them."""
-    async with opened(tmp_path) as at:
-        busy = await at.put()
-        await at.claim()
-        queued, held, done = [await at.put() for _ in range(3)]
-        await at.spool.hold(of(held), START)
-        found = {claim.message.id: claim for claim in await at.claim()}
-        await at.spool.settle(settlement(found[done]))
-        await at.spool.settle(settlement(found[queued], DEFERRED, next_attempt_at=START + DAY))
-        (claims,) = [page async for page in at.spool.fail(of(busy, queued, held, done), START)]
-        assert sorted(claim.message.id for claim in claims) == sorted([queued, held])
-        for claim in claims:
-            assert [recipient.address for recipient in claim.message.envelope.recipients] == ["a@example.org"]
-            await at.spool.settle(settlement(claim, REJECTED))
-            assert (await at.states(claim.message.id))[0] == "failed"
-
-
-async def test_deliveries_are_what_waits_for_a_backend(tmp_path: Path) -> None:
-    """Not held, not under way, the oldest first."""
-    async with opened(tmp_path) as at:
-        await at.put()
-        await at.claim()
-        held = await at.put()
-        await at.spool.hold(of(held), START)
-        ids = [await at.put() for _ in range(3)]
-        assert [delivery.message.id for delivery in await at.waiting()] == ids
-        assert await at.waiting("other") == []
-        assert await at.spool.queued() == {"b": 4}
-
-
-async def test_a_delivery_can_be_moved(tmp_path: Path) -> None:
-    """From a backend that is no longer there to another: due now, woken, its history kept."""
-    async with opened(tmp_path) as at:
-        ident = await at.put(backend="old")
-        await at.settle(DEFERRED, next_attempt_at=START + DAY, backend="old")
-        (delivery,) = await at.waiting("old")
-        await at.spool.move([delivery.delivery_id], "new", START)
-        assert (at.woken[-1], await at.spool.queued()) == ("new", {"new": 1})
-        (claim,) = await at.claim("new")
-        assert (claim.message.id, claim.message.attempt) == (ident, 2)
-        await at.spool.move([delivery.delivery_id], "third", START)  # nothing waits there any more
-        assert await at.spool.queued() == {"new": 1}
-
-
-async def test_overdue_is_what_no_backend_takes_at_the_end_of_its_lifetime(tmp_path: Path) -> None:
-    """Past its lifetime and due for a minute: claimed to be given up. Held and busy ones are left alone."""
-    async with opened(tmp_path) as at:
-        busy = await at.put(expires_at=START + MINUTE)
-        await at.claim()
-        late = await at.put(expires_at=START + MINUTE)
-        held = await at.put(expires_at=START + MINUTE)
-        await at.put(expires_at=START + DAY)
-        await at.spool.hold(of(held), START)
-        assert await at.spool.overdue(START + MINUTE - timedelta(microseconds=1)) == []
-        (claim,) = await at.spool.overdue(START + LEASE)
-        assert claim.message.id == late
+    busy = await at.put()
+    await at.claim()
+    queued, held, done = [await at.put() for _ in range(3)]
+    await at.spool.hold(of(held), START)
+    found = {claim.message.id: claim for claim in await at.claim()}
+    await at.spool.settle(settlement(found[done]))
+    await at.spool.settle(settlement(found[queued], DEFERRED, next_attempt_at=START + DAY))
+    (claims,) = [page async for page in at.spool.fail(of(busy, queued, held, done), START)]
+    assert sorted(claim.message.id for claim in claims) == sorted([queued, held])
+    for claim in claims:
+        assert [recipient.address for recipient in claim.message.envelope.recipients] == ["a@example.org"]
         await at.spool.settle(settlement(claim, REJECTED))
-        assert (await at.states(late))[0] == "failed"
-        assert (await at.states(busy))[0] == "queued"
+        assert (await at.states(claim.message.id))[0] == "failed"
 
 
-async def test_oldest_and_due_by_backend(tmp_path: Path) -> None:
+async def test_deliveries_are_what_waits_for_a_backend(at: At) -> None:
+    """Not held, not under way, the oldest first."""
+    await at.put()
+    await at.claim()
+    held = await at.put()
+    await at.spool.hold(of(held), START)
+    ids = [await at.put() for _ in range(3)]
+    assert [delivery.message.id for delivery in await at.waiting()] == ids
+    assert await at.waiting("other") == []
+    assert await at.spool.queued() == {"b": 4}
+
+
+async def test_a_delivery_can_be_moved(at: At) -> None:
+    """From a backend that is no longer there to another: due now, woken, its history kept."""
+    ident = await at.put(backend="old")
+    await at.settle(DEFERRED, next_attempt_at=START + DAY, backend="old")
+    (delivery,) = await at.waiting("old")
+    await at.spool.move([delivery.delivery_id], "new", START)
+    assert (at.woken[-1], await at.spool.queued()) == ("new", {"new": 1})
+    (claim,) = await at.claim("new")
+    assert (claim.message.id, claim.message.attempt) == (ident, 2)
+    await at.spool.move([delivery.delivery_id], "third", START)  # nothing waits there any more
+    assert await at.spool.queued() == {"new": 1}
+
+
+async def test_overdue_is_what_no_backend_takes_at_the_end_of_its_lifetime(at: At) -> None:
+    """Past its lifetime and due for a minute: claimed to be given up. Held and busy ones are left alone."""
+    busy = await at.put(expires_at=START + MINUTE)
+    await at.claim()
+    late = await at.put(expires_at=START + MINUTE)
+    held = await at.put(expires_at=START + MINUTE)
+    await at.put(expires_at=START + DAY)
+    await at.spool.hold(of(held), START)
+    assert await at.spool.overdue(START + MINUTE - timedelta(microseconds=1)) == []
+    (claim,) = await at.spool.overdue(START + LEASE)
+    assert claim.message.id == late
+    await at.spool.settle(settlement(claim, REJECTED))
+    assert (await at.states(late))[0] == "failed"
+    assert (await at.states(busy))[0] == "queued"
+
+
+async def test_oldest_and_due_by_backend(at: At) -> None:
     """The age of the oldest queued message, and when a backend has to get up next."""
-    async with opened(tmp_path) as at:
-        assert (await at.spool.oldest(), await at.spool.due("b")) == ({}, None)
-        held = await at.put(received_at=START - DAY)
-        await at.spool.hold(of(held), START)
-        await at.put(received_at=START - MINUTE)
-        await at.put(received_at=START)
-        await at.put(backend="other", received_at=START)
-        assert await at.spool.oldest() == {"b": START - MINUTE, "other": START}
-        assert await at.spool.due("b") == START - MINUTE
+    assert (await at.spool.oldest(), await at.spool.due("b")) == ({}, None)
+    held = await at.put(received_at=START - DAY)
+    await at.spool.hold(of(held), START)
+    await at.put(received_at=START - MINUTE)
+    await at.put(received_at=START)
+    await at.put(backend="other", received_at=START)
+    assert await at.spool.oldest() == {"b": START - MINUTE, "other": START}
+    assert await at.spool.due("b") == START - MINUTE
 
 
 @pytest.mark.parametrize(

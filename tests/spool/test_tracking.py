@@ -39,60 +39,56 @@ def counted(at: At, state: str) -> float:
     return sum(float(line.split()[-1]) for line in lines)
 
 
-async def test_the_hand_over_asks_for_a_poll(tmp_path: Path) -> None:
+async def test_the_hand_over_asks_for_a_poll(at: At) -> None:
     """One for each remote id among what was sent, in the same commit; none where nothing is to be asked."""
-    async with opened(tmp_path) as at:
-        addresses = [f"{name}@x.org" for name in "abcdef"]
-        ident = await at.put(*addresses)
-        (claim,) = await at.claim()
-        outcomes = [Outcome(Verdict.SENT, remote_id=name) for name in ("r1", "r1", "r2", "")] + [DEFERRED, REJECTED]
-        await at.spool.settle(settlement(claim, dict(zip(addresses, outcomes, strict=True)), poll_at=SOON))
-        found = [(each.message_id, each.remote_id, each.next_at, each.asked) for each in await at.spool.polls("b", 9)]
-        assert sorted(found) == [(ident, "r1", SOON, 0), (ident, "r2", SOON, 0)]
-        assert await at.spool.polls("other", 9) == []
-        await sent(at, remote_id="r3", poll_at=None)
-        assert len(await at.spool.polls("b", 9)) == 2
+    addresses = [f"{name}@x.org" for name in "abcdef"]
+    ident = await at.put(*addresses)
+    (claim,) = await at.claim()
+    outcomes = [Outcome(Verdict.SENT, remote_id=name) for name in ("r1", "r1", "r2", "")] + [DEFERRED, REJECTED]
+    await at.spool.settle(settlement(claim, dict(zip(addresses, outcomes, strict=True)), poll_at=SOON))
+    found = [(each.message_id, each.remote_id, each.next_at, each.asked) for each in await at.spool.polls("b", 9)]
+    assert sorted(found) == [(ident, "r1", SOON, 0), (ident, "r2", SOON, 0)]
+    assert await at.spool.polls("other", 9) == []
+    await sent(at, remote_id="r3", poll_at=None)
+    assert len(await at.spool.polls("b", 9)) == 2
 
 
-async def test_nothing_is_asked_about_what_was_deleted_meanwhile(tmp_path: Path) -> None:
+async def test_nothing_is_asked_about_what_was_deleted_meanwhile(at: At) -> None:
     """As nothing else is written of it."""
-    async with opened(tmp_path) as at:
-        ident = await at.put()
-        (claim,) = await at.claim()
-        await at.spool.delete(of(ident), START)
-        await at.spool.settle(settlement(claim, poll_at=SOON))
-        assert await at.spool.polls("b", 9) == []
+    ident = await at.put()
+    (claim,) = await at.claim()
+    await at.spool.delete(of(ident), START)
+    await at.spool.settle(settlement(claim, poll_at=SOON))
+    assert await at.spool.polls("b", 9) == []
 
 
 @pytest.mark.parametrize(
     ("state", "final"), [("queued", False), ("delivered", True), ("bounced", True), ("failed", True)]
 )
-async def test_an_event_is_kept_and_told(tmp_path: Path, state: str, final: bool) -> None:
+async def test_an_event_is_kept_and_told(at: At, state: str, final: bool) -> None:
     """With the message, in the log and counted; a final one ends the polls; the message's own state stays."""
-    async with opened(tmp_path) as at:
-        ident = await sent(at)
-        await at.spool.add_events("b", [DeliveryEvent("r1", state, "words", "a@example.org", "k1")], "webhook")
-        assert await told(at, ident) == [("b", "a@example.org", state, "words", "webhook")]
-        assert (await at.spool.polls("b", 9) == []) is final
-        assert (await at.states(ident))[0] == "done"
-        (line,) = at.logged("delivery_event")
-        assert line["level"] == ("warning" if state in ("bounced", "failed") else "info")
-        assert (line["id"], line["backend"], line["remote_id"], line["source"]) == (ident, "b", "r1", "webhook")
-        assert counted(at, state) == 1
+    ident = await sent(at)
+    await at.spool.add_events("b", [DeliveryEvent("r1", state, "words", "a@example.org", "k1")], "webhook")
+    assert await told(at, ident) == [("b", "a@example.org", state, "words", "webhook")]
+    assert (await at.spool.polls("b", 9) == []) is final
+    assert (await at.states(ident))[0] == "done"
+    (line,) = at.logged("delivery_event")
+    assert line["level"] == ("warning" if state in ("bounced", "failed") else "info")
+    assert (line["id"], line["backend"], line["remote_id"], line["source"]) == (ident, "b", "r1", "webhook")
+    assert counted(at, state) == 1
 
 
-async def test_an_event_counts_once(tmp_path: Path) -> None:
+async def test_an_event_counts_once(at: At) -> None:
     """The same key again is no news, also without a key where all is the same; another backend's key is its own."""
-    async with opened(tmp_path) as at:
-        ident = await sent(at)
-        for _ in range(3):
-            await at.spool.add_events(
-                "b", [DeliveryEvent("r1", "bounced", "full", key="k1"), DeliveryEvent("r1", "queued")], "webhook"
-            )
-        await at.spool.add_events("b", [DeliveryEvent("r1", "bounced", "full", key="k2")], "webhook")
-        await at.spool.add_events("other", [DeliveryEvent("r1", "bounced", "full", key="k3")], "webhook")
-        assert [row[2] for row in await told(at, ident)] == ["bounced", "queued", "bounced"]
-        assert (counted(at, "bounced"), counted(at, "unknown"), len(at.logged("delivery_event"))) == (2, 1, 3)
+    ident = await sent(at)
+    for _ in range(3):
+        await at.spool.add_events(
+            "b", [DeliveryEvent("r1", "bounced", "full", key="k1"), DeliveryEvent("r1", "queued")], "webhook"
+        )
+    await at.spool.add_events("b", [DeliveryEvent("r1", "bounced", "full", key="k2")], "webhook")
+    await at.spool.add_events("other", [DeliveryEvent("r1", "bounced", "full", key="k3")], "webhook")
+    assert [row[2] for row in await told(at, ident)] == ["bounced", "queued", "bounced"]
+    assert (counted(at, "bounced"), counted(at, "unknown"), len(at.logged("delivery_event"))) == (2, 1, 3)
 
 
 def flood(directory: Path, ident: str, remote_id: str, number: int) -> None:
@@ -105,19 +101,18 @@ def flood(directory: Path, ident: str, remote_id: str, number: int) -> None:
     )
 
 
-async def test_a_flood_is_bounded(tmp_path: Path) -> None:
+async def test_a_flood_is_bounded(tmp_path: Path, at: At) -> None:
     """Of one hand-over 1,000 are kept, of what nobody sent 10,000 of each backend, and no text is kept whole."""
-    async with opened(tmp_path) as at:
-        ident, other = await sent(at), await sent(at, remote_id="r2")
-        flood(tmp_path, ident, "r1", 997)
-        flood(tmp_path, "", "nobody's", 9_996)
-        for n in range(5):
-            for remote_id in ("r1", "r2", "nobody's", ""):
-                one = DeliveryEvent(remote_id, "queued", "x" * 5000, f"{n}@y.org" + "y" * 5000, "k" * 5000 + str(n))
-                await at.spool.add_events("b", [one], "webhook")
-        for each, kept in ((ident, 1000), (other, 5), ("", 10_000)):
-            rows = peer(tmp_path, "SELECT length(address), length(detail) FROM event WHERE message_id = ?", each)
-            assert (len(rows), max(rows)) == (kept, (500, 500))
+    ident, other = await sent(at), await sent(at, remote_id="r2")
+    flood(tmp_path, ident, "r1", 997)
+    flood(tmp_path, "", "nobody's", 9_996)
+    for n in range(5):
+        for remote_id in ("r1", "r2", "nobody's", ""):
+            one = DeliveryEvent(remote_id, "queued", "x" * 5000, f"{n}@y.org" + "y" * 5000, "k" * 5000 + str(n))
+            await at.spool.add_events("b", [one], "webhook")
+    for each, kept in ((ident, 1000), (other, 5), ("", 10_000)):
+        rows = peer(tmp_path, "SELECT length(address), length(detail) FROM event WHERE message_id = ?", each)
+        assert (len(rows), max(rows)) == (kept, (500, 500))
 
 
 async def test_what_comes_before_the_hand_over_is_written_down_is_not_lost(tmp_path: Path) -> None:
@@ -146,15 +141,14 @@ async def test_what_comes_before_the_hand_over_is_written_down_is_not_lost(tmp_p
         assert len(peer(tmp_path, "SELECT * FROM event")) == 1
 
 
-async def test_what_is_early_waits_in_silence(tmp_path: Path) -> None:
+async def test_what_is_early_waits_in_silence(at: At) -> None:
     """Counted when it comes, not at every sweep; also what is of no remote id, beside an attempt that has none yet."""
-    async with opened(tmp_path) as at:
-        await at.put()
-        await at.claim()
-        await at.spool.add_events("b", [DeliveryEvent("", "bounced"), DeliveryEvent("r1", "bounced")], "webhook")
-        for _ in range(3):
-            await at.spool.sweep(START, KEEP)
-        assert counted(at, "unknown") == 2
+    await at.put()
+    await at.claim()
+    await at.spool.add_events("b", [DeliveryEvent("", "bounced"), DeliveryEvent("r1", "bounced")], "webhook")
+    for _ in range(3):
+        await at.spool.sweep(START, KEEP)
+    assert counted(at, "unknown") == 2
 
 
 async def test_however_much_came_early_all_of_it_is_given_to_its_message(tmp_path: Path) -> None:
@@ -204,11 +198,10 @@ async def test_polls_survive_a_restart_and_are_put_off(tmp_path: Path) -> None:
         assert [each.remote_id for each in await at.spool.polls("b", 9)] == ["r2"]
 
 
-async def test_an_unknown_state_is_refused_whole(tmp_path: Path) -> None:
+async def test_an_unknown_state_is_refused_whole(at: At) -> None:
     """A backend's mistake is a bug in the log, and the file stays sound."""
-    async with opened(tmp_path) as at:
-        await sent(at)
-        with pytest.raises(SpoolUnavailable, match="cannot be written"):
-            await at.spool.add_events("b", [DeliveryEvent("r1", "teleported")], "poll")
-        assert len(at.logged("bug")) == 1
-        await sent(at, remote_id="r2")
+    await sent(at)
+    with pytest.raises(SpoolUnavailable, match="cannot be written"):
+        await at.spool.add_events("b", [DeliveryEvent("r1", "teleported")], "poll")
+    assert len(at.logged("bug")) == 1
+    await sent(at, remote_id="r2")

@@ -13,7 +13,7 @@ from gateway.spool.vault import Vault
 from tests.builders import SENT
 from tests.fakes import START
 from tests.spool.test_open import child
-from tests.spool_kit import DEFERRED, LEASE, REJECTED, of, opened, peer, settlement, statements
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, of, opened, peer, settlement, statements
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9." + "c2VjcmV0LXRva2Vu" * 100 + ".c2lnbmF0dXJl"  # larger than what a row keeps in its page
 
@@ -48,18 +48,17 @@ async def test_every_attempt_has_it_and_the_disk_does_not(tmp_path: Path) -> Non
     assert TOKEN not in at.log.getvalue()
 
 
-async def test_nobody_is_shown_it(tmp_path: Path) -> None:
+async def test_nobody_is_shown_it(tmp_path: Path, at: At) -> None:
     """Neither sealed nor open: not in the list, the life line, JSON, nor among the deliveries that only wait."""
-    async with opened(tmp_path) as at:
-        ident = await at.put(secret=TOKEN)
-        (delivery,) = await at.waiting()
-        assert (delivery.message.secret, delivery.message.own_token) == ("", True)
-        detail = await at.show(ident)
-        blob = sealed(tmp_path, ident)
-        for text in (repr(await at.spool.find()), repr(detail), repr(asdict(detail))):
-            assert "sealed" not in text
-            assert "secret" not in text
-            assert repr(blob) not in text
+    ident = await at.put(secret=TOKEN)
+    (delivery,) = await at.waiting()
+    assert (delivery.message.secret, delivery.message.own_token) == ("", True)
+    detail = await at.show(ident)
+    blob = sealed(tmp_path, ident)
+    for text in (repr(await at.spool.find()), repr(detail), repr(asdict(detail))):
+        assert "sealed" not in text
+        assert "secret" not in text
+        assert repr(blob) not in text
 
 
 @pytest.mark.parametrize(
@@ -70,26 +69,26 @@ async def test_nobody_is_shown_it(tmp_path: Path) -> None:
         ({"a@x.org": SENT, "b@x.org": DEFERRED}, "queued", True),
     ],
 )
-async def test_it_ends_with_the_message(tmp_path: Path, outcomes: dict[str, object], state: str, kept: bool) -> None:
+async def test_it_ends_with_the_message(
+    tmp_path: Path, at: At, outcomes: dict[str, object], state: str, kept: bool
+) -> None:
     """Erased by the commit that ends the message, kept while one recipient waits."""
-    async with opened(tmp_path) as at:
-        ident = await at.put("a@x.org", "b@x.org", secret=TOKEN)
-        (claim,) = await at.claim()
-        await at.spool.settle(settlement(claim, outcomes))  # type: ignore[arg-type]
-        assert (await at.states(ident))[0] == state
-        assert (sealed(tmp_path, ident) is not None) is kept
+    ident = await at.put("a@x.org", "b@x.org", secret=TOKEN)
+    (claim,) = await at.claim()
+    await at.spool.settle(settlement(claim, outcomes))  # type: ignore[arg-type]
+    assert (await at.states(ident))[0] == state
+    assert (sealed(tmp_path, ident) is not None) is kept
 
 
-async def test_a_hold_keeps_it_and_a_deletion_ends_it(tmp_path: Path) -> None:
+async def test_a_hold_keeps_it_and_a_deletion_ends_it(tmp_path: Path, at: At) -> None:
     """Held, released and claimed it is there; deleted there is no row."""
-    async with opened(tmp_path) as at:
-        ident = await at.put(secret=TOKEN)
-        await at.spool.hold(of(ident), START)
-        await at.spool.release(of(ident), START)
-        (claim,) = await at.claim()
-        assert claim.message.secret == TOKEN
-        await at.spool.delete(of(ident), START)
-        assert peer(tmp_path, "SELECT * FROM message") == []
+    ident = await at.put(secret=TOKEN)
+    await at.spool.hold(of(ident), START)
+    await at.spool.release(of(ident), START)
+    (claim,) = await at.claim()
+    assert claim.message.secret == TOKEN
+    await at.spool.delete(of(ident), START)
+    assert peer(tmp_path, "SELECT * FROM message") == []
 
 
 CRASH = """
@@ -134,14 +133,13 @@ async def test_another_key_opens_nothing(tmp_path: Path, spoil: object) -> None:
     assert (tmp_path / "spool.key").stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_damaged_or_exchanged_one_opens_nothing(tmp_path: Path) -> None:
+async def test_a_damaged_or_exchanged_one_opens_nothing(tmp_path: Path, at: At) -> None:
     """A flipped bit, a strange type or another message's token: "" and never somebody else's."""
-    async with opened(tmp_path) as at:
-        first, second, third = [await at.put(secret=TOKEN) for _ in range(3)]
-        for ident, wrong in ((first, sealed(tmp_path, third)), (second, "text")):
-            peer(tmp_path, "UPDATE message SET sealed = ? WHERE id = ?", wrong, ident)
-        claims = await at.claim()
-        assert {c.message.id: c.message.secret for c in claims} == {first: "", second: "", third: TOKEN}
+    first, second, third = [await at.put(secret=TOKEN) for _ in range(3)]
+    for ident, wrong in ((first, sealed(tmp_path, third)), (second, "text")):
+        peer(tmp_path, "UPDATE message SET sealed = ? WHERE id = ?", wrong, ident)
+    claims = await at.claim()
+    assert {c.message.id: c.message.secret for c in claims} == {first: "", second: "", third: TOKEN}
 
 
 @pytest.mark.parametrize("secret", ["x", "päss wörd", "\udcff\ud800", "x" * 100_000])
@@ -155,14 +153,13 @@ async def test_whatever_a_client_calls_a_password_comes_back(secret: str) -> Non
     assert vault.seal("M1", "") is None
 
 
-async def test_messages_without_cost_no_statement(tmp_path: Path) -> None:
+async def test_messages_without_cost_no_statement(at: At) -> None:
     """The same statements in the same number, with a token and without."""
-    async with opened(tmp_path) as at:
-        counted = []
-        for secret in ("", TOKEN):
-            with statements() as seen:
-                await at.put(secret=secret)
-                await at.settle()
-            counted.append(seen)
-        assert len(counted[0]) > 5
-        assert counted[0] == counted[1]
+    counted = []
+    for secret in ("", TOKEN):
+        with statements() as seen:
+            await at.put(secret=secret)
+            await at.settle()
+        counted.append(seen)
+    assert len(counted[0]) > 5
+    assert counted[0] == counted[1]

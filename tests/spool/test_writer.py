@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 from gateway.model import SpoolFull, SpoolUnavailable
+from gateway.spool import sqlite
 from tests.builders import RAW, SENT
 from tests.fakes import START, FakeClock, until
 from tests.spool.test_open import ROOT, child
-from tests.spool_kit import DEFERRED, message, of, opened, peer, settlement, statements
+from tests.spool_kit import DEFERRED, At, message, of, opened, peer, settlement, statements
 
 
 @contextmanager
@@ -34,57 +35,54 @@ def foreign_lock(directory: Path) -> Iterator[None]:
         yield
 
 
-async def test_who_comes_together_is_committed_together(tmp_path: Path) -> None:
+async def test_who_comes_together_is_committed_together(at: At) -> None:
     """50 messages at once need two commits at most: the first to come, and all the others."""
-    async with opened(tmp_path) as at:
-        with statements() as seen:
-            await asyncio.gather(*(at.put() for _ in range(50)))
-        assert seen.count("COMMIT") in (1, 2)
-        assert at.spool.counts() == {("b", "queued"): 50}
-        claims = await at.claim()
-        with statements() as seen:
-            await asyncio.gather(*(at.spool.settle(settlement(claim)) for claim in claims))
-        assert seen.count("COMMIT") in (1, 2)
-        assert at.spool.counts() == {}
+    with statements() as seen:
+        await asyncio.gather(*(at.put() for _ in range(50)))
+    assert seen.count("COMMIT") in (1, 2)
+    assert at.spool.counts() == {("b", "queued"): 50}
+    claims = await at.claim()
+    with statements() as seen:
+        await asyncio.gather(*(at.spool.settle(settlement(claim)) for claim in claims))
+    assert seen.count("COMMIT") in (1, 2)
+    assert at.spool.counts() == {}
 
 
-async def test_one_that_fails_does_not_harm_its_neighbours(tmp_path: Path) -> None:
+async def test_one_that_fails_does_not_harm_its_neighbours(at: At) -> None:
     """Each of a failed group is tried alone: it is refused for now and reported as a bug, the others are stored."""
-    async with opened(tmp_path) as at:
-        taken = await at.put()
-        ids = [f"N{n}" for n in range(20)]
-        ids[7] = taken
-        nowhere = message(deliveries={})
-        puts = [*(at.spool.put(message(ident=ident)) for ident in ids), at.spool.put(nowhere)]
-        answers = await asyncio.gather(*puts, return_exceptions=True)
-        refused = [answer for answer in answers if answer is not None]
-        assert [(str(answer), type(answer)) for answer in refused] == [
-            ("the spool cannot be written, try again later", SpoolUnavailable)
-        ] * 2
-        assert {row.id for row in await at.spool.find()} == set(ids)
-        assert at.spool.counts() == {("b", "queued"): 20}
-        assert at.spool.writable()
-        assert {line["error"] for line in at.logged("bug")} == {"IntegrityError", "KeyError"}
+    taken = await at.put()
+    ids = [f"N{n}" for n in range(20)]
+    ids[7] = taken
+    nowhere = message(deliveries={})
+    puts = [*(at.spool.put(message(ident=ident)) for ident in ids), at.spool.put(nowhere)]
+    answers = await asyncio.gather(*puts, return_exceptions=True)
+    refused = [answer for answer in answers if answer is not None]
+    assert [(str(answer), type(answer)) for answer in refused] == [
+        ("the spool cannot be written, try again later", SpoolUnavailable)
+    ] * 2
+    assert {row.id for row in await at.spool.find()} == set(ids)
+    assert at.spool.counts() == {("b", "queued"): 20}
+    assert at.spool.writable()
+    assert {line["error"] for line in at.logged("bug")} == {"IntegrityError", "KeyError"}
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_cancelled_putters_disturb_nobody(tmp_path: Path, seed: int) -> None:
+async def test_cancelled_putters_disturb_nobody(at: At, seed: int) -> None:
     """Clients hang up in mid-commit: what was acknowledged is there, and the writer works on."""
     rng = random.Random(seed)
-    async with opened(tmp_path) as at:
-        acknowledged: set[str] = set()
+    acknowledged: set[str] = set()
 
-        async def put() -> None:
-            acknowledged.add(await at.put())
-
-        tasks = [asyncio.create_task(put()) for _ in range(60)]
-        for task in rng.sample(tasks, 30):
-            await asyncio.sleep(rng.choice([0, 0, 0.0005]))
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def put() -> None:
         acknowledged.add(await at.put())
-        assert acknowledged <= {row.id for row in await at.spool.find(limit=1000)}
-        assert not at.logged("bug")
+
+    tasks = [asyncio.create_task(put()) for _ in range(60)]
+    for task in rng.sample(tasks, 30):
+        await asyncio.sleep(rng.choice([0, 0, 0.0005]))
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    acknowledged.add(await at.put())
+    assert acknowledged <= {row.id for row in await at.spool.find(limit=1000)}
+    assert not at.logged("bug")
 
 
 def counted(directory: Path) -> dict[tuple[str, str], int]:
@@ -109,22 +107,21 @@ async def test_counts_follow_the_rows(tmp_path: Path) -> None:
         assert at.spool.counts() == before
 
 
-async def test_what_is_damaged_is_counted_once(tmp_path: Path) -> None:
+async def test_what_is_damaged_is_counted_once(tmp_path: Path, at: At) -> None:
     """Found out by one backend while the other's delivery of the same message is settled, both in one group."""
-    async with opened(tmp_path) as at:
-        ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "c": ("b@x.org",)})
-        good = await at.put(backend="d")
-        (claim,) = await at.claim()
-        peer(tmp_path, "UPDATE body SET raw = 'x' || raw WHERE message_id = ?", ident)
-        with foreign_lock(tmp_path):
-            work: list[asyncio.Future[Any]] = [asyncio.ensure_future(at.put(backend="d"))]
-            work += [asyncio.ensure_future(at.spool.bodies([ident]))]
-            for _ in range(5):  # by then it waits for the writer
-                await at.spool.bodies([good])
-            work += [asyncio.ensure_future(at.spool.settle(settlement(claim, DEFERRED)))]
-            await asyncio.sleep(0)
-        await asyncio.gather(*work)
-        assert at.spool.counts() == counted(tmp_path) == {("b", "held"): 1, ("c", "held"): 1, ("d", "queued"): 2}
+    ident = await at.put("a@x.org", "b@x.org", deliveries={"b": ("a@x.org",), "c": ("b@x.org",)})
+    good = await at.put(backend="d")
+    (claim,) = await at.claim()
+    peer(tmp_path, "UPDATE body SET raw = 'x' || raw WHERE message_id = ?", ident)
+    with foreign_lock(tmp_path):
+        work: list[asyncio.Future[Any]] = [asyncio.ensure_future(at.put(backend="d"))]
+        work += [asyncio.ensure_future(at.spool.bodies([ident]))]
+        for _ in range(5):  # by then it waits for the writer
+            await at.spool.bodies([good])
+        work += [asyncio.ensure_future(at.spool.settle(settlement(claim, DEFERRED)))]
+        await asyncio.sleep(0)
+    await asyncio.gather(*work)
+    assert at.spool.counts() == counted(tmp_path) == {("b", "held"): 1, ("c", "held"): 1, ("d", "queued"): 2}
 
 
 async def test_a_dead_writer_refuses_at_once_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +140,7 @@ async def test_a_dead_writer_refuses_at_once_and_says_so(tmp_path: Path, monkeyp
 
 async def test_a_foreign_lock_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Someone holds a lock in the sqlite3 shell: unavailable after the busy time, and then it goes on."""
-    monkeypatch.setattr("gateway.spool.sqlite._BUSY", 50)
+    monkeypatch.setattr(sqlite, "BUSY", 50)
     async with opened(tmp_path) as at:
         with foreign_lock(tmp_path):
             with pytest.raises(SpoolUnavailable):
