@@ -1,19 +1,25 @@
-"""What the migrations make of a file is what the tables in the code say."""
+"""Migrations: what they make of a file is what the tables say, nothing in it is lost, and a kill undoes all of it."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
-from gateway.spool import sqlite
-from tests.spool_kit import made
+from gateway.spool import SpoolError, sqlite
+from gateway.spool.records import micros
+from tests.builders import RAW
+from tests.fakes import START
+from tests.spool.test_open import child
+from tests.spool_kit import made, opened, peer
 
 Schema = tuple[dict[str, object], dict[str, object]]
 
@@ -58,3 +64,117 @@ def test_a_spool_of_the_first_version_becomes_the_same(tmp_path: Path, monkeypat
     assert "event" not in schema(tmp_path / "spool.db")[0]
     made(tmp_path)
     assert schema(tmp_path / "spool.db") == declared(tmp_path / "declared.db")
+
+
+OLD = """
+INSERT INTO message VALUES
+    ('M1', 'queued', 's@x', 's@x', '<1@x>', 'a@x', 'c', '', '', '', '', '', '', 0, 0, 0, 0, 0, 9, 9, :now, :later, NULL,
+     'attachments', NULL),
+    ('M2', 'done', 's@x', 's@x', '<2@x>', 'a@x', 'c', '', '', '', '', '', '', 0, 0, 0, 0, 0, 9, 9, :now, :later, :now,
+     '?', NULL);
+INSERT INTO recipient VALUES
+    ('M1', 'b@x', 0, 'b@x', 'b', 'queued', '', '', '', NULL, '', '', '', :now),
+    ('M2', 'b@x', 0, 'b@x', 'b', 'sent', '', '', 'sent', 250, '2.0.0', 'ok', 'r1', :now);
+INSERT INTO delivery VALUES (1, 'M1', 'b', 'queued', :now, :now, 0, 0, 0), (2, 'M2', 'b', 'done', :now, :now, 1, 0, 0);
+INSERT INTO attempt VALUES (1, 'M2', 2, 'b', '["b@x"]', :now, :now, 'sent', 250, '2.0.0', 'ok', 'r1');
+INSERT INTO progress VALUES (1, 'M2', 'b', '', 'r1', 'queued', 'still waiting', :now, 'k', 'poll');
+INSERT INTO question VALUES ('M2', 'b', 'r1', :later, 2)
+"""
+
+
+async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schema 0003 to 0004: what it called otherwise has its new name, what it did not know is empty."""
+    scripts = tmp_path / "migrations"
+    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "0004*"))
+    state, later = tmp_path / "state", START + timedelta(days=5)
+    state.mkdir()
+    with monkeypatch.context() as older:
+        older.setattr(sqlite, "MIGRATIONS", scripts)
+        made(state)
+    with closing(sqlite3.connect(state / "spool.db")) as connection, connection:
+        for statement in OLD.split(";"):
+            connection.execute(statement, {"now": micros(START), "later": micros(later)})
+    async with opened(state) as at:
+        (delivery,) = await at.waiting()
+        assert delivery.message.features == {"attachments": ""}
+        assert (delivery.message.authors, delivery.message.own_token) == (("a@x",), False)
+        detail = await at.show("M2")
+        assert [(row.remote_id, row.detail, row.reported_at) for row in detail.events] == [
+            ("r1", "still waiting", START)
+        ]
+        said = [(row.verdict, row.scope, row.said_by, row.fix) for row in (*detail.attempts, *detail.recipients)]
+        assert said == [("sent", "", "", "")] * 2
+        assert [(poll.remote_id, poll.next_at, poll.asked) for poll in await at.spool.polls("b", 9)] == [
+            ("r1", later, 2)
+        ]
+
+
+NEXT = """
+import os, signal
+from alembic import op
+revision = "0005"
+down_revision = "0004"
+def upgrade():
+    op.execute("ALTER TABLE message ADD COLUMN colour VARCHAR NOT NULL DEFAULT 'blue'")
+    {then}
+    op.execute("CREATE TABLE paint (id INTEGER NOT NULL PRIMARY KEY)")
+"""
+
+
+def newer_code(directory: Path, then: str) -> Path:
+    """Our migrations and one more."""
+    scripts = directory / "migrations"
+    shutil.rmtree(scripts, ignore_errors=True)
+    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    (scripts / "versions" / "0005_next.py").write_text(NEXT.format(then=then))
+    return scripts
+
+
+UPGRADE = """
+import asyncio, sys
+from pathlib import Path
+from gateway.spool import sqlite
+from tests.spool_kit import opened
+sqlite.MIGRATIONS = Path(sys.argv[2])
+async def main():
+    async with opened(Path(sys.argv[1])):
+        pass
+asyncio.run(main())
+"""
+
+
+async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old code still opens it, new code upgrades it with every message, and a copy of before is kept."""
+    state = tmp_path / "state"
+    async with opened(state) as at:
+        ident = await at.put()
+    with child(UPGRADE, state, newer_code(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")) as upgrade:
+        assert upgrade.wait() == -9
+    async with opened(state) as at:
+        assert await at.spool.raw(ident) == RAW
+    monkeypatch.setattr(sqlite, "MIGRATIONS", newer_code(tmp_path, "pass"))
+    for _ in range(2):  # the second time there is nothing to do
+        async with opened(state) as at:
+            assert await at.spool.raw(ident) == RAW
+            assert peer(state, "SELECT colour FROM message") == [("blue",)]
+    monkeypatch.undo()
+    with pytest.raises(SpoolError, match="newer version"):
+        async with opened(state):
+            pass
+    (tmp_path / "old").mkdir()
+    shutil.copy(state / "spool.db.before-0005", tmp_path / "old" / "spool.db")
+    async with opened(tmp_path / "old") as at:
+        assert await at.spool.raw(ident) == RAW
+
+
+async def test_a_failed_migration_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file stays as it was."""
+    async with opened(tmp_path / "state"):
+        pass
+    monkeypatch.setattr(sqlite, "MIGRATIONS", newer_code(tmp_path, "op.execute('INSERT INTO nowhere VALUES (1)')"))
+    with pytest.raises(SpoolError, match="no such table: nowhere"):
+        async with opened(tmp_path / "state"):
+            pass
+    monkeypatch.undo()
+    async with opened(tmp_path / "state") as at:
+        await asyncio.gather(at.put(), at.put())
