@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
 from gateway.files import sync_folder
+from gateway.spool import vault
 from gateway.spool.engine import Space, Trouble
 from gateway.spool.records import SpoolError
 
@@ -131,11 +132,11 @@ class SQLite:
 
     def _prepare(self) -> None:
         """A whole spool of our schema, new if there is none."""
-        log = self.path.with_name(NAME + "-wal")
+        beside = (self.path.with_name(name) for name in (f"{NAME}-wal", vault.FILE))  # both made after the spool itself
         if self.path.exists():
             self._check()
-        elif log.exists() and log.stat().st_size:
-            raise SpoolError(f"{self.path} is missing but its log is there: put the file back, or move {log.name} away")
+        elif left := [path.name for path in beside if path.exists() and path.stat().st_size]:
+            raise SpoolError(f"{self.path} is missing but its {left[0]} is there: put the file back, or move that away")
         else:
             self._create()
 

@@ -15,7 +15,7 @@ from gateway.events import Events
 from gateway.files import write_whole
 from gateway.spool.records import SpoolError
 
-_FILE = "spool.key"
+FILE = "spool.key"
 _KEY = 32  # bytes
 _NONCE = 12  # bytes, at random: good for some 4 thousand million messages under one key (NIST SP 800-38D, 8.3)
 _ERRORS = "surrogatepass"  # what a client gave as its password may be no text
@@ -26,13 +26,13 @@ def key(directory: Path) -> bytes:
 
     Raises SpoolError. Blocks.
     """
-    path = directory / _FILE
+    path = directory / FILE
     try:
         found = path.read_bytes() if path.exists() else b""
         if len(found) == _KEY:
             return found
         if found:
-            path.replace(path.with_name(f"{_FILE}.unusable"))
+            path.replace(path.with_name(f"{FILE}.unusable"))
         made = os.urandom(_KEY)
         write_whole(path, made)
     except OSError as error:

@@ -126,7 +126,8 @@ def _only_log(path: Path) -> None:
         (_overwrite(30), "spool.db cannot be used: unsupported file format"),
         (_overwrite(4096 + 8), "spool.db is damaged"),
         (_cut, "spool.db is damaged"),
-        (_only_log, "is missing but its log is there: put the file back, or move spool.db-wal away"),
+        (_only_log, "is missing but its spool.db-wal is there: put the file back, or move that away"),
+        (Path.unlink, "is missing but its spool.key is there: put the file back, or move that away"),
         (_foreign, "not a spool"),
         (
             lambda path: peer(path.parent, "UPDATE alembic_version SET version_num = '9999'"),
