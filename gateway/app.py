@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 
 from gateway import auth, backends, intake
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError
 from gateway.config.loaded import Loaded
+from gateway.config.models import Settings
 from gateway.config.show import diff, restart_keys
 from gateway.delivery import Dispatcher
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http.server import HttpServer
 from gateway.message import Arrival
-from gateway.model import Backend, Client, Envelope, Recipient, Verifies
+from gateway.model import Backend, Client, Envelope, Recipient, Refusal, Verifies
 from gateway.names import Names
 from gateway.pools import read_files
 from gateway.readiness import readiness
@@ -31,18 +31,25 @@ Load = Callable[[], Loaded]
 
 
 class App:
-    """A gateway: its parts by name, and what the operator may ask of the whole."""
+    """A gateway: its parts by name, and what the operator may ask of the whole.
+
+    Time and chance enter here: without others, those of this machine. ``load`` reads the settings again.
+    """
 
     def __init__(
-        self, loaded: Loaded, load: Load, clock: Clock, rng: random.Random, names: Names | None = None
+        self,
+        loaded: Loaded,
+        load: Load,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        names: Names | None = None,
     ) -> None:
-        self._loaded = loaded
         self._load = load
-        self._rng = rng
-        self.clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - delays and names, no secrets
+        self.clock = clock or SystemClock()
         self.settings = self._at_start = loaded.settings
-        self.events = Events(format=self.settings.log.format, level=self.settings.log.level, clock=clock)
-        self.ids = QueueIds(clock, rng)
+        self.events = Events(format=self.settings.log.format, level=self.settings.log.level, clock=self.clock)
+        self.ids = QueueIds(self.clock, self._rng)
         self._names = names or Names()
         self.fetch = Fetch(names=self._names)
         self.draining = False
@@ -82,28 +89,17 @@ class App:
         self.events.capture_libraries()
         self._parts.callback(self.events.info, "stopped")
         await self.open_spool()
-        self._backends = {name: self._new_backend(name) for name in self.settings.backends}
+        self._backends, self.authenticator = await self._build(self.settings, {})
+        self._parts.push_async_callback(self._close_built)
         self._route()
-        self.authenticator = self._new_authenticator(self._loaded, self._backends)
-        self._parts.push_async_callback(self._close_authenticator)
         http = HttpServer(self, self.settings.http)
         self._parts.push_async_callback(http.stop)
         await http.start()
         self.dispatcher = Dispatcher(
-            self.spool,
-            self.settings,
-            self._routing,
-            events=self.events,
-            clock=self.clock,
-            ids=self.ids,
-            rng=self._rng,
+            self.spool, self.settings, self._routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng
         )
         self._parts.push_async_callback(self._drain_dispatcher)
         await self.dispatcher.start(self._backends)
-        await self._open_listeners()
-
-    async def _open_listeners(self) -> None:
-        assert self.authenticator is not None
         rules, shared = self._rules(), Shared()
         for name, section in self.settings.listeners.items():
             site = Site(
@@ -123,19 +119,31 @@ class App:
             await listener.start()
 
     async def stop(self, seconds: float = DRAIN) -> None:
-        """Stop accepting, let sessions and then sends end within ``seconds`` each, close in reverse order."""
+        """Stop accepting, let sessions and then sends end within ``seconds`` each, close in reverse order.
+
+        Cancelled, it still closes everything, but waits for nobody.
+        """
         self.draining, self._patience = True, seconds
         await self._parts.aclose()
 
     async def _drain_listeners(self) -> None:
-        await asyncio.gather(*(one.drain(self._patience) for one in self.listeners.values()))
+        listeners = self.listeners.values()
+        try:
+            await asyncio.gather(*(one.drain(self._patience) for one in listeners))
+        except asyncio.CancelledError:
+            self._patience = 0.0
+            await asyncio.gather(*(one.drain(0.0) for one in listeners))
+            raise
 
     async def _drain_dispatcher(self) -> None:
-        if self.dispatcher:
-            await self.dispatcher.drain(self._patience)
+        assert self.dispatcher is not None
+        await self.dispatcher.drain(self._patience)
 
-    async def _close_authenticator(self) -> None:
-        if self.authenticator:  # not always the one it was at start: a reload makes a new one
+    async def _close_built(self) -> None:
+        """What the last reload made, else the start. The dispatcher closes the backends that it has taken over."""
+        for backend in self._backends.values() if self.dispatcher is None else ():
+            await backend.aclose()
+        if self.authenticator:
             await self.authenticator.aclose()
 
     def _wake(self, backend: str) -> None:
@@ -152,16 +160,23 @@ class App:
             oauth=[name for name, section in settings.backends.items() if section.oauth],
         )
 
-    def _new_authenticator(self, loaded: Loaded, built: Mapping[str, Backend]) -> auth.Authenticator:
-        providers = {name: backend for name, backend in built.items() if isinstance(backend, Verifies)}
-        return auth.Authenticator(loaded.settings, self.clock, self.fetch, self.events, self._revocations, providers)
-
-    def _new_backend(self, name: str, loaded: Loaded | None = None) -> Backend:
-        settings = (loaded or self._loaded).settings
+    async def _build(
+        self, settings: Settings, kept: Mapping[str, Backend]
+    ) -> tuple[dict[str, Backend], auth.Authenticator]:
+        """Backends, new ones beside those ``kept``, and who lets in. Raises ValueError, OSError: the new are closed."""
         context = backends.Context(
             settings.hostname, settings.state_dir, self.clock, self.fetch, self._rng, self.events, self._names
         )
-        return backends.build(name, settings.backends[name], context)
+        built = {}
+        async with AsyncExitStack() as new:
+            for name, section in settings.backends.items():
+                built[name] = kept[name] if name in kept else backends.build(name, section, context)
+                if name not in kept:
+                    new.push_async_callback(built[name].aclose)
+            providers = {name: backend for name, backend in built.items() if isinstance(backend, Verifies)}
+            made = auth.Authenticator(settings, self.clock, self.fetch, self.events, self._revocations, providers)
+            new.pop_all()
+        return built, made
 
     def _route(self) -> None:
         """From now on by the present settings and backends."""
@@ -174,9 +189,10 @@ class App:
     # -- what the operator asks ------------------------------------------------------------------------------------
 
     async def reload(self) -> list[str]:
-        """Read the configuration again: all or nothing. Returns what changed, in words; raises ConfigError.
+        """Read the configuration again: all or nothing. Returns what changed, in words.
 
-        What needs a restart is named at every reload until there was one.
+        What needs a restart is named at every reload until there was one. Raises ConfigError, and Refusal when the
+        service stops meanwhile.
         """
         async with self._reloading:
             return await self._reload()
@@ -184,33 +200,32 @@ class App:
     async def _reload(self) -> list[str]:
         try:
             loaded, warnings = await read_files(self._look)
-            changed = diff(self.settings, loaded.settings)
-            built = {
+            if self.draining:  # from here to the dispatcher nothing waits, so no worker is opened behind its back
+                raise Refusal(421, "4.3.2", "the service is stopping", "shutting_down")
+            old, before, settings = self.authenticator, self.settings, loaded.settings
+            kept = {
                 name: self._backends[name]
-                if self.settings.backends.get(name) == section and self.settings.hostname == loaded.settings.hostname
-                else self._new_backend(name, loaded)
-                for name, section in loaded.settings.backends.items()
+                for name, section in settings.backends.items()
+                if before.backends.get(name) == section and before.hostname == settings.hostname
             }
-            authenticator = self._new_authenticator(loaded, built)
+            built, self.authenticator = await self._build(settings, kept)
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
         for warning in warnings:
             self.events.warning("settings_doubtful", detail=warning)
-        old, self.authenticator = self.authenticator, authenticator
-        self._loaded, self.settings, self._backends = loaded, loaded.settings, built
+        self.settings, self._backends = settings, built
         self._route()
         self._declare()
         for name, listener in self.listeners.items():
-            listener.update(self.settings.listeners.get(name), self._rules(), authenticator)
+            listener.update(settings.listeners.get(name), self._rules(), self.authenticator)
         assert self.dispatcher is not None
-        await self.dispatcher.update(self.settings, self._routing, built)
+        await self.dispatcher.update(settings, self._routing, built)
         if old:
             await old.aclose()
-        later = restart_keys(diff(self._at_start, self.settings))
-        lines = [f"{key}: {how}" for key, how in changed.items() if key not in later] + [
-            f"{key}: needs a restart" for key in later
-        ]
+        later = restart_keys(diff(self._at_start, settings))
+        lines = [f"{key}: {how}" for key, how in diff(before, settings).items() if key not in later]
+        lines += [f"{key}: needs a restart" for key in later]
         self.events.reloaded(True, "; ".join(lines))
         return lines
 
@@ -234,9 +249,8 @@ class App:
         return message.id
 
     async def bounce(self, which: Filter) -> list[str]:
-        """Return these messages to their senders; while no service runs there is nobody to write the bounces."""
-        if self.dispatcher is None:
-            raise ConnectionError("the service is not running")
+        """Return these messages to their senders; needs a running service, which writes the bounces."""
+        assert self.dispatcher is not None  # the interface asks first
         return await self.dispatcher.bounce(which)
 
     async def revoke(self, *, jti: str, subject: str) -> None:
@@ -247,24 +261,3 @@ class App:
             self._revocations.revoke_jti(jti)
         if subject:
             self._revocations.revoke_subject(subject, now)
-
-
-def build(loaded: Loaded, load: Load, clock: Clock | None = None, rng: random.Random | None = None) -> App:
-    """A gateway that is not started yet. Time and chance enter here: without others, those of this machine."""
-    return App(loaded, load, clock or SystemClock(), rng or random.Random())  # noqa: S311 - delays and names, no secrets
-
-
-@asynccontextmanager
-async def offline(loaded: Loaded) -> AsyncIterator[App]:
-    """Only the spool, for commands while no service runs. Raises SpoolError when one does."""
-    app = build(loaded, lambda: loaded)
-    await app.open_spool()
-    try:
-        yield app
-    finally:
-        await app.stop(0)
-
-
-def spool_path(loaded: Loaded) -> Path:
-    """Where the spool of these settings lies, whether it exists or not."""
-    return loaded.settings.state_dir / "spool.db"

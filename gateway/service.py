@@ -8,10 +8,10 @@ import signal
 from collections.abc import Callable
 
 from gateway import __version__
-from gateway.app import App, Load, build
+from gateway.app import App, Load
 from gateway.config import ConfigError
 from gateway.config.loaded import Loaded
-from gateway.model import Fault
+from gateway.model import Fault, Refusal
 from gateway.spool import SpoolError
 from gateway.systemd import notify, watchdog_interval
 
@@ -24,7 +24,7 @@ async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] |
 
     ``loaded`` should have passed ``readiness``; ``load`` reads the settings again for a reload.
     """
-    app = build(loaded, load)
+    app = App(loaded, load)
     try:
         await app.start()
     except (SpoolError, OSError, ValueError, Fault) as error:
@@ -69,28 +69,24 @@ def _raise_descriptor_limit(app: App) -> None:
 
 async def _stop(app: App, loop: asyncio.AbstractEventLoop) -> bool:
     """Drain; a second signal cuts it short. False when it went wrong."""
-    hurry = asyncio.Event()
+    stopping = loop.create_task(app.stop())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, hurry.set)
-    stopping = asyncio.ensure_future(app.stop())
-    hurried = asyncio.ensure_future(hurry.wait())
-    await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        stopping.cancel()
-        await asyncio.wait({stopping}, timeout=5)
-    hurried.cancel()
+        loop.add_signal_handler(number, stopping.cancel)
+    await asyncio.wait({stopping})
     if not stopping.cancelled() and (error := stopping.exception()):
         app.events.bug("stop", error)
-    return stopping.cancelled() or stopping.exception() is None
+        return False
+    return True
 
 
 async def _reload(app: App) -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={int(app.clock.monotonic() * 1_000_000)}")
     try:
         await app.reload()
-    except Exception as error:  # reload has said why; a bug in it must not stop the service
-        if not isinstance(error, ConfigError):
-            app.events.bug("reload", error)
+    except (ConfigError, Refusal):
+        pass  # it has said why, or the service stops
+    except Exception as error:
+        app.events.bug("reload", error)
     notify("READY=1")
 
 

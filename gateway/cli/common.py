@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli.errors import BadConfig, Failed, TryAgain
+
+if TYPE_CHECKING:
+    from gateway.http.client import AdminClient
 
 _RUN_DIRECTORY = Path("/run/gateway")  # RuntimeDirectory of the systemd unit; only the service itself is told of it
 
@@ -51,19 +54,10 @@ def chosen_file() -> Path | None:
     return file
 
 
-class _Client(Protocol):
-    """The part of gateway.http.client.AdminClient that is used here; the whole is loaded when a command connects."""
-
-    def call(
-        self, method: str, path: str, body: object | None = None, query: Mapping[str, Any] | None = None
-    ) -> tuple[int, Any]: ...
-    def raw(self, path: str) -> tuple[int, bytes]: ...
-
-
 class Api:
     """The admin interface. Errors end the command with the service's own words."""
 
-    def __init__(self, client: _Client, *, running: bool) -> None:
+    def __init__(self, client: AdminClient, *, running: bool) -> None:
         self.client = client
         self.running = running
 
@@ -126,11 +120,11 @@ def _sockets(chosen: Path | None) -> list[Path]:
     file = locate.find_file(chosen, os.environ)
     if file not in (None, locate.SYSTEM_FILE):
         with suppress(ConfigError):
-            return [locate.locate(file, os.environ).socket]
+            return [locate.admin_socket(file, os.environ)]
         return []
     for readable in (file, None):
         with suppress(ConfigError):  # the second time it is the environment that is wrong
-            own = locate.locate(readable, os.environ).socket
+            own = locate.admin_socket(readable, os.environ)
             return [own, _RUN_DIRECTORY / own.name]
     return [_RUN_DIRECTORY / locate.SOCKET]
 
@@ -139,12 +133,13 @@ def _listening(paths: Sequence[Path]) -> Path | None:
     """The first admin socket that somebody listens on."""
     for path in paths:
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # where as many wait as can, it says EAGAIN and does not wait too
             try:
                 error = probe.connect_ex(bytes(path))
             except OSError:
                 continue  # longer than the path of a socket can be
         if error in (errno.EACCES, errno.EPERM):
             raise Failed(f"not allowed to use {path}: run this as the user of the service, or as root")
-        if not error:
+        if error in (0, errno.EAGAIN):
             return path
     return None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from gateway import app, backends
+from gateway import backends
+from gateway.app import App
 from gateway.cli.errors import BadConfig, Failed, TryAgain
 from gateway.cli.plain import now, say
 from gateway.config import ConfigError, loading
@@ -51,20 +52,19 @@ def spool(file: Path | None, *, create: bool) -> Iterator[AdminClient]:
     """
     loaded = settings(file)
     directory = loaded.settings.state_dir
-    if not create and not app.spool_path(loaded).exists():
+    if not create and not (directory / "spool.db").exists():
         raise Failed(f"no service is running, and there is no spool in {directory} yet; start it with: gateway serve")
     if os.geteuid() == 0 and directory.exists() and (owner := directory.stat().st_uid) != 0:
         raise Failed(f"no service is running, and {directory} belongs to user id {owner}: run this as that user")
     quiet = loaded.settings.model_copy(update={"log": loaded.settings.log.model_copy(update={"level": "warning"})})
-    opened = app.offline(replace(loaded, settings=quiet))
-    with asyncio.Runner() as runner:
+    app = App(replace(loaded, settings=quiet), lambda: loaded)
+    with ExitStack() as closing:
+        runner = closing.enter_context(asyncio.Runner())
+        closing.callback(lambda: runner.run(app.stop(0)))
         try:
-            inside = runner.run(opened.__aenter__())
+            runner.run(app.open_spool())
         except (SpoolError, OSError) as error:
             raise TryAgain(str(error)) from None
-        try:
-            if not create:
-                say(f"note: no service is running, nothing is being sent; reading the spool in {directory}", err=True)
-            yield AdminClient(DirectWay(build(inside, Access.SOCKET), runner.run))
-        finally:
-            runner.run(opened.__aexit__(None, None, None))
+        if not create:
+            say(f"note: no service is running, nothing is being sent; reading the spool in {directory}", err=True)
+        yield AdminClient(DirectWay(build(app, Access.SOCKET), runner.run))

@@ -4,6 +4,5 @@ Commands need little of this, so nothing that costs time is imported here: the r
 """
 
 from gateway.config.document import ConfigError
-from gateway.config.locate import find_file
 
-__all__ = ["ConfigError", "find_file"]
+__all__ = ["ConfigError"]

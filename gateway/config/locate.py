@@ -1,4 +1,4 @@
-"""Where a service keeps its state and hears commands, found without judging all its settings.
+"""Where a service hears commands, found without judging all its settings.
 
 What every command needs, so it costs little: of third-party packages only yaml. The rules are those of ``loading``,
 which takes them from here.
@@ -7,7 +7,6 @@ which takes them from here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,6 @@ SECTIONS = (  # the keys of models.Settings
     "hostname", "state_dir", "listeners", "auth", "clients", "backends", "routes", "retry", "bounces", "retention",
     "limits", "http", "log",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """The folder of a service's state and the path of its admin socket, both absolute."""
-
-    state_dir: Path
-    socket: Path
 
 
 def find_file(explicit: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -67,8 +58,8 @@ def is_missing(data: Mapping[str, Any], key: str) -> bool:
     return data.get(key) in (None, {})
 
 
-def locate(path: Path | None, environ: Mapping[str, str]) -> Whereabouts:
-    """The whereabouts of the service of this file; None: of the built-in default.
+def admin_socket(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """The absolute path of the socket of the service of this file; None: of the built-in default.
 
     Raises ConfigError where the file cannot be read or leaves a doubt which service is meant: a slip in the key
     "state_dir" must not lead to the service of another file.
@@ -87,4 +78,4 @@ def locate(path: Path | None, environ: Mapping[str, str]) -> Whereabouts:
         document.fail(("http", "socket"), "must be text")
     if error := document.error():
         raise error
-    return Whereabouts(Path(state), Path(state) / (socket or SOCKET))
+    return Path(state) / (socket or SOCKET)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import socket
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -109,10 +112,37 @@ def test_spool_in_use_without_socket(spooled: Commands, tmp_path: Path) -> None:
     asyncio.run(hold())
 
 
+def test_a_spool_that_cannot_be_used_is_closed_again(spooled: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 75, and the next command finds it free."""
+
+    async def unreadable(_spool: Spool) -> None:
+        raise OSError("the disk is broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Spool, "revocations", unreadable)
+        done = spooled("queue", "list")
+    assert (done.exit_code, "the disk is broken" in done.stderr) == (75, True)
+    assert len(spooled.json("queue", "list")) == 2
+
+
+def test_a_service_too_busy_to_listen(spooled: Commands, tmp_path: Path) -> None:
+    """Exit code 75: a command does not join those that wait, and leaves the spool alone."""
+    path = os.path.relpath(tmp_path / "state" / "admin.sock")
+    with ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+        busy.bind(path)
+        busy.listen(0)
+        while True:
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            if waiting.connect_ex(path) == errno.EAGAIN:
+                break
+        done = spooled("queue", "list")
+    assert (done.exit_code, "no service answers at" in done.stderr) == (75, True), done.output
+
+
 def test_socket_left_behind(spooled: Commands, tmp_path: Path) -> None:
     """A socket file of a service that crashed is no service."""
-    import socket
-
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(os.path.relpath(tmp_path / "state" / "admin.sock"))
     assert len(spooled.json("queue", "list")) == 2

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config import ConfigError, find_file, locate
+from gateway.config import ConfigError, locate
 from gateway.config.loading import load
+from gateway.config.locate import find_file
 from gateway.config.models import Settings
 from gateway.model import Rate
 from tests.config.kit import SECRET, TYPES, Files

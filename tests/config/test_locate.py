@@ -1,4 +1,4 @@
-"""Where a service's state and admin socket are, found without pydantic and always as the whole loading finds them."""
+"""Where a service's admin socket is, found without pydantic and always as the whole loading finds them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from gateway.config import ConfigError
 from gateway.config.loading import load
-from gateway.config.locate import SECTIONS, locate
+from gateway.config.locate import SECTIONS, admin_socket
 from gateway.config.models import Settings
 from tests.config.kit import TYPES, Files
 
@@ -39,16 +39,14 @@ def test_sections() -> None:
     ],
 )
 def test_as_loading_does(files: Files, text: str, environ: Mapping[str, str]) -> None:
-    """The same state_dir and socket as those that a service with this configuration uses."""
+    """The same socket as the one that a service with this configuration uses."""
     path = files.write("config.yaml", textwrap.dedent(text))
-    found, loaded = locate(path, files.environ | dict(environ)), files.load(text, environ).settings
-    assert (found.state_dir, found.socket) == (loaded.state_dir, loaded.http.socket)
+    assert admin_socket(path, files.environ | dict(environ)) == files.load(text, environ).settings.http.socket
 
 
 def test_without_a_file(files: Files) -> None:
     """The built-in default."""
-    loaded = load(None, files.environ, TYPES).settings
-    assert locate(None, files.environ).socket == loaded.http.socket
+    assert admin_socket(None, files.environ) == load(None, files.environ, TYPES).settings.http.socket
 
 
 @pytest.mark.parametrize(
@@ -69,7 +67,7 @@ def test_no_guess(files: Files, text: str) -> None:
     """A slip in what says whose service it is never leads to the service of another; loading refuses it as well."""
     path = files.write("config.yaml", text)
     with pytest.raises(ConfigError):
-        locate(path, files.environ)
+        admin_socket(path, files.environ)
     assert files.errors(text)
 
 
@@ -77,7 +75,7 @@ def test_no_guess(files: Files, text: str) -> None:
 def test_other_errors_do_not_matter(files: Files, text: str) -> None:
     """A service that runs is found by a file that is being changed."""
     path = files.write("config.yaml", f"state_dir: /srv/state\n{text}\n")
-    assert locate(path, files.environ).socket == Path("/srv/state/admin.sock")
+    assert admin_socket(path, files.environ) == Path("/srv/state/admin.sock")
 
 
 def test_it_is_light() -> None:

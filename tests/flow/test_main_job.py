@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import smtplib
+import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
 from email.mime.multipart import MIMEMultipart
@@ -155,6 +156,28 @@ def test_sigterm_drains(tmp_path: Path) -> None:
         smtp.close()
         assert gateway.process is not None
         assert gateway.process.wait(timeout=40) == 0
+
+
+def test_a_second_signal_cuts_it_short(tmp_path: Path) -> None:
+    """Nobody is waited for, neither a client in the middle of a message nor a provider that is silent: exit code 0."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        upstream = f"{{type: smtp, host: 127.0.0.1, port: {silent.getsockname()[1]}, tls: none}}"
+        with Gateway(tmp_path, f"backends: {{smart: {upstream}}}") as gateway:
+            send(gateway.port)
+            silent.settimeout(30)
+            connection, _ = silent.accept()
+            with connection, smtplib.SMTP("127.0.0.1", gateway.port) as smtp:
+                smtp.ehlo()
+                smtp.mail("a@example.com")
+                smtp.rcpt("b@example.com")
+                assert smtp.docmd("DATA")[0] == 354
+                gateway.signal(signal.SIGTERM)
+                gateway.wait(lambda: gateway.get("/readyz")[0] == 503)
+                gateway.signal(signal.SIGTERM)
+                assert gateway.process is not None
+                assert gateway.process.wait(timeout=20) == 0
+                smtp.close()
+        assert "Traceback" not in gateway.log.read_text()
 
 
 def test_second_instance_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shutil
 import smtplib
 import socket
@@ -17,7 +16,6 @@ import pytest
 
 from gateway.app import App
 from gateway.backends import settings_types
-from gateway.clock import SystemClock
 from gateway.config.loading import load
 from gateway.names import Names
 from tests.backends.kit import SmtpFake
@@ -53,7 +51,7 @@ routes:
 """
     )
     loaded = load(folder / "config.yaml", {}, settings_types())
-    app = App(loaded, lambda: loaded, SystemClock(), random.Random(1), names)
+    app = App(loaded, lambda: loaded, names=names)
     try:
         await app.start()
         yield app

@@ -1,0 +1,123 @@
+"""The wiring as a whole: what was made before a failure is given back, and a stop is a stop whatever else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.app import App
+from gateway.backends import Context, settings_types
+from gateway.config import ConfigError
+from gateway.config.loaded import Loaded
+from gateway.config.loading import load
+from gateway.config.models import BackendSettings
+from gateway.model import Refusal
+from tests.fakes import ScriptedBackend, until
+
+BOX = "  {}: {{type: capture, concurrency: {}}}\n"
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedBackend]:
+    """The backends that were made to send, in their order; those that are only examined do not count."""
+    made: list[ScriptedBackend] = []
+
+    def build(name: str, _settings: BackendSettings, context: Context) -> ScriptedBackend:
+        backend = ScriptedBackend(name)
+        if context.fetch:
+            made.append(backend)
+        return backend
+
+    monkeypatch.setattr("gateway.backends.build", build)
+    return made
+
+
+def settings(folder: Path, boxes: str = BOX.format("box", 1), bind: str = "") -> Loaded:
+    file = folder / "config.yaml"
+    file.write_text(
+        f"state_dir: {folder / 'state'}\nlisteners: {{local: {{bind: '127.0.0.1:0'}}}}\nlog: {{level: error}}\n"
+        f"backends:\n{boxes}routes: [{{backend: box}}]\nhttp: {{bind: '{bind}'}}\n"
+    )
+    return load(file, {}, settings_types())
+
+
+def spoil_the_key(folder: Path) -> Callable[..., Any]:
+    """After the settings were judged, and before the keys are read."""
+
+    def spoil(*_: object, **__: object) -> None:
+        (folder / "state" / "token.key").write_text("no key")
+
+    return spoil
+
+
+async def test_a_start_that_fails_at_the_keys(
+    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backends that were made before are closed."""
+    app = App(loaded := settings(tmp_path, BOX.format("box", 1) + BOX.format("spare", 1)), lambda: loaded)
+    monkeypatch.setattr(app.events, "capture_libraries", spoil_the_key(tmp_path))
+    with pytest.raises(ValueError, match=r"auth\.keys\.own"):
+        await app.start()
+    await app.stop(0)
+    assert [(one.name, one.closed) for one in built] == [("box", True), ("spare", True)]
+
+
+async def test_a_start_that_fails_at_a_port(tmp_path: Path, built: list[ScriptedBackend]) -> None:
+    """No dispatcher has taken over the backends: they are closed all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        app = App(loaded := settings(tmp_path, bind=taken), lambda: loaded)
+        with pytest.raises(OSError, match="another program uses it"):
+            await app.start()
+    await app.stop(0)
+    assert [one.closed for one in built] == [True]
+
+
+async def test_a_reload_that_fails_at_the_keys(
+    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made for it is closed; what is at work stays at work."""
+    new = settings(tmp_path, BOX.format("box", 1) + BOX.format("spare", 1))
+    app = App(settings(tmp_path), lambda: new)
+    await app.start()
+    try:
+        monkeypatch.setattr("gateway.auth.ensure_own_key", spoil_the_key(tmp_path))
+        with pytest.raises(ConfigError, match=r"auth\.keys\.own"):
+            await app.reload()
+        assert [(one.name, one.closed) for one in built] == [("box", False), ("spare", True)]
+        assert app.dispatcher is not None
+        assert list(app.dispatcher.status()) == ["box"]
+    finally:
+        await app.stop(0)
+    assert [one.closed for one in built] == [True, True]
+
+
+async def test_a_reload_when_the_service_stops(tmp_path: Path, built: list[ScriptedBackend]) -> None:
+    """It comes to nothing: no worker is opened on a spool that is closed."""
+    reading, stopped = threading.Event(), threading.Event()
+    new = settings(tmp_path, BOX.format("box", 2))
+
+    def slow() -> Loaded:
+        reading.set()
+        stopped.wait()
+        return new
+
+    app = App(settings(tmp_path), slow)
+    await app.start()
+    reload = asyncio.create_task(app.reload())
+    try:
+        await until(reading.is_set)
+        await app.stop(0)
+    finally:
+        stopped.set()
+    with pytest.raises(Refusal, match="the service is stopping"):
+        await reload
+    assert [one.closed for one in built] == [True]
+    assert app.dispatcher is not None
+    assert app.dispatcher.status() == {}
