@@ -73,7 +73,12 @@ def list_(state: str | None, limit: int, as_json: bool, **filters: str | None) -
         return say("No such message" if state or any(filters.values()) else "Mail queue is empty")
     header = ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER")
     plain.table(header, (_line(row, backends) for row in rows))
-    return say(f"There may be more; see them with --limit {10 * limit}") if len(rows) == limit else None
+    return _say_more(limit, len(rows))
+
+
+def _say_more(limit: int, shown: int) -> None:
+    if shown == limit:
+        say(f"There may be more; see them with --limit {10 * limit}")
 
 
 def _line(row: dict[str, Any], backends: dict[str, Any]) -> tuple[str, ...]:
@@ -159,19 +164,20 @@ def _action(name: str, text: str) -> None:
             result = api.post(f"messages/{name}", {"filter": chosen} if everything or chosen else {"ids": ids})
             changed, unchanged = result["changed"], result["unchanged"]
             if name == "retry" and changed:
-                _warn_paused(api, [{"id": one} for one in ids if one not in unchanged] or [chosen])
+                _warn_paused(api, set(ids).difference(unchanged), chosen)
         show_json(result) if as_json else say(f"{name}: {changed} of {changed + len(unchanged)} messages")
         if ids and unchanged:
             raise Failed(f"nothing to {name}, or no such message: {' '.join(unchanged)}")
 
 
-def _warn_paused(api: Api, chosen: list[dict[str, str]]) -> None:
-    """What is due still waits for its backend."""
+def _warn_paused(api: Api, ids: set[str], chosen: dict[str, str]) -> None:
+    """What is due still waits for its backend: one question for each that rests. No ids: all that are chosen."""
+    page = {"before": f"{max(ids)}~", "limit": _PAGE} if ids else {"limit": 1}  # from the newest of the ids on
     for name, backend in api.get("backends").items():
-        if not backend.get("paused_by"):
+        if not backend.get("paused_by") or chosen.get("backend", name) != name:
             continue
-        here = [one | {"backend": name} for one in chosen if one.get("backend", name) == name]
-        if any(api.get("messages", **one, state="queued", limit=1)["messages"] for one in here):
+        waiting = api.get("messages", **chosen | {"backend": name}, state="queued", **page)["messages"]
+        if any(not ids or row["id"] in ids for row in waiting):
             until = moment(backend["paused_until"])
             state = backend["paused_by"].replace("operator", "paused by the operator")
             state += f" until {until:%H:%M:%SZ}" if until else ""
@@ -187,7 +193,7 @@ _action("bounce", "Give up on these messages and tell their senders.")
 
 @click.command()
 @click.argument("what")
-@click.option("--limit", default=10, show_default=True, type=click.IntRange(1, _PAGE), help="At most so many messages.")
+@click.option("--limit", default=10, show_default=True, type=click.IntRange(1), help="At most so many messages.")
 @json_option
 @config_option
 def trace(what: str, limit: int, as_json: bool) -> None:
@@ -198,11 +204,12 @@ def trace(what: str, limit: int, as_json: bool) -> None:
     with connect() as api:
         found: list[dict[str, Any]] = []
         for key, value in ways.items():
-            found = found or (api.get("messages", limit=limit, **{key: value})["messages"] if value else [])
+            found = found or (_find(api, ("",), limit, **{key: value}) if value else [])
         details = [api.get(f"messages/{row['id']}") for row in found]
         backends = api.get("backends")
     if not details:
         raise Failed(f"no message has the queue id, Message-ID, address or provider id {what}")
     if as_json:
         return show_json(details)
-    return say("\n\n".join("\n".join(lifeline.lines(detail, backends)) for detail in details))
+    say("\n\n".join("\n".join(lifeline.lines(detail, backends)) for detail in details))
+    return _say_more(limit, len(details))

@@ -17,10 +17,10 @@ _COMMANDS = {
     "trace": "gateway.cli.queue:trace",
     "backend": "gateway.cli.backend:backend",
     "send-test": "gateway.cli.backend:send_test",
-    "auth": "gateway.cli.auth:auth",
     "token": "gateway.cli.token:token",
     "password": "gateway.cli.token:password",
 }
+_AUTH = {"google": "gateway.cli.auth_google:google", "microsoft": "gateway.cli.auth_microsoft:microsoft"}
 
 
 @click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +28,11 @@ _COMMANDS = {
 @config_option
 def cli() -> None:
     """Self-hosted SMTP relay: takes mail by SMTP, keeps it safe, hands it to mail APIs and servers."""
+
+
+@cli.group(cls=LazyGroup, lazy=_AUTH)
+def auth() -> None:
+    """Sign in to a provider once, so that the service may send with nobody at the keyboard."""
 
 
 @cli.command("check-config")

@@ -134,12 +134,12 @@ def _pipe(target: tuple[str, int]) -> None:
 
 
 def _run(argv: Sequence[str]) -> None:
-    arguments = _parser().parse_args(argv[1:])
-    if Path(argv[0]).name == "mailq" or arguments.mode == "p" or arguments.flush:
+    called, arguments = Path(argv[0]).name, _parser().parse_args(argv[1:])
+    if called == "mailq" or arguments.mode == "p" or arguments.flush:
         from gateway.cli.root import cli
 
         cli(["queue", "retry", "--all", "--yes"] if arguments.flush else ["queue", "list"], prog_name="gateway")
-    if arguments.mode == "i":  # newaliases: there are no aliases here
+    if called == "newaliases" or arguments.mode == "i":  # there are no aliases here
         return
     host, _, port = os.environ.get("GATEWAY_SENDMAIL", "localhost:8025").rpartition(":")
     if not port.isdigit():

@@ -16,7 +16,6 @@ import yaml
 
 Keys = tuple[str | int, ...]
 PREFIX = "GATEWAY_"
-NOT_SETTINGS = frozenset({"GATEWAY_CONFIG"})
 _MAX_FILE = 1_000_000
 _MAX_NODES = 100_000  # aliases multiply: a file of 1 kB can describe a billion values
 _YAML = "tag:yaml.org,2002:"
@@ -105,7 +104,6 @@ class Document:
             self._errors.append((self.place(keys), keys, text))
 
     def place(self, keys: Keys) -> Place:
-        """The place of a value, or of what surrounds it when it is not given."""
         return find_place(self.places, keys, Place(self._name))
 
     def error(self) -> ConfigError | None:
@@ -138,7 +136,7 @@ class Document:
         for variable, keys in sorted(given.items(), key=lambda item: (len(item[1]), item[0])):
             if len(keys) > 1 or keys[0] in names:
                 self.put(tuple(keys), environ[variable], f"environment {variable}")
-            elif variable not in NOT_SETTINGS and (near := closest(keys[0], names, 0.8)):
+            elif near := closest(keys[0], names, 0.8):
                 warnings.append(f'environment {variable}: ignored, did you mean "{PREFIX}{near.upper()}"?')
         return warnings
 

@@ -128,7 +128,7 @@ def _mailbox(text: str) -> str:
         raise ValueError(f'"{text}": {error}; give an address, sender or me') from None
 
 
-def _pattern(text: str) -> str:
+def parse_pattern(text: str) -> str:
     """An address pattern; ``{sub}`` and ``{email}`` stand for the token's claims."""
     example = re.sub(r"^\{(sub|email)\}$", "x@example.com", text).replace("{sub}", "x")
     if text != "*" and "@" not in example:
@@ -136,9 +136,6 @@ def _pattern(text: str) -> str:
     if text != "*" and not _PATTERN.fullmatch(example):
         raise ValueError(f'"{text}": a * stands for the whole local part, the whole domain, or what precedes .domain')
     return text if text == "*" or _address(example.replace("*", "x")) else ""
-
-
-parse_pattern = _pattern
 
 
 def _text_schema(pattern: str) -> WithJsonSchema:
@@ -166,5 +163,7 @@ Hostname = Annotated[str, AfterValidator(parse_hostname)]
 Directory = Annotated[Path, AfterValidator(absolute)]
 Address = Annotated[str, AfterValidator(_address)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]  # "sender": the From address of each message; "me": who signed in
-Pattern = Annotated[str, AfterValidator(_pattern)]
-SenderPattern = Annotated[str, AfterValidator(lambda text: _pattern(text) if text else "")]  # "" is the null sender
+Pattern = Annotated[str, AfterValidator(parse_pattern)]
+SenderPattern = Annotated[
+    str, AfterValidator(lambda text: parse_pattern(text) if text else "")
+]  # "" is the null sender

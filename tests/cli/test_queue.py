@@ -8,6 +8,7 @@ import smtplib
 
 import pytest
 
+from gateway.http.client import SocketWay
 from tests.cli.kit import Commands, Server
 from tests.flow.kit import Gateway
 
@@ -187,6 +188,15 @@ def test_trace_finds_by_every_name(run: Commands) -> None:
     assert [detail["id"] for detail in run.json("trace", "found@example.net")] == [sent["id"]]
 
 
+def test_trace_says_when_there_may_be_more(run: Commands) -> None:
+    """The newest, and how to see the others: nobody takes a part for the whole."""
+    older, newer = (json.loads(run.ok("send-test", "--to", "many@example.net", "--json"))["id"] for _ in range(2))
+    told = run.ok("trace", "many@example.net", "--limit", "1")
+    assert (told.startswith(newer), older in told) == (True, False)
+    assert told.endswith("\nThere may be more; see them with --limit 10\n")
+    assert "There may be more" not in run.ok("trace", "many@example.net")
+
+
 def test_pause_and_resume(run: Commands) -> None:
     """A paused backend keeps its mail, says who paused it, and sends at once when resumed."""
     assert "gateway backend resume spare" in run.ok("backend", "pause", "spare")
@@ -206,6 +216,27 @@ def test_pause_and_resume(run: Commands) -> None:
     assert re.search("operator until [0-9:]{8}Z; to try now: ", run("queue", "retry", identifier).stderr)
     run.ok("backend", "resume", "spare")
     assert run.json("backend", "list")["spare"]["paused_by"] == ""
+
+
+def test_retry_of_many_asks_once(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the backends that rest, those are named that these messages wait for; each costs one question."""
+    for name in ("away", "spare"):
+        run.ok("backend", "pause", name)
+    ids = [run("send-test", "--to", "x@away.example", "--wait", "0").output.split()[0] for _ in range(3)]
+    asked: list[str] = []
+    request = SocketWay.request
+
+    def counted(way: SocketWay, method: str, target: str, content: bytes) -> tuple[int, bytes]:
+        asked.append(target)
+        return request(way, method, target, content)
+
+    with monkeypatch.context() as counting:
+        counting.setattr(SocketWay, "request", counted)
+        done = run("queue", "retry", *ids)
+    assert done.stderr == "away is paused by the operator; to try now: gateway backend resume away\n"
+    assert len(asked) == 4, asked
+    for name in ("away", "spare"):
+        run.ok("backend", "resume", name)
 
 
 @pytest.mark.parametrize(

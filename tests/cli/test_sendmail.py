@@ -34,11 +34,11 @@ class Done(NamedTuple):
     stderr: str
 
 
-def sendmail(target: str, *arguments: str, stdin: bytes = MESSAGE) -> Done:
+def sendmail(target: str, *arguments: str, stdin: bytes = MESSAGE, name: str = "sendmail") -> Done:
     """In this process; that the real command works too is shown in test_process.py."""
     errors = io.StringIO()
     with (
-        mock.patch.object(sys, "argv", ["sendmail", *arguments]),
+        mock.patch.object(sys, "argv", [f"/usr/bin/{name}", *arguments]),
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
         mock.patch.dict(os.environ, {"GATEWAY_SENDMAIL": target}),
         redirect_stderr(errors),
@@ -167,6 +167,11 @@ def test_without_a_service(arguments: list[str], target: str, code: int, words: 
     """Wrong use is 64; a service that is down is 75, so that cron and mdadm keep their mail."""
     done = sendmail(target, *arguments)
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+
+
+def test_newaliases() -> None:
+    """Packages call it when they are installed: there are no aliases here, so there is nothing to do or to read."""
+    assert sendmail("127.0.0.1:1", stdin=b"", name="newaliases") == (0, "")
 
 
 def test_smtp_on_standard_input(server: Server) -> None:
