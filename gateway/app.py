@@ -58,7 +58,7 @@ class App:
         self.authenticator: auth.Authenticator | None = None
         self.dispatcher: Dispatcher | None = None
         self._backends: dict[str, Backend] = {}
-        self._routing = Routing((), {})
+        self._rules: intake.Rules
         self._patience = DRAIN
         self._reloading = asyncio.Lock()
         self._parts = AsyncExitStack()
@@ -89,18 +89,18 @@ class App:
         self.events.capture_libraries()
         self._parts.callback(self.events.info, "stopped")
         await self.open_spool()
-        self._backends, self.authenticator = await self._build(self.settings, {})
+        self._adopt(self.settings, *await self._build(self.settings, {}))
         self._parts.push_async_callback(self._close_built)
-        self._route()
         http = HttpServer(self, self.settings.http)
         self._parts.push_async_callback(http.stop)
         await http.start()
+        rules, shared = self._rules, Shared()
         self.dispatcher = Dispatcher(
-            self.spool, self.settings, self._routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng
+            self.spool, self.settings, rules.routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng
         )
         self._parts.push_async_callback(self._drain_dispatcher)
         await self.dispatcher.start(self._backends)
-        rules, shared = self._rules(), Shared()
+        assert self.authenticator is not None
         for name, section in self.settings.listeners.items():
             site = Site(
                 name=name,
@@ -178,13 +178,11 @@ class App:
             new.pop_all()
         return built, made
 
-    def _route(self) -> None:
-        """From now on by the present settings and backends."""
-        capabilities = {name: backend.capabilities for name, backend in self._backends.items()}
-        self._routing = Routing(self.settings.routes, capabilities)
-
-    def _rules(self) -> intake.Rules:
-        return intake.Rules.of(self.settings, self._routing)
+    def _adopt(self, settings: Settings, built: dict[str, Backend], authenticator: auth.Authenticator) -> None:
+        """From now on by these."""
+        self.settings, self._backends, self.authenticator = settings, built, authenticator
+        routing = Routing(settings.routes, {name: backend.capabilities for name, backend in built.items()})
+        self._rules = intake.Rules.of(settings, routing)
 
     # -- what the operator asks ------------------------------------------------------------------------------------
 
@@ -208,19 +206,18 @@ class App:
                 for name, section in settings.backends.items()
                 if before.backends.get(name) == section and before.hostname == settings.hostname
             }
-            built, self.authenticator = await self._build(settings, kept)
+            built, authenticator = await self._build(settings, kept)
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
         for warning in warnings:
             self.events.warning("settings_doubtful", detail=warning)
-        self.settings, self._backends = settings, built
-        self._route()
+        assert self.dispatcher is not None
+        self._adopt(settings, built, authenticator)
         self._declare()
         for name, listener in self.listeners.items():
-            listener.update(settings.listeners.get(name), self._rules(), self.authenticator)
-        assert self.dispatcher is not None
-        await self.dispatcher.update(settings, self._routing, built)
+            listener.update(settings.listeners.get(name), self._rules, authenticator)
+        await self.dispatcher.update(settings, self._rules.routing, built)
         if old:
             await old.aclose()
         later = restart_keys(diff(self._at_start, settings))
@@ -243,7 +240,7 @@ class App:
         envelope = Envelope(sender, tuple(Recipient(address) for address in recipients))
         who = Client(name=client, backend=pin)
         arrival = Arrival(self.ids(), self.clock.now(), listener="", peer="", helo="", protocol="local")
-        message = intake.prepare(raw, envelope, who, arrival, self._rules())
+        message = intake.prepare(raw, envelope, who, arrival, self._rules)
         await self.spool.put(message)
         self.events.accepted(message, 0.0)
         return message.id

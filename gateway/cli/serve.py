@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.cli.common import chosen_file, config_option
 from gateway.cli.plain import say
+
+if TYPE_CHECKING:
+    from gateway.app import App
 
 _DEMO = """\
 state_dir: {folder}
@@ -22,22 +27,35 @@ log: {{level: warning}}
 @config_option
 def serve() -> None:
     """Run the service until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
-    from gateway.cli import local, running
+    import asyncio
+
+    from gateway import service
+    from gateway.cli import local
 
     file = chosen_file()
     loaded = local.usable(file)
     for warning in loaded.warnings:
         say(f"warning: {warning}", err=True)
-    raise SystemExit(running.serve(loaded, load=lambda: local.load(file)))
+
+    def greet(app: App) -> None:
+        if sys.stdout.isatty():
+            listeners = ", ".join(f"{loaded.settings.listeners[name].bind} ({name})" for name in app.listeners)
+            say(f"Taking mail on {listeners}. HTTP on {loaded.settings.http.bind}. Stop with Ctrl-C.")
+            say(f"Configuration: {loaded.path or 'built-in default'}. State: {loaded.settings.state_dir}")
+
+    raise SystemExit(asyncio.run(service.serve(loaded, load=lambda: local.load(file), on_ready=greet)))
 
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Stay up on ports 8025 and 8026 until Ctrl-C.")
 def demo(keep: bool) -> None:
     """Send one message through everything, on this machine only, and show what became of it."""
-    from gateway.cli import local, running
+    import asyncio
+
+    from gateway.cli import local
+    from gateway.cli.demo import demonstrate
 
     with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
         file = Path(folder, "config.yaml")
         file.write_text(_DEMO.format(folder=folder, smtp=8025 if keep else 0, http=8026 if keep else 0))
-        raise SystemExit(running.demonstrate(local.load(file, {}), keep=keep))
+        raise SystemExit(asyncio.run(demonstrate(local.load(file, {}), keep=keep)))

@@ -112,20 +112,17 @@ def parse_hostname(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
+def _address(text: str, *, instead: str = "") -> str:
     try:
         return parse_address(text)
     except BadAddress as error:
-        raise ValueError(f'"{text}": {error}') from None
+        raise ValueError(f'"{text}": {error}{instead}') from None
 
 
 def _mailbox(text: str) -> str:
     if "*" in text:
         raise ValueError(f'"{text}" is a pattern: write mailbox: sender, and the pattern in senders')
-    try:
-        return text if text in ("sender", "me") else parse_address(text)
-    except BadAddress as error:
-        raise ValueError(f'"{text}": {error}; give an address, sender or me') from None
+    return text if text in ("sender", "me") else _address(text, instead="; give an address, sender or me")
 
 
 def parse_pattern(text: str) -> str:

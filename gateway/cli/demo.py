@@ -1,4 +1,4 @@
-"""The service in this process: for ``gateway serve``, and with one message through it for ``gateway demo``."""
+"""``gateway demo``: the service in this process, and one message through it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import asyncio
 import os
 import signal
 import smtplib
-import sys
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
-from functools import partial
 from typing import Any
 
 from gateway import service
-from gateway.app import App, Load
+from gateway.app import App
 from gateway.cli import lifeline
 from gateway.cli.backend import watch
 from gateway.cli.common import connect
@@ -23,24 +21,8 @@ from gateway.cli.token import mint_token
 from gateway.config.loaded import Loaded
 
 
-def serve(loaded: Loaded, *, load: Load) -> int:
-    """Run until a signal; the exit code."""
-    return asyncio.run(service.serve(loaded, load=load, on_ready=partial(_greet, loaded)))
-
-
-def demonstrate(loaded: Loaded, *, keep: bool) -> int:
+async def demonstrate(loaded: Loaded, *, keep: bool) -> int:
     """Start, send a message, show its life, stop (``keep``: at Ctrl-C); the exit code. Raises Failed."""
-    return asyncio.run(_perform(loaded, keep))
-
-
-def _greet(loaded: Loaded, app: App) -> None:
-    if sys.stdout.isatty():
-        listeners = ", ".join(f"{loaded.settings.listeners[name].bind} ({name})" for name in app.listeners)
-        say(f"Taking mail on {listeners}. HTTP on {loaded.settings.http.bind}. Stop with Ctrl-C.")
-        say(f"Configuration: {loaded.path or 'built-in default'}. State: {loaded.settings.state_dir}")
-
-
-async def _perform(loaded: Loaded, keep: bool) -> int:
     started: asyncio.Future[App] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(service.serve(loaded, load=lambda: loaded, on_ready=started.set_result))
     either: set[asyncio.Future[Any]] = {running, started}
