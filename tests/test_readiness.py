@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -116,137 +116,86 @@ def smarthost(file: str) -> tuple[dict[str, str], str]:
 
 Case = tuple[dict[str, str], str]
 EC = generate_private_key(SECP256R1())
+TLS, CORP, OWN, BACKEND = "listeners.tls.", "auth.keys.corp.", "auth.keys.own.", "backends.b."
 # What is broken: the files and the settings; then the setting that is named, and words of what is said.
 BROKEN: dict[str, tuple[Case, str, str]] = {
-    "certificate empty": (listener("", private(rsa())), "listeners.tls.certificate", "the file is empty"),
-    "certificate no PEM": (listener("hello", private(rsa())), "listeners.tls.certificate", "no line"),
-    "certificate cut": (listener(CUT, private(rsa())), "listeners.tls.certificate", "it is damaged"),
-    "certificate is a key": (listener(private(rsa()), ""), "listeners.tls.certificate", "it holds PRIVATE KEY"),
+    "certificate empty": (listener("", private(rsa())), TLS + "certificate", "the file is empty"),
+    "certificate no PEM": (listener("hello", private(rsa())), TLS + "certificate", "no line"),
+    "certificate cut": (listener(CUT, private(rsa())), TLS + "certificate", "it is damaged"),
+    "certificate is a key": (listener(private(rsa()), ""), TLS + "certificate", "it holds PRIVATE KEY"),
     "certificate short": (
-        listener(certificate(rsa(1024)), private(rsa(1024))),
-        "listeners.tls.certificate",
-        "its key is too short",
-    ),
-    "key empty": (listener(certificate(), ""), "listeners.tls.private_key", "the file is empty"),
-    "key is a certificate": (
-        listener(certificate(), certificate()),
-        "listeners.tls.private_key",
-        "it holds CERTIFICATE",
-    ),
-    "key locked": (listener(certificate(), private(rsa(), LOCK)), "listeners.tls.private_key", "needs a passphrase"),
+        listener(certificate(rsa(1024)), private(rsa(1024))), TLS + "certificate", "its key is too short"),
+    "key empty": (listener(certificate(), ""), TLS + "private_key", "the file is empty"),
+    "key is a certificate": (listener(certificate(), certificate()), TLS + "private_key", "it holds CERTIFICATE"),
+    "key locked": (listener(certificate(), private(rsa(), LOCK)), TLS + "private_key", "needs a passphrase"),
     "key of another": (
-        listener(certificate(), private(rsa(2048, 2))),
-        "listeners.tls.certificate",
-        "does not belong to private_key",
-    ),
+        listener(certificate(), private(rsa(2048, 2))), TLS + "certificate", "does not belong to private_key"),
     "key of another kind": (
-        listener(certificate(), private(EC)),
-        "listeners.tls.certificate",
-        "does not belong to private_key",
-    ),
+        listener(certificate(), private(EC)), TLS + "certificate", "does not belong to private_key"),
     "public key is private": (
-        key(private(rsa()), algorithm="RS256", public_key_file="k.pem"),
-        "auth.keys.corp.public_key_file",
-        "it holds PRIVATE KEY",
-    ),
+        key(private(rsa()), algorithm="RS256", public_key_file="k.pem"), CORP + "public_key_file",
+        "it holds PRIVATE KEY"),
     "public key is a certificate": (
-        key(certificate(), algorithm="RS256", public_key_file="k.pem"),
-        "auth.keys.corp.public_key_file",
-        "it holds CERTIFICATE",
-    ),
+        key(certificate(), algorithm="RS256", public_key_file="k.pem"), CORP + "public_key_file",
+        "it holds CERTIFICATE"),
     "signing key locked": (
-        key(private(rsa(), LOCK), algorithm="RS256", private_key_file="k.pem"),
-        "auth.keys.corp.private_key_file",
-        "needs a passphrase",
-    ),
+        key(private(rsa(), LOCK), algorithm="RS256", private_key_file="k.pem"), CORP + "private_key_file",
+        "needs a passphrase"),
     "signing key short": (
-        key(private(rsa(1024)), algorithm="RS256", private_key_file="k.pem"),
-        "auth.keys.corp.private_key_file",
-        "2048 to 16384 bits, this has 1024",
-    ),
+        key(private(rsa(1024)), algorithm="RS256", private_key_file="k.pem"), CORP + "private_key_file",
+        "2048 to 16384 bits, this has 1024"),
     "signing key of another kind": (
-        key(public(EC), algorithm="RS256", public_key_file="k.pem"),
-        "auth.keys.corp.public_key_file",
-        "RS256 needs an RSA key",
-    ),
+        key(public(EC), algorithm="RS256", public_key_file="k.pem"), CORP + "public_key_file",
+        "RS256 needs an RSA key"),
+    "secret short": (key("", algorithm="HS256", secret="short"), CORP + "secret", "HS256 needs at least 32 bytes"),
     "own key of another kind": (
-        ({}, "auth: {keys: {own: {algorithm: RS256, private_key_file: none.key}}}\n"),
-        "auth.keys.own.private_key_file",
-        "cannot read",
-    ),
+        ({}, "auth: {keys: {own: {algorithm: RS256, private_key_file: none.key}}}\n"), OWN + "private_key_file",
+        "cannot read"),
     "own key damaged": (
         ({"own.key": "x"}, "auth: {keys: {own: {algorithm: EdDSA, private_key_file: own.key}}}\n"),
-        "auth.keys.own.private_key_file",
-        "no line",
-    ),
+        OWN + "private_key_file", "no line"),
     "own key cannot be made": (
         ({"file": ""}, "auth: {keys: {own: {algorithm: EdDSA, private_key_file: DIR/file/own.key}}}\n"),
-        "auth.keys.own.private_key_file",
-        "is not a directory",
-    ),
+        OWN + "private_key_file", "is not a directory"),
     "reserved audience": (
-        key("", algorithm="HS256", secret="0123456789" * 4, audience="gateway-admin"),
-        "auth.keys.corp.audience",
-        "reserved",
-    ),
+        key("", algorithm="HS256", secret="0123456789" * 4, audience="gateway-admin"), CORP + "audience", "reserved"),
     "google client for a service": (
-        google(OAUTH_CLIENT),
-        "backends.b.service_account_file",
-        "is an OAuth client, neither a sign-in nor the key of a service account; sign in with it",
-    ),
+        google(OAUTH_CLIENT), BACKEND + "service_account_file",
+        "is an OAuth client, neither a sign-in nor the key of a service account; sign in with it"),
     "google client for a sign-in": (
-        google(OAUTH_CLIENT, "authorized_user_file"),
-        "backends.b.authorized_user_file",
-        "is an OAuth client",
-    ),
-    "google JSON broken": (google("{"), "backends.b.service_account_file", "no JSON file of Google credentials"),
+        google(OAUTH_CLIENT, "authorized_user_file"), BACKEND + "authorized_user_file", "is an OAuth client"),
+    "google JSON broken": (google("{"), BACKEND + "service_account_file", "no JSON file of Google credentials"),
     "google type of the other": (
-        google(json.dumps(SIGN_IN)),
-        "backends.b.service_account_file",
-        "type authorized_user; name it as authorized_user_file",
-    ),
+        google(json.dumps(SIGN_IN)), BACKEND + "service_account_file",
+        "type authorized_user; name it as authorized_user_file"),
     "google key damaged": (
-        google(json.dumps(SERVICE | {"private_key": CUT})),
-        "backends.b.service_account_file",
-        "put the file as Google made it in its place",
-    ),
+        google(json.dumps(SERVICE | {"private_key": CUT})), BACKEND + "service_account_file",
+        "put the file as Google made it in its place"),
     "google sign-in not whole": (
-        google(json.dumps(SIGN_IN | {"refresh_token": ""}), "authorized_user_file"),
-        "backends.b.authorized_user_file",
-        "has no refresh_token",
-    ),
+        google(json.dumps(SIGN_IN | {"refresh_token": ""}), "authorized_user_file"), BACKEND + "authorized_user_file",
+        "has no refresh_token"),
     "google sign-in of another": (
         google(json.dumps(SIGN_IN | {"account": "other@example.com"}), "authorized_user_file"),
-        "backends.b.authorized_user_file",
-        "is the sign-in of other@example.com, not of a@example.com",
-    ),
-    "microsoft without key": (graph(certificate()), "backends.b.certificate_file", "no 'KEY' in it"),
+        BACKEND + "authorized_user_file", "is the sign-in of other@example.com, not of a@example.com"),
+    "microsoft without key": (graph(certificate()), BACKEND + "certificate_file", "no 'KEY' in it"),
     "microsoft key of another": (
-        graph(certificate() + private(rsa(2048, 2))),
-        "backends.b.certificate_file",
-        "the key is not the RSA key of the certificate",
-    ),
+        graph(certificate() + private(rsa(2048, 2))), BACKEND + "certificate_file",
+        "the key is not the RSA key of the certificate"),
     "microsoft key locked": (
-        graph(certificate() + private(rsa(), LOCK)),
-        "backends.b.certificate_file",
-        "the key needs a password",
-    ),
+        graph(certificate() + private(rsa(), LOCK)), BACKEND + "certificate_file", "the key needs a password"),
     "microsoft key short": (
-        graph(certificate(rsa(1024)) + private(rsa(1024))),
-        "backends.b.certificate_file",
-        "RSA keys from 2048 bits, this has 1024",
-    ),
-    "authorities empty": (smarthost(""), "backends.b.ca_file", "the file is empty"),
-    "authorities are a key": (smarthost(public(rsa())), "backends.b.ca_file", "it holds PUBLIC KEY"),
+        graph(certificate(rsa(1024)) + private(rsa(1024))), BACKEND + "certificate_file",
+        "RSA keys from 2048 bits, this has 1024"),
+    "authorities empty": (smarthost(""), BACKEND + "ca_file", "the file is empty"),
+    "authorities are a key": (smarthost(public(rsa())), BACKEND + "ca_file", "it holds PUBLIC KEY"),
     "capture under a file": (
-        ({"file": ""}, "backends: {box: {type: capture, directory: DIR/file/box}}\n"),
-        "backends.box.directory",
-        "is not a directory",
-    ),
+        ({"file": ""}, "backends: {box: {type: capture, directory: DIR/file/box}}\n"), "backends.box.directory",
+        "is not a directory"),
     "socket in no folder": (({}, "http: {socket: /none/admin.sock}\n"), "http.socket", "/none is not a directory"),
     "state under a file": (({"file": ""}, "state_dir: DIR/file/state\n"), "state_dir", "is not a directory"),
-    "file missing": (({}, smarthost("")[1]), "backends.b.ca_file", "no such file"),
-}
+    "file missing": (({}, smarthost("")[1]), BACKEND + "ca_file", "no such file"),
+    "key misspelt": (({}, "hostnam: x\n"), "hostnam", 'unknown key, did you mean "hostname"?'),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +215,19 @@ def write(folder: Path, head: str, case: Case) -> str:
     return "".join(line for line in head.splitlines(True) if line.partition(":")[0] not in names) + settings
 
 
+@contextmanager
+def placed(service: Gateway, case: Case) -> Iterator[Commands]:
+    """Commands while the service's own file holds these settings."""
+    before = service.file.read_text()
+    try:
+        service.file.write_text(write(service.directory, before, case))
+        yield Commands(service.file)
+    finally:
+        service.file.write_text(before)
+        for file in case[0]:
+            service.directory.joinpath(file).unlink()
+
+
 def reload(service: Gateway) -> tuple[int, Any]:
     """By its own socket: where the settings in the file name another one, no command would find the service."""
     connection = http.client.HTTPConnection("localhost", timeout=30)
@@ -281,15 +243,9 @@ def reload(service: Gateway) -> tuple[int, Any]:
 def test_one_answer(service: Gateway, name: str) -> None:
     """A start ends with 78, a running service keeps its old settings, and both say the lines of check-config."""
     case, setting, words = BROKEN[name]
-    run, before = Commands(service.file), service.file.read_text()
-    try:
-        service.file.write_text(write(service.directory, before, case))
+    with placed(service, case) as run:
         done = {command: run(command) for command in ("check-config", "serve")}
         status, answer = reload(service)
-    finally:
-        service.file.write_text(before)
-        for file in case[0]:
-            service.directory.joinpath(file).unlink()
     lines = done["check-config"].stderr.removeprefix("Error: ").splitlines()
     assert [one.exit_code for one in done.values()] == [78, 78], done
     assert done["serve"].stderr == done["check-config"].stderr
@@ -304,18 +260,12 @@ def test_one_answer(service: Gateway, name: str) -> None:
 
 def test_everything_at_once_in_the_order_of_the_file(service: Gateway) -> None:
     """Not only the first error, and not the first of each kind."""
-    run, before = Commands(service.file), service.file.read_text()
     files, tls = listener("", "")
     broken = f"  {tls.strip()}\nauth:\n  keys:\n    a: {{algorithm: RS256, public_key_file: tls.key}}\n"
     broken += "    b: {algorithm: ES256, private_key_file: tls.key}\n"
     broken += backend("", type="smtp", host="smtp.example.com", ca_file="tls.crt")[1]
-    try:
-        service.file.write_text(write(service.directory, before, (files, broken)))
+    with placed(service, (files, broken)) as run:
         done = run("check-config")
-    finally:
-        service.file.write_text(before)
-        for file in files:
-            service.directory.joinpath(file).unlink()
     settings = [line.split(": ")[2 if line.startswith("Error") else 1] for line in done.stderr.splitlines()]
     assert settings == [
         "listeners.tls.certificate",

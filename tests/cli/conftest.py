@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,24 +28,16 @@ bounces: {{mode: "off"}}
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
+    with Server().running() as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="session")
 def refusing() -> Iterator[Server]:
     """An upstream server that knows nobody."""
-    with Server() as running:
+    with Server().running() as running:
         running.replies = {"RCPT": "550 5.1.1 nobody of that name here"}
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,15 @@ class Server(socketserver.ThreadingTCPServer):
         self.commands: list[str] = []
         self.content = b""
         self.replies: dict[str, str] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        with self:
+            thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+            thread.start()
+            yield self
+            self.shutdown()
+            thread.join()
 
 
 class Session(socketserver.StreamRequestHandler):

@@ -36,31 +36,6 @@ def test_check_config(run: Commands, tmp_path: Path) -> None:
     assert "warning: " in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("hostnam: x", 'hostnam: unknown key, did you mean "hostname"?'),
-        (
-            "auth: {keys: {app: {algorithm: HS256, secret: short}}}",
-            "auth.keys.app.secret: HS256 needs at least 32 bytes",
-        ),
-        ("http: {socket: /none/admin.sock}", "http.socket: /none is not a directory"),
-        (
-            "  me: {type: gmail, mailbox: me, authorized_user_file: /dev/null}\nroutes: [{backend: [box, me]}]",
-            ":4:34: backends.me.authorized_user_file: /dev/null is no JSON file of Google credentials",
-        ),
-        ("auth: {keys: {a: {algorithm: EdDSA, public_key_file: none.pem}}}", "auth.keys.a.public_key_file"),
-    ],
-)
-@pytest.mark.parametrize("command", [["check-config"], ["serve"]])
-def test_wrong_configuration(run: Commands, line: str, words: str, command: list[str]) -> None:
-    """Exit code 78, so that systemd does not try again; the error names the setting."""
-    with run.file.open("a") as file:
-        file.write(line + "\n")
-    done = run(*command)
-    assert (done.exit_code, words in done.stderr) == (78, True), done.output
-
-
 def test_show(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in effect and where it comes from; no secret in any form."""
     with run.file.open("a") as file:

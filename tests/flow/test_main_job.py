@@ -178,11 +178,3 @@ def test_a_second_signal_cuts_it_short(tmp_path: Path) -> None:
                 assert gateway.process.wait(timeout=20) == 0
                 smtp.close()
         assert "Traceback" not in gateway.log.read_text()
-
-
-def test_second_instance_is_refused(tmp_path: Path) -> None:
-    """Two services on one spool: the second says who holds it and does not start."""
-    with Gateway(tmp_path) as gateway:
-        second = gateway.run("serve")
-        assert second.returncode != 0
-        assert str(gateway.process.pid) in second.stderr + second.stdout  # type: ignore[union-attr]
