@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from gateway import auth, backends, intake
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError
-from gateway.config.loaded import Loaded
+from gateway.config.loading import Loaded
 from gateway.config.models import Settings
 from gateway.config.show import diff, restart_keys
 from gateway.delivery import Dispatcher

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from gateway import auth, backends, policy
 from gateway.config.files import unusable_folders
 from gateway.config.finding import Ending, Finding
-from gateway.config.loaded import Loaded
+from gateway.config.loading import Loaded
 from gateway.routing import Routing
 from gateway.smtp import tls
 

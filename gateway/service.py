@@ -10,7 +10,7 @@ from collections.abc import Callable
 from gateway import __version__
 from gateway.app import App, Load
 from gateway.config import ConfigError
-from gateway.config.loaded import Loaded
+from gateway.config.loading import Loaded
 from gateway.model import Fault, Refusal
 from gateway.spool import SpoolError
 from gateway.systemd import notify, watchdog_interval

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 
 def notify(*lines: str) -> None:
     """Send one datagram to $NOTIFY_SOCKET; ``@name`` is an abstract socket. Never raises."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
-            channel.sendto("\n".join(lines).encode(), address)
-    except OSError:
-        return
+    if address := os.environ.get("NOTIFY_SOCKET", ""):
+        abstract = address.startswith("@")
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
+            channel.sendto("\n".join(lines).encode(), f"\0{address[1:]}" if abstract else address)
 
 
 def watchdog_interval() -> float | None:

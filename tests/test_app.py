@@ -14,8 +14,7 @@ import pytest
 from gateway.app import App
 from gateway.backends import Context, settings_types
 from gateway.config import ConfigError
-from gateway.config.loaded import Loaded
-from gateway.config.loading import load
+from gateway.config.loading import Loaded, load
 from gateway.config.models import BackendSettings
 from gateway.model import Refusal
 from tests.fakes import ScriptedBackend, until

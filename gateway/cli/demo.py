@@ -18,7 +18,7 @@ from gateway.cli.common import connect
 from gateway.cli.errors import Failed
 from gateway.cli.plain import say
 from gateway.cli.token import mint_token
-from gateway.config.loaded import Loaded
+from gateway.config.loading import Loaded
 
 
 async def demonstrate(loaded: Loaded, *, keep: bool) -> int:

@@ -14,7 +14,7 @@ from gateway.app import App
 from gateway.cli.errors import BadConfig, Failed, TryAgain
 from gateway.cli.plain import now, say
 from gateway.config import ConfigError, loading
-from gateway.config.loaded import Loaded
+from gateway.config.loading import Loaded
 from gateway.http.access import Access
 from gateway.http.client import AdminClient, DirectWay
 from gateway.http.routes import build

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
 import click
 
 import gateway
 from gateway.cli.common import chosen_file, config_option, connect, json_option
 from gateway.cli.errors import BadConfig
-from gateway.cli.lazy import LazyGroup
 from gateway.cli.plain import say, show_json
 
 _COMMANDS = {
@@ -23,16 +26,34 @@ _COMMANDS = {
 _AUTH = {"google": "gateway.cli.auth_google:google", "microsoft": "gateway.cli.auth_microsoft:microsoft"}
 
 
-@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+class _LazyGroup(click.Group):
+    """``lazy`` says where else commands are, by name: ``package.module:attribute``."""
+
+    def __init__(self, *given: Any, lazy: Mapping[str, str], **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._lazy])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+
+@click.group(cls=_LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(gateway.__version__, message="gateway %(version)s")
 @config_option
 def cli() -> None:
     """Self-hosted SMTP relay: takes mail by SMTP, keeps it safe, hands it to mail APIs and servers."""
 
 
-@cli.group(cls=LazyGroup, lazy=_AUTH)
+@cli.group(cls=_LazyGroup, lazy=_AUTH)
 def auth() -> None:
-    """Sign in to a provider once, so that the service may send with nobody at the keyboard."""
+    """Sign in to a provider once, so that the service may send."""
 
 
 @cli.command("check-config")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_origin
@@ -13,10 +13,9 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 
 from gateway.config.checks import findings, warnings
-from gateway.config.document import Document, Keys, closest, dotted, hint
+from gateway.config.document import Document, Keys, Place, closest, dotted, find_place, hint, in_order
 from gateway.config.files import Files
 from gateway.config.finding import Finding
-from gateway.config.loaded import Loaded
 from gateway.config.locate import default_state_dir, find_file, is_missing, read
 from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import Section, classes_in, flatten
@@ -38,6 +37,25 @@ _WORDS = {  # pydantic's error type, or what it begins with -> plain words
     "dict": 'must hold indented "key: value" lines',
     "model": 'must hold indented "key: value" lines',
 }
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings in effect, and for each dotted key where it comes from: default, file:line, variable, command line.
+
+    ``places`` are those of everything that was given, by its keys.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+    path: Path | None
+    warnings: tuple[str, ...]
+    places: Mapping[Keys, Place]
+
+    def lines(self, findings: Iterable[Finding]) -> list[str]:
+        """``file:line:column: dotted.key: text`` in the order of the file; the place is that of what was given."""
+        nowhere = Place(str(self.path or "settings"))
+        return in_order((find_place(self.places, one.keys, nowhere), one.keys, one.text) for one in findings)
 
 
 def load(

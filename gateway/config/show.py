@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from gateway.config.document import Keys, dotted
-from gateway.config.loaded import Loaded
+from gateway.config.loading import Loaded
 from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import flatten
 

@@ -11,8 +11,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from gateway.config import ConfigError
-from gateway.config.loaded import Loaded
-from gateway.config.loading import load
+from gateway.config.loading import Loaded, load
 from gateway.config.models import BackendSettings
 
 SECRET = "S3CR3T-must-not-show"  # stands in every secret of these tests

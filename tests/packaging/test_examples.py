@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from gateway.backends import settings_types
-from gateway.config.loaded import Loaded
-from gateway.config.loading import load
+from gateway.config.loading import Loaded, load
 from tests.packaging.kit import PAGES, Block, blocks
 
 # What an example may refer to without showing it.
