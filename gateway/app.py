@@ -21,7 +21,7 @@ from gateway.message import Arrival
 from gateway.model import Backend, Client, Envelope, Recipient, Refusal, Verifies
 from gateway.names import Names
 from gateway.pools import read_files
-from gateway.readiness import readiness
+from gateway.readiness import ready
 from gateway.routing import Routing
 from gateway.smtp import Listener, Shared, Site
 from gateway.spool import Filter, Spool
@@ -197,7 +197,7 @@ class App:
 
     async def _reload(self) -> list[str]:
         try:
-            loaded, warnings = await read_files(self._look)
+            loaded = await read_files(self._look)
             if self.draining:  # from here to the dispatcher nothing waits, so no worker is opened behind its back
                 raise Refusal(421, "4.3.2", "the service is stopping", "shutting_down")
             old, before, settings = self.authenticator, self.settings, loaded.settings
@@ -210,7 +210,7 @@ class App:
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
-        for warning in warnings:
+        for warning in loaded.warnings:
             self.events.warning("settings_doubtful", detail=warning)
         assert self.dispatcher is not None
         self._adopt(settings, built, authenticator)
@@ -226,14 +226,11 @@ class App:
         self.events.reloaded(True, "; ".join(lines))
         return lines
 
-    def _look(self) -> tuple[Loaded, tuple[str, ...]]:
-        """The settings as they are now, and warnings. Blocks. Raises ConfigError with all that is wrong, ValueError."""
-        loaded = self._load()
-        found = readiness(loaded, self.clock.now())
-        if found.errors:
-            raise ConfigError(found.errors)
+    def _look(self) -> Loaded:
+        """The settings as they are now. Blocks. Raises ConfigError with all that is wrong, ValueError, OSError."""
+        loaded = ready(self._load(), self.clock.now())
         auth.ensure_own_key(loaded.settings)
-        return loaded, found.warnings
+        return loaded
 
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:
         """Accept a message from inside (send-test). Returns the queue id; raises Refusal or Fault."""

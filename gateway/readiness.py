@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gateway import auth, backends, policy
-from gateway.config.files import unusable_folders
+from gateway.config import ConfigError
+from gateway.config.files import unusable_places
 from gateway.config.finding import Ending, Finding
 from gateway.config.loading import Loaded
 from gateway.routing import Routing
@@ -15,35 +16,24 @@ from gateway.smtp import tls
 SOON = timedelta(days=30)  # before its end a certificate or secret is warned of
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """With ``errors`` nothing may run. Each line names the setting, and its place: ``config.yaml:3:5: key: text``.
+def ready(loaded: Loaded, now: datetime) -> Loaded:
+    """The same with all warnings. Raises ConfigError with all that is wrong: with that nothing may run.
 
-    ``routing`` is by these routes and those backends that can be built.
-    """
-
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
-    routing: Routing
-
-
-def readiness(loaded: Loaded, now: datetime) -> Readiness:
-    """Reads every key, certificate and file of credentials that the settings name. Blocks; asks nobody.
-
+    Reads every key, certificate and file of credentials that the settings name. Blocks; asks nobody.
     What has ended at ``now`` is only warned of: a service that ran must come up again, whatever the date.
     """
     settings = loaded.settings
     of_backends, capabilities = backends.examine(settings)
-    examined: list[Finding | Ending] = [*unusable_folders(settings), *tls.examine(settings.listeners)]
+    examined: list[Finding | Ending] = [*unusable_places(settings), *tls.examine(settings.listeners)]
     examined += [*auth.examine(settings), *of_backends]
     found = [one for each in examined for one in ([each] if isinstance(each, Finding) else _dated(each, now))]
-    routing = Routing(settings.routes, capabilities)
     if len(capabilities) == len(settings.backends):
-        silent = policy.no_bounces(settings.bounces, settings.hostname, routing)
-        found += [Finding(("bounces",), silent, fatal=False)] if silent else []
-    errors = loaded.lines(one for one in found if one.fatal)
-    warnings = loaded.lines(one for one in found if not one.fatal)
-    return Readiness(tuple(errors), (*loaded.warnings, *warnings), routing)
+        routing = Routing(settings.routes, capabilities)
+        if silent := policy.no_bounces(settings.bounces, settings.hostname, routing):
+            found.append(Finding(("bounces",), silent, fatal=False))
+    if errors := loaded.lines(one for one in found if one.fatal):
+        raise ConfigError(errors)
+    return replace(loaded, warnings=(*loaded.warnings, *loaded.lines(found)))
 
 
 def _dated(one: Ending, now: datetime) -> list[Finding]:

@@ -22,7 +22,7 @@ EX_CONFIG = 78  # sysexits.h
 async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] | None = None) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit code: 0, 1, or 78 for what the settings caused.
 
-    ``loaded`` should have passed ``readiness``; ``load`` reads the settings again for a reload.
+    ``loaded`` should have passed ``readiness.ready``; ``load`` reads the settings again for a reload.
     """
     app = App(loaded, load)
     try:

@@ -18,7 +18,7 @@ from gateway.config.loading import Loaded
 from gateway.http.access import Access
 from gateway.http.client import AdminClient, DirectWay
 from gateway.http.routes import build
-from gateway.readiness import readiness
+from gateway.readiness import ready
 from gateway.spool import SpoolError
 
 
@@ -37,11 +37,10 @@ def settings(file: Path | None) -> Loaded:
 
 def usable(file: Path | None) -> Loaded:
     """``settings`` that a service can run with, and all warnings; else the command ends with 78 and all errors."""
-    loaded = settings(file)
-    found = readiness(loaded, now())
-    if found.errors:
-        raise BadConfig("\n".join(found.errors))
-    return replace(loaded, warnings=found.warnings)
+    try:
+        return ready(load(file), now())
+    except ConfigError as error:
+        raise BadConfig(str(error)) from None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from gateway.config.document import Keys, hint
-from gateway.config.models import ClientSettings, KeySettings, Settings
+from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings
 from gateway.config.values import format_size, parse_bind, parse_scrypt
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
@@ -93,7 +93,7 @@ def _references(settings: Settings, names: Names) -> Findings:
         uses += [(("clients", name, "backend"), "backends", client.backend)]
         uses += [(("clients", name, "login"), "backends", client.login)]
         lender = settings.backends.get(client.login or "")
-        if lender is not None and not lender.verifies:
+        if isinstance(lender, BackendSettings) and not lender.verifies:  # else it is wrong itself
             text = f'backend "{client.login}" cannot tell whose a token is; a temp_mail backend with token: client can'
             yield ("clients", name, "login"), text
         if client.login and client.backend not in (None, client.login):

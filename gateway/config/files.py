@@ -18,13 +18,15 @@ _MAX_FILE = 1_000_000
 _PRIVATE = {"private_key", "private_key_file", "service_account_file", "authorized_user_file", "certificate_file"}
 
 
-def unusable_folders(settings: Settings) -> Iterator[Finding]:
+def unusable_places(settings: Settings) -> Iterator[Finding]:
     """Where the service must write and this user cannot. A state_dir that does not exist yet will be made."""
-    state, below = settings.state_dir, settings.http.socket.parent
+    state, socket = settings.state_dir, settings.http.socket
     if why := unwritable(state, made=True):
         yield Finding(("state_dir",), why)
-    if below != state and (why := unwritable(below)):
+    if socket.parent != state and (why := unwritable(socket.parent)):
         yield Finding(("http", "socket"), why)
+    elif os.path.lexists(socket) and not socket.is_socket():
+        yield Finding(("http", "socket"), f"{socket} is there and is no socket")
 
 
 class Files:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from gateway.config.files import unusable_folders
+from gateway.config.files import unusable_places
 from tests.config.kit import SECRET, Files
 
 TOP = "allowed: auth, backends, bounces, clients, hostname, http, limits, listeners, log, retention, retry, routes"
@@ -92,6 +92,7 @@ VALUES = [
     ("clients: {a: }", "config.yaml:1:11: clients.a: say how this client is known: networks, token, password_hash or login"),
     ("clients: {a: {login: box}}", 'config.yaml:1:15: clients.a.login: backend "box" cannot tell whose a token is; a temp_mail backend with token: client can'),
     ("clients: {a: {login: bix}}", 'config.yaml:1:15: clients.a.login: there is no backend "bix", did you mean "box"?'),
+    ("backends: {b: {type: smpt}}\nclients: {a: {login: b}}", 'config.yaml:1:16: backends.b.type: there is no backend type "smpt", did you mean "smtp"?'),
     ("clients: {a: {token: x, login: box}}", "config.yaml:1:25: clients.a.login: give token or login, not both"),
     ("clients: {a: {token: x, password_hash: $scrypt$x}}", "config.yaml:1:25: clients.a.password_hash: give token or password_hash, not both"),
     ("clients: {a: {password_hash: hunter2}}", 'config.yaml:1:15: clients.a.password_hash: is not a whole $scrypt$ hash, make one with "gateway password mint"'),
@@ -190,7 +191,7 @@ def test_a_wrong_hash(files: Files, key: str, text: str, expected: str) -> None:
 def folder_errors(files: Files, text: str) -> list[str]:
     """The lines, each with the place of its setting."""
     loaded = files.load(text)
-    return [line.replace(f"{files.directory}", "DIR") for line in loaded.lines(unusable_folders(loaded.settings))]
+    return [line.replace(f"{files.directory}", "DIR") for line in loaded.lines(unusable_places(loaded.settings))]
 
 
 def test_folders_that_serve_could_not_use(files: Files) -> None:
@@ -203,6 +204,12 @@ def test_folders_that_serve_could_not_use(files: Files) -> None:
     assert folder_errors(files, f"state_dir: {file}/below\nhttp: {{socket: {here}/none/admin.sock}}") == [
         f"DIR/config.yaml:1:1: state_dir: DIR/file {why}",
         f"DIR/config.yaml:2:8: http.socket: DIR/none {why}",
+    ]
+    assert folder_errors(files, f"state_dir: {here}\nhttp: {{socket: file}}") == [
+        "DIR/config.yaml:2:8: http.socket: DIR/file is there and is no socket"
+    ]
+    assert folder_errors(files, f"state_dir: {here}\nhttp: {{socket: ''}}") == [
+        "DIR/config.yaml:2:8: http.socket: DIR is there and is no socket"
     ]
     assert folder_errors(files, "state_dir: /proc/self") == [f"DIR/config.yaml:1:1: state_dir: /proc/self {why}"]
 
