@@ -63,6 +63,13 @@ def _qualified(address: str) -> str:
     return f"{address}@{socket.gethostname()}" if address and "@" not in address else address
 
 
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container often nobody has a name
+        raise _SendmailError(EX_USAGE, f"user id {os.getuid()} has no name: give the sender with -f") from None
+
+
 def _read(stream: BinaryIO, ignore_dots: bool) -> bytes:
     raw = re.sub(rb"\r\n|\r|\n", b"\r\n", stream.read())
     if not ignore_dots:
@@ -86,7 +93,7 @@ def _compose(arguments: argparse.Namespace, raw: bytes) -> tuple[str, list[str],
         head = _BCC.sub(b"", head)
     if not recipients:
         raise _SendmailError(EX_USAGE, "no recipients: give addresses, or -t to take them from the message")
-    sender = _qualified(getpass.getuser() if arguments.sender is None else arguments.sender)
+    sender = _qualified(_login_name() if arguments.sender is None else arguments.sender)
     name = " ".join(arguments.name.split())  # one line, whatever the caller passes on
     if sender and "from" not in header and (name or not head):
         shown = formataddr((name, "")).removesuffix("<>")  # without the address: it may be UTF-8

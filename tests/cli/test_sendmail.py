@@ -169,6 +169,15 @@ def test_without_a_service(arguments: list[str], target: str, code: int, words: 
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
 
 
+def test_a_user_without_a_name(server: Server) -> None:
+    """Containers run as any user id: the sender must be told, and nothing else goes wrong."""
+    nameless = mock.patch("pwd.getpwuid", side_effect=KeyError("uid not found"))
+    with nameless, mock.patch.dict(os.environ, dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME"), "")):
+        done = run(server, "x@example.com")
+        assert (done.returncode, "give the sender with -f" in done.stderr) == (64, True)
+        assert run(server, "-f", "f@example.com", "x@example.com") == (0, "")
+
+
 def test_newaliases() -> None:
     """Packages call it when they are installed: there are no aliases here, so there is nothing to do or to read."""
     assert sendmail("127.0.0.1:1", stdin=b"", name="newaliases") == (0, "")
