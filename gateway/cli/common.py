@@ -18,8 +18,6 @@ from gateway.cli.errors import BadConfig, Failed, TryAgain
 if TYPE_CHECKING:
     from gateway.http.client import AdminClient
 
-_RUN_DIRECTORY = Path("/run/gateway")  # RuntimeDirectory of the systemd unit; only the service itself is told of it
-
 
 def _set_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
     if value is not None:
@@ -125,8 +123,8 @@ def _sockets(chosen: Path | None) -> list[Path]:
     for readable in (file, None):
         with suppress(ConfigError):  # the second time it is the environment that is wrong
             own = locate.admin_socket(readable, os.environ)
-            return [own, _RUN_DIRECTORY / own.name]
-    return [_RUN_DIRECTORY / locate.SOCKET]
+            return [own, locate.RUN_DIRECTORY / own.name]
+    return [locate.RUN_DIRECTORY / locate.SOCKET]
 
 
 def _listening(paths: Sequence[Path]) -> Path | None:

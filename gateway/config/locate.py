@@ -13,6 +13,7 @@ from typing import Any
 from gateway.config.document import Document, hint
 
 SYSTEM_FILE = Path("/etc/gateway/config.yaml")
+RUN_DIRECTORY = Path("/run/gateway")  # RuntimeDirectory of the systemd unit; only the service itself is told of it
 SOCKET = Path("admin.sock")  # http.socket where nothing else is said
 SECTIONS = (  # the keys of models.Settings
     "hostname", "state_dir", "listeners", "auth", "clients", "backends", "routes", "retry", "bounces", "retention",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigError
+from gateway.config import ConfigError, locate
+from gateway.config import files as config_files
 from gateway.config.loading import load
 from gateway.config.locate import SECTIONS, admin_socket
 from gateway.config.models import Settings
@@ -20,6 +21,12 @@ from tests.config.kit import TYPES, Files
 def test_sections() -> None:
     """What may stand at the top of a file is known without the types."""
     assert set(SECTIONS) == set(Settings.file_keys())
+
+
+def test_usual_places() -> None:
+    """As the unit, the image and the documentation have them; other tests put empty ones in their place."""
+    places = (locate.SYSTEM_FILE, locate.RUN_DIRECTORY, config_files.RUN_SECRETS)
+    assert places == (Path("/etc/gateway/config.yaml"), Path("/run/gateway"), Path("/run/secrets"))
 
 
 @pytest.mark.parametrize(
