@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 from gateway import __version__
 from gateway.app import App, Load
@@ -59,11 +60,12 @@ async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] |
 def _raise_descriptor_limit(app: App) -> None:
     """Every connection costs a descriptor: take all that we may have, and say when that is too little."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    with suppress(OSError, ValueError):  # macOS says "unlimited" and means less
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
     needed = app.settings.limits.connections + DESCRIPTORS
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        text = f"limits.connections needs {needed} open files, this process may have {hard} (ulimit -n)"
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        text = f"limits.connections needs {needed} open files, this process may have {soft} (ulimit -n)"
         app.events.warning("few_descriptors", detail=text)
 
 

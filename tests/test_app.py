@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from gateway.config import ConfigError
 from gateway.config.loading import Loaded, load
 from gateway.config.models import BackendSettings
 from gateway.model import Refusal
+from gateway.service import serve
 from tests.fakes import ScriptedBackend, until
 
 BOX = "  {}: {{type: capture, concurrency: {}}}\n"
@@ -37,10 +41,10 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedBackend]:
     return made
 
 
-def settings(folder: Path, boxes: str = BOX.format("box", 1), bind: str = "") -> Loaded:
+def settings(folder: Path, boxes: str = BOX.format("box", 1), bind: str = "", level: str = "error") -> Loaded:
     file = folder / "config.yaml"
     file.write_text(
-        f"state_dir: {folder / 'state'}\nlisteners: {{local: {{bind: '127.0.0.1:0'}}}}\nlog: {{level: error}}\n"
+        f"state_dir: {folder / 'state'}\nlisteners: {{local: {{bind: '127.0.0.1:0'}}}}\nlog: {{level: {level}}}\n"
         f"backends:\n{boxes}routes: [{{backend: box}}]\nhttp: {{bind: '{bind}'}}\n"
     )
     return load(file, {}, settings_types())
@@ -120,3 +124,19 @@ async def test_a_reload_when_the_service_stops(tmp_path: Path, built: list[Scrip
     assert [one.closed for one in built] == [True]
     assert app.dispatcher is not None
     assert app.dispatcher.status() == {}
+
+
+async def test_a_limit_of_files_that_cannot_be_raised(
+    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on macOS: the service runs with what there is, and says that it may be too little."""
+
+    def refuse(*_: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    loaded = settings(tmp_path, level="warning")
+    code = await serve(loaded, load=lambda: loaded, on_ready=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert (code, [one.closed for one in built]) == (0, [True])
+    assert "this process may have 256 (ulimit -n)" in capfd.readouterr().err
