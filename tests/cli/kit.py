@@ -78,3 +78,14 @@ class Commands:
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self.ok(*arguments, "--json"))
+
+    @contextmanager
+    def with_more(self, settings: str) -> Iterator[None]:
+        """This behind what stands in the file, for a while; a running service has taken over the old afterwards."""
+        before = self.file.read_text()
+        try:
+            self.file.write_text(f"{before}\n{settings}\n")
+            yield
+        finally:
+            self.file.write_text(before)
+            self.ok("reload")

@@ -78,18 +78,14 @@ def test_healthcheck(service: Gateway) -> None:
 
 def test_reload(service: Gateway) -> None:
     """What changed is said; a wrong file changes nothing and is explained."""
-    run, before = Commands(service.file), service.file.read_text()
-    try:
-        service.file.write_text(before + "limits: {idle: 7m}\n")
+    run = Commands(service.file)
+    with run.with_more("limits: {idle: 7m}"):
         assert "limits.idle" in run.ok("reload")
-        service.file.write_text(before + "limits: {idel: 7m}\n")
+    with run.with_more("limits: {idel: 7m}"):
         done = run("reload")
         assert (done.exit_code, done.stderr.count('did you mean "idle"?')) == (78, 1)
         assert done.stderr.endswith("\nthe running service keeps its old settings\n")
         assert service.get("/readyz")[0] == 200
-    finally:
-        service.file.write_text(before)
-        run.ok("reload")
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
@@ -129,14 +125,9 @@ def machine(service: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_reload_of_the_machines_own_service(service: Gateway, machine: Path) -> None:
     """What the service itself cannot use is said by the service, and only once."""
-    before = service.file.read_text()
-    try:
-        service.file.write_text(before + "limits: {idel: 7m}\n")
+    with Commands(service.file).with_more("limits: {idel: 7m}"):
         done = CliRunner().invoke(cli, ["reload"])
         assert (done.exit_code, done.stderr.count("idel"), "warning" in done.stderr) == (78, 1, False)
-    finally:
-        service.file.write_text(before)
-        Commands(service.file).ok("reload")
 
 
 @pytest.mark.parametrize("directory", ["state", "run"])
