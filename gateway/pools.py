@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,5 +24,21 @@ class Pool:
 
 # Parsing, checking or encoding mail, never waiting for a disk or a network: more threads would not be quicker.
 look_through_mail = Pool("mail", 4)
-# Reading settings, and the files that they name on whatever disks these are.
-read_files = Pool("settings", 2)
+
+
+async def read_files(work: Callable[[], T]) -> T:
+    """What ``work`` returns or raises: reading settings, and the files that they name on whatever disks these are.
+
+    A thread of its own, which never holds up the end of the process: a disk may hang for ever.
+    """
+    answer: Future[T] = Future()
+    answer.set_running_or_notify_cancel()  # whoever waits may leave, the thread cannot
+
+    def read() -> None:
+        try:
+            answer.set_result(work())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=read, name="settings", daemon=True).start()
+    return await asyncio.wrap_future(answer)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -405,3 +406,13 @@ def test_a_disk_that_hangs_at_a_reload_holds_up_nobody(service: Gateway) -> None
             service.file.unlink()
             service.file.write_text(text)
     assert reload(service)[0] == 200
+
+
+def test_a_disk_that_hangs_at_a_reload_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    """SIGTERM ends the process, whoever still reads."""
+    with Gateway(tmp_path) as running:
+        running.file.unlink()
+        os.mkfifo(running.file)
+        running.signal(signal.SIGHUP)
+        with running.file.open("w"):  # opens once the service reads
+            assert running.stop() == 0
