@@ -172,7 +172,7 @@ def _action(name: str, text: str) -> None:
 
 def _warn_paused(api: Api, ids: set[str], chosen: dict[str, str]) -> None:
     """What is due still waits for its backend: one question for each that rests. No ids: all that are chosen."""
-    page = {"before": f"{max(ids)}~", "limit": _PAGE} if ids else {"limit": 1}  # from the newest of the ids on
+    page = {"before": f"{max(ids)}~", "limit": _PAGE} if ids else {"limit": 1}  # a hint: beyond a page it is left out
     for name, backend in api.get("backends").items():
         if not backend.get("paused_by") or chosen.get("backend", name) != name:
             continue
