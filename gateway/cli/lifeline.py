@@ -36,7 +36,7 @@ def answer(row: Json) -> str:
     code = "" if said_by == "gateway" else str(row["code"] or "")
     enhanced = "" if said_by in ("gateway", "http") else row["enhanced"]
     words = row["detail"]
-    words = words.removeprefix(code).lstrip(" -") if code else words
+    words = words.removeprefix(f"HTTP {code}").removeprefix(code).lstrip(" -") if code else words
     words = words.removeprefix(enhanced).lstrip() if enhanced else words
     return " ".join(filter(None, (code, enhanced, *words.split())))
 

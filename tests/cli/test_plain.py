@@ -89,6 +89,7 @@ WAITS = detail("queued", deliveries=[{"backend": "b", "state": "queued", "next_a
         ({"code": 429, "detail": "slow down"}, "429 slow down"),
         ({"code": 451, "enhanced": "4.7.1", "detail": "later", "said_by": "smtp"}, "451 4.7.1 later"),
         ({"code": 400, "enhanced": "5.6.0", "detail": "no subject", "said_by": "http"}, "400 no subject"),
+        ({"code": 400, "detail": "HTTP 400 BadRequest no subject", "said_by": "http"}, "400 BadRequest no subject"),
         ({"enhanced": "5.4.7", "detail": "gave up", "said_by": "gateway"}, "gave up"),
         ({"detail": "two\r\nlines"}, "two lines"),
         ({}, ""),
