@@ -48,6 +48,7 @@ ROOMS = {
     "pydantic_settings": {"config"},
     "yaml": {"config"},
 }
+LONGEST = 350  # lines
 FILES = sorted(path for path in ROOT.rglob("*.py"))
 
 
@@ -124,3 +125,8 @@ def test_sources_can_be_found(path: Path) -> None:
     """A document that a comment or docstring names is in this repository."""
     for name in re.findall(r"[\w./-]+\.md\b", path.read_text()):
         assert any((ROOT.parent / folder / name).is_file() for folder in ("", "docs")), name
+
+
+def test_files_are_small() -> None:
+    """What outgrows a screenful of screens is two things; its second half gets a file of its own."""
+    assert [path.name for path in FILES if len(path.read_text().splitlines()) > LONGEST] == []

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -51,26 +52,17 @@ def _ignore(ids: Sequence[str]) -> None:
     """For a caller who only wants to know how many."""
 
 
+@dataclass(eq=False, repr=False)
 class Spool:
     """One directory with one SQLite file, ours alone while open. What changes it raises SpoolTrouble."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        writer: Writer,
-        readers: AsyncEngine,
-        pool: ThreadPoolExecutor,
-        room: Room,
-        events: Events,
-        parts: AsyncExitStack,
-    ) -> None:
-        self._engine = engine
-        self._writer = writer
-        self._readers = readers
-        self._pool = pool
-        self._room = room
-        self._events = events
-        self._parts = parts
+    _engine: Engine
+    _writer: Writer
+    _readers: AsyncEngine
+    _pool: ThreadPoolExecutor
+    _room: Room
+    _events: Events
+    _parts: AsyncExitStack
 
     @classmethod
     async def open(
@@ -85,8 +77,8 @@ class Spool:
     ) -> Spool:
         """Lock, check, migrate, recover. Raises SpoolError when another process has it or it is damaged.
 
-        ``wake`` is called with each backend that got new work.
-        ``reserve`` is kept free: a share of the disk, or bytes from 1 up.
+        ``wake`` is called with each backend that got new work. ``reserve`` is kept free: a share of the disk, or bytes
+        from 1 up.
         """
         engine, run = SQLite(directory), asyncio.get_running_loop().run_in_executor
         async with AsyncExitStack() as parts:
@@ -309,8 +301,7 @@ class Spool:
         await self._writer.submit(lambda tx: tokens.add(tx, row))
 
     async def tokens(self) -> list[TokenRow]:
-        rows = await self._ask("SELECT * FROM token ORDER BY issued_at, jti")
-        return [record(TokenRow, row) for row in rows]
+        return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]
 
     async def revoke(self, jti: str = "", subject: str = "", *, now: datetime) -> None:
         """A token by its id, or all of a subject that were issued before now."""
@@ -328,9 +319,8 @@ class Spool:
         self._writer.drop_sent = not retention.sent_body
         if await self._ask(f"{tracking.EARLY} LIMIT 1"):
             self._announce(await self._writer.submit(tracking.adopt))
-        sent, failed, history = (
-            micros(now - past) for past in (retention.sent_body, retention.failed_body, retention.history)
-        )
+        spans = (retention.sent_body, retention.failed_body, retention.history)
+        sent, failed, history = (micros(now - span) for span in spans)
         steps: tuple[Callable[[Transaction], int], ...] = (
             lambda tx: upkeep.sweep_bodies(tx, "done", sent, _SWEEP),
             lambda tx: upkeep.sweep_bodies(tx, "failed", failed, _SWEEP),
