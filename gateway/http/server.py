@@ -22,6 +22,7 @@ from gateway.url import is_loopback
 _GRACE = 5  # seconds an answer may still take at shutdown
 CONNECTIONS = 100  # open at once; also the backlog
 PATIENCE = 10.0  # seconds for a whole request, from the connection or from the answer before it
+_AHEAD = 65536  # octets of an answer in the system's hands: what is read of it shows in steps of about that size
 _LONGEST_PATH = 107  # bytes of sockaddr_un.sun_path on Linux, less the final NUL
 
 
@@ -30,9 +31,11 @@ class BindError(OSError):
 
 
 class _Connection(H11Protocol):
-    """uvicorn's, with limits to how many there are and how long each may sit without a whole request."""
+    """uvicorn's, with limits to how many there are and how long each may sit without a whole request, or without
+    reading what it asked for."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread = 0  # octets of answers when the deadline was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
@@ -53,11 +56,17 @@ class _Connection(H11Protocol):
     def _wait(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        self._unread = self.transport.get_write_buffer_size()
         self._deadline = self.loop.call_later(PATIENCE, self._expire)
 
     def _expire(self) -> None:
-        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+        idle = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+        if unread := self.transport.get_write_buffer_size():  # uvicorn calls an answer complete when it is here
+            idle = unread >= self._unread
+        if idle:
             self.transport.abort()
+        else:
+            self._wait()
 
 
 class HttpServer:
@@ -114,7 +123,9 @@ class HttpServer:
 def _tcp_socket(bind: str) -> socket.socket:
     address = parse_bind(bind)
     try:
-        return socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        sock = socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)  # connections inherit it
+        return sock
     except OSError as error:
         why = "another program uses it" if error.errno == errno.EADDRINUSE else str(error)
         raise BindError(f"cannot listen on http.bind {bind}: {why}") from None

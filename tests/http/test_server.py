@@ -134,6 +134,30 @@ async def test_an_answer_may_take_longer_than_the_headers(running: Service, monk
         assert (await ask(running.settings.http.socket, "POST", "/api/v1/backends/box/check")).status == 200
 
 
+@pytest.mark.parametrize("reads", [False, True])
+async def test_an_answer_may_be_read_slowly_but_is_to_be_read(
+    running: Service, monkeypatch: pytest.MonkeyPatch, *, reads: bool
+) -> None:
+    """Who asks and does not read is let go, and makes room; who reads gets all of it, however long that takes."""
+    large = b"x" * 8_000_000
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(running.events, "render", lambda _accept: ("text/plain", large))
+    async with serving(running) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=65536)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+        if reads:
+            for _ in range(2):
+                await reader.readuntil(b"\r\n\r\n")
+                for _ in range(len(large) // 50_000):
+                    await reader.readexactly(50_000)
+                    await asyncio.sleep(0.002)
+        else:
+            await reader.readuntil(b"\r\n\r\n")
+            while server._server.server_state.connections:
+                await asyncio.sleep(0.01)
+        writer.close()
+
+
 async def test_too_many_connections(running: Service) -> None:
     """Above the limit a TCP client is hung up on, the admin socket still answers; who leaves makes room."""
     async with serving(running) as server:
