@@ -93,7 +93,7 @@ class Report:
         )
         answers = [message.message_id] if re.fullmatch(r"<[!-~]{1,900}>", message.message_id) else []
         header = [
-            fold("From", ["Mail", "Delivery", "System", f"<{harmless(self.sender, utf8=utf8)}>"]),
+            fold("From", ["Mail", "Delivery", "System", f"<{harmless(self.sender, utf8=utf8, limit=900)}>"]),
             fold("To", [f"<{harmless(message.envelope.sender, utf8=utf8, limit=900)}>"]),
             fold("Subject", [f"{title}:", *(f"{harmless(f.recipient.address, utf8=utf8)}" for f in failures[:1])]),
             fold("Date", [date(self.now)]),

@@ -114,6 +114,7 @@ def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) 
     # Where there is no From, the envelope sender will be written there.
     shown = (*(shown if header.count("from") else (sender,)), *header.addresses("sender"))
     values = [field.value for field in header.fields if field.name in ("from", "sender")]
+    values += [sender.encode()] if sender and not header.count("from") else []
     plain = all(plain_addresses(value) or sole_address(value) for value in values)
     if rewrite is None:
         if not sender and not any("@" in decode(value) for value in values):

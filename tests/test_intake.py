@@ -125,6 +125,17 @@ def test_what_readers_could_see_otherwise(fields: bytes) -> None:
     assert fields in prepare(fields + b"\r\n", ENVELOPE, Client("free"), INSIDE, rules()).raw
 
 
+def test_an_envelope_sender_that_will_be_shown_has_one_reading() -> None:
+    """Where there is no From it is written there, whole, and read by the same rule as a From of the client's own."""
+    restricted = Client("c", senders=(("*@example.com",),))
+    odd = replace(ENVELOPE, sender="=?utf-8?q?x=40evil.com=3E?=@example.com")
+    with pytest.raises(Refusal, match="not one plain address"):
+        prepare(b"Subject: x\r\n\r\n", odd, restricted, INSIDE, rules())
+    long = replace(ENVELOPE, sender=f"{'a' * 244}@example.com")  # 255 octets end in example.co
+    message = prepare(b"Subject: x\r\n\r\n", long, restricted, INSIDE, rules())
+    assert scan(message.raw).addresses("from") == (long.sender,)
+
+
 def test_one_reading_passes_a_restricted_client() -> None:
     """Names, comments and groups as RFC 5322 has them harm nobody, nor does a name around the only address."""
     fields = b'From: "Doe, John" <a@example.com>, b@example.com (B)\r\nSender: Doe, John <a@example.com>\r\n'

@@ -152,7 +152,8 @@ def sole_address(value: bytes) -> str:
         address = parse_address(match[group].decode())
     except (BadAddress, UnicodeDecodeError):
         return ""
-    hidden = "=?" in address or "@" in decode(value[: match.start(group)])
+    before = decode(value[: match.start(group)])  # what we cannot decode, readers may
+    hidden = "=?" in address or "=?" in before or "@" in before
     alone = [box.addresses for box in mailboxes(value) if box.addresses] == [(address,)]
     return address if alone and not hidden else ""
 

@@ -67,7 +67,7 @@ def stamp(
         new += _rewritten(header, rewrite_from, names, utf8=arrival.utf8)
         removed |= {"from", "sender"}
     elif "from" not in names:
-        new.append(fold("From", [harmless(sender or f"MAILER-DAEMON@{hostname}", utf8=arrival.utf8)]))
+        new.append(fold("From", [harmless(sender or f"MAILER-DAEMON@{hostname}", utf8=arrival.utf8, limit=900)]))
     changes = {}
     if not names.isdisjoint(removed):
         changes = {index: b"" for index, field in enumerate(header.fields) if field.name in removed}
