@@ -256,7 +256,8 @@ class Capabilities:
     ``max_bytes`` counts raw MIME; ``size_hint`` says what would allow more. ``senders`` are patterns of the From
     addresses it can send as, () is any. Mail of up to ``whole_bytes`` leaves as it is; larger mail is rebuilt from its
     parts, and ``lacks`` what cannot be; ``remedies`` say for some of it which setting lets it be dropped.
-    ``own_token``: only mail of clients that logged in with a token of its provider.
+    ``own_token``: only mail of clients that logged in with a token of its provider. ``quoted``: an address that
+    a careless reader takes for another arrives as it is, ``"a@evil.example, b"@example.com`` (CVE-2025-13033).
     """
 
     max_bytes: int
@@ -268,6 +269,7 @@ class Capabilities:
     size_hint: str = ""
     remedies: Mapping[str, str] = field(default_factory=dict)
     own_token: bool = False
+    quoted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,10 @@ class Routing:
         names = self.backends(freight, recipient)
         if not names:
             raise CannotCarry("no_route", "5.7.1", f"<{recipient}>: no line of the setting routes matches")
-        obstacles = {name: obstacle(name, self.capabilities.get(name), freight) for name in names}
+        able = {name: self.capabilities.get(name) for name in names}
+        obstacles = {
+            name: obstacle(name, able[name], freight) or _doubt(name, able[name], freight, recipient) for name in names
+        }
         found = [name for name, why in obstacles.items() if why is None]
         if not found:
             raise next(filter(None, obstacles.values()))
@@ -182,6 +185,14 @@ def obstacle(name: str, able: Capabilities | None, freight: Freight) -> CannotCa
     if freight.smtputf8 and not able.smtputf8:
         return CannotCarry("utf8", "5.6.7", f'backend "{name}" cannot carry non-ASCII addresses (SMTPUTF8)')
     return _stranger(name, able, freight.authors) or _loss(name, able, freight)
+
+
+def _doubt(name: str, able: Capabilities | None, freight: Freight, recipient: str) -> CannotCarry | None:
+    for address in (recipient, *freight.authors) if able and not able.quoted else ():
+        if '"' in address or "=?" in address:
+            text = f'<{address}>: such an address cannot be sent through backend "{name}", it could be read as another'
+            return CannotCarry("feature", "5.6.3", f"{text}; write it without quotes, or use another backend")
+    return None
 
 
 def _hint(name: str, able: Capabilities) -> str:

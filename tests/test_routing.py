@@ -79,6 +79,18 @@ def test_the_null_sender_has_a_pattern_of_its_own(senders: tuple[str, ...], send
     assert found == (("smart",) if fits else ())
 
 
+@pytest.mark.parametrize("odd", ['"x@evil.example, b"@example.com', "=?utf-8?q?x=40evil.example=2C?=@example.com"])
+def test_an_address_that_could_be_read_as_another(odd: str) -> None:
+    """A client that may write to and as one domain is not to reach or show others by a provider's careless reading
+    (CVE-2025-13033): where an API takes addresses as text, the next backend carries them, or the door refuses."""
+    able = {"json": Capabilities(1000, quoted=False), "smtp": Capabilities(1000)}
+    table = Routing((line("json", "smtp"),), able)
+    assert table.usable(freight(), "b@example.com") == ("json", "smtp")
+    assert table.usable(freight(), odd) == table.usable(freight(authors=(odd,)), "b@example.com") == ("smtp",)
+    with pytest.raises(CannotCarry, match="could be read as another"):
+        replace(table, routes=(line("json"),)).usable(freight(), odd)
+
+
 def test_no_route() -> None:
     """A table that matches nothing gives nothing, and says for whom."""
     routing = Routing(ROUTES[:1], {"office": Capabilities(9)})

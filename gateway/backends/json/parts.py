@@ -214,6 +214,7 @@ class PartsBackend:
             MAX_BYTES,
             null_sender=False,
             smtputf8=False,
+            quoted=False,  # they are JavaScript over libraries that read an address as text
             senders=settings.senders,
             lacks=FEATURES - self._carries - dropped,
             remedies=remedies,
