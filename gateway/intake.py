@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, Settings
-from gateway.message import Arrival, Header, plain_addresses, scan, sole_address, stamp, walk
-from gateway.message.text import decode
+from gateway.message import Arrival, Header, may_show_address, plain_addresses, scan, sole_address, stamp, walk
 from gateway.model import Client, Envelope, NewMessage, Refusal
 from gateway.policy import allowed, check_sender
 from gateway.routing import Freight, Routing
@@ -117,7 +116,7 @@ def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) 
     values += [sender.encode()] if sender and not header.count("from") else []
     plain = all(plain_addresses(value) or sole_address(value) for value in values)
     if rewrite is None:
-        if not sender and not any("@" in decode(value) for value in values):
+        if not sender and not any(map(may_show_address, values)):
             return sender, ""  # a bounce of another host, "MAILER-DAEMON <>": nobody's address stands there
         check_sender(client, sender, shown, plain=plain)
         return sender, ""

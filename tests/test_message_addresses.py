@@ -140,6 +140,8 @@ def test_one_address_behind_any_name(value: bytes) -> None:
         b"=?utf-8?q?x=40evil.com?=, Ltd. <a@good.com>",
         b"=?ansi_x3.4-1968?q?x=40evil.com?=, Ltd. <a@good.com>",
         b"=?utf-8?q?x=40evil.com and co?=, Ltd. <a@good.com>",
+        b"=?utf-8?q?x=40evil.com, Ltd.?= <a@good.com>",
+        b"=?utf-7?q?x+AEA-evil.com?=, Ltd. <a@good.com>",
         b'"x <" <a@good.com>, Ltd.',
         b"Co., Ltd. <a@good.com> (c) .evil.com",
         b"Co., Ltd. <a@good.com .evil.com>",

@@ -161,6 +161,5 @@ Directory = Annotated[Path, AfterValidator(absolute)]
 Address = Annotated[str, AfterValidator(_address)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]  # "sender": the From address of each message; "me": who signed in
 Pattern = Annotated[str, AfterValidator(parse_pattern)]
-SenderPattern = Annotated[
-    str, AfterValidator(lambda text: parse_pattern(text) if text else "")
-]  # "" is the null sender
+# "" is the null sender.
+SenderPattern = Annotated[str, AfterValidator(lambda text: parse_pattern(text) if text else "")]

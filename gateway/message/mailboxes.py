@@ -152,10 +152,15 @@ def sole_address(value: bytes) -> str:
         address = parse_address(match[group].decode())
     except (BadAddress, UnicodeDecodeError):
         return ""
-    before = decode(value[: match.start(group)])  # what we cannot decode, readers may
-    hidden = "=?" in address or "=?" in before or "@" in before
+    hidden = "=?" in address or may_show_address(value[: match.start(group)])
     alone = [box.addresses for box in mailboxes(value) if box.addresses] == [(address,)]
     return address if alone and not hidden else ""
+
+
+def may_show_address(value: bytes) -> bool:
+    """Whether there is an @ for somebody: also in an encoded word that is not decoded here, for others decode more."""
+    text = decode(value)
+    return "@" in text or "=?" in text
 
 
 def _addresses(raw: bytes, *, bare: bool) -> Iterator[str]:

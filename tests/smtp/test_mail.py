@@ -65,6 +65,7 @@ async def test_null_sender_is_empty() -> None:
         ("<>", b"From: boss@evil.example", "553 5.7.1"),
         ("<>", b"From: MAILER-DAEMON <>", "250"),
         ("<>", b"From: =?utf-8?q?boss=40evil.example?= <>", "553 5.7.1"),
+        ("<>", b"From: =?utf-8?q?boss=40evil.example or so?= <>", "553 5.7.1"),
         ("<a@example.com>", b"From: The Boss <>", "553 5.7.1"),
     ],
 )

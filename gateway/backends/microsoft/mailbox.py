@@ -112,9 +112,8 @@ class Mailbox:
         """draft, sent, or "" where that is not known."""
         with contextlib.suppress(NoAnswer):
             for _ in range(2):
-                await self.api.context.clock.sleep(
-                    _MOVING
-                )  # it may just be on its way from one folder to the other: 404
+                # It may just be on its way from one folder to the other: 404.
+                await self.api.context.clock.sleep(_MOVING)
                 answer = await self.api.call("GET", f"{self._message(draft)}?$select=isDraft", headers=IMMUTABLE)
                 if answer.status == 200:
                     is_draft = read_json(answer.body).get("isDraft")
