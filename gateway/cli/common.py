@@ -35,7 +35,7 @@ def checked_by(module: str, parser: str) -> Callable[[click.Context, click.Param
     """For an option's callback: what this parser of gateway.config refuses is wrong use, exit code 2."""
 
     def check(_context: click.Context, _parameter: click.Parameter, given: Any) -> Any:
-        texts = given if isinstance(given, tuple) else tuple(filter(None, (given,)))
+        texts = given if isinstance(given, tuple) else () if given is None else (given,)
         try:
             for text in texts:
                 getattr(import_module(f"gateway.config.{module}"), parser)(text)

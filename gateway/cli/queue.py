@@ -17,14 +17,21 @@ _PENDING = ("queued", "held", "corrupt")
 _PAGE = 1000
 
 
+def _said(_context: object, parameter: click.Parameter, given: str | None) -> str | None:
+    """An empty value, as of a variable that is not set, never widens what a command is for."""
+    if given is not None and not given.strip():
+        raise click.BadParameter("is empty: leave it out, or say what to look for", param=parameter)
+    return given
+
+
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--older", metavar="AGE", callback=checked_by("durations", "parse_duration"), help="Older than this, as 2h."
         ),
-        click.option("--to", "recipient", metavar="ADDRESS", help="With this recipient."),
-        click.option("--from", "sender", metavar="ADDRESS", help="With this envelope sender."),
-        click.option("--backend", metavar="NAME", help="Waiting for this backend, or sent by it."),
+        click.option("--to", "recipient", metavar="ADDRESS", callback=_said, help="With this recipient."),
+        click.option("--from", "sender", metavar="ADDRESS", callback=_said, help="With this envelope sender."),
+        click.option("--backend", metavar="NAME", callback=_said, help="Waiting for this backend, or sent by it."),
     ):
         command = option(command)
     return command

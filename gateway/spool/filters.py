@@ -26,9 +26,12 @@ _CHANGING = ("state", "backend")  # all else is true of a message for good
 
 
 def condition(which: Filter) -> tuple[str, dict[str, Any]]:
-    """On rows of message, with its values. What is given counts even if nothing is left of it: a slip never widens."""
+    """On rows of message, with its values. What is given counts even if nothing is left of it: a slip never widens.
+
+    Addresses may stand in angle brackets, as on the wire; ``<>`` is the sender of a bounce.
+    """
     named = [name for name in _CONDITIONS if getattr(which, name) not in ("", None)]
-    keys = {name: comparable(getattr(which, name)) for name in ("sender", "recipient", "address")}
+    keys = {name: comparable(getattr(which, name).strip("<>")) for name in ("sender", "recipient", "address")}
     values = {
         "ids": list(which.ids or ()),
         "message_id": which.message_id.strip().strip("<>"),

@@ -234,6 +234,16 @@ def test_retry_of_many_asks_once(run: Commands, monkeypatch: pytest.MonkeyPatch)
         (["queue", "hold", "--older", "soon", "--yes"], 2, "not a duration"),
         (["backend", "pause", "box", "--for", "soon"], 2, "not a duration"),
         (["backend", "pause", "box", "--for", "0s"], 1, "for: must be longer than 0"),
+        *(
+            (["queue", verb, *more, "--to", "x@away.example", option, ""], 2, words)
+            for verb, more in (("list", []), ("delete", ["--yes"]))
+            for option, words in (
+                ("--backend", "is empty"),
+                ("--from", "is empty"),
+                ("--to", "is empty"),
+                ("--older", "not a duration"),
+            )
+        ),  # an unset variable never widens what is deleted
         (["queue", "show", ""], 2, "give a queue id"),
         (["queue", "cat", " "], 2, "give a queue id"),
         (["queue", "hold", ""], 2, "give a queue id"),

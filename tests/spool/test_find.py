@@ -45,6 +45,8 @@ async def fill(at: At) -> None:
         ({"message_id": " <bare> "}, "M3"),
         ({"address": "ANN@x.org"}, "M3 M1"),
         ({"sender": "ann@x.org"}, "M1"),
+        ({"sender": "<Ann@x.org>"}, "M1"),
+        ({"sender": "<>"}, "M2"),  # as lists show it: bounces
         ({"recipient": "ann@x.org"}, "M3"),
         ({"recipient": "c@x.org"}, "M2"),
         ({"remote_id": "Provider-7"}, "M3"),
