@@ -18,6 +18,7 @@ from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.table import ANY, Row
 from gateway.config.models import BackendSettings
+from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import Capabilities, Check, DeliveryEvent, HookRefused, Outcome, Scope, SpooledMessage, Verdict
 
@@ -65,7 +66,7 @@ class Smtp2goSettings(BackendSettings):
     """
 
     type: Literal["smtp2go"] = "smtp2go"
-    api_key: SecretStr
+    api_key: ApiKey
     region: Literal["global", "us", "eu", "au"] = "global"
     base_url: Url | None = None
     header_only: Literal["strip", "reject"] = "strip"

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr, StringConstraints, WithJsonSchema
 
 from gateway.address import parse_address
 from gateway.config.durations import format_duration, parse_duration
@@ -125,6 +125,13 @@ def _mailbox(text: str) -> str:
     return text if text in ("sender", "me") else _address(text, instead="; give an address, sender or me")
 
 
+def _api_key(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if not (text and text.isascii() and text.isprintable()):  # it is sent as a field of an HTTP header
+        raise ValueError("must be one line of ASCII characters, and nothing else")
+    return secret
+
+
 def parse_pattern(text: str) -> str:
     """An address pattern; ``{sub}`` and ``{email}`` stand for the token's claims."""
     example = re.sub(r"^\{(sub|email)\}$", "x@example.com", text).replace("{sub}", "x")
@@ -157,6 +164,7 @@ Bind = Annotated[str, AfterValidator(lambda text: text if parse_bind(text) else 
 BindOrNone = Annotated[str, AfterValidator(lambda text: text if not text or parse_bind(text) else "")]
 UrlAsWritten = Annotated[str, AfterValidator(lambda text: text if check_url(text) else "")]
 Hostname = Annotated[str, AfterValidator(parse_hostname)]
+ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 Directory = Annotated[Path, AfterValidator(absolute)]
 Address = Annotated[str, AfterValidator(_address)]
 Mailbox = Annotated[str, AfterValidator(_mailbox)]  # "sender": the From address of each message; "me": who signed in

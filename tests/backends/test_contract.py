@@ -227,6 +227,19 @@ def test_the_settings_know_their_type_and_refuse_unknown_keys(kind: str) -> None
     assert {(("type",), "literal_error"), (("tennant",), "extra_forbidden")} <= places
 
 
+@pytest.mark.parametrize("key", ["abc\ndef", "a\r\nHost: x", "schl\u00fcssel", ""])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_that_no_header_can_carry_is_a_wrong_setting(kind: str, key: str) -> None:
+    """Said at the start as what it is: sent, it would look like a server that is away. It is not shown."""
+    settings = settings_types()[kind]
+    for name in {"api_key", "token"}.intersection(settings.model_fields):
+        with pytest.raises(ValidationError) as error:
+            settings.model_validate({"type": kind, name: key})
+        assert [problem["msg"] for problem in error.value.errors() if problem["loc"] == (name,)] == [
+            "Value error, must be one line of ASCII characters, and nothing else"
+        ]
+
+
 async def test_a_message_arrives_byte_for_byte_and_every_recipient_is_answered(bench: Bench, context: Context) -> None:
     backend = make(bench, context)
     assert backend.name == "way"

@@ -21,6 +21,7 @@ from gateway.backends.shared.flight import SingleFlight
 from gateway.backends.shared.http import BUSY_403, read_json
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
+from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import CannotCarry, CannotTell, Check, Outcome, Scope, SpooledMessage, Verdict
 
@@ -78,7 +79,7 @@ class TempMailSettings(PartsSettings):
 
     open_words: ClassVar[frozenset[str]] = frozenset((_CLIENT,))
     type: Literal["temp_mail"] = "temp_mail"
-    token: SecretStr
+    token: ApiKey
     endpoint: Literal["external", "api"] = "external"
     site_password: SecretStr | None = None
     empty_subject: Literal["reject", "fill"] = "reject"

@@ -6,13 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from pydantic import SecretStr
-
 from gateway.backends.json.parts import BLANKS, WHERE, PartsBackend, PartsSettings
 from gateway.backends.shared.base import Context, NoAnswer, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import BUSY_403, read_json
 from gateway.backends.shared.table import Row
+from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import Check, DeliveryEvent, Outcome, SpooledMessage, Verdict
 
@@ -30,7 +29,7 @@ def key_rows(permission: str = "") -> tuple[Row, ...]:
 class KeySettings(PartsSettings):
     """An API with a key."""
 
-    api_key: SecretStr
+    api_key: ApiKey
 
 
 class TrackedBackend(PartsBackend):
