@@ -149,7 +149,7 @@ def _run(argv: Sequence[str]) -> None:
     if called == "newaliases" or arguments.mode == "i":  # there are no aliases here
         return
     host, _, port = os.environ.get("GATEWAY_SENDMAIL", "localhost:8025").rpartition(":")
-    if not port.isdigit():
+    if not (host and port.isdigit()):
         raise _SendmailError(EX_USAGE, "GATEWAY_SENDMAIL must be host:port")
     target = host.strip("[]"), int(port)
     try:

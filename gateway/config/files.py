@@ -15,6 +15,7 @@ from gateway.files import unwritable
 RUN_SECRETS = Path("/run/secrets")
 OWN_KEY: Keys = ("auth", "keys", "own", "private_key_file")  # made at first start, so it may be missing
 _MAX_FILE = 1_000_000
+LONGEST_SOCKET = 107  # bytes of sockaddr_un.sun_path on Linux, less the final NUL
 _PRIVATE = {"private_key", "private_key_file", "service_account_file", "authorized_user_file", "certificate_file"}
 
 
@@ -25,6 +26,8 @@ def unusable_places(settings: Settings) -> Iterator[Finding]:
         yield Finding(("state_dir",), why)
     if socket.parent != state and (why := unwritable(socket.parent)):
         yield Finding(("http", "socket"), why)
+    elif len(bytes(socket)) > LONGEST_SOCKET:
+        yield Finding(("http", "socket"), f"{socket} is longer than the {LONGEST_SOCKET} bytes of a socket's path")
     elif os.path.lexists(socket) and not socket.is_socket():
         yield Finding(("http", "socket"), f"{socket} is there and is no socket")
 

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gateway.config.files import LONGEST_SOCKET
 from gateway.config.models import HttpSettings
 from gateway.config.values import parse_bind
 from gateway.http.access import Access
@@ -23,7 +24,6 @@ _GRACE = 5  # seconds an answer may still take at shutdown
 CONNECTIONS = 100  # open at once; also the backlog
 PATIENCE = 10.0  # seconds for a whole request, from the connection or from the answer before it
 _AHEAD = 65536  # octets of an answer in the system's hands: what is read of it shows in steps of about that size
-_LONGEST_PATH = 107  # bytes of sockaddr_un.sun_path on Linux, less the final NUL
 
 
 class BindError(OSError):
@@ -132,8 +132,8 @@ def _tcp_socket(bind: str) -> socket.socket:
 
 
 def _unix_socket(path: Path) -> socket.socket:
-    if len(bytes(path)) > _LONGEST_PATH:
-        raise BindError(f"http.socket {path} is longer than the {_LONGEST_PATH} bytes a socket's path may have")
+    if len(bytes(path)) > LONGEST_SOCKET:
+        raise BindError(f"http.socket {path} is longer than the {LONGEST_SOCKET} bytes of a socket's path")
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             if probe.connect_ex(str(path)) == 0:

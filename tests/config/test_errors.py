@@ -211,6 +211,10 @@ def test_folders_that_serve_could_not_use(files: Files) -> None:
     assert folder_errors(files, f"state_dir: {here}\nhttp: {{socket: ''}}") == [
         "DIR/config.yaml:2:8: http.socket: DIR is there and is no socket"
     ]
+    long = "s" * 107
+    assert folder_errors(files, f"state_dir: {here}\nhttp: {{socket: {long}}}") == [
+        f"DIR/config.yaml:2:8: http.socket: DIR/{long} is longer than the 107 bytes of a socket's path"
+    ]
     assert folder_errors(files, "state_dir: /proc/self") == [f"DIR/config.yaml:1:1: state_dir: /proc/self {why}"]
 
 
