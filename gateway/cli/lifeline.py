@@ -102,8 +102,9 @@ def _next(detail: Json, backends: Mapping[str, Json]) -> Iterator[tuple[str, Jso
     elif state == "done" and not failed:
         yield "sent to everybody", {}
     elif state == "queued":
+        busy = {row["backend"] for row in detail["attempts"] if not row["ended_at"]}  # when it goes on is not known yet
         for delivery in detail["deliveries"]:
-            if delivery["state"] == "queued":
+            if delivery["state"] == "queued" and delivery["backend"] not in busy:
                 backend = backends.get(delivery["backend"])
                 yield _due(delivery, backend), backend or {}
         if expires := moment(detail["expires_at"]):

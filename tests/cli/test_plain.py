@@ -142,6 +142,13 @@ def test_attempts(row: dict[str, Any], line: str) -> None:
     assert f"  2026-11-20 12:00:00Z  {line}" in list(lifeline.lines(detail("queued", attempts=[attempt]), {}))
 
 
+def test_an_attempt_under_way_has_no_next_one_yet() -> None:
+    """The time that stands in the spool meanwhile is the one for a crash."""
+    attempt = {**ROW, "started_at": NOW, "ended_at": None, "recipients": ["x@example.net"]}
+    said = list(lifeline.lines({**WAITS, "attempts": [attempt]}, {"b": {"paused_by": ""}}))
+    assert not any("next attempt" in line for line in said), said
+
+
 def test_what_is_to_be_done() -> None:
     """Below an attempt, below a failure, and below what waits for a backend that somebody has to mend."""
     row = {**ROW, "code": 403, "detail": "403 no", "said_by": "http", "fix": "allow\nit"}
