@@ -33,13 +33,18 @@ class _Post:
     tracking: asyncio.Task[None] | None
 
     async def close(self, seconds: float) -> None:
-        """Once the worker is told to stop: let sends end within ``seconds``, close the backend."""
+        """Once the worker is told to stop: let sends end within ``seconds`` or until cancelled, close the backend."""
         if self.tracking:
             self.tracking.cancel()
             await asyncio.wait({self.tracking})
-        await self.working
-        await self.worker.drain(seconds)
-        await self.worker.backend.aclose()
+        try:
+            await self.working
+            await self.worker.drain(seconds)
+        except asyncio.CancelledError:
+            await self.worker.drain(0)
+            raise
+        finally:
+            await self.worker.backend.aclose()
 
 
 class Dispatcher:

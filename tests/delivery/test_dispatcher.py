@@ -198,6 +198,20 @@ async def test_orders_for_nobody(tmp_path: Path) -> None:
         at.dispatcher.wake("x")
 
 
+async def test_a_stop_in_a_hurry_waits_for_nobody_and_closes_all(tmp_path: Path) -> None:
+    """A second signal cancels the draining: sends under way are cut off, and their backends closed all the same."""
+    slow, other = ScriptedBackend("slow"), ScriptedBackend("other")
+    slow.gate = asyncio.Event()
+    async with house(tmp_path, slow, other) as at:
+        await at.put("slow")
+        await until(lambda: slow.running == 1)
+        draining = asyncio.create_task(at.dispatcher.drain(3600))
+        await until(lambda: other.closed)
+        draining.cancel()
+        await asyncio.wait({draining})
+        assert (draining.cancelled(), slow.running, slow.closed) == (True, 0, True)
+
+
 async def test_a_stop_does_not_wait_for_who_left_at_a_reload(tmp_path: Path) -> None:
     """The replaced worker's send is cut off with the others, when the time for a stop is over."""
     old, new = ScriptedBackend("b"), ScriptedBackend("b")
