@@ -148,7 +148,7 @@ def show(queue_id: str, as_json: bool) -> None:
 def cat(queue_id: str) -> None:
     """The message byte for byte, as it will be sent."""
     with connect() as api:
-        sys.stdout.buffer.write(api.raw(queue_id))
+        click.echo(api.raw(queue_id), nl=False)
 
 
 def _action(name: str, text: str) -> None:

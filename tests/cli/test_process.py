@@ -10,6 +10,8 @@ import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import pytest
+
 from tests.flow.kit import Gateway
 
 GATEWAY = [sys.executable, "-m", "gateway.cli"]
@@ -67,3 +69,35 @@ def test_sendmail_to_a_real_service(service: Gateway) -> None:
     assert row["recipients"] == ["admin@away.example"]
     listed = subprocess.run([*call, "-bp"], env=environment, capture_output=True, text=True, check=False)
     assert (listed.returncode, row["id"] in listed.stdout) == (0, True), listed.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "streams", "said"),
+    [
+        ("queue list", ">/dev/full", "No space left on device"),
+        ("queue summary --json", ">/dev/full", "No space left on device"),
+        ("--help", ">/dev/full", "No space left on device"),
+        ("queue list", ">&-", "Bad file descriptor"),
+        ("queue cat {id}", ">/dev/full", "No space left on device"),
+        ("queue cat {id}", ">&-", "Bad file descriptor"),
+        ("queue hold -", "<&-", "Bad file descriptor"),
+        ("token inspect", "<&-", "Bad file descriptor"),
+    ],
+)
+def test_streams_that_are_full_or_closed(service: Gateway, command: str, streams: str, said: str) -> None:
+    """One line says it and the exit code is EX_IOERR: nobody takes half an answer, or none, for the whole."""
+    found = service.json("send-test", "--to", "x@box.example") if "{id}" in command else {"id": ""}
+    line = f'exec "$@" {streams}'
+    arguments = ["sh", "-c", line, "sh", *GATEWAY, "--config", str(service.file), *command.format(**found).split()]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (74, f"Error: input or output: {said}\n")
+
+
+def test_closed_pipe_is_silent(service: Gateway) -> None:
+    """``gateway ... | head`` is no error."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = [*GATEWAY, "--config", str(service.file), "queue", "summary"]
+    done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.stderr == b""
