@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.errors import BadConfig, Failed, TryAgain
+from gateway.cli.errors import BadConfig, Failed, NoService, TryAgain
 
 if TYPE_CHECKING:
     from gateway.http.client import AdminClient
@@ -92,14 +92,15 @@ def connect(path: Path | None = None, *, offline: bool = True, create: bool = Fa
     from gateway.http.client import AdminClient, Lost, NotSent, SocketWay
 
     try:
-        if (found := _listening([path] if path else _sockets(chosen_file()))) is not None:
+        tried = [path] if path else _sockets(chosen_file())
+        if (found := _listening(tried)) is not None:
             yield Api(AdminClient(SocketWay(found)), running=True)
             return
         from gateway.cli import local
 
         if not offline:
             local.settings(chosen_file())
-            raise Failed("no service is running; start it with: gateway serve")
+            raise NoService(f" at {' or '.join(map(str, tried))}")
         with local.spool(chosen_file(), create=create) as client:
             yield Api(client, running=False)
     except (NotSent, Lost) as error:

@@ -19,3 +19,11 @@ class BadConfig(Failed):
     """The configuration must be corrected first."""
 
     exit_code = 78
+
+
+class NoService(Failed):
+    """Nobody answers; ``found`` says where that was tried."""
+
+    def __init__(self, found: str) -> None:
+        unseen = "One that started before state_dir or http.socket was changed may still run: then restart it."
+        super().__init__(f"no service is running{found}; start it with: gateway serve\n{unseen}")

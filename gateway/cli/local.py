@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway import backends
 from gateway.app import App
-from gateway.cli.errors import BadConfig, Failed, TryAgain
+from gateway.cli.errors import BadConfig, Failed, NoService, TryAgain
 from gateway.cli.plain import now, say
 from gateway.config import ConfigError, loading
 from gateway.config.loading import Loaded
@@ -52,7 +52,7 @@ def spool(file: Path | None, *, create: bool) -> Iterator[AdminClient]:
     loaded = settings(file)
     directory = loaded.settings.state_dir
     if not create and not (directory / "spool.db").exists():
-        raise Failed(f"no service is running, and there is no spool in {directory} yet; start it with: gateway serve")
+        raise NoService(f" at {loaded.settings.http.socket}, and there is no spool in {directory} yet")
     if os.geteuid() == 0 and directory.exists() and (owner := directory.stat().st_uid) != 0:
         raise Failed(f"no service is running, and {directory} belongs to user id {owner}: run this as that user")
     quiet = loaded.settings.model_copy(update={"log": loaded.settings.log.model_copy(update={"level": "warning"})})

@@ -88,6 +88,18 @@ def test_reload(service: Gateway) -> None:
         assert service.get("/readyz")[0] == 200
 
 
+@pytest.mark.parametrize("command", ["reload", "healthcheck", "queue list"])
+def test_moved_settings(service: Gateway, tmp_path: Path, command: str) -> None:
+    """Where state_dir has changed under a running service, commands do not find it: they say where they looked."""
+    file = tmp_path / "config.yaml"
+    file.write_text(service.file.read_text().replace(str(service.directory / "state"), str(tmp_path / "moved")))
+    done = Commands(file)(*command.split())
+    said = f"Error: no service is running at {tmp_path / 'moved' / 'admin.sock'}"
+    assert (done.exit_code, done.stderr.startswith(said), "may still run" in done.stderr) == (1, True, True), (
+        done.output
+    )
+
+
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
     found: list[tuple[tuple[str, ...], click.Command]] = []
     context = click.Context(group)
