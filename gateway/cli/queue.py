@@ -72,8 +72,8 @@ def list_(state: str | None, limit: int, as_json: bool, **filters: str | None) -
     states = _PENDING if state is None else ("" if state == "all" else state,)
     with connect() as api:
         rows, backends = _find(api, states, limit, **filters), api.get("backends")
-    if not rows and (name := filters["backend"]) and name not in backends:
-        raise Failed(f"no backend {name}; there are {', '.join(backends)}")
+        if not rows:
+            _refuse_unknown(api, filters["backend"])
     if as_json:
         return show_json(rows)
     if not rows:
@@ -81,6 +81,12 @@ def list_(state: str | None, limit: int, as_json: bool, **filters: str | None) -
     header = ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER")
     plain.table(header, (_line(row, backends) for row in rows))
     return _say_more(limit, len(rows))
+
+
+def _refuse_unknown(api: Api, name: str | None) -> None:
+    """A backend that was removed is known as long as any mail is: it may still wait for it."""
+    if name and name not in (backends := api.get("backends")) and not _find(api, ("",), 1, backend=name):
+        raise Failed(f"no backend {name}; there are {', '.join(backends)}")
 
 
 def _say_more(limit: int, shown: int) -> None:
@@ -170,6 +176,8 @@ def _action(name: str, text: str) -> None:
         with connect() as api:
             result = api.post(f"messages/{name}", {"filter": chosen} if everything or chosen else {"ids": ids})
             changed, unchanged = result["changed"], result["unchanged"]
+            if not changed:
+                _refuse_unknown(api, filters["backend"])
             if name == "retry" and changed:
                 _warn_paused(api, set(ids).difference(unchanged), chosen)
         show_json(result) if as_json else say(f"{name}: {changed} of {changed + len(unchanged)} messages")

@@ -76,6 +76,18 @@ def test_changing(spooled: Commands) -> None:
     assert [(row["id"], row["state"]) for row in spooled.json("queue", "list")] == [("1K00000000001", "queued")]
 
 
+def test_mail_of_a_removed_backend(spooled: Commands) -> None:
+    """It is reached by that name as long as there is any; then the name is as unknown as a slip."""
+    spooled.file.write_text(spooled.file.read_text().replace("box", "crate"))
+    for found in (2, 0):
+        assert spooled.ok("queue", "hold", "--backend", "box", "--yes") == f"hold: {found} of {found} messages\n"
+    assert spooled.ok("queue", "list", "--backend", "box", "--to", "x@example.net") == "No such message\n"
+    assert spooled.ok("queue", "delete", "--backend", "box", "--yes") == "delete: 2 of 2 messages\n"
+    for command in (["list"], ["delete", "--yes"]):
+        done = spooled("queue", *command, "--backend", "box")
+        assert (done.exit_code, "no backend box; there are crate" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

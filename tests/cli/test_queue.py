@@ -230,6 +230,10 @@ def test_retry_of_many_asks_once(run: Commands, monkeypatch: pytest.MonkeyPatch)
     ("arguments", "code", "words"),
     [
         (["queue", "list", "--backend", "nix"], 1, "no backend nix; there are box, away, strict, spare"),
+        *(
+            (["queue", verb, "--yes", "--backend", "nix"], 1, "no backend nix; there are box, away, strict, spare")
+            for verb in ("retry", "hold", "release", "delete", "bounce")
+        ),
         (["queue", "list", "--older", "soon"], 2, "not a duration"),
         (["queue", "hold", "--older", "soon", "--yes"], 2, "not a duration"),
         (["backend", "pause", "box", "--for", "soon"], 2, "not a duration"),
