@@ -52,7 +52,8 @@ def pause(name: str, duration: str | None) -> None:
     """Send nothing more by this backend; its messages wait."""
     with connect(offline=False) as api:
         api.post(f"backends/{name}/pause", {"for": duration})
-    say(f"{name} is paused " + (f"for {duration}" if duration else f"until: gateway backend resume {name}"))
+    until = f"for {duration}, or until" if duration else "until"
+    say(f"{name} is paused {until} a restart or: gateway backend resume {name}")
 
 
 @backend.command()

@@ -132,5 +132,6 @@ def rest(backend: Json) -> str:
     """Why a backend does not work, and when it goes on."""
     until = moment(backend["paused_until"])
     if backend["paused_by"] == "operator":
-        return "paused by the operator until " + (f"{stamp(until)} ({relative(until)})" if until else "it is resumed")
+        ends = f"{stamp(until)} ({relative(until)})" if until else "it is resumed or the service is restarted"
+        return f"paused by the operator until {ends}"
     return f"{backend['paused_by']}, next try " + (f"{stamp(until)} ({relative(until)})" if until else "now")

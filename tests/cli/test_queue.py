@@ -186,10 +186,14 @@ def test_trace_says_when_there_may_be_more(run: Commands) -> None:
 
 def test_pause_and_resume(run: Commands) -> None:
     """A paused backend keeps its mail, says who paused it, and sends at once when resumed."""
-    assert "gateway backend resume spare" in run.ok("backend", "pause", "spare")
+    said = "spare is paused until a restart or: gateway backend resume spare\n"
+    assert run.ok("backend", "pause", "spare") == said
     done = run("send-test", "--to", "a@example.net", "--backend", "spare", "--wait", "0")
     assert done.exit_code == 75
-    assert "waits for backend spare, which is paused by the operator until it is resumed" in done.output
+    assert (
+        "waits for backend spare, which is paused by the operator until it is resumed or the service is restarted"
+        in done.output
+    )
     (line,) = (line for line in run.ok("backend", "list").splitlines() if line.startswith("spare"))
     assert line.split()[:3] == ["spare", "capture", "1"]
     assert line.count("paused by the operator") == 1
@@ -198,7 +202,7 @@ def test_pause_and_resume(run: Commands) -> None:
     assert "when spare works" in run.ok("queue", "list", "--backend", "spare")
     retried = run("queue", "retry", f" {identifier.lower()} ")
     assert retried.stderr == "spare is paused by the operator; to try now: gateway backend resume spare\n"
-    run.ok("backend", "pause", "spare", "--for", "1h")
+    assert "for 1h, or until a restart or: " in run.ok("backend", "pause", "spare", "--for", "1h")
     assert "(in 60 min)" in run.ok("trace", "a@example.net")
     assert re.search("operator until [0-9:]{8}Z; to try now: ", run("queue", "retry", identifier).stderr)
     run.ok("backend", "resume", "spare")
