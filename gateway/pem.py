@@ -12,7 +12,7 @@ def complaint(data: bytes, wanted: str) -> str:
     """Why ``data`` was refused as a ``wanted``: "certificate", "private key" or "public key". Quotes nothing of it."""
     labels = [label.decode() for label in _LABEL.findall(data)]
     if not data.strip():
-        why = "the file is empty"
+        why = "it is empty"
     elif not labels:
         why = 'it has no line "-----BEGIN ...-----"'
     elif not any(label.endswith(wanted.upper()) for label in labels):

@@ -120,13 +120,13 @@ EC = generate_private_key(SECP256R1())
 TLS, CORP, OWN, BACKEND = "listeners.tls.", "auth.keys.corp.", "auth.keys.own.", "backends.b."
 # What is broken: the files and the settings; then the setting that is named, and words of what is said.
 BROKEN: dict[str, tuple[Case, str, str]] = {
-    "certificate empty": (listener("", private(rsa())), TLS + "certificate", "the file is empty"),
+    "certificate empty": (listener("", private(rsa())), TLS + "certificate", "it is empty"),
     "certificate no PEM": (listener("hello", private(rsa())), TLS + "certificate", "no line"),
     "certificate cut": (listener(CUT, private(rsa())), TLS + "certificate", "it is damaged"),
     "certificate is a key": (listener(private(rsa()), ""), TLS + "certificate", "it holds PRIVATE KEY"),
     "certificate short": (
         listener(certificate(rsa(1024)), private(rsa(1024))), TLS + "certificate", "its key is too short"),
-    "key empty": (listener(certificate(), ""), TLS + "private_key", "the file is empty"),
+    "key empty": (listener(certificate(), ""), TLS + "private_key", "it is empty"),
     "key is a certificate": (listener(certificate(), certificate()), TLS + "private_key", "it holds CERTIFICATE"),
     "key locked": (listener(certificate(), private(rsa(), LOCK)), TLS + "private_key", "needs a passphrase"),
     "key of another": (
@@ -171,7 +171,7 @@ BROKEN: dict[str, tuple[Case, str, str]] = {
         "type authorized_user; name it as authorized_user_file"),
     "google key damaged": (
         google(json.dumps(SERVICE | {"private_key": CUT})), BACKEND + "service_account_file",
-        "put the file as Google made it in its place"),
+        "f: its private_key is not a PEM private key: it holds CERTIFICATE; put the file as Google"),
     "google sign-in not whole": (
         google(json.dumps(SIGN_IN | {"refresh_token": ""}), "authorized_user_file"), BACKEND + "authorized_user_file",
         "has no refresh_token"),
@@ -187,7 +187,10 @@ BROKEN: dict[str, tuple[Case, str, str]] = {
     "microsoft key short": (
         graph(certificate(rsa(1024)) + private(rsa(1024))), BACKEND + "certificate_file",
         "RSA keys from 2048 bits, this has 1024"),
-    "authorities empty": (smarthost(""), BACKEND + "ca_file", "the file is empty"),
+    "microsoft secret empty": (
+        backend("", type="graph", tenant="t.example", client_id="x", mailbox="a@b.example", client_secret_file="f"),
+        BACKEND + "client_secret_file", '"f" is empty'),
+    "authorities empty": (smarthost(""), BACKEND + "ca_file", "it is empty"),
     "authorities are a key": (smarthost(public(rsa())), BACKEND + "ca_file", "it holds PUBLIC KEY"),
     "capture under a file": (
         ({"file": ""}, "backends: {box: {type: capture, directory: DIR/file/box}}\n"), "backends.box.directory",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, checked_by, chosen_file, config_option, connect, json_option
+from gateway.cli.common import Api, checked_by, chosen_file, config_option, connect, json_option, said
 from gateway.cli.errors import Failed, TryAgain
 from gateway.cli.plain import moment, say, show_json
 
@@ -42,7 +42,7 @@ def list_(as_json: bool) -> None:
 
 
 @backend.command()
-@click.argument("name")
+@click.argument("name", callback=said)
 @click.option(
     "--for", "duration", metavar="TIME", callback=checked_by("durations", "parse_duration"),
     help="Go on by itself after this, for example 30m.",
@@ -57,7 +57,7 @@ def pause(name: str, duration: str | None) -> None:
 
 
 @backend.command()
-@click.argument("name")
+@click.argument("name", callback=said)
 @config_option
 def resume(name: str) -> None:
     """Send by this backend again, now."""

@@ -46,6 +46,13 @@ def checked_by(module: str, parser: str) -> Callable[[click.Context, click.Param
     return check
 
 
+def said(_context: object, parameter: click.Parameter, given: str | None) -> str | None:
+    """An empty value, as of a variable that is not set, never widens what a command is for."""
+    if given is not None and not given.strip():
+        raise click.BadParameter("is empty: leave it out, or say what to look for", param=parameter)
+    return given
+
+
 def chosen_file() -> Path | None:
     """What --config said."""
     file: Path | None = click.get_current_context().find_root().obj

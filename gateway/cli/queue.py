@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, checked_by, config_option, connect, json_option
+from gateway.cli.common import Api, checked_by, config_option, connect, json_option, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json
 
@@ -17,21 +17,14 @@ _PENDING = ("queued", "held", "corrupt")
 _PAGE = 1000
 
 
-def _said(_context: object, parameter: click.Parameter, given: str | None) -> str | None:
-    """An empty value, as of a variable that is not set, never widens what a command is for."""
-    if given is not None and not given.strip():
-        raise click.BadParameter("is empty: leave it out, or say what to look for", param=parameter)
-    return given
-
-
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--older", metavar="AGE", callback=checked_by("durations", "parse_duration"), help="Older than this, as 2h."
         ),
-        click.option("--to", "recipient", metavar="ADDRESS", callback=_said, help="With this recipient."),
-        click.option("--from", "sender", metavar="ADDRESS", callback=_said, help="With this envelope sender."),
-        click.option("--backend", metavar="NAME", callback=_said, help="Waiting for this backend, or sent by it."),
+        click.option("--to", "recipient", metavar="ADDRESS", callback=said, help="With this recipient."),
+        click.option("--from", "sender", metavar="ADDRESS", callback=said, help="With this envelope sender."),
+        click.option("--backend", metavar="NAME", callback=said, help="Waiting for this backend, or sent by it."),
     ):
         command = option(command)
     return command

@@ -56,8 +56,8 @@ class Files:
             self._document.fail(from_file, f"give {key} or {key}_file, not both")
         else:
             _, text = self._read(from_file, given, private=True)
-            section[key] = text.rstrip("\r\n")
-            if not section[key]:
+            section[key] = text.rstrip("\r\n") or "?"  # as of a file that is not there: this is said once
+            if not text.rstrip("\r\n"):
                 self._document.fail(from_file, f'"{given}" is empty')
             if from_file in self._document.bad:
                 self._document.bad.add(keys)
@@ -68,8 +68,11 @@ class Files:
             section[key], _ = self._read(keys, section[key], private=key in _PRIVATE)
 
     def _read(self, keys: Keys, given: object, *, private: bool) -> tuple[Path, str]:
+        if not isinstance(given, str):
+            self._document.fail(keys, "must be text")
+            return Path("?"), "?"
         folders = [*self._folders, self._state_dir] if keys == OWN_KEY else self._folders
-        candidates = [folder / str(given) for folder in folders]  # an absolute name stays itself
+        candidates = [folder / given for folder in folders]  # an absolute name stays itself
         for candidate in candidates:
             try:
                 with candidate.open("rb") as file:
@@ -84,9 +87,9 @@ class Files:
                 return candidate, text
             return candidate, "?"
         if keys != OWN_KEY:
-            tried = " or ".join(dict.fromkeys(str(candidate) for candidate in candidates)) or str(given)
+            tried = " or ".join(dict.fromkeys(str(candidate) for candidate in candidates)) or given
             self._document.fail(keys, f"no such file: {tried}")
-        return candidates[-1] if candidates else Path(str(given)), "?"
+        return candidates[-1] if candidates else Path(given), "?"
 
     def warn_of_open_file(self) -> None:
         """A secret that stands in a configuration file which everybody can read."""

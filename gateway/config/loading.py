@@ -33,6 +33,7 @@ _WORDS = {  # pydantic's error type, or what it begins with -> plain words
     "float": "must be a number",
     "bool": "must be true or false",
     "string": "must be text",
+    "path": "must be text",
     "tuple": "must be a list, such as [one, two]",
     "dict": 'must hold indented "key: value" lines',
     "model": 'must hold indented "key: value" lines',

@@ -253,7 +253,7 @@ BAD_KEYS: list[tuple[str, dict[str, Any], str]] = [
     ("EdDSA", {FILE: kit.private_pem(ED)}, "is not a PEM public key"),
     ("EdDSA", {PRIVATE: kit.public_pem(ED)}, "is not a PEM private key: it holds PUBLIC KEY"),
     ("EdDSA", {PRIVATE: LOCKED}, "is not a PEM private key: it needs a passphrase"),
-    ("ES256", {PRIVATE: b""}, "is not a PEM private key: the file is empty"),
+    ("ES256", {PRIVATE: b""}, "is not a PEM private key: it is empty"),
     ("ES256", {PRIVATE: "missing.pem"}, ".private_key_file: cannot read"),
     ("HS256", {"secret": SECRET, "audience": "gateway-admin"}, ".audience: gateway-admin is reserved"),
 ]

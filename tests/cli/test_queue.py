@@ -252,6 +252,8 @@ def test_retry_of_many_asks_once(run: Commands, monkeypatch: pytest.MonkeyPatch)
                 ("--older", "not a duration"),
             )
         ),  # an unset variable never widens what is deleted
+        (["backend", "pause", ""], 2, "is empty"),
+        (["backend", "resume", " "], 2, "is empty"),
         (["queue", "show", ""], 2, "give a queue id"),
         (["queue", "cat", " "], 2, "give a queue id"),
         (["queue", "hold", ""], 2, "give a queue id"),

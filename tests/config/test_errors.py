@@ -73,6 +73,8 @@ VALUES = [
     ("hostname: [a]", "config.yaml:1:1: hostname: must be text"),
     ("hostname: my host", 'config.yaml:1:1: hostname: "my host" is not a host name such as relay.example.com'),
     ("state_dir: spool", 'config.yaml:1:1: state_dir: "spool" must be an absolute path such as /var/lib/gateway'),
+    ("state_dir: [/x]", "config.yaml:1:1: state_dir: must be text"),
+    ("http: {socket: [/x]}", "config.yaml:1:8: http.socket: must be text"),
     # listeners
     ("listeners: {Local: {bind: '[::1]:25'}}", "config.yaml:1:13: listeners.Local: a name begins with a small letter and holds only small letters, digits and _, at most 40"),
     ("listeners: {a: }", "config.yaml:1:13: listeners.a.bind: is missing"),
@@ -85,6 +87,8 @@ VALUES = [
     ("listeners: {a: {bind: 'x:25', tls: starttlss}}", 'config.yaml:1:31: listeners.a.tls: must be one of none, starttls, implicit, did you mean "starttls"?'),
     ("listeners: {a: {bind: 'x:25', auth: false}}", "config.yaml:1:31: listeners.a.auth: must be one of off, optional, required"),
     ("listeners: {a: {bind: 'x:25', certificate: no.crt}}", f"config.yaml:1:31: listeners.a.certificate: no such file: {FOLDERS.format('no.crt')}"),
+    ("listeners: {a: {bind: 'x:25', certificate: [a]}}", "config.yaml:1:31: listeners.a.certificate: must be text"),
+    ("clients: {a: {password_hash_file: [a]}}", "config.yaml:1:15: clients.a.password_hash_file: must be text"),
     ("clients: {}\nlisteners: {a: {bind: 'x:25', auth: required}}", "config.yaml:2:31: listeners.a.auth: no client has a token, password_hash or login, so nobody could log in"),
     ("listeners: {a: {bind: 'x:25', tls: starttls}}", "config.yaml:1:31: listeners.a.tls: starttls needs certificate and private_key"),
     ("listeners: {a: {bind: 'x:25', min_tls: 1.4}}", "config.yaml:1:31: listeners.a.min_tls: must be one of 1.0, 1.1, 1.2, 1.3, did you mean \"1.3\"?"),

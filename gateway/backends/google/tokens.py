@@ -24,6 +24,7 @@ from gateway.config.finding import Ending, Examined, Finding
 from gateway.fetch import Answer
 from gateway.files import write_whole
 from gateway.model import Verdict
+from gateway.pem import complaint
 
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105
@@ -88,7 +89,7 @@ def examine(name: str, path: Path, mailbox: str, *, user: bool) -> Examined:
     except NoAnswer as error:
         yield Finding(keys, f"{error}; {error.outcome.fix}")
     except Exception as error:  # whatever a parser says of a damaged file
-        text = safe(f"{path}: {type(error).__name__} {error}")
+        text = safe(f"{path}: {error}")
         yield Finding(keys, f"{text}; put the file as Google made it in its place, or make a new one")
     else:
         with suppress(ValueError):  # it says nothing of an end
@@ -252,10 +253,18 @@ def _simple(info: Mapping[str, Any], scopes: list[str], subject: str, token_url:
 @lru_cache(maxsize=8)
 def _account(info: str) -> Any:
     """Reading an RSA key holds the whole interpreter for some 40 ms: not once for each of a thousand mailboxes."""
+    from google.auth.exceptions import MalformedError
     from google.oauth2 import service_account
 
     account: Any = service_account.Credentials
-    return account.from_service_account_info(json.loads(info))
+    found = json.loads(info)
+    try:
+        return account.from_service_account_info(found)
+    except MalformedError:  # which names the fields that are missing
+        raise
+    except (ValueError, TypeError):
+        why = complaint(str(found["private_key"]).encode(), "private key")
+        raise ValueError(f"its private_key {why}") from None
 
 
 def _external(info: Mapping[str, Any]) -> Any:
