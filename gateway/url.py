@@ -30,8 +30,11 @@ def check_url(url: str, *, metadata: bool = False) -> str:
     """
     parts = urlsplit(url)
     host, _ = parts.hostname or "", parts.port  # which raises where it is none
-    if not host or parts.scheme not in ("https", "http"):
-        raise ValueError(f"{parts.scheme}://{host} is not a URL such as https://api.example.com")
+    if not host.strip(".") or parts.scheme not in ("https", "http"):
+        shown = f"{parts.scheme}://{host} " if parts.scheme else ""  # what else stands there may be a secret
+        raise ValueError(f"{shown}is not a URL such as https://api.example.com")
+    if " " in host or not url.isprintable():
+        raise ValueError(f"the URL of {host} has a space in the host, or a control character")
     if parts.scheme == "http" and not is_loopback(host) and not (metadata and _is_metadata(host)):
         raise ValueError(f"http://{host} is not encrypted: use https (plain http only to this machine)")
     if parts.username or parts.password:

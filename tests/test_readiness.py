@@ -192,6 +192,7 @@ BROKEN: dict[str, tuple[Case, str, str]] = {
         BACKEND + "client_secret_file", '"f" is empty'),
     "authorities empty": (smarthost(""), BACKEND + "ca_file", "it is empty"),
     "authorities are a key": (smarthost(public(rsa())), BACKEND + "ca_file", "it holds PUBLIC KEY"),
+    "smarthost of dots": (backend("", type="smtp", host="."), BACKEND + "host", "must be a host name or address alone"),
     "capture under a file": (
         ({"file": ""}, "backends: {box: {type: capture, directory: DIR/file/box}}\n"), "backends.box.directory",
         "is not a directory"),

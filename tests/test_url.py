@@ -57,3 +57,10 @@ def test_the_services_of_clouds(url: str) -> None:
     assert check_url(url, metadata=True) == url
     with pytest.raises(ValueError, match="not encrypted"):
         check_url(url)
+
+
+@pytest.mark.parametrize("url", ["https://exa mple.com", "https://exa\nmple.com", "https://."])
+def test_what_no_request_can_be_sent_to(url: str) -> None:
+    """In the settings, where it can be corrected, and not at each message."""
+    with pytest.raises(ValueError, match=r"has a space|is not a URL"):
+        check_url(url)

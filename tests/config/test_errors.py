@@ -123,6 +123,7 @@ VALUES = [
     ("auth: {keys: {k: {algorithm: HS256, jwks_url: 'https://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: does not fit algorithm HS256, which needs a secret"),
     ("auth: {keys: {k: {algorithm: RS256, jwks_url: 'http://x.example/'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: http://x.example is not encrypted: use https (plain http only to this machine)"),
     ("auth: {keys: {k: {algorithm: RS256, jwks_url: 'file:///etc/passwd'}}}", "config.yaml:1:37: auth.keys.k.jwks_url: file:// is not a URL such as https://api.example.com"),
+    ("auth: {keys: {k: {algorithm: RS256, jwks_url: login.x}}}", "config.yaml:1:37: auth.keys.k.jwks_url: is not a URL such as https://api.example.com"),
     (f"auth: {{keys: {{k: {{algorithm: RS256, jwks_url: 'https://u:{SECRET}@x.example/'}}}}}}", "config.yaml:1:37: auth.keys.k.jwks_url: the URL of x.example carries a user name or password"),
     ("auth: {keys: {k: {algorithm: EdDSA, private_key_file: k.pem}}}", f"config.yaml:1:37: auth.keys.k.private_key_file: no such file: {FOLDERS.format('k.pem')}"),
     ("auth: {keys: {k: {algorithm: HS256, secret: 32-bytes-of-secret-or-some-more-, secret_file: y}}}", "config.yaml:1:79: auth.keys.k.secret_file: give secret or secret_file, not both"),

@@ -36,7 +36,7 @@ def _host(text: str) -> str:
     try:
         return str(ip_address(text.strip("[]")))
     except ValueError:
-        if not re.fullmatch(r"[^\s/:]+", text):
+        if not re.fullmatch(r"[^\s/:.]+(\.[^\s/:.]+)*\.?", text):
             raise ValueError("must be a host name or address alone; write the port as port: 587") from None
     return text
 
