@@ -164,10 +164,14 @@ def check(
     return token
 
 
+def is_short_text(value: object) -> bool:
+    """What a subject or an id must be."""
+    return isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()
+
+
 def _text(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name, "")
-    good = isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()
-    if not good or (name in claims and not value):
+    if not is_short_text(value) or (name in claims and not value):
         raise Invalid("token_claims", f"{name} is not a short printable text")
     return str(value)
 

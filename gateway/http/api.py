@@ -17,7 +17,7 @@ from starlette.responses import Response
 import gateway
 from gateway import auth
 from gateway.address import parse_address
-from gateway.auth.tokens import Invalid, parse
+from gateway.auth.tokens import Invalid, is_short_text, parse
 from gateway.config.durations import parse_duration
 from gateway.http.problem import answer, json_body
 from gateway.http.service import Service, running
@@ -150,10 +150,13 @@ async def inspect_token(service: Service, request: Request) -> object:
 
 async def revoke_token(service: Service, request: Request) -> object:
     body = await json_body(request)
-    jti, subject = str(body.get("jti", "")).strip(), str(body.get("subject", "")).strip()
-    if bool(jti) == bool(subject):
+    given = [body.get("jti", ""), body.get("subject", "")]
+    jti, subject = (value.strip() if isinstance(value, str) else "" for value in given)
+    if bool(jti) == bool(subject) or not all(isinstance(value, str) for value in given):
         raise HTTPException(400, 'give {"jti": "..."} or {"subject": "..."}')
     _refuse_token(jti or subject)
+    if not is_short_text(jti or subject):
+        raise HTTPException(400, "no token that is accepted has such an id or subject: it is no short printable text")
     minted = {(row.jti if jti else row.subject) for row in await service.spool.tokens() if row.key}
     await service.revoke(jti=jti, subject=subject)
     return {"revoked": jti or subject, "known": (jti or subject) in minted}

@@ -254,6 +254,19 @@ async def test_a_revoked_subject_is_told(running: Service) -> None:
     assert (report["valid"], report["verdict"]) == (False, "revoked")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"jti": ["x"]}, {"jti": {"a": 1}}, {"subject": 7}, {"jti": "x", "subject": ["y"]}, {"jti": "a\0b"},
+        {"subject": "x" * 100_000},
+    ],
+)  # fmt: skip
+async def test_what_no_token_can_be_called_is_not_revoked(running: Service, body: dict[str, object]) -> None:
+    """Nobody is told that something was revoked which is not what they meant, and nothing of it is kept."""
+    assert (await post(running, "/api/v1/tokens/revoke", body)).status == 400
+    assert (await get(running, "/api/v1/tokens"))["tokens"] == []
+
+
 async def test_admin_tokens(running: Service) -> None:
     """A token for the HTTP interface is asked for by name, and is no login."""
     made = await post(running, "/api/v1/tokens", {"subject": "ops", "expires": "1h", "admin": True})
