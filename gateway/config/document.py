@@ -184,7 +184,9 @@ class Document:
             return self._mapping(node, keys, at)
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*keys, index), at) for index, item in enumerate(node.value)]
-        return None if node.tag == f"{_YAML}null" else node.value
+        if "\0" in node.value:
+            self.fail(keys, "holds a NUL character")
+        return None if node.tag == f"{_YAML}null" else node.value.replace("\0", "")
 
     def _mapping(self, node: yaml.MappingNode, keys: Keys, at: Place | None) -> dict[str, Any]:
         result: dict[str, Any] = {}

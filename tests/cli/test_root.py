@@ -36,6 +36,15 @@ def test_check_config(run: Commands, tmp_path: Path) -> None:
     assert "warning: " in done.stdout
 
 
+@pytest.mark.parametrize("command", ["check-config", "queue list", "reload"])
+def test_nul(run: Commands, command: str) -> None:
+    """A path that no file can have is refused where it is given, by every command."""
+    with run.file.open("a") as file:
+        file.write('http: {socket: "a\\0b"}\n')
+    done = run(*command.split())
+    assert (done.exit_code, done.stderr) == (78, f"Error: {run.file}:4:16: http.socket: holds a NUL character\n")
+
+
 def test_show(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in effect and where it comes from; no secret in any form."""
     with run.file.open("a") as file:

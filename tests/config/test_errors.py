@@ -74,6 +74,10 @@ VALUES = [
     ("hostname: my host", 'config.yaml:1:1: hostname: "my host" is not a host name such as relay.example.com'),
     ("state_dir: spool", 'config.yaml:1:1: state_dir: "spool" must be an absolute path such as /var/lib/gateway'),
     ("state_dir: [/x]", "config.yaml:1:1: state_dir: must be text"),
+    ('state_dir: "/a\\0b"', "config.yaml:1:12: state_dir: holds a NUL character"),
+    ('http: {socket: "a\\0b"}', "config.yaml:1:16: http.socket: holds a NUL character"),
+    ('backends: {b: {type: capture, directory: "a\\0b"}}', "config.yaml:1:42: backends.b.directory: holds a NUL character"),
+    ('backends: {b: {type: smtp, host: h, ca_file: "a\\0b"}}', "config.yaml:1:46: backends.b.ca_file: holds a NUL character"),
     ("http: {socket: [/x]}", "config.yaml:1:8: http.socket: must be text"),
     # listeners
     ("listeners: {Local: {bind: '[::1]:25'}}", "config.yaml:1:13: listeners.Local: a name begins with a small letter and holds only small letters, digits and _, at most 40"),
