@@ -8,16 +8,15 @@ import errno
 import os
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 
 from aiohappyeyeballs import start_connection
 
 PATIENCE = 20.0  # seconds that one who asks waits for an answer
-_THREADS = 32
 _NEXT = 0.25  # seconds until the next address is tried beside one that is silent (RFC 8305, section 5)
 
 
@@ -46,16 +45,15 @@ def ask_system(host: str) -> list[Address]:
 
 
 class Names:
-    """Looks names up for one event loop: one thread for each name being asked about, however many wait for it.
+    """Looks names up for one event loop: one thread for each name being asked about, however many wait for it. At most
+    as many as there are hosts in the settings: with fewer, names that hang would delay others.
 
     Nothing is remembered once it has been answered. The threads never hold up the end of the process.
     """
 
-    def __init__(self, resolve: Resolve = ask_system, *, threads: int = _THREADS) -> None:
+    def __init__(self, resolve: Resolve = ask_system) -> None:
         self._resolve = resolve
-        self._free = threads
         self._asked: dict[str, asyncio.Future[_Found]] = {}
-        self._queue: deque[str] = deque()  # no name twice: as long as there are hosts in the settings, at most
 
     async def find(self, host: str, *, seconds: float = PATIENCE) -> tuple[Address, ...]:
         """The addresses of ``host``, best first. Raises socket.gaierror, its ``strerror`` is for the operator."""
@@ -64,8 +62,7 @@ class Names:
             return (Address(family, host),)
         if (answer := self._asked.get(host)) is None:
             answer = self._asked[host] = asyncio.get_running_loop().create_future()
-            self._queue.append(host)
-            self._ask_next()
+            self._ask(host)
         await asyncio.wait((answer,), timeout=seconds)  # whoever waits may leave, the answer is for everybody
         if not answer.done():
             text = f"the name server gave no answer for {host} within {seconds:g} s; see /etc/resolv.conf"
@@ -91,17 +88,12 @@ class Names:
         except TimeoutError:
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
-    def _ask_next(self) -> None:
-        while self._free and self._queue:
-            host = self._queue.popleft()
-            self._free -= 1
-            look_up = threading.Thread(
-                target=self._look_up, args=(host, asyncio.get_running_loop()), name=f"name {host}", daemon=True
-            )
-            try:
-                look_up.start()
-            except RuntimeError as error:  # the system has no thread for us
-                self._answered(host, socket.gaierror(socket.EAI_AGAIN, f"cannot find {host}: {error}"))
+    def _ask(self, host: str) -> None:
+        work = partial(self._look_up, host, asyncio.get_running_loop())
+        try:
+            threading.Thread(target=work, name=f"name {host}", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread for us
+            self._answered(host, socket.gaierror(socket.EAI_AGAIN, f"cannot find {host}: {error}"))
 
     def _look_up(self, host: str, loop: asyncio.AbstractEventLoop) -> None:
         found: _Found
@@ -115,6 +107,4 @@ class Names:
             loop.call_soon_threadsafe(self._answered, host, found)
 
     def _answered(self, host: str, found: _Found) -> None:
-        self._free += 1
         self._asked.pop(host).set_result(found)
-        self._ask_next()

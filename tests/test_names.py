@@ -75,19 +75,19 @@ async def test_no_answer_in_time_says_where_to_look(server: NameServer) -> None:
     assert server.asked == ["hangs.test"]  # it is still being asked
 
 
-async def test_when_all_threads_hang_new_names_end_in_time_and_addresses_need_none(server: NameServer) -> None:
-    names = Names(server, threads=2)
-    hanging = [asyncio.create_task(names.find(f"hangs{number}.test")) for number in range(2)]
-    await until(lambda: len(server.asked) == 2)
-    with pytest.raises(socket.gaierror, match=r"no answer for good\.test within"):
-        await names.find("good.test", seconds=0.05)
-    assert set(server.asked) == {"hangs0.test", "hangs1.test"}
-    for numeric in ("127.0.0.1", "::1", "fe80::1%lo"):
-        assert [address.host for address in await names.find(numeric)] == [numeric]
-    waiting = asyncio.create_task(names.find("good.test"))
+async def test_however_many_names_hang_others_are_found(server: NameServer) -> None:
+    """Who has a hundred hosts behind a name server that is silent still reaches the one that stands in /etc/hosts."""
+    names = Names(server)
+    hanging = [asyncio.create_task(names.find(f"hangs{number}.test")) for number in range(100)]
+    assert await asyncio.wait_for(names.find("good.test"), 5) == (HERE,)
     server.answer()
-    assert await asyncio.gather(waiting, *hanging) == [(HERE,)] * 3
-    assert server.asked[2:] == ["good.test"]
+    assert await asyncio.gather(*hanging) == [(HERE,)] * 100
+
+
+async def test_an_address_needs_no_name_server(server: NameServer) -> None:
+    for numeric in ("127.0.0.1", "::1", "fe80::1%lo"):
+        assert [address.host for address in await Names(server).find(numeric)] == [numeric]
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(
