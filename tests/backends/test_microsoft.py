@@ -224,22 +224,27 @@ async def test_a_tenant_that_does_not_exist(tmp_path: Path) -> None:
         assert (await way.backend.check()).fix == "there is no such tenant: check tenant and cloud"
 
 
-TOKEN = {"token_type": "Bearer", "access_token": "abc"}  # Graph does not know it
+TOKEN: dict[str, Any] = {"token_type": "Bearer", "access_token": "abc"}  # Graph does not know it
 ODD = [
     (TOKEN, 401),  # RFC 6749, 5.1: how long it lasts need not be said
     (TOKEN | {"expires_in": 10**15}, 401),
     (TOKEN | {"expires_in": "soon"}, None),
     (TOKEN | {"expires_in": None}, None),
     (TOKEN | {"expires_in": 3599, "scope": 5}, None),
+    *((TOKEN | {"access_token": odd}, None) for odd in ("x\r\nx-evil: 1", "\u20ac", "", 5, None)),
 ]
 
 
 @pytest.mark.parametrize(("answer", "code"), ODD)
 async def test_an_odd_token_is_used_or_waited_out(tmp_path: Path, answer: dict[str, Any], code: int | None) -> None:
+    """What no HTTP header can carry was kept for an hour, and every call said that it could not connect."""
     async with open_way(tmp_path) as way:
         outcome = await way.one("token", http(200, answer), http(200, answer))
         assert (outcome.verdict, outcome.code) == (Verdict.MISCONFIGURED if code else Verdict.DEFERRED, code), outcome
         assert code or "authority of backends.office" in outcome.fix
+        way.fake.answers.clear()
+        way.clock.advance(5)
+        assert (await way.one()).verdict is Verdict.SENT
 
 
 async def test_an_odd_refusal_is_one_all_the_same(tmp_path: Path) -> None:

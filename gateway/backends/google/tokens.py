@@ -137,15 +137,16 @@ class GoogleTokens:
         try:
             credentials.refresh(partial(self._request, http, answers))
             life = timedelta(seconds=min(int(answers[-1].get("expires_in", 3600)), 86400))
+            token = AccessToken(credentials.token, asked + life)
         except (GoogleAuthError, *_GARBAGE) as error:
             if answers:
-                raise self._unusable(f": {type(error).__name__}") from None
+                what = "what answers there is not Google's token endpoint, or not itself"
+                fix = f"check backends.{self._name}.token_url: {what}"
+                raise unavailable(f"no usable token in the answer: {type(error).__name__}", fix) from None
             raise self._refused(str(error), f"{self._path} gives no token") from None
-        if not isinstance(credentials.token, str) or not re.fullmatch(r"[!-~]+", credentials.token):
-            raise self._unusable()
         if self._user:
             self._signed_in(info, answers[-1], asked)
-        return AccessToken(credentials.token, asked + life)
+        return token
 
     def facts(self) -> dict[str, str]:
         mailbox = self._mailbox or ("me" if self._user else "sender")
@@ -170,10 +171,6 @@ class GoogleTokens:
         if answer.status in (408, 429) or answer.status >= 500 or re.search(_RETRY, said):
             raise unavailable(f"{urlsplit(url).netloc}: HTTP {answer.status} {said}")
         raise self._refused(said)
-
-    def _unusable(self, why: str = "") -> NoAnswer:
-        fix = f"check backends.{self._name}.token_url: what answers there is not Google's token endpoint, or not itself"
-        return unavailable(f"no usable token in the answer{why}", fix)
 
     def _refused(self, said: str, what: str = "Google refuses a token") -> NoAnswer:
         known = {"name": self._name, "file": self._path, "mailbox": self._mailbox or "the account", "scope": SCOPE}

@@ -97,6 +97,7 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
             if "access_token" not in result:
                 raise _failure(identity, result)
             lasts = timedelta(seconds=min(int(result.get("expires_in", _USUAL)), _LONGEST))
+            token = AccessToken(result["access_token"], clock.now() + lasts)
         except _GARBAGE as error:
             if identity.managed:
                 raise _refused(identity, str(error)) from None
@@ -104,7 +105,7 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
             raise unavailable(f"no usable token in the answer: {type(error).__name__}", fix) from None
         if identity.store:
             ends((clock.now() + _SIGN_IN_LASTS).timestamp())
-        return AccessToken(str(result["access_token"]), clock.now() + lasts)
+        return token
 
     return get
 

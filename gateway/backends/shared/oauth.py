@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,10 +30,14 @@ _REMEMBERED = 5.0  # seconds for which a failure is the answer, without asking: 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """An access token and when it ends (aware, UTC)."""
+    """An access token and when it ends (aware, UTC). Raises ValueError for what no HTTP header can carry."""
 
     value: str
     ends: datetime
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, str) or not re.fullmatch(r"[!-~]+", self.value):
+            raise ValueError(f"{type(self.value).__name__} as a token")
 
 
 # For a library of an identity provider that blocks, or a file of its own: whoever waits for one holds up no mail.
