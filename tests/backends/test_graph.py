@@ -398,7 +398,7 @@ async def test_without_message_id_it_is_sent_and_noted(way: Way) -> None:
         (http(200, {"value": [{"isDraft": False, "toRecipients": [1]}]}), V.DEFERRED),
         (http(200, {"value": [{"isDraft": True}]}), V.SENT),
         (error(429, "ApplicationThrottled"), V.THROTTLED),
-        (http(410), V.DEFERRED),
+        (http(418), V.DEFERRED),
     ],
 )
 async def test_while_it_cannot_be_looked_up_nothing_is_sent(way: Way, answer: Any, verdict: Verdict) -> None:

@@ -22,11 +22,11 @@ STATUSES: list[tuple[tuple[int, ...], str, Verdict, str]] = [
     ((400, 409, 422), "", Verdict.REJECTED, "5.6.0"),
     ((413,), "", Verdict.REJECTED, "5.3.4"),
     ((401, 403), "", Verdict.MISCONFIGURED, "4.7.0"),
-    ((402, 404, 405, 407, 301, 302, 308), "", Verdict.MISCONFIGURED, "4.3.5"),
+    ((402, 404, 405, 407, 410, 411, 426, 431, 451, 301, 302, 308), "", Verdict.MISCONFIGURED, "4.3.5"),
     ((403,), "Quota exceeded", Verdict.THROTTLED, "4.4.5"),
     ((403,), "rate limit hit", Verdict.THROTTLED, "4.4.5"),
     ((429,), "", Verdict.THROTTLED, "4.4.5"),
-    ((408, 425, 500, 502, 503, 504, 509), "", Verdict.DEFERRED, "4.3.0"),
+    ((408, 421, 423, 425, 500, 502, 503, 504, 509), "", Verdict.DEFERRED, "4.3.0"),
     ((100, 202, 600), "", Verdict.IN_DOUBT, "4.4.2"),
     ((200,), "no idea", Verdict.IN_DOUBT, "4.4.2"),
 ]
@@ -36,7 +36,7 @@ STATUSES: list[tuple[tuple[int, ...], str, Verdict, str]] = [
     ("status", "words", "verdict", "enhanced"), [(status, *rest) for statuses, *rest in STATUSES for status in statuses]
 )
 def test_a_status_that_no_table_names(status: int, words: str, verdict: Verdict, enhanced: str) -> None:
-    """An unpaid account, a wrong URL and a proxy are never the message's fault."""
+    """An unpaid account, a wrong URL, a proxy and a ban are never the message's fault."""
     outcome = judge(Answer(status, {}, b""), (), name="way", code="", words=words, now=START)
     assert (outcome.verdict, outcome.code, outcome.enhanced) == (verdict, status, enhanced)
     assert outcome.detail == f"HTTP {status} {words}".strip()

@@ -22,11 +22,11 @@ BUSY_403 = Row((403,), Verdict.THROTTLED, "4.4.5", text=r"quota|rate.?limit")
 # For every status that a backend's own table does not name; the last row fits whatever is left.
 COMMON = (
     Row((429,), Verdict.THROTTLED, "4.4.5"),
-    Row((408, 425, *range(500, 600)), Verdict.DEFERRED, "4.3.0"),
+    Row((408, 421, 423, 425, *range(500, 600)), Verdict.DEFERRED, "4.3.0"),
     BUSY_403,
     Row((401, 403), Verdict.MISCONFIGURED, "4.7.0"),
-    # An unpaid account, a wrong URL or a proxy: none of them is the message's fault.
-    Row((402, 404, 405, 407, *range(300, 400)), Verdict.MISCONFIGURED, "4.3.5"),
+    # An unpaid account, a wrong URL, a proxy or a ban: none of them is the message's fault.
+    Row((402, 404, 405, 407, 410, 411, 426, 431, 451, *range(300, 400)), Verdict.MISCONFIGURED, "4.3.5"),
     Row((413,), Verdict.REJECTED, "5.3.4"),
     Row(range(400, 500), Verdict.REJECTED, "5.6.0"),
     Row(ANY, Verdict.IN_DOUBT, "4.4.2"),
