@@ -41,7 +41,7 @@ async def readyz(service: Service, _request: Request) -> object:
     """Whether mail should be sent here now; 503 with the reason if not."""
     deaf = [name for name, one in service.listeners.items() if not one.accepting]
     checks = [
-        ("spool", service.spool.accepting(), "the spool takes no writes: disk full or reserve reached"),
+        ("spool", service.spool.accepting(), "the spool takes no writes: disk full or faulty, or reserve reached"),
         ("listeners", bool(service.listeners) and not deaf, f"not accepting: {', '.join(deaf) or 'no listener'}"),
         ("delivery", service.dispatcher is not None and service.dispatcher.alive, "the delivery tasks have ended"),
         ("draining", not service.draining, "the service is shutting down"),
