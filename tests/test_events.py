@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -473,6 +474,16 @@ def test_a_lack_of_descriptors_does_not_flood_the_log() -> None:
     lines = stream.getvalue().splitlines()
     assert sum("out of system resource" in line for line in lines) == 3
     assert len(lines) == 183
+
+
+def test_what_a_stop_cuts_off_is_no_bug() -> None:
+    """uvicorn logs each request that its time of grace was too short for as an exception."""
+    log = Log()
+    log.events.capture_libraries()
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=asyncio.CancelledError())
+    log.events.close()
+    assert log.lines == []
+    assert log.metric("bugs_total") == 0
 
 
 def test_instances_do_not_share_anything() -> None:

@@ -5,6 +5,7 @@ A blocked or closed output never stops the event loop: the queue is bounded, and
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -101,8 +102,11 @@ class Libraries(logging.Handler):
             if (now := self._clock.monotonic()) < self._quiet_until:
                 return
             self._quiet_until = now + 60
-        if record.exc_info and record.exc_info[1] is not None:
-            self._bug(f"{record.name}: {record.getMessage()}", record.exc_info[1])
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):
+            return  # a request that was cut off at the stop: uvicorn has said how many
+        if error is not None:
+            self._bug(f"{record.name}: {record.getMessage()}", error)
         elif not record.name.startswith("mail."):
             self._warning("library", logger=record.name, text=record.getMessage())
 
