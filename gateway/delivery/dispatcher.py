@@ -95,6 +95,7 @@ class Dispatcher:
         self._breakers[name] = breaker
         settings = self._settings.backends[name]
         worker = Worker(backend, settings, self._orders, breaker, self._spool, self._events, self._clock)
+        self._events.backend_up(name, True)  # until it is found not to be
         if breaker.by not in ("", OPERATOR):
             worker.resume()
         tracking = None

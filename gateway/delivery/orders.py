@@ -9,7 +9,7 @@ from datetime import datetime
 
 from gateway.config.models import RetrySettings
 from gateway.delivery.bounces import Bouncer
-from gateway.delivery.breaker import CircuitBreaker
+from gateway.delivery.breaker import CircuitBreaker, State
 from gateway.delivery.retry import Decision
 from gateway.model import Outcome, SpooledMessage, Verdict
 from gateway.routing import Freight, Routing
@@ -47,14 +47,16 @@ class Orders:
     def next_way(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> tuple[str, str]:
         """Whom what is left after an attempt waits for, and who may take it at once instead, "" for nobody.
 
-        Failover tries those that come later in the route.
+        Failover tries those that come later in the route. What waits for its own sake waits for one that works: from
+        one that rests it would be taken elsewhere before its time.
         """
         if claim.sticky or any(outcome.verdict is Verdict.IN_DOUBT for outcome in outcomes.values()):
             return claim.backend, ""
         left = [address for address, outcome in outcomes.items() if outcome.verdict not in _DONE]
         ways = self.ways(claim.message, left)
         later = ways[ways.index(claim.backend) + 1 :] if claim.backend in ways else ways
-        return ways[0] if ways else claim.backend, next((name for name in later if self.free(name, now)), "")
+        works = [name for name in ways if name in self.breakers and self.breakers[name].state(now) is State.CLOSED]
+        return [*works, *ways, claim.backend][0], next((name for name in later if self.free(name, now)), "")
 
     async def settle(
         self,

@@ -84,6 +84,17 @@ async def test_other_settings_are_tried_at_once(tmp_path: Path) -> None:
         await at.settled(identifier, "done")
 
 
+async def test_other_settings_are_not_known_to_fail(tmp_path: Path) -> None:
+    """What was found out about the old ones is no alarm about the new, also where no mail waits to try them."""
+    old, new = ScriptedBackend("b"), ScriptedBackend("b")
+    old.checked = Check(False, "wrong password")
+    async with house(tmp_path, old) as at:
+        await at.dispatcher.check("b")
+        assert b'gateway_backend_up{backend="b"} 0.0' in at.events.render()[1]
+        await reload(at, tmp_path, new)
+        assert b'gateway_backend_up{backend="b"} 1.0' in at.events.render()[1]
+
+
 async def test_an_order_outlives_a_reload(tmp_path: Path) -> None:
     """Paused until it is resumed, whatever else is changed meanwhile."""
     old, new = ScriptedBackend("b"), ScriptedBackend("b")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.spool import Filter
-from tests.builders import AWAY, IN_DOUBT
+from tests.builders import AWAY, GREYLISTED, IN_DOUBT
 from tests.delivery.kit import house
 from tests.fakes import SENT, ScriptedBackend, until
 
@@ -35,6 +35,22 @@ async def test_failover_goes_on_at_once(tmp_path: Path) -> None:
         await at.settled(later, "done")
         assert len(first.calls) == 1
         assert [m.id for m, _ in second.calls] == [identifier, later]
+
+
+async def test_put_off_elsewhere_it_waits_its_time(tmp_path: Path) -> None:
+    """The second backend's "later" is about this message: that the first still rests does not bring it back sooner."""
+    first, second = ScriptedBackend("first", AWAY), ScriptedBackend("second", GREYLISTED, SENT)
+    async with house(tmp_path, first, second) as at:
+        identifier = await at.put("first")
+        await until(lambda: len(second.calls) == 1)
+        await at.queued("second", 1)
+        at.clock.advance(11)
+        later = await at.put("first")
+        at.clock.advance(11)
+        await at.settled(later, "done")
+        assert [m.id for m, _ in second.calls] == [identifier, later]
+        at.clock.advance(60)
+        await at.settled(identifier, "done")
 
 
 async def test_what_nobody_has_looked_at_waits_for_a_way_that_takes_all(tmp_path: Path) -> None:
