@@ -77,7 +77,7 @@ def too_late(message: SpooledMessage, backend: str, *, ours: bool) -> Decision:
     """At the end of the lifetime of what could not be tried; ``ours``: because we paused, so a person decides."""
     if ours:
         text = f"{_GAVE_UP}: {backend} was paused"
-        outcomes = same_for_all(message, Outcome(Verdict.MISCONFIGURED, enhanced=EXPIRED, detail=text))
+        outcomes = same_for_all(message, Outcome(Verdict.DEFERRED, enhanced=EXPIRED, detail=text))
         return Decision(dict.fromkeys(outcomes, "held"), outcomes)
     return _failed(message, Outcome(Verdict.REJECTED, enhanced=EXPIRED, detail=f"{_GAVE_UP}: {backend} was not usable"))
 

@@ -108,6 +108,7 @@ def test_what_was_never_tried_to_the_end(ours: bool, state: str, failed: tuple[s
     made = too_late(message(), "b", ours=ours)
     assert (made.states, made.failed) == ({"a@x.org": state}, failed)
     final = made.outcomes["a@x.org"]
+    assert final.verdict is (Verdict.DEFERRED if ours else Verdict.REJECTED)  # an order is no wrong password
     assert (final.code, final.enhanced, final.said_by, final.scope) == (None, "4.4.7", "gateway", Scope.MESSAGE)
 
 
