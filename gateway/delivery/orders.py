@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gateway.config.models import RetrySettings
@@ -29,10 +29,16 @@ class Orders:
     rng: random.Random
 
     def ways(self, message: SpooledMessage, recipients: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Backends, in failover order, that may carry it for all of these (default: all of its) recipients."""
+        """Backends, in failover order, that may carry it for all of these (default: all of its) recipients.
+
+        Of bounces the settings of now decide, not those of when they were written.
+        """
         if recipients is None:
             recipients = [recipient.address for recipient in message.envelope.recipients]
-        return self.routing.ways(Freight.of(message), recipients)
+        freight = Freight.of(message)
+        if message.bounce:
+            freight = replace(freight, pin=self.bouncer.settings.bounces.backend or "")
+        return self.routing.ways(freight, recipients)
 
     def free(self, backend: str, now: float) -> bool:
         """Whether it has a worker and does not rest; ``now`` in monotonic seconds."""

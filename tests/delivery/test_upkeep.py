@@ -62,6 +62,17 @@ async def test_orphans_behind_others_are_found(tmp_path: Path) -> None:
         assert at.logged("no_backend")[-1]["messages"] == 1001
 
 
+async def test_bounces_go_by_the_settings_of_now(tmp_path: Path) -> None:
+    """Those that wait for the bounces.backend of before are not stranded where a reload names another, or none."""
+    backend, config = ScriptedBackend("b"), settings(tmp_path, "b")
+    async with house(tmp_path, backend, config=config) as at:
+        bounce = await at.put("gone", sender="", bounce=True, pin="gone")
+        pinned = await at.put("gone", pin="gone")
+        await at.rounds(lambda: backend.calls)
+        await at.settled(bounce, "done")
+        assert await at.state(pinned) == "queued"
+
+
 async def test_who_is_stranded_is_not_routed_each_round(tmp_path: Path) -> None:
     """A long queue that nobody can take costs little; a reload that gives it a way is obeyed at once."""
     backend, config = ScriptedBackend("b"), two_ways(tmp_path)
