@@ -147,8 +147,10 @@ class SpoolMachine(RuleBasedStateMachine):
             there = mail.deliveries.get(target)
             if there is None:
                 mail.deliveries[target] = Delivery(due, delivery.attempts, delivery.sticky)
-            elif there.claim is None:
-                there.due = min(there.due, due) if mail.delivery_state(target) == "queued" else due
+            else:
+                there.sticky = there.sticky or delivery.sticky
+                if there.claim is None:
+                    there.due = min(there.due, due) if mail.delivery_state(target) == "queued" else due
             for address in mail.waiting(backend):
                 mail.recipients[address][0] = target
 
