@@ -1,14 +1,15 @@
 """Messages: bytes in, bytes out, no I/O. Nothing here parses and re-serialises; all of it is linear in its input."""
 
 from gateway.message.content import FEATURES, Content, walk
-from gateway.message.header import Field, Header, normalise_newlines, scan
+from gateway.message.header import Field, Header, normalise_newlines, replace_fields, scan
 from gateway.message.leaf import Leaf, leaf_bytes, leaf_pieces, leaf_text
-from gateway.message.mailboxes import may_show_address, plain_addresses, sole_address
+from gateway.message.mailboxes import every_address, may_show_address, plain_addresses, qualify, sole_address
 from gateway.message.recipients import Split, address_call, address_to, readdress, split_recipients
 from gateway.message.stamp import Arrival, stamp
 
 __all__ = [
-    "FEATURES", "Arrival", "Content", "Field", "Header", "Leaf", "Split", "address_call", "address_to", "leaf_bytes",
-    "leaf_pieces", "leaf_text", "may_show_address", "normalise_newlines", "plain_addresses", "readdress", "scan",
-    "sole_address", "split_recipients", "stamp", "walk",
+    "FEATURES", "Arrival", "Content", "Field", "Header", "Leaf", "Split", "address_call", "address_to",
+    "every_address", "leaf_bytes", "leaf_pieces", "leaf_text", "may_show_address", "normalise_newlines",
+    "plain_addresses", "qualify", "readdress", "replace_fields", "scan", "sole_address", "split_recipients", "stamp",
+    "walk",
 ]  # fmt: skip

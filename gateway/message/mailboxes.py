@@ -41,6 +41,9 @@ _ENTRY = re.compile(  # a possessive optional group, (...)?+, is broken in Pytho
 # One address behind a name that should have been quoted, or behind words without anything that parts entries.
 _SOLE = re.compile(rb'[^@<>]*+<(%b)>[\s,;]*+|(?:[^@<>,;:]*[\s"])?([\w.+=-]++@[\w.-]++)[\s,;]*+' % _ADDRESS)
 
+# A local name where an address should stand: alone, or in angle brackets. Comments are blanks by then.
+_LOCAL_NAME = re.compile(rb"(?:[^<>]*+<)?\s*+([\w.+=$~\x80-\xff-]++)\s*+>?\s*+")
+
 
 class Mailbox(NamedTuple):
     """One entry: its span in the value, the bytes of its display name, its addresses (more than one if malformed)."""
@@ -118,6 +121,43 @@ def mailboxes(value: bytes) -> list[Mailbox]:
             words.append(text)
     close(len(value))
     return found
+
+
+def qualify(value: bytes, domain: str) -> bytes:
+    """``@domain`` behind each local name that stands where an address should: root, or Root <root>. All else stays."""
+    text, pieces, done = _uncommented(value), [], 0
+    for box in mailboxes(value):
+        if not box.addresses and (match := _LOCAL_NAME.fullmatch(text, box.start, box.end)):
+            pieces += [value[done : match.end(1)], f"@{domain}".encode()]
+            done = match.end(1)
+    return b"".join((*pieces, value[done:]))
+
+
+def every_address(value: bytes) -> tuple[str, ...]:
+    """All whom a field names, for mail to go there: nobody is left out, nothing is guessed or corrected.
+
+    Raises BadAddress for an entry that is not one address.
+    """
+    text, found = _uncommented(value), []
+    for box in mailboxes(value):
+        entry = "".join(text[box.start : box.end].decode("utf-8", "backslashreplace").split())
+        said = "".join(box.addresses[0].split()) if len(box.addresses) == 1 else ""
+        if not entry and not said:
+            continue  # a group without members
+        if not said or (entry != said and not entry.endswith(f"<{said}>")):
+            if b"<" in value and (sole := sole_address(value)):
+                return (sole,)
+            raise BadAddress(f"not an address: {entry!r}", "syntax")
+        found.append(parse_address(box.addresses[0]))
+    return tuple(found)
+
+
+def _uncommented(value: bytes) -> bytes:
+    """Blanks where comments are, so that every place stays the same."""
+    text = bytearray(b" " * len(value))
+    for at, token in _tokens(value):
+        text[at : at + len(token)] = token
+    return bytes(text)
 
 
 def plain_addresses(value: bytes) -> tuple[str, ...]:

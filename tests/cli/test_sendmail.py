@@ -77,14 +77,22 @@ def test_envelope(server: Server, arguments: list[str], sender: str, recipients:
     """The envelope comes from -f/-r and the arguments, with -t also from To, Cc and Bcc; each recipient once."""
     done = run(server, *arguments)
     assert done.returncode == 0, done.stderr
-    assert [c for c in server.commands if c.lower().startswith("mail")] == [f"mail FROM:<{sender}>"]
-    assert [c for c in server.commands if c.lower().startswith("rcpt")] == [f"rcpt TO:<{r}>" for r in recipients]
+    assert [c for c in server.commands if c.lower().startswith("mail")] == [f"MAIL FROM:<{sender}>"]
+    assert [c for c in server.commands if c.lower().startswith("rcpt")] == [f"RCPT TO:<{r}>" for r in recipients]
 
 
 @pytest.mark.parametrize(
     ("arguments", "stdin", "sent"),
     [
         (["-t"], MESSAGE, b"Subject: hi\r\nTo: a@example.com, B <b@example.com>\r\nCc: c@example.com\r\n\r\nbody\r\n"),
+        ([], MESSAGE, b"Subject: hi\r\nTo: a@example.com, B <b@example.com>\r\nCc: c@example.com\r\n\r\nbody\r\n"),
+        (["-t"], b"A: b\r\r\nBcc: d@example.com\r\r\n\r\r\none\rtwo\r\r\n", b"A: b\r\n\r\none\r\ntwo\r\n"),
+        (
+            [],
+            b'From: root (Cron Daemon)\nTo: Root <root>, B\n <b@example.com>\nCc: A B, "x"\nReply-To:\n me\n\n',
+            f'From: root@{HOST} (Cron Daemon)\r\nTo: Root <root@{HOST}>, B\r\n <b@example.com>\r\nCc: A B, "x"\r\n'
+            f"Reply-To:\r\n me@{HOST}\r\n\r\n".encode(),
+        ),
         ([], b"A: b\n\n.hidden\nBcc: x\nend", b"A: b\r\n\r\n..hidden\r\nBcc: x\r\nend\r\n"),
         ([], b"A: b\n\none\n.\ntwo\n", b"A: b\r\n\r\none\r\n"),
         (["-i"], b"A: b\n\none\n.\ntwo\n", b"A: b\r\n\r\none\r\n..\r\ntwo\r\n"),
@@ -96,7 +104,7 @@ def test_envelope(server: Server, arguments: list[str], sender: str, recipients:
         ),
         (["-F", "N"], b"From: me@example.com\n\nx\n", b"From: me@example.com\r\n\r\nx\r\n"),
         ([], b"no header at all\n", f"From: <{ME}>\r\n\r\nno header at all\r\n".encode()),
-        (["-f", "f@example.com", "-F", "N"], b"text: no\n", b"From: N <f@example.com>\r\ntext: no\r\n"),
+        (["-f", "f@example.com", "-F", "N"], b"text: no\n", b"From: N <f@example.com>\r\ntext: no\r\n\r\n"),
         (["-f", "jörg@example.com"], b"text\n", "From: <jörg@example.com>\r\n\r\ntext\r\n".encode()),
         (["-f", "<>"], b"text only\nTo: x\n", b"Subject:\r\n\r\ntext only\r\nTo: x\r\n"),
         ([], b"\nBcc: only a body\n", f"From: <{ME}>\r\n\r\nBcc: only a body\r\n".encode()),
@@ -105,12 +113,73 @@ def test_envelope(server: Server, arguments: list[str], sender: str, recipients:
     ],
 )
 def test_content(server: Server, arguments: list[str], stdin: bytes, sent: bytes) -> None:
-    """Lines end in CRLF, a lone dot ends the message unless -i, Bcc goes with -t, -F only fills in a From.
+    """Lines end in CRLF, a lone dot ends the message unless -i, Bcc goes, -F only fills in a From.
 
-    Text without a header gets one, as from every sendmail; a From line of an mbox goes.
+    Text without a header gets one, as from every sendmail; a From line of an mbox goes. Local names get this machine's.
     """
     assert run(server, *arguments, "x@example.com", stdin=stdin).returncode == 0
     assert server.content == sent
+
+
+ONE, TWO, THREE = (f"{name}@example.com" for name in ("one", "two", "three"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "to", "recipients"),
+    [
+        ([f"{ONE},{TWO}"], "", [ONE, TWO]),
+        ([f"{ONE}, {TWO}", THREE], "", [ONE, TWO, THREE]),
+        (["-h", "5", ONE], "", [ONE]),
+        (["A <one@example.com>", '"a b"@example.com'], "", [ONE, '"a b"@example.com']),
+        (["root,two@example.com"], "", [f"root@{HOST}", TWO]),
+        (["-t"], f"To: {ONE},, {TWO}, \n", [ONE, TWO]),
+        (["-t"], f'To: Jane (a, b) <{ONE}>, "Doe, Jack" <{TWO}>\n', [ONE, TWO]),
+        (["-t"], f"To: {ONE},\n {TWO}\nTo: {THREE}\n", [ONE, TWO, THREE]),
+        (["-t"], f"To: Team: {ONE}, {TWO};, undisclosed-recipients:;\n", [ONE, TWO]),
+        (["-t"], f"To: {ONE}\nResent-Cc: {TWO}\nResent-Bcc: {THREE}\nBcc: four@example.com\n", [TWO, THREE]),
+        (["-t", TWO], f"To: Caf\u00e9 & Co., Ltd <{ONE}>\n", [TWO, ONE]),
+        (["-t"], f"To: old@example.com <{ONE}>\n", [ONE]),
+    ],
+)
+def test_everybody_named_gets_it(server: Server, arguments: list[str], to: str, recipients: list[str]) -> None:
+    """sendmail(8): an argument is a list of addresses; -t adds those of the header, the Resent ones where there are."""
+    done = run(server, *arguments, stdin=f"{to}Subject: x\n\nx\n".encode())
+    assert done.returncode == 0, done.stderr
+    assert [c for c in server.commands if c.startswith("RCPT")] == [f"RCPT TO:<{one}>" for one in recipients]
+    assert b"Bcc" not in server.content
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code"),
+    [
+        (["a b@example.com"], MESSAGE, 64),
+        (["a@example.com b@example.com"], MESSAGE, 64),
+        (["a\x01b@example.com"], MESSAGE, 64),
+        (["a\udcffb@example.com"], MESSAGE, 64),
+        (["|/bin/cat"], MESSAGE, 64),
+        (["a@@example.com"], MESSAGE, 64),
+        (["-f", "a@example.com, b@example.com", ONE], MESSAGE, 64),
+        (["-N", "sometimes", ONE], MESSAGE, 64),
+        (["-V", "a b", ONE], MESSAGE, 64),
+        (["-t"], b"To: a@example.com, somebody else\n\n", 65),
+        (["-t"], b"To: a@example.com <b@example.com> c@example.com\n\n", 65),
+        (["-t"], b"To: a\xffb@example.com\n\n", 65),
+        (["-t"], b"To: a\0b@example.com\n\n", 65),
+        (["-t"], b"To: \n\n", 64),
+        (["-t"], b"To: " + b"x" * 200_000 + b"\n\n", 65),
+    ],
+)
+def test_nobody_is_left_out_or_guessed(server: Server, arguments: list[str], stdin: bytes, code: int) -> None:
+    """What is not an address stops everything, with a code that is not 0."""
+    done = run(server, *arguments, stdin=stdin)
+    assert (done.returncode, server.commands) == (code, []), done.stderr
+
+
+def test_what_a_bounce_is_to_say_is_handed_on(server: Server) -> None:
+    """-N, -R and -V of sendmail(8), to a server that offers DSN (RFC 3461)."""
+    server.replies = {"EHLO": "250-test\r\n250 DSN"}
+    assert run(server, "-N", "failure,delay", "-R", "hdrs", "-V", "id-1", ONE, stdin=b"A: b\n\nx\n").returncode == 0
+    assert server.commands[1:3] == [f"MAIL FROM:<{ME}> RET=HDRS ENVID=id-1", f"RCPT TO:<{ONE}> NOTIFY=FAILURE,DELAY"]
 
 
 def test_no_smtp_command_can_be_smuggled_in_by_an_address(server: Server) -> None:
@@ -122,7 +191,7 @@ def test_no_smtp_command_can_be_smuggled_in_by_an_address(server: Server) -> Non
 def test_unusual_characters_are_announced(server: Server) -> None:
     """RFC 6531 and RFC 6152: SMTPUTF8 for such addresses, BODY=8BITMIME for such content."""
     assert run(server, "-f", "jörg@example.com", "x@example.com", stdin="A: b\n\nä\n".encode()).returncode == 0
-    assert server.commands[1] == "mail FROM:<jörg@example.com> BODY=8BITMIME SMTPUTF8"
+    assert server.commands[1] == "MAIL FROM:<jörg@example.com> BODY=8BITMIME SMTPUTF8"
 
 
 @pytest.mark.parametrize(

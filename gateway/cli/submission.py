@@ -1,0 +1,110 @@
+"""What a caller of sendmail hands in, as envelope and message: the rules of sendmail(8) for recipients and header.
+
+Nobody is left out and nothing is guessed: what cannot be read is refused, and then nothing is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from email.utils import formataddr
+
+from gateway.message import Header, every_address, qualify, replace_fields, scan
+from gateway.model import BadAddress, BadMessage, Envelope, Recipient
+
+EX_USAGE, EX_DATAERR = 64, 65
+_AGAIN = "resent-"
+_TO = ("to", "cc", "bcc")
+_NAMED = {again + name for again in ("", _AGAIN) for name in ("from", "sender", "reply-to", *_TO)}
+_HIDDEN = {"bcc", _AGAIN + "bcc"}
+
+
+class SendmailError(Exception):
+    """Why nothing was sent, with the exit code (sysexits.h)."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the caller said besides the message. ``domain`` completes local names; ``name`` is for a missing From.
+
+    ``from_header``: recipients are also those of the header. ``notify``, ``ret`` and ``envid`` as in RFC 3461.
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    domain: str
+    name: str = ""
+    from_header: bool = False
+    notify: str = ""
+    ret: str = ""
+    envid: str = ""
+
+
+def compose(given: Given, raw: bytes) -> tuple[Envelope, bytes]:
+    """The envelope and the message to send for it, without its blind recipients. Raises SendmailError."""
+    try:
+        header = scan(raw)
+    except BadMessage as error:
+        raise SendmailError(EX_DATAERR, error.text) from None
+    whole = {  # by place in the header
+        place: qualify(field.value, given.domain) for place, field in enumerate(header.fields) if field.name in _NAMED
+    }
+    found = [_addresses(EX_USAGE, one.encode("utf-8", "surrogateescape"), given.domain) for one in given.recipients]
+    if given.from_header:
+        again = any(header.count(_AGAIN + name) for name in _TO)
+        names = [_AGAIN + name if again else name for name in _TO]
+        found += [
+            _addresses(EX_DATAERR, whole[place], given.domain, f"{field.spelled}: ")
+            for place, field in enumerate(header.fields)
+            if field.name in names
+        ]
+    everyone = dict.fromkeys(address for addresses in found for address in addresses)
+    if not everyone:
+        raise SendmailError(EX_USAGE, "no recipients: give addresses, or -t to take them from the message")
+    sender = _sender(given)
+    changes = {
+        place: b"" if field.name in _HIDDEN else field.raw.partition(b":")[0] + b":" + whole[place]
+        for place, field in enumerate(header.fields)
+        if field.name in _HIDDEN or whole.get(place, field.value) != field.value
+    }
+    envelope = Envelope(
+        sender,
+        tuple(Recipient(address, given.notify) for address in everyone),
+        smtputf8=not "".join((sender, *everyone)).isascii(),
+        eightbit=not raw.isascii(),
+        ret=given.ret,
+        envid=given.envid,
+    )
+    return envelope, replace_fields(raw, header, _new_fields(given, header, sender, changes), changes)
+
+
+def _new_fields(given: Given, header: Header, sender: str, changes: dict[int, bytes]) -> bytes:
+    """A From where one is missing and something is known of it. A message of text alone gets a header at all."""
+    left = [field for place, field in enumerate(header.fields) if changes.get(place) != b""]
+    name = " ".join(given.name.split())  # one line, whatever the caller passes on
+    if sender and not header.count("from") and (name or not left):
+        shown = formataddr((name, "")).removesuffix("<>")  # without the address: it may be UTF-8
+        return f"From: {shown}<{sender}>\r\n".encode()
+    return b"" if left else b"Subject:\r\n"
+
+
+def _sender(given: Given) -> str:
+    """ "" for the null sender."""
+    raw = given.sender.encode("utf-8", "surrogateescape")
+    if not re.sub(rb"[\s<>]", b"", raw):
+        return ""
+    addresses = _addresses(EX_USAGE, raw, given.domain)
+    if len(addresses) != 1:
+        raise SendmailError(EX_USAGE, f"not one sender: {given.sender!r}")
+    return addresses[0]
+
+
+def _addresses(code: int, value: bytes, domain: str, where: str = "") -> tuple[str, ...]:
+    try:
+        return every_address(qualify(value, domain))
+    except BadAddress as error:
+        raise SendmailError(code, f"{where}{error.text}; nothing was sent") from None
