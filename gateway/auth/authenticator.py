@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from gateway.auth.clients import Clients
@@ -15,9 +16,9 @@ from gateway.auth.tokens import (
     Revocations,
     candidates,
     check,
-    looks_like_token,
     parse,
     signer,
+    token_in,
 )
 from gateway.clock import Clock
 from gateway.config.models import Settings
@@ -31,6 +32,8 @@ REASONS = frozenset({
     "token_claims", "token_audience", "token_expired", "token_not_yet", "token_revoked", "unknown_client",
     "wrong_user", "wrong_network",
 })  # fmt: skip
+
+_TORN = re.compile(r"\W*(?:bearer\s+)?eyJ", re.IGNORECASE)  # how every token begins: {" in base64
 
 
 class Authenticator:
@@ -68,16 +71,16 @@ class Authenticator:
     async def login(self, user: str, password: str, peer: str) -> Client:
         """Raises Refusal: 535 5.7.8 with one text whatever was wrong, or 454 4.7.0 when it cannot be told now."""
         try:
-            if looks_like_token(password):
-                parsed = parse(password)
+            if token := token_in(password):
+                parsed = parse(token)
                 if (lent := await self._by_provider(user, parsed, peer)) is not None:
                     return lent
                 fits = candidates(self._keys, parsed)
                 key = signer(fits, parsed) or await self._published_signer(fits, parsed)
-                token = check(key, parsed.claims, self._clock.now(), self._revocations)
-                return self._clients.by_token(token, parsed.claims, user, peer)
+                checked = check(key, parsed.claims, self._clock.now(), self._revocations)
+                return self._clients.by_token(checked, parsed.claims, user, peer)
             if not await self._passwords.verify(user, password):
-                raise Invalid("auth_failed")
+                raise Invalid("token_malformed" if _TORN.match(password) else "auth_failed")
             return self._clients.by_name(user, peer)
         except Invalid as error:
             raise _refused(error) from None

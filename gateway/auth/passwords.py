@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from gateway.auth.tokens import looks_like_token
+from gateway.auth.tokens import token_in
 from gateway.clock import Clock
 from gateway.config.values import parse_scrypt
 from gateway.model import Refusal
@@ -48,7 +48,7 @@ def new_password() -> str:
 
 def hash_password(text: str, salt: bytes) -> str:
     """``$scrypt$ln=14,r=8,p=1$salt$hash`` as passlib writes it; 16 bytes of salt. Raises ValueError for a token."""
-    if looks_like_token(text):
+    if token_in(text):
         raise ValueError("a password of three parts with dots would be taken for a token")
     made = _Hash(14, 8, 1, salt, bytes(32))
     salted, digest = (base64.b64encode(raw).rstrip(b"=").decode() for raw in (salt, made.derive(text)))

@@ -19,7 +19,8 @@ LEEWAY = timedelta(seconds=30)
 _MAX_LENGTH = 8192
 _MAX_TEXT = 255
 _LAST_SECOND = 253_402_300_799  # the end of the year 9999
-_SHAPE = re.compile(r"[\w=-]+(\.[\w=-]*){2}", re.ASCII)
+# Files end in a line break, and what people copy comes with the word before it or in quotes.
+_SHAPE = re.compile(r"""\s*(?:bearer\s+)?(["']?)([\w=-]+(?:\.[\w=-]*){2})\1\s*""", re.ASCII | re.IGNORECASE)
 
 
 class Invalid(Exception):
@@ -59,8 +60,10 @@ class Revocations:
         return too_old or token.jti in self._jtis
 
 
-def looks_like_token(password: str) -> bool:
-    return _SHAPE.fullmatch(password) is not None
+def token_in(password: str) -> str:
+    """The token that a password is, without what came along with it: white space, quotes, "Bearer". "" for none."""
+    match = _SHAPE.fullmatch(password)
+    return match[2] if match else ""
 
 
 def parse(text: str) -> Parsed:

@@ -182,8 +182,6 @@ SHAPES = {
     "trailing bits": f"{HEAD}.{PAYLOAD}.{SIGNATURE[:-1]}{BASE64URL[BASE64URL.index(SIGNATURE[-1]) + 1]}",
     "one character too many": f"{HEAD}.{PAYLOAD}.{SIGNATURE}AA",
     "standard alphabet": f"{HEAD}.{PAYLOAD}.+/{SIGNATURE[2:]}",
-    "newline": f"{HEAD}.{PAYLOAD}.{SIGNATURE}\n",
-    "space in front": f" {HEAD}.{PAYLOAD}.{SIGNATURE}",
     "space inside": f"{HEAD}.{PAYLOAD[:4]} {PAYLOAD[4:]}.{SIGNATURE}",
     "two parts": f"{HEAD}.{PAYLOAD}",
     "four parts": f"{HEAD}.{PAYLOAD}.{SIGNATURE}.",
@@ -193,7 +191,8 @@ SHAPES = {
     "JSON form": json.dumps({"protected": HEAD, "payload": PAYLOAD, "signature": SIGNATURE}),
     "unicode digit": f"{HEAD}.{PAYLOAD}.{SIGNATURE[:-1]}٣",
     "surrogate": f"{HEAD}.{PAYLOAD}.{SIGNATURE}\ud800",
-    "Bearer": f"Bearer {HEAD}.{PAYLOAD}.{SIGNATURE}",
+    "two words": f"Bearer Bearer {HEAD}.{PAYLOAD}.{SIGNATURE}",
+    "half a quote": f'"{HEAD}.{PAYLOAD}.{SIGNATURE}',
 }
 
 
@@ -202,6 +201,21 @@ async def test_only_the_canonical_spelling_is_a_token(tmp_path: Path, text: str)
     house = House(tmp_path)
     assert await login(house, f"{HEAD}.{PAYLOAD}.{SIGNATURE}") == "tokens"
     assert await login(house, text) in ("token_malformed", "auth_failed", "token_signature")
+
+
+@pytest.mark.parametrize(
+    "around", ["{}\n", "{}\r\n", " {}\t", "Bearer {}", "bearer  {}\n", '"{}"', "'{}'", 'Bearer "{}"']
+)
+async def test_what_came_along_with_a_token_does_no_harm(tmp_path: Path, around: str) -> None:
+    """A file ends in a line break, a copied header begins with Bearer: no token holds such characters."""
+    assert await login(House(tmp_path), around.format(f"{HEAD}.{PAYLOAD}.{SIGNATURE}")) == "tokens"
+
+
+@pytest.mark.parametrize("cut", [20, 60, 128])
+async def test_a_token_cut_short_is_called_malformed(tmp_path: Path, cut: int) -> None:
+    """Many devices keep 128 characters of a password; the reason in the log leads there."""
+    assert len(HEAD) > 20
+    assert await login(House(tmp_path), f"{HEAD}.{PAYLOAD}.{SIGNATURE}"[:cut]) == "token_malformed"
 
 
 RFC_VECTORS = {
