@@ -21,7 +21,7 @@ from gateway.auth.tokens import (
     token_in,
 )
 from gateway.clock import Clock
-from gateway.config.models import Settings
+from gateway.config.models import Settings, users
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.model import CannotTell, Client, Refusal, Verifies
@@ -56,8 +56,9 @@ class Authenticator:
         self._clients = Clients(settings)
         self._keys = load_keys(settings)
         self._jwks = {name: Jwks(key, fetch, clock, events) for name, key in self._keys.items() if key.public is None}
-        hashes = {name: known.password_hash for name, known in settings.clients.items() if known.password_hash}
-        self._passwords = Passwords({name: text.get_secret_value() for name, text in hashes.items()}, clock)
+        self._users = dict(users(settings.clients))
+        hashes = {user: settings.clients[name].password_hash for user, name in self._users.items()}
+        self._passwords = Passwords({user: text.get_secret_value() for user, text in hashes.items() if text}, clock)
         self._providers = {
             name: providers[known.login]
             for name, known in settings.clients.items()
@@ -79,9 +80,9 @@ class Authenticator:
                 key = signer(fits, parsed) or await self._published_signer(fits, parsed)
                 checked = check(key, parsed.claims, self._clock.now(), self._revocations)
                 return self._clients.by_token(checked, parsed.claims, user, peer)
-            if not await self._passwords.verify(user, password):
+            if not await self._passwords.verify(user := user.casefold(), password):
                 raise Invalid("token_malformed" if _TORN.match(password) else "auth_failed")
-            return self._clients.by_name(user, peer)
+            return self._clients.by_name(self._users[user], peer)
         except Invalid as error:
             raise _refused(error) from None
         except CannotTell:

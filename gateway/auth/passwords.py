@@ -56,7 +56,7 @@ def hash_password(text: str, salt: bytes) -> str:
 
 
 class Passwords:
-    """The hashes of ``clients.NAME.password_hash``. Raises ValueError for a wrong one, which config.load refuses."""
+    """The hashes by user name. Raises ValueError for a wrong one, which config.load refuses."""
 
     def __init__(self, hashes: Mapping[str, str], clock: Clock) -> None:
         self._hashes = {name: _Hash(*parse_scrypt(text)) for name, text in hashes.items()}
@@ -69,22 +69,22 @@ class Passwords:
         self._room = threading.BoundedSemaphore(_WAITING)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrypt")
 
-    async def verify(self, name: str, password: str) -> bool:
+    async def verify(self, user: str, password: str) -> bool:
         """Whether this is the client's password. A success is remembered. Raises Refusal 454 when too many wait."""
-        known = self._hashes.get(name, self._decoy)
+        known = self._hashes.get(user, self._decoy)
         if known is None:
             return False
         mark = hmac.digest(self._secret, password.encode("utf-8", "surrogatepass"), "sha256")
-        remembered, until = self._remembered.get(name, (b"", 0.0))
+        remembered, until = self._remembered.get(user, (b"", 0.0))
         if self._clock.monotonic() < until and hmac.compare_digest(mark, remembered):
             return True
         if not self._room.acquire(blocking=False):
             raise Refusal(454, "4.7.0", "Temporary authentication failure", "busy")
         work = self._executor.submit(known.fits, password)
         work.add_done_callback(lambda _: self._room.release())
-        if not await asyncio.wrap_future(work) or name not in self._hashes:
+        if not await asyncio.wrap_future(work) or user not in self._hashes:
             return False
-        self._remembered[name] = (mark, self._clock.monotonic() + _REMEMBERED)
+        self._remembered[user] = (mark, self._clock.monotonic() + _REMEMBERED)
         return True
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from gateway.config.document import Keys, hint
-from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings
+from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings, users
 from gateway.config.values import format_size, parse_bind, parse_scrypt
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
@@ -21,6 +21,10 @@ def findings(settings: Settings, names: Names) -> Findings:
     for name, client in settings.clients.items():
         yield from _client(("clients", name), client)
     yield from _references(settings, names)
+    taken: dict[str, str] = {}
+    for user, name in users(settings.clients):
+        if (first := taken.setdefault(user, name)) != name:
+            yield ("clients", name, "user"), f'clients.{first} has the user name "{user}" already'
     if not settings.routes and names["backends"]:
         example = f"routes: [{{backend: {min(names['backends'])}}}]"
         yield ("routes",), f"needed to choose between {len(names['backends'])} backends, write for example {example}"
@@ -73,6 +77,8 @@ def _client(here: Keys, client: ClientSettings) -> Findings:
             parse_scrypt(client.password_hash.get_secret_value())
         except ValueError as error:
             yield (*here, "password_hash"), str(error)
+    if client.user is not None and client.password_hash is None:
+        yield (*here, "user"), "only a client with a password has a user name"
     if client.key is not None and client.token is None:
         yield (*here, "key"), "only a client with a token has a key"
     for field in ("senders", "recipients"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -56,12 +57,14 @@ class RewriteSettings(Section):
 class ClientSettings(Section):
     """What a client may do, and how it is known: by network, token subject, password, or the provider's own token.
 
-    ``login`` names a backend that is asked whether a token is good, and sends with it.
+    ``login`` names a backend that is asked whether a token is good, and sends with it. ``user`` is the user name beside
+    the password, by default the client's name; capitals do not count.
     """
 
     networks: tuple[values.NetworkText, ...] = ()
     token: str | None = None
     key: str | None = None
+    user: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     password_hash: SecretStr | None = None
     login: str | None = None
     senders: tuple[values.Pattern, ...] = ("*",)
@@ -76,6 +79,13 @@ class ClientSettings(Section):
     @property
     def logs_in(self) -> bool:
         return self.token is not None or self.password_hash is not None or self.login is not None
+
+
+def users(clients: Mapping[str, ClientSettings]) -> Iterator[tuple[str, str]]:
+    """User name in the form in which it is compared, and name, of each client with a password."""
+    for name, client in clients.items():
+        if client.password_hash is not None:
+            yield (client.user or name).casefold(), name
 
 
 class BackendSettings(Section):

@@ -49,7 +49,11 @@ TRIES = [
     ("copier", "\udcff\ud800", "auth_failed"),
     ("copier", "a.b.c.d", "auth_failed"),
     ("copier", "x" * 12_000, "auth_failed"),
-    ("Copier", WORD, "auth_failed"),
+    ("Copier", WORD, "copier"),
+    ("COPIER", WORD.upper(), "auth_failed"),
+    ("scan@example.com", WORD, "scanner"),
+    ("Scan@Example.COM", WORD, "scanner"),
+    ("scanner", WORD, "auth_failed"),
     ("nobody", WORD, "auth_failed"),
     ("", WORD, "auth_failed"),
     ("jwt", WORD, "auth_failed"),
@@ -61,7 +65,9 @@ TRIES = [
 async def test_the_password_of_the_named_client_and_no_other(
     tmp_path: Path, user: str, password: str, expected: str
 ) -> None:
-    assert await login(House(tmp_path, clients=COPIER | ANY), password, user) == expected
+    """A user name that is an address, or comes with other capitals, is what devices with one field for both send."""
+    scanner = {"scanner": {"user": "Scan@example.com", "password_hash": HASH}}
+    assert await login(House(tmp_path, clients=COPIER | scanner | ANY), password, user) == expected
 
 
 async def test_an_unknown_name_costs_the_same_work_off_the_loop(tmp_path: Path, derived: list[tuple[str, Any]]) -> None:

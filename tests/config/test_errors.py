@@ -103,6 +103,7 @@ VALUES = [
     ("backends: {b: {type: smpt}}\nclients: {a: {login: b}}", 'config.yaml:1:16: backends.b.type: there is no backend type "smpt", did you mean "smtp"?'),
     ("clients: {a: {token: x, login: box}}", "config.yaml:1:25: clients.a.login: give token or login, not both"),
     ("clients: {a: {token: x, password_hash: $scrypt$x}}", "config.yaml:1:25: clients.a.password_hash: give token or password_hash, not both"),
+    ("clients: {a: {token: x, user: b}}", "config.yaml:1:25: clients.a.user: only a client with a password has a user name"),
     ("clients: {a: {password_hash: hunter2}}", 'config.yaml:1:15: clients.a.password_hash: is not a whole $scrypt$ hash, make one with "gateway password mint"'),
     ("clients: {a: {networks: [192.0.2.1/24]}}", 'config.yaml:1:26: clients.a.networks.0: "192.0.2.1/24" has bits set behind the prefix, did you mean "192.0.2.0/24"?'),
     ("clients: {a: {networks: [here]}}", 'config.yaml:1:26: clients.a.networks.0: "here" is not an IP address or network such as 192.0.2.0/24'),
@@ -231,3 +232,10 @@ def test_folders_that_serve_could_not_use(files: Files) -> None:
 def test_a_wrong_setting(files: Files, text: str, expected: str) -> None:
     """One mistake gives one line, with file, line, column, dotted key and plain words."""
     assert files.errors(text) == [expected]
+
+
+def test_two_clients_with_one_user_name(files: Files) -> None:
+    """Compared without case, and a client's own name is its user name where none is given."""
+    both = f'a: {{user: B, password_hash: "{HASH}"}}, b: {{password_hash: "{HASH}"}}'
+    errors = files.errors(f"clients: {{{both}}}")
+    assert errors == ['config.yaml:1:132: clients.b.user: clients.a has the user name "b" already']
