@@ -120,9 +120,13 @@ def _references(settings: Settings, names: Names) -> Findings:
 
 def warnings(settings: Settings) -> Findings:
     """What works but is hardly meant."""
+    bound = {parse_bind(listener.bind) for listener in settings.listeners.values()}
     for name, listener in settings.listeners.items():
         if listener.tls == "none" and listener.certificate:
             yield ("listeners", name), "has a certificate, but tls: none"
+        host, port = parse_bind(listener.bind)
+        if host == "::" and ("0.0.0.0", port) not in bound:  # noqa: S104 - compared, not bound
+            yield ("listeners", name, "bind"), f"is IPv6 only; for IPv4 add a listener with bind: 0.0.0.0:{port}"
     first: dict[object, str] = {}
     for name, client in settings.clients.items():
         known_by = ((client.token, client.key),) if client.token is not None else client.networks

@@ -14,7 +14,7 @@ from gateway.config.finding import Examined
 from gateway.config.locate import SOCKET
 from gateway.config.section import Section
 
-Tolerance = Literal["long_lines", "bare_newlines", "missing_headers"]
+Tolerance = Literal["long_lines", "bare_newlines", "missing_headers", "missing_helo"]
 Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]

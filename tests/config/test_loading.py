@@ -332,7 +332,7 @@ def test_warnings_for_what_is_hardly_meant(files: Files) -> None:
     files.write("tls.crt", "x")
     loaded = files.load(
         """\
-        listeners: {d: {bind: "127.0.0.1:25", certificate: tls.crt}}
+        listeners: {d: {bind: "127.0.0.1:25", certificate: tls.crt}, e: {bind: "[::]:25"}, f: {bind: "[::]:26"}, g: {bind: "0.0.0.0:26"}}
         clients:
           zed: {networks: [192.0.2.0/24, 10.0.0.0/8]}
           abe: {networks: [10.0.0.0/8]}
@@ -350,6 +350,7 @@ def test_warnings_for_what_is_hardly_meant(files: Files) -> None:
     )
     assert [line.replace(f"{files.directory}/", "") for line in loaded.warnings] == [
         "config.yaml:1:13: listeners.d: has a certificate, but tls: none",
+        "config.yaml:1:66: listeners.e.bind: is IPv6 only; for IPv4 add a listener with bind: 0.0.0.0:25",
         "config.yaml:4:3: clients.abe: never used, clients.zed before it has the same networks",
         "config.yaml:10:3: clients.two: never used, clients.any before it has the same token",
         "config.yaml:12:86: backends.idle: no route and no client leads to it",

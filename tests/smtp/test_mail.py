@@ -255,6 +255,18 @@ async def test_what_a_message_may_be(message: bytes, tolerate: list[str], code: 
         await peer.talk(("NOOP", "250"))
 
 
+@pytest.mark.parametrize("greeting", [(), (("HELO ", "501"),), (("EHLO", "501"),)])
+async def test_a_device_that_does_not_say_who_it_is(greeting: tuple[tuple[str, str], ...]) -> None:
+    """An empty HELO is refused, and what follows only where it is not tolerated; the trace shows the address."""
+    for tolerate in ([], ["missing_helo"]):
+        async with rig(listener={"tolerate": tolerate}) as made:
+            peer = await made.connect()
+            await peer.talk(*greeting, ("MAIL FROM:<a@example.com>", "250" if tolerate else "503 5.5.1"))
+            if tolerate:
+                await peer.talk(("RCPT TO:<b@example.net>", "250"), ("DATA", "354"), ("Subject: x\r\n\r\n.", "250"))
+                assert b"Received: from [127.0.0.1] " in made.messages[0].raw
+
+
 async def test_cr_cr_lf_is_one_line_end() -> None:
     """PHP behind busybox writes it: an empty line after every field would show the blind recipients as text."""
     lines = b"Subject: x", b"From: a@example.com", b"Bcc: hidden@example.com", b"Content-Type: text/html", b"", b"<b>hi"
