@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 from gateway.address import parse_address
 from gateway.backends.shared.base import PIECE, safe
@@ -20,6 +21,18 @@ REPLIES = (
     Row((530, 534, 535, 538), Verdict.MISCONFIGURED, "", fix=_LOGIN),
     Row((550,), Verdict.MISCONFIGURED, "", text=r"^5\.7\.30\b", fix=_LOGIN),  # Exchange Online: no passwords any more
     Row((421,), Verdict.THROTTLED, ""),
+    # Said of a message, but true of the account: Exchange Online and Gmail when the limit of the day is used up.
+    Row(
+        range(500, 600),
+        Verdict.THROTTLED,
+        "",
+        text=r"^(5\.4\.5|5\.1\.90|5\.7\.705)\b|SubmissionQuotaExceeded",
+        pause=timedelta(hours=1),
+        fix="the account's sending limit is used up: wait, raise it, or name a second backend in the route",
+    ),
+    # Exchange Online has a limit of sessions, Amazon SES of messages a second.
+    Row((432,), Verdict.THROTTLED, "", text=r"^4\.3\.2\b"),
+    Row((454,), Verdict.THROTTLED, "", text="throttling"),
     # Greylisting is normal.
     Row(range(450, 460), Verdict.THROTTLED, "", text=r"^(4\.7\.\d+(?!.*gr[ae]y)|4\.4\.5\b|4\.3\.2\b)"),
     Row(range(400, 500), Verdict.DEFERRED, ""),
@@ -39,7 +52,7 @@ def refusal(name: str, code: int, text: str, *secrets: str) -> Outcome:
     outcome = row.outcome("smtp", code, safe(f"{code} {text}", *secrets), {"name": name})
     if outcome.enhanced:
         return replace(outcome, detail=f"unexpected reply: {outcome.detail}")
-    return replace(outcome, enhanced=enhanced)
+    return replace(outcome, enhanced=enhanced, retry_after=row.pause)
 
 
 def path(address: str) -> bytes | None:

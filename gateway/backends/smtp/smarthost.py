@@ -203,7 +203,8 @@ class Smtp:
         """What went wrong before there was a transaction: that is the backend's, never a message's."""
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= 400:
             outcome = refusal(self.name, error.code, error.message, *spellings(self._username, self._password))
-            ours = error.code >= 500 or error.code == 432  # 432 4.7.12: the password must be changed first
+            # 432 4.7.12: the password must be changed first. With 4.3.2 it is Exchange's limit of sessions.
+            ours = error.code >= 500 or (error.code == 432 and outcome.verdict is not Verdict.THROTTLED)
             verdict, fix = (Verdict.MISCONFIGURED, _SETTINGS) if ours else (Verdict.THROTTLED, "")
             return NoAnswer(replace(outcome, verdict=verdict, scope=Scope.BACKEND, fix=fix))
         text = str(error).replace(" on port None", "")  # aiosmtplib was given a connection
