@@ -175,7 +175,7 @@ ANSWERS: list[tuple[int, str, Verdict, str, timedelta | None]] = [
     (403, "ErrorExceededMessageLimit", V.THROTTLED, "4.4.5", HOUR),
     (403, "ErrorExceededHourlyMessageLimit", V.THROTTLED, "4.4.5", HOUR),
     (403, "ErrorSubmissionQuotaExceeded", V.THROTTLED, "4.4.5", HOUR),
-    (403, "ErrorExceededMaxRecipientLimit", V.REJECTED, "5.5.3", None),
+    (403, "ErrorExceededMaxRecipientLimit", V.DEFERRED, "4.5.3", None),
     (403, "ErrorMessageSubmissionBlocked", V.MISCONFIGURED, "4.7.0", None),
     (403, "ErrorAccountSuspend", V.MISCONFIGURED, "4.7.0", None),
     (403, "ErrorAccountDisabled", V.MISCONFIGURED, "4.7.0", None),

@@ -161,6 +161,7 @@ ERRORS = [
     (401, "invalid_client", 7000215, "Value, not its Secret ID"),
     (401, "invalid_client", 7000222, "has expired"),
     (401, "invalid_client", 700027, "upload the certificate"),
+    (401, "invalid_client", 700024, "set the clock"),
     (401, "invalid_client", 1, "check client_id and client_secret"),
     (400, "unauthorized_client", 700016, "check client_id, and that tenant"),
     (400, "unauthorized_client", 1, "check client_id and tenant"),

@@ -46,7 +46,7 @@ ROWS = (
     _row(Verdict.REJECTED, "5.1.3", "ErrorInvalidRecipients ErrorMissingRecipients ErrorInvalidSmtpAddress"),
     _row(Verdict.REJECTED, "5.3.4", "ErrorMessageSizeExceeded RequestEntityTooLarge"),
     Row((400, 413), Verdict.REJECTED, "5.3.4", code="BadRequest", text="maximum request length"),
-    _row(Verdict.REJECTED, "5.5.3", "ErrorExceededMaxRecipientLimit", fix="lower backends.{name}.max_recipients"),
+    _row(Verdict.DEFERRED, "4.5.3", "ErrorExceededMaxRecipientLimit", fix="lower backends.{name}.max_recipients"),
     _row(Verdict.REJECTED, "5.7.1", "ErrorSendAsDenied", fix=_SEND_AS),
     *NO_MAILBOX,
     _row(Verdict.MISCONFIGURED, "4.7.0", "InvalidAuthenticationToken unauthenticated"),

@@ -48,6 +48,7 @@ ROWS = (
     _row("7000215", _SECRET),
     _row("7000222", f"the client secret has expired: {_SECRET}"),
     _row("700027", "upload the certificate of certificate_file to the application (Certificates & secrets)"),
+    _row("700024", "set the clock of this machine (timedatectl shows it): Entra sees another time"),
     _row("700016", "check client_id, and that tenant is the one where the application is registered"),
     _row("7000218", "allow public client flows: Authentication, Settings, in the application's registration"),
     _row("90002", "there is no such tenant: check tenant and cloud"),
