@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 import click
@@ -11,12 +12,15 @@ from gateway.cli.root import cli
 _EX_IOERR = 74
 
 
-def main() -> None:
-    """Run the command line of this process. A disk that is full or a closed stream is an error, a closed pipe none."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run these, by default the command line of this process.
+
+    A disk that is full or a closed stream is an error, a closed pipe none.
+    """
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_WRONLY))  # which cannot be read, nor this written
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     try:
-        cli(prog_name="gateway")
+        cli(arguments, prog_name="gateway")
     except OSError as error:
         with suppress(OSError):
             click.echo(f"Error: {error.filename or 'input or output'}: {error.strerror or error}", err=True)

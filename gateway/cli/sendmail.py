@@ -138,9 +138,9 @@ def _pipe(target: tuple[str, int]) -> None:
 def _run(argv: Sequence[str]) -> None:
     called, arguments = Path(argv[0]).name, _parser().parse_args(argv[1:])
     if called == "mailq" or arguments.mode == "p" or arguments.flush:
-        from gateway.cli.root import cli
+        from gateway.cli.__main__ import main as gateway
 
-        cli(["queue", "retry", "--all", "--yes"] if arguments.flush else ["queue", "list"], prog_name="gateway")
+        gateway(["queue", "retry", "--all", "--yes"] if arguments.flush else ["queue", "list"])
     if called == "newaliases" or arguments.mode == "i":  # there are no aliases here
         return
     host, _, port = os.environ.get("GATEWAY_SENDMAIL", "localhost:8025").rpartition(":")
@@ -151,6 +151,8 @@ def _run(argv: Sequence[str]) -> None:
         if arguments.mode == "s":
             _pipe(target)
         else:
+            if sys.stdin is None:
+                raise SendmailError(EX_USAGE, "standard input is closed: the message is read from there")
             raw = _read(sys.stdin.buffer, arguments.ignore_dots or "i" in arguments.options)
             _submit(target, arguments.verbose, *compose(_given(arguments), raw))
     except smtplib.SMTPResponseException as error:

@@ -129,7 +129,7 @@ async def _login_refused(session: Session, mechanism: str, refusal: Refusal, cha
 
 def _mail(session: Session, argument: bytes) -> None:
     if not session.helo and "missing_helo" in session.site.settings.tolerate:
-        session.helo = f"[{session.wire.peer}]"
+        session.helo = "unknown"  # the trace has the address beside it, as Postfix writes it
     if not session.helo:
         raise replies.sequence("Send EHLO first")
     if session.transaction:

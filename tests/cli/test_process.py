@@ -93,6 +93,19 @@ def test_streams_that_are_full_or_closed(service: Gateway, command: str, streams
     assert (done.returncode, done.stderr) == (74, f"Error: input or output: {said}\n")
 
 
+def test_sendmail_with_streams_that_are_full_or_closed(service: Gateway) -> None:
+    """mailq tells it as ``gateway queue list`` does; without a standard input there is no message to send."""
+    environment = {**os.environ, "GATEWAY_CONFIG": str(service.file)}
+    code = "from gateway.cli.sendmail import main; main()"
+    for line, status, said in (
+        ('exec "$@" -bp >/dev/full', 74, "No space left"),
+        ('exec "$@" a@b.example <&-', 64, "closed"),
+    ):
+        arguments = ["sh", "-c", line, "sh", sys.executable, "-c", code]
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (status, True, False), done.stderr
+
+
 def test_closed_pipe_is_silent(service: Gateway) -> None:
     """``gateway ... | head`` is no error."""
     reading, writing = os.pipe()

@@ -153,8 +153,20 @@ async def test_an_answer_may_be_read_slowly_but_is_to_be_read(
                     await asyncio.sleep(0.002)
         else:
             await reader.readuntil(b"\r\n\r\n")
-            while server._server.server_state.connections:
+            monkeypatch.setattr(module, "CONNECTIONS", 1)
+            while not await has_room(server.port):
                 await asyncio.sleep(0.01)
+        writer.close()
+
+
+async def has_room(port: int) -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return (await reader.readline()).startswith(b"HTTP/1.1 200")
+    except ConnectionError:
+        return False
+    finally:
         writer.close()
 
 

@@ -264,7 +264,7 @@ async def test_a_device_that_does_not_say_who_it_is(greeting: tuple[tuple[str, s
             await peer.talk(*greeting, ("MAIL FROM:<a@example.com>", "250" if tolerate else "503 5.5.1"))
             if tolerate:
                 await peer.talk(("RCPT TO:<b@example.net>", "250"), ("DATA", "354"), ("Subject: x\r\n\r\n.", "250"))
-                assert b"Received: from [127.0.0.1] " in made.messages[0].raw
+                assert b"Received: from unknown ([127.0.0.1]) " in made.messages[0].raw
 
 
 async def test_cr_cr_lf_is_one_line_end() -> None:
