@@ -11,7 +11,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS = [
-    {"__init__", "model", "address", "clock", "systemd", "ratelimit", "files", "pools", "names", "pem", "url"},
+    {
+        "__init__",
+        "model",
+        "address",
+        "clock",
+        "systemd",
+        "ratelimit",
+        "files",
+        "pools",
+        "names",
+        "networks",
+        "pem",
+        "url",
+    },
     {"config", "events", "message"},
     {"routing", "policy", "auth", "bounce", "fetch"},
     {"spool", "backends"},

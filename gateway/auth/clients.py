@@ -5,33 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Any
 
 from gateway.address import parse_address
 from gateway.auth.tokens import Invalid, narrowing
 from gateway.config.models import Settings
 from gateway.model import BadAddress, Client, LoginToken, Network, SenderRewrite
+from gateway.networks import prefix_length
 
 _PLACEHOLDER = re.compile(r"\{(sub|email)\}")
-
-
-def prefix_length(networks: Iterable[Network], peer: str) -> int:
-    """The length of the longest of these networks' prefixes that holds the peer; -1 when none does.
-
-    An IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2) counts as the IPv4 address, on both sides.
-    """
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return -1
-    address = getattr(address, "ipv4_mapped", None) or address
-    return max((network.prefixlen for network in map(_plain, networks) if address in network), default=-1)
-
-
-def _plain(network: Network) -> Network:
-    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    return network if mapped is None or network.prefixlen < 96 else ip_network((mapped, network.prefixlen - 96))
 
 
 class Clients:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from itertools import chain
 
 from gateway.config.document import Keys, hint
 from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings, users
 from gateway.config.values import format_size, parse_bind, parse_scrypt
+from gateway.networks import public_addresses
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
 Findings = Iterator[tuple[Keys, str]]
+# Public addresses that may send without a login: an IPv4 /12 is more than nearly any organisation has, and less than
+# any provider; an IPv6 /28 is the most that RIPE NCC gives to a provider without asking why (policy 2024-02).
+_MOST = (2**20, 2**100)
+_CLOSE = "name your own networks such as 192.0.2.0/24, or set open_relay: true beside it if you mean it"
 
 
 def findings(settings: Settings, names: Names) -> Findings:
@@ -20,6 +26,7 @@ def findings(settings: Settings, names: Names) -> Findings:
         yield from _key(("auth", "keys", name), key)
     for name, client in settings.clients.items():
         yield from _client(("clients", name), client)
+    yield from _open_relay(settings.clients)
     yield from _references(settings, names)
     taken: dict[str, str] = {}
     for user, name in users(settings.clients):
@@ -69,9 +76,6 @@ def _client(here: Keys, client: ClientSettings) -> Findings:
         yield (*here, login[1]), f"give {' or '.join(login)}, not both"
     if not login and not client.networks:
         yield here, "say how this client is known: networks, token, password_hash or login"
-    if not login and not client.open_relay and _everybody(client):
-        text = "would relay for everybody; name your own networks, or set open_relay: true beside it if you mean it"
-        yield (*here, "networks"), text
     if client.password_hash is not None:
         try:
             parse_scrypt(client.password_hash.get_secret_value())
@@ -86,11 +90,21 @@ def _client(here: Keys, client: ClientSettings) -> Findings:
             yield (*here, field), "{sub} and {email} stand for claims, which only a client with a token has"
 
 
-def _everybody(client: ClientSettings) -> bool:
-    """Also when the whole Internet is given in halves."""
-    v4 = collapse_addresses(net for net in client.networks if isinstance(net, IPv4Network))
-    v6 = collapse_addresses(net for net in client.networks if isinstance(net, IPv6Network))
-    return any(net.prefixlen == 0 for net in v4) or any(net.prefixlen == 0 for net in v6)
+def _open_relay(clients: Mapping[str, ClientSettings]) -> Findings:
+    """All together that may send without a login: the Internet is still the Internet when it is given in pieces."""
+    anonymous = {name: one.networks for name, one in clients.items() if not one.logs_in and not one.open_relay}
+    together = public_addresses(chain.from_iterable(anonymous.values()))
+    if not any(map(operator.gt, together, _MOST)):
+        return
+    shares = {name: public_addresses(networks) for name, networks in anonymous.items()}
+    widest, *others = sorted((name for name in shares if any(shares[name])), key=shares.__getitem__, reverse=True)
+    four, six = together
+    sizes = [f"{four:,} public addresses of IPv4"] * (four > _MOST[0])
+    sizes += [f"as many of IPv6 as a /{129 - six.bit_length()} has"] * (six > _MOST[1])
+    text = f"would relay for strangers: {' and '.join(sizes)} need no login"
+    if others:
+        text += f", together with {', '.join(f'clients.{name}' for name in others[:3])}"
+    yield ("clients", widest, "networks"), f"{text}; {_CLOSE}"
 
 
 def _references(settings: Settings, names: Names) -> Findings:

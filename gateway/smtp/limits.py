@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
-from ipaddress import ip_address
 
 from gateway.config.models import LimitSettings
 from gateway.model import Refusal
+from gateway.networks import neighbour
 from gateway.ratelimit import FailureLimit, RateWindow
 from gateway.smtp import replies
 
@@ -41,42 +40,35 @@ class Shared:
 
     def __init__(self) -> None:
         self.rates = RateWindow()
-        self.connections = Shares()  # by address
-        self.memory = Shares()  # by network
+        self.connections = Shares()  # by neighbour: an address of IPv4, a /64 of IPv6
+        self.memory = Shares()  # likewise
         self._failures = FailureLimit(_FAILURES, _FORGIVEN)
 
     def connect(self, peer: str, limits: LimitSettings) -> Refusal | None:
         """Count a new connection, or say why not."""
         if self.connections.total >= limits.connections:
             return replies.FULL()
-        if self.connections.of(peer) >= limits.connections_per_ip:
+        if self.connections.of(neighbour(peer)) >= limits.connections_per_ip:
             return replies.CROWDED()
-        self.connections.add(peer, 1)
+        self.connections.add(neighbour(peer), 1)
         return None
 
     def disconnect(self, peer: str) -> None:
-        self.connections.add(peer, -1)
+        self.connections.add(neighbour(peer), -1)
 
     def has_room(self, peer: str, octets: int, limits: LimitSettings) -> bool:
         """Whether so much more fits into the budget; one network may hold half of it, and always one message."""
         most = max(limits.memory // 2, limits.max_size)
-        return self.memory.total + octets <= limits.memory and self.memory.of(_network(peer)) + octets <= most
+        return self.memory.total + octets <= limits.memory and self.memory.of(neighbour(peer)) + octets <= most
 
     def reserve(self, peer: str, octets: int) -> None:
         """Count octets of a message that is being received; negative ones give them back."""
-        self.memory.add(_network(peer), octets)
+        self.memory.add(neighbour(peer), octets)
 
     def may_log_in(self, peer: str, now: float) -> bool:
         """False while a network has to pause after failed logins. ``now`` in monotonic seconds."""
-        return self._failures.allow(_network(peer), now)
+        return self._failures.allow(neighbour(peer), now)
 
     def login_failed(self, peer: str, now: float) -> None:
         """Count one at ``now`` (monotonic seconds)."""
-        self._failures.add(_network(peer), now)
-
-
-@lru_cache(maxsize=1024)
-def _network(peer: str) -> str:
-    """IPv6 hosts choose among 2**64 addresses, so their /64 counts as one."""
-    address = ip_address(peer)
-    return peer if address.version == 4 else address.exploded[:19]
+        self._failures.add(neighbour(peer), now)

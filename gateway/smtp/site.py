@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from gateway.auth import Authenticator
 from gateway.clock import Clock
@@ -12,6 +11,7 @@ from gateway.config.models import ListenerSettings
 from gateway.events import Events
 from gateway.intake import Rules
 from gateway.model import Client, NewMessage, Refusal
+from gateway.networks import plain_address, prefix_length
 from gateway.smtp import replies
 from gateway.smtp.limits import Shared
 from gateway.smtp.login import MECHANISMS
@@ -74,9 +74,8 @@ class Site:
         """No password over a clear line (RFC 4954 4), except from this host and from networks the operator named."""
         if not self.knows_logins:
             return False
-        address = ip_address(peer)
         networks = (network for client in self.rules.clients.values() for network in client.networks)
-        return tls or address.is_loopback or any(address in network for network in networks)
+        return tls or plain_address(peer).is_loopback or prefix_length(networks, peer) >= 0
 
     def stranger(self, peer: str, *, tls: bool) -> Refusal:
         """The refusal for who is no client of ours, with what would help."""

@@ -9,13 +9,13 @@ import socket
 import ssl
 from collections.abc import Coroutine
 from contextlib import suppress
-from ipaddress import ip_address
 from math import inf
 from typing import Any, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
 from gateway.clock import Clock
+from gateway.networks import plain_address
 from gateway.smtp import replies
 from gateway.smtp.incoming import Incoming
 
@@ -82,8 +82,7 @@ class Wire(SMTP):
         if self._handler_coroutine is not None:  # again: the handshake of implicit TLS is done
             return
         peer = transport.get_extra_info("peername") or ("::",)  # unknown to uvloop when the peer has gone already
-        address = ip_address(peer[0].partition("%")[0])
-        self.peer = str(getattr(address, "ipv4_mapped", None) or address)
+        self.peer = str(plain_address(peer[0]))
         if not self._speaker.opened():
             return
         super().connection_made(transport)  # starts _handle_client

@@ -13,6 +13,10 @@ from tests.config.kit import SECRET, Files
 TOP = "allowed: auth, backends, bounces, clients, hostname, http, limits, listeners, log, retention, retry, routes"
 FOLDERS = "run/{0} or {0}"  # where a relative file is looked for in these tests
 
+STRANGERS = "would relay for strangers: {} need no login"
+ALL = "3,702,258,688 public addresses of IPv4"
+CLOSE = "; name your own networks such as 192.0.2.0/24, or set open_relay: true beside it if you mean it"
+
 SYNTAX = [
     ("routes: [", "config.yaml:1:10: a comma or a closing bracket is missing"),
     ("limits:\n\tidle: 5m", "config.yaml:2:1: indent with spaces, not with tabs"),
@@ -108,8 +112,15 @@ VALUES = [
     ("clients: {a: {networks: [192.0.2.1/24]}}", 'config.yaml:1:26: clients.a.networks.0: "192.0.2.1/24" has bits set behind the prefix, did you mean "192.0.2.0/24"?'),
     ("clients: {a: {networks: [here]}}", 'config.yaml:1:26: clients.a.networks.0: "here" is not an IP address or network such as 192.0.2.0/24'),
     ("clients: {a: {networks: 192.0.2.1}}", "config.yaml:1:15: clients.a.networks: must be a list, such as [one, two]"),
-    ("clients: {a: {networks: [0.0.0.0/0]}}", "config.yaml:1:15: clients.a.networks: would relay for everybody; name your own networks, or set open_relay: true beside it if you mean it"),
-    ("clients: {a: {networks: ['::/1', '8000::/1']}}", "config.yaml:1:15: clients.a.networks: would relay for everybody; name your own networks, or set open_relay: true beside it if you mean it"),
+    ("clients: {a: {networks: [0.0.0.0/0]}}", f"config.yaml:1:15: clients.a.networks: {STRANGERS.format(ALL)}{CLOSE}"),
+    ("clients: {a: {networks: ['::/1', '8000::/1']}}", f"config.yaml:1:15: clients.a.networks: {STRANGERS.format(ALL + ' and as many of IPv6 as a /4 has')}{CLOSE}"),
+    ("clients: {a: {networks: ['::ffff:0:0/96']}}", f"config.yaml:1:15: clients.a.networks: {STRANGERS.format(ALL)}{CLOSE}"),
+    ("clients: {a: {networks: ['2000::/3']}}", f"config.yaml:1:15: clients.a.networks: {STRANGERS.format(ALL + ' and as many of IPv6 as a /4 has')}{CLOSE}"),
+    ("clients: {a: {networks: ['64:ff9b::/96']}}", f"config.yaml:1:15: clients.a.networks: {STRANGERS.format(ALL)}{CLOSE}"),
+    ("clients: {a: {networks: ['2400::/12']}}", f"config.yaml:1:15: clients.a.networks: {STRANGERS.format('as many of IPv6 as a /12 has')}{CLOSE}"),
+    ("clients: {a: {networks: [0.0.0.0/2, 64.0.0.0/2, 128.0.0.0/2]}}", f"config.yaml:1:15: clients.a.networks: {STRANGERS.format('3,165,585,408 public addresses of IPv4')}{CLOSE}"),
+    ("clients: {a: {networks: [0.0.0.0/1], open_relay: false}, b: {networks: [128.0.0.0/1]}}", f"config.yaml:1:15: clients.a.networks: {STRANGERS.format(ALL)}, together with clients.b{CLOSE}"),
+    ("clients: {a: {networks: [52.0.0.0/13]}, b: {networks: [10.0.0.0/8]}, c: {networks: [54.0.0.0/13, 9.9.9.9]}}", f"config.yaml:1:74: clients.c.networks: {STRANGERS.format('1,048,577 public addresses of IPv4')}, together with clients.a{CLOSE}"),
     ("clients: {a: {token: x, senders: [example.com]}}", 'config.yaml:1:35: clients.a.senders.0: "example.com" is not an address pattern, did you mean "*@example.com"?'),
     ("clients: {a: {token: x, senders: ['a*@b']}}", 'config.yaml:1:35: clients.a.senders.0: "a*@b": a * stands for the whole local part, the whole domain, or what precedes .domain'),
     ("clients: {a: {token: x, senders: ['a b@c.example']}}", 'config.yaml:1:35: clients.a.senders.0: "a b@c.example": The address is malformed'),

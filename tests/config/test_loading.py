@@ -248,6 +248,21 @@ def test_a_secret_from_the_environment_replaces_the_file_of_the_configuration(fi
     assert backend.api_key.get_secret_value() == "from a file"
 
 
+NOT_OPEN = [
+    "{networks: [130.1.0.0/16, 130.2.0.0/16, 10.0.0.0/8, 172.16.0.0/12, 'fc00::/7', 'fe80::/10']}",
+    "{networks: [9.0.0.0/13, 10.0.0.0/8, '2a00::/28']}",
+    "{networks: [0.0.0.0/0, '::/0'], open_relay: true}",
+    "{networks: [0.0.0.0/0], token: x}",
+    "{networks: ['::ffff:10.0.0.0/104', '2002:8201::/32']}",
+]
+
+
+@pytest.mark.parametrize("client", NOT_OPEN)
+def test_no_open_relay(files: Files, client: str) -> None:
+    """An organisation's own networks, however large; and what asks for a login, or is meant to be open."""
+    assert files.load(f"clients: {{a: {client}, b: {{networks: [130.3.0.0/16]}}}}").settings.clients["a"]
+
+
 ENVIRONMENT_ERRORS = [
     ("GATEWAY_LISTENER__A__BIND", "x:1", 'listener: unknown key, did you mean "listeners"?'),
     ("GATEWAY_LIMITS__IDEL", "1m", 'limits.idel: unknown key, did you mean "idle"?'),

@@ -75,6 +75,24 @@ async def test_too_many_connections() -> None:
         assert made.metric("smtp_rejected_total", stage="connect", reason="too_many_connections") == 2
 
 
+def test_connections_of_ipv6_are_counted_by_network() -> None:
+    """A host there has 2**64 addresses; an IPv4 address counts alone, however it is written."""
+    shared, limits = Shared(), LimitSettings(connections_per_ip=2)
+    for first, second, third in (
+        ("2001:db8::1", "2001:db8::2:3", "2001:db8::ffff"),
+        ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"),
+    ):
+        assert shared.connect(first, limits) is None
+        assert shared.connect(second, limits) is None
+        refusal = shared.connect(third, limits)
+        assert refusal is not None
+        assert (refusal.code, refusal.reason) == (421, "too_many_connections")
+        shared.disconnect(second)
+        assert shared.connect(third, limits) is None
+    assert shared.connect("2001:db8:0:1::1", limits) is None
+    assert shared.connect("192.0.2.2", limits) is None
+
+
 async def test_the_listener_survives_a_lack_of_descriptors(caplog: pytest.LogCaptureFixture) -> None:
     """EMFILE in accept: the client waits, and is served when there are descriptors again."""
     async with rig() as made:
