@@ -66,13 +66,21 @@ def stamped(
         (b"From: a@x\r\nDate: d\r\n\r\nbody", MESSAGE_ID, None),
         (b"Subject: s\r\n\r\nbody", DATE + MESSAGE_ID + FROM, None),
         (b"\r\nbody", DATE + MESSAGE_ID + FROM, None),
-        (b"", DATE + MESSAGE_ID + FROM, b"\r\n"),
+        (b"", DATE + MESSAGE_ID + FROM, None),
         (b"just text\r\n", DATE + MESSAGE_ID + FROM, b"\r\njust text\r\n"),
-        (b"From: a@x\r\n", DATE + MESSAGE_ID, b"From: a@x\r\n\r\n"),
-        (b"From: a@x", DATE + MESSAGE_ID, b"From: a@x\r\n\r\n"),
+        (b"From: a@x\r\n", DATE + MESSAGE_ID, None),  # RFC 5322 3.5: the body is optional
+        (b"From: a@x", DATE + MESSAGE_ID, b"From: a@x\r\n"),
         (b"From: a@x\r\nno field\r\n", DATE + MESSAGE_ID, b"From: a@x\r\n\r\nno field\r\n"),
-        (b"From MAILER Fri\r\nFrom: a@x\r\n\r\nFrom b", DATE + MESSAGE_ID, b"From: a@x\r\n\r\nFrom b"),
-        (b">From MAILER Fri\r\njust text", DATE + MESSAGE_ID + FROM, b"\r\njust text"),
+        (
+            b"From MAILER Fri\r\n>From b\r\nFrom: a@x\r\n\r\nFrom c",
+            DATE + MESSAGE_ID + b"X-Mailbox-Line: From MAILER Fri\r\nX-Mailbox-Line: >From b\r\n",
+            b"From: a@x\r\n\r\nFrom c",
+        ),
+        (
+            b">From MAILER Fri\r\njust text",
+            DATE + MESSAGE_ID + FROM + b"X-Mailbox-Line: >From MAILER Fri\r\n",
+            b"\r\njust text",
+        ),
     ],
 )
 def test_what_is_added(raw: bytes, added: bytes, kept: bytes | None) -> None:
@@ -223,7 +231,9 @@ def test_real_messages_keep_their_bytes(path: Path) -> None:
     added = out.removesuffix(expected + separator + after)
     assert added != out
     assert re.fullmatch(
-        rb"Received: (?:[^\n]|\n\t)+\n(?:Date: [^\n]+\n)?(?:Message-ID: [^\n]+\n)?(?:From: [^\n]+\n)?", added
+        rb"Received: (?:[^\n]|\n\t)+\n(?:Date: [^\n]+\n)?(?:Message-ID: [^\n]+\n)?(?:From: [^\n]+\n)?"
+        rb"(?:X-Mailbox-Line: >*From [^\n]+\n)*",
+        added,
     )
 
 

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gateway.cli.submission import EX_DATAERR, EX_USAGE, Given, SendmailError, compose
+from gateway.message import repaired
 from gateway.model import Envelope
 
 EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 67, 69, 75, 77
 _TIMEOUT = 60  # seconds; the service answers DATA within 10
 _ENVID = re.compile(r"[!-*,-<>-~]{0,100}")  # what needs no encoding as xtext (RFC 3461 4)
+_LONE_DOT = re.compile(rb"^\.\r*+(?:\n|\Z)", re.MULTILINE)
 _NOTIFY = re.compile(r"never|(?:success|failure|delay)(?:,(?:success|failure|delay))*", re.IGNORECASE)
 
 
@@ -67,11 +69,9 @@ def _login_name() -> str:
 
 
 def _read(stream: BinaryIO, ignore_dots: bool) -> bytes:
-    """The message with lines that end in CRLF. CR CR LF is one line end, as programs in text mode write it."""
-    raw = re.sub(rb"\r*\n|\r", b"\r\n", stream.read())
-    if not ignore_dots:
-        raw = re.split(rb"^\.\r\n", raw, maxsplit=1, flags=re.MULTILINE)[0]
-    return raw if raw.endswith(b"\r\n") else raw + b"\r\n"
+    """The message with lines that end in CRLF; a line with a single dot ends it, as LF alone ends a line there."""
+    raw = stream.read()
+    return repaired(raw if ignore_dots else _LONE_DOT.split(raw, maxsplit=1)[0])
 
 
 def _given(arguments: argparse.Namespace) -> Given:

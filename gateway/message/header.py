@@ -10,9 +10,13 @@ from gateway.message.mailboxes import Mailbox, mailboxes
 from gateway.message.text import decode
 from gateway.model import BadMessage
 
-HEADER_LIMIT = 102_400  # Postfix's header_size_limit
+FIELD_LIMIT = 102_400  # octets of one field: Postfix's header_size_limit
+HEADER_LIMIT = 500_000  # octets of all together: what Gmail takes
+_MOST_FIELDS = 10_000  # Gmail takes 5,000; looking at them costs time
 # A bare LF ends a line here too, so that nothing hides behind one. Possessive: linear whatever comes.
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+")
+_LINE_END = re.compile(rb"(?<!\r)\r++\n")
+_LINE_START = re.compile(rb"(?:(?<=\n)|\A)\r++")
 _MBOX_LINE = re.compile(rb">*From (?![ \t]*:)[^\n]*\n")
 
 
@@ -65,19 +69,31 @@ class Header:
 
 
 def scan(raw: bytes) -> Header:
-    """Find the header's fields. Lines should end in CRLF (``normalise_newlines``).
+    """Find the header's fields. Lines should end in CRLF (``repaired``).
 
-    Leading mbox lines ("From " and ">From ") belong to no field: ``stamp`` leaves them out, as Postfix does. The body
-    begins after the first empty line, or at the first line that is no field. Raises BadMessage over 100 KiB.
+    Leading mbox lines ("From " and ">From ") belong to no field. The body begins after the first empty line, or at the
+    first line that is no field. Raises BadMessage for a field over 100 KiB, a header over 500 kB or of 10,000 fields.
     """
+    header = scan_part(raw, most=_MOST_FIELDS + 1)
+    position = header.fields[-1].end if header.fields else header.start
+    if position > HEADER_LIMIT:
+        raise BadMessage(f"message header is larger than {HEADER_LIMIT} bytes")
+    if len(header.fields) > _MOST_FIELDS:
+        raise BadMessage(f"message header has more than {_MOST_FIELDS} fields")
+    long = (field for field in header.fields if len(field.raw) > FIELD_LIMIT)
+    if position > FIELD_LIMIT and (found := next(long, None)):
+        raise BadMessage(f"header field {found.spelled[:100]} is larger than {FIELD_LIMIT} bytes")
+    return header
+
+
+def scan_part(raw: bytes, *, most: int = HEADER_LIMIT) -> Header:
+    """As ``scan``, also for the header of a part: what is beyond the limits is not seen, and nothing is raised."""
     start = 0
     while match := _MBOX_LINE.match(raw, start, HEADER_LIMIT):
         start = match.end()
-    position, fields = start, []
-    while match := _FIELD.match(raw, position, HEADER_LIMIT + 1):
+    position, fields = start, list[Field]()
+    while len(fields) < most and (match := _FIELD.match(raw, position, HEADER_LIMIT + 1)):
         fields.append(Field(match[1].lower().decode(), match[0], position, position := match.end()))
-    if position > HEADER_LIMIT:
-        raise BadMessage(f"message header is larger than {HEADER_LIMIT} bytes")
     blank = 2 if raw.startswith(b"\r\n", position) else int(raw.startswith(b"\n", position))
     return Header(tuple(fields), start, position + blank)
 
@@ -90,10 +106,31 @@ def normalise_newlines(raw: bytes) -> bytes:
     return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
+def repaired(raw: bytes) -> bytes:
+    """A message with CRLF at the end of each line, also of the last; canonical bytes come back as they are.
+
+    LF, CR LF, CR CR LF and so on end a line, and so does LF CR. Any other CR is text: blanks take its place in the
+    header, as Postfix has it (cleanup_replace_stray_cr_lf), or what somebody typed into a subject could be a field; in
+    the body, where it was meant to be seen, it begins a line. Where no LF is, but at the very end, CR ends all lines.
+    """
+    pairs = raw.count(b"\r\n")
+    if raw.count(b"\n") == pairs == raw.count(b"\r"):
+        return raw if raw.endswith(b"\n") or not raw else raw + b"\r\n"
+    text = raw.replace(b"\r\n", b"\n")
+    text = _LINE_END.sub(b"\n", text) if b"\r" in text else text
+    if text.find(b"\n") in (-1, len(text) - 1):
+        text = text.replace(b"\r", b"\n")
+    if b"\r" in text:
+        text = _LINE_START.sub(b"", text)
+        end = scan_part(text).end
+        text = text[:end].replace(b"\r", b" ") + text[end:].replace(b"\r", b"\n")
+    return (text if text.endswith(b"\n") else text + b"\n").replace(b"\n", b"\r\n")
+
+
 def replace_fields(raw: bytes, header: Header, new: bytes, changes: dict[int, bytes]) -> bytes:
     """``new`` before the header, and the fields at the indexes in ``changes`` replaced (b"" removes one).
 
-    Everything else keeps its bytes; where the empty line before the body is missing it is put in.
+    Everything else keeps its bytes, but for mbox lines; where the empty line before a body is missing it is put in.
     """
     view = memoryview(raw)
     pieces: list[bytes | memoryview] = [new]
@@ -105,7 +142,7 @@ def replace_fields(raw: bytes, header: Header, new: bytes, changes: dict[int, by
     fields_end = header.fields[-1].end if header.fields else header.start
     if fields_end == header.end:
         line_end = b"" if fields_end == header.start or raw.endswith(b"\n", 0, fields_end) else b"\r\n"
-        pieces += [view[position:fields_end], line_end, b"\r\n"]
+        pieces += [view[position:fields_end], line_end, b"\r\n" if fields_end < len(raw) else b""]
         position = fields_end
     pieces.append(view[position:] if position else raw)
     return b"".join(pieces)

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from gateway.message.header import HEADER_LIMIT, Header, scan
+from gateway.message.header import HEADER_LIMIT, Header, scan_part
 from gateway.message.leaf import Leaf
 from gateway.message.parameters import first_word, parameters, readable, unfolded
 
 _DEPTH_LIMIT = 100
 _PARTS_LIMIT = 1000
 _LINES_LIMIT = 100_000
-_HEADERS_LIMIT = 20 * HEADER_LIMIT  # of all parts together: fields are what costs most
+_HEADERS_LIMIT = 2_048_000  # of all parts together: fields are what costs most
 _BOUNDARY_LIMIT = 200  # RFC 2046 allows 70
 _PADDING_LIMIT = 100
 _FIRST_WINDOW = 1024
@@ -128,7 +128,7 @@ class Tree:
         window = _FIRST_WINDOW
         while True:
             piece = self._raw[begin : begin + window]
-            header = scan(piece)
+            header = scan_part(piece)
             for index, found in enumerate(header.fields):  # a boundary with a colon in it looks like a field
                 if found.raw.startswith(b"--") and self._boundary(begin + found.start)[0]:
                     return Header(header.fields[:index], header.start, found.start), begin + found.start

@@ -53,6 +53,7 @@ def stamp(
     """The message to store: Received first, then what was missing of Date, Message-ID and From, then its own bytes.
 
     ``message_id`` (with angle brackets) is used where the message has none, ``sender`` where it has no From.
+    mbox lines become fields as Postfix's smtpd makes them, X-Mailbox-Line.
     Bcc, Resent-Bcc and Return-Path fields are removed. With ``rewrite_from`` all From fields become one with that
     address and the display name kept, Sender goes, and the old From becomes Reply-To unless there is one.
     """
@@ -68,6 +69,7 @@ def stamp(
         removed |= {"from", "sender"}
     elif "from" not in names:
         new.append(fold("From", [harmless(sender or f"MAILER-DAEMON@{hostname}", utf8=arrival.utf8, limit=900)]))
+    new += [b"X-Mailbox-Line: %b\n" % line for line in raw[: header.start].split(b"\n")[:-1]]
     changes = {}
     if not names.isdisjoint(removed):
         changes = {index: b"" for index, field in enumerate(header.fields) if field.name in removed}

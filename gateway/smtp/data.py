@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from gateway.message import normalise_newlines
+from gateway.message import normalise_newlines, repaired
 from gateway.model import Refusal
 
 LINE = 998  # RFC 5322 2.1.1, octets without CRLF
@@ -35,6 +35,7 @@ class DataReader:
         self._column = 0  # octets of the unfinished line already stored
         self._tail = b"\r\n"  # what may be the beginning of the end; at first the CRLF that ended the DATA command
         self._skip = 2  # ... which is no part of the message
+        self._odd = False  # whether line ends are to be repaired, once all of them are there
         self._body = BytesIO()  # getvalue() gives its buffer away without a copy
 
     def feed(self, chunk: bytes) -> bytes:
@@ -71,21 +72,21 @@ class DataReader:
         if self.refusal is not None:
             raise self.refusal
         body, self._body = self._body, BytesIO()
-        return body.getvalue()
+        return repaired(body.getvalue()) if self._odd else body.getvalue()
 
     def _store(self, segment: bytes) -> None:
-        lines = segment.count(b"\r\n")
+        ended, lines = segment, segment.count(b"\r\n")
         if segment.count(b"\n") != lines or segment.count(b"\r") != lines:
             if not self._bare_newlines:
                 text = "Lines must end with CR LF; for a device that cannot, set tolerate: [bare_newlines]"
                 self.fail(Refusal(550, "5.5.2", text, "bad_newlines"))
                 return
-            # CR CR LF, of programs that put a CR to lines that end in CRLF, is one line end, as for Postfix.
-            segment = normalise_newlines(segment.replace(b"\r\r\n", b"\r\n"))
-        self.size += len(segment)
+            self._odd = True
+            ended = normalise_newlines(segment.replace(b"\r\r\n", b"\r\n"))  # about as it will be, for the limits
+        self.size += len(ended)
         if self.size > self._limit:
             self.fail(self._too_big)
-        elif self._has_long_line(segment):
+        elif self._has_long_line(ended):
             hint = "" if self._max_line > LINE else "; for a sender that cannot, set tolerate: [long_lines]"
             text = f"A line is longer than {self._max_line} octets{hint}"
             self.fail(Refusal(554, "5.6.0", text, "line_too_long"))

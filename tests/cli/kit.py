@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -26,6 +27,7 @@ class Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), Session)
         self.commands: list[str] = []
         self.content = b""
+        self.messages: SimpleQueue[bytes] = SimpleQueue()  # each with all that came before it
         self.replies: dict[str, str] = {}
 
     @contextmanager
@@ -55,6 +57,7 @@ class Session(socketserver.StreamRequestHandler):
                 while (line := self.rfile.readline()) not in (b".\r\n", b""):
                     self.server.content += line
                 self.say("content", "250 2.0.0 Ok: queued as X")
+                self.server.messages.put(self.server.content)
             elif verb == "QUIT":
                 self.say(verb, "221 bye")
                 return

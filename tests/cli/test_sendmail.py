@@ -16,6 +16,7 @@ import pytest
 
 from gateway.cli.sendmail import main
 from tests.cli.kit import Server
+from tests.test_line_ends import TABLE
 
 HOST = socket.gethostname()
 ME = f"{getpass.getuser()}@{HOST}"
@@ -104,11 +105,13 @@ def test_envelope(server: Server, arguments: list[str], sender: str, recipients:
         ),
         (["-F", "N"], b"From: me@example.com\n\nx\n", b"From: me@example.com\r\n\r\nx\r\n"),
         ([], b"no header at all\n", f"From: <{ME}>\r\n\r\nno header at all\r\n".encode()),
-        (["-f", "f@example.com", "-F", "N"], b"text: no\n", b"From: N <f@example.com>\r\ntext: no\r\n\r\n"),
+        (["-f", "f@example.com", "-F", "N"], b"text: no\n", b"From: N <f@example.com>\r\ntext: no\r\n"),
         (["-f", "jörg@example.com"], b"text\n", "From: <jörg@example.com>\r\n\r\ntext\r\n".encode()),
         (["-f", "<>"], b"text only\nTo: x\n", b"Subject:\r\n\r\ntext only\r\nTo: x\r\n"),
         ([], b"\nBcc: only a body\n", f"From: <{ME}>\r\n\r\nBcc: only a body\r\n".encode()),
-        ([], b"", f"From: <{ME}>\r\n\r\n".encode()),
+        ([], b"", f"From: <{ME}>\r\n".encode()),
+        ([], b"A: b\n\none\r.\rtwo\n.\r\r\nthree\n", b"A: b\r\n\r\none\r\n..\r\ntwo\r\n"),
+        ([], b"A: b\n\none\n.", b"A: b\r\n\r\none\r\n"),
         (["-t"], b"From root Fri Nov 20 13:00:00 2026\nA: b\nBcc: x@example.com\n\nx\n", b"A: b\r\n\r\nx\r\n"),
     ],
 )
@@ -119,6 +122,13 @@ def test_content(server: Server, arguments: list[str], stdin: bytes, sent: bytes
     """
     assert run(server, *arguments, "x@example.com", stdin=stdin).returncode == 0
     assert server.content == sent
+
+
+@pytest.mark.parametrize(("sent", "kept", "postfix"), TABLE.values(), ids=TABLE)
+def test_line_ends(server: Server, sent: bytes, kept: bytes, postfix: bytes | None) -> None:
+    """What a program writes with odd line ends arrives whole."""
+    assert run(server, "-i", "x@example.com", stdin=sent).returncode == 0
+    assert server.content == kept.replace(b"\n.", b"\n..")
 
 
 ONE, TWO, THREE = (f"{name}@example.com" for name in ("one", "two", "three"))
@@ -161,6 +171,7 @@ def test_everybody_named_gets_it(server: Server, arguments: list[str], to: str, 
         (["-f", "a@example.com, b@example.com", ONE], MESSAGE, 64),
         (["-N", "sometimes", ONE], MESSAGE, 64),
         (["-V", "a b", ONE], MESSAGE, 64),
+        (["-t"], b"To: a@example.com\rBcc: b@example.com\n\n", 65),
         (["-t"], b"To: a@example.com, somebody else\n\n", 65),
         (["-t"], b"To: a@example.com <b@example.com> c@example.com\n\n", 65),
         (["-t"], b"To: a\xffb@example.com\n\n", 65),

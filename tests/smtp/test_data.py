@@ -110,19 +110,6 @@ def test_any_newlines_in_any_segmentation(wire: bytes, sizes: list[int], toleran
         assert code == (550 if not tolerant and re.search(rb"(?<!\r)\n|\r(?!\n)", body) else 0)
 
 
-@pytest.mark.parametrize(
-    ("wire", "message"),
-    [(b"a\r\r\n\r\r\nb\r\r\n", b"a\r\n\r\nb\r\n"), (b"a\r\r\r\n\r\nb\r\n", b"a\r\n\r\n\r\nb\r\n")],
-)
-def test_cr_cr_lf_is_one_line_end(wire: bytes, message: bytes) -> None:
-    """Where bare newlines are tolerated, and wherever it is cut."""
-    wire += b".\r\n"
-    for size in range(1, len(wire) + 1):
-        reader = DataReader(LIMIT, TOO_BIG, bare_newlines=True)
-        read(reader, *(wire[at : at + size] for at in range(0, len(wire), size)))
-        assert reader.message() == message
-
-
 @pytest.mark.parametrize("sequence", SMUGGLING)
 @pytest.mark.parametrize("tolerant", [False, True])
 def test_smuggling(sequence: bytes, tolerant: bool) -> None:
