@@ -43,7 +43,10 @@ _indented = partial(wrap, width=76, initial_indent="    ", subsequent_indent="  
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What to report of one recipient. ``action`` is failed, delayed or relayed (RFC 3464 2.3.3)."""
+    """What to report of one recipient. ``action`` is failed, delayed or relayed (RFC 3464 2.3.3).
+
+    ``backend`` is "" where it was refused on its way in.
+    """
 
     recipient: Recipient
     outcome: Outcome
@@ -122,7 +125,8 @@ class Report:
             lines.append(f"  <{harmless(failure.recipient.address, utf8=True, limit=900)}>")
             if failure.action != "relayed":
                 reason = _said(failure.outcome) or "none was given"
-                lines += _indented(f"Reason: {reason} (from backend {failure.backend})")
+                said_by = f" (from backend {failure.backend})" if failure.backend else ""
+                lines += _indented(f"Reason: {reason}{said_by}")
                 if fix := harmless(" ".join(failure.outcome.fix.split()), utf8=True, limit=500):
                     lines += _indented(f"For your administrator: {fix}")
             if failure.action == "failed":

@@ -178,7 +178,8 @@ class Message:
 class NewMessage(Message):
     """On its way into the spool: the stamped bytes and its deliveries.
 
-    ``deliveries`` maps a backend's name to the addresses it is to deliver to; every recipient is in exactly one.
+    ``deliveries`` maps a backend's name to the addresses it is to deliver to; every recipient is in exactly one, or
+    among the ``refused``, who are kept as failed.
     """
 
     raw: bytes
@@ -186,6 +187,7 @@ class NewMessage(Message):
     login: str = ""
     listener: str = ""
     peer: str = ""
+    refused: Mapping[str, Outcome] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ from gateway.model import (
     SpoolTrouble,
     SpoolUnavailable,
 )
-from gateway.smtp.replies import FAULTS, refusal_of
+from gateway.refusals import FAULTS
+from gateway.smtp.replies import refusal_of
 
 NOT_AT_THE_DOOR = {HookRefused, CannotTell}  # a webhook's own, and a login's, where auth answers
 PACKAGES = [module for module in pkgutil.walk_packages(gateway.__path__, "gateway.") if "__main__" not in module.name]

@@ -28,7 +28,7 @@ FLOORS = [
     {"config", "events", "message"},
     {"routing", "policy", "auth", "bounce", "fetch"},
     {"spool", "backends"},
-    {"intake", "delivery"},
+    {"intake", "refusals", "transaction", "drop", "delivery"},
     {"smtp", "http"},
     {"readiness"},
     {"app", "service"},

@@ -17,7 +17,7 @@ from gateway.delivery.tracking import Tracker
 from gateway.delivery.upkeep import Upkeep
 from gateway.delivery.worker import SEND_LIMIT, BackendStatus, Worker
 from gateway.events import Events
-from gateway.model import Backend, CallsBack, Check, Tracked
+from gateway.model import Backend, CallsBack, Check, NewMessage, Tracked
 from gateway.routing import Routing
 from gateway.spool import Filter, Spool
 
@@ -177,6 +177,10 @@ class Dispatcher:
     def status(self) -> dict[str, BackendStatus]:
         counts = self._spool.counts()
         return {name: post.worker.status(counts.get((name, "queued"), 0)) for name, post in self._posts.items()}
+
+    async def refuse(self, message: NewMessage, untold: str = "") -> None:
+        """Keep a message with who was refused on its way in (Orders.refuse). Raises SpoolTrouble."""
+        await self._orders.refuse(self._spool, message, self._clock.now(), untold=untold)
 
     async def pause(self, name: str, seconds: float | None) -> None:
         """Rest by order, for ``seconds`` or until resumed. KeyError when there is no such backend."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from gateway.config.models import RetrySettings
-from gateway.delivery.bounces import Bouncer
+from gateway.delivery.bounces import Bouncer, Bounces
 from gateway.delivery.breaker import CircuitBreaker, State
 from gateway.delivery.retry import Decision
-from gateway.model import Outcome, SpooledMessage, Verdict
+from gateway.model import Message, NewMessage, Outcome, SpooledMessage, Verdict
 from gateway.routing import Freight, Routing
 from gateway.spool import Claim, Delivery, Settlement, Spool
 
@@ -95,3 +95,18 @@ class Orders:
         )
         await spool.settle(settlement)
         self.bouncer.tell(claim.message, bounces)
+
+    async def refuse(self, spool: Spool, message: NewMessage, now: datetime, *, untold: str) -> None:
+        """Keep a message that came without a client who could hear who of its recipients is refused, or all of them.
+
+        Its sender gets a bounce with it, unless ``untold`` says why not. Raises SpoolTrouble.
+        """
+        same = {each.name: getattr(message, each.name) for each in fields(Message)}
+        everyone = tuple(recipient.address for recipient in message.envelope.recipients)
+        original = SpooledMessage(**same, size=len(message.raw), everyone=everyone)
+        decision = Decision(dict.fromkeys(message.refused, "failed"), message.refused, failed=tuple(message.refused))
+        bounces = Bounces({"failed": untold}, False)
+        if not untold:
+            bounces = self.bouncer.bounces(original, message.raw, "", decision, now)
+        await spool.put(message, *bounces.messages)
+        self.bouncer.tell(original, bounces)

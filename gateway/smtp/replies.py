@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.model import BadAddress, BadMessage, CannotCarry, Fault, Refusal, SpoolFull, SpoolUnavailable
+from gateway import refusals
+from gateway.model import Refusal
 
 
 class LastRefusal(Refusal):
@@ -58,38 +58,15 @@ CONTROL = Reply(501, "5.5.2", "Control characters are not allowed", "bad_syntax"
 NUL = Reply(501, "5.5.2", "Control characters are not allowed", "bad_syntax", last=True)
 BARE_LF = Reply(500, "5.5.2", "Lines must end with CR LF (see tolerate: [bare_newlines])", "bad_syntax", last=True)
 
-# What went wrong below the door, by its class and kind: reply code, enhanced code, reason.
-FAULTS: Mapping[tuple[type[Fault], str], tuple[int, str, str]] = {
-    (SpoolFull, ""): (452, "4.3.1", "spool_full"),
-    (SpoolUnavailable, ""): (451, "4.3.0", "spool_error"),
-    (BadMessage, ""): (554, "5.6.0", "bad_message"),
-    (BadAddress, "syntax"): (501, "5.1.3", "bad_address"),
-    (BadAddress, "domain"): (501, "5.1.2", "bad_address"),
-    (BadAddress, "utf8"): (553, "5.6.7", "utf8_address"),
-    (CannotCarry, "too_big"): (552, "5.3.4", "too_big"),
-    (CannotCarry, "no_route"): (550, "5.7.1", "no_route"),
-    (CannotCarry, "not_configured"): (451, "4.3.5", "no_route"),
-    (CannotCarry, "token"): (550, "5.7.1", "cannot_carry"),
-    (CannotCarry, "null_sender"): (550, "5.7.1", "cannot_carry"),
-    (CannotCarry, "utf8"): (553, "5.6.7", "cannot_carry"),
-    (CannotCarry, "sender"): (553, "5.7.1", "sender_denied"),
-    (CannotCarry, "feature"): (554, "5.6.3", "cannot_carry"),
-}
-
 _UNSAFE = re.compile(r"[^ -~]")
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What a client hears of ``error``: a Refusal is meant for it, a Fault is said by the table above.
+    """What a client hears of ``error``, as ``refusals`` has it.
 
     All else is a bug of ours, for which it may try again: 451 4.3.0 with the reason "internal".
     """
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, Fault) and (terms := FAULTS.get((type(error), error.kind))):
-        code, enhanced, reason = terms
-        return Refusal(code, enhanced, error.text, reason)
-    return INTERNAL()
+    return refusals.refusal_of(error) or INTERNAL()
 
 
 def foreign(start: bytes) -> Refusal:

@@ -15,8 +15,8 @@ from gateway.pools import look_through_mail
 from gateway.smtp import replies
 from gateway.smtp.incoming import Incoming
 from gateway.smtp.site import Site
-from gateway.smtp.transaction import Transaction
 from gateway.smtp.wire import LONGEST, Wire
+from gateway.transaction import Transaction
 
 _LARGE = 16_000  # octets of a message that is looked through off the loop
 _COMMAND = 2048  # octets of a command line, AUTH excepted

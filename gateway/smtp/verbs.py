@@ -14,7 +14,7 @@ from gateway.smtp.incoming import Incoming
 from gateway.smtp.login import BEARER, BEARER_REFUSED, MECHANISMS, Challenge, decode, encode
 from gateway.smtp.params import mail_parameters, rcpt_parameters
 from gateway.smtp.session import Session
-from gateway.smtp.transaction import Transaction
+from gateway.transaction import Transaction
 
 _Verb = Callable[[Session, bytes], Awaitable[None] | None]
 _LOGINS = 3  # failed ones in a connection

@@ -16,6 +16,7 @@ from typing import Any
 from gateway.address import comparable
 from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage
 from gateway.spool import tables
+from gateway.spool.answers import refuse
 from gateway.spool.records import Claim, micros, moment
 from gateway.spool.sql import IDLE, IN_IDS, LOAD_DELIVERIES, NO_ANSWER, STILL_OPEN, UNDER_WAY, clean, insert_into
 from gateway.spool.transaction import Transaction
@@ -57,10 +58,18 @@ def intact(message: Any, recipients: Iterable[Any], raw: bytes) -> bool:
     return _checksum(plain, known, raw) == int(message["checksum"])
 
 
-def put(tx: Transaction, message: NewMessage) -> None:
-    """A message with its recipients and deliveries, due at once. KeyError for a recipient without a backend."""
+def put(tx: Transaction, *messages: NewMessage) -> None:
+    for message in messages:
+        _put(tx, message)
+
+
+def _put(tx: Transaction, message: NewMessage) -> None:
+    """A message with its recipients and deliveries, due at once. KeyError for a recipient without a backend, who is not
+    among the refused either."""
     envelope, received = message.envelope, micros(message.received_at)
     backend_of = {address: name for name, addresses in message.deliveries.items() for address in addresses}
+    if message.refused:
+        backend_of |= dict.fromkeys(message.refused, "")
     recipients: dict[str, tuple[str, ...]] = {}
     for each in envelope.recipients:
         recipients.setdefault(each.address, (each.address, each.notify, each.orcpt))
@@ -77,10 +86,12 @@ def put(tx: Transaction, message: NewMessage) -> None:
     tx.later(_ADD_BODY, (message.id, message.raw))
     for n, (address, row) in enumerate(recipients.items()):
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), backend_of[address], received))
-    for name in dict.fromkeys(backend_of[address] for address in recipients):
+    for name in filter(None, dict.fromkeys(backend_of[address] for address in recipients)):
         tx.later(_ADD_DELIVERY, (message.id, name, received, received))
         tx.counts[name, "queued"] += 1
         tx.woken.add(name)
+    if message.refused:
+        refuse(tx, message)
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------

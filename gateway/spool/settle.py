@@ -8,9 +8,10 @@ import json
 from typing import Any
 
 from gateway.model import Outcome, Verdict
+from gateway.spool import answers
 from gateway.spool.changes import move_all, put
 from gateway.spool.records import Settlement, micros
-from gateway.spool.sql import NO_ANSWER, STILL_OPEN, clean
+from gateway.spool.sql import STILL_OPEN, clean
 from gateway.spool.transaction import Transaction
 
 # Sent stays sent, whoever says so last; a claim that ran out of time may add nothing else. The name of a doubt stays
@@ -45,14 +46,6 @@ INSERT INTO poll (message_id, backend, remote_id, next_at, asked)
 SELECT id, :backend, :remote_id, :at, 0 FROM message WHERE id = :message_id ON CONFLICT DO NOTHING"""
 
 
-def _answer(outcome: Outcome | None) -> dict[str, Any]:
-    if outcome is None:
-        return dict.fromkeys(NO_ANSWER)
-    answer = {"verdict": outcome.verdict.value, "code": outcome.code, "enhanced": outcome.enhanced}
-    said = {"scope": outcome.scope.value, "said_by": outcome.said_by, "fix": clean(outcome.fix)}
-    return answer | said | {"detail": clean(outcome.detail), "remote_id": clean(outcome.remote_id)}
-
-
 def settle(tx: Transaction, done: Settlement) -> None:
     """Write down an attempt's outcome. Of a message deleted meanwhile nothing is written, and no bounce is sent."""
     of, ended = done.claim, micros(done.ended_at)
@@ -67,7 +60,7 @@ def settle(tx: Transaction, done: Settlement) -> None:
         for bounce in done.bounces:
             put(tx, bounce)
     for address, state in done.states.items():
-        answer = _answer(done.outcomes.get(address))
+        answer = answers.answer(done.outcomes.get(address))
         tx.later(_SETTLE_RECIPIENT, {**delivery, "address": address, "state": state, **answer})
     doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome in done.outcomes.values())
     tx.later(_SETTLE_DELIVERY, {**delivery, "due": due, "uncount": int(not done.count_attempt), "doubt": doubt})
@@ -84,14 +77,14 @@ def settle(tx: Transaction, done: Settlement) -> None:
 
 def _end_attempt(tx: Transaction, done: Settlement, delivery: dict[str, Any]) -> None:
     """One row for each distinct answer: the first fills the open row, others are added; none at all removes it."""
-    answers: dict[Outcome, list[str]] = {}
+    groups: dict[Outcome, list[str]] = {}
     for address, outcome in done.outcomes.items():
-        answers.setdefault(outcome, []).append(address)
-    if not answers:
+        groups.setdefault(outcome, []).append(address)
+    if not groups:
         tx.later("DELETE FROM attempt WHERE id = :attempt_id AND delivery_id = :delivery_id", delivery)
     started = micros(done.started_at) if done.started_at else None
-    for place, (outcome, addresses) in enumerate(answers.items()):
-        values = {**delivery, **_answer(outcome), "addresses": json.dumps(addresses), "started_at": started}
+    for place, (outcome, addresses) in enumerate(groups.items()):
+        values = {**delivery, **answers.answer(outcome), "addresses": json.dumps(addresses), "started_at": started}
         if place:
             tx.later(_ADD_ANSWER, {**values, "id": next(tx.attempt_ids)})
         else:

@@ -122,10 +122,10 @@ class Spool:
 
     # -- mail in, mail out -------------------------------------------------------------------------------------------
 
-    async def put(self, message: NewMessage) -> None:
-        """Returns once it is on disk. Raises SpoolFull or SpoolUnavailable."""
-        self._room.take(len(message.raw))
-        await self._writer.submit(lambda tx: changes.put(tx, message))
+    async def put(self, *messages: NewMessage) -> None:
+        """Returns once they are on disk, all or none. Raises SpoolFull or SpoolUnavailable."""
+        self._room.take(sum(len(each.raw) for each in messages))
+        await self._writer.submit(lambda tx: changes.put(tx, *messages))
 
     async def claim(
         self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = ()

@@ -18,7 +18,7 @@ from gateway.config.models import RetrySettings
 from gateway.delivery.bounces import Bouncer
 from gateway.delivery.retry import Decision
 from gateway.events import Events
-from gateway.model import Capabilities, Envelope, Outcome, Recipient
+from gateway.model import Capabilities, Envelope, Outcome, Recipient, Verdict
 from tests import builders
 from tests.builders import GREYLISTED, NO_USER, RAW
 from tests.delivery.kit import DEFERRED, REJECTED, house
@@ -58,6 +58,47 @@ async def test_a_bounce_is_never_bounced(tmp_path: Path) -> None:
         await until(lambda: len(backend.calls) == 2)
         await at.settled(backend.calls[1][0].id, "failed")
         assert len(await at.spool.find()) == 2
+
+
+RELAY = Outcome(Verdict.REJECTED, enhanced="5.7.1", detail="c@x.org: recipient not allowed")
+
+
+@pytest.mark.parametrize("untold", ["", "sender_denied"])
+async def test_who_was_refused_on_the_way_in_is_accounted_for(tmp_path: Path, untold: str) -> None:
+    """Nobody listens when a file is picked up: its sender gets a bounce, or the log says why not; others their mail."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend) as at:
+        refused, many = {"c@x.org": RELAY}, builders.envelope("a@x.org", "c@x.org")
+        message = builders.new_message("a@x.org", ident=at.ids(), envelope=many, refused=refused)
+        await at.dispatcher.refuse(message, untold)
+        await at.settled(message.id, "failed")
+        await until(lambda: len(backend.calls) == 1 + (not untold))
+        mail = {call.envelope.sender: (call.envelope.recipients, raw) for call, raw in backend.calls}
+        assert mail["s@example.com"][0] == (Recipient("a@x.org"),)
+        detail = await at.spool.show(message.id)
+        assert detail is not None
+        assert [(row.state, row.enhanced, row.detail) for row in detail.recipients] == [
+            ("sent", "2.0.0", "ok"),
+            ("failed", "5.7.1", "c@x.org: recipient not allowed"),
+        ]
+        if untold:
+            at.events.flush()
+            assert '"reason":"sender_denied"' in at.log.getvalue()
+        else:
+            assert b"Reason: c@x.org: recipient not allowed\r\n" in mail[""][1]
+
+
+async def test_all_refused_on_the_way_in(tmp_path: Path) -> None:
+    """The message is kept as failed, no backend ever sees it, and nothing of it is counted as queued."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend) as at:
+        message = builders.new_message("c@x.org", ident=at.ids(), deliveries={}, refused={"c@x.org": RELAY})
+        await at.dispatcher.refuse(message)
+        assert await at.state(message.id) == "failed"
+        await until(lambda: [call.envelope.sender for call, _ in backend.calls] == [""])
+        await at.queued("b", 0)
+        assert set(at.spool.counts().values()) <= {0}
+        assert await at.spool.raw(message.id) == RAW
 
 
 async def test_success_is_reported_where_asked(tmp_path: Path) -> None:

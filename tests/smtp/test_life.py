@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from gateway.config.models import LimitSettings
 from gateway.model import CannotCarry, CannotTell, Capabilities, HookRefused, NewMessage, SpoolTrouble
+from gateway.refusals import FAULTS
 from gateway.smtp.limits import Shared
-from gateway.smtp.replies import FAULTS
 from tests.fakes import until
 from tests.smtp.kit import MESSAGE, Peer, Rig, reset, rig
 

@@ -1,0 +1,28 @@
+"""What was said to a recipient, as values of its columns; and those who were refused on the way in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.model import NewMessage, Outcome
+from gateway.spool.sql import NO_ANSWER, clean
+from gateway.spool.transaction import Transaction
+
+_REFUSE = """
+UPDATE recipient SET state = 'failed', verdict = :verdict, code = :code, enhanced = :enhanced, detail = :detail,
+    scope = :scope, said_by = :said_by, fix = :fix WHERE message_id = :message_id AND address = :address"""
+
+
+def answer(outcome: Outcome | None) -> dict[str, Any]:
+    if outcome is None:
+        return dict.fromkeys(NO_ANSWER)
+    given = {"verdict": outcome.verdict.value, "code": outcome.code, "enhanced": outcome.enhanced}
+    said = {"scope": outcome.scope.value, "said_by": outcome.said_by, "fix": clean(outcome.fix)}
+    return given | said | {"detail": clean(outcome.detail), "remote_id": clean(outcome.remote_id)}
+
+
+def refuse(tx: Transaction, message: NewMessage) -> None:
+    """Of a message that was just put: no backend ever gets it for these. A step after all others of the message."""
+    with tx.changing([message.id]):
+        for address, outcome in message.refused.items():
+            tx.later(_REFUSE, {"message_id": message.id, "address": address, **answer(outcome)})
