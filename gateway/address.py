@@ -56,12 +56,12 @@ def comparable(address: str) -> str:
     local, at, domain = address.rpartition("@")
     if local.startswith('"') and local.endswith('"'):
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
-    return unicodedata.normalize("NFC", local).lower() + at + _a_labels(domain)
+    return unicodedata.normalize("NFC", local).lower() + at + a_labels(domain)
 
 
 def domain_of(address: str) -> str:
     """The domain in lower case, internationalised labels as A-labels (RFC 5890)."""
-    return _a_labels(address.rpartition("@")[2])
+    return a_labels(address.rpartition("@")[2])
 
 
 def matches(pattern: str, address: str) -> bool:
@@ -82,7 +82,17 @@ def _halves(address: str) -> tuple[str, str, str]:
     return comparable(address).rpartition("@")
 
 
-def _a_labels(domain: str) -> str:
+def with_a_labels(address: str) -> str:
+    """The same mailbox with its domain in A-labels (RFC 5891, 5), as the world knew it before SMTPUTF8.
+
+    What is not ASCII in the local part still needs that (RFC 6531, 3.2).
+    """
+    local, at, domain = address.rpartition("@")
+    return address if domain.isascii() else f"{local}{at}{a_labels(domain)}"
+
+
+def a_labels(domain: str) -> str:
+    """In lower case, with internationalised labels as A-labels (RFC 5890)."""
     # Punycode without IDNA 2003 mapping: sharp s and final sigma are letters of their own, nothing is folded together.
     if domain.isascii():
         return domain.lower()
@@ -111,19 +121,19 @@ def _checked(local: str, domain: str) -> str:
 
 
 def _is_domain(domain: str) -> bool:
-    return len(_a_labels(domain)) <= 255 and all(_is_label(label) for label in domain.split("."))
+    return len(a_labels(domain)) <= 255 and all(_is_label(label) for label in domain.split("."))
 
 
 def _is_label(label: str) -> bool:
     """Letters, digits, hyphen; an A-label must decode and be the one spelling of what it decodes to (RFC 5891 5.4)."""
-    if len(_a_labels(label)) > 63:
+    if len(a_labels(label)) > 63:
         return False
     if label.startswith("xn--"):
         try:
             decoded = label[4:].encode("ascii").decode("punycode")
         except UnicodeError:
             return False
-        return not decoded.isascii() and _a_labels(decoded) == label and _is_label(decoded)
+        return not decoded.isascii() and a_labels(decoded) == label and _is_label(decoded)
     if label.isascii():
         return True
     # NFKC changes look-alikes such as roman numerals and full-width letters; only their plain form is a name.

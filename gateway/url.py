@@ -15,7 +15,7 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback if isinstance(address, IPv4Address) else address == IPv6Address("::1")
 
 
-def _is_metadata(host: str) -> bool:
+def is_metadata(host: str) -> bool:
     """The services by which clouds tell a machine who it is: plain HTTP by design, and never off the machine's link."""
     try:
         return ip_address(host).is_link_local
@@ -35,7 +35,7 @@ def check_url(url: str, *, metadata: bool = False) -> str:
         raise ValueError(f"{shown}is not a URL such as https://api.example.com")
     if " " in host or not url.isprintable():
         raise ValueError(f"the URL of {host} has a space in the host, or a control character")
-    if parts.scheme == "http" and not is_loopback(host) and not (metadata and _is_metadata(host)):
+    if parts.scheme == "http" and not is_loopback(host) and not (metadata and is_metadata(host)):
         raise ValueError(f"http://{host} is not encrypted: use https (plain http only to this machine)")
     if parts.username or parts.password:
         raise ValueError(f"the URL of {host} carries a user name or password")

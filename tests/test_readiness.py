@@ -115,6 +115,13 @@ def smarthost(file: str) -> tuple[dict[str, str], str]:
     return backend(file, type="smtp", host="smtp.example.com", ca_file="f")
 
 
+def known_by(certificate_text: str, key: str | None = None) -> tuple[dict[str, str], str]:
+    """A smarthost that knows us by a certificate."""
+    both = {"certificate_file": "f"} if key is None else {"certificate_file": "f", "private_key_file": "k"}
+    files, settings = backend(certificate_text, type="smtp", host="smtp.example.com", **both)
+    return files | ({} if key is None else {"k": key}), settings
+
+
 Case = tuple[dict[str, str], str]
 EC = generate_private_key(SECP256R1())
 TLS, CORP, OWN, BACKEND = "listeners.tls.", "auth.keys.corp.", "auth.keys.own.", "backends.b."
@@ -192,6 +199,15 @@ BROKEN: dict[str, tuple[Case, str, str]] = {
         BACKEND + "client_secret_file", '"f" is empty'),
     "authorities empty": (smarthost(""), BACKEND + "ca_file", "it is empty"),
     "authorities are a key": (smarthost(public(rsa())), BACKEND + "ca_file", "it holds PUBLIC KEY"),
+    "certificate of ours is a key": (
+        known_by(private(rsa())), BACKEND + "certificate_file", "is not a PEM certificate: it holds PRIVATE KEY"),
+    "certificate of ours without key": (
+        known_by(certificate()), BACKEND + "certificate_file", "is not a PEM private key: it holds CERTIFICATE"),
+    "certificate of ours, key of another": (
+        known_by(certificate(), private(rsa(2048, 2))), BACKEND + "private_key_file",
+        "is not the key of that certificate"),
+    "certificate of ours, key locked": (
+        known_by(certificate(), private(rsa(), LOCK)), BACKEND + "private_key_file", "needs a passphrase"),
     "smarthost of dots": (backend("", type="smtp", host="."), BACKEND + "host", "must be a host name or address alone"),
     "capture under a file": (
         ({"file": ""}, "backends: {box: {type: capture, directory: DIR/file/box}}\n"), "backends.box.directory",
@@ -303,6 +319,7 @@ def dated(ends: datetime) -> dict[str, Case]:
             "", type="graph", tenant="t.example", client_id="x", mailbox="a@b.example", **secret
         ),
         "backends.b.ca_file": smarthost(text),
+        "backends.b.certificate_file of smtp": known_by(text, private(rsa())),
         "backends.b.authorized_user_file": google(json.dumps(sign_in), "authorized_user_file"),
     }
 
@@ -320,7 +337,7 @@ def dated(ends: datetime) -> dict[str, Case]:
 def test_what_ends_is_a_warning(tmp_path: Path, setting: str, ends: datetime, words: str) -> None:
     """From 30 days before, and louder afterwards; never an error."""
     found = seen(tmp_path, dated(ends)[setting])
-    told = [line for line in found.warnings if f": {setting}: " in line]
+    told = [line for line in found.warnings if f": {setting.partition(' of ')[0]}: " in line]
     assert len(told) == bool(words), found.warnings
     assert all(words in line for line in told)
 
@@ -342,6 +359,8 @@ def test_what_is_good_is_not_spoken_of(tmp_path: Path) -> None:
         google(json.dumps(SIGN_IN | {"account": "A@example.com"}), "authorized_user_file"),
         graph(private(rsa()) + certificate()),
         smarthost(certificate() + certificate()),
+        known_by(certificate() + private(rsa())),
+        known_by(certificate(), private(rsa())),
     ):
         found = seen(tmp_path, case)
         assert found.warnings == (), case

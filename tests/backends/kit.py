@@ -378,8 +378,9 @@ class SmtpFake(Server):
                 continue
             reply = self.scripted(line)
             if verb == "AUTH" and line.split()[1:2] == ["LOGIN"] and "AUTH" not in self.replies:
-                await self.say(writer, reader, "334 UGFzc3dvcmQ6")
-                self.commands.append((await reader.readuntil(b"\r\n")).decode().strip())
+                for prompt in ("VXNlcm5hbWU6", "UGFzc3dvcmQ6"):
+                    await self.say(writer, reader, f"334 {prompt}")
+                    self.commands.append((await reader.readuntil(b"\r\n")).decode().strip())
             await self.say(writer, reader, reply)
             if verb == "MAIL" and reply.startswith("2"):
                 transaction = Transaction(line)

@@ -182,3 +182,58 @@ async def test_the_certificate_is_for_the_name_that_was_configured(
     server = SmtpFake(offers=OFFERS, **{"starttls" if tls == "starttls" else "tls": context})
     async with both(tmp_path, certificates, server, tls=tls, host="localhost") as way:
         assert (await one(way)).verdict is (Verdict.SENT if name == "localhost" else Verdict.MISCONFIGURED)
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+@pytest.mark.parametrize(("name", "sent"), [("mail.example.com", True), ("other.example.com", False)])
+async def test_server_name_is_asked_for_and_verified_in_the_place_of_host(
+    tmp_path: Path, certificates: Certificates, tls: str, name: str, sent: bool
+) -> None:
+    """RFC 6066, 3: the server is told which of its certificates is meant."""
+    asked: list[str | None] = []
+    context = certificates.server("mail.example.com")
+    context.sni_callback = lambda _, wanted, __: asked.append(wanted)
+    server = SmtpFake(offers=OFFERS, **{"starttls" if tls == "starttls" else "tls": context})
+    async with both(tmp_path, certificates, server, tls=tls, server_name=name) as way:
+        assert ((await one(way)).verdict is Verdict.SENT) is sent
+        assert asked == [name]
+
+
+async def test_a_changed_ca_file_counts_at_the_next_connection(tmp_path: Path, certificates: Certificates) -> None:
+    """No restart; a file that is damaged while it is written takes nothing away."""
+    file = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(file))
+    server = SmtpFake(offers=OFFERS, starttls=certificates.server())
+    async with both(tmp_path, certificates, server, ca_file=file) as way:
+        assert (await one(way)).verdict is Verdict.MISCONFIGURED
+        file.write_bytes(certificates.ca_file.read_bytes())
+        assert (await way.check()).ok
+        for damaged in (b"-----BEGIN CERTIFICATE-----", b""):
+            file.write_bytes(damaged)
+            assert (await way.check()).ok
+        file.unlink()
+        assert (await way.check()).ok
+        trustme.CA().cert_pem.write_to_path(str(file))
+        assert not (await way.check()).ok
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_client_certificate_is_shown_to_who_asks(
+    tmp_path: Path, certificates: Certificates, apart: bool
+) -> None:
+    """As Postfix does with smtp_tls_cert_file; servers know relays by it (relay_clientcerts)."""
+    ours = certificates.ca.issue_cert("relay.example.com")
+    pem, key = tmp_path / "relay.pem", tmp_path / "relay.key"
+    chain = b"".join(blob.bytes() for blob in ours.cert_chain_pems)
+    pem.write_bytes(chain if apart else chain + ours.private_key_pem.bytes())
+    key.write_bytes(ours.private_key_pem.bytes())
+    context = certificates.server()
+    context.verify_mode = ssl.CERT_REQUIRED
+    certificates.ca.configure_trust(context)
+    server = SmtpFake(offers=OFFERS, starttls=context)
+    settings = {"certificate_file": pem} | ({"private_key_file": key} if apart else {})
+    async with both(tmp_path, certificates, server, **settings) as way:
+        assert (await one(way)).verdict is Verdict.SENT
+    server = SmtpFake(offers=OFFERS, starttls=context)
+    async with both(tmp_path, certificates, server) as way:
+        assert (await one(way)).verdict is not Verdict.SENT

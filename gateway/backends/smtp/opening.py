@@ -1,4 +1,4 @@
-"""From nothing to a connection that is ready for MAIL: aiosmtplib connects, does TLS and AUTH, and reads replies."""
+"""From nothing to a connection that is ready for MAIL: aiosmtplib connects and does TLS, and reads replies."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import os
 import socket
 import ssl
 from dataclasses import replace
+from functools import partial
 
 import aiosmtplib
 
-from gateway.backends.shared.base import Context, NoAnswer, away, refused
+from gateway.backends.shared.base import Context, NoAnswer, Signals, away, refused, safe
+from gateway.backends.smtp.auth import Logins
 from gateway.backends.smtp.connection import BROKEN, Connection
-from gateway.backends.smtp.replies import refusal, spellings
+from gateway.backends.smtp.replies import refusal
 from gateway.backends.smtp.settings import SmtpSettings
 from gateway.model import Scope, Verdict
 
-_CERTIFICATE = "check host, and set ca_file where its certificate is of an authority of your own"
-_STARTTLS = "check host, port and tls"
-_SETTINGS = "check tls, ca_file, username and password"
+# What to do about a refusal, by what was refused; {name} is the backend's.
+_FIXES = {
+    "greeting": "check host and port, and ask the server's operator whether this machine's address is refused there",
+    "EHLO": "set backends.{name}.local_hostname to the name by which the world knows this machine, in place of {ehlo}",
+    "STARTTLS": "check host, port and tls of backends.{name}",
+    "AUTH": "check username and password of backends.{name}, and auth",
+}
+_NO_EHLO = (500, 502, 504)  # it does not know the command (RFC 5321, 4.2.2); others do not take the name in it
+_CERTIFICATE = "check host and server_name, and set ca_file where its certificate is of an authority of your own"
 
 
 class Opener:
@@ -29,63 +37,81 @@ class Opener:
         self._names = context.names
         self._hostname = settings.local_hostname or context.hostname
         self._where = settings.where
-        self._username = settings.username or ""
-        self._password = settings.password.get_secret_value() if settings.password else ""
-        self._trust = None if settings.tls == "none" else ssl.create_default_context(cafile=settings.ca_file)
+        self._logins = Logins(name, settings)
+        self._trust = None
+        if settings.tls != "none":
+            self._trust = settings.trust(partial(_kept, context.signals, name))
+            self._trust.load()
 
     async def open(self) -> Connection:
         """A connection ready for MAIL. Raises NoAnswer, which blames the backend as a whole and never the message."""
         settings, seconds = self._settings, self._settings.timeout.total_seconds()
+        step = "greeting"
         client = aiosmtplib.SMTP(
-            hostname=settings.host,  # the name that TLS asks for
+            hostname=settings.server_name or settings.host,  # the name that TLS asks for
             local_hostname=self._hostname,
             timeout=seconds,
             use_tls=settings.tls == "implicit",
             start_tls=False,
-            tls_context=self._trust,
+            tls_context=await self._trust.current() if self._trust else None,
         )
         try:
             await client.connect(sock=await self._names.connect(settings.host, settings.actual_port, seconds=seconds))
-            try:
-                await client.ehlo()
-            except aiosmtplib.SMTPHeloError:
-                if not client.is_connected:
-                    raise
-                await client.helo()
+            step = "EHLO"
+            await self._greet(client)
             if settings.tls == "starttls":
+                step = "STARTTLS"
                 if not client.supports_extension("starttls"):
-                    raise refused(f"{self._where} offers no STARTTLS; nothing was sent", _STARTTLS, "4.7.4")
+                    text = f"{self._where} offers no STARTTLS; nothing was sent"
+                    raise refused(text, self._fix(step), "4.7.4")
                 await client.starttls()
-                await client.ehlo()
+                step = "EHLO"
+                await self._greet(client)
             if settings.username is not None:
-                await self._login(client)
+                step = "AUTH"
+                await self._logins.log_in(client)
         except BaseException as error:
             client.close()
             if isinstance(error, BROKEN):
-                raise self._failure(error) from error
+                raise self._failure(error, step) from error
             raise
         return Connection(self._name, client, seconds)
 
-    async def _login(self, client: aiosmtplib.SMTP) -> None:
-        wanted = ("plain", "login") if self._settings.auth == "auto" else (self._settings.auth,)
-        offered = client.server_auth_methods
-        if "plain" in wanted and "plain" in offered:
-            await client.auth_plain(self._username, self._password)
-        elif "login" in wanted and "login" in offered:
-            await client.auth_login(self._username, self._password)
-        else:
-            detail = f"{self._where} offers no AUTH {' or '.join(wanted)} (but: {' '.join(offered) or 'none'})"
-            raise refused(detail, "check tls, auth, username and password", "4.7.4")
+    async def _greet(self, client: aiosmtplib.SMTP) -> None:
+        """EHLO; HELO where that is refused and neither TLS nor a log-in is needed, of which HELO tells nothing.
 
-    def _failure(self, error: BaseException | None) -> NoAnswer:
+        Raises NoAnswer, SMTPHeloError with the reply to EHLO, and what a lost connection does.
+        """
+        try:
+            await client.ehlo()
+        except aiosmtplib.SMTPHeloError as error:
+            if error.code < 500 or not client.is_connected:
+                raise
+            if self._settings.tls != "starttls" and self._settings.username is None:
+                try:
+                    await client.helo()
+                except aiosmtplib.SMTPHeloError:
+                    raise error from None
+            elif error.code in _NO_EHLO:
+                text = f"{self._where} knows no EHLO, so neither STARTTLS nor AUTH: {error.code} {error.message}"
+                raise refused(text, self._fix("STARTTLS"), "4.7.4") from None
+            else:
+                raise
+
+    def _fix(self, step: str) -> str:
+        return _FIXES[step].format(name=self._name, ehlo=self._hostname)
+
+    def _failure(self, error: BaseException | None, step: str) -> NoAnswer:
         """What went wrong before there was a transaction: that is the backend's, never a message's."""
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= 400:
-            outcome = refusal(self._name, error.code, error.message, *spellings(self._username, self._password))
+            outcome = refusal(self._name, error.code, error.message, *self._logins.secrets())
             # 432 4.7.12: the password must be changed first. With 4.3.2 it is Exchange's limit of sessions.
             ours = error.code >= 500 or (error.code == 432 and outcome.verdict is not Verdict.THROTTLED)
-            verdict, fix = (Verdict.MISCONFIGURED, _SETTINGS) if ours else (Verdict.THROTTLED, "")
+            verdict, fix = (Verdict.MISCONFIGURED, self._fix(step)) if ours else (Verdict.THROTTLED, "")
             return NoAnswer(replace(outcome, verdict=verdict, scope=Scope.BACKEND, fix=fix))
         text = str(error).replace(" on port None", "")  # aiosmtplib was given a connection
+        if isinstance(error, aiosmtplib.SMTPResponseException):
+            text = safe(f"unexpected reply: {error.code} {error.message}", *self._logins.secrets())
         while error is not None:
             if isinstance(error, ssl.SSLCertVerificationError):
                 detail = f"certificate of {self._where} not trusted: {error.verify_message}"
@@ -97,4 +123,9 @@ class Opener:
             if isinstance(error, OSError) and error.errno:
                 return away(f"cannot connect to {self._where}: {os.strerror(error.errno)}")
             error = error.__cause__
-        return away(f"{self._where}: {text}")
+        greeted = step != "greeting"
+        return away(f"{self._where}: {text}" + (f" (at {step})" if greeted else ""), self._fix(step) if greeted else "")
+
+
+def _kept(signals: Signals, name: str, files: str, why: str) -> None:
+    signals.warning("trust_kept", backend=name, file=files, detail=why)

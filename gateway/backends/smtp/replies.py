@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,9 +75,3 @@ def wire(raw: bytes) -> Iterator[tuple[bytes, bool]]:
         before, last = piece[-2:], start + PIECE >= len(raw)
         end = b"" if not last else b".\r\n" if before == b"\r\n" else b"\r\n.\r\n"
         yield piece.replace(b"\r\n.", b"\r\n..")[2:] + end, last
-
-
-def spellings(username: str, password: str) -> tuple[str, ...]:
-    """The password as a server might repeat it: plain, and in the base64 of PLAIN and LOGIN."""
-    blobs = (password.encode(), f"\0{username}\0{password}".encode())
-    return (password, *(base64.b64encode(blob).decode() for blob in blobs))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import ssl
-from datetime import UTC, datetime
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from gateway.config.finding import Ending, Examined, Finding
+from gateway.address import a_labels
+from gateway.backends.shared.files import examine_authorities, examine_pair
+from gateway.config.finding import Examined
 from gateway.config.models import BackendSettings
-from gateway.pem import complaint
+from gateway.trust import Trust
 from gateway.url import is_loopback
 
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
@@ -25,28 +26,51 @@ def _host(text: str) -> str:
     except ValueError:
         if not re.fullmatch(r"[^\s/:.]+(\.[^\s/:.]+)*\.?", text):
             raise ValueError("must be a host name or address alone; write the port as port: 587") from None
+    return a_labels(text)
+
+
+def _ehlo(text: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", text := a_labels(text)):
+        raise ValueError("must be one word, such as relay.example.com")
     return text
 
 
+Host = Annotated[str, AfterValidator(_host)]
+
+
 class SmtpSettings(BackendSettings):
-    """``port`` follows from ``tls`` unless given. ``ca_file``: the certificates to trust instead of the system's."""
+    """``port`` follows from ``tls`` unless given. ``ca_file``: the certificates to trust instead of the system's.
+
+    ``server_name`` is the name that the server's certificate must have, where that is not ``host``. ``token_file``
+    holds an access token for xoauth2 and is read at every login. The server is shown ``certificate_file``.
+    """
 
     type: Literal["smtp"] = "smtp"
-    host: Annotated[str, AfterValidator(_host)]
+    host: Host
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     tls: Literal["none", "starttls", "implicit"] = "starttls"
+    server_name: Host | None = None
     ca_file: Path | None = None
+    certificate_file: Path | None = None
+    private_key_file: Path | None = None
     username: str | None = None
     password: SecretStr | None = None
-    auth: Literal["auto", "plain", "login"] = "auto"
-    local_hostname: Annotated[str, Field(pattern=r"^[\x21-\x7e]+$")] | None = None
+    token_file: Path | None = None
+    auth: Literal["auto", "plain", "login", "cram-md5", "xoauth2"] = "auto"
+    local_hostname: Annotated[str, AfterValidator(_ehlo)] | None = None
 
     @model_validator(mode="after")
     def _login_is_safe(self) -> SmtpSettings:
-        if (self.username is None) != (self.password is None):
-            raise ValueError("username and password go together")
+        by_token = self.auth == "xoauth2"
+        needed, unused = ("token_file", "password") if by_token else ("password", "token_file")
+        if (self.username is None) != (getattr(self, needed) is None) or (by_token and self.username is None):
+            raise ValueError(f"username and {needed} go together" + (" where auth is xoauth2" if by_token else ""))
+        if getattr(self, unused) is not None:
+            raise ValueError(f"{unused} is not used where auth is {self.auth}")
         if self.username is not None and self.tls == "none" and not is_loopback(self.host):
             raise ValueError("a password is not sent unencrypted: set tls to starttls or implicit")
+        if self.private_key_file is not None and self.certificate_file is None:
+            raise ValueError("private_key_file needs certificate_file")
         return self
 
     @property
@@ -59,16 +83,13 @@ class SmtpSettings(BackendSettings):
         return f"{self.host}:{self.actual_port}"
 
     def examine(self, name: str, state_dir: Path) -> Examined:
-        """Whether ``ca_file`` can be trusted from, and until when. Where it is not used it hinders nobody."""
-        if (file := self.ca_file) is None:
-            return
-        keys, used = ("ca_file",), self.tls != "none"
-        try:
-            trusted = ssl.create_default_context(cafile=file).get_ca_certs()
-        except ssl.SSLError:
-            yield Finding(keys, f"{file} {complaint(file.read_bytes(), 'certificate')}", fatal=used)
-        except OSError as error:
-            yield Finding(keys, f"{file}: {error.strerror}", fatal=used)
-        else:
-            if ends := [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in trusted]:
-                yield Ending(keys, "the last certificate in it", datetime.fromtimestamp(max(ends), UTC))
+        """Whether the files can be used, and until when. Where there is no TLS they hinder nobody."""
+        used = self.tls != "none"
+        yield from examine_authorities(self.ca_file, fatal=used)
+        if self.certificate_file is not None:
+            yield from examine_pair(self.certificate_file, self.private_key_file, fatal=used)
+
+    def trust(self, kept: Callable[[str, str], None]) -> Trust:
+        """What a TLS connection to this server is made with."""
+        pair = {"certificate": self.certificate_file, "private_key": self.private_key_file}
+        return Trust(self.ca_file, alone=True, kept=kept, **pair)

@@ -1,0 +1,115 @@
+"""Whom TLS to others trusts: this machine's own store, what settings name beside it, and a certificate of ours."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import certifi
+
+from gateway.pools import read_files
+
+# Where systems keep their authorities, for a Python whose OpenSSL looks elsewhere (Go: crypto/x509/root_linux.go).
+_PLACES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL 6
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # RHEL 7 and later
+    "/etc/ssl/cert.pem",  # BSD, macOS
+)
+Store = tuple[str | None, str | None]  # a file, a folder of hashed names
+
+
+def system_store() -> Store:
+    """$SSL_CERT_FILE and $SSL_CERT_DIR alone where they are set, else the system's; on a bare machine certifi's."""
+    given = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
+    if any(given):
+        return given
+    paths = ssl.get_default_verify_paths()
+    folder = paths.capath if paths.capath and _filled(paths.capath) else None
+    if paths.cafile or folder:
+        return paths.cafile, folder
+    if found := next((place for place in _PLACES if Path(place).is_file()), None):
+        return found, None
+    return certifi.where(), None
+
+
+def _filled(folder: str) -> bool:
+    with suppress(OSError):
+        return any(os.scandir(folder))
+    return False
+
+
+class Trust:
+    """A context for TLS handshakes, loaded anew when one of its files has changed.
+
+    ``ca_file`` counts beside the system's store, with ``alone`` in its place. ``certificate`` and ``private_key`` are
+    shown to servers that ask for one. ``kept`` is told the file and why when what has changed cannot be used: then the
+    old one stays.
+    """
+
+    def __init__(
+        self,
+        ca_file: Path | None = None,
+        *,
+        alone: bool = False,
+        certificate: Path | None = None,
+        private_key: Path | None = None,
+        kept: Callable[[str, str], None] = lambda file, why: None,
+    ) -> None:
+        self._ca_file = ca_file
+        self._alone = alone and ca_file is not None
+        self._pair = (certificate, private_key or certificate) if certificate else None
+        self._kept = kept
+        self._seen: object = None
+        self._context: ssl.SSLContext | None = None
+
+    def load(self) -> ssl.SSLContext:
+        """Reads the files. Blocks, some 30 ms for a system's store. Raises OSError, of which ssl.SSLError is one."""
+        self._seen = self._stamp()
+        self._context = self._read()
+        return self._context
+
+    async def current(self) -> ssl.SSLContext:
+        """A stat call for each file; what has changed is read in a thread. Raises OSError if there is none yet."""
+        stamp = self._stamp()
+        if self._context is not None and stamp == self._seen:
+            return self._context
+        self._seen = stamp
+        try:
+            self._context = await read_files(self._read)
+        except OSError as error:
+            if self._context is None:
+                raise
+            self._kept(", ".join(map(str, self._files())), str(getattr(error, "reason", None) or error.strerror))
+        return self._context
+
+    def _read(self) -> ssl.SSLContext:
+        store: Store = (None, None) if self._alone else system_store()
+        context = ssl.create_default_context(cafile=self._ca_file if self._alone else store[0], capath=store[1])
+        if self._ca_file and not self._alone:
+            context.load_verify_locations(self._ca_file)
+        # Python 3.13 asks of an authority what many companies' own do not have, and OpenSSL, curl and browsers do not.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if self._pair:
+            certificate, key = self._pair
+            context.load_cert_chain(certificate, key, password="")  # or OpenSSL asks at the terminal
+        return context
+
+    def _files(self) -> list[Path]:
+        return [path for path in (self._ca_file, *(self._pair or ())) if path]
+
+    def _stamp(self) -> object:
+        found: list[object] = []
+        store = None if self._alone else system_store()[0]
+        for path in (*self._files(), *([Path(store)] if store else [])):
+            try:
+                stat = path.stat()
+            except OSError as error:
+                found.append((path, error.errno))
+            else:
+                found.append((path, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        return found
