@@ -5,7 +5,7 @@ Absent text is "" and never None. Times are aware UTC datetimes. Addresses are k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -284,14 +284,18 @@ class Check:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+# Writes down who got it, between two calls for one message: a crash then leaves no doubt of them. False: it cannot now.
+Progress = Callable[[Mapping[str, Outcome]], Awaitable[bool]]
+
+
 class Backend(Protocol):
-    """A way out. ``send`` answers for every recipient and raises for nothing that is expected."""
+    """A way out. ``send`` answers for everybody, raises for nothing expected, and tells ``progress`` between calls."""
 
     @property
     def name(self) -> str: ...
     @property
     def capabilities(self) -> Capabilities: ...
-    async def send(self, message: SpooledMessage, raw: bytes) -> Mapping[str, Outcome]: ...
+    async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = ...) -> Mapping[str, Outcome]: ...
     async def check(self) -> Check: ...
     async def aclose(self) -> None: ...
 

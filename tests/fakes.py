@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from gateway.model import Capabilities, Check, Outcome, SpooledMessage, same_for_all
+from gateway.model import Capabilities, Check, Outcome, Progress, SpooledMessage, same_for_all
 from tests.builders import SENT, START
 
 
@@ -67,7 +67,9 @@ class ScriptedBackend:
         self.most_running = 0
         self.checked = Check(True, "scripted")
 
-    async def send(self, message: SpooledMessage, raw: bytes) -> Mapping[str, Outcome]:
+    async def send(
+        self, message: SpooledMessage, raw: bytes, progress: Progress | None = None
+    ) -> Mapping[str, Outcome]:
         self.calls.append((message, raw))
         line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         self.running += 1

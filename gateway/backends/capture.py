@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from gateway.backends.shared.base import UNBOUNDED, Context, limited
+from gateway.backends.shared.base import UNBOUNDED, Context, limited, unrecorded
 from gateway.config.finding import Examined, Finding
 from gateway.config.models import BackendSettings
 from gateway.files import unwritable, write_whole
-from gateway.model import Capabilities, Check, Outcome, Scope, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Check, Outcome, Progress, Scope, SpooledMessage, Verdict, same_for_all
 from gateway.pools import Pool
 
 # Disks of others hang: those who wait for them need neither the loop's threads nor those that read mail.
@@ -43,7 +43,7 @@ class Capture:
         self.capabilities = limited(Capabilities(UNBOUNDED), settings)
         self._directory = context.state_dir / settings.directory
 
-    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+    async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         try:
             path = await _in_thread(partial(self._store, message, raw))
         except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 import hmac
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -13,14 +12,34 @@ from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
 
-from gateway.backends.shared.base import Context, NoAnswer, Url, aside, base64_of, canonical, limited, safe
-from gateway.backends.shared.calls import Call, carry_out, plan
+from gateway.backends.shared.base import (
+    Context,
+    NoAnswer,
+    Url,
+    aside,
+    base64_of,
+    canonical,
+    limited,
+    safe,
+    unrecorded,
+)
+from gateway.backends.shared.calls import Call, carry_out, names, plan
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.table import ANY, Row
 from gateway.config.models import BackendSettings
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
-from gateway.model import Capabilities, Check, DeliveryEvent, HookRefused, Outcome, Scope, SpooledMessage, Verdict
+from gateway.model import (
+    Capabilities,
+    Check,
+    DeliveryEvent,
+    HookRefused,
+    Outcome,
+    Progress,
+    Scope,
+    SpooledMessage,
+    Verdict,
+)
 
 _HOSTS = {"global": "api", "us": "us-api", "eu": "eu-api", "au": "au-api"}
 _PER_CALL = 100  # recipients in one To or Cc
@@ -88,10 +107,10 @@ class Smtp2go:
         self._hook = settings.webhook_secret.get_secret_value().encode() if settings.webhook_secret else b""
         self.hook = bool(self._hook)
 
-    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+    async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         only = self._settings.header_only
         planned = partial(plan, message, raw, per_call=_PER_CALL, header_only=only, hides_bcc=False)
-        return await carry_out(message, planned, partial(self._call, len(raw)), self._clock)
+        return await carry_out(message, planned, partial(self._call, len(raw)), self._clock, progress)
 
     async def check(self) -> Check:
         """Asks which endpoints the key may use: the one call that every key is allowed, and that sends nothing."""
@@ -152,7 +171,7 @@ class Smtp2go:
         if not data.get("failed") and not texts and data.get("succeeded", 1):
             return dict.fromkeys(addresses, sent)
         judged = partial(judge, answer, name=self.name, code="", now=self._clock.now(), secrets=[self._key])
-        named = {address: [text for text in texts if _names(text, address)] for address in addresses}
+        named = {address: [text for text in texts if names(text, address)] for address in addresses}
         if not any(named.values()):
             rows = () if data.get("succeeded") else FAILURES  # some sent, but who? in doubt
             return dict.fromkeys(addresses, judged(rows, words="; ".join(texts)))
@@ -192,7 +211,3 @@ def _error(body: Mapping[str, Any]) -> tuple[str, str]:
             more = fields.get("message") if isinstance(fields, dict) else ""
             return str(place.get("error_code") or "ERROR"), f"{place.get('error') or ''} {more or ''}".strip()
     return "", ""
-
-
-def _names(text: str, address: str) -> bool:
-    return re.search(rf"(?<![\w.+-]){re.escape(address)}(?![\w-])", text, re.IGNORECASE) is not None

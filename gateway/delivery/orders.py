@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
@@ -74,17 +74,18 @@ class Orders:
         *,
         started_at: datetime | None = None,
         poll_at: datetime | None = None,
+        written: Collection[str] = (),
     ) -> None:
         """Write down a decision with the mail its senders get: the same after a try and on giving up.
 
-        Raises SpoolTrouble, and then nothing is said of that mail.
+        Of those ``written`` the spool knows already. Raises SpoolTrouble, and then nothing is said of that mail.
         """
         bounces = self.bouncer.bounces(claim.message, raw, claim.backend, decision, now)
         settlement = Settlement(
             claim=claim,
             ended_at=now,
-            outcomes=decision.outcomes,
-            states=decision.states,
+            outcomes={address: one for address, one in decision.outcomes.items() if address not in written},
+            states={address: state for address, state in decision.states.items() if address not in written},
             next_attempt_at=decision.next_attempt_at,
             backend=decision.backend or claim.backend,
             bounces=bounces.messages,

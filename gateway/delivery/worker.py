@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
@@ -17,8 +18,8 @@ from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Situation, decide
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
-from gateway.model import Backend, Check, Outcome, SpoolTrouble, Tracked, Verdict, same_for_all
-from gateway.spool import Claim, Filter, Spool
+from gateway.model import Backend, Check, Outcome, Progress, SpoolTrouble, Tracked, Verdict, same_for_all
+from gateway.spool import Claim, Filter, Settlement, Spool
 
 SEND_LIMIT = 25 * 60.0  # seconds; less than a claim lasts
 UNWRITABLE_WAIT = 5.0
@@ -209,7 +210,8 @@ class Worker:
     async def _carry_out(self, claim: Claim, raw: bytes) -> None:
         self._events.attempt(claim.message.id, self._name, claim.message.attempt)
         started, began = self._clock.now(), self._clock.monotonic()
-        outcomes = await self._send(claim, raw)
+        written: dict[str, Outcome] = {}
+        outcomes = await self._send(claim, raw, partial(self._write_down, claim, written)) | written
         now, ended = self._clock.now(), self._clock.monotonic()
         ruling = self._judge(claim, outcomes, ended)
         waits_for, goes_to = self.orders.next_way(claim, outcomes, ended)
@@ -226,18 +228,36 @@ class Worker:
         )
         decision = decide(claim.message, outcomes, situation)
         self._events.settled(claim.message, self._name, decision.outcomes, ended - began, now)
-        poll_at = now + SCHEDULE[0] if self._tracked else None
+        poll_at = self._poll_at(now)
         while True:
             try:
                 return await self.orders.settle(
-                    self._spool, claim, raw, decision, now, started_at=started, poll_at=poll_at
+                    self._spool, claim, raw, decision, now, started_at=started, poll_at=poll_at, written=written
                 )
             except SpoolTrouble as trouble:
                 # Without a record the message would be sent again: keep the answer until the disk takes it.
                 self._events.warning("settle_waits", queue_id=claim.message.id, reason=trouble.text)
                 await self._clock.sleep(UNWRITABLE_WAIT)
 
-    async def _send(self, claim: Claim, raw: bytes) -> dict[str, Outcome]:
+    def _poll_at(self, now: datetime) -> datetime | None:
+        return now + SCHEDULE[0] if self._tracked else None
+
+    async def _write_down(self, claim: Claim, written: dict[str, Outcome], sent: Mapping[str, Outcome]) -> bool:
+        """Between two calls of an attempt: after a crash these are not sent to again. False where it cannot be done."""
+        now, done = self._clock.now(), {**written, **sent}
+        left = tuple(one.address for one in claim.message.envelope.recipients if one.address not in done)
+        if not left:
+            return True  # the attempt is at its end, and settled as a whole
+        states = dict.fromkeys(sent, "sent")
+        so_far = Settlement(claim, now, sent, states, None, "", poll_at=self._poll_at(now), under_way=left)
+        try:
+            await self._spool.settle(so_far)
+        except SpoolTrouble:
+            return False
+        written.update(sent)
+        return True
+
+    async def _send(self, claim: Claim, raw: bytes, progress: Progress) -> dict[str, Outcome]:
         """An outcome for every recipient whatever the backend does; what is made up here has no code.
 
         A bug in the backend is reported and costs nobody his mail.
@@ -245,7 +265,7 @@ class Worker:
         message = claim.message
         try:
             async with asyncio.timeout(SEND_LIMIT):
-                answers = dict(await self.backend.send(message, raw))
+                answers = dict(await self.backend.send(message, raw, progress))
         except TimeoutError:
             return same_for_all(message, Outcome(Verdict.IN_DOUBT, detail="no answer within the time limit"))
         except Exception as error:

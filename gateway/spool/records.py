@@ -85,6 +85,7 @@ class Settlement:
     """What became of a claim. ``states`` maps addresses to sent, failed, queued or held.
 
     What stays queued is due at ``next_attempt_at`` by ``backend``. ``bounces`` go in with it or not at all.
+    ``under_way``: the attempt goes on for these, and only what has become of the others is written down.
     ``poll_at``: when to ask the provider for the first time what became of what was sent; None is never.
     """
 
@@ -99,6 +100,7 @@ class Settlement:
     count_attempt: bool = True
     started_at: datetime | None = None
     poll_at: datetime | None = None
+    under_way: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

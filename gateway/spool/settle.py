@@ -40,6 +40,8 @@ INSERT INTO attempt (id, message_id, delivery_id, backend, addresses, started_at
 SELECT :id, message_id, delivery_id, backend, :addresses, started_at, :ended_at,
     :verdict, :code, :enhanced, :detail, :remote_id, owner, :scope, :said_by, :fix
 FROM attempt WHERE id = :attempt_id AND delivery_id = :delivery_id"""
+_NARROW_ATTEMPT = """
+UPDATE attempt SET addresses = :addresses WHERE id = :attempt_id AND delivery_id = :delivery_id AND ended_at IS NULL"""
 
 _POLL = """
 INSERT INTO poll (message_id, backend, remote_id, next_at, asked)
@@ -63,7 +65,8 @@ def settle(tx: Transaction, done: Settlement) -> None:
         answer = answers.answer(done.outcomes.get(address))
         tx.later(_SETTLE_RECIPIENT, {**delivery, "address": address, "state": state, **answer})
     doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome in done.outcomes.values())
-    tx.later(_SETTLE_DELIVERY, {**delivery, "due": due, "uncount": int(not done.count_attempt), "doubt": doubt})
+    if not done.under_way:
+        tx.later(_SETTLE_DELIVERY, {**delivery, "due": due, "uncount": int(not done.count_attempt), "doubt": doubt})
     if done.backend not in ("", of.backend):
         move_all(tx, [of.delivery_id], done.backend, due)
     if done.poll_at is not None:
@@ -76,7 +79,10 @@ def settle(tx: Transaction, done: Settlement) -> None:
 
 
 def _end_attempt(tx: Transaction, done: Settlement, delivery: dict[str, Any]) -> None:
-    """One row for each distinct answer: the first fills the open row, others are added; none at all removes it."""
+    """One row for each distinct answer: the first fills the open row, others are added; none at all removes it.
+
+    While it is under way for some, all are added, and the open row stays for these.
+    """
     groups: dict[Outcome, list[str]] = {}
     for address, outcome in done.outcomes.items():
         groups.setdefault(outcome, []).append(address)
@@ -85,7 +91,9 @@ def _end_attempt(tx: Transaction, done: Settlement, delivery: dict[str, Any]) ->
     started = micros(done.started_at) if done.started_at else None
     for place, (outcome, addresses) in enumerate(groups.items()):
         values = {**delivery, **answers.answer(outcome), "addresses": json.dumps(addresses), "started_at": started}
-        if place:
+        if place or done.under_way:
             tx.later(_ADD_ANSWER, {**values, "id": next(tx.attempt_ids)})
         else:
             tx.later(_END_ATTEMPT, values)
+    if done.under_way:
+        tx.later(_NARROW_ATTEMPT, {**delivery, "addresses": json.dumps(done.under_way)})

@@ -32,7 +32,7 @@ class TrackedBackend(ScriptedBackend):
         self.most_asking = 0
         self.answer_gate: asyncio.Event | None = None
 
-    async def send(self, message: Any, raw: bytes) -> dict[str, Outcome]:
+    async def send(self, message: Any, raw: bytes, progress: Any = None) -> dict[str, Outcome]:
         outcomes = await super().send(message, raw)
         taken = Outcome(Verdict.SENT, 200, "2.0.0", "", f"r{len(self.calls)}")
         return {address: taken if o.verdict is Verdict.SENT else o for address, o in outcomes.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import Outcome, Rate, Scope, SpoolUnavailable, Verdict
+from gateway.model import Outcome, Progress, Rate, Scope, SpooledMessage, SpoolUnavailable, Verdict
 from tests.builders import AWAY, IN_DOUBT, RAW
 from tests.delivery.kit import DEFERRED, FULL, MISCONFIGURED, THROTTLED, house
 from tests.fakes import SENT, ScriptedBackend, until
@@ -160,6 +160,52 @@ async def test_a_forgotten_recipient_costs_the_others_nothing(tmp_path: Path) ->
     async with house(tmp_path, backend) as at:
         detail = await at.tried(await at.put("b", "a@x.org", "c@x.org"))
         assert {row.address: row.state for row in detail.recipients} == {"a@x.org": "sent", "c@x.org": "queued"}
+
+
+class Caller(ScriptedBackend):
+    """One call for each recipient, as many providers have it."""
+
+    async def send(
+        self, message: SpooledMessage, raw: bytes, progress: Progress | None = None
+    ) -> Mapping[str, Outcome]:
+        assert progress is not None
+        outcomes: dict[str, Outcome] = {}
+        for recipient in message.envelope.recipients:
+            answer = {recipient.address: (await super().send(message, raw))[recipient.address]}
+            outcomes |= answer
+            if not await progress(answer):
+                break
+        return {one.address: outcomes.get(one.address, DEFERRED) for one in message.envelope.recipients}
+
+
+async def test_what_several_calls_have_sent_is_on_disk_before_the_next(tmp_path: Path) -> None:
+    """The attempt goes on; in the end each recipient has one answer, and nobody two."""
+    backend = Caller("b")
+    async with house(tmp_path, backend) as at:
+        settled = at.calls("settle")
+        identifier = await at.put("b", "a@x.org", "b@x.org", "c@x.org")
+        await at.settled(identifier, "done")
+        detail = await at.tried(identifier)
+        assert sorted(address for row in detail.attempts for address in row.recipients) == [
+            "a@x.org",
+            "b@x.org",
+            "c@x.org",
+        ]
+        assert [one.under_way for (one,) in settled] == [("b@x.org", "c@x.org"), ("c@x.org",), ()]
+
+
+async def test_without_a_place_to_write_it_down_there_is_no_next_call(tmp_path: Path) -> None:
+    """On a full disk who got it is kept in mind, and who did not waits: nobody gets it twice."""
+    backend = Caller("b")
+    async with house(tmp_path, backend) as at:
+        at.refuse("settle", FULL)
+        identifier = await at.put("b", "a@x.org", "b@x.org")
+        detail = await at.tried(identifier)
+        assert {row.address: row.state for row in detail.recipients} == {"a@x.org": "sent", "b@x.org": "queued"}
+        assert len(backend.calls) == 1
+        at.clock.advance(61)
+        await at.settled(identifier, "done")
+        assert len(backend.calls) == 2
 
 
 async def test_a_fault_of_one_message_rests_nobody(tmp_path: Path) -> None:

@@ -108,6 +108,26 @@ async def test_each_recipient_gets_its_own_outcome(at: At) -> None:
     assert at.spool.counts() == {("b", "held"): 1}
 
 
+async def test_what_is_sent_between_two_calls_is_written_down_while_the_attempt_goes_on(tmp_path: Path) -> None:
+    """A crash then leaves in doubt only those of the call under way: whoever was sent to is not sent to again."""
+    async with opened(tmp_path) as at:
+        ident = await at.put("a@x.org", "b@x.org", "c@x.org")
+        (claim,) = await at.claim()
+        for address, left in (("a@x.org", ("b@x.org", "c@x.org")), ("b@x.org", ("c@x.org",))):
+            await at.spool.settle(settlement(claim, {address: SENT}, next_attempt_at=None, under_way=left))
+        states = {"a@x.org": "sent", "b@x.org": "sent", "c@x.org": "queued"}
+        assert await at.states(ident) == ("queued", states, {"b": "queued"})
+        assert await at.claim(now=START + timedelta(seconds=1)) == []  # nobody else may have it
+        rows = [(row.recipients, row.verdict, row.ended_at is None) for row in (await at.show(ident)).attempts]
+        assert sorted(rows) == [(("a@x.org",), "sent", False), (("b@x.org",), "sent", False), (("c@x.org",), "", True)]
+    async with opened(tmp_path) as at:  # nobody settled it: that process is gone
+        (claim,) = await at.claim()
+        assert (claim.sticky, claim.message.interrupted) == (True, ("c@x.org",))
+        assert [one.address for one in claim.message.envelope.recipients] == ["c@x.org"]
+        await at.spool.settle(settlement(claim))
+        assert (await at.states(ident))[0] == "done"
+
+
 async def test_for_whom_an_answer_is_who_said_it_and_what_to_do_are_kept(at: At) -> None:
     """With the recipient until another answer comes, with the attempt for ever; without an answer there is nothing."""
     wrong = Outcome(

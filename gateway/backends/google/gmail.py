@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from gateway.backends.google import tokens
 from gateway.backends.google.tokens import GoogleTokens, read_file
-from gateway.backends.shared.base import Context, NoAnswer, Url, aside, canonical, limited, safe
+from gateway.backends.shared.base import Context, NoAnswer, Url, aside, canonical, limited, safe, unrecorded
 from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.mailboxes import Mailboxes
@@ -25,7 +25,7 @@ from gateway.config import values
 from gateway.config.finding import Examined, Unfit
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
-from gateway.model import CannotCarry, Capabilities, Check, Outcome, Scope, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Scope, SpooledMessage, Verdict
 from gateway.ratelimit import Budget
 
 _MAX_BYTES = 36_700_160  # of the upload, Bcc included
@@ -50,10 +50,12 @@ _TOKEN = "a new token is refused too: api_base and token_url must belong togethe
 _REPORT = "this is a fault of the gateway: please report it"
 _DAILY = "the project's limit for this day is used up: console.cloud.google.com > Quotas"
 
+_ADDRESS = r"invalid (to|cc|bcc) header|recipient address required"
+
 # https://developers.google.com/workspace/gmail/api/guides/handle-errors; the code is errors[0].reason, else status.
 ROWS = (
     Row((400,), Verdict.REJECTED, "5.3.4", text=r"too (large|big)|size.{0,20}exceed|exceed.{0,40}(size|limit)"),
-    Row((400,), Verdict.REJECTED, "5.1.3", text=r"invalid (to|cc|bcc) header|recipient address required"),
+    Row((400,), Verdict.REJECTED, "5.1.3", text=_ADDRESS, scope=Scope.RECIPIENT),
     Row((400,), Verdict.MISCONFIGURED, "4.7.0", code=("failedPrecondition", "FAILED_PRECONDITION"), fix=_LICENCE),
     Row((400,), Verdict.REJECTED, "5.6.0", text="payload message string", fix=_REPORT),
     Row((401,), Verdict.MISCONFIGURED, "4.7.0", fix=_TOKEN),
@@ -139,13 +141,14 @@ class Gmail:
         )
         self._tokens: Recent[str, tuple[GoogleTokens, TokenCache]] = Recent(_CACHES)
 
-    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+    async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         settings = self._settings
         mailbox = (message.header_from or message.envelope.sender) if self._many else settings.mailbox
         planned = partial(
             plan, message, raw, per_call=settings.max_recipients, header_only=settings.header_only, hides_bcc=True
         )
-        return await carry_out(message, planned, lambda call: self._call(mailbox, call, len(raw)), self._context.clock)
+        make = partial(self._call, mailbox, len(raw))
+        return await carry_out(message, planned, make, self._context.clock, progress)
 
     async def check(self) -> Check:
         """Gets a token; more cannot be asked with the scope gmail.send."""
@@ -199,7 +202,7 @@ class Gmail:
         )
         return self._tokens.put(mailbox.lower(), (source, TokenCache(self.name, source, self._context)))
 
-    async def _call(self, mailbox: str, call: Call, size: int) -> dict[str, Outcome]:
+    async def _call(self, mailbox: str, size: int, call: Call) -> dict[str, Outcome]:
         content = await aside(size, lambda: canonical(call.content()))
         if len(content) > _MAX_BYTES:
             text = f"{len(content)} bytes with its blind recipients, Gmail takes at most {_MAX_BYTES}"

@@ -13,15 +13,16 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import SecretStr
 
-from gateway.backends.json.parts import Parts, filled, groups, request
+from gateway.backends.json.parts import Group, Parts, filled, groups, request
 from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, NoAnswer, Url, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import read_json
 from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
-from gateway.model import DeliveryEvent, HookRefused, Outcome, SpooledMessage, Verdict
+from gateway.model import DeliveryEvent, HookRefused, Outcome, Scope, SpooledMessage, Verdict
 
+_ADDRESS = r"recipient|['\"](to|cc|bcc)\b"  # its words for a 4xx are not documented
 _PLAN = "the month's quota is used up: a larger plan, or another backend until the month ends"
 _QUOTA = Row((429,), Verdict.THROTTLED, "4.4.5", text=r"quota|month", fix=_PLAN)
 _PAUSES = timedelta(minutes=15), timedelta(hours=4)  # the first and the longest while the month's mail is used up
@@ -45,7 +46,7 @@ class Js2mail(TrackedBackend):
     status_path = "/v1/mail/send/"
     unknown = "00000000-0000-4000-8000-000000000000"
     states: ClassVar = {"sent": "delivered", "failed": "failed"}
-    rows = (*key_rows(), _QUOTA)
+    rows = (Row((400, 422), Verdict.REJECTED, "5.1.3", text=_ADDRESS, scope=Scope.RECIPIENT), *key_rows(), _QUOTA)
 
     def __init__(self, name: str, settings: Js2mailSettings, context: Context) -> None:
         self._hook = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
@@ -63,11 +64,15 @@ class Js2mail(TrackedBackend):
         """
         prefix = f"gw-{message.id}-"
         known = re.fullmatch(re.escape(prefix) + r"(\d+)-([0-9a-f]+)", message.doubt_id)
-        for group in groups(message, parts.header, (int(known[1]), int(known[2], 16)) if known else None):
+
+        def call(group: Group) -> Call:
             key = f"{prefix}{group.number}-{group.mask:x}"
             people = filled({"to": group.to, "cc": group.cc, "bcc": group.bcc, "fromAccountId": self._account})
             fields = {"from": parts.author, **people, "subject": parts.subject, "idempotencyKey": key}
-            yield Call(group.addresses, partial(request, fields, parts.bodies), key)
+            content = partial(request, fields, parts.bodies)
+            return Call(group.addresses, content, key, lambda some: map(call, group.part(some)))
+
+        return map(call, groups(message, parts.header, (int(known[1]), int(known[2], 16)) if known else None))
 
     def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
         if answer.status == 409:  # "Duplicate idempotency key": it has had this call before

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends.json.parts import PER_CALL, Parts, filled, groups, request
+from gateway.backends.json.parts import PER_CALL, Group, Parts, filled, groups, request
 from gateway.backends.json.tracked import ACCEPTED, KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url, safe
 from gateway.backends.shared.calls import Call
@@ -18,8 +18,10 @@ from gateway.fetch import Answer
 from gateway.model import Outcome, Scope, SpooledMessage, Verdict
 
 _BATCH = "batch"
+_TOGETHER = 3  # attempts of a call for several; then each is tried alone, for one of them may be the reason
 _FAILED = ("failed", "error", "bounced", "rejected")
 _ANY = range(200, 600)
+_ADDRESS = r"['\"](to|cc|bcc)\b|recipient|^(?!.*(from|sender|reply)).*address"
 _PROVIDER = "add an SMTP provider to the MailPass account, and make it the default"
 _LIMIT = "raise the limit of the SMTP provider at MailPass, or set rate on backends.{name}"
 
@@ -44,7 +46,7 @@ class Mailpass(TrackedBackend):
         **dict.fromkeys(("bounce", "bounced"), "bounced"),
     }
     rows = (
-        Row(_ANY, Verdict.REJECTED, "5.1.3", code="VALIDATION_ERROR", text=r"['\"](to|cc|bcc)\b|recipient|address"),
+        Row(_ANY, Verdict.REJECTED, "5.1.3", code="VALIDATION_ERROR", text=_ADDRESS, scope=Scope.RECIPIENT),
         Row(_ANY, Verdict.REJECTED, "5.6.0", code="VALIDATION_ERROR"),
         Row(_ANY, Verdict.MISCONFIGURED, "4.7.0", code="NO_SMTP_PROVIDER", fix=_PROVIDER),
         Row(_ANY, Verdict.THROTTLED, "4.4.5", code="SEND_LIMIT_EXCEEDED", pause=timedelta(minutes=15), fix=_LIMIT),
@@ -65,9 +67,16 @@ class Mailpass(TrackedBackend):
                 yield Call(chunk, partial(_batch_request, chunk, parts, sender), _BATCH)
             return
         same = {**sender, "subject": parts.subject, "metadata": {"spool_id": message.id}}
-        for group in people:
+
+        def call(group: Group) -> Call:
             fields = {**same, **filled({"to": group.to[0], "cc": group.to[1:] + group.cc, "bcc": group.bcc})}
-            yield Call(group.addresses, partial(request, fields, parts.bodies))
+            content = partial(request, fields, parts.bodies)
+            return Call(group.addresses, content, part=lambda some: map(call, group.part(some)))
+
+        # It may have sent to some before it failed, and nobody knows at whom: each gets it once more at the most.
+        alone = message.attempt > _TOGETHER
+        parted = (one for group in people for each in group.addresses for one in group.part((each,)))
+        yield from map(call, parted if alone else people)
 
     def taken(self, answer: Answer, body: Mapping[str, Any]) -> str | None:
         data = _part(body, "data")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends.shared.base import PIECE, Context, NoAnswer, Url, limited
+from gateway.backends.shared.base import PIECE, Context, NoAnswer, Url, limited, unrecorded
 from gateway.backends.shared.calls import Call, Plan, carry_out
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.table import Row
@@ -22,7 +22,7 @@ from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, leaf_text, scan, split_recipients, walk
 from gateway.message.text import decode
-from gateway.model import CannotCarry, Capabilities, Check, Outcome, Recipient, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Recipient, SpooledMessage, Verdict
 from gateway.routing import Freight, obstacle
 
 MAX_BYTES = 10_000_000  # none of these APIs documents a limit
@@ -66,10 +66,14 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Recipients of one call. ``mask`` says which they are of those that belong to group ``number``."""
+    """Recipients of one call. ``mask`` says which they are of those that belong to group ``number``: ``bits`` of each.
+
+    A call in doubt keeps its mask when some of those who were in it are settled.
+    """
 
     number: int
     mask: int
+    bits: Mapping[str, int]
     to: tuple[str, ...]
     cc: tuple[str, ...] = ()
     bcc: tuple[str, ...] = ()
@@ -77,6 +81,16 @@ class Group:
     @property
     def addresses(self) -> tuple[str, ...]:
         return self.to + self.cc + self.bcc
+
+    def part(self, some: Collection[str]) -> Iterator[Group]:
+        """For these of its recipients: blind ones go with visible ones, or each alone."""
+        seen, copied, blind = (tuple(one for one in named if one in some) for named in (self.to, self.cc, self.bcc))
+        if seen or copied:
+            people = (*seen, *copied, *blind)
+            mask = self.mask if len(people) == len(self.addresses) else sum(self.bits[one] for one in people)
+            yield Group(self.number, mask, self.bits, seen or copied, copied if seen else (), blind)
+        else:
+            yield from (Group(self.number, self.bits[address], self.bits, (address,)) for address in blind)
 
 
 def single(found: Sequence[str], what: str) -> str:
@@ -173,14 +187,9 @@ def groups(message: SpooledMessage, header: Header, doubt: tuple[int, int] | Non
         known = doubt[1] if doubt and doubt[0] == number else 0
         known = known or sum(bit for address, bit in bits.items() if address in message.interrupted)
         for mask in (known, sum(bits.values()) & ~known):
-            named: dict[str, list[str]] = {"to": [], "cc": [], "": []}
-            for address in (address for address, bit in bits.items() if bit & mask):
-                named[field.get(address, "")].append(address)
-            seen, copied, blind = map(tuple, named.values())
-            if seen or copied:
-                yield Group(number, mask, seen or copied, copied if seen else (), blind)
-            else:
-                yield from (Group(number, bits[address], (address,)) for address in blind)
+            some = [address for address, bit in bits.items() if bit & mask]
+            named = (tuple(one for one in some if field.get(one, "") == name) for name in ("to", "cc", ""))
+            yield from Group(number, mask, bits, *named).part(some)
 
 
 class PartsBackend:
@@ -221,7 +230,7 @@ class PartsBackend:
         )
         self.capabilities = limited(own, settings)
 
-    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+    async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         lost: dict[str, str] = {}
 
         def planned() -> Plan:
@@ -230,7 +239,7 @@ class PartsBackend:
             return Plan(tuple(self.calls(message, parts)))
 
         clock, slow = self._context.clock, len(raw) > _LARGE
-        outcomes = await carry_out(message, planned, partial(self._call, message), clock, slow=slow)
+        outcomes = await carry_out(message, planned, partial(self._call, message), clock, progress, slow=slow)
         for feature, where in lost.items() if any(one.verdict in _LEFT for one in outcomes.values()) else ():
             self._context.signals.warning("dropped", id=message.id, backend=self.name, what=f"{feature}: {where}")
         return outcomes

@@ -22,10 +22,15 @@ _BUSY = timedelta(seconds=10)  # "Retry-After: 1" on every 429 has been seen, fo
 _ANY = range(300, 600)
 
 
-def _row(verdict: Verdict, enhanced: str, codes: str, *, pause: timedelta | None = None, fix: str = "") -> Row:
-    return Row(_ANY, verdict, enhanced, code=tuple(codes.split()), pause=pause, fix=fix)
+def _row(
+    verdict: Verdict, enhanced: str, codes: str, *,
+    pause: timedelta | None = None, scope: Scope | None = None, fix: str = "",
+) -> Row:  # fmt: skip
+    return Row(_ANY, verdict, enhanced, code=tuple(codes.split()), pause=pause, scope=scope, fix=fix)
 
 
+_RECIPIENTS = "ErrorInvalidRecipients ErrorMissingRecipients ErrorInvalidSmtpAddress"
+TOO_MANY = "ErrorExceededMaxRecipientLimit"
 _SEND_AS = "From and Sender must be the mailbox or what it has Send As for, see docs/microsoft365.md"
 _ACCESS = "the application may not do this in that mailbox, see docs/microsoft365.md, Permissions"
 _UNBLOCK = "unblock the account (Microsoft Defender, Restricted entities)"
@@ -43,10 +48,10 @@ NO_MAILBOX = (
 ROWS = (
     _row(Verdict.REJECTED, "5.7.0", "ErrorVirusDetected"),
     _row(Verdict.REJECTED, "5.6.0", "ErrorMimeContentInvalidBase64String ErrorMimeContentInvalid"),
-    _row(Verdict.REJECTED, "5.1.3", "ErrorInvalidRecipients ErrorMissingRecipients ErrorInvalidSmtpAddress"),
+    _row(Verdict.REJECTED, "5.1.3", _RECIPIENTS, scope=Scope.RECIPIENT),
     _row(Verdict.REJECTED, "5.3.4", "ErrorMessageSizeExceeded RequestEntityTooLarge"),
     Row((400, 413), Verdict.REJECTED, "5.3.4", code="BadRequest", text="maximum request length"),
-    _row(Verdict.DEFERRED, "4.5.3", "ErrorExceededMaxRecipientLimit", fix="lower backends.{name}.max_recipients"),
+    _row(Verdict.DEFERRED, "4.5.3", TOO_MANY, scope=Scope.RECIPIENT, fix="lower backends.{name}.max_recipients"),
     _row(Verdict.REJECTED, "5.7.1", "ErrorSendAsDenied", fix=_SEND_AS),
     *NO_MAILBOX,
     _row(Verdict.MISCONFIGURED, "4.7.0", "InvalidAuthenticationToken unauthenticated"),

@@ -19,7 +19,7 @@ from gateway.backends.microsoft.api import Api, error_of
 from gateway.backends.microsoft.draft import LACKS, Draft, attach_all, draft_of
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
-from gateway.backends.shared.base import Context, NoAnswer, Url, aside, base64_of, limited, safe
+from gateway.backends.shared.base import Context, NoAnswer, Url, aside, base64_of, limited, safe, unrecorded
 from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import read_json
 from gateway.backends.shared.mailboxes import Mailboxes
@@ -28,7 +28,7 @@ from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
 from gateway.config.models import BackendSettings
-from gateway.model import Capabilities, Check, Outcome, Rate, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Check, Outcome, Progress, Rate, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
 
 _CLOUDS = {  # where the API is and where tokens are asked for: https://learn.microsoft.com/graph/deployments
@@ -161,7 +161,7 @@ class Graph:
             bytes_=lambda: Budget(*_UPLOADS),
         )
 
-    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+    async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         settings = self._settings
         mailbox = (message.header_from or message.envelope.sender) if self._many else settings.mailbox
         try:
@@ -178,7 +178,8 @@ class Graph:
         planned = partial(
             plan, rest, raw, per_call=settings.max_recipients, header_only=settings.header_only, hides_bcc=True
         )
-        outcomes = await carry_out(rest, planned, partial(self._call, mailbox, message.id, len(raw)), self._clock)
+        make = partial(self._call, mailbox, message.id, len(raw))
+        outcomes = await carry_out(rest, planned, make, self._clock, progress)
         noted = {address: replace(one, detail=one.detail + found.note) for address, one in outcomes.items()}
         return dict.fromkeys(arrived, sent) | noted
 

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
 from gateway import message as mime
 from gateway.address import comparable
-from gateway.backends.shared.base import NoAnswer, safe
+from gateway.backends.shared.base import NoAnswer, safe, unrecorded
 from gateway.clock import Clock
-from gateway.model import BadMessage, CannotCarry, Outcome, Scope, SpooledMessage, Verdict
+from gateway.model import BadMessage, CannotCarry, Outcome, Progress, Scope, SpooledMessage, Verdict
 from gateway.pools import look_through_mail
 
 BUDGET = 600.0  # seconds; no further call for this attempt begins after that
+_SPLITS = 200  # of calls in one attempt: who is left is tried apart in the next
+_NO_TIME = Outcome(Verdict.DEFERRED, enhanced="4.4.5", detail="no time left for this recipient in this attempt")
+_NOT_APART = Outcome(
+    Verdict.DEFERRED, enhanced="4.4.5", detail="refused with others of whom many are refused; the next attempt goes on"
+)
+_UNWRITTEN = Outcome(Verdict.DEFERRED, enhanced="4.3.1", detail="not tried: what was sent cannot be written down now")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Whom one call serves, and what makes the MIME or JSON that says so. ``key`` is the backend's own name for it."""
+    """Whom one call serves, and what makes the MIME or JSON that says so. ``key`` is the backend's own name for it.
+
+    ``part`` makes the calls for some of these, in the place of this one.
+    """
 
     addresses: tuple[str, ...]
     content: Callable[[], bytes] = field(repr=False)  # it may hold a client's token
     key: str = ""
+    part: Callable[[tuple[str, ...]], Iterable[Call]] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +64,13 @@ def plan(
         raise CannotCarry("feature", "5.6.2", f"header_only is reject{note}")
     everyone = split.visible + split.blind if hides_bcc else split.visible
     visible = set(split.visible)
-    calls = []
-    for start in range(0, len(everyone), per_call):
-        chunk = everyone[start : start + per_call]
+
+    def call(chunk: tuple[str, ...]) -> Call:
         seen, blind = ([one for one in chunk if (one in visible) is shown] for shown in (True, False))
         content = partial(mime.address_call, raw, seen, blind) if hides_bcc else partial(mime.readdress, raw, seen)
-        calls.append(Call(chunk, content))
+        return Call(chunk, content, part=lambda some: (call(some),))
+
+    calls = [call(everyone[start : start + per_call]) for start in range(0, len(everyone), per_call)]
     if not hides_bcc:
         calls += [Call((address,), partial(mime.address_to, raw, address)) for address in split.blind]
     return Plan(tuple(calls), note)
@@ -68,12 +81,15 @@ async def carry_out(
     planned: Callable[[], Plan],
     make: Callable[[Call], Awaitable[Mapping[str, Outcome]]],
     clock: Clock,
+    progress: Progress = unrecorded,
     *,
     slow: bool = False,
 ) -> dict[str, Outcome]:
     """Make the calls in order until the provider takes no more; whoever was not tried is told why.
 
-    ``slow`` planning is done in a thread. Planning and calls may raise CannotCarry, BadMessage and NoAnswer.
+    A call that is refused for what may be one recipient's fault is made again in parts, until he is alone. What was
+    sent is told to ``progress`` before the next call. ``slow`` planning is done in a thread. Planning and calls may
+    raise CannotCarry, BadMessage and NoAnswer.
     """
     everyone = tuple(recipient.address for recipient in message.envelope.recipients)
     try:
@@ -81,20 +97,66 @@ async def carry_out(
     except (CannotCarry, BadMessage, NoAnswer) as error:
         return dict.fromkeys(everyone, _outcome(error))
     outcomes: dict[str, Outcome] = {}
+    notes: dict[str, str] = {}
+    waiting, splits = deque(to_do.calls), 0
     rest: Outcome | None = None
     stop_at = clock.monotonic() + BUDGET
-    for call in to_do.calls:
-        if rest is None and clock.monotonic() > stop_at:
-            detail = "no time left for this recipient in this attempt"
-            rest = Outcome(Verdict.DEFERRED, enhanced="4.4.5", detail=detail)
-        results: Mapping[str, Outcome]
-        try:
-            results = dict.fromkeys(call.addresses, rest) if rest else await make(call)
-        except (CannotCarry, BadMessage, NoAnswer) as error:
-            results = dict.fromkeys(call.addresses, _outcome(error))
+    while waiting:
+        call = waiting.popleft()
+        rest = rest or (_NO_TIME if clock.monotonic() > stop_at else None)
+        results = dict.fromkeys(call.addresses, rest) if rest else await _made(make, call)
+        if rest is None and (parts := _apart(call, results)):
+            splits += 1
+            if splits <= _SPLITS:
+                waiting.extendleft(reversed(parts))
+                for address in call.addresses:
+                    notes.setdefault(address, f"; apart, after a call for {len(call.addresses)} was refused")
+                continue
+            results = dict.fromkeys(call.addresses, _NOT_APART)
         outcomes.update(results)
         rest = rest or _stop(results)
-    return {address: replace(outcome, detail=outcome.detail + to_do.note) for address, outcome in outcomes.items()}
+        sent = {address: outcome for address, outcome in results.items() if outcome.verdict is Verdict.SENT}
+        if sent and waiting and rest is None and not await progress(sent):
+            rest = _UNWRITTEN
+    said = {address: f"{one.detail}{notes.get(address, '')}{to_do.note}" for address, one in outcomes.items()}
+    return {address: replace(outcome, detail=said[address]) for address, outcome in outcomes.items()}
+
+
+async def _made(make: Callable[[Call], Awaitable[Mapping[str, Outcome]]], call: Call) -> Mapping[str, Outcome]:
+    try:
+        return await make(call)
+    except (CannotCarry, BadMessage, NoAnswer) as error:
+        return dict.fromkeys(call.addresses, _outcome(error))
+
+
+def _apart(call: Call, results: Mapping[str, Outcome]) -> list[Call]:
+    """The calls in the place of one for several of whom one may be to blame; none where that is not so.
+
+    All were refused alike, so nothing was sent. Whom the answer names is tried apart from the others, to be sure that
+    it is he; else each half is. A server that failed (5xx) has judged nobody, and may have sent to some.
+    """
+    said = set(results.values())
+    if call.part is None or len(call.addresses) < 2 or len(said) > 1:
+        return []
+    outcome = said.pop()
+    refused = outcome.verdict is Verdict.REJECTED or (
+        outcome.verdict is Verdict.DEFERRED and (outcome.code or 500) < 500
+    )
+    if not refused or outcome.scope is not Scope.RECIPIENT:
+        return []
+    named = tuple(address for address in call.addresses if names(outcome.detail, address))
+    others = tuple(address for address in call.addresses if address not in named)
+    if not named or not others:
+        half = len(call.addresses) // 2
+        others, named = call.addresses[:half], call.addresses[half:]
+    return [*call.part(others), *call.part(named)]
+
+
+def names(text: str, address: str) -> bool:
+    """Whether a provider's words speak of this address."""
+    if address.lower() not in text.lower():  # of hundreds nearly all
+        return False
+    return re.search(rf"(?<![\w.+-]){re.escape(address)}(?![\w-])", text, re.IGNORECASE) is not None
 
 
 def _outcome(error: CannotCarry | BadMessage | NoAnswer) -> Outcome:

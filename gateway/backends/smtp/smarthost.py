@@ -6,11 +6,11 @@ import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
 
-from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, canonical, limited
+from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, canonical, limited, unrecorded
 from gateway.backends.smtp.connection import Connection, name_recipients, open_transaction, send_message
 from gateway.backends.smtp.opening import Opener
 from gateway.backends.smtp.settings import SmtpSettings
-from gateway.model import Capabilities, Check, Envelope, Outcome, SpooledMessage
+from gateway.model import Capabilities, Check, Envelope, Outcome, Progress, SpooledMessage
 
 __all__ = ["Smtp", "SmtpSettings"]
 
@@ -30,7 +30,7 @@ class Smtp:
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._idle: dict[Connection, asyncio.TimerHandle] = {}
 
-    async def send(self, message: SpooledMessage, raw: bytes) -> dict[str, Outcome]:
+    async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         raw = await aside(len(raw), lambda: canonical(raw))
         outcomes: dict[str, Outcome] = {}
         async with self._slots:
