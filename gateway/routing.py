@@ -18,6 +18,8 @@ WORDS = {
     "inline_images": "images within the text",
     "signed": "signed mail",
     "encrypted": "encrypted mail",
+    "charset": "text whose character set cannot be made out",
+    "no_charset": "text that does not say its character set",
     "calendar": "calendar invitations",
     "attached_message": "attached messages",
     "report": "delivery reports",

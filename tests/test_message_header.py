@@ -68,14 +68,19 @@ def test_fields_keep_their_bytes() -> None:
         (b" =?iso-8859-1*de?Q?Gr=FC=DFe?=,\r\n", "Grüße,"),
         (b" caf\xc3\xa9\r\n", "café"),
         (b" caf\xe9\r\n", "caf\ufffd"),
-        (b" =?unicode_escape?q?x?= =?x-none?b?eA=3D?=\r\n", "=?unicode_escape?q?x?==?x-none?b?eA=3D?="),
+        (b" =?unicode_escape?q?x?= =?x-nobody?b?eA==?=\r\n", "xx"),
+        (b" =?x-nobody?q?caf=E9?= =?utf-8?q?=E9?=\r\n", "=?x-nobody?q?caf=E9?=\ufffd"),
+        (b" =?ISO_8859-1:1987?q?caf=E9?=\r\n", "café"),
+        (b" =?x-gbk?b?xOM=?=\r\n", "你"),
+        (b" =?utf-8?b?4oI=?=\r\n =?UTF-8?b?rA==?=\r\n", "€"),  # cut within a character
+        (b" =?iso-2022-jp*ja?b?GyRCMCEbKEI=?=\r\n", "亜"),
         (b" =?utf-8?b?!!!?= =?utf-8?q?=E2=82=AC?=\r\n", "€"),
         (b" a\x00b\x1bc\r\n", "a b c"),
         (b"", ""),
     ],
 )
 def test_first_reads_for_people(value: bytes, text: str) -> None:
-    """Unfolded, decoded where possible, printable; unknown charsets stay as they are."""
+    """Unfolded, decoded where possible, printable; what is in an unknown charset, and not in UTF-8, stays."""
     header = scan(b"X: 0\r\nSubject:" + value + b"\r\n")
     assert header.first("subject") == text
     assert header.first("to") == ""

@@ -186,7 +186,7 @@ HOSTILE = {
     "quoted-printable that ends in =": (part("text/plain", "a=", QUOTED), 1, True),
     "broken quoted-printable": (part("text/plain", "=\r=XY==3=", QUOTED), 1, True),
     "an unknown encoding": (part("text/plain", "a", "Content-Transfer-Encoding: x-\x1buuencode\x9b"), 1, True),
-    "an unknown charset": (part("text/plain; charset=x-none"), 1, True),
+    "an unknown charset": (part("text/plain; charset=x-nobody"), 1, True),
     "a charset that is code": (part("text/plain; charset=rot13"), 1, True),
     "a charset that is slow": (part("text/plain; charset=punycode", "a" * 100_000), 1, True),
     "a charset that is a path": (part("text/plain; charset=../../etc/passwd"), 1, True),
@@ -320,4 +320,4 @@ def test_boundaries_are_sought_in_steps() -> None:
         python_calls(lambda size=size: walk(MULTIPART + b"--b\r\n\r\n" + b"hello\r\n" * size))
         for size in (0, 1_000_000)
     ]
-    assert 5 < calls[1] - calls[0] < 50
+    assert 5 < calls[1] - calls[0] < 300

@@ -1,5 +1,6 @@
 """Messages: bytes in, bytes out, no I/O. Nothing here parses and re-serialises; all of it is linear in its input."""
 
+from gateway.message.charset import Undecodable
 from gateway.message.content import FEATURES, Content, walk
 from gateway.message.header import Field, Header, normalise_newlines, repaired, replace_fields, scan
 from gateway.message.leaf import Leaf, leaf_bytes, leaf_pieces, leaf_text
@@ -8,7 +9,7 @@ from gateway.message.recipients import Split, address_call, address_to, readdres
 from gateway.message.stamp import Arrival, stamp
 
 __all__ = [
-    "FEATURES", "Arrival", "Content", "Field", "Header", "Leaf", "Split", "address_call", "address_to",
+    "FEATURES", "Arrival", "Content", "Field", "Header", "Leaf", "Split", "Undecodable", "address_call", "address_to",
     "every_address", "leaf_bytes", "leaf_pieces", "leaf_text", "may_show_address", "normalise_newlines",
     "plain_addresses", "qualify", "readdress", "repaired", "replace_fields", "scan", "sole_address",
     "split_recipients", "stamp", "walk",

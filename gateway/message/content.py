@@ -9,17 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import unescape
 from urllib.parse import unquote
 
 from gateway.address import comparable
+from gateway.message.charset import Undecodable
 from gateway.message.header import Header
-from gateway.message.leaf import Leaf, leaf_text
+from gateway.message.leaf import Leaf, leaf_text, rough_text
 from gateway.message.parts import Multipart, Placed, Tree, ancestors
+from gateway.message.text import surely
 
 FEATURES = frozenset((
-    "malformed", "encrypted", "signed", "report", "attached_message", "calendar", "attachments", "inline_images",
-    "reply_to", "headers", "threading", "both_bodies", "no_subject", "no_text",
+    "malformed", "encrypted", "signed", "report", "charset", "no_charset", "attached_message", "calendar",
+    "attachments", "inline_images", "reply_to", "headers", "threading", "both_bodies", "no_subject", "no_text",
 ))  # fmt: skip
 _ORDINARY = frozenset((
     "from", "sender", "to", "cc", "bcc", "subject", "date", "message-id", "reply-to", "mime-version", "received",
@@ -117,7 +120,7 @@ def _is_alternative(leaf: Leaf) -> bool:
 def _shown(raw: bytes, tree: Tree, html: Placed) -> list[Placed]:
     """What the HTML refers to (RFC 2392), and images beside it that are not said to be attached."""
     ids = {part.leaf.content_id.lower() for part in tree.leaves} - {""}
-    referred = _referred(leaf_text(raw, html.leaf), ids) if ids else set()
+    referred = _referred(rough_text(raw, html.leaf), ids) if ids else set()
     related = [multipart for multipart in ancestors(html) if multipart.kind == "multipart/related"]
 
     def beside(part: Placed) -> bool:
@@ -149,6 +152,7 @@ def _features(
         around = f"multipart/{feature}"
         found[feature] = _some(typed.get(feature, ())) or (around if around in kinds else "")
     found |= {
+        **_unreadable(raw, tree.header, bodies),
         "attached_message": _some(typed.get("attached_message", ())),
         "calendar": _some(typed.get("calendar", ())),
         "attachments": _some(attachments),
@@ -159,6 +163,20 @@ def _features(
         "no_text": "" if any(_VISIBLE.search(raw, body.leaf.start, body.leaf.end) for body in bodies) else "body",
     }
     return {feature: where for feature, where in found.items() if where}
+
+
+def _unreadable(raw: bytes, header: Header, bodies: Sequence[Placed]) -> dict[str, str]:
+    """Text that no other form can be made of, apart by whether it names its character set."""
+    found = {"charset": "", "no_charset": ""}
+    subject = partial(surely, header.value("subject"))
+    tries = [("Subject", subject), *((str(one.leaf), partial(leaf_text, raw, one.leaf)) for one in bodies)]
+    for where, read in tries:
+        try:
+            read()
+        except Undecodable as error:
+            feature = "no_charset" if error.unnamed else "charset"
+            found[feature] = found[feature] or f"{where[:_NAME_LIMIT]} {error}"
+    return found
 
 
 def _feature(part: Placed) -> str:

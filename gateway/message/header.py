@@ -46,9 +46,13 @@ class Header:
     start: int
     end: int
 
+    def value(self, name: str) -> bytes:
+        """The first such field's value as it stands there, b"" if there is none. ``name`` in lower case."""
+        return next((field.value for field in self.fields if field.name == name), b"")
+
     def first(self, name: str) -> str:
-        """The first such field's value as readable text; "" if there is none. ``name`` in lower case."""
-        return next((decode(field.value) for field in self.fields if field.name == name), "")
+        """The same as readable text."""
+        return decode(self.value(name))
 
     def mailboxes(self, name: str) -> list[Mailbox]:
         return [box for field in self.fields if field.name == name for box in mailboxes(field.value)]

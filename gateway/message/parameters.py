@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
+from gateway.message.charset import roughly
 from gateway.message.header import Header
-from gateway.message.text import decode, text_codec
+from gateway.message.text import decode
 
 _BLANKS = bytes(32 if byte < 32 or byte == 127 else byte for byte in range(256))
 _WORD = re.compile(r"[!-'*+\-./0-:<-~]*+")
@@ -22,8 +23,7 @@ def unfolded(header: Header, name: str) -> str:
 
     Bytes that are not UTF-8 become surrogates, so that a boundary can be turned back.
     """
-    value = next((field.value for field in header.fields if field.name == name), b"")
-    return value.replace(b"\r\n", b"").translate(_BLANKS).strip().decode("utf-8", "surrogateescape")
+    return header.value(name).replace(b"\r\n", b"").translate(_BLANKS).strip().decode("utf-8", "surrogateescape")
 
 
 def readable(text: str) -> str:
@@ -65,4 +65,4 @@ def _joined(pieces: list[tuple[str, str]]) -> str:
     for text, encoded in [(first, first_encoded), *others]:
         raw = text.encode("utf-8", "surrogateescape")
         data.append(unquote_to_bytes(raw) if encoded else raw)
-    return b"".join(data).decode(text_codec(charset) or "utf-8", "replace")
+    return roughly(b"".join(data), charset)

@@ -7,52 +7,88 @@ from base64 import b64decode
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-_WORD = re.compile(r"=\?([\w-]{1,40})(?:\*[\w-]*)?\?([bBqQ])\?([^?\s]{0,1000})\?=")
+from gateway.message.charset import Undecodable, codec_for, exactly, is_named, roughly
+
+# RFC 2047 2 has no dots and colons in a charset's name, but "ISO_8859-1:1987" is one.
+_WORD = re.compile(r"=\?([\w.:+-]{1,40})(?:\*[\w-]*)?\?([bBqQ])\?([^?\s]{0,1000})\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s++(?==\?)")
-# Charsets by codecs that only decode text: Python has others, slow or worse. A closed set, because Python remembers
-# for good every name that it looked up in vain.
-_CHARSET = re.compile(
-    r"(?:us-)?ascii|utf-?8|utf-?16|utf-16-?[bl]e|iso-?8859-(?:[1-9]|1[013-6])|latin-?1|windows-(?:874|125[0-8])|"
-    r"cp(?:437|737|775|85[02578]|86[0-69]|874|932|949|950|125[0-8])|koi8-[ru]|macintosh|gb(?:k|2312|18030)|"
-    r"big5(?:-?hkscs)?|euc-(?:jp|kr|cn)|shift[_-]jis|ks_c_5601-1987|tis-620|iso-2022-(?:jp(?:-[123])?|kr)"
-)
-# Names under which mailers send more characters than the codec of that name knows.
-_WIDER = {
-    "ascii": "us-ascii", "windows-874": "cp874", "gb2312": "gb18030", "gbk": "gb18030", "euc-cn": "gb18030",
-    "euc-kr": "cp949", "ks_c_5601-1987": "cp949", "shift_jis": "cp932", "shift-jis": "cp932",
-    "iso-8859-1": "cp1252", "iso8859-1": "cp1252", "latin-1": "cp1252", "latin1": "cp1252",
-}  # fmt: skip
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def text_codec(charset: str) -> str:
-    """The codec for a charset's name, "" for one that is not known to be harmless."""
-    name = charset.lower()
-    return _WIDER.get(name, name) if _CHARSET.fullmatch(name) else ""
+def decode_words(text: str, *, sure: bool = False) -> str:
+    """Encoded words decoded (RFC 2047), as far as they can be; linear in the length.
+
+    With ``sure`` raises Undecodable where one cannot be.
+    """
+    if "=?" not in text:
+        return text
+    text, pieces, done = _BETWEEN_WORDS.sub("", text), [], 0
+    for start, end, charset, held in _words(text):
+        data = b"".join(held)
+        try:
+            shown = exactly(data, charset)
+        except Undecodable:
+            if sure:
+                raise
+            shown = roughly(data, charset) if codec_for(charset) or not is_named(charset) else text[start:end]
+        pieces += [text[done:start], shown]
+        done = end
+    return "".join((*pieces, text[done:]))
 
 
-def _word(match: re.Match[str]) -> str:
-    charset, encoding, text = match[1].lower(), match[2].lower(), match[3]
+def _words(text: str) -> list[tuple[int, int, str, list[bytes]]]:
+    """Where encoded words stand, their charset, and what they hold.
+
+    Side by side and of one charset they are one: mailers cut them within characters, against RFC 2047 5.
+    """
+    found: list[tuple[int, int, str, list[bytes]]] = []
+    for match in _WORD.finditer(text):
+        data, charset = _held(match), match[1].lower()
+        if data is not None and found and found[-1][1:3] == (match.start(), charset):
+            start, _, _, held = found.pop()
+            held.append(data)
+            found.append((start, match.end(), charset, held))
+        elif data is not None:
+            found.append((match.start(), match.end(), charset, [data]))
+    return found
+
+
+def _held(match: re.Match[str]) -> bytes | None:
+    """None for a word that is broken."""
+    text = match[3]
     try:
-        if encoding == "b":
-            data = b64decode(text + "=" * (-len(text) % 4))
-        else:
-            quoted = re.sub("=([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), text.replace("_", " "))
-            data = quoted.encode("latin-1")
-        return data.decode(codec, "replace") if (codec := text_codec(charset)) else match[0]
+        if match[2] in "bB":
+            return b64decode(text + "=" * (-len(text) % 4))
+        quoted = re.sub("=([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), text.replace("_", " "))
+        return quoted.encode("latin-1")
     except ValueError:  # binascii.Error and UnicodeError among them
-        return match[0]
+        return None
 
 
-def decode_words(text: str) -> str:
-    """Encoded words decoded (RFC 2047), as far as they can be; linear in the length."""
-    return _WORD.sub(_word, _BETWEEN_WORDS.sub("", text)) if "=?" in text else text
+def decode(value: bytes, default: str = "") -> str:
+    """A field's value as text: unfolded, UTF-8 or else ``default``, encoded words decoded, only printable characters.
+
+    What cannot be decoded is shown as far as it can be.
+    """
+    value = _unfolded(value)
+    try:
+        text = exactly(value, "", default)
+    except Undecodable:
+        text = roughly(value, "")
+    return _printable(decode_words(text))
 
 
-def decode(value: bytes) -> str:
-    """A field's value as text: unfolded, UTF-8, encoded words decoded, only printable characters."""
-    text = decode_words(value.replace(b"\r\n", b"").strip().decode("utf-8", "replace"))
+def surely(value: bytes, default: str = "") -> str:
+    """As ``decode``, where there is no doubt: raises Undecodable."""
+    return _printable(decode_words(exactly(_unfolded(value), "", default), sure=True))
+
+
+def _unfolded(value: bytes) -> bytes:
+    return value.replace(b"\r\n", b"").strip()
+
+
+def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text).strip()
 
 

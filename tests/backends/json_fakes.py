@@ -341,4 +341,5 @@ def way_to(make: type[JsonFake | Smtp2goFake], **settings: Any) -> Any:
 
 
 def mail(*fields: str, body: str = "body\r\n", subject: str = "s") -> bytes:
-    return "\r\n".join(["From: a@corp.example", *fields, f"Subject: {subject}", "", body]).encode()
+    text = "\r\n".join(["From: a@corp.example", *fields, f"Subject: {subject}", "", body])
+    return text.encode("utf-8", "surrogateescape")

@@ -158,6 +158,8 @@ EXAMPLES: dict[str, tuple[bytes, str]] = {
     "reply_to": (mail("To: b@x.example", "Reply-To: other@corp.example"), "Reply-To"),
     "headers": (mail("To: b@x.example", "X-Tag: t", "List-Unsubscribe: <mailto:u@x>"), "X-Tag, List-Unsubscribe"),
     "threading": (mail("To: b@x.example", "In-Reply-To: <1@x>", "References: <0@x> <1@x>"), "In-Reply-To"),
+    "charset": (mail("To: b@x.example", "Content-Type: text/plain; charset=x-nobody", body="\udcfc"), "x-nobody"),
+    "no_charset": (mail("To: b@x.example", subject="Gr\udcfc\udcdfe"), "Subject names no character set"),
     "malformed": (mail("To: b@x.example", "Content-Type: multipart/mixed; boundary=b", body="--b\r\n" * 1001), ""),
 }
 BLANKS = {"no_subject", "no_text"}
@@ -189,7 +191,7 @@ async def test_send_refuses_what_the_door_refuses_in_the_same_words(way: Way, fe
     for word in words.split(" .* "):
         assert word in outcome.detail
     assert 'backend "way"' in outcome.detail
-    if feature in way.backend.capabilities.remedies:
+    if feature in ("headers", "threading", "inline_images"):
         setting = "inline_images" if feature == "inline_images" else "unsupported_headers"
         assert f"set {setting}: drop on backends.way" in outcome.detail
 
@@ -346,8 +348,9 @@ TEXTS: list[tuple[str, bytes, str]] = [
     ("latin-1 in quoted-printable", LATIN, "Grüße"),
     ("utf-8 in base64", BASE64, "Grüße"),
     ("raw utf-8 without a charset", b"\r\nGr\xc3\xbc\xc3\x9fe", "Grüße"),
-    ("raw latin-1 without a charset", b"\r\nGr\xfc\xdfe", "Grüße"),
     ("shift_jis", b"Content-Type: text/plain; charset=shift_jis\r\n\r\n\x93\xfa\x96{", "日本"),
+    ("x-gbk", b"Content-Type: text/plain; charset=x-gbk\r\n\r\n\xc4\xe3", "你"),
+    ("Korean", b'Content-Type: text/plain; charset="ks_c_5601-1987"\r\n\r\n\xb0\xa1\x81\x41', "가갂"),
     ("utf-16", b"Content-Type: text/plain; charset=utf-16\r\nContent-Transfer-Encoding: base64\r\n\r\n//5kADwm", "d☼"),
     ("quotes, backslashes, line ends", b'\r\n"\\ \x7f\r\n.\r\n\tx', '"\\ \x7f\n.\n\tx'),
     ("beyond the first plane", "\r\n🖨️".encode(), "🖨️"),
@@ -359,6 +362,53 @@ async def test_every_charset_leaves_as_utf8(way: Way, head: bytes, text: str) ->
     raw = b"From: a@corp.example\r\nTo: b@x.example\r\nSubject: =?iso-8859-1?q?Gr=FC=DFe?= =?utf-8?b?4oKs?=\r\n" + head
     assert (await way.one(raw=raw)).verdict is Verdict.SENT
     assert way.fake.texts() == [("Grüße€", text)]
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"\r\nGr\xfc\xdfe", "part 1: text/plain names no character set and is not in UTF-8"),
+        (b"Content-Type: text/plain; charset=us-ascii\r\n\r\nGr\xfc\xdfe", "set default_charset on backends.way"),
+        (b"Content-Type: text/plain; charset=x-nobody\r\n\r\nGr\xfc\xdfe", '"x-nobody" is no known character set'),
+        (b"Content-Type: text/plain; charset=utf-8\r\n\r\nGr\xfc\xdfe", 'is not in "utf-8" as it says'),
+        (b"Content-Transfer-Encoding: x-uuencode\r\n\r\nbegin 644 x", "transfer encoding, x-uuencode"),
+        (b"Content-Type: text/html; charset=cp037\r\n\r\n\x85\x93", '"cp037" is no known character set'),
+        (b"Subject: =?x-nobody?q?=FC?=\r\n\r\nx", "Subject"),
+        (b"Subject: Gr\xfc\xdfe\r\n\r\nx", "Subject names no character set"),
+    ],
+)
+async def test_a_text_that_cannot_be_made_out_is_refused_and_not_guessed(way: Way, head: bytes, words: str) -> None:
+    raw = b"From: a@corp.example\r\nTo: b@x.example\r\n" + (b"" if b"Subject" in head else b"Subject: s\r\n") + head
+    outcome = await way.one(raw=raw)
+    assert (outcome.verdict, outcome.enhanced, way.web.requests) == (Verdict.REJECTED, "5.6.3", [])
+    assert words in outcome.detail
+
+
+@EACH
+async def test_an_operator_may_say_what_text_without_a_charset_is_in(tmp_path: Path, make: type[JsonFake]) -> None:
+    """And only that: what says something else, or is UTF-8, is read by itself."""
+    start = b"From: J\xf6rg <a@corp.example>\r\nTo: b@x.example\r\nSubject: Gr\xfc\xdfe\r\n"
+    async with open_way(tmp_path, make(), default_charset="windows-1252") as way:
+        assert (await way.one(raw=start + "\r\nGrüße".encode())).verdict is Verdict.SENT
+        assert way.fake.texts() == [("Grüße", "Grüße")]
+    async with open_way(tmp_path, make(), default_charset="windows-1252") as way:
+        assert (await way.one(raw=start + b"\r\nGr\xfc\xdfe")).verdict is Verdict.SENT
+        assert way.fake.texts() == [("Grüße", "Grüße")]
+        names = {body["from_name"] for body in way.fake.taken if "from_name" in body}
+        assert names <= {"Jörg"}
+        wrong = start + b"Content-Type: text/plain; charset=x-nobody\r\n\r\n\xfc"
+        assert (await way.one(raw=wrong)).enhanced == "5.6.3"
+        assert way.log.lines == []
+    with pytest.raises(ValueError, match='"klingon" is no known character set'):
+        async with open_way(tmp_path, make(), default_charset="klingon"):
+            pass
+
+
+async def test_a_name_that_cannot_be_made_out_is_left_out(way: Way) -> None:
+    raw = b"From: J\xf6rg <a@corp.example>\r\nTo: =?x-nobody?q?=FC?= <b@x.example>\r\nSubject: s\r\n\r\nx"
+    assert (await way.one(raw=raw)).verdict is Verdict.SENT
+    (body,) = way.fake.taken
+    assert {body.get("from_name", ""), body.get("to_name", "")} == {""}
 
 
 async def test_text_and_html_together(way: Way) -> None:

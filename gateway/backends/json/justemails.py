@@ -12,6 +12,8 @@ from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.table import Row
+from gateway.message import Field, Undecodable
+from gateway.message.charset import exactly
 from gateway.message.content import is_ordinary
 from gateway.model import CannotCarry, Scope, SpooledMessage, Verdict
 
@@ -45,7 +47,7 @@ class Justemails(TrackedBackend):
         super().__init__(name, settings, context, carries=carries)
 
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
-        own = _own_fields(parts) if "headers" in self._carries else {}
+        own = _own_fields(parts, self._charset) if "headers" in self._carries else {}
         more = filled({"replyTo": parts.reply_to, "headers": own})
         same = {"from": parts.author, "subject": parts.subject, **more}
         for recipient in message.envelope.recipients:
@@ -53,12 +55,19 @@ class Justemails(TrackedBackend):
             yield Call((recipient.address,), partial(request, fields, parts.bodies))
 
 
-def _own_fields(parts: Parts) -> dict[str, str]:
+def _own_fields(parts: Parts, charset: str) -> dict[str, str]:
     """Message-ID and all that is not made anew for every mail. Raises CannotCarry where a name occurs twice."""
     fields = [field for field in parts.header.fields if field.name == "message-id" or not is_ordinary(field.name)]
     fields = [field for field in fields if field.name != "resent-bcc"]  # discloses blind recipients
     name, count = next(iter(Counter(field.name for field in fields).most_common(1)), ("", 0))
     if count > 1:
         raise CannotCarry("feature", "5.6.3", f"more than one {name} field cannot be sent through this API")
-    spelled = {field.spelled: field.value for field in fields}
-    return {name: " ".join(value.decode("utf-8", "replace").split()) for name, value in spelled.items()}
+    return {field.spelled: _as_text(field, charset) for field in fields}
+
+
+def _as_text(field: Field, charset: str) -> str:
+    """Encoded words stay what they are: it becomes a header field again."""
+    try:
+        return " ".join(exactly(field.value, "", charset).split())
+    except Undecodable as error:
+        raise CannotCarry("feature", "5.6.3", f"the field {field.spelled} {error}") from None

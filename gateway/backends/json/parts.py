@@ -13,15 +13,15 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends.shared.base import PIECE, Context, NoAnswer, Url, limited, unrecorded
+from gateway.backends.shared.base import PIECE, Charset, Context, NoAnswer, Url, limited, unrecorded
 from gateway.backends.shared.calls import Call, Plan, carry_out
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.table import Row
 from gateway.config import values
 from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
-from gateway.message import FEATURES, Header, leaf_text, scan, split_recipients, walk
-from gateway.message.text import decode
+from gateway.message import FEATURES, Header, Undecodable, leaf_text, scan, split_recipients, walk
+from gateway.message.text import surely
 from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Recipient, SpooledMessage, Verdict
 from gateway.routing import Freight, obstacle
 
@@ -43,12 +43,14 @@ class PartsSettings(BackendSettings):
     """``senders``: From addresses that the account may send as, () is any.
 
     ``inline_images`` and ``unsupported_headers``: mail with such is rejected, or goes without, which is logged.
+    ``default_charset`` is what 8-bit text is in that names nothing and is not UTF-8; without it such mail is rejected.
     """
 
     base_url: Url
     senders: tuple[values.Pattern, ...] = ()
     inline_images: Literal["reject", "drop"] = "reject"
     unsupported_headers: Literal["reject", "drop"] = "reject"
+    default_charset: Charset = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,10 @@ def single(found: Sequence[str], what: str) -> str:
     return found[0] if found else ""
 
 
-def read(message: SpooledMessage, raw: bytes, name: str, able: Capabilities, carries: frozenset[str]) -> Parts:
-    """Raises the CannotCarry that the door would hear."""
+def read(
+    message: SpooledMessage, raw: bytes, name: str, able: Capabilities, carries: frozenset[str], charset: str = ""
+) -> Parts:
+    """Raises the CannotCarry that the door would hear. ``charset`` is that of text that names none."""
     header, content = scan(raw), walk(raw)
     authors = header.addresses("from")
     author = single(authors, "From address") or message.header_from or message.envelope.sender
@@ -121,27 +125,35 @@ def read(message: SpooledMessage, raw: bytes, name: str, able: Capabilities, car
     if why := obstacle(name, able, freight):
         raise why
     bodies = {"text": content.text, "html": content.html}
+    try:
+        subject = surely(header.value("subject"), charset)
+        texts = {kind: quoted(leaf_text(raw, leaf, charset)) for kind, leaf in bodies.items() if leaf}
+    except Undecodable as error:  # charset was given, and is not what it is in
+        raise CannotCarry("feature", "5.6.3", f"the text {error}") from None
     reply_to = content.reply_to if "reply_to" in features else ()
     return Parts(
         header=header,
         author=author,
-        name=display_names(header, "from").get(comparable(author), ""),
-        subject=content.subject,
-        bodies={kind: quoted(leaf_text(raw, leaf)) for kind, leaf in bodies.items() if leaf} or {"text": b'""'},
+        name=display_names(header, "from", charset=charset).get(comparable(author), ""),
+        subject=subject,
+        bodies=texts or {"text": b'""'},
         reply_to=single(reply_to, "Reply-To address") if "reply_to" in carries else "",
         lost={feature: where for feature, where in features.items() if feature not in carries},
     )
 
 
-def display_names(header: Header, *fields: str) -> dict[str, str]:
-    """Names by comparable address."""
+def display_names(header: Header, *fields: str, charset: str = "") -> dict[str, str]:
+    """Names by comparable address; an address goes without a name that cannot be made out."""
     boxes = [box for field in fields for box in header.mailboxes(field) if len(box.addresses) == 1]
-    return {comparable(box.addresses[0]): _name(box.phrase) for box in reversed(boxes) if box.phrase}
+    return {comparable(box.addresses[0]): _name(box.phrase, charset) for box in reversed(boxes) if box.phrase}
 
 
-def _name(phrase: bytes) -> str:
+def _name(phrase: bytes, charset: str) -> str:
     """Without what has a meaning in an address field: the Worker of temp_mail writes ``NAME <ADDRESS>``, unquoted."""
-    name = decode(phrase)
+    try:
+        name = surely(phrase, charset)
+    except Undecodable:
+        return ""
     return "" if "@" in name else " ".join(_SPECIALS.sub(" ", name).split())
 
 
@@ -211,13 +223,18 @@ class PartsBackend:
     ) -> None:
         """``carries`` are the features that the API conveys. ``drops`` are lost, which is logged; others refused."""
         self.name = name
-        self._carries = frozenset(carries)
+        self._charset = settings.default_charset
+        self._carries = frozenset((*carries, *(("no_charset",) if self._charset else ())))
         self._url, self._headers, self._secrets = settings.base_url, headers, tuple(secrets)
         self._timeout, self._context = settings.timeout, context
         dropped = {*drops, *(("inline_images",) if settings.inline_images == "drop" else ())}
         dropped |= set(_HEADERS) if settings.unsupported_headers == "drop" else set()
         remedies = dict.fromkeys(_HEADERS, f"set unsupported_headers: drop on backends.{{name}}, or {self.otherwise}")
         remedies["inline_images"] = f"set inline_images: drop on backends.{{name}}, or {_ELSEWHERE}"
+        remedies["no_charset"] = (
+            "let the program name it, or set default_charset on backends.{name} to what it is, for example windows-1252"
+        )
+        remedies["charset"] = f"let the program send UTF-8, or {_ELSEWHERE}"
         remedies["no_subject"] = "set empty_subject: fill on backends.{name}"
         own = Capabilities(
             MAX_BYTES,
@@ -234,7 +251,7 @@ class PartsBackend:
         lost: dict[str, str] = {}
 
         def planned() -> Plan:
-            parts = read(message, raw, self.name, self.capabilities, self._carries)
+            parts = read(message, raw, self.name, self.capabilities, self._carries, self._charset)
             lost.update(parts.lost)
             return Plan(tuple(self.calls(message, parts)))
 

@@ -22,7 +22,7 @@ from gateway.message.text import decode
 from gateway.model import CannotCarry, Scope, Verdict
 from gateway.pools import look_through_mail
 
-LACKS = frozenset(("signed", "encrypted", "calendar", "report", "malformed"))
+LACKS = frozenset(("signed", "encrypted", "calendar", "report", "malformed", "charset", "no_charset"))
 _SMALL = 3_000_000  # bytes; larger files need an upload session, and smaller ones get none
 RANGE = 12 * 320 * 1024  # bytes; a multiple of 320 KiB below 4 MB
 _BODY = 3_500_000  # bytes of JSON

@@ -15,6 +15,7 @@ from pydantic import AfterValidator
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
 from gateway.message import normalise_newlines
+from gateway.message.charset import codec_for
 from gateway.model import Capabilities, Outcome, Scope, Verdict
 from gateway.names import Names
 from gateway.pools import look_through_mail
@@ -23,8 +24,16 @@ from gateway.url import check_url
 if TYPE_CHECKING:  # its libraries are the slowest to load, and settings need none of them
     from gateway.fetch import Fetch
 
+
+def parse_charset(text: str) -> str:
+    if text and not codec_for(text):
+        raise ValueError(f'"{text}" is no known character set, write for example windows-1252 or iso-8859-15')
+    return text
+
+
 T = TypeVar("T")
 Url = Annotated[str, AfterValidator(check_url)]
+Charset = Annotated[str, AfterValidator(parse_charset)]
 UNBOUNDED = 1_000_000_000  # bytes; a backend with no limit of its own
 PIECE = 3 * 64 * 1024  # bytes worked on at a time: a thread that works in small steps does not hold up the loop either
 _LARGE = 1_000_000  # bytes
