@@ -64,7 +64,7 @@ class App:
         self._parts = AsyncExitStack()
         self._parts.callback(self.events.close)
         self._parts.push_async_callback(self.fetch.aclose)
-        self._revocations = auth.Revocations()
+        self._revocations, self._guesses = auth.Revocations(), auth.Guesses()
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -174,7 +174,9 @@ class App:
                 if name not in kept:
                     new.push_async_callback(built[name].aclose)
             providers = {name: backend for name, backend in built.items() if isinstance(backend, Verifies)}
-            made = auth.Authenticator(settings, self.clock, self.fetch, self.events, self._revocations, providers)
+            made = auth.Authenticator(
+                settings, self.clock, self.fetch, self.events, self._revocations, providers, self._guesses
+            )
             new.pop_all()
         return built, made
 

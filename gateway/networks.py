@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
@@ -22,6 +23,9 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 _TEREDO = IPv6Network("2001::/32")  # RFC 4380 4
 _ALL = IPv4Network("0.0.0.0/0")
 _ONES = 0xFFFFFFFF
+# More public addresses than this are given to others: an IPv4 /12 is more than nearly any organisation has, and less
+# than any large provider; an IPv6 /28 is the most that RIPE NCC gives a provider without asking why (policy 2024-02).
+MOST_OF_ONE = (2**20, 2**100)
 
 
 def plain_address(text: str) -> IPv4Address | IPv6Address:
@@ -69,6 +73,11 @@ def public_addresses(networks: Iterable[Network]) -> tuple[int, int]:
     four += [translated for network in six for translated in _as_ipv4(network)]
     private = [*_DOCUMENTATION, *(block for block, _ in _EMBEDDING)]
     return _count(four, [_ALL], _PRIVATE), _count(six, [_GLOBAL], private)
+
+
+def is_public(networks: Iterable[Network]) -> bool:
+    """Whether these networks hold so much of the Internet that strangers are in them."""
+    return any(map(operator.gt, public_addresses(networks), MOST_OF_ONE))
 
 
 def _count(networks: Iterable[Network], inside: Iterable[Network], but: Iterable[Network]) -> int:

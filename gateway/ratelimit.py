@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Hashable
 from typing import TypeVar
 
 from gateway.model import Rate
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 _KEYS = 10_000
 _SLOTS = 60
 
 
-def _remember(table: dict[str, T], key: str, value: T) -> None:
+def remember(table: dict[K, T], key: K, value: T) -> None:
     """Of too many keys the least recently used one is forgotten."""
     table.pop(key, None)
     table[key] = value
@@ -35,7 +37,7 @@ class RateWindow:
         allowed = sum(slots.values()) < rate.count
         if allowed:
             slots[current] = slots.get(current, 0) + 1
-        _remember(self._slots, key, slots)
+        remember(self._slots, key, slots)
         return allowed
 
 
@@ -45,19 +47,47 @@ class FailureLimit:
     def __init__(self, most: int, seconds: float) -> None:
         self._most = most
         self._seconds = seconds
-        self._failures: dict[str, tuple[float, float]] = {}  # not yet forgiven, as of when
+        self._failures: dict[Hashable, tuple[float, float]] = {}  # not yet forgiven, as of when
 
-    def allow(self, key: str, now: float) -> bool:
+    def allow(self, key: Hashable, now: float) -> bool:
         """False while a further failure at ``now`` (monotonic seconds) would be one too many. Counts nothing."""
         return self._left(key, now) <= self._most - 1
 
-    def add(self, key: str, now: float) -> None:
+    def add(self, key: Hashable, now: float) -> None:
         """Count one failure at ``now`` (monotonic seconds)."""
-        _remember(self._failures, key, (max(0.0, self._left(key, now)) + 1, now))
+        remember(self._failures, key, (max(0.0, self._left(key, now)) + 1, now))
 
-    def _left(self, key: str, now: float) -> float:
+    def forgive(self, key: Hashable, now: float) -> None:
+        """One of them was none."""
+        if (left := self._left(key, now) - 1) > 0:
+            remember(self._failures, key, (left, now))
+        else:
+            self._failures.pop(key, None)
+
+    def _left(self, key: Hashable, now: float) -> float:
         count, then = self._failures.get(key, (0.0, now))
         return count - (now - then) / self._seconds
+
+
+class Shares:
+    """How much of something common each key holds now; its length is the number of those that hold any."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._held: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def of(self, key: str) -> int:
+        return self._held[key]
+
+    def add(self, key: str, amount: int) -> None:
+        """A negative ``amount`` gives back."""
+        self.total += amount
+        self._held[key] += amount
+        if not self._held[key]:
+            del self._held[key]
 
 
 class Budget:

@@ -73,6 +73,21 @@ def test_failures_are_forgiven_one_by_one() -> None:
     assert not limit.allow("a", 1000.0)
 
 
+def test_what_was_no_failure_is_taken_back() -> None:
+    limit = FailureLimit(2, 30.0)
+    limit.add("a", 0.0)
+    limit.add("a", 0.0)
+    assert not limit.allow("a", 0.0)
+    limit.forgive("a", 0.0)
+    assert limit.allow("a", 0.0)
+    limit.forgive("a", 0.0)
+    limit.forgive("a", 0.0)
+    limit.add("a", 0.0)
+    assert limit.allow("a", 0.0), "never below none"
+    limit.add("a", 0.0)
+    assert not limit.allow("a", 0.0)
+
+
 def test_failures_of_many_keys_are_bounded() -> None:
     """Who failed least recently makes room for the ten thousand and first."""
     limit = FailureLimit(1, 30.0)

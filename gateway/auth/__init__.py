@@ -1,6 +1,7 @@
 """JWT and device passwords -> Client or Refusal."""
 
-from gateway.auth.authenticator import REASONS, Authenticator
+from gateway.auth.authenticator import REASONS, Authenticator, LoginRefused
+from gateway.auth.guesses import Guesses
 from gateway.auth.keys import ADMIN_AUDIENCE, ensure_own_key, examine, load_keys
 from gateway.auth.passwords import hash_password, new_password
 from gateway.auth.tokens import Revocations, inspect, mint
@@ -9,6 +10,8 @@ __all__ = [
     "ADMIN_AUDIENCE",
     "REASONS",
     "Authenticator",
+    "Guesses",
+    "LoginRefused",
     "Revocations",
     "ensure_own_key",
     "examine",

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from gateway.auth.clients import Clients
+from gateway.auth.guesses import Guesses
 from gateway.auth.jwks import Jwks
 from gateway.auth.keys import Key, load_keys, verify
-from gateway.auth.passwords import Passwords
+from gateway.auth.passwords import Login, Passwords
 from gateway.auth.tokens import (
     LEEWAY,
     Invalid,
@@ -25,21 +26,36 @@ from gateway.config.models import Settings, users
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.model import CannotTell, Client, Refusal, Verifies
+from gateway.networks import neighbour
 
 # ``Refusal.reason`` of a login is one of these; its text never tells them apart.
 REASONS = frozenset({
-    "auth_failed", "auth_unavailable", "busy", "token_malformed", "token_unknown_key", "token_signature",
-    "token_claims", "token_audience", "token_expired", "token_not_yet", "token_revoked", "unknown_client",
-    "wrong_user", "wrong_network",
+    "auth_failed", "auth_unavailable", "busy", "too_many_failures", "token_malformed", "token_unknown_key",
+    "token_signature", "token_claims", "token_audience", "token_expired", "token_not_yet", "token_revoked",
+    "unknown_client", "wrong_user", "wrong_network",
 })  # fmt: skip
 
+_GUESSES = frozenset({"auth_failed", "token_malformed", "token_unknown_key", "token_signature"})
 _TORN = re.compile(r"\W*(?:bearer\s+)?eyJ", re.IGNORECASE)  # how every token begins: {" in base64
+_MAILBOX = re.compile(r"[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,9}[A-Za-z]{2,24}", re.ASCII)
+
+
+class LoginRefused(Refusal):
+    """A refused login. ``user`` is what a log may say of the user name: never what may be a password or a token.
+
+    ``guess`` is the same for the same user name and password, and says nothing about them; b"" where it was none, as
+    a token whose signature holds.
+    """
+
+    def __init__(self, refusal: Refusal, user: str = "", guess: bytes = b"") -> None:
+        super().__init__(refusal.code, refusal.enhanced, refusal.text, refusal.reason)
+        self.user, self.guess = user, guess
 
 
 class Authenticator:
     """Built from valid settings; raises ValueError that names the setting of a bad key or hash.
 
-    ``providers`` are the backends that know tokens of their own, by name.
+    ``providers`` are the backends that know tokens of their own, by name; ``guesses`` outlive these settings.
     """
 
     def __init__(
@@ -50,6 +66,7 @@ class Authenticator:
         events: Events,
         revocations: Revocations,
         providers: Mapping[str, Verifies] = {},
+        guesses: Guesses | None = None,
     ) -> None:
         self._clock = clock
         self._revocations = revocations
@@ -58,7 +75,11 @@ class Authenticator:
         self._jwks = {name: Jwks(key, fetch, clock, events) for name, key in self._keys.items() if key.public is None}
         self._users = dict(users(settings.clients))
         hashes = {user: settings.clients[name].password_hash for user, name in self._users.items()}
-        self._passwords = Passwords({user: text.get_secret_value() for user, text in hashes.items() if text}, clock)
+        secrets = {user: text.get_secret_value() for user, text in hashes.items() if text}
+        self._guesses = guesses or Guesses()
+        self._passwords = Passwords(secrets, clock, self._guesses)
+        self._names = {"jwt", *self._users, *settings.clients}
+        self._names |= {known.token for known in settings.clients.values() if known.token}
         self._providers = {
             name: providers[known.login]
             for name, known in settings.clients.items()
@@ -70,23 +91,45 @@ class Authenticator:
         return self._clients.by_network(peer)
 
     async def login(self, user: str, password: str, peer: str) -> Client:
-        """Raises Refusal: 535 5.7.8 with one text whatever was wrong, or 454 4.7.0 when it cannot be told now."""
+        """Raises LoginRefused: 535 5.7.8 with one text whatever was wrong, or 454 4.7.0 when it cannot be told now.
+
+        A token is judged whatever came before: nobody guesses signatures. Passwords are judged as Guesses allows.
+        """
         try:
             if token := token_in(password):
-                parsed = parse(token)
-                if (lent := await self._by_provider(user, parsed, peer)) is not None:
-                    return lent
-                fits = candidates(self._keys, parsed)
-                key = signer(fits, parsed) or await self._published_signer(fits, parsed)
-                checked = check(key, parsed.claims, self._clock.now(), self._revocations)
-                return self._clients.by_token(checked, parsed.claims, user, peer)
-            if not await self._passwords.verify(user := user.casefold(), password):
-                raise Invalid("token_malformed" if _TORN.match(password) else "auth_failed")
-            return self._clients.by_name(self._users[user], peer)
+                return await self._by_token(user, parse(token), peer)
+            return await self._by_password(user.casefold(), password, peer)
         except Invalid as error:
-            raise _refused(error) from None
+            refusal = _refused(error)
+        except Refusal as error:
+            refusal = error
         except CannotTell:
-            raise Refusal(454, "4.7.0", "Temporary authentication failure", "auth_unavailable") from None
+            refusal = Refusal(454, "4.7.0", "Temporary authentication failure", "auth_unavailable")
+        guess = self._guesses.mark(user, password) if refusal.reason in _GUESSES else b""
+        raise LoginRefused(refusal, self._shown(user, password), guess)
+
+    async def _by_token(self, user: str, parsed: Parsed, peer: str) -> Client:
+        if (lent := await self._by_provider(user, parsed, peer)) is not None:
+            return lent
+        fits = candidates(self._keys, parsed)
+        key = signer(fits, parsed) or await self._published_signer(fits, parsed)
+        checked = check(key, parsed.claims, self._clock.now(), self._revocations)
+        return self._clients.by_token(checked, parsed.claims, user, peer)
+
+    async def _by_password(self, user: str, password: str, peer: str) -> Client:
+        name, trusted = self._users.get(user, ""), self._clients.trusts(peer)
+        here = not name or self._clients.admits(name, peer)
+        if not await self._passwords.verify(Login(user, password, neighbour(peer), here, trusted)):
+            raise Invalid("token_malformed" if _TORN.match(password) else "auth_failed")
+        return self._clients.by_name(name, peer)
+
+    def _shown(self, user: str, password: str) -> str:
+        """Names that are known here, and addresses. People type their password where the name belongs."""
+        if not user or user in self._names or user.casefold() in self._names:
+            return user
+        if _MAILBOX.fullmatch(user) and password.casefold() not in self._names:
+            return user
+        return f"unknown, {len(user)} characters"
 
     async def _by_provider(self, user: str, parsed: Parsed, peer: str) -> Client | None:
         """The client whose provider signed this token, None where none did. Raises CannotTell, Invalid.

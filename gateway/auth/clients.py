@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from gateway.address import parse_address
 from gateway.auth.tokens import Invalid, narrowing
 from gateway.config.models import Settings
-from gateway.model import BadAddress, Client, LoginToken, Network, SenderRewrite
-from gateway.networks import prefix_length
+from gateway.model import BadAddress, Client, LoginToken, SenderRewrite
+from gateway.networks import is_public, prefix_length
+from gateway.url import is_loopback
 
 _PLACEHOLDER = re.compile(r"\{(sub|email)\}")
 
@@ -23,6 +25,8 @@ class Clients:
         self._settings = settings.clients
         self._backends = settings.backends.keys()
         self._anonymous = {name: known for name, known in settings.clients.items() if not known.logs_in}
+        listed = chain.from_iterable(known.networks for known in settings.clients.values())
+        self._listed = [network for network in listed if not is_public([network])]
 
     def __contains__(self, name: str) -> bool:
         return name in self._settings
@@ -32,6 +36,15 @@ class Clients:
         lengths = {name: prefix_length(known.networks, peer) for name, known in self._anonymous.items()}
         name = max(lengths, key=lengths.__getitem__, default="")
         return self._client(name, "", peer) if name and lengths[name] >= 0 else None
+
+    def trusts(self, peer: str) -> bool:
+        """This host and the networks that the operator listed: a mistake made there is no attack."""
+        return is_loopback(peer) or prefix_length(self._listed, peer) >= 0
+
+    def admits(self, name: str, peer: str) -> bool:
+        """Whether the client of this name may come from there."""
+        networks = self._settings[name].networks
+        return not networks or prefix_length(networks, peer) >= 0
 
     def by_name(self, name: str, peer: str) -> Client:
         """The client whose password was right. Raises Invalid from a wrong place."""
@@ -68,7 +81,8 @@ class Clients:
     def _client(self, name: str, login: str, peer: str, claims: Mapping[str, Any] = {}) -> Client:
         """The client of this name. Raises Invalid from a wrong place."""
         known = self._settings[name]
-        _check_network(known.networks or None, peer)
+        if not self.admits(name, peer):
+            raise Invalid("wrong_network")
         rewrite = known.rewrite_sender
         return Client(
             name=name,
@@ -84,7 +98,8 @@ class Clients:
 
     def _narrowed(self, client: Client, claims: Mapping[str, Any], peer: str) -> Client:
         asked = narrowing(claims)
-        _check_network(asked.networks, peer)
+        if asked.networks is not None and prefix_length(asked.networks, peer) < 0:
+            raise Invalid("wrong_network")
         if asked.backend and (asked.backend not in self._backends or client.backend not in ("", asked.backend)):
             raise Invalid("token_claims")
         sizes = [size for size in (client.max_size, asked.max_size) if size is not None]
@@ -95,11 +110,6 @@ class Clients:
             backend=asked.backend or client.backend,
             max_size=min(sizes, default=None),
         )
-
-
-def _check_network(networks: Iterable[Network] | None, peer: str) -> None:
-    if networks is not None and prefix_length(networks, peer) < 0:
-        raise Invalid("wrong_network")
 
 
 def _fill(pattern: str, claims: Mapping[str, Any]) -> str:

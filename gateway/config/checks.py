@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
 from gateway.config.document import Keys, hint
 from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings, users
 from gateway.config.values import format_size, parse_bind, parse_scrypt
-from gateway.networks import public_addresses
+from gateway.networks import MOST_OF_ONE, is_public, public_addresses
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
 Findings = Iterator[tuple[Keys, str]]
-# Public addresses that may send without a login: an IPv4 /12 is more than nearly any organisation has, and less than
-# any provider; an IPv6 /28 is the most that RIPE NCC gives to a provider without asking why (policy 2024-02).
-_MOST = (2**20, 2**100)
 _CLOSE = "name your own networks such as 192.0.2.0/24, or set open_relay: true beside it if you mean it"
 
 
@@ -93,14 +89,13 @@ def _client(here: Keys, client: ClientSettings) -> Findings:
 def _open_relay(clients: Mapping[str, ClientSettings]) -> Findings:
     """All together that may send without a login: the Internet is still the Internet when it is given in pieces."""
     anonymous = {name: one.networks for name, one in clients.items() if not one.logs_in and not one.open_relay}
-    together = public_addresses(chain.from_iterable(anonymous.values()))
-    if not any(map(operator.gt, together, _MOST)):
+    if not is_public(chain.from_iterable(anonymous.values())):
         return
+    four, six = public_addresses(chain.from_iterable(anonymous.values()))
     shares = {name: public_addresses(networks) for name, networks in anonymous.items()}
     widest, *others = sorted((name for name in shares if any(shares[name])), key=shares.__getitem__, reverse=True)
-    four, six = together
-    sizes = [f"{four:,} public addresses of IPv4"] * (four > _MOST[0])
-    sizes += [f"as many of IPv6 as a /{129 - six.bit_length()} has"] * (six > _MOST[1])
+    sizes = [f"{four:,} public addresses of IPv4"] * (four > MOST_OF_ONE[0])
+    sizes += [f"as many of IPv6 as a /{129 - six.bit_length()} has"] * (six > MOST_OF_ONE[1])
     text = f"would relay for strangers: {' and '.join(sizes)} need no login"
     if others:
         text += f", together with {', '.join(f'clients.{name}' for name in others[:3])}"

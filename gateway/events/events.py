@@ -89,15 +89,19 @@ class Events:
         self._log.info("rejected", listener=listener, peer=peer, stage="connect", reason=reason, detail=detail)
 
     def auth(
-        self, listener: str, mechanism: str, result: str, peer: str, *, client: str = "", reason: str = ""
-    ) -> None:
-        """``result`` is ok, failed, unavailable or refused; ``reason`` says why, where it is not ok."""
+        self, listener: str, mechanism: str, result: str, peer: str, *, client: str = "", user: str = "",
+        reason: str = "",
+    ) -> None:  # fmt: skip
+        """``result`` is ok, failed, unavailable, or refused for too many failures; ``reason`` says why."""
         mechanism = mechanism if mechanism in MECHANISMS else "other"
         self._metrics.auth(listener, mechanism, result).inc()
         if reason:
             self._metrics.rejected(listener, "auth", reason if reason in REASONS else "other").inc()
         log = self._log.info if result == "ok" else self._log.warning
-        log("auth", result=result, listener=listener, peer=peer, mechanism=mechanism, client=client, reason=reason)
+        log(
+            "auth", result=result, listener=listener, peer=peer, mechanism=mechanism, client=client, user=user,
+            reason=reason,
+        )  # fmt: skip
 
     def rejected(
         self, listener: str, stage: str, refusal: Refusal, peer: str, *, client: str = "", sender: str = "",

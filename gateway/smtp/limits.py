@@ -1,38 +1,12 @@
-"""What all listeners of a gateway count together: connections, memory for messages, failed logins."""
+"""What all listeners of a gateway count together: connections, messages, memory for messages."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 from gateway.config.models import LimitSettings
 from gateway.model import Refusal
 from gateway.networks import neighbour
-from gateway.ratelimit import FailureLimit, RateWindow
+from gateway.ratelimit import RateWindow, Shares
 from gateway.smtp import replies
-
-_FAILURES = 10  # failed logins a network may make at once
-_FORGIVEN = 30.0  # seconds for each one to be forgotten
-
-
-class Shares:
-    """How much of something common each key holds now; its length is the number of those that hold any."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._held: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def of(self, key: str) -> int:
-        return self._held[key]
-
-    def add(self, key: str, amount: int) -> None:
-        """A negative ``amount`` gives back."""
-        self.total += amount
-        self._held[key] += amount
-        if not self._held[key]:
-            del self._held[key]
 
 
 class Shared:
@@ -42,7 +16,6 @@ class Shared:
         self.rates = RateWindow()
         self.connections = Shares()  # by neighbour: an address of IPv4, a /64 of IPv6
         self.memory = Shares()  # likewise
-        self._failures = FailureLimit(_FAILURES, _FORGIVEN)
 
     def connect(self, peer: str, limits: LimitSettings) -> Refusal | None:
         """Count a new connection, or say why not."""
@@ -64,11 +37,3 @@ class Shared:
     def reserve(self, peer: str, octets: int) -> None:
         """Count octets of a message that is being received; negative ones give them back."""
         self.memory.add(neighbour(peer), octets)
-
-    def may_log_in(self, peer: str, now: float) -> bool:
-        """False while a network has to pause after failed logins. ``now`` in monotonic seconds."""
-        return self._failures.allow(neighbour(peer), now)
-
-    def login_failed(self, peer: str, now: float) -> None:
-        """Count one at ``now`` (monotonic seconds)."""
-        self._failures.add(neighbour(peer), now)

@@ -49,7 +49,7 @@ class Session:
         self.client: Client | None = None
         self.logged_in = self.extended = False
         self.helo = ""
-        self.failed_logins = 0
+        self.wrong_logins: set[bytes] = set()
         self.transaction: Transaction | None = None
         self.recipient = ""  # of the present command, for the log
         self.patience = _PATIENCE  # who uses it all up hears 421
@@ -226,6 +226,10 @@ class Session:
         )
         if self._stage == "data":
             self.transaction = None
+        self.refuse(refusal)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Reply with a refusal that was counted already. Who hears too many of them hears 421, and that is the end."""
         self.patience -= _LOST.get(refusal.reason, 5.0 if refusal.code >= 500 else 1.0)
         ends = self.wire.closing or isinstance(refusal, replies.LastRefusal)
         self.write(refusal if self.patience > 0 or ends else replies.ENOUGH())

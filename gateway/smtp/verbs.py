@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 from gateway.address import parse_path
+from gateway.auth import LoginRefused
 from gateway.message.text import harmless
 from gateway.model import BadAddress, Client, Refusal
 from gateway.smtp import replies
@@ -18,6 +19,7 @@ from gateway.transaction import Transaction
 
 _Verb = Callable[[Session, bytes], Awaitable[None] | None]
 _LOGINS = 3  # failed ones in a connection
+_RESULTS = {"too_many_failures": "refused", "busy": "unavailable", "auth_unavailable": "unavailable"}
 _STRANGE_HELO = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -90,8 +92,6 @@ async def _auth(session: Session, argument: bytes) -> None:
     mechanism = name.decode("ascii", "replace").upper()
     if mechanism not in MECHANISMS:
         raise Refusal(504, "5.5.4", "Unrecognized authentication mechanism", "bad_syntax")
-    if not site.shared.may_log_in(session.wire.peer, session.site.clock.monotonic()):
-        raise replies.TOO_MANY_LOGINS()
 
     async def challenge(text: bytes) -> bytes:
         return decode(await session.exchange(encode(text), b"AUTH"))
@@ -100,31 +100,34 @@ async def _auth(session: Session, argument: bytes) -> None:
     rules = site.rules  # of now: a reload while the login is looked at ends it again
     try:
         session.client = await site.auth.login(user, password, session.wire.peer)
-    except Refusal as refusal:
+    except Refusal as error:
+        refusal = error if isinstance(error, LoginRefused) else LoginRefused(error)
+        site.events.auth(
+            site.name, mechanism, _RESULTS.get(refusal.reason, "failed"), session.wire.peer,
+            user=refusal.user, reason=refusal.reason,
+        )  # fmt: skip
         await _login_refused(session, mechanism, refusal, challenge)
+        if refusal.guess:
+            session.wrong_logins.add(refusal.guess)  # the same by another mechanism is no further guess
+        if len(session.wrong_logins) >= _LOGINS:
+            raise replies.TOO_MANY_LOGINS() from None
         return
     session.logged_in, session.rules = True, rules
-    site.events.auth(site.name, mechanism, "ok", session.wire.peer, client=session.client.name)
+    client = session.client
+    site.events.auth(site.name, mechanism, "ok", session.wire.peer, client=client.name, user=client.login)
     session.wire.reply(replies.LOGGED_IN)
 
 
 async def _login_refused(session: Session, mechanism: str, refusal: Refusal, challenge: Challenge) -> None:
-    """Count a failed login. What could not be told is not the client's fault."""
-    site, peer, wrong = session.site, session.wire.peer, refusal.code == 535
-    site.events.auth(site.name, mechanism, "failed" if wrong else "unavailable", peer, reason=refusal.reason)
-    if wrong:
-        site.shared.login_failed(peer, site.clock.monotonic())
-        session.failed_logins += 1
-        if mechanism in BEARER:  # RFC 7628 3.2.3: we say why, the client answers something, only then comes the 535
-            try:
-                await challenge(BEARER_REFUSED)
-            except replies.LastRefusal:
-                raise
-            except Refusal:
-                pass
-    session.write(refusal)
-    if session.failed_logins >= _LOGINS:
-        raise replies.TOO_MANY_LOGINS()
+    if refusal.code == 535 and mechanism in BEARER:
+        # RFC 7628 3.2.3: we say why, the client answers something, only then comes the 535.
+        try:
+            await challenge(BEARER_REFUSED)
+        except replies.LastRefusal:
+            raise
+        except Refusal:
+            pass
+    session.refuse(refusal)
 
 
 def _mail(session: Session, argument: bytes) -> None:

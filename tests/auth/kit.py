@@ -15,7 +15,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from gateway.auth import Authenticator, Revocations, ensure_own_key
+from gateway.auth import Authenticator, Guesses, Revocations, ensure_own_key
 from gateway.config.models import Settings
 from gateway.fetch import Answer, NotSent
 from tests import builders
@@ -88,6 +88,7 @@ class House:
         keys: Mapping[str, Any] = APP,
         clients: Mapping[str, Any] = ANY,
         fetch: Any = None,
+        guesses: Guesses | None = None,
         **providers: Any,
     ) -> None:
         self.settings = settings(tmp_path, keys, clients)
@@ -103,7 +104,15 @@ class House:
             self.events,
             self.revocations,
             providers,  # type: ignore[arg-type]
+            guesses,
         )
+
+
+def cheap_hash(password: str, ln: int = 10) -> str:
+    """The weakest scrypt that is taken, for tests that need many."""
+    made = hashlib.scrypt(password.encode(), salt=b"salt" * 4, n=1 << ln, r=8, p=1, dklen=32)
+    salt, digest = (base64.b64encode(raw).rstrip(b"=").decode() for raw in (b"salt" * 4, made))
+    return f"$scrypt$ln={ln},r=8,p=1${salt}${digest}"
 
 
 def b64(raw: bytes) -> str:

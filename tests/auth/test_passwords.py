@@ -17,7 +17,7 @@ import pytest
 from gateway.auth import hash_password, new_password
 from gateway.config.values import parse_scrypt
 from gateway.model import Refusal
-from tests.auth.kit import ANY, House, token
+from tests.auth.kit import ANY, House, cheap_hash, token
 from tests.auth.test_claims import login
 from tests.fakes import until
 
@@ -86,22 +86,17 @@ async def test_without_any_password_configured_nothing_is_derived(
     assert derived == []
 
 
-async def test_a_right_password_is_remembered_five_minutes_and_a_wrong_one_never(
+async def test_a_verdict_is_remembered_five_minutes_for_the_neighbour_who_asked(
     tmp_path: Path, derived: list[tuple[str, Any]]
 ) -> None:
     house = House(tmp_path, clients=COPIER)
-    for _ in range(60):
-        assert await login(house, WORD, "copier") == "copier"
-    assert len(derived) == 1
-    for _ in range(2):
-        assert await login(house, "wrong", "copier") == "auth_failed"
-    assert len(derived) == 3
-    house.clock.advance(299)
-    assert await login(house, WORD, "copier") == "copier"
-    assert len(derived) == 3
-    house.clock.advance(1)
-    assert await login(house, WORD, "copier") == "copier"
-    assert len(derived) == 4
+    tries = [(WORD, "copier", "192.0.2.1"), ("wrong", "auth_failed", "192.0.2.1"), (WORD, "copier", "192.0.2.2")]
+    for work in (3, 3, 3, 6):
+        for password, expected, peer in tries:
+            for _ in range(20):
+                assert await login(house, password, "copier", peer) == expected
+        assert len(derived) == work
+        house.clock.advance(100)
 
 
 async def test_what_is_remembered_belongs_to_one_name(tmp_path: Path, derived: list[tuple[str, Any]]) -> None:
@@ -138,7 +133,7 @@ async def test_a_flood_is_put_off_and_the_rest_is_judged(tmp_path: Path, monkeyp
     release = threading.Event()
     monkeypatch.setattr(hashlib, "scrypt", lambda *_, dklen, **__: bytes(dklen * release.wait(30)))
     house = House(tmp_path, clients=COPIER)
-    tasks = [asyncio.create_task(house.auth.login("copier", f"wrong{n}", "192.0.2.1")) for n in range(40)]
+    tasks = [asyncio.create_task(house.auth.login("copier", "wrong", f"192.0.2.{n}")) for n in range(40)]
     await until(lambda: sum(task.done() for task in tasks) == 8)
     for task in filter(asyncio.Task.done, tasks):
         refusal = task.exception()
@@ -161,6 +156,32 @@ async def test_closing_lets_what_is_queued_end(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     await house.auth.aclose()
     assert await asyncio.gather(*tasks) == ["copier"] * 6
+
+
+MIXED = {
+    "dear": {"password_hash": cheap_hash(WORD, 11), "networks": ["10.0.0.1"]},
+    "cheap": {"password_hash": cheap_hash(WORD), "networks": ["10.0.0.1"]},
+}
+
+
+@pytest.mark.parametrize("clients", [{"cheap": MIXED["cheap"]}, MIXED], ids=["one cost", "two costs"])
+async def test_whatever_is_wrong_costs_the_same(
+    tmp_path: Path, derived: list[tuple[str, Any]], clients: dict[str, Any]
+) -> None:
+    """A right password from a wrong network, a wrong one, a name that does not exist: the first time, again, later."""
+    tries = [("cheap", WORD, "wrong_network"), ("cheap", "wrong", "auth_failed"), ("nobody", WORD, "auth_failed")]
+    house, work = House(tmp_path, clients=clients), []
+    for pause in (0, 0, 200, 100, 0):
+        house.clock.advance(pause)
+        for user, password, expected in tries:
+            before = len(derived)
+            assert await login(house, password, user, "192.0.2.9") == expected
+            work.append(len(derived) - before)
+    assert work == [1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0]
+    for number in range(40):
+        await login(house, WORD, f"name{number}", f"192.0.2.{number}")
+    costs = {cost["n"] for _, (_, cost) in derived[6:]}
+    assert len(costs) == len(clients), "a name that does not exist may cost what any of the others costs"
 
 
 NETWORKS = [
