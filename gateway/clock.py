@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford base32: sorts like the number, no I L O U
+_UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # elsewhere than on Linux a sleep looks like a step
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
@@ -18,6 +19,9 @@ class Clock(Protocol):
     def now(self) -> datetime: ...
 
     def monotonic(self) -> float: ...
+
+    def uptime(self) -> float:
+        """As ``monotonic``, but going on while the machine sleeps."""
 
     async def sleep(self, seconds: float) -> None: ...
 
@@ -30,6 +34,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()  # noqa: TID251
+
+    def uptime(self) -> float:
+        return time.clock_gettime(_UPTIME)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)  # noqa: TID251

@@ -156,8 +156,7 @@ class Message:
     """What is known of an accepted message all its life.
 
     ``authors`` are the From and Sender addresses that readers see. ``pin`` is the backend a token or client demands.
-    ``bounce`` marks a report of ours: it is never bounced itself. ``secret`` is the client's own token where the
-    backend sends with that.
+    ``bounce``: a report of ours, never bounced itself. ``secret``: the client's own token, where that is sent with.
     """
 
     id: str
@@ -197,9 +196,10 @@ class SpooledMessage(Message):
     ``everyone`` is the whole envelope as accepted, whatever backend or state; () where it is not known.
     ``own_token``: a token of the client's own is kept with it; ``secret`` is given to attempts only.
     ``doubtful``: an earlier attempt may have been taken; ``doubt_id`` is what the provider called it then, if known;
-    ``interrupted`` is whom it was for where a crash cut it off.
+    ``interrupted`` is whom it was for where a crash cut it off. ``queued_at``, ``expires_at``: of the spool's time.
     """
 
+    queued_at: datetime  # as received_at, but by a clock that nobody can set (spool.steady)
     size: int
     own_token: bool = False
     delay_notified: bool = False

@@ -61,6 +61,7 @@ def spooled_message(*addresses: str, **more: Any) -> SpooledMessage:
         "envelope": envelope(*addresses, sender=more.pop("sender", "s@example.com")),
         "size": len(RAW),
         "received_at": START,
+        "queued_at": more.get("received_at", START),
         "expires_at": more.get("received_at", START) + LIFETIME,
         "client": "c",
     }

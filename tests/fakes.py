@@ -15,14 +15,25 @@ class FakeClock:
 
     def __init__(self, start: datetime = START) -> None:
         self._start = start
-        self._elapsed = 0.0
+        self._elapsed = self._slept = 0.0
         self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=self._elapsed)
+        return self._start + timedelta(seconds=self._elapsed + self._slept)
 
     def monotonic(self) -> float:
         return self._elapsed
+
+    def uptime(self) -> float:
+        return self._elapsed + self._slept
+
+    def set(self, by: timedelta) -> None:
+        """As somebody who sets the machine's clock."""
+        self._start += by
+
+    def suspend(self, seconds: float) -> None:
+        """As a machine that sleeps: no timer runs meanwhile."""
+        self._slept += seconds
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:

@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import Outcome, Verdict
@@ -85,7 +84,7 @@ def statements() -> Iterator[list[str]]:
 class At:
     """An open spool, its clock, the backends woken and the log."""
 
-    def __init__(self, clock: Clock, log: io.StringIO) -> None:
+    def __init__(self, clock: FakeClock, log: io.StringIO) -> None:
         self.spool: Spool
         self.clock = clock
         self.log = log
@@ -129,7 +128,7 @@ class At:
 
 @asynccontextmanager
 async def opened(
-    directory: Path, *, clock: Clock | None = None, reserve: float = 0.0, retention: RetentionSettings | None = None
+    directory: Path, *, clock: FakeClock | None = None, reserve: float = 0.0, retention: RetentionSettings | None = None
 ) -> AsyncIterator[At]:
     log = io.StringIO()
     at = At(clock or FakeClock(), log)

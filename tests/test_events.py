@@ -509,7 +509,7 @@ PROMISED = {
     "spool_free_bytes", "backend_up", "backend_paused", "tls_certificate_not_after_timestamp_seconds",
     "bounces_total", "config_last_reload_successful", "bugs_total", "build_info", "log_lines_dropped_total",
     "jwks_up", "oauth_token_refresh_total", "oauth_token_expiry_timestamp_seconds",
-    "credential_expiry_timestamp_seconds",
+    "credential_expiry_timestamp_seconds", "clock_steps_total",
 }  # fmt: skip
 
 
@@ -524,7 +524,7 @@ def test_metric_names_and_labels(log: Log) -> None:
     }
     assert labels <= {
         "listener", "backend", "client", "mechanism", "stage", "result", "reason", "state", "key", "le",
-        "version", "python", "sqlite",
+        "version", "python", "sqlite", "direction",
     }  # fmt: skip
     assert "@" not in text
     assert "process_cpu_seconds_total" in text

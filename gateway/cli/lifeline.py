@@ -58,11 +58,24 @@ def lines(detail: Json, backends: Mapping[str, Json]) -> Iterator[str]:
     known = {"from": "peer", "on listener": "listener", "client": "client", "login": "login"}
     source = ", ".join(f"{word} {detail[key]}" for word, key in known.items() if detail[key])
     yield f"  {stamp(moment(detail['received_at']))}  accepted {source} ({size(detail['size'])})"
-    for attempt in detail["attempts"]:
+    steps = detail.get("clock_steps", ())
+    for number, attempt in enumerate(detail["attempts"]):
+        yield from (f"  {step(each)}" for each in steps if each["after"] == number)
         yield from _with_fix(f"  {_attempt(attempt, len(names))}", attempt)
+    yield from (f"  {step(each)}" for each in steps if each["after"] >= len(detail["attempts"]))
     yield from (_event(row, len(names)) for row in detail["events"])
     for line, row in _next(detail, backends):
         yield from _with_fix(f"  => {line}", row)
+
+
+def step(row: Json) -> str:
+    """The machine's clock was set."""
+    was, is_now = moment(row["was_at"]), moment(row["now_at"])
+    if was is None or is_now is None:
+        return ""
+    seconds = (is_now - was).total_seconds()
+    direction = "forward" if seconds > 0 else "back"
+    return f"{stamp(is_now)}  this machine's clock was set {direction} by {span(abs(seconds))}, from {stamp(was)}"
 
 
 def _with_fix(line: str, row: Json) -> Iterator[str]:

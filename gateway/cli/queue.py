@@ -114,7 +114,10 @@ def summary(as_json: bool) -> None:
         for name, states in sorted(status["queue"].items())
         if states.get("queued") or states.get("held")
     ]
-    return plain.table(("BACKEND", "QUEUED", "HELD", "OLDEST"), rows) if rows else say("Mail queue is empty")
+    plain.table(("BACKEND", "QUEUED", "HELD", "OLDEST"), rows) if rows else say("Mail queue is empty")
+    for step in reversed(status.get("clock", {}).get("steps", ())):
+        say(f"note: {lifeline.step(step)}; no mail expires or waits because of that")
+    return None
 
 
 @queue.command()

@@ -46,12 +46,15 @@ class Bouncer:
     ids: Callable[[], str]
     rng: random.Random
 
-    def bounces(self, original: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime) -> Bounces:
+    def bounces(
+        self, original: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime, spool_now: datetime
+    ) -> Bounces:
         """What failed, what is late for the first time, and what was passed on without confirmation, one mail each.
 
+        ``now`` is what the machine's clock shows; by ``spool_now`` mail grows old.
         Never raises: without a settlement what was sent would be sent again.
         """
-        late = bool(decision.pending) and self._is_late(original, now)
+        late = bool(decision.pending) and self._is_late(original, spool_now)
         by_action = {
             "failed": {address: decision.outcomes[address] for address in decision.failed},
             "delayed": {address: decision.outcomes[address] for address in decision.pending if late},
@@ -67,7 +70,7 @@ class Bouncer:
                     if recipient.address in outcomes and _asks_for(recipient, action)
                 ]
                 if failures:
-                    made[action] = self._build(original, raw, failures, now)
+                    made[action] = self._build(original, raw, failures, now, original.expires_at + (now - spool_now))
         except Exception as error:
             self.events.bug("bounces", error)
         return Bounces(made, late)
@@ -82,10 +85,10 @@ class Bouncer:
 
     def _is_late(self, original: SpooledMessage, now: datetime) -> bool:
         notice = self.settings.retry.delay_notice
-        return timedelta(0) < notice <= now - original.received_at and not original.delay_notified
+        return timedelta(0) < notice <= now - original.queued_at and not original.delay_notified
 
     def _build(
-        self, original: SpooledMessage, raw: bytes, failures: Sequence[Failure], now: datetime
+        self, original: SpooledMessage, raw: bytes, failures: Sequence[Failure], now: datetime, end: datetime
     ) -> NewMessage | str:
         bounces = self.settings.bounces
         if original.bounce or not original.envelope.sender or bounces.mode == "off":
@@ -107,7 +110,7 @@ class Bouncer:
             now=now,
             message_id=f"<{identifier}@{hostname}>",
             boundary=f"={identifier}-{self.rng.getrandbits(64):016x}",
-            retry_until=original.expires_at if failures[0].action == "delayed" else None,
+            retry_until=end if failures[0].action == "delayed" else None,
             plain=bool(freight.sender),
         ).build()
         recipients = tuple(Recipient(target) for target in targets)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from gateway.clock import Clock
 from gateway.model import SpoolTrouble
 from gateway.spool import Claim, Spool
 
@@ -24,10 +23,9 @@ async def give_back(spool: Spool, claims: Sequence[Claim]) -> None:
 class Claims:
     """Few at a time, so that a crash interrupts few. A claim is busy until ``ended``, even if its lease runs out."""
 
-    def __init__(self, backend: str, spool: Spool, clock: Clock) -> None:
+    def __init__(self, backend: str, spool: Spool) -> None:
         self._backend = backend
         self._spool = spool
-        self._clock = clock
         self._ready: deque[tuple[Claim, bytes | None]] = deque()
         self._busy: set[int] = set()
 
@@ -37,7 +35,7 @@ class Claims:
 
     async def take(self, limit: int) -> int:
         """Claim what is due; returns how many there were. Raises SpoolTrouble."""
-        now, busy = self._clock.now(), sorted(self._busy)
+        now, busy = self._spool.now(), sorted(self._busy)
         claims = await self._spool.claim(self._backend, now=now, lease=LEASE, limit=limit, busy=busy)
         small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
         try:

@@ -189,7 +189,7 @@ class Dispatcher:
     async def resume(self, name: str) -> None:
         """Back to work by order: what was put off is due now. KeyError when there is no such backend."""
         self._posts[name].worker.resume()
-        await self._spool.retry(Filter(backend=name, state="queued"), self._clock.now())
+        await self._spool.retry(Filter(backend=name, state="queued"), self._spool.now())
 
     async def check(self, name: str) -> Check:
         """Try credentials and reachability now; what works again goes back to work."""

@@ -78,9 +78,10 @@ class Orders:
     ) -> None:
         """Write down a decision with the mail its senders get: the same after a try and on giving up.
 
-        Of those ``written`` the spool knows already. Raises SpoolTrouble, and then nothing is said of that mail.
+        ``now`` and ``started_at`` are what the machine's clock shows, ``poll_at`` is of the spool's time. Of those
+        ``written`` the spool knows already. Raises SpoolTrouble, and then nothing is said of that mail.
         """
-        bounces = self.bouncer.bounces(claim.message, raw, claim.backend, decision, now)
+        bounces = self.bouncer.bounces(claim.message, raw, claim.backend, decision, now, spool.now())
         settlement = Settlement(
             claim=claim,
             ended_at=now,
@@ -104,10 +105,10 @@ class Orders:
         """
         same = {each.name: getattr(message, each.name) for each in fields(Message)}
         everyone = tuple(recipient.address for recipient in message.envelope.recipients)
-        original = SpooledMessage(**same, size=len(message.raw), everyone=everyone)
+        original = SpooledMessage(**same, queued_at=spool.now(), size=len(message.raw), everyone=everyone)
         decision = Decision(dict.fromkeys(message.refused, "failed"), message.refused, failed=tuple(message.refused))
         bounces = Bounces({"failed": untold}, False)
         if not untold:
-            bounces = self.bouncer.bounces(original, message.raw, "", decision, now)
+            bounces = self.bouncer.bounces(original, message.raw, "", decision, now, spool.now())
         await spool.put(message, *bounces.messages)
         self.bouncer.tell(original, bounces)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
-from gateway.clock import Clock
 from gateway.spool import Delivery, Spool
 
 PAGE = 500  # deliveries routed at a time, so that the loop is free in between
 
 
-async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[Delivery], str]) -> AsyncIterator[int]:
+async def reroute(spool: Spool, backend: str, target: Callable[[Delivery], str]) -> AsyncIterator[int]:
     """Move each delivery that waits for ``backend`` to its target, due now; "" leaves it.
 
     Yields after each page how many of it were left, so that the caller can end it between two pages.
@@ -21,5 +20,5 @@ async def reroute(spool: Spool, clock: Clock, backend: str, target: Callable[[De
             by_target.setdefault(target(delivery), []).append(delivery.delivery_id)
         left = len(by_target.pop("", ()))
         for name, ids in by_target.items():
-            await spool.move(ids, name, clock.now())
+            await spool.move(ids, name, spool.now())
         yield left

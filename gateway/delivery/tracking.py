@@ -48,7 +48,7 @@ class Tracker:
         if self._breaker.is_open(now) or now < self._quiet_until:
             return LOOK
         waiting = await self._spool.polls(self._name, AT_ONCE)
-        at = self._clock.now()
+        at = self._spool.now()
         due = [poll for poll in waiting if poll.next_at <= at]
         async with asyncio.TaskGroup() as group:
             for poll in due:
@@ -66,7 +66,7 @@ class Tracker:
                 wait = wait and max(wait, answer.retry_after or wait)
             else:
                 await self._spool.add_events(self._name, [replace(answer, remote_id=poll.remote_id)], "poll")
-            await self._spool.poll_again(poll, None if wait is None else self._clock.now() + wait)
+            await self._spool.poll_again(poll, None if wait is None else self._spool.now() + wait)
         except SpoolTrouble:  # asked again when the disk takes the answer
             self._rest(LOOK)
 

@@ -22,7 +22,7 @@ _TOGETHER = 16_000_000  # bytes of mail in memory while it is given up
 
 
 class Upkeep:
-    """``wake_all`` is called each round: where the clock was set, what waits may be due."""
+    """``wake_all`` is called each round: after the machine has slept, what waits may be due."""
 
     def __init__(self, spool: Spool, events: Events, clock: Clock, wake_all: Callable[[], None]) -> None:
         self._orders: Orders
@@ -46,10 +46,11 @@ class Upkeep:
         """Until stopped."""
         while not self._stopping:
             self._changed.clear()
+            await self._spool.keep_time()
             try:
                 await self._adopt_orphans()
                 await self._expire()
-                while not self._stopping and await self._spool.sweep(self._clock.now(), self._retention):
+                while not self._stopping and await self._spool.sweep(self._spool.now(), self._retention):
                     pass  # until nothing is left that is past its time
             except SpoolTrouble as trouble:
                 self._events.warning("housekeeping_waits", reason=trouble.text)
@@ -78,7 +79,7 @@ class Upkeep:
             if name in self._orders.breakers or self._stranded.get(name) == count:
                 continue
             left = 0
-            async for stay in reroute(self._spool, self._clock, name, self._first_way):
+            async for stay in reroute(self._spool, name, self._first_way):
                 left += stay
                 if self._stopping:
                     return
@@ -94,7 +95,7 @@ class Upkeep:
         while not self._stopping:
             now = self._clock.monotonic()
             working = [name for name in self._orders.breakers if self._orders.free(name, now)]
-            claims = await self._spool.overdue(self._clock.now(), working)
+            claims = await self._spool.overdue(self._spool.now(), working)
             if not claims:
                 return
             await self._give_up(claims, self._too_late)
@@ -110,7 +111,7 @@ class Upkeep:
         Raises SpoolTrouble, also when a stop comes between: then some are given up, and what is left is as it was.
         """
         found: dict[str, None] = {}
-        async for claims in self._spool.fail(which, self._clock.now()):
+        async for claims in self._spool.fail(which, self._spool.now()):
             found |= dict.fromkeys(await self._give_up(claims, lambda claim: returned(claim.message)))
         return list(found)
 
@@ -137,9 +138,8 @@ class Upkeep:
         return given_up
 
     async def _settle(self, claim: Claim, raw: bytes, decision: Decision) -> None:
-        now = self._clock.now()
-        await self._orders.settle(self._spool, claim, raw, decision, now)
-        self._events.settled(claim.message, claim.backend, decision.outcomes, 0.0, now)
+        await self._orders.settle(self._spool, claim, raw, decision, self._clock.now())
+        self._events.settled(claim.message, claim.backend, decision.outcomes, 0.0, self._spool.now())
 
 
 def _batches(claims: Sequence[Claim]) -> Iterator[list[Claim]]:

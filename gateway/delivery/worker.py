@@ -58,7 +58,7 @@ class Worker:
         self._clock = clock
         self._last_success: datetime | None = None
         self._tracked = isinstance(backend, Tracked)
-        self._claims = Claims(self._name, spool, clock)
+        self._claims = Claims(self._name, spool)
         self._changed = asyncio.Event()
         self._sends: set[asyncio.Task[None]] = set()
         self._changes: set[asyncio.Task[None]] = set()  # of the queue, which nobody waits for
@@ -91,7 +91,7 @@ class Worker:
         waiting = self.breaker.close()
         self._events.backend_resumed(self._name)
         if waiting:
-            self._aside(self._spool.retry(Filter(ids=waiting, backend=self._name), self._clock.now()))
+            self._aside(self._spool.retry(Filter(ids=waiting, backend=self._name), self._spool.now()))
         self.wake()
 
     async def check(self) -> Check:
@@ -135,7 +135,7 @@ class Worker:
             self._fill()
             if taken < room:
                 due = await self._spool.due(self._name)
-                await self._wait(FOREVER if due is None else (due - self._clock.now()).total_seconds())
+                await self._wait(FOREVER if due is None else (due - self._spool.now()).total_seconds())
 
     def _places(self) -> int:
         """How many sends at once."""
@@ -190,7 +190,7 @@ class Worker:
             return
         self._next_divert = now + DIVERT_EVERY
         if any(self.orders.free(name, now) for name in others):
-            moving = reroute(self._spool, self._clock, self._name, lambda one: self.orders.elsewhere(one, now))
+            moving = reroute(self._spool, self._name, lambda one: self.orders.elsewhere(one, now))
             with suppress(SpoolTrouble):
                 async for _ in moving:
                     if self._stopping:
@@ -212,7 +212,7 @@ class Worker:
         started, began = self._clock.now(), self._clock.monotonic()
         written: dict[str, Outcome] = {}
         outcomes = await self._send(claim, raw, partial(self._write_down, claim, written)) | written
-        now, ended = self._clock.now(), self._clock.monotonic()
+        now, ended = self._spool.now(), self._clock.monotonic()
         ruling = self._judge(claim, outcomes, ended)
         waits_for, goes_to = self.orders.next_way(claim, outcomes, ended)
         situation = Situation(
@@ -228,11 +228,11 @@ class Worker:
         )
         decision = decide(claim.message, outcomes, situation)
         self._events.settled(claim.message, self._name, decision.outcomes, ended - began, now)
-        poll_at = self._poll_at(now)
+        poll_at, wall = self._poll_at(now), self._clock.now()
         while True:
             try:
                 return await self.orders.settle(
-                    self._spool, claim, raw, decision, now, started_at=started, poll_at=poll_at, written=written
+                    self._spool, claim, raw, decision, wall, started_at=started, poll_at=poll_at, written=written
                 )
             except SpoolTrouble as trouble:
                 # Without a record the message would be sent again: keep the answer until the disk takes it.
@@ -249,7 +249,9 @@ class Worker:
         if not left:
             return True  # the attempt is at its end, and settled as a whole
         states = dict.fromkeys(sent, "sent")
-        so_far = Settlement(claim, now, sent, states, None, "", poll_at=self._poll_at(now), under_way=left)
+        so_far = Settlement(
+            claim, now, sent, states, None, "", poll_at=self._poll_at(self._spool.now()), under_way=left
+        )
         try:
             await self._spool.settle(so_far)
         except SpoolTrouble:

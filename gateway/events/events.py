@@ -8,8 +8,8 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry
@@ -134,7 +134,7 @@ class Events:
     def settled(
         self, message: SpooledMessage, backend: str, outcomes: Mapping[str, Outcome], seconds: float, now: datetime
     ) -> None:
-        """One line per distinct outcome. ``now`` gives the latency since ``message.received_at``."""
+        """One line per distinct outcome. ``now``, of the spool's time, gives the latency since it was queued."""
         groups: dict[Outcome, list[str]] = {}
         for address, outcome in outcomes.items():
             groups.setdefault(outcome, []).append(address)
@@ -143,7 +143,7 @@ class Events:
         self._metrics.attempts(backend, next(iter(verdicts)).value if len(verdicts) == 1 else "mixed").inc()
         self._metrics.delivery_time(backend).observe(seconds)
         if Verdict.SENT in verdicts:
-            self._metrics.latency(backend).observe((now - message.received_at).total_seconds())
+            self._metrics.latency(backend).observe((now - message.queued_at).total_seconds())
         for outcome, addresses in groups.items():
             event = _EVENT[outcome.verdict]
             log = self._log.info if event in ("sent", "deferred") else self._log.warning
@@ -200,12 +200,28 @@ class Events:
 
     # Spool, settings, keys
 
+    def deleted(self, ids: Sequence[str]) -> None:
+        """By order; of what is gone only the log still knows."""
+        for ident in ids:
+            self._log.info("deleted", id=ident)
+
     def spool_written(self, seconds: float) -> None:
         self._metrics.spool_time().observe(seconds)
 
     def spool_space(self, used: int, free: int) -> None:
         self._metrics.spool_used().set(used)
         self._metrics.spool_free().set(free)
+
+    def clock_stepped(self, was: datetime, now: datetime) -> None:
+        """The machine's clock was set to ``now`` when it would have shown ``was``."""
+        by = now - was
+        direction = "forward" if by > timedelta(0) else "back"
+        self._metrics.clock_steps(direction).inc()
+        self._log.warning(
+            "clock_stepped", direction=direction, seconds=round(abs(by.total_seconds())), was=was.isoformat(),
+            now=now.isoformat(), detail="the machine's clock was set; mail neither expires nor waits because of it",
+            fix="see that the machine gets its time from the network (timedatectl, chronyc tracking)",
+        )  # fmt: skip
 
     def reloaded(self, ok: bool, detail: str = "") -> None:
         self._metrics.reload().set(ok)

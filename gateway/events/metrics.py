@@ -35,6 +35,7 @@ MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "other")
 AUTH_RESULTS = ("ok", "failed", "unavailable", "refused")
 BOUNCES = ("failed", "delayed", "relayed", "suppressed")
 REFRESHES = ("ok", "refused", "unavailable")
+DIRECTIONS = ("forward", "back")
 REPORTS = ("queued", "delivered", "bounced", "failed", "unknown")
 DELIVERIES = ("sent", "deferred", "failed", "in_doubt")
 _SIZES = (1e3, 1e4, 1e5, 1e6, 5e6, 1e7, 2.5e7, 5e7)
@@ -116,6 +117,7 @@ class Metrics:
         self.tls = gauge("tls_certificate_not_after_timestamp_seconds", "End of the certificate.", "listener")
         self.jwks = gauge("jwks_up", "0 when the last fetch of the key set failed.", "key")
         self.bounces = counter("bounces_total", "Reports to senders.", "result")
+        self.clock_steps = counter("clock_steps_total", "Times the machine's clock was set.", "direction")
         self.reload = gauge("config_last_reload_successful", "0 when the last reload was refused.")
         self.bugs = counter("bugs_total", "Unexpected exceptions caught.")
         self.dropped = counter("log_lines_dropped_total", "Log lines lost to a blocked or closed output.")
@@ -124,6 +126,8 @@ class Metrics:
         self.reload().set(1)
         for kind in BOUNCES:
             self.bounces(kind)
+        for direction in DIRECTIONS:
+            self.clock_steps(direction)
 
     def declare(
         self,

@@ -66,6 +66,7 @@ async def status(service: Service, _request: Request) -> object:
         "backends": await backends(service, _request),
         "oldest": await service.spool.oldest(),
         "spool": {"used_bytes": used, "free_bytes": free, "writable": service.spool.writable()},
+        "clock": {"now": service.clock.now(), "steps": await service.spool.clock_steps()},
     }
 
 

@@ -85,7 +85,7 @@ async def _change(service: Service, action: str, which: Filter, unchanged: set[s
         return len(bounced)
     spool = service.spool
     change = {"retry": spool.retry, "hold": spool.hold, "release": spool.release, "delete": spool.delete}[action]
-    return await change(which, service.clock.now(), unchanged.difference_update)
+    return await change(which, spool.now(), unchanged.difference_update)
 
 
 async def change_one(service: Service, request: Request) -> object:

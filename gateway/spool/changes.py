@@ -1,5 +1,6 @@
-"""Mail in and out: put, claim, release, move and recover, as steps within a write transaction. Times in microseconds.
+"""Mail in and out: put, claim, release, move and recover, as steps within a write transaction.
 
+Times in microseconds, of the spool where nothing else is said (steady).
 Recipients are the truth: a step changes them; states of deliveries and messages follow (Transaction.changing).
 """
 
@@ -73,7 +74,8 @@ def _put(tx: Transaction, message: NewMessage) -> None:
     recipients: dict[str, tuple[str, ...]] = {}
     for each in envelope.recipients:
         recipients.setdefault(each.address, (each.address, each.notify, each.orcpt))
-    texts, times = (envelope.sender, envelope.ret, envelope.envid), (received, micros(message.expires_at))
+    expires = tx.now + micros(message.expires_at) - received  # so long, wherever the machine's clock is set to
+    texts, times = (envelope.sender, envelope.ret, envelope.envid), (received, expires)
     flags = (envelope.smtputf8, envelope.eightbit)
     features = _UNKNOWN if message.features is None else " ".join(sorted(message.features))
     sealed = tx.vault.seal(message.id, message.secret)
@@ -87,7 +89,7 @@ def _put(tx: Transaction, message: NewMessage) -> None:
     for n, (address, row) in enumerate(recipients.items()):
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), backend_of[address], received))
     for name in filter(None, dict.fromkeys(backend_of[address] for address in recipients)):
-        tx.later(_ADD_DELIVERY, (message.id, name, received, received))
+        tx.later(_ADD_DELIVERY, (message.id, name, tx.now, tx.now))
         tx.counts[name, "queued"] += 1
         tx.woken.add(name)
     if message.refused:
@@ -100,7 +102,7 @@ _CLAIM = """
 UPDATE delivery SET next_attempt_at = :until, attempts = attempts + 1
 WHERE id IN (SELECT id FROM delivery WHERE {}) RETURNING id"""
 _INTERRUPT = f"""
-UPDATE attempt SET ended_at = :now, verdict = 'interrupted', detail = 'interrupted, may have been sent'
+UPDATE attempt SET ended_at = :wall, verdict = 'interrupted', detail = 'interrupted, may have been sent'
 WHERE ended_at IS NULL AND delivery_id {IN_IDS} RETURNING delivery_id"""
 _DOUBT = f"""
 UPDATE delivery SET next_attempt_at = coalesce(:now + in_doubt * :delay, next_attempt_at), sticky = TRUE,
@@ -131,6 +133,7 @@ def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, A
     message = SpooledMessage(
         envelope=Envelope(row["sender"], recipients, **flags, ret=row["ret"], envid=row["envid"]),
         received_at=moment(row["received_at"]),
+        queued_at=moment(row["queued_at"]),
         expires_at=moment(row["expires_at"]),
         attempt=row["attempts"],
         bounce=bool(row["bounce"]),
@@ -154,14 +157,14 @@ def claim(tx: Transaction, now: int, until: int, which: str, **values: Any) -> l
     taken = [row["id"] for row in tx.all(_CLAIM.format(which), now=now, until=until, **values)]
     if not taken:
         return []
-    if interrupted := [row["delivery_id"] for row in tx.all(_INTERRUPT, ids=taken, now=now)]:
+    if interrupted := [row["delivery_id"] for row in tx.all(_INTERRUPT, ids=taken, wall=tx.wall)]:
         tx.all(_DOUBT, ids=interrupted, now=None, delay=0)  # a send that outlived its lease
     deliveries, damaged = deliveries_from(tx.all(LOAD_DELIVERIES, ids=taken), tx.vault)
     corrupt(tx, damaged)
     claims = [Claim(attempt_id=next(tx.attempt_ids), **delivery) for delivery in deliveries]
     for each in claims:
         addresses = json.dumps([recipient.address for recipient in each.message.envelope.recipients])
-        row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, now, tx.engine.owner)
+        row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, tx.wall, tx.engine.owner)
         tx.later(_ADD_ATTEMPT, row)
     return claims
 
@@ -175,13 +178,13 @@ def corrupt(tx: Transaction, ids: list[str]) -> None:
         step = f"UPDATE recipient SET state = 'held', detail = :text WHERE message_id {IN_IDS} AND state = 'queued'"
         tx.all(step, **known)
         step = f"UPDATE attempt SET ended_at = :now, verdict = 'corrupt', detail = :text WHERE message_id {IN_IDS}"
-        tx.all(f"{step} AND ended_at IS NULL", **known, now=tx.now)
+        tx.all(f"{step} AND ended_at IS NULL", **known, now=tx.wall)
 
 
 # A byte that flips in the name of a backend leaves a recipient that nobody would claim.
 _HEAL = """
 INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
-SELECT DISTINCT r.message_id, r.backend, 'queued', :now, m.received_at, 0, TRUE, 0
+SELECT DISTINCT r.message_id, r.backend, 'queued', :now, :now, 0, TRUE, 0
 FROM message m CROSS JOIN recipient r
 WHERE r.message_id = m.id AND m.state = 'queued' AND r.state = 'queued' AND NOT EXISTS (
     SELECT 1 FROM delivery d WHERE d.message_id = r.message_id AND d.backend = r.backend AND d.state = 'queued')
@@ -194,7 +197,7 @@ def recover(tx: Transaction) -> dict[str, int]:
     Returns how many were interrupted, and how many recipients without a delivery got one.
     """
     ids = [row["delivery_id"] for row in tx.all("SELECT delivery_id FROM attempt WHERE ended_at IS NULL")]
-    tx.all(_INTERRUPT, ids=ids, now=tx.now)
+    tx.all(_INTERRUPT, ids=ids, wall=tx.wall)
     tx.all(_DOUBT, ids=ids, now=tx.now, delay=_CRASH_DELAY)
     healed = tx.all(_HEAL, now=tx.now)
     for state in ("queued", "held"):  # a literal state, so that the partial index serves
@@ -205,9 +208,9 @@ def recover(tx: Transaction) -> dict[str, int]:
 
 def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:
     """These never reached the network: as if they had not been taken."""
-    undo = "attempts = attempts - 1, next_attempt_at = (SELECT started_at FROM attempt WHERE id = :attempt_id)"
+    undo = "attempts = attempts - 1, next_attempt_at = :now"
     for each in claims:
-        values = {"id": each.delivery_id, "attempt_id": each.attempt_id}
+        values = {"id": each.delivery_id, "attempt_id": each.attempt_id, "now": tx.now}
         tx.later(f"UPDATE delivery SET {undo} WHERE id = :id AND {STILL_OPEN}", values)
         tx.later("DELETE FROM attempt WHERE id = :attempt_id AND delivery_id = :id AND ended_at IS NULL", values)
 

@@ -13,11 +13,13 @@ from typing import Any
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.spool.changes import intact
+from gateway.spool.changes import deliveries_from, intact
 from gateway.spool.engine import Engine
 from gateway.spool.filters import condition
 from gateway.spool.records import (
     AttemptRow,
+    ClockStep,
+    Delivery,
     DeliveryRow,
     EventRow,
     Filter,
@@ -27,7 +29,7 @@ from gateway.spool.records import (
     moment,
     record,
 )
-from gateway.spool.sql import IN_IDS, UNDER_WAY
+from gateway.spool.sql import IN_IDS, LOAD_DELIVERIES, UNDER_WAY
 
 Rows = Sequence[RowMapping]
 STEP = 250  # messages changed at a time, some 20 ms of the writer's time, so that mail gets in between
@@ -39,16 +41,25 @@ WHERE delivery.message_id = m.id AND m.finished_at IS NULL AND m.expires_at <= :
     AND NOT delivery.backend @in(:working)
     AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY}
 LIMIT :limit"""
-WAITING = f"""
+_WAITING = f"""
 SELECT received_at, id FROM delivery WHERE backend = :backend AND state = 'queued' AND NOT {UNDER_WAY}
     AND (received_at, id) > (:received_at, :id)
 ORDER BY received_at, id LIMIT :limit"""  # the order of an index, so that no page sorts the whole queue
-FIRST_PAGE = {"received_at": -(2**63), "id": 0}
+_FIRST_PAGE = {"received_at": -(2**63), "id": 0}
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
 _BODIES = f"""
 SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
 WHERE m.id {IN_IDS} AND (b.raw IS NOT NULL OR m.finished_at IS NULL)"""
+
+
+_STEPS_OF = """
+SELECT s.was_at, s.now_at, (SELECT count(*) FROM attempt a WHERE a.message_id = m.id AND a.id <= s.attempt_id) AS after
+FROM step s JOIN message m ON m.id = :id
+WHERE s.spool_at >= (SELECT min(d.received_at) FROM delivery d WHERE d.message_id = m.id)
+    AND (m.finished_at IS NULL OR s.spool_at <= m.finished_at)
+ORDER BY s.id"""
+STEPS = "SELECT was_at, now_at, 0 AS after FROM step ORDER BY id DESC LIMIT :limit"
 
 
 class Reader:
@@ -88,35 +99,54 @@ async def steps(reading: Reading, which: Filter) -> AsyncIterator[list[str]]:
                 yield page[n : n + STEP]
 
 
-async def find(reader: Reader, which: Filter, limit: int, before: str) -> list[MessageRow]:
+async def waiting(reading: Reading, backend: str, limit: int) -> AsyncIterator[list[Delivery]]:
+    """What waits for this backend and is not under way, the oldest first, in pages."""
+    after: Mapping[Any, Any] = _FIRST_PAGE
+    while True:
+        async with reading() as reader:
+            page = await reader.all(_WAITING, backend=backend, limit=limit, **after)
+            rows = await reader.all(LOAD_DELIVERIES, ids=[row["id"] for row in page])
+        if not page:
+            return
+        after = page[-1]
+        loaded = {one["delivery_id"]: Delivery(**one) for one in deliveries_from(rows)[0]}
+        if found := [loaded[row["id"]] for row in page if row["id"] in loaded]:  # a damaged one is not
+            yield found
+
+
+async def find(reader: Reader, which: Filter, limit: int, before: str, shift: int) -> list[MessageRow]:
+    """``shift``: what the machine's clock shows minus the spool's time, in microseconds."""
     found = await _page(reader, "*", which, limit, before)
     shown = [row["id"] for row in found]
     first = await _of(reader, "recipient", shown, f"n < {_SHOWN}", "n")
     deliveries = await _of(reader, "delivery", shown)
     totals = await reader.all(
-        f"SELECT message_id, count(*) AS n FROM recipient WHERE message_id {IN_IDS} GROUP BY 1", ids=shown
+        f"SELECT message_id, count(*) AS n, max(updated_at) AS at FROM recipient WHERE message_id {IN_IDS} GROUP BY 1",
+        ids=shown,
     )
-    count = {row["message_id"]: row["n"] for row in totals}
-    return [_row(row, first[row["id"]], deliveries[row["id"]], count.get(row["id"], 0)) for row in found]
+    of = {row["message_id"]: row for row in totals}
+    return [_row(row, first[row["id"]], deliveries[row["id"]], of.get(row["id"]), shift) for row in found]
 
 
-def _row(message: RowMapping, recipients: Rows, deliveries: Rows, count: int) -> MessageRow:
+def _row(message: RowMapping, recipients: Rows, deliveries: Rows, total: RowMapping | None, shift: int) -> MessageRow:
     due = [delivery["next_attempt_at"] for delivery in deliveries if delivery["state"] == "queued"]
     last = sorted(recipients, key=lambda row: (row["state"] != "sent", row["updated_at"]))[-1:]
     return record(
         MessageRow,
         message,
         recipients=tuple(row["address"] for row in recipients),
-        recipient_count=count,
+        recipient_count=total["n"] if total else 0,
         backends=tuple(delivery["backend"] for delivery in deliveries),
         attempts=max((delivery["attempts"] for delivery in deliveries), default=0),
-        next_attempt_at=moment(min(due)) if due else None,
+        next_attempt_at=moment(min(due) + shift) if due else None,
+        expires_at=moment(message["expires_at"] + shift),
+        finished_at=moment(total["at"]) if total and message["finished_at"] is not None else None,
         detail="".join(row["detail"] for row in last),
     )
 
 
-async def show(reader: Reader, ident: str) -> MessageDetail | None:
-    found = await find(reader, Filter(ids=(ident,)), 1, "")
+async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
+    found = await find(reader, Filter(ids=(ident,)), 1, "", shift)
     if not found:
         return None
     recipients = (await _of(reader, "recipient", [ident], order="n"))[ident]
@@ -127,8 +157,11 @@ async def show(reader: Reader, ident: str) -> MessageDetail | None:
         message=found[0],
         recipients=tuple(record(RecipientRow, row) for row in recipients),
         attempts=tuple(record(AttemptRow, row, recipients=tuple(json.loads(row["addresses"]))) for row in attempts),
-        deliveries=tuple(record(DeliveryRow, row) for row in deliveries),
+        deliveries=tuple(
+            record(DeliveryRow, row, next_attempt_at=moment(row["next_attempt_at"] + shift)) for row in deliveries
+        ),
         events=tuple(record(EventRow, row) for row in events),
+        clock_steps=tuple(record(ClockStep, row) for row in await reader.all(_STEPS_OF, id=ident)),
     )
 
 

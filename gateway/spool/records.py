@@ -84,9 +84,9 @@ class Claim(Delivery):
 class Settlement:
     """What became of a claim. ``states`` maps addresses to sent, failed, queued or held.
 
-    What stays queued is due at ``next_attempt_at`` by ``backend``. ``bounces`` go in with it or not at all.
-    ``under_way``: the attempt goes on for these, and only what has become of the others is written down.
-    ``poll_at``: when to ask the provider for the first time what became of what was sent; None is never.
+    What stays queued is due at ``next_attempt_at`` of the spool's time by ``backend``. ``bounces`` go in with it or not
+    at all. ``under_way``: the attempt goes on for these, and only what has become of the others is written down.
+    ``poll_at``: when, by the spool's time, to ask the provider first what became of what was sent; None is never.
     """
 
     claim: Claim
@@ -202,6 +202,15 @@ class MessageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockStep:
+    """The machine's clock was set: what it would have shown, and what it showed, when so many attempts were made."""
+
+    was_at: datetime
+    now_at: datetime
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MessageDetail:
     """The whole life of a message, oldest attempt first."""
 
@@ -210,6 +219,7 @@ class MessageDetail:
     attempts: tuple[AttemptRow, ...]
     deliveries: tuple[DeliveryRow, ...]
     events: tuple[EventRow, ...]
+    clock_steps: tuple[ClockStep, ...] = ()
 
     @property
     def state(self) -> str:

@@ -1,4 +1,7 @@
-"""What became of a claim, written down as one step within a write transaction. Times in microseconds."""
+"""What became of a claim, written down as one step within a write transaction.
+
+Times in microseconds: due times are of the spool's time (steady), others of the machine's clock.
+"""
 
 # ruff: noqa: S608 - statements are put together from constants of ours; values are always bound
 
@@ -51,7 +54,7 @@ SELECT id, :backend, :remote_id, :at, 0 FROM message WHERE id = :message_id ON C
 def settle(tx: Transaction, done: Settlement) -> None:
     """Write down an attempt's outcome. Of a message deleted meanwhile nothing is written, and no bounce is sent."""
     of, ended = done.claim, micros(done.ended_at)
-    due = ended if done.next_attempt_at is None else micros(done.next_attempt_at)
+    due = tx.now if done.next_attempt_at is None else micros(done.next_attempt_at)
     delivery = {
         "message_id": of.message.id,
         "delivery_id": of.delivery_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,9 +20,11 @@ from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
 from gateway.spool import changes, filters, queries, settle, sql, tokens, tracking, upkeep, vault
 from gateway.spool.engine import Engine
+from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.queries import Reader
 from gateway.spool.records import (
     Claim,
+    ClockStep,
     Delivery,
     Filter,
     MessageDetail,
@@ -37,12 +39,12 @@ from gateway.spool.records import (
 )
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
+from gateway.spool.steady import SpoolTime
 from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
 T = TypeVar("T")
 Each = Callable[[Sequence[str]], None]
-_SWEEP = 200  # messages in one step, so that sweeping never holds up mail
 EVERYTHING = Filter()
 _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
 _LEASE = timedelta(minutes=5)  # for giving up, which needs no network
@@ -61,6 +63,8 @@ class Spool:
     _readers: AsyncEngine
     _pool: ThreadPoolExecutor
     _room: Room
+    _time: SpoolTime
+    _keeper: Keeper
     _events: Events
     _parts: AsyncExitStack
 
@@ -89,8 +93,10 @@ class Spool:
             connection = await run(thread, engine.open)
             parts.callback(engine.close)
             seals = vault.Vault(await run(thread, vault.key, directory), events)
-            writer = Writer(engine, connection, thread, clock=clock, events=events, wake=wake, vault=seals)
+            time = SpoolTime(clock, await run(thread, last_seen, connection))
+            writer = Writer(engine, connection, thread, clock=clock, time=time, events=events, wake=wake, vault=seals)
             parts.push_async_callback(writer.aclose)
+            keeper = Keeper(time, writer, events)
             try:
                 found = await writer.submit(changes.recover)
             except SpoolTrouble as error:
@@ -101,8 +107,10 @@ class Spool:
             room = Room(lambda: run(pool, engine.space), reserve, clock, events)
             await room.look()
             parts.callback(asyncio.create_task(room.watch(), name="spool-space").cancel)
-            events.info("spool_opened", path=engine.name, sqlite=engine.version, **found)
-            return cls(engine, writer, readers, pool, room, events, parts.pop_all())
+            events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)
+            await keeper.look()
+            parts.push_async_callback(keeper.look, last=True)
+            return cls(engine, writer, readers, pool, room, time, keeper, events, parts.pop_all())
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""
@@ -180,17 +188,8 @@ class Spool:
 
         Whatever becomes of those of a page meanwhile, none of the next is left out.
         """
-        after: Mapping[Any, Any] = queries.FIRST_PAGE
-        while True:
-            async with self._reading() as reader:
-                page = await reader.all(queries.WAITING, backend=backend, limit=limit, **after)
-                rows = await reader.all(sql.LOAD_DELIVERIES, ids=[row["id"] for row in page])
-            if not page:
-                return
-            after = page[-1]
-            loaded = {one["delivery_id"]: Delivery(**one) for one in changes.deliveries_from(rows)[0]}
-            if found := [loaded[row["id"]] for row in page if row["id"] in loaded]:  # a damaged one is not
-                yield found
+        async for page in queries.waiting(self._reading, backend, limit):
+            yield page
 
     async def overdue(self, now: datetime, working: Sequence[str] = (), limit: int = 200) -> list[Claim]:
         """Claims on deliveries past their message's lifetime of backends that do not work; the caller settles them.
@@ -206,9 +205,9 @@ class Spool:
     async def add_events(self, backend: str, said: Sequence[DeliveryEvent], source: str) -> None:
         """Keep what a provider says of mail it took; on disk when this returns. Said twice, it counts once."""
         for each in said:
-            self._announce(await self._writer.submit(partial(tracking.add, backend=backend, said=each, source=source)))
+            self._tell(await self._writer.submit(partial(tracking.add, backend=backend, said=each, source=source)))
 
-    def _announce(self, new: Sequence[tracking.NewEvent]) -> None:
+    def _tell(self, new: Sequence[tracking.NewEvent]) -> None:
         for each in new:
             self._events.delivery_event(*each)
 
@@ -218,8 +217,7 @@ class Spool:
 
     async def poll_again(self, poll: Poll, at: datetime | None) -> None:
         """Count the question as asked; None: it is not asked again."""
-        next_at = None if at is None else micros(at)
-        await self._writer.submit(lambda tx: tracking.poll_again(tx, poll, next_at))
+        await self._writer.submit(partial(tracking.poll_again, poll=poll, next_at=None if at is None else micros(at)))
 
     # -- what is there -----------------------------------------------------------------------------------------------
 
@@ -237,20 +235,20 @@ class Spool:
         return None if at is None else moment(at)
 
     async def oldest(self) -> dict[str, datetime]:
-        """When the oldest queued message of each backend was received."""
+        """Since when the oldest message of each backend waits, as the machine's clock shows it now."""
         step = queries.FIRST.format("received_at")
         found = {backend: (await self._ask(step, backend=backend))[0]["at"] for backend in await self.queued()}
-        return {backend: moment(at) for backend, at in found.items() if at is not None}
+        return {backend: moment(at + self._time.shift()) for backend, at in found.items() if at is not None}
 
     async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
         """Newest first; ``before`` is the last id of the page before."""
         async with self._reading() as reader:
-            return await queries.find(reader, which, limit, before)
+            return await queries.find(reader, which, limit, before, self._time.shift())
 
     async def show(self, ident: str) -> MessageDetail | None:
         """All that is known of one message."""
         async with self._reading() as reader:
-            return await queries.show(reader, ident)
+            return await queries.show(reader, ident, self._time.shift())
 
     async def raw(self, ident: str) -> bytes | None:
         """The bytes as they lie there, unchecked; None when there are none."""
@@ -273,8 +271,7 @@ class Spool:
         """Gone with all its rows; the log keeps the ids."""
 
         def deleted(ids: Sequence[str]) -> None:
-            for ident in ids:
-                self._events.info("deleted", id=ident)
+            self._events.deleted(ids)
             each(ids)
 
         return await self._change(upkeep.delete, which, now, deleted)
@@ -295,8 +292,6 @@ class Spool:
             if claims := await self._claim(now, _LEASE, f"{sql.IDLE_OF} AND {meets}", **{**values, "ids": ids}):
                 yield claims
 
-    # -- tokens ------------------------------------------------------------------------------------------------------
-
     async def add_token(self, row: TokenRow) -> None:
         await self._writer.submit(lambda tx: tokens.add(tx, row))
 
@@ -314,19 +309,24 @@ class Spool:
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
+    def now(self) -> datetime:
+        """What due times, lifetimes and retention go by: nobody can set it."""
+        return self._time.now()
+
+    async def keep_time(self) -> None:
+        """Look whether the machine's clock was set; for the owner to call now and then."""
+        await self._keeper.look()
+
+    async def clock_steps(self, limit: int = 5) -> list[ClockStep]:
+        """When the machine's clock was set, the last first."""
+        return [record(ClockStep, row) for row in await self._ask(queries.STEPS, limit=limit)]
+
     async def sweep(self, now: datetime, retention: RetentionSettings) -> int:
         """Remove some bodies and rows past their time; freed pages are used again. Returns how many: 0 is the end."""
         self._writer.drop_sent = not retention.sent_body
         if await self._ask(f"{tracking.EARLY} LIMIT 1"):
-            self._announce(await self._writer.submit(tracking.adopt))
-        spans = (retention.sent_body, retention.failed_body, retention.history)
-        sent, failed, history = (micros(now - span) for span in spans)
-        steps: tuple[Callable[[Transaction], int], ...] = (
-            lambda tx: upkeep.sweep_bodies(tx, "done", sent, _SWEEP),
-            lambda tx: upkeep.sweep_bodies(tx, "failed", failed, _SWEEP),
-            lambda tx: upkeep.sweep_history(tx, history, _SWEEP),
-        )
-        return sum([await self._writer.submit(step, late=True) for step in steps])
+            self._tell(await self._writer.submit(tracking.adopt))
+        return sum([await self._writer.submit(step, late=True) for step in upkeep.sweeps(now, retention)])
 
     async def backup(self, to: Path) -> None:
         """A consistent copy while the service runs. Raises SpoolError."""

@@ -1,5 +1,8 @@
 """The tables of the spool. Times are integer microseconds since 1970 (UTC); absent text is ''.
 
+``expires_at`` and ``finished_at`` of a message, both times of a delivery and ``next_at`` are of the spool's own time
+(steady), which nobody can set; all others are what the machine's clock showed.
+
 ``message``, ``recipient`` and ``delivery`` rows are small and hot; the bytes stand apart in ``body``, so that a change
 of state never rewrites them. The first two are clustered by queue id (WITHOUT ROWID), so that one look-up finds all.
 """
@@ -164,6 +167,24 @@ class Poll(SQLModel, table=True):
     remote_id: str = Field(primary_key=True)
     next_at: int
     asked: int
+
+
+class Clock(SQLModel, table=True):
+    """One row: what the spool's time and the machine's clock were when it was last looked at."""
+
+    id: int | None = Field(primary_key=True)
+    spool_at: int
+    wall_at: int
+
+
+class Step(SQLModel, table=True):
+    """The machine's clock was set from ``was_at`` to ``now_at``, after the attempt ``attempt_id``."""
+
+    id: int | None = Field(primary_key=True)
+    spool_at: int
+    was_at: int
+    now_at: int
+    attempt_id: int
 
 
 class Token(SQLModel, table=True):

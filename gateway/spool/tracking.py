@@ -52,14 +52,14 @@ def add(tx: Transaction, backend: str, said: DeliveryEvent, source: str) -> list
     texts = {"address": clean(said.address)[:_LONGEST], "detail": clean(said.detail)[:_LONGEST]}
     row = {"backend": backend, "remote_id": clean(said.remote_id), "state": said.state, **texts}
     key = hashlib.sha256((clean(said.key) or "\0".join(row.values())).encode()).hexdigest()
-    return _keep(tx, {**row, "key": key, "source": source, "reported_at": tx.now})
+    return _keep(tx, {**row, "key": key, "source": source, "reported_at": tx.wall})
 
 
 def _keep(tx: Transaction, row: Mapping[str, Any]) -> list[NewEvent]:
     said = DeliveryEvent(row["remote_id"], row["state"], row["detail"], row["address"])
     handed_over = {name: row[name] for name in ("backend", "remote_id")}
     if not tx.all(f"SELECT 1 {_TAKEN} LIMIT 1", **handed_over):
-        tx.all(_ADD_EARLY, **row, most=_MOST_EARLY)
+        tx.all(_ADD_EARLY, **{**row, "reported_at": tx.now}, most=_MOST_EARLY)
         return [NewEvent("", row["backend"], said, row["source"])]
     added = tx.all(_ADD, **row, most=_MOST)
     if said.final:
@@ -73,8 +73,9 @@ def adopt(tx: Transaction) -> list[NewEvent]:
     old = f"message_id = '' AND reported_at <= :before AND NOT {_HANDED_OVER}"
     tx.all(f"DELETE FROM event WHERE {old}", before=tx.now - _WAIT)
     tx.all("DELETE FROM event WHERE id @in(:ids)", ids=[row["id"] for row in early])
-    unused = {"id", "message_id"}
-    return [event for row in early for event in _keep(tx, {k: v for k, v in row.items() if k not in unused})]
+    unused, shift = {"id", "message_id"}, tx.wall - tx.now  # until then they were kept by the spool's time
+    rows = [{**row, "reported_at": row["reported_at"] + shift} for row in early]
+    return [event for row in rows for event in _keep(tx, {k: v for k, v in row.items() if k not in unused})]
 
 
 def poll_again(tx: Transaction, poll: Poll, next_at: int | None) -> None:

@@ -42,12 +42,16 @@ WHERE message_id @in(:ids) AND state <> 'done' GROUP BY backend, state"""
 class Transaction:
     """``later`` gathers rows by statement, in the order of first use; any other statement is preceded by a ``flush``.
 
-    What others learn after the commit: ``counts`` is by how much deliveries grew by (backend, state), ``woken`` the
-    backends with new work, ``damaged`` what was found corrupt.
+    ``now`` is the spool's time, ``wall`` what the machine's clock shows (steady). What others learn after the commit:
+    ``counts`` is by how much deliveries grew by (backend, state), ``woken`` the backends with new work, ``damaged``
+    what was found corrupt.
     """
 
-    def __init__(self, connection: Connection, engine: Engine, now: int, *, vault: Vault, drop_sent: bool) -> None:
+    def __init__(
+        self, connection: Connection, engine: Engine, now: int, wall: int, *, vault: Vault, drop_sent: bool
+    ) -> None:
         self.now = now
+        self.wall = wall
         self.vault = vault
         self.engine = engine
         self.attempt_ids = engine.attempt_ids(connection)

@@ -8,13 +8,16 @@ Steps on messages return the ids they changed. All of them are late steps: state
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
+from gateway.config.models import RetentionSettings
 from gateway.spool.filters import still
-from gateway.spool.records import Filter
+from gateway.spool.records import Filter, micros
 from gateway.spool.sql import IN_IDS, UNDER_WAY
 from gateway.spool.transaction import Transaction
 
+_SWEEP = 200  # messages in one step, so that sweeping never holds up mail
 _DUE_NOW = f"UPDATE delivery SET next_attempt_at = :now WHERE message_id {IN_IDS}"
 
 
@@ -66,7 +69,17 @@ def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
         return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]
 
 
-def sweep_bodies(tx: Transaction, state: str, before: int, limit: int) -> int:
+def sweeps(now: datetime, kept: RetentionSettings) -> list[Callable[[Transaction], int]]:
+    """Steps that remove some of what has been kept long enough; each returns how many."""
+    sent, failed, history = (micros(now - span) for span in (kept.sent_body, kept.failed_body, kept.history))
+    return [
+        lambda tx: _sweep_bodies(tx, "done", sent, _SWEEP),
+        lambda tx: _sweep_bodies(tx, "failed", failed, _SWEEP),
+        lambda tx: _sweep_history(tx, history, _SWEEP),
+    ]
+
+
+def _sweep_bodies(tx: Transaction, state: str, before: int, limit: int) -> int:
     which = "state = :state AND has_body AND finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
     found = tx.all(f"SELECT id FROM message WHERE {which}", state=state, before=before, limit=limit)
     ids = [row["id"] for row in found]
@@ -75,7 +88,7 @@ def sweep_bodies(tx: Transaction, state: str, before: int, limit: int) -> int:
     return len(ids)
 
 
-def sweep_history(tx: Transaction, before: int, limit: int) -> int:
+def _sweep_history(tx: Transaction, before: int, limit: int) -> int:
     which = "finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
     found = tx.all(f"SELECT id FROM message WHERE {which}", before=before, limit=limit)
     return len(delete(tx, [row["id"] for row in found], tx.now))

@@ -16,6 +16,7 @@ from gateway.events import Events
 from gateway.model import SpoolFull, SpoolUnavailable
 from gateway.spool.engine import Engine, Trouble
 from gateway.spool.records import micros
+from gateway.spool.steady import SpoolTime
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 
@@ -70,6 +71,7 @@ class Writer:
         thread: Executor,
         *,
         clock: Clock,
+        time: SpoolTime,
         events: Events,
         wake: Callable[[str], None],
         vault: Vault,
@@ -80,6 +82,7 @@ class Writer:
         self._connection = connection
         self._thread = thread
         self._clock = clock
+        self._time = time
         self._events = events
         self._wake = wake
         self._vault = vault
@@ -178,9 +181,12 @@ class Writer:
 
     def _commit(self, group: Sequence[Operation[Any]]) -> Applied:
         ids = list({identifier for operation in group for identifier in operation.ids})
-        now = micros(self._clock.now())
+        seen = self._time.seen()
+        times = micros(seen.spool), micros(seen.wall)
         with self._connection.begin():
-            transaction = Transaction(self._connection, self._engine, now, vault=self._vault, drop_sent=self.drop_sent)
+            transaction = Transaction(
+                self._connection, self._engine, *times, vault=self._vault, drop_sent=self.drop_sent
+            )
             with transaction.changing(ids):
                 answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
             answers += [(operation, operation.run(transaction)) for operation in group if operation.late]

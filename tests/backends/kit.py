@@ -42,6 +42,7 @@ def spooled(
         envelope=Envelope(sender, everyone, **envelope),
         size=100,
         received_at=START,
+        queued_at=START,
         expires_at=START,
         client="localhost",
         attempt=attempt,

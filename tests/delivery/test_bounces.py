@@ -151,13 +151,14 @@ def test_when_a_delay_is_noticed(hours: float, noticed: bool, setting: float, la
     """After so many hours, once; 0 is never."""
     message = builders.spooled_message(delay_notified=noticed)
     config = builders.settings("b", retry=RetrySettings(delay_notice=timedelta(hours=setting)))
-    made = replace(bouncer(), settings=config).bounces(message, RAW, "b", waiting(), START + timedelta(hours=hours))
+    now = START + timedelta(hours=hours)
+    made = replace(bouncer(), settings=config).bounces(message, RAW, "b", waiting(), START, now)
     assert (made.delayed, len(made.messages)) == (late, int(late))
 
 
 def test_a_late_message_that_fails_is_not_called_late() -> None:
     """The bounce says it all."""
-    made = bouncer().bounces(builders.spooled_message(), RAW, "b", failed(), START + timedelta(hours=5))
+    made = bouncer().bounces(builders.spooled_message(), RAW, "b", failed(), START, START + timedelta(hours=5))
     assert (made.delayed, len(made.messages)) == (False, 1)
 
 
@@ -169,7 +170,7 @@ def test_one_mail_for_each_thing_that_happened() -> None:
     outcomes = dict(zip(addresses, (NO_USER, GREYLISTED, SENT, replace(SENT, dsn=True)), strict=True))
     decision = Decision({}, outcomes, failed=("failed@x.org",), pending=("late@x.org",))
     numbers = itertools.count()
-    made = bouncer(lambda: f"M{next(numbers)}").bounces(message, RAW, "b", decision, START + timedelta(hours=4))
+    made = bouncer(lambda: f"M{next(numbers)}").bounces(message, RAW, "b", decision, START, START + timedelta(hours=4))
     assert [b"Action: %b" % action in one.raw for one, action in zip(made.messages, ACTIONS, strict=True)] == [True] * 3
     assert not any(b"next@x.org" in one.raw for one in made.messages)
 
@@ -186,7 +187,7 @@ def test_one_mail_for_each_thing_that_happened() -> None:
 def test_as_what_it_leaves(able: Capabilities, sender: str | None, features: dict[str, str] | None) -> None:
     """Under the null sender (RFC 5321 4.5.5) where a backend can, else under our own address, else not at all."""
     found = bouncer(able=able, bounces={"from": "post@example.com"}).bounces(
-        builders.spooled_message(), RAW, "b", failed(), START
+        builders.spooled_message(), RAW, "b", failed(), START, START
     )
     assert [(one.envelope.sender, one.features, one.bounce) for one in found.messages] == (
         [] if sender is None else [(sender, features, True)]
@@ -196,7 +197,7 @@ def test_as_what_it_leaves(able: Capabilities, sender: str | None, features: dic
 def test_a_copy_for_the_operator() -> None:
     """Bounces go to ``copy_to`` too, once."""
     made = bouncer(bounces={"copy_to": "admin@example.com"}).bounces(
-        builders.spooled_message(), RAW, "b", failed(), START
+        builders.spooled_message(), RAW, "b", failed(), START, START
     )
     (one,) = made.messages
     assert [recipient.address for recipient in one.envelope.recipients] == ["s@example.com", "admin@example.com"]
@@ -209,7 +210,7 @@ def test_a_bounce_that_cannot_be_made_holds_nothing_up() -> None:
     def broken() -> str:
         raise RuntimeError("bug")
 
-    made = bouncer(broken).bounces(builders.spooled_message(), RAW, "b", failed(), START)
+    made = bouncer(broken).bounces(builders.spooled_message(), RAW, "b", failed(), START, START)
     assert made.messages == ()
 
 

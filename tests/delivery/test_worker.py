@@ -102,6 +102,31 @@ async def test_a_set_clock_does_not_send_again_what_is_being_sent(tmp_path: Path
         assert len(backend.calls) == 2
 
 
+@pytest.mark.parametrize("days", [6, 730, -1])
+async def test_a_clock_that_is_set_costs_nobody_his_mail(tmp_path: Path, days: int) -> None:
+    """Neither what is being sent, nor what waits, nor what a paused backend keeps expires, is late, or waits longer."""
+    busy, other = ScriptedBackend("busy", DEFERRED, SENT), ScriptedBackend("other")
+    resting = ScriptedBackend("resting", THROTTLED, SENT)
+    async with house(tmp_path, busy, resting, other, routes=("busy",), bounces={"backend": "other"}) as at:
+        kept = await at.put("resting", pin="resting")
+        await at.tried(kept)
+        busy.gate = asyncio.Event()
+        waits = await at.put("busy")
+        await until(lambda: busy.running == 1)
+        at.clock.set(timedelta(days=days))
+        busy.gate.set()
+        await at.tried(waits)
+        assert (await at.state(waits), await at.state(kept)) == ("queued", "queued")
+        at.clock.advance(60)
+        await at.settled(waits, "done")
+        at.clock.advance(7 * 60)
+        await at.settled(kept, "done")
+        await until(lambda: bool(at.logged("clock_stepped")))
+        (line,) = at.logged("clock_stepped")
+        assert (line["direction"], line["seconds"]) == ("forward" if days > 0 else "back", abs(days) * 86400)
+        assert (len(busy.calls), len(resting.calls), other.calls) == (2, 2, [])
+
+
 async def test_doubt_can_be_held_at_once(tmp_path: Path) -> None:
     """``in_doubt: hold`` asks a person the first time."""
     backend = ScriptedBackend("b", IN_DOUBT)

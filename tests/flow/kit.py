@@ -41,6 +41,7 @@ class Gateway:
     http_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     python: str = sys.executable  # or a program that becomes it
+    environ: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if "listeners:" not in self.config:
@@ -63,7 +64,7 @@ class Gateway:
                 [self.python, "-m", "gateway.cli", "--config", str(self.file), "serve"],
                 stderr=log,
                 stdout=log,
-                env=os.environ | {"GATEWAY_CONFIG": ""},
+                env=os.environ | {"GATEWAY_CONFIG": ""} | self.environ,
             )
         deadline = time.monotonic() + READY_WITHIN
         while time.monotonic() < deadline:

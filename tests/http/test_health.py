@@ -65,7 +65,7 @@ async def test_status(running: Service) -> None:
     status = (await ask(running, "GET", "/api/v1/status")).json
     assert status["queue"] == {"box": {"queued": 1}}
     assert status["listeners"] == {"local": {"port": 8025, "accepting": True}}
-    assert status["oldest"] == {"box": "2026-11-20T11:59:00Z"}
+    assert status["oldest"] == {"box": "2026-11-20T12:00:00Z"}
     assert status["backends"]["box"]["last_success"] == "2026-11-20T12:00:00Z"
     assert status["running"] is True
     assert status["spool"]["writable"] is True

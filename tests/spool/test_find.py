@@ -94,6 +94,7 @@ async def test_the_whole_life_is_shown(at: At) -> None:
     """Interrupted, deferred, under way: each attempt with its times, backend, recipients and answer."""
     ident = await at.put("a@x.org")
     await at.claim()
+    at.clock.advance(LEASE.total_seconds())
     (claim,) = await at.claim(now=START + LEASE)
     ended = START + LEASE + MINUTE
     await at.spool.settle(settlement(claim, DEFERRED, ended_at=ended, next_attempt_at=ended))

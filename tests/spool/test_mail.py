@@ -11,10 +11,11 @@ import pytest
 
 from gateway.model import Envelope, Outcome, Recipient, Scope, SpoolUnavailable, Verdict
 from tests.builders import IN_DOUBT, RAW, SENT
-from tests.fakes import START
+from tests.fakes import START, FakeClock
 from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, message, of, opened, settlement
 
 MINUTE = timedelta(minutes=1)
+ENDED = START + timedelta(seconds=1)  # by spool_kit.settlement
 
 
 async def test_a_claim_brings_back_what_was_put(tmp_path: Path) -> None:
@@ -31,9 +32,9 @@ async def test_a_claim_brings_back_what_was_put(tmp_path: Path) -> None:
         authors=("s@x", "ü@x", ""),
         pin="b",
         bounce=True,
-        received_at=datetime(2026, 11, 20, 11, 59, 59, 999999, tzinfo=UTC),
+        received_at=(received := datetime(2026, 11, 20, 11, 59, 59, 999999, tzinfo=UTC)),
     )
-    async with opened(tmp_path) as at:
+    async with opened(tmp_path, clock=FakeClock(received)) as at:
         await at.spool.put(one)
         assert sorted(at.woken) == ["b", "other"]
         assert at.spool.counts() == {("b", "queued"): 1, ("other", "queued"): 1}
@@ -58,14 +59,15 @@ async def test_a_repeated_recipient_is_one_recipient(at: At) -> None:
 
 async def test_only_due_deliveries_of_the_backend_are_claimed_earliest_first(at: At) -> None:
     """Not before their time, not from another backend, no more than asked for."""
-    late = await at.put(received_at=START + MINUTE)
-    first = await at.put(received_at=START - MINUTE)
-    second = await at.put(received_at=START)
+    first, second, late = await at.put(), await at.put(), await at.put()
     await at.put(backend="other")
-    assert [claim.message.id for claim in await at.claim(limit=1)] == [first]
-    assert [claim.message.id for claim in await at.claim()] == [second]
-    assert await at.claim() == []
-    assert [claim.message.id for claim in await at.claim(now=START + MINUTE)] == [late]
+    for due, claim in zip((3, 1, 2), reversed(await at.claim()), strict=True):
+        await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START + due * MINUTE))
+    now = START + 2 * MINUTE
+    assert [claim.message.id for claim in await at.claim(now=now, limit=1)] == [second]
+    assert [claim.message.id for claim in await at.claim(now=now)] == [first]
+    assert await at.claim(now=now) == []
+    assert [claim.message.id for claim in await at.claim(now=START + 3 * MINUTE)] == [late]
 
 
 async def test_a_claimed_delivery_is_out_of_reach_until_its_lease_ends(at: At) -> None:
@@ -74,6 +76,7 @@ async def test_a_claimed_delivery_is_out_of_reach_until_its_lease_ends(at: At) -
     await at.claim()
     assert await at.spool.due("b") == START + LEASE
     assert await at.claim(now=START + LEASE - timedelta(microseconds=1)) == []
+    at.clock.advance(LEASE.total_seconds())
     (again,) = await at.claim(now=START + LEASE)
     assert (again.message.attempt, again.sticky, again.in_doubt) == (2, True, 1)
     detail = await at.show(ident)
@@ -159,7 +162,7 @@ async def test_the_message_is_done_failed_or_queued(at: At, outcome: Outcome, st
     assert (await at.states(ident))[0] == state
     assert (await at.spool.raw(ident) is not None) == body
     (row,) = await at.spool.find(of(ident))
-    assert (row.has_body, row.finished_at) == (body, None if state == "queued" else at.clock.now())
+    assert (row.has_body, row.finished_at) == (body, None if state == "queued" else ENDED)
 
 
 async def test_what_is_not_counted_costs_no_patience(at: At) -> None:

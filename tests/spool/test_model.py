@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from gateway.model import Outcome, Verdict
 from gateway.spool import Claim, Filter
 from tests.builders import IN_DOUBT, SENT
-from tests.fakes import START
+from tests.fakes import FakeClock
 from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, of, opened, settlement
 
 T = TypeVar("T")
@@ -65,17 +65,21 @@ class SpoolMachine(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="spool-"))
         self.mails: dict[str, Mail] = {}
         self.stale: list[Claim] = []
-        self.now = START
+        self.clock = FakeClock()
         self.number = 0
         self.at: At
         self.run(self.open())
+
+    @property
+    def now(self) -> datetime:
+        return self.clock.now()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
     async def open(self) -> None:
         self.stack = AsyncExitStack()
-        self.at = await self.stack.enter_async_context(opened(self.directory))
+        self.at = await self.stack.enter_async_context(opened(self.directory, clock=self.clock))
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -189,7 +193,7 @@ class SpoolMachine(RuleBasedStateMachine):
         claim, delivery.claim = delivery.claim, None
         assert claim is not None
         self.run(self.at.spool.release_claims([claim]))
-        delivery.attempts, delivery.due = delivery.attempts - 1, delivery.due - LEASE
+        delivery.attempts, delivery.due = delivery.attempts - 1, self.now
 
     @rule(data=st.data(), action=st.sampled_from(["hold", "release", "retry", "delete"]))
     def operate(self, data: st.DataObject, action: str) -> None:
@@ -226,7 +230,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(minutes=st.integers(1, 6))
     def wait(self, minutes: int) -> None:
-        self.now += minutes * MINUTE
+        self.clock.advance(60 * minutes)
 
     @rule()
     def reopen(self) -> None:
@@ -235,7 +239,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.run(self.open())
         for _, _, _, delivery in self.busy():
             assert delivery.claim is not None
-            delivery.due, delivery.sticky = START + delivery.claim.in_doubt * MINUTE, True
+            delivery.due, delivery.sticky = self.now + delivery.claim.in_doubt * MINUTE, True
             self.stale.append(delivery.claim)
             delivery.claim = None
 

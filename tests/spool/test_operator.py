@@ -130,13 +130,15 @@ async def test_overdue_is_what_no_backend_takes_at_the_end_of_its_lifetime(at: A
 async def test_oldest_and_due_by_backend(at: At) -> None:
     """The age of the oldest queued message, and when a backend has to get up next."""
     assert (await at.spool.oldest(), await at.spool.due("b")) == ({}, None)
-    held = await at.put(received_at=START - DAY)
+    held = await at.put()
     await at.spool.hold(of(held), START)
-    await at.put(received_at=START - MINUTE)
-    await at.put(received_at=START)
-    await at.put(backend="other", received_at=START)
-    assert await at.spool.oldest() == {"b": START - MINUTE, "other": START}
-    assert await at.spool.due("b") == START - MINUTE
+    at.clock.advance(60)
+    await at.put()
+    at.clock.advance(60)
+    await at.put()
+    await at.put(backend="other")
+    assert await at.spool.oldest() == {"b": START + MINUTE, "other": START + 2 * MINUTE}
+    assert await at.spool.due("b") == START + MINUTE
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ INSERT INTO question VALUES ('M2', 'b', 'r1', :later, 2)
 async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Schema 0003 to 0004: what it called otherwise has its new name, what it did not know is empty."""
     scripts = tmp_path / "migrations"
-    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "0004*"))
+    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "000[4-9]*"))
     state, later = tmp_path / "state", START + timedelta(days=5)
     state.mkdir()
     with monkeypatch.context() as older:
@@ -112,8 +112,8 @@ async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypa
 NEXT = """
 import os, signal
 from alembic import op
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 def upgrade():
     op.execute("ALTER TABLE message ADD COLUMN colour VARCHAR NOT NULL DEFAULT 'blue'")
     {then}
@@ -126,7 +126,7 @@ def newer_code(directory: Path, then: str) -> Path:
     scripts = directory / "migrations"
     shutil.rmtree(scripts, ignore_errors=True)
     shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0005_next.py").write_text(NEXT.format(then=then))
+    (scripts / "versions" / "0006_next.py").write_text(NEXT.format(then=then))
     return scripts
 
 
@@ -162,7 +162,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         async with opened(state):
             pass
     (tmp_path / "old").mkdir()
-    shutil.copy(state / "spool.db.before-0005", tmp_path / "old" / "spool.db")
+    shutil.copy(state / "spool.db.before-0006", tmp_path / "old" / "spool.db")
     async with opened(tmp_path / "old") as at:
         assert await at.spool.raw(ident) == RAW
 

@@ -1,0 +1,56 @@
+"""What the clocks show, written down: for the next run to go on from, and for people to see when they were set."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from sqlalchemy import Connection
+
+from gateway.events import Events
+from gateway.model import SpoolTrouble
+from gateway.spool.records import micros, moment
+from gateway.spool.steady import Seen, SpoolTime, Step
+from gateway.spool.transaction import Transaction
+from gateway.spool.writer import Writer
+
+_KEPT = 100  # steps: a clock that is set all day long must not fill the disk
+_NOTE = """
+INSERT INTO clock (id, spool_at, wall_at) VALUES (1, :spool, :wall)
+ON CONFLICT (id) DO UPDATE SET spool_at = :spool, wall_at = :wall"""
+_STEP = """
+INSERT INTO step (spool_at, was_at, now_at, attempt_id)
+SELECT :spool, :was, :now, coalesce(max(id), 0) FROM attempt"""
+
+
+class Keeper:
+    """Looks at the machine's clock."""
+
+    def __init__(self, time: SpoolTime, writer: Writer, events: Events) -> None:
+        self._time = time
+        self._writer = writer
+        self._events = events
+
+    async def look(self, *, last: bool = False) -> None:
+        """Whether it was set; now and then, and at the ``last`` look of a run, what is seen is written down."""
+        if step := self._time.look():
+            self._events.clock_stepped(step.was, step.now)
+        if step or last or self._time.to_note():
+            with suppress(SpoolTrouble):  # a full disk: noted at the next time
+                await self._writer.submit(lambda tx: _note(tx, step))
+
+
+def last_seen(connection: Connection) -> Seen | None:
+    """As the run before left it."""
+    with connection.begin():
+        found = connection.exec_driver_sql("SELECT spool_at, wall_at FROM clock").first()
+    if found is None or not all(isinstance(value, int) for value in found):  # damaged: begin anew
+        return None
+    return Seen(moment(found[0]), moment(found[1]))
+
+
+def _note(tx: Transaction, step: Step | None) -> None:
+    """What time it is, and that the machine's clock was set."""
+    tx.all(_NOTE, spool=tx.now, wall=tx.wall)
+    if step:
+        tx.all(_STEP, spool=tx.now, was=micros(step.was), now=micros(step.now))
+        tx.all("DELETE FROM step WHERE id <= (SELECT max(id) FROM step) - :kept", kept=_KEPT)

@@ -1,0 +1,18 @@
+"""What the clocks showed last, and when the machine's was set."""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+SCHEMA = """
+CREATE TABLE clock (id INTEGER NOT NULL PRIMARY KEY, spool_at INTEGER NOT NULL, wall_at INTEGER NOT NULL);
+CREATE TABLE step (
+    id INTEGER NOT NULL PRIMARY KEY, spool_at INTEGER NOT NULL, was_at INTEGER NOT NULL, now_at INTEGER NOT NULL,
+    attempt_id INTEGER NOT NULL)
+"""
+
+
+def upgrade() -> None:
+    for statement in SCHEMA.split(";"):
+        op.execute(statement)
