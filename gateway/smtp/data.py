@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 
 from gateway.message import normalise_newlines, repaired
 from gateway.model import Refusal
+from gateway.smtp.replies import BARE_NEWLINES
 
 LINE = 998  # RFC 5322 2.1.1, octets without CRLF
 LONG_LINE = 65536
 DRAIN = 1_000_000  # octets read on top of twice the limit before a refused sender is cut off
 _END = b"\r\n.\r\n"
+_LF_END = b"\n.\n"
+_FALSE_END = re.compile(rb"[\r\n]\.\r?\n\Z|(?:\r|(?<!\r)\n)\.\r\Z")  # CRLF.CR may go on
 
 
 class DataReader:
     """Collects a message until CRLF.CRLF and nothing else (RFC 5321 4.1.1.4), dots unstuffed (4.5.2).
 
+    ``lf_only`` says that its sender ends every line with LF alone: then LF.LF is the end too, until a CR comes. Who
+    sends both kinds of line ends could be passing on somebody's smuggled end (CVE-2023-51764).
     ``limit`` counts the message's octets as stored, ``too_big`` answers more. The first fault is kept in ``refusal``:
     from then on nothing is stored, but the end is still looked for, so that no line of a refused message is taken for
     a command.
     ``done`` says that the end was seen, ``overrun`` that a refused sender went on for too long and must be cut off.
     """
 
-    def __init__(self, limit: int, too_big: Refusal, *, max_line: int = LONG_LINE, bare_newlines: bool = False) -> None:
+    def __init__(
+        self,
+        limit: int,
+        too_big: Refusal,
+        *,
+        max_line: int = LONG_LINE,
+        bare_newlines: bool = False,
+        lf_only: bool = False,
+    ) -> None:
         self.refusal: Refusal | None = None
         self.done = False
         self.overrun = False
@@ -33,21 +47,30 @@ class DataReader:
         self._max_line = max_line
         self._bare_newlines = bare_newlines
         self._column = 0  # octets of the unfinished line already stored
-        self._tail = b"\r\n"  # what may be the beginning of the end; at first the CRLF that ended the DATA command
-        self._skip = 2  # ... which is no part of the message
+        self._end = _LF_END if lf_only else _END
+        self._tail = self._end[: self._end.index(b".")]  # what may begin the end; at first the end of the DATA command
+        self._skip = len(self._tail)  # ... which is no part of the message
+        self._fresh = True  # the next octet to be stored begins a line
+        self._last = _END[:2]  # of what has come
         self._odd = False  # whether line ends are to be repaired, once all of them are there
         self._body = BytesIO()  # getvalue() gives its buffer away without a copy
+
+    @property
+    def false_end(self) -> bool:
+        """Whether the sender may think that this was the end: a dot alone between line ends of which one is bare."""
+        return not self.done and _FALSE_END.search(self._last) is not None
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next octets from the wire; returns those behind the end of the message."""
         self.received += len(chunk)
+        self._last = (self._last + chunk[-4:])[-4:]
         data = self._tail + chunk
-        end = data.find(_END)
+        end = self._find_end(data)
         if end >= 0:
             self.done = True
-            segment, rest = data[: end + 2], data[end + 5 :]
+            segment, rest = data[: end + self._end.index(b".")], data[end + len(self._end) :]
         else:
-            held = next((n for n in (4, 3, 2, 1) if data.endswith(_END[:n])), 0)
+            held = next((n for n in range(len(self._end) - 1, 0, -1) if data.endswith(self._end[:n])), 0)
             cut = len(data) - held
             cut -= data[cut - 1 : cut] == b"\r"  # CR CR LF
             segment, self._tail, rest = data[:cut], data[cut:], b""
@@ -55,11 +78,18 @@ class DataReader:
         # A segment never ends inside a line end or CRLF-dot: what could become either is held back above.
         if self._skip and len(segment) >= self._skip:
             segment, self._skip = segment[self._skip :], 0
-            if segment.startswith(b"."):
-                segment = segment[1:]
         if self.refusal is None and segment:
-            self._store(segment.replace(b"\r\n.", b"\r\n"))
+            # A dot is taken off behind a bare LF, too, as Postfix does.
+            stuffed, self._fresh = self._fresh and segment.startswith(b"."), segment.endswith(b"\n")
+            self._store((segment[1:] if stuffed else segment).replace(b"\n.", b"\n"))
         return rest
+
+    def _find_end(self, data: bytes) -> int:
+        if self._end is _LF_END and (cr := data.find(b"\r")) >= 0:
+            if (end := data.find(_LF_END, 0, cr)) >= 0:
+                return end
+            self._end = _END
+        return data.find(self._end)
 
     def fail(self, refusal: Refusal) -> None:
         """Refuse the message for the first reason only, and forget what was stored."""
@@ -78,8 +108,7 @@ class DataReader:
         ended, lines = segment, segment.count(b"\r\n")
         if segment.count(b"\n") != lines or segment.count(b"\r") != lines:
             if not self._bare_newlines:
-                text = "Lines must end with CR LF; for a device that cannot, set tolerate: [bare_newlines]"
-                self.fail(Refusal(550, "5.5.2", text, "bad_newlines"))
+                self.fail(BARE_NEWLINES())
                 return
             self._odd = True
             ended = normalise_newlines(segment.replace(b"\r\r\n", b"\r\n"))  # about as it will be, for the limits

@@ -8,6 +8,8 @@ from gateway.networks import neighbour
 from gateway.ratelimit import RateWindow, Shares
 from gateway.smtp import replies
 
+_NEARLY = 0.9  # of a limit: from there on slow clients must be quick
+
 
 class Shared:
     """Counters on one event loop. ``rates`` are the clients' message rates, ``memory`` octets of messages coming in."""
@@ -28,6 +30,15 @@ class Shared:
 
     def disconnect(self, peer: str) -> None:
         self.connections.add(neighbour(peer), -1)
+
+    def crowded(self, limits: LimitSettings) -> bool:
+        """Whether connections run out."""
+        return self.connections.total >= limits.connections * _NEARLY
+
+    def has_memory(self, peer: str, limits: LimitSettings) -> bool:
+        """False when memory runs out, in all or for the network of ``peer``."""
+        mine, most = self.memory.of(neighbour(peer)), max(limits.memory // 2, limits.max_size)
+        return self.memory.total < limits.memory * _NEARLY and mine < most * _NEARLY
 
     def has_room(self, peer: str, octets: int, limits: LimitSettings) -> bool:
         """Whether so much more fits into the budget; one network may hold half of it, and always one message."""

@@ -56,7 +56,18 @@ UNKNOWN = Reply(500, "5.5.2", "Command not recognized", "unknown_command")
 NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented", "unknown_command")
 CONTROL = Reply(501, "5.5.2", "Control characters are not allowed", "bad_syntax")
 NUL = Reply(501, "5.5.2", "Control characters are not allowed", "bad_syntax", last=True)
-BARE_LF = Reply(500, "5.5.2", "Lines must end with CR LF (see tolerate: [bare_newlines])", "bad_syntax", last=True)
+BARE_LF = Reply(500, "5.5.2", "Lines must end with CR LF (see tolerate: [bare_newlines])", "bad_newlines", last=True)
+BARE_CR = Reply(500, "5.5.2", "Lines must end with CR LF, not with CR alone", "bad_newlines", last=True)
+BARE_NEWLINES = Reply(
+    550, "5.5.2", "Lines must end with CR LF; for a device that cannot, set tolerate: [bare_newlines]", "bad_newlines"
+)
+FALSE_END = Reply(
+    550, "5.5.2", "The dot at the end stands between bare newlines: end the message with CR LF . CR LF", "bad_newlines",
+    last=True,
+)  # fmt: skip
+CUT_LOGIN = Reply(
+    501, "5.5.2", "The login is cut into lines: send its base64 as one line", "token_malformed", last=True
+)  # fmt: skip
 
 _UNSAFE = re.compile(r"[^ -~]")
 

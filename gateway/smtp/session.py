@@ -15,6 +15,7 @@ from gateway.pools import look_through_mail
 from gateway.smtp import replies
 from gateway.smtp.incoming import Incoming
 from gateway.smtp.site import Site
+from gateway.smtp.waits import Wait
 from gateway.smtp.wire import LONGEST, Wire
 from gateway.transaction import Transaction
 
@@ -81,18 +82,29 @@ class Session:
             self.site.gone(self.wire.peer)
 
     def check(self, now: float) -> None:
-        """Hang up if the deadline has passed at ``now`` (monotonic seconds)."""
-        wire = self.wire
-        if wire.deadline > now:
+        """Hang up on who has kept us waiting for too long at ``now`` (monotonic seconds)."""
+        wire, incoming, limits = self.wire, self.wire.incoming, self.rules.limits
+        if wire.began == inf:
             return
-        if wire.closing or wire.securing:
-            wire.abort()
-        elif wire.incoming is None:
-            self._hang_up(replies.IDLE())
-        elif wire.incoming.too_slow(now):
-            self._hang_up(wire.incoming.reader.refusal or replies.TOO_SLOW())  # no end may come of bare newlines
-        else:
-            wire.deadline = now + wire.incoming.window
+        wait, crowded = self._awaited(), self.site.shared.crowded(limits)
+        idle = limits.idle.total_seconds()
+        if wait.is_over(now - wire.heard, now - wire.began, idle, crowded=crowded):
+            if wait in (Wait.HANDSHAKE, Wait.LAST_REPLY):
+                wire.abort()
+            elif incoming is not None:  # no end may come of bare newlines
+                false_end = wait is Wait.FALSE_END
+                self._hang_up(incoming.reader.refusal or (replies.FALSE_END if false_end else replies.IDLE)())
+            else:
+                self._hang_up((replies.BARE_CR if wire.cr_only else replies.IDLE)())
+        elif incoming is not None and not incoming.ended and incoming.too_slow(now, crowded=crowded):
+            self._hang_up(incoming.reader.refusal or replies.TOO_SLOW())
+
+    def _awaited(self) -> Wait:
+        if self.wire.closing:
+            return Wait.LAST_REPLY
+        if self.wire.securing:
+            return Wait.HANDSHAKE
+        return Wait.LINE if self.wire.incoming is None else self.wire.incoming.wait
 
     def stop(self) -> None:
         """The service stops. Who is in the middle of something hears of it afterwards."""
@@ -146,7 +158,7 @@ class Session:
             if self._action is None:
                 await self.site.clock.sleep(0)  # others get their turn
                 continue
-            action, self._action, wire.deadline = self._action, None, inf
+            action, self._action, wire.began = self._action, None, inf
             try:
                 await action
             except EOFError:
@@ -169,8 +181,10 @@ class Session:
                     raise replies.STOPPING()
                 line = self._next_line()
                 if line is None:
-                    if turns or wire.deadline == inf:
-                        self._expect_line()
+                    began = wire.began
+                    wire.wait()
+                    if not turns:  # more of a line that has begun
+                        wire.began = min(began, wire.began)
                     wire.flush()
                     return False
                 turns += 1
@@ -182,17 +196,14 @@ class Session:
     def _next_line(self, verb: bytes = b"") -> bytes | None:
         return self.wire.take_line(bare_lf="bare_newlines" in self.site.settings.tolerate, verb=verb)
 
-    def _expect_line(self) -> None:
-        """One deadline for the whole of the next line, however slowly it trickles in."""
-        self.wire.deadline = self.site.clock.monotonic() + self.rules.limits.idle.total_seconds()
-
     async def exchange(self, reply: bytes, verb: bytes) -> bytes:
         """Inside ``verb``: send a reply, wait for the client's next line. Raises Refusal, EOFError when it leaves."""
         self.wire.reply(reply)
-        self._expect_line()
+        self.wire.wait()
         while (line := self._next_line(verb)) is None:
             await self.wire.more()
-        self.wire.deadline = inf
+            self.wire.heard = self.site.clock.monotonic()
+        self.wire.began = inf
         return line
 
     def _obey(self, line: bytes) -> Awaitable[None] | None:
@@ -251,7 +262,7 @@ class Session:
     async def _finish(self, incoming: Incoming) -> None:
         self._stage = "data"
         self.wire.incoming = None
-        self.wire.closing |= incoming.reader.overrun
+        self.wire.closing |= incoming.cut_off
         try:
             await self._accept(incoming.reader.message())
         finally:

@@ -20,6 +20,7 @@ from gateway.transaction import Transaction
 _Verb = Callable[[Session, bytes], Awaitable[None] | None]
 _LOGINS = 3  # failed ones in a connection
 _RESULTS = {"too_many_failures": "refused", "busy": "unavailable", "auth_unavailable": "unavailable"}
+_NAMELESS = "unknown"  # as Postfix writes it: the trace has the address beside it
 _STRANGE_HELO = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -36,6 +37,8 @@ def _ehlo(session: Session, argument: bytes) -> None:
 
 def _greet(session: Session, argument: bytes, *, extended: bool) -> None:
     if not argument:
+        session.helo = _NAMELESS  # some devices have no name and go on as though they had said one: Postfix takes it
+        session.transaction = None
         raise replies.syntax("EHLO hostname")
     session.helo = _STRANGE_HELO.sub(b"?", argument[:255]).decode("ascii")
     session.extended = extended
@@ -132,7 +135,7 @@ async def _login_refused(session: Session, mechanism: str, refusal: Refusal, cha
 
 def _mail(session: Session, argument: bytes) -> None:
     if not session.helo and "missing_helo" in session.site.settings.tolerate:
-        session.helo = "unknown"  # the trace has the address beside it, as Postfix writes it
+        session.helo = _NAMELESS
     if not session.helo:
         raise replies.sequence("Send EHLO first")
     if session.transaction:
@@ -215,7 +218,12 @@ def _data(session: Session, argument: bytes) -> None:
         raise Refusal(554, "5.5.1", "No valid recipients", "bad_sequence")
     max_line = LONG_LINE if "long_lines" in tolerate else LINE
     reader = DataReader(
-        transaction.limit, transaction.too_big, max_line=max_line, bare_newlines="bare_newlines" in tolerate
+        transaction.limit,
+        transaction.too_big,
+        max_line=max_line,
+        bare_newlines="bare_newlines" in tolerate,
+        # Not from just anybody, as Postfix excepts only mynetworks (smtpd_forbid_bare_newline_exclusions).
+        lf_only=session.wire.lf_only and not session.rules.clients[transaction.client.name].open_relay,
     )
     declared = min(transaction.size, transaction.limit)
     shared, limits, now = session.site.shared, session.rules.limits, session.site.clock.monotonic()

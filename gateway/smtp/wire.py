@@ -23,8 +23,8 @@ logging.getLogger("mail.log").disabled = True  # aiosmtpd's own log quotes what 
 
 LONGEST = 12288 + 32  # octets of a line, RFC 4954 4.5.6
 _BUFFER = 65536  # octets read ahead of the commands
-_HANDSHAKE = 30.0  # seconds
-_LINGER = 10.0  # seconds for the last reply to leave
+_GOODBYE = 10.0  # seconds for the end of TLS
+_UNTIMED = 86_400.0  # asyncio would give a handshake 60 seconds; its time is looked at as all the others are
 
 
 class Speaker(Protocol):
@@ -51,8 +51,10 @@ class Speaker(Protocol):
 class Wire(SMTP):
     """What a session reads from and writes to.
 
-    ``deadline`` (monotonic seconds) is looked at now and then: no timer per command. ``peer`` is an IP address, ``tls``
-    version and cipher. ``closing``: no further command is obeyed. ``incoming``: the message that input belongs to.
+    The client is waited for since ``began`` and was last heard at ``heard`` (monotonic seconds; began is infinite while
+    it waits for us), which are looked at now and then: no timer per command. ``peer`` is an IP address, ``tls`` version
+    and cipher. ``closing``: no further command is obeyed. ``incoming``: the message that input belongs to. ``lf_only``:
+    no line of this connection ended in CR LF so far.
     """
 
     def __init__(self, speaker: Speaker, clock: Clock, loop: asyncio.AbstractEventLoop, *, implicit_tls: bool) -> None:
@@ -61,7 +63,8 @@ class Wire(SMTP):
         asyncio.StreamReaderProtocol.__init__(self, None, loop=loop)  # type: ignore[arg-type] # None: no StreamReader
         self.loop = loop
         self._original_transport = self.transport = self._handler_coroutine = None
-        self.deadline = inf
+        self.began, self.heard = inf, 0.0
+        self.lf_only = True
         self.peer = ""
         self.implicit_tls = implicit_tls
         self.tls = ""
@@ -104,6 +107,7 @@ class Wire(SMTP):
 
     def data_received(self, data: bytes) -> None:
         if self.incoming is not None and not self.incoming.ended:
+            self.heard = self._clock.monotonic()
             data = self.incoming.feed(data)
             if not self.incoming.ended:
                 return
@@ -157,11 +161,15 @@ class Wire(SMTP):
             self._link.write(b"".join(self._out))
         self._out.clear()
 
+    def wait(self) -> None:
+        """From now on something is expected of the client."""
+        self.began = self.heard = self._clock.monotonic()
+
     def close(self) -> None:
         """Send what was replied and hang up; who does not take it is cut off."""
         self.flush()
         self.closing = True
-        self.deadline = self._clock.monotonic() + _LINGER
+        self.wait()
         self._link.close()
 
     def abort(self) -> None:
@@ -201,15 +209,24 @@ class Wire(SMTP):
             start, self._too_long = self._too_long or line[:4], b""
             raise replies.too_long(verb or start)
         if line.endswith(b"\r"):
+            self.lf_only = False
             return line[:-1]
-        if not bare_lf:  # what follows may be a command smuggled into somebody's argument
-            raise replies.foreign(line) if line[:1] == b"\x16" else replies.BARE_LF()
-        return line
+        if bare_lf:
+            return line
+        # What follows may be a command smuggled into somebody's argument.
+        if line[:1] == b"\x16":
+            raise replies.foreign(line)
+        raise (replies.BARE_LF if self.lf_only or b"AUTH" not in (verb, line[:4].upper()) else replies.CUT_LOGIN)()
+
+    @property
+    def cr_only(self) -> bool:
+        """Whether what has come looks like lines that end in CR alone."""
+        return b"\r" in self._in and b"\n" not in self._in
 
     def receive(self, incoming: Incoming) -> None:
         """From now on input belongs to a message."""
         self.incoming = incoming
-        self.deadline = self._clock.monotonic() + incoming.window
+        self.wait()
         ahead, self._in = bytes(self._in), bytearray()
         if ahead:
             self._in += incoming.feed(ahead)
@@ -218,16 +235,26 @@ class Wire(SMTP):
         """What the client sent ahead in the clear is forgotten (RFC 3207 5). Raises OSError; then it is gone."""
         self.flush()
         self._in.clear()
-        self.securing, self.deadline = True, self._clock.monotonic() + _HANDSHAKE
+        self.securing = True
+        self.wait()
         try:
             secure: asyncio.Transport | None
             if self._socket is not None:
                 secure, _ = await self.loop.connect_accepted_socket(
-                    lambda: self, self._socket, ssl=context, ssl_shutdown_timeout=_LINGER
+                    lambda: self,
+                    self._socket,
+                    ssl=context,
+                    ssl_handshake_timeout=_UNTIMED,
+                    ssl_shutdown_timeout=_GOODBYE,
                 )
             else:
                 secure = await self.loop.start_tls(
-                    self._link, self, context, server_side=True, ssl_shutdown_timeout=_LINGER
+                    self._link,
+                    self,
+                    context,
+                    server_side=True,
+                    ssl_handshake_timeout=_UNTIMED,
+                    ssl_shutdown_timeout=_GOODBYE,
                 )
             cipher = secure.get_extra_info("cipher") if secure else None
             if secure is None or cipher is None:  # the client goes away in the middle, no error to asyncio
@@ -237,6 +264,6 @@ class Wire(SMTP):
             raise
         finally:
             self._socket = None
-            self.securing, self.deadline = False, inf
+            self.securing, self.began = False, inf
         self._link = secure
         self.tls = f"{cipher[1]} {cipher[0]}"

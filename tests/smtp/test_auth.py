@@ -244,7 +244,7 @@ async def test_a_last_word_inside_a_login_ends_the_connection() -> None:
     async with rig() as made:
         for command in ("AUTH LOGIN", f"AUTH XOAUTH2 {bearer('a.b.c')}"):
             peer = await greeted(made, address="127.0.0.9")
-            await peer.talk((command, "334 "), (b"AQ==\nNOOP\r\n", "500 5.5.2"))
+            await peer.talk((command, "334 "), (b"AQ==\nNOOP\r\n", "501 5.5.2 The login is cut"))
             assert await peer.rest() == b""
 
 

@@ -85,13 +85,16 @@ def test_any_segmentation_equals_the_reference(wire: bytes, sizes: list[int]) ->
 @given(
     st.lists(st.sampled_from([b"\r", b"\n", b".", b"a", b"\r\n", b"\0"]), max_size=60).map(b"".join),
     st.lists(st.integers(1, 7), min_size=1),
-    st.booleans(),
+    st.sampled_from(["strict", "tolerant", "lf_only"]),
 )
-def test_any_newlines_in_any_segmentation(wire: bytes, sizes: list[int], tolerant: bool) -> None:
-    """The cut makes no difference, only CRLF.CRLF ends, and nothing but CRLF is stored."""
+@example(b"\n.\n\r", [1], "lf_only")
+@example(b"a\n..\n.\n", [1], "lf_only")
+def test_any_newlines_in_any_segmentation(wire: bytes, sizes: list[int], kind: str) -> None:
+    """The cut makes no difference, CRLF.CRLF ends (where it may, LF.LF before any CR), nothing but CRLF is stored."""
+    tolerant, lf_only = kind != "strict", kind == "lf_only"
     results = []
     for cuts in (sizes, [len(wire) or 1]):
-        reader, position, turn = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant), 0, 0
+        reader, position, turn = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant, lf_only=lf_only), 0, 0
         chunks = []
         while position < len(wire):
             chunks.append(wire[position : (position := position + cuts[turn % len(cuts)])])
@@ -101,21 +104,35 @@ def test_any_newlines_in_any_segmentation(wire: bytes, sizes: list[int], toleran
         results.append((reader.done, code, reader.message() if not code and reader.done else b"", rest))
     assert results[0] == results[1]
     done, code, message, rest = results[0]
-    whole = b"\r\n" + wire
-    assert done is (b"\r\n.\r\n" in whole)
+    newline = b"\n" if lf_only else b"\r\n"
+    whole, end = newline + wire, b"\r\n.\r\n"
+    if lf_only and b"\n.\n" in whole.partition(b"\r")[0]:
+        end = b"\n.\n"
+    assert done is (end in whole)
     assert not re.search(rb"(?<!\r)\n|\r(?!\n)", message)
     if done:
-        body = whole[2 : whole.index(b"\r\n.\r\n") + 2]
-        assert rest == whole[whole.index(b"\r\n.\r\n") + 5 :]
+        body, _, expected = whole.partition(end)
+        assert rest == expected
+        body = body[len(newline) :] + end.partition(b".")[0]
         assert code == (550 if not tolerant and re.search(rb"(?<!\r)\n|\r(?!\n)", body) else 0)
 
 
+@pytest.mark.parametrize("lines", [b"a\n..b\n.c\n...\nd\n", b"..a\n\n\n.\r\n..\nb\r\n"])
+def test_dots_before_lines_that_end_in_lf_are_taken_off(lines: bytes) -> None:
+    """As after CRLF (RFC 5321 4.5.2), and as Postfix does."""
+    for size in range(1, len(lines) + 1):
+        reader = DataReader(LIMIT, TOO_BIG, bare_newlines=True)
+        read(reader, *(lines[at : at + size] for at in range(0, len(lines), size)), b"\r\n.\r\n")
+        plain = re.sub(rb"^\.", b"", lines.replace(b"\r\n", b"\n"), flags=re.MULTILINE)
+        assert reader.message() == plain.replace(b"\n", b"\r\n") + b"\r\n"
+
+
 @pytest.mark.parametrize("sequence", SMUGGLING)
-@pytest.mark.parametrize("tolerant", [False, True])
-def test_smuggling(sequence: bytes, tolerant: bool) -> None:
+@pytest.mark.parametrize(("tolerant", "lf_only"), [(False, False), (True, False), (True, True)])
+def test_smuggling(sequence: bytes, tolerant: bool, lf_only: bool) -> None:
     """The twelve smuggled sequences: all that follows, up to the true end, belongs to the one message."""
     inside = b"MAIL FROM:<evil@x>\r\nRCPT TO:<b@y>\r\nDATA\r\nforged"
-    reader = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant)
+    reader = DataReader(LIMIT, TOO_BIG, bare_newlines=tolerant, lf_only=lf_only)
     assert reader.feed(b"Subject: x\r\n\r\nhello" + sequence + inside + b"\r\n.\r\nQUIT\r\n") == b"QUIT\r\n"
     assert reader.done
     bare = sequence != b"\r\n\0.\r\n"

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import socket
 import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -126,55 +127,171 @@ async def test_mapped_addresses_are_ipv4() -> None:
 # -- time
 
 
-async def test_idle() -> None:
-    """421 4.4.2 after limits.idle, before and between commands; a line that trickles in does not prolong it."""
-    async with rig(limits={"idle": "60s"}) as made:
-        silent, busy, trickling = await made.connect(), await made.connect(), await made.connect()
-        for _ in range(5):
-            await busy.talk(("NOOP", "250"))
-            trickling.send(b"N")
-            await turned(made)
-            later(made, 13)
-        assert (await silent.reply()).startswith("421 4.4.2")
-        assert await silent.rest() == b""
-        assert (await trickling.reply()).startswith("421 4.4.2")
-        await busy.talk(("NOOP", "250"))
+async def greeted(peer: Peer) -> None:
+    pass
 
 
-async def test_slow_data() -> None:
-    """Below 500 octets a second the sender is cut off, above it may take long; an hour is the end."""
+async def in_a_line(peer: Peer) -> None:
+    peer.send(b"EH")
+
+
+async def in_a_login(peer: Peer) -> None:
+    await peer.talk(("EHLO c", "250"), ("AUTH LOGIN", "334"))
+
+
+async def in_a_transaction(peer: Peer) -> None:
+    await peer.talk(("EHLO c", "250"), ("MAIL FROM:<a@b.c>", "250"))
+
+
+async def before_a_message(peer: Peer) -> None:
+    await peer.envelope()
+
+
+async def in_a_message(peer: Peer) -> None:
+    await peer.envelope()
+    peer.send(b"Subject: x\r\n\r\nhel")
+
+
+async def after_a_message(peer: Peer) -> None:
+    assert (await peer.deliver()).startswith("250")
+
+
+STATES = [greeted, in_a_line, in_a_login, in_a_transaction, before_a_message, in_a_message, after_a_message]
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_silence(state: Callable[[Peer], Awaitable[None]]) -> None:
+    """421 4.4.2 after limits.idle of it in every state, by default the 5 minutes of RFC 5321 4.5.3.2, no sooner."""
+    async with rig() as made:
+        peer = await made.connect()
+        await state(peer)
+        await turned(made)
+        later(made, 299)
+        await turned(made)
+        assert "rejected" not in [line["event"] for line in made.logged()]
+        later(made, 2)
+        assert (await peer.reply()).startswith("421 4.4.2 Timeout")
+        assert await peer.rest() == b""
+        assert [line["reason"] for line in made.logged() if line["event"] == "rejected"] == ["idle"]
+
+
+async def test_slow_clients_are_waited_for() -> None:
+    """A printer at one octet now and then is not silent, be it in a command, in a login or in a message."""
     async with rig(limits={"idle": "60s"}) as made:
+        peer = await made.connect()
+        for line, reply in (
+            (b"EHLO c\r\n", "250"),
+            (b"AUTH PLAIN\r\n", "334"),
+            (b"*\r\n", "501"),
+            (b"MAIL FROM:<a@b.c>\r\n", "250"),
+            (b"RCPT TO:<b@c.d>\r\n", "250"),
+            (b"DATA\r\n", "354"),
+            (MESSAGE + b".\r\n", "250"),
+        ):
+            for octet in line:
+                later(made, 59)
+                await turned(made)
+                peer.send(bytes([octet]))
+                await turned(made)
+            assert (await peer.reply(plain=True)).startswith(reply)
+        assert len(made.messages) == 1
+
+
+@pytest.mark.parametrize("state", STATES[:4])
+async def test_where_connections_run_out_a_command_must_come_at_once(state: Callable[[Peer], Awaitable[None]]) -> None:
+    """As Postfix under stress: ten seconds for all of it, when nine tenths of limits.connections are taken."""
+    async with rig(limits={"connections": 10, "connections_per_ip": 10}) as made:
+        peer, *others = [await made.connect() for _ in range(9)]
+        await state(peer)
+        for _ in range(3):
+            later(made, 3)
+            peer.send(b"x")
+            for other in others:
+                await other.talk(("NOOP", "250"))
+        assert made.metric("smtp_connections_open") == 9
+        later(made, 2)
+        assert (await peer.reply()).startswith("421 4.4.2")
+        await until(lambda: made.metric("smtp_connections_open") == 8)
+        later(made, 100)
+        await others[0].talk(("NOOP", "250"))
+
+
+@pytest.mark.parametrize("others", [0, 7])
+@pytest.mark.parametrize("ahead", [0, 18])
+async def test_where_room_runs_out_a_message_must_come_at_500_octets_a_second(others: int, ahead: int) -> None:
+    """Of connections, or of memory for that network. Only the slow one is cut off, and only then."""
+    async with rig(limits={"connections": 10, "memory": 400_000, "max_size": 300_000}) as made:
         slow, steady = await made.connect(), await made.connect()
         await slow.envelope()
         await steady.envelope()
-        slow.send(b"x" * 14_000)
-        steady.send(LINES_15K)
+        slow.send(LINES_15K * ahead)
+        steady.send(b"Subject: x\r\n\r\n" + b"y" * 5000 + b"\r\n")
+        await until(lambda: made.shared.memory.total > len(LINES_15K) * ahead + 5000)
+        later(made, 10)
+        for _ in range(others):
+            await made.connect(address="127.0.0.2")
+        slow.send(b"x" * 4990)
+        steady.send(b"y" * 4998 + b"\r\n")
         await turned(made)
-        later(made, 30)
-        assert (await slow.reply()).startswith("421 4.4.2")
-        assert made.metric("smtp_rejected_total", stage="data", reason="idle") == 1
-        for _ in range(119):
-            steady.send(LINES_15K)
-            await turned(made)
-            later(made, 30)
-        await until(lambda: made.metric("smtp_connections_open") == 1)
-        steady.send(LINES_15K)
-        later(made, 30)
-        assert (await steady.reply()).startswith("421 4.4.2")
+        later(made, 10)
+        if others or ahead:
+            assert (await slow.reply()).startswith("421 4.4.2 Message arrives too slowly")
+            assert made.metric("smtp_rejected_total", stage="data", reason="idle") == 1
+        else:
+            assert (await slow.say(b"\r\n.\r\n")).startswith("554 5.6.0")
+        assert (await steady.say(b".\r\n")).startswith("250")
+
+
+LF_MESSAGE = MESSAGE.replace(b"\r\n", b"\n")
+
+
+@pytest.mark.parametrize("end", [b".\n", b".\r\n", b"\r\n.\n", b"\r.\r"])
+async def test_who_ends_a_message_with_bare_newlines_hears_so_at_once(end: bytes) -> None:
+    """Where they are not tolerated, nobody waits for an end that cannot come: 550, counted, and closed."""
+    async with rig() as made:
+        peer = await made.connect()
+        await peer.envelope()
+        assert (await peer.say(LF_MESSAGE + end)).startswith("550 5.5.2 Lines must end with CR LF")
+        assert await peer.rest() == b""
+        assert made.metric("smtp_rejected_total", stage="data", reason="bad_newlines") == 1
         assert made.messages == []
 
 
-async def test_who_never_ends_a_message_hears_why() -> None:
-    """The dot of a program that ends lines with LF alone is none; what it hears in the end names the line ends."""
-    async with rig(limits={"idle": "60s"}) as made:
+async def test_who_does_not_stop_at_a_false_end_hears_so_soon() -> None:
+    """A script sends QUIT with it and then waits."""
+    async with rig() as made:
         peer = await made.connect()
         await peer.envelope()
-        peer.send(MESSAGE.replace(b"\r\n", b"\n") + b".\n")
+        peer.send(LF_MESSAGE + b".\nQUIT\n")
         await turned(made)
-        later(made, 31)
+        later(made, 6)
         assert (await peer.reply()).startswith("550 5.5.2 Lines must end with CR LF")
         assert await peer.rest() == b""
+
+
+@pytest.mark.parametrize("end", [b".\n", b".\r\n", b"\r\n.\n"])
+async def test_where_bare_newlines_are_tolerated_a_false_end_is_named_too(end: bytes) -> None:
+    """Who ends commands with CR LF must end the message so; what looks like an end is not waited behind for long."""
+    async with rig(listener={"tolerate": ["bare_newlines"]}) as made:
+        peer = await made.connect()
+        await peer.envelope()
+        peer.send(LF_MESSAGE + end)
+        await turned(made)
+        later(made, 11)
+        assert (await peer.reply()).startswith("550 5.5.2 The dot at the end stands between bare newlines")
+        assert await peer.rest() == b""
         assert made.metric("smtp_rejected_total", stage="data", reason="bad_newlines") == 1
+
+
+async def test_lines_that_end_in_cr_alone_are_called_so() -> None:
+    """No line comes of them, so nothing can be said before the time is up."""
+    async with rig() as made:
+        peer = await made.connect()
+        peer.send(b"HELO plc\rMAIL FROM:<a@b.c>\r")
+        await turned(made)
+        later(made, 301)
+        assert (await peer.reply()).startswith("500 5.5.2 Lines must end with CR LF, not with CR alone")
+        assert made.metric("smtp_rejected_total", stage="command", reason="bad_newlines") == 1
 
 
 async def test_a_commit_under_way_has_no_deadline() -> None:
@@ -199,8 +316,8 @@ async def test_who_does_not_read_is_cut_off() -> None:
         peer.writer.transport.pause_reading()
         peer.send(b"EHLO c\r\nMAIL FROM:<a@b.c>\r\n" + b"".join(b"RCPT TO:<%d@x.y>\r\n" % n for n in range(100_000)))
         line: asyncio.Transport = wire.transport
-        _, high = line.get_write_buffer_limits()
-        await until(lambda: line.get_write_buffer_size() > high and not line.is_reading())
+        low, _ = line.get_write_buffer_limits()  # between the two it is as full as it was before
+        await until(lambda: line.get_write_buffer_size() > low and not line.is_reading())
         same, left = 0, 0
         while same < 20:  # until nothing more is taken from the client for a while
             await turned(made)

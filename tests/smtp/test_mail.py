@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.model import Capabilities, Recipient
-from tests.smtp.kit import CLIENTS, MESSAGE, rig
+from tests.smtp.kit import CLIENTS, MESSAGE, Peer, rig
 
 RESTRICTED = {
     "localhost": {"networks": ["127.0.0.1/32"], "senders": ["*@example.com"], "recipients": ["*@example.org"]}
@@ -258,12 +258,13 @@ async def test_what_a_message_may_be(message: bytes, tolerate: list[str], code: 
 
 @pytest.mark.parametrize("greeting", [(), (("HELO ", "501"),), (("EHLO", "501"),)])
 async def test_a_device_that_does_not_say_who_it_is(greeting: tuple[tuple[str, str], ...]) -> None:
-    """An empty HELO is refused, and what follows only where it is not tolerated; the trace shows the address."""
+    """An empty HELO is refused and yet enough; without any it must be tolerated. The trace shows the address."""
     for tolerate in ([], ["missing_helo"]):
         async with rig(listener={"tolerate": tolerate}) as made:
             peer = await made.connect()
-            await peer.talk(*greeting, ("MAIL FROM:<a@example.com>", "250" if tolerate else "503 5.5.1"))
-            if tolerate:
+            taken = bool(tolerate or greeting)
+            await peer.talk(*greeting, ("MAIL FROM:<a@example.com>", "250" if taken else "503 5.5.1"))
+            if taken:
                 await peer.talk(("RCPT TO:<b@example.net>", "250"), ("DATA", "354"), ("Subject: x\r\n\r\n.", "250"))
                 assert b"Received: from unknown ([127.0.0.1]) " in made.messages[0].raw
 
@@ -276,6 +277,53 @@ async def test_cr_cr_lf_is_one_line_end() -> None:
         assert (await peer.deliver(b"".join(line + b"\r\r\n" for line in lines))).startswith("250")
         assert made.messages[0].raw.endswith(b"Content-Type: text/html\r\n\r\n<b>hi\r\n")
         assert b"hidden" not in made.messages[0].raw
+
+
+LF_SESSION = b"HELO plc\nMAIL FROM:<a@b.c>\nRCPT TO:<b@c.d>\nDATA\n"
+LF_BODY = b"Subject: level high\n\nTank 3\n..hidden\n"
+
+
+async def lf_session(peer: Peer, session: bytes = LF_SESSION) -> None:
+    """Up to and including 354."""
+    peer.send(session)
+    for code in ("250", "250", "250", "354"):
+        assert (await peer.reply(plain=True)).startswith(code)
+
+
+@pytest.mark.parametrize("body", [LF_BODY, b""])
+@pytest.mark.parametrize("behind", [b"", b"NOOP\n"])
+async def test_who_ends_every_line_with_lf_ends_the_message_so(body: bytes, behind: bytes) -> None:
+    """Where it is tolerated; a dot before a line is taken off, and what follows is the next command."""
+    async with rig(listener={"tolerate": ["bare_newlines", "missing_headers"]}) as made:
+        peer = await made.connect()
+        await lf_session(peer)
+        assert (await peer.say(body + b".\n" + behind)).startswith("250 2.0.0 Ok: queued")
+        if behind:
+            assert (await peer.reply()).startswith("250")
+        assert made.messages[0].raw.endswith(b"\r\n\r\nTank 3\r\n.hidden\r\n" if body else b"\r\n")
+        await peer.talk((b"QUIT\n", "221"))
+
+
+@pytest.mark.parametrize(
+    ("session", "body", "clients"),
+    [
+        (LF_SESSION.replace(b"plc\n", b"plc\r\n"), LF_BODY, CLIENTS),
+        (LF_SESSION, b"Subject: x\r\n" + LF_BODY, CLIENTS),
+        (LF_SESSION, LF_BODY + b"\r", CLIENTS),
+        (LF_SESSION, LF_BODY, {"all": {"networks": ["0.0.0.0/0"], "open_relay": True}}),
+    ],
+)
+async def test_lf_ends_no_message_where_it_could_be_smuggled(
+    session: bytes, body: bytes, clients: dict[str, Any]
+) -> None:
+    """After any CR of this connection, and from just anybody: the next commands are text of the one message."""
+    async with rig(listener={"tolerate": ["bare_newlines"]}, clients=clients) as made:
+        peer = await made.connect()
+        await lf_session(peer, session)
+        peer.send(body + b".\nMAIL FROM:<evil@x>\nRCPT TO:<b@y>\nDATA\nforged\r\n.\r\n")
+        assert (await peer.reply()).startswith("250")
+        assert len(made.messages) == 1
+        assert made.messages[0].raw.endswith(b"\r\nDATA\r\nforged\r\n")
 
 
 async def test_smuggled_dialogue_is_one_message_or_none() -> None:

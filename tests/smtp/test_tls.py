@@ -148,10 +148,10 @@ async def test_failed_handshakes(authority: Authority, tls: str, garbage: bytes)
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 async def test_a_silent_handshake_ends(authority: Authority, tls: str) -> None:
-    """Who never speaks keeps the connection for 30 s and no longer, and hears nothing that is no TLS."""
+    """Who never speaks keeps the connection for limits.idle and no longer, and hears nothing that is no TLS."""
     async with rig(listener=authority.listener(tls)) as made:
         peer = await shaking(made, tls)
-        made.clock.advance(29)
+        made.clock.advance(299)
         made.listener.sweep()
         await made.connect(greet=False)
         await until(lambda: len(made.listener.tasks) == 2)
