@@ -14,6 +14,8 @@ from gateway.config.loading import Loaded
 from gateway.config.models import Settings
 from gateway.config.show import diff, restart_keys
 from gateway.delivery import Dispatcher
+from gateway.drop.drop import Drop
+from gateway.drop.judge import Judge
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http.server import HttpServer
@@ -57,6 +59,8 @@ class App:
         self.spool: Spool
         self.authenticator: auth.Authenticator | None = None
         self.dispatcher: Dispatcher | None = None
+        self.drop: Drop | None = None
+        self._shared = Shared()
         self._backends: dict[str, Backend] = {}
         self._rules: intake.Rules
         self._patience = DRAIN
@@ -94,7 +98,7 @@ class App:
         http = HttpServer(self, self.settings.http)
         self._parts.push_async_callback(http.stop)
         await http.start()
-        rules, shared = self._rules, Shared()
+        rules = self._rules
         self.dispatcher = Dispatcher(
             self.spool, self.settings, rules.routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng
         )
@@ -111,12 +115,15 @@ class App:
                 events=self.events,
                 clock=self.clock,
                 ids=self.ids,
-                shared=shared,
+                shared=self._shared,
             )
             self.listeners[name] = Listener(site)
         self._parts.push_async_callback(self._drain_listeners)
         for listener in self.listeners.values():
             await listener.start()
+        self.drop = Drop(self.spool, self.ids, self.events, self.clock)
+        self._parts.push_async_callback(self.drop.stop)
+        self._direct_drop()
 
     async def stop(self, seconds: float = DRAIN) -> None:
         """Stop accepting, let sessions and then sends end within ``seconds`` each, close in reverse order.
@@ -186,6 +193,13 @@ class App:
         routing = Routing(settings.routes, {name: backend.capabilities for name, backend in built.items()})
         self._rules = intake.Rules.of(settings, routing)
 
+    def _direct_drop(self) -> None:
+        """Mail that comes as files is judged as a listener on this machine would judge it."""
+        if self.drop and self.dispatcher and self.authenticator:
+            by_network, refuse = self.authenticator.by_network, self.dispatcher.refuse
+            rates, put = self._shared.rates, self.spool.put
+            self.drop.update(self.settings, Judge(self._rules, by_network, rates, put, refuse, self.events, self.clock))
+
     # -- what the operator asks ------------------------------------------------------------------------------------
 
     async def reload(self) -> list[str]:
@@ -219,6 +233,7 @@ class App:
         self._declare()
         for name, listener in self.listeners.items():
             listener.update(settings.listeners.get(name), self._rules, authenticator)
+        self._direct_drop()
         await self.dispatcher.update(settings, self._rules.routing, built)
         if old:
             await old.aclose()

@@ -509,7 +509,7 @@ PROMISED = {
     "spool_free_bytes", "backend_up", "backend_paused", "tls_certificate_not_after_timestamp_seconds",
     "bounces_total", "config_last_reload_successful", "bugs_total", "build_info", "log_lines_dropped_total",
     "jwks_up", "oauth_token_refresh_total", "oauth_token_expiry_timestamp_seconds",
-    "credential_expiry_timestamp_seconds", "clock_steps_total",
+    "credential_expiry_timestamp_seconds", "clock_steps_total", "dropped_files",
 }  # fmt: skip
 
 
@@ -523,7 +523,7 @@ def test_metric_names_and_labels(log: Log) -> None:
         label for labels in re.findall(r"^gateway_\w+\{(.*)\}", text, re.M) for label in re.findall(r"(\w+)=", labels)
     }
     assert labels <= {
-        "listener", "backend", "client", "mechanism", "stage", "result", "reason", "state", "key", "le",
+        "listener", "backend", "client", "folder", "mechanism", "stage", "result", "reason", "state", "key", "le",
         "version", "python", "sqlite", "direction",
     }  # fmt: skip
     assert "@" not in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -65,15 +65,47 @@ def list_(state: str | None, limit: int, as_json: bool, **filters: str | None) -
     states = _PENDING if state is None else ("" if state == "all" else state,)
     with connect() as api:
         rows, backends = _find(api, states, limit, **filters), api.get("backends")
+        dropped = [] if as_json or state or any(filters.values()) else api.get("drop")["folders"]
         if not rows:
             _refuse_unknown(api, filters["backend"])
     if as_json:
         return show_json(rows)
     if not rows:
-        return say("No such message" if state or any(filters.values()) else "Mail queue is empty")
+        say("No such message" if state or any(filters.values()) else "Mail queue is empty")
+        return say_dropped(dropped)
     header = ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER")
     plain.table(header, (_line(row, backends) for row in rows))
-    return _say_more(limit, len(rows))
+    _say_more(limit, len(rows))
+    return say_dropped(dropped)
+
+
+@queue.command()
+@json_option
+@config_option
+def dropped(as_json: bool) -> None:
+    """What waits in the maildrop and in pickup folders, and what was put aside there."""
+    with connect() as api:
+        folders = api.get("drop")["folders"]
+    if as_json:
+        return show_json(folders)
+    return say_dropped(folders, everything=True)
+
+
+def say_dropped(folders: Sequence[Mapping[str, Any]], *, everything: bool = False) -> None:
+    """A table of the files; folders without any are left out unless ``everything`` is wanted."""
+    for one in folders:
+        if everything or one["waiting"] or one["corrupt"] or one["reason"]:
+            text = f"{one['name']}: {one['waiting']} waiting in {one['path']}"
+            text += f", {one['corrupt']} that are no mail in its folder corrupt" if one["corrupt"] else ""
+            say(f"{text}: {one['reason']}" if one["reason"] else text)
+    rows = [
+        (file["file"], plain.relative(moment(file["dropped_at"])), plain.size(file["size"]), f"user id {file['owner']}",
+         file["sender"], lifeline.addresses(file["recipients"]))
+        for one in folders
+        for file in one["files"]
+    ]  # fmt: skip
+    if rows:
+        plain.table(("FILE", "DROPPED", "SIZE", "BY", "FROM", "TO"), rows)
 
 
 def _refuse_unknown(api: Api, name: str | None) -> None:

@@ -1,36 +1,39 @@
 """``gateway-sendmail``: what callers of /usr/sbin/sendmail pass, handed to the service over SMTP.
 
 Exit codes are those of sysexits.h. Nothing is sent unless every recipient is accepted, so the exit code is the truth.
+While the service is away, or can take nothing now, the message waits in its maildrop, and that is 0 as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import os
 import re
 import select
 import smtplib
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
-from gateway.cli.submission import EX_DATAERR, EX_USAGE, Given, SendmailError, compose
+from gateway.drop import folder, letter
+from gateway.drop.compose import EX_DATAERR, EX_USAGE, Given, NotSendable, compose
 from gateway.message import repaired
 from gateway.model import Envelope
 
 EX_NOUSER, EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 67, 69, 75, 77
 _TIMEOUT = 60  # seconds; the service answers DATA within 10
-_ENVID = re.compile(r"[!-*,-<>-~]{0,100}")  # what needs no encoding as xtext (RFC 3461 4)
 _LONE_DOT = re.compile(rb"^\.\r*+(?:\n|\Z)", re.MULTILINE)
-_NOTIFY = re.compile(r"never|(?:success|failure|delay)(?:,(?:success|failure|delay))*", re.IGNORECASE)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse's own exits with 2
-        raise SendmailError(EX_USAGE, message)
+        raise NotSendable(EX_USAGE, message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,11 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-N", dest="notify", default="", metavar="WHEN", help="never, or success,failure,delay")
     parser.add_argument("-R", dest="ret", default="", choices=("hdrs", "full"), help="what a bounce returns")
     parser.add_argument("-V", dest="envid", default="", metavar="ID", help="envelope id of RFC 3461")
-    for letter in "ABCLOXdeh":
-        parser.add_argument(f"-{letter}", dest="_", help=argparse.SUPPRESS)
+    for flag in "ABCLOXdeh":
+        parser.add_argument(f"-{flag}", dest="_", help=argparse.SUPPRESS)
     parser.add_argument("-I", dest="mode", action="store_const", const="i", help=argparse.SUPPRESS)
-    for letter in "GUnm":
-        parser.add_argument(f"-{letter}", dest="_", action="store_true", help=argparse.SUPPRESS)
+    for flag in "GUnm":
+        parser.add_argument(f"-{flag}", dest="_", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("recipients", nargs="*", metavar="ADDRESS")
     return parser
 
@@ -65,7 +68,7 @@ def _login_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # in a container often nobody has a name
-        raise SendmailError(EX_USAGE, f"user id {os.getuid()} has no name: give the sender with -f") from None
+        raise NotSendable(EX_USAGE, f"user id {os.getuid()} has no name: give the sender with -f") from None
 
 
 def _read(stream: BinaryIO, ignore_dots: bool) -> bytes:
@@ -75,10 +78,10 @@ def _read(stream: BinaryIO, ignore_dots: bool) -> bytes:
 
 
 def _given(arguments: argparse.Namespace) -> Given:
-    if arguments.notify and not _NOTIFY.fullmatch(arguments.notify):
-        raise SendmailError(EX_USAGE, f"-N {arguments.notify}: write never, or some of success,failure,delay")
-    if not _ENVID.fullmatch(arguments.envid):
-        raise SendmailError(EX_USAGE, f"-V {arguments.envid!r}: write up to 100 printable characters, no blank, + or =")
+    if not letter.NOTIFY.fullmatch(arguments.notify.upper()):
+        raise NotSendable(EX_USAGE, f"-N {arguments.notify}: write never, or some of success,failure,delay")
+    if not letter.ENVID.fullmatch(arguments.envid):
+        raise NotSendable(EX_USAGE, f"-V {arguments.envid!r}: write up to 100 printable characters, no blank, + or =")
     return Given(
         sender=_login_name() if arguments.sender is None else arguments.sender,
         recipients=tuple(arguments.recipients),
@@ -93,7 +96,7 @@ def _given(arguments: argparse.Namespace) -> Given:
 
 def _submit(target: tuple[str, int], verbose: bool, envelope: Envelope, raw: bytes) -> None:
     """Over SMTP, each address as it was judged: smtplib's own mail and rcpt would rewrite some."""
-    with smtplib.SMTP(*target, timeout=_TIMEOUT) as server:
+    with _connection(target) as server:
         server.set_debuglevel(verbose)
         server.ehlo_or_helo_if_needed()
         server.command_encoding = "utf-8"
@@ -110,17 +113,49 @@ def _submit(target: tuple[str, int], verbose: bool, envelope: Envelope, raw: byt
         _expect(EX_DATAERR, "message", server.data(raw))
 
 
+@contextmanager
+def _connection(target: tuple[str, int]) -> Iterator[smtplib.SMTP]:
+    """What fails on it ends as NotSendable."""
+    where = f"{target[0]}:{target[1]}"
+    try:
+        with smtplib.SMTP(*target, timeout=_TIMEOUT) as server:
+            yield server
+    except smtplib.SMTPResponseException as error:
+        _expect(EX_UNAVAILABLE, where, (error.smtp_code, error.smtp_error))
+    except OSError as error:  # smtplib's other exceptions as well
+        raise NotSendable(EX_TEMPFAIL, f"not sent: {where}: {error}; is `gateway serve` running?") from None
+
+
+def _keep(host: str, envelope: Envelope, raw: bytes, why: NotSendable) -> None:
+    """Leave it in the maildrop, for the service to take it from there. Raises NotSendable."""
+    from gateway.cli import maildrop
+
+    if (places := maildrop.find(host, os.environ)) is None:
+        raise why
+    try:
+        folder.drop(places, letter.write(envelope, raw))
+    except OSError as error:
+        text = f"{why}; nor could it be kept in {places.new}: {error.strerror}"
+        raise NotSendable(EX_TEMPFAIL, text) from None
+
+
 def _expect(failure: int, what: str, reply: tuple[int, bytes | str]) -> None:
     code, text = reply
     if not 200 <= code < 300:
         said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
         words = f"{what}: {code} {said}".replace("\n", " ")
-        raise SendmailError(failure if code >= 500 else EX_TEMPFAIL, words)
+        if said.startswith("4.5.3"):  # they are not fewer for waiting
+            raise NotSendable(EX_UNAVAILABLE, words)
+        raise NotSendable(failure if code >= 500 else EX_TEMPFAIL, words)
 
 
 def _pipe(target: tuple[str, int]) -> None:
     """-bs: the caller speaks SMTP with the service through us."""
-    with socket.create_connection(target, _TIMEOUT) as service:
+    try:
+        service = socket.create_connection(target, _TIMEOUT)
+    except OSError as error:
+        raise NotSendable(EX_TEMPFAIL, f"{target[0]}:{target[1]}: {error}; is `gateway serve` running?") from None
+    with service:
         inputs = [0, service.fileno()]
         while service.fileno() in inputs:
             for ready in select.select(inputs, [], [])[0]:
@@ -135,36 +170,59 @@ def _pipe(target: tuple[str, int]) -> None:
                     service.shutdown(socket.SHUT_WR)
 
 
+def _mailq() -> NoReturn:
+    """The queue, and what waits in the maildrop; this also where the queue cannot be seen."""
+    from gateway.cli import maildrop
+    from gateway.cli.__main__ import main as gateway
+    from gateway.cli.queue import say_dropped
+    from gateway.drop.overview import overview
+
+    stdout = os.dup(1)  # which a command closes behind itself
+    try:
+        gateway(["queue", "list"])
+    except SystemExit as ended:
+        os.dup2(stdout, 1)
+        if ended.code:
+            places = maildrop.find("localhost", os.environ)
+            found = overview({folder.MAILDROP: places} if places else {})
+            say_dropped(json.loads(json.dumps([asdict(one) for one in found], default=str)))
+        raise
+    raise SystemExit(0)
+
+
 def _run(argv: Sequence[str]) -> None:
     called, arguments = Path(argv[0]).name, _parser().parse_args(argv[1:])
-    if called == "mailq" or arguments.mode == "p" or arguments.flush:
+    if called == "newaliases" or arguments.mode == "i":  # there are no aliases here
+        return None
+    if called == "mailq" or arguments.mode == "p":
+        _mailq()
+    if arguments.flush:
         from gateway.cli.__main__ import main as gateway
 
-        gateway(["queue", "retry", "--all", "--yes"] if arguments.flush else ["queue", "list"])
-    if called == "newaliases" or arguments.mode == "i":  # there are no aliases here
-        return
+        gateway(["queue", "retry", "--all", "--yes"])
     host, _, port = os.environ.get("GATEWAY_SENDMAIL", "localhost:8025").rpartition(":")
     if not (host and port.isdigit()):
-        raise SendmailError(EX_USAGE, "GATEWAY_SENDMAIL must be host:port")
+        raise NotSendable(EX_USAGE, "GATEWAY_SENDMAIL must be host:port")
     target = host.strip("[]"), int(port)
+    if arguments.mode == "s":
+        return _pipe(target)
+    if sys.stdin is None:
+        raise NotSendable(EX_USAGE, "standard input is closed: the message is read from there")
+    raw = _read(sys.stdin.buffer, arguments.ignore_dots or "i" in arguments.options)
+    envelope, raw = compose(_given(arguments), raw)
     try:
-        if arguments.mode == "s":
-            _pipe(target)
-        else:
-            if sys.stdin is None:
-                raise SendmailError(EX_USAGE, "standard input is closed: the message is read from there")
-            raw = _read(sys.stdin.buffer, arguments.ignore_dots or "i" in arguments.options)
-            _submit(target, arguments.verbose, *compose(_given(arguments), raw))
-    except smtplib.SMTPResponseException as error:
-        _expect(EX_UNAVAILABLE, f"{host}:{port}", (error.smtp_code, error.smtp_error))
-    except OSError as error:  # smtplib's other exceptions as well
-        raise SendmailError(EX_TEMPFAIL, f"not sent: {host}:{port}: {error}; is `gateway serve` running?") from None
+        _submit(target, arguments.verbose, envelope, raw)
+    except NotSendable as failed:
+        if failed.code != EX_TEMPFAIL:
+            raise
+        _keep(target[0], envelope, raw, failed)
+    return None
 
 
 def main() -> None:
     """The ``gateway-sendmail`` command."""
     try:
         _run(sys.argv)
-    except SendmailError as failed:
+    except NotSendable as failed:
         print(f"gateway-sendmail: {failed}", file=sys.stderr)  # noqa: T201 - a command's own error
         raise SystemExit(failed.code) from None

@@ -28,6 +28,7 @@ def findings(settings: Settings, names: Names) -> Findings:
     for user, name in users(settings.clients):
         if (first := taken.setdefault(user, name)) != name:
             yield ("clients", name, "user"), f'clients.{first} has the user name "{user}" already'
+    yield from _pickup(settings)
     if not settings.routes and names["backends"]:
         example = f"routes: [{{backend: {min(names['backends'])}}}]"
         yield ("routes",), f"needed to choose between {len(names['backends'])} backends, write for example {example}"
@@ -50,6 +51,18 @@ def _listeners(settings: Settings, names: Names) -> Findings:
             yield (*here, "tls"), f"{listener.tls} needs {' and '.join(missing)}"
         if listener.auth == "required" and not can_log_in:
             yield (*here, "auth"), "no client has a token, password_hash or login, so nobody could log in"
+
+
+def _pickup(settings: Settings) -> Findings:
+    taken = {settings.state_dir: "state_dir"}
+    for name, section in settings.pickup.items():
+        folder = section.directory
+        if name == "maildrop":
+            yield ("pickup", name), "is the name of gateway-sendmail's own folder, give it another"
+        for other, whose in taken.items():
+            if folder == other or other in folder.parents or folder in other.parents:
+                yield ("pickup", name, "directory"), f"{folder} and {whose} {other} must not be within each other"
+        taken[folder] = f"pickup.{name}"
 
 
 def _key(here: Keys, key: KeySettings) -> Findings:

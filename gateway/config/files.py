@@ -30,6 +30,9 @@ def unusable_places(settings: Settings) -> Iterator[Finding]:
         yield Finding(("http", "socket"), f"{socket} is longer than the {LONGEST_SOCKET} bytes of a socket's path")
     elif os.path.lexists(socket) and not socket.is_socket():
         yield Finding(("http", "socket"), f"{socket} is there and is no socket")
+    for name, section in settings.pickup.items():  # a share may come later, and other mail must not wait for it
+        if why := unwritable(section.directory):
+            yield Finding(("pickup", name, "directory"), why, fatal=False)
 
 
 class Files:

@@ -7,17 +7,19 @@ which takes them from here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gateway.config.document import Document, hint
+from gateway.config.document import ConfigError, Document, hint
 
 SYSTEM_FILE = Path("/etc/gateway/config.yaml")
+STATE_DIRECTORY = Path("/var/lib/gateway")
 RUN_DIRECTORY = Path("/run/gateway")  # RuntimeDirectory of the systemd unit; only the service itself is told of it
 SOCKET = Path("admin.sock")  # http.socket where nothing else is said
 SECTIONS = (  # the keys of models.Settings
-    "hostname", "state_dir", "listeners", "auth", "clients", "backends", "routes", "retry", "bounces", "retention",
-    "limits", "http", "log",
+    "hostname", "state_dir", "listeners", "auth", "clients", "backends", "routes", "pickup", "retry", "bounces",
+    "retention", "limits", "http", "log",
 )  # fmt: skip
 
 
@@ -44,7 +46,7 @@ def default_state_dir(environ: Mapping[str, str]) -> str:
     xdg, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
     given = (systemd, xdg and f"{xdg}/gateway", home and f"{home}/.local/state/gateway")
-    return next((path for path in given if path.startswith("/")), "/var/lib/gateway")
+    return next((path for path in given if path.startswith("/")), str(STATE_DIRECTORY))
 
 
 def absolute(path: Path) -> Path:
@@ -57,6 +59,18 @@ def absolute(path: Path) -> Path:
 def is_missing(data: Mapping[str, Any], key: str) -> bool:
     """Not given, or given with nothing in it: the default applies."""
     return data.get(key) in (None, {})
+
+
+def state_dirs(path: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """Where a service of this file (None: of the built-in default) may have its state, as far as it is seen from here.
+
+    Other users often may not read the file, and the environment of a service is its own.
+    """
+    with suppress(ConfigError, OSError):
+        given = read(path, environ)[0].data.get("state_dir")
+        if isinstance(given, str) and Path(given).is_absolute():
+            return [Path(given)]
+    return [STATE_DIRECTORY, Path(default_state_dir(environ))]
 
 
 def admin_socket(path: Path | None, environ: Mapping[str, str]) -> Path:

@@ -125,6 +125,12 @@ class RouteSettings(Section):
     recipients: tuple[values.Pattern, ...] = ()
 
 
+class PickupSettings(Section):
+    """A folder into which programs put mail as files."""
+
+    directory: values.Directory
+
+
 class RetrySettings(Section):
     delays: tuple[values.LongDuration, ...] = Field(
         default=tuple(timedelta(minutes=m) for m in (1, 5, 15, 30, 60)), min_length=1
@@ -177,6 +183,7 @@ class Settings(Section):
     clients: dict[values.Name, ClientSettings]
     backends: dict[values.Name, Any]
     routes: tuple[RouteSettings, ...]
+    pickup: dict[values.Name, PickupSettings] = Field(default_factory=dict)
     retry: RetrySettings = Field(default_factory=RetrySettings)
     bounces: BounceSettings = Field(default_factory=BounceSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)

@@ -8,8 +8,9 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry
@@ -125,6 +126,24 @@ class Events:
             recipients=[recipient.address for recipient in message.envelope.recipients], size=size,
             message_id=message.message_id, backends=list(message.deliveries),
         )  # fmt: skip
+
+    # Mail that comes as files
+
+    def drop_folders(self, names: Collection[str]) -> None:
+        """What is configured now; others are forgotten."""
+        self._metrics.drop_folders(names)
+
+    def drop_files(self, folder: str, waiting: int, corrupt: int) -> None:
+        self._metrics.dropped_files(folder, "waiting").set(waiting)
+        self._metrics.dropped_files(folder, "corrupt").set(corrupt)
+
+    def drop_waits(self, folder: str, path: Path, reason: str) -> None:
+        self._log.warning("drop_waits", folder=folder, path=str(path), reason=reason)
+
+    def drop_corrupt(self, folder: str, queue_id: str, path: Path, owner: int, detail: str) -> None:
+        """A file that is no mail was put aside, as ``path``; ``owner`` is its user id."""
+        shown = os.fsencode(path).decode("utf-8", "replace")
+        self._log.warning("drop_corrupt", id=queue_id, folder=folder, path=shown, owner=owner, detail=detail)
 
     # Delivery
 

@@ -97,6 +97,7 @@ class Metrics:
         self.received = counter("messages_received_total", "Messages accepted.", "listener", "client")
         self.size = histogram("message_size_bytes", "Size of messages accepted.", _SIZES)
         self.accept_time = histogram("accept_duration_seconds", "From the end of DATA to 250.", _ACCEPT, "listener")
+        self.dropped_files = gauge("dropped_files", "Files in folders that mail is taken from.", "folder", "state")
         self.attempts = counter("delivery_attempts_total", "Attempts ended.", "backend", "result")
         self.deliveries = counter("deliveries_total", "Recipients, by the result of an attempt.", "backend", "result")
         self.delivery_events = counter(
@@ -163,6 +164,10 @@ class Metrics:
             gauges.keep(backends)
         self.tls.keep(listeners)
         self.jwks.keep(keys)
+
+    def drop_folders(self, names: Collection[str]) -> None:
+        self.dropped_files.create(product(names, ("waiting", "corrupt")))
+        self.dropped_files.keep(names)
 
     def queue_gauges(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:
         """``counts`` by (backend, state), ``oldest`` in seconds by backend; what is missing is 0."""

@@ -19,6 +19,8 @@ from gateway import auth
 from gateway.address import parse_address
 from gateway.auth.tokens import Invalid, is_short_text, parse
 from gateway.config.durations import parse_duration
+from gateway.drop.drop import places
+from gateway.drop.overview import overview
 from gateway.http.problem import answer, json_body
 from gateway.http.service import Service, running
 from gateway.pools import read_files
@@ -79,6 +81,12 @@ async def backends(service: Service, _request: Request) -> object:
         name: {"name": name, "type": section.type, "queued": queued.get(name, 0)}
         for name, section in service.settings.backends.items()
     }
+
+
+async def drop(service: Service, _request: Request) -> object:
+    """What lies in the maildrop and in pickup folders."""
+    reasons = service.drop.reasons if service.drop else {}
+    return {"folders": await read_files(partial(overview, places(service.settings), reasons))}
 
 
 async def steer(service: Service, request: Request) -> object:

@@ -32,6 +32,7 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("POST", "/api/v1/send", api.send, Access.SOCKET),
     ("GET", "/api/v1/backends", api.backends, Access.LOOPBACK),
     ("POST", "/api/v1/backends/{name}/{action}", api.steer, Access.SOCKET),
+    ("GET", "/api/v1/drop", api.drop, Access.LOOPBACK),
     ("GET", "/api/v1/tokens", api.tokens, Access.LOOPBACK),
     ("POST", "/api/v1/tokens", api.mint_token, Access.SOCKET),
     ("POST", "/api/v1/tokens/inspect", api.inspect_token, Access.SOCKET),

@@ -11,6 +11,7 @@ from gateway.auth import Authenticator
 from gateway.clock import Clock
 from gateway.config.models import Settings
 from gateway.delivery import Dispatcher
+from gateway.drop.drop import Drop
 from gateway.events import Events
 from gateway.spool import Filter, Spool
 
@@ -37,6 +38,8 @@ class Service(Protocol):
     def clock(self) -> Clock: ...
     @property
     def dispatcher(self) -> Dispatcher | None: ...
+    @property
+    def drop(self) -> Drop | None: ...
     @property
     def authenticator(self) -> Authenticator | None: ...
     @property

@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -69,6 +71,42 @@ def test_sendmail_to_a_real_service(service: Gateway) -> None:
     assert row["recipients"] == ["admin@away.example"]
     listed = subprocess.run([*call, "-bp"], env=environment, capture_output=True, text=True, check=False)
     assert (listed.returncode, row["id"] in listed.stdout) == (0, True), listed.stderr
+
+
+def test_mail_while_the_service_is_away() -> None:
+    """Any user's waits in the maildrop, which mailq shows; the service takes it at its start, others cannot read it."""
+    call = [sys.executable, "-c", "from gateway.cli.sendmail import main; main()"]
+    # Another user may not be let in to where Python is: all is there before it is that user.
+    become = "import os, encodings.idna, encodings.utf_8_sig, gateway.cli.maildrop, gateway.config.locate; "
+    become += "from gateway.cli.sendmail import main; "
+    become += "os.setgroups([]); os.setgid({0}); os.setuid({0}); main()"
+    users = (65533, 0) if os.geteuid() == 0 else (os.geteuid(),)
+    with TemporaryDirectory() as folder, Gateway(Path(folder)) as running:  # pytest's own lets no other user in
+        state = Path(folder, "state")
+        running.signal(signal.SIGKILL)
+        assert running.process is not None
+        running.process.wait()
+        Path(folder).chmod(0o755)
+        state.chmod(0o711)  # as the unit has it
+        environment = os.environ | {
+            "GATEWAY_SENDMAIL": f"127.0.0.1:{running.port}",
+            "GATEWAY_CONFIG": str(running.file),
+        }
+        for user in users:
+            code = [sys.executable, "-c", become.format(user)] if os.geteuid() == 0 else call
+            arguments = [*code, "-f", f"s{user}@example.com", "a@away.example", "b@away.example"]
+            done = subprocess.run(arguments, input=b"A: b\n\nx\n", env=environment, capture_output=True, check=False)
+            assert (done.returncode, done.stderr) == (0, b"")
+        assert {path.stat().st_mode & 0o007 for path in (state / "maildrop" / "new").iterdir()} == {0}
+        listed = subprocess.run([*call, "-bp"], env=environment, capture_output=True, text=True, check=False)
+        assert f"maildrop: {len(users)} waiting" in listed.stdout, listed.stderr
+        running.start()
+        for user in users:
+            while not (rows := running.json("queue", "list", "--from", f"s{user}@example.com", "--state", "all")):
+                time.sleep(0.05)
+            assert rows[0]["recipients"] == ["a@away.example", "b@away.example"]
+        (found,) = running.json("queue", "dropped")
+        assert (found["name"], found["waiting"], found["corrupt"], found["reason"]) == ("maildrop", 0, 0, "")
 
 
 @pytest.mark.parametrize(

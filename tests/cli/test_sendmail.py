@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import io
 import os
@@ -9,12 +10,18 @@ import socket
 import subprocess
 import sys
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 import pytest
 
+from gateway.cli import maildrop
 from gateway.cli.sendmail import main
+from gateway.config import locate
+from gateway.drop import folder, letter
+from gateway.drop.folder import Places
+from gateway.model import Envelope, Recipient
 from tests.cli.kit import Server
 from tests.test_line_ends import TABLE
 
@@ -35,13 +42,13 @@ class Done(NamedTuple):
     stderr: str
 
 
-def sendmail(target: str, *arguments: str, stdin: bytes = MESSAGE, name: str = "sendmail") -> Done:
-    """In this process; that the real command works too is shown in test_process.py."""
+def sendmail(target: str, *arguments: str, stdin: bytes = MESSAGE, name: str = "sendmail", keep: str = "no") -> Done:
+    """In this process; that the real command works too is shown in test_process.py. ``keep`` is the maildrop."""
     errors = io.StringIO()
     with (
         mock.patch.object(sys, "argv", [f"/usr/bin/{name}", *arguments]),
         mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin))),
-        mock.patch.dict(os.environ, {"GATEWAY_SENDMAIL": target}),
+        mock.patch.dict(os.environ, {"GATEWAY_SENDMAIL": target, "GATEWAY_MAILDROP": keep}),
         redirect_stderr(errors),
     ):
         try:
@@ -51,8 +58,8 @@ def sendmail(target: str, *arguments: str, stdin: bytes = MESSAGE, name: str = "
     return Done(0, errors.getvalue())
 
 
-def run(server: Server, *arguments: str, stdin: bytes = MESSAGE) -> Done:
-    return sendmail(f"127.0.0.1:{server.server_address[1]}", *arguments, stdin=stdin)
+def run(server: Server, *arguments: str, stdin: bytes = MESSAGE, keep: str = "no") -> Done:
+    return sendmail(f"127.0.0.1:{server.server_address[1]}", *arguments, stdin=stdin, keep=keep)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +219,7 @@ def test_unusual_characters_are_announced(server: Server) -> None:
         ({"MAIL": "452 4.3.1 spool full"}, 75, "452 4.3.1 spool full"),
         ({"RCPT": "550 5.7.1 relay denied"}, 67, "x@example.com: 550 5.7.1 relay denied"),
         ({"RCPT": "451 4.3.0 later"}, 75, "451 4.3.0 later"),
+        ({"RCPT": "452 4.5.3 At most 20 recipients"}, 69, "452 4.5.3 At most"),
         ({"DATA": "554 5.6.0 no"}, 69, "554 5.6.0 no"),
         ({"content": "552 5.3.4 too big"}, 65, "message: 552 5.3.4 too big"),
         ({"content": "451 4.3.0 our fault"}, 75, "451 4.3.0 our fault"),
@@ -233,6 +241,95 @@ def test_one_refused_recipient_stops_all(server: Server) -> None:
     assert server.content == b""
 
 
+@pytest.fixture
+def kept(tmp_path: Path) -> Places:
+    """The maildrop of a service that is away."""
+    places = folder.maildrop(tmp_path)
+    folder.make_maildrop(places)
+    return places
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        {"connect": "421 4.3.2 stopping"},
+        {"connect": "hello"},
+        {"MAIL": "452 4.3.1 spool full"},
+        {"MAIL": "450 4.7.1 too fast"},
+        {"RCPT": "451 4.3.5 later"},
+        {"DATA": "451 4.3.0 our fault"},
+        {"content": "452 4.3.1 spool full"},
+        {"content": "421 4.3.2 stopping"},
+    ],
+)
+def test_what_cannot_be_taken_now_is_kept(server: Server, kept: Places, replies: dict[str, str]) -> None:
+    """Cron, mdadm and PHP do not try again: it is in the maildrop, with its envelope, and the code is 0."""
+    server.replies = {"EHLO": "250-test\r\n250 DSN"} | replies
+    arguments = ["-f", "f@example.com", "-R", "hdrs", "-V", "id", "-N", "failure", ONE, TWO]
+    assert run(server, *arguments, stdin=b"A: b\nBcc: x@example.com\n\n\xe4\n", keep=str(kept.new.parent)) == (0, "")
+    (path,) = kept.new.iterdir()
+    data = path.read_bytes()
+    assert data.endswith(b"A: b\r\n\r\n\xe4\r\n")
+    envelope = letter.read(data, len(data)).envelope
+    recipients = (Recipient(ONE, "FAILURE"), Recipient(TWO, "FAILURE"))
+    assert envelope == Envelope("f@example.com", recipients, eightbit=True, ret="HDRS", envid="id")
+
+
+@pytest.mark.parametrize(
+    ("replies", "code"),
+    [({"MAIL": "553 5.7.1 no"}, 77), ({"RCPT": "550 5.7.1 no"}, 67), ({"content": "554 5.6.0 no"}, 65)],
+)
+def test_what_is_refused_is_not_kept(server: Server, kept: Places, replies: dict[str, str], code: int) -> None:
+    """The caller hears it, and trying again would not help."""
+    server.replies = replies
+    assert run(server, ONE, keep=str(kept.new.parent)).returncode == code
+    assert list(kept.new.iterdir()) == []
+
+
+def test_what_cannot_be_kept_either(kept: Places) -> None:
+    """Then, and only then, it is 75; nothing half done is left."""
+    with mock.patch("os.fsync", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+        done = sendmail("127.0.0.1:1", ONE, keep=str(kept.new.parent))
+    assert (done.returncode, "No space left on device" in done.stderr) == (75, True), done.stderr
+    assert list(kept.new.iterdir()) == []
+    kept.new.rmdir()
+    assert sendmail("127.0.0.1:1", ONE, keep=str(kept.new.parent)).returncode == 75
+
+
+@pytest.mark.parametrize(
+    ("host", "config", "found"),
+    [
+        ("127.0.0.1", "state_dir: {folder}/state", True),
+        ("::1", "state_dir: {folder}/state", True),
+        ("localhost", "state_dir: {folder}/state\nbackends: [wrong", False),
+        ("localhost", "state_dir: {folder}/other", False),
+        ("192.0.2.1", "state_dir: {folder}/state", False),
+        ("relay.example.com", "state_dir: {folder}/state", False),
+    ],
+)
+def test_where_the_maildrop_is(tmp_path: Path, host: str, config: str, found: bool) -> None:
+    """That of the service the settings are of, on this machine only, and never one that no service has made."""
+    folder.make_maildrop(places := folder.maildrop(tmp_path / "state"))
+    file = tmp_path / "config.yaml"
+    file.write_text(config.format(folder=tmp_path))
+    environ = {"GATEWAY_CONFIG": str(file), "HOME": str(tmp_path / "home")}
+    with mock.patch.object(locate, "STATE_DIRECTORY", tmp_path / "none"):
+        assert maildrop.find(host, environ) == (places if found else None)
+
+
+def test_the_machines_own_maildrop_where_its_settings_are_not_for_us(tmp_path: Path) -> None:
+    """A settings file with mode 640: the usual place comes first, then our own."""
+    file = tmp_path / "config.yaml"
+    file.write_text("state_dir: [unreadable")
+    environ = {"GATEWAY_CONFIG": str(file), "HOME": str(tmp_path)}
+    with mock.patch.object(locate, "STATE_DIRECTORY", tmp_path / "var"):
+        assert maildrop.find("localhost", environ) is None
+        folder.make_maildrop(own := folder.maildrop(tmp_path / ".local/state/gateway"))
+        assert maildrop.find("localhost", environ) == own
+        folder.make_maildrop(usual := folder.maildrop(tmp_path / "var"))
+        assert maildrop.find("localhost", environ) == usual
+
+
 @pytest.mark.parametrize(
     ("arguments", "target", "code", "words"),
     [
@@ -244,7 +341,7 @@ def test_one_refused_recipient_stops_all(server: Server) -> None:
     ],
 )
 def test_without_a_service(arguments: list[str], target: str, code: int, words: str) -> None:
-    """Wrong use is 64; a service that is down is 75, so that cron and mdadm keep their mail."""
+    """Wrong use is 64; a service that is down, and no maildrop, is 75."""
     done = sendmail(target, *arguments)
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -61,8 +62,10 @@ def test_unit_is_hardened(installed_unit: Path) -> None:
     [
         ("Type", "notify"),  # not notify-reload: Debian 12's systemd takes that for simple
         ("ExecReload", "/bin/kill -HUP $MAINPID"),
-        ("DynamicUser", "yes"),
+        ("User", "gateway"),
         ("StateDirectory", "gateway"),
+        ("StateDirectoryMode", "0711"),  # on the way to the maildrop
+        ("UMask", "0077"),
         ("RuntimeDirectory", "gateway"),
         ("ConfigurationDirectory", "gateway"),
         ("RestartPreventExitStatus", "78"),
@@ -73,6 +76,18 @@ def test_unit_is_hardened(installed_unit: Path) -> None:
 def test_unit_keeps_what_the_program_relies_on(directive: str, value: str) -> None:
     """Readiness, reload, directories, exit status and drain time are agreements with the program."""
     assert directives()[directive] == value
+
+
+def test_the_unit_makes_its_user() -> None:
+    """The unit's user is the one that the file beside it makes, with the state directory as its home."""
+    (line,) = [line for line in (UNIT.parent / "gateway.sysusers").read_text().splitlines() if line[0] != "#"]
+    assert shlex.split(line)[:2] == ["u", directives()["User"]]
+    assert shlex.split(line)[-1] == f"/var/lib/{directives()['StateDirectory']}"
+
+
+def test_others_can_leave_mail_in_the_maildrop() -> None:
+    """With these two they could not reach it, or the service could not make it theirs to write and ours to read."""
+    assert not {"DynamicUser", "RestrictSUIDSGID"} & directives().keys()
 
 
 def test_stop_may_take_longer_than_the_drain() -> None:

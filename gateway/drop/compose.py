@@ -19,7 +19,7 @@ _NAMED = {again + name for again in ("", _AGAIN) for name in ("from", "sender", 
 _HIDDEN = {"bcc", _AGAIN + "bcc"}
 
 
-class SendmailError(Exception):
+class NotSendable(Exception):
     """Why nothing was sent, with the exit code (sysexits.h)."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -45,11 +45,11 @@ class Given:
 
 
 def compose(given: Given, raw: bytes) -> tuple[Envelope, bytes]:
-    """The envelope and the message to send for it, without its blind recipients. Raises SendmailError."""
+    """The envelope and the message to send for it, without its blind recipients. Raises NotSendable."""
     try:
         header = scan(raw)
     except BadMessage as error:
-        raise SendmailError(EX_DATAERR, error.text) from None
+        raise NotSendable(EX_DATAERR, error.text) from None
     whole = {  # by place in the header
         place: qualify(field.value, given.domain) for place, field in enumerate(header.fields) if field.name in _NAMED
     }
@@ -64,7 +64,7 @@ def compose(given: Given, raw: bytes) -> tuple[Envelope, bytes]:
         ]
     everyone = dict.fromkeys(address for addresses in found for address in addresses)
     if not everyone:
-        raise SendmailError(EX_USAGE, "no recipients: give addresses, or -t to take them from the message")
+        raise NotSendable(EX_USAGE, "no recipients: give addresses, or -t to take them from the message")
     sender = _sender(given)
     changes = {
         place: b"" if field.name in _HIDDEN else field.raw.partition(b":")[0] + b":" + whole[place]
@@ -99,7 +99,7 @@ def _sender(given: Given) -> str:
         return ""
     addresses = _addresses(EX_USAGE, raw, given.domain)
     if len(addresses) != 1:
-        raise SendmailError(EX_USAGE, f"not one sender: {given.sender!r}")
+        raise NotSendable(EX_USAGE, f"not one sender: {given.sender!r}")
     return addresses[0]
 
 
@@ -107,4 +107,4 @@ def _addresses(code: int, value: bytes, domain: str, where: str = "") -> tuple[s
     try:
         return every_address(qualify(value, domain))
     except BadAddress as error:
-        raise SendmailError(code, f"{where}{error.text}; nothing was sent") from None
+        raise NotSendable(code, f"{where}{error.text}; nothing was sent") from None

@@ -1,0 +1,177 @@
+"""Mail that came as a file, judged as if a program had handed it in by SMTP from this machine, and its sender told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+
+from gateway.clock import Clock
+from gateway.drop.letter import Letter
+from gateway.events import Events
+from gateway.intake import Rules, prepare
+from gateway.message import Arrival, replace_fields, scan
+from gateway.message.text import date, fold
+from gateway.model import (
+    BadMessage,
+    Client,
+    NewMessage,
+    Outcome,
+    Recipient,
+    Refusal,
+    Scope,
+    SpoolTrouble,
+    Verdict,
+)
+from gateway.pools import look_through_mail
+from gateway.ratelimit import RateWindow
+from gateway.refusals import refusal_of
+from gateway.transaction import Transaction
+
+_HERE = ("127.0.0.1", "::1")
+_LARGE = 16_000  # octets of a message that is looked through off the loop
+_LINE = 65536  # octets without CRLF, as a listener takes them with tolerate: [long_lines]
+# A bounce to who may not send would be mail to whomever somebody likes.
+_UNTOLD = ("relay_denied", "sender_denied")
+
+
+class Later(Exception):
+    """A temporary refusal; ``everything``: any other message would hear the same now."""
+
+    def __init__(self, text: str, *, everything: bool) -> None:
+        super().__init__(text)
+        self.everything = everything
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """``way`` is the folder's name, ``owner`` whose file it was, ``dropped_at`` when."""
+
+    way: str
+    owner: int
+    dropped_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """``rules``, and ``by_network`` (who an address is without a login), are those of now.
+
+    ``put`` stores a message; ``refuse`` one of which somebody was refused, with a bounce unless its text says why not.
+    """
+
+    rules: Rules
+    by_network: Callable[[str], Client | None]
+    rates: RateWindow
+    put: Callable[[NewMessage], Awaitable[None]]
+    refuse: Callable[[NewMessage, str], Awaitable[None]]
+    events: Events
+    clock: Clock
+
+    async def accept(self, letter: Letter, ident: str, origin: Origin) -> None:
+        """Stored as the message ``ident`` when this returns, whoever was refused is accounted for. Raises Later."""
+        started, notes = self.clock.monotonic(), _Notes()
+        known = next(filter(None, map(self.by_network, _HERE)), None)
+        client = replace(known or Client(name=""), login=f"user id {origin.owner}")
+        if client.rate and not self.rates.allow(client.name, client.rate, started):
+            raise Later(f"faster than clients.{client.name}.rate allows", everything=True)
+        arrival = Arrival(ident, self.clock.now(), listener=origin.way, peer="", helo="", protocol="local")
+        message = await self._decide(letter, client, arrival, origin.dropped_at, notes)
+        try:
+            if notes.refused:
+                await self.refuse(_with(message, letter.envelope.recipients, notes.refused), notes.untold)
+            else:
+                await self.put(message)
+        except SpoolTrouble as trouble:
+            raise Later(trouble.text, everything=True) from trouble
+        if message.deliveries:
+            self.events.accepted(message, self.clock.monotonic() - started)
+        for stage, refusal, recipient in notes.rejections:
+            sender = message.envelope.sender
+            self.events.rejected(origin.way, stage, refusal, "", client=client.name, sender=sender, recipient=recipient)
+
+    async def _decide(
+        self, letter: Letter, client: Client, arrival: Arrival, dropped_at: datetime, notes: _Notes
+    ) -> NewMessage:
+        """The message, with deliveries to those who were not refused. Raises Later."""
+        envelope, stage = letter.envelope, "mail"
+        try:
+            if not client.name:
+                text = "Relay access denied: 127.0.0.1 is in no network of the setting clients"
+                raise Refusal(550, "5.7.1", text, "relay_denied")
+            transaction = Transaction(client, letter.size, envelope, self.rules)
+            envelope = replace(envelope, sender=transaction.sender)
+            for recipient in envelope.recipients:
+                try:
+                    transaction.add(recipient.address, recipient.notify, recipient.orcpt)
+                except Exception as error:
+                    notes.refuse("rcpt", error, recipient.address)
+            if transaction.recipients:
+                stage = "data"
+                ready = partial(_prepared, letter.raw, transaction, arrival, dropped_at, self.rules)
+                return await look_through_mail(ready) if len(letter.raw) > _LARGE else ready()
+        except Exception as error:
+            notes.refuse(stage, error, *(recipient.address for recipient in envelope.recipients))
+        return _unsent(replace(letter, envelope=envelope), client, arrival, self.rules)
+
+
+@dataclass(slots=True)
+class _Notes:
+    """Who was refused, and each refusal with its stage and the recipient, "" for all."""
+
+    refused: dict[str, Outcome] = field(default_factory=dict)
+    rejections: list[tuple[str, Refusal, str]] = field(default_factory=list)
+
+    @property
+    def untold(self) -> str:
+        """Why the sender gets no bounce."""
+        return next((r.reason for stage, r, _ in self.rejections if stage == "mail" and r.reason in _UNTOLD), "")
+
+    def refuse(self, stage: str, error: Exception, *addresses: str) -> None:
+        """Raises Later for what is temporary, and what nobody expected as it is."""
+        if (refusal := refusal_of(error)) is None:
+            raise error
+        if refusal.code < 500 and refusal.reason != "too_many_recipients":  # who are not fewer for waiting
+            raise Later(refusal.text, everything=False) from error
+        self.rejections.append((stage, refusal, addresses[0] if len(addresses) == 1 else ""))
+        enhanced = "5" + refusal.enhanced[1:]
+        outcome = Outcome(Verdict.REJECTED, enhanced=enhanced, detail=refusal.text, scope=Scope.MESSAGE)
+        self.refused |= {address: self.refused.get(address, outcome) for address in addresses}
+
+
+def _prepared(raw: bytes, transaction: Transaction, arrival: Arrival, dropped_at: datetime, rules: Rules) -> NewMessage:
+    """Raises Refusal, BadMessage, CannotCarry."""
+    if any(len(line) > _LINE + 1 for line in raw.split(b"\n")):
+        raise Refusal(554, "5.6.0", f"A line is longer than {_LINE} octets", "line_too_long")
+    header = scan(raw)
+    if header.fields and not header.count("date"):  # it may have waited for long
+        raw = replace_fields(raw, header, fold("Date", [date(dropped_at)]), {})
+    return prepare(raw, transaction.envelope(), transaction.client, arrival, rules, headerless=False)
+
+
+def _with(message: NewMessage, asked: Sequence[Recipient], refused: Mapping[str, Outcome]) -> NewMessage:
+    """The same with those who were refused, in the order in which they were asked for."""
+    known = {recipient.address for recipient in message.envelope.recipients} | refused.keys()
+    recipients = tuple(recipient for recipient in asked if recipient.address in known)
+    return replace(message, envelope=replace(message.envelope, recipients=recipients), refused=refused)
+
+
+def _unsent(letter: Letter, client: Client, arrival: Arrival, rules: Rules) -> NewMessage:
+    """For the record of a message that nobody gets."""
+    try:
+        message_id = scan(letter.raw).first("message-id")
+    except BadMessage:
+        message_id = ""
+    return NewMessage(
+        id=arrival.id,
+        envelope=letter.envelope,
+        raw=letter.raw,
+        deliveries={},
+        received_at=arrival.received_at,
+        expires_at=arrival.received_at + rules.retry.lifetime,
+        client=client.name,
+        login=client.login,
+        listener=arrival.listener,
+        message_id=message_id,
+        header_from=letter.envelope.sender,
+    )
