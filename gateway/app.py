@@ -184,6 +184,8 @@ class App:
             made = auth.Authenticator(
                 settings, self.clock, self.fetch, self.events, self._revocations, providers, self._guesses
             )
+            if self.authenticator:
+                made.take_over(self.authenticator)
             new.pop_all()
         return built, made
 

@@ -21,8 +21,7 @@ SaidBy = Literal["smtp", "http", "gateway"]
 class Refusal(Exception):
     """A no to a client: reply code, enhanced code (RFC 3463) and a text that may be shown to it.
 
-    ``reason`` is the metric label and comes from a closed set (events.REASONS). What goes wrong below the door is a
-    Fault; the door says it to a client in one table (smtp.replies), the HTTP interface in another (http.problem).
+    ``reason`` is the metric label, of a closed set (events.REASONS). What goes wrong below the door is a Fault.
     """
 
     def __init__(self, code: int, enhanced: str, text: str, reason: str) -> None:
@@ -135,7 +134,7 @@ class Client:
     """Who is speaking and what they may do; decided at connect or login, config and token claims already merged.
 
     ``senders`` and ``recipients`` are groups of patterns; every group needs a match (a claim narrows, never widens).
-    ``secret`` is the client's own token where the backend sends with that.
+    ``secret`` is the client's own token where the backend sends with that, ``proof`` what let it in (gateway.auth).
     """
 
     name: str
@@ -149,6 +148,7 @@ class Client:
     rate: Rate | None = None
     token: LoginToken | None = None
     secret: str = field(default="", repr=False)
+    proof: object = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from gateway.auth.clients import Clients
 from gateway.auth.guesses import Guesses
 from gateway.auth.jwks import Jwks
-from gateway.auth.keys import Key, load_keys, verify
+from gateway.auth.keys import Key, Public, load_keys, verify
 from gateway.auth.passwords import Login, Passwords
 from gateway.auth.tokens import (
     LEEWAY,
@@ -25,7 +26,7 @@ from gateway.clock import Clock
 from gateway.config.models import Settings, users
 from gateway.events import Events
 from gateway.fetch import Fetch
-from gateway.model import CannotTell, Client, Refusal, Verifies
+from gateway.model import CannotTell, Client, LoginToken, Refusal, Verifies
 from gateway.networks import neighbour
 
 # ``Refusal.reason`` of a login is one of these; its text never tells them apart.
@@ -50,6 +51,14 @@ class LoginRefused(Refusal):
     def __init__(self, refusal: Refusal, user: str = "", guess: bytes = b"") -> None:
         super().__init__(refusal.code, refusal.enhanced, refusal.text, refusal.reason)
         self.user, self.guess = user, guess
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """What proves a token: the configured key, and which of those that its issuer publishes."""
+
+    key: Key
+    public: Public | None
 
 
 class Authenticator:
@@ -112,16 +121,17 @@ class Authenticator:
         if (lent := await self._by_provider(user, parsed, peer)) is not None:
             return lent
         fits = candidates(self._keys, parsed)
-        key = signer(fits, parsed) or await self._published_signer(fits, parsed)
-        checked = check(key, parsed.claims, self._clock.now(), self._revocations)
-        return self._clients.by_token(checked, parsed.claims, user, peer)
+        held = signer(fits, parsed)
+        proof = _Signed(held, held.public) if held else await self._published(fits, parsed)
+        checked = check(proof.key if proof else None, parsed.claims, self._clock.now(), self._revocations)
+        return replace(self._clients.by_token(checked, parsed.claims, user, peer), proof=proof)
 
     async def _by_password(self, user: str, password: str, peer: str) -> Client:
         name, trusted = self._users.get(user, ""), self._clients.trusts(peer)
         here = not name or self._clients.admits(name, peer)
         if not await self._passwords.verify(Login(user, password, neighbour(peer), here, trusted)):
             raise Invalid("token_malformed" if _TORN.match(password) else "auth_failed")
-        return self._clients.by_name(name, peer)
+        return replace(self._clients.by_name(name, peer), proof=self._passwords.of(user))
 
     def _shown(self, user: str, password: str) -> str:
         """Names that are known here, and addresses. People type their password where the name belongs."""
@@ -143,7 +153,7 @@ class Authenticator:
         for name, provider in asked.items():
             try:
                 if address := await provider.verify(parsed.text):
-                    return self._clients.by_provider(name, address, user, peer, parsed.text)
+                    return replace(self._clients.by_provider(name, address, user, peer, parsed.text), proof=provider)
             except CannotTell as error:
                 unsure = error
         if unsure:
@@ -168,25 +178,56 @@ class Authenticator:
             raise _refused(error) from None
 
     def still_valid(self, client: Client) -> bool:
-        """Whether a client that came in may go on: still configured, its token neither expired nor revoked."""
-        token, configured = client.token, client.name in self._clients
-        if token is None:
-            return configured
-        in_time = token.expires_at is None or self._clock.now() - LEEWAY < token.expires_at
-        return configured and token.key in self._keys and in_time and not self._revocations.is_revoked(token)
+        """Whether a client that came in may go on: what let it in is configured as it was, neither ended nor revoked.
+
+        Compares and computes nothing. Raises CannotTell where the issuer's keys have been out of reach for too long.
+        """
+        if client.name not in self._clients:
+            return False
+        match client.proof, client.token:
+            case _Signed(key, public), LoginToken() as token:
+                if self._keys.get(key.name) != key or self._revocations.is_revoked(token):
+                    return False
+                if token.expires_at is not None and self._clock.now() - LEEWAY >= token.expires_at:
+                    return False
+                return key.public is not None or self._jwks[key.name].holds(public)
+            case None, _:
+                return True
+            case proof, _:
+                known = self._providers.get(client.name) if client.secret else self._passwords.of(self._user_of(client))
+                return proof == known
+
+    def unsure(self, client: Client) -> bool:
+        """Whether ``still_valid`` relies on keys of an issuer that should be looked at again first."""
+        jwks = self._jwks.get(client.token.key) if client.token else None
+        return jwks is not None and jwks.old
+
+    async def look_again(self, client: Client) -> None:
+        """Ask the issuer; at most so long as a login would."""
+        if client.token and (jwks := self._jwks.get(client.token.key)):
+            await jwks.refresh()
+
+    def take_over(self, before: Authenticator) -> None:
+        """What issuers told under the settings before these."""
+        for name, jwks in self._jwks.items():
+            if before._keys.get(name) == self._keys[name]:
+                jwks.take_over(before._jwks[name])
+
+    def _user_of(self, client: Client) -> str:
+        return next((user for user, name in self._users.items() if name == client.name), "")
 
     async def aclose(self) -> None:
         self._passwords.close()
         for jwks in self._jwks.values():
             await jwks.aclose()
 
-    async def _published_signer(self, fits: Iterable[Key], parsed: Parsed) -> Key | None:
+    async def _published(self, fits: Iterable[Key], parsed: Parsed) -> _Signed | None:
         unsure: CannotTell | None = None
         for key in (key for key in fits if key.public is None):
             try:
-                published = await self._jwks[key.name].find(parsed.header.get("kid"))
-                if any(verify(parsed.text, public, key.settings.algorithm) for public in published):
-                    return key
+                for public in await self._jwks[key.name].find(parsed.header.get("kid")):
+                    if verify(parsed.text, public, key.settings.algorithm):
+                        return _Signed(key, public)
             except CannotTell as error:
                 unsure = error
         if unsure:

@@ -33,15 +33,40 @@ class Jwks:
 
     async def find(self, kid: str | None) -> list[Public]:
         """The keys a token with this ``kid`` may be signed with; without one, all. Raises CannotTell."""
-        if self._clock.monotonic() - self._fetched_at >= _FRESH or not self._matching(kid):
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._load(), name=f"jwks {self._key.name}")
-            await asyncio.wait((self._task,))  # not itself: who hangs up must not cancel the others' fetch
-        stale = self._clock.monotonic() - self._fetched_at >= _STALE
+        if self.old or not self._matching(kid):
+            await self.refresh()
         found = self._matching(kid)
-        if stale or (not found and not self._up):
-            raise CannotTell(f"the keys at {self._key.settings.jwks_url} cannot be had")
+        if self._age() >= _STALE or (not found and not self._up):
+            raise self._cannot_tell()
         return found
+
+    @property
+    def old(self) -> bool:
+        """Whether the keys should be fetched again before they are relied upon."""
+        return self._age() >= _FRESH
+
+    async def refresh(self) -> None:
+        """Fetch the keys, unless that was tried just now."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._load(), name=f"jwks {self._key.name}")
+        await asyncio.wait((self._task,))  # not itself: who hangs up must not cancel the others' fetch
+
+    def holds(self, public: object) -> bool:
+        """Whether this key is still published, as far as is known. Raises CannotTell."""
+        if self._age() >= _STALE:
+            raise self._cannot_tell()
+        return any(known == public for _, known in self._entries)
+
+    def take_over(self, before: Jwks) -> None:
+        """What was fetched under the settings before these: a reload must not need the issuer."""
+        self._entries, self._up = before._entries, before._up
+        self._fetched_at, self._tried_at = before._fetched_at, before._tried_at
+
+    def _age(self) -> float:
+        return self._clock.monotonic() - self._fetched_at
+
+    def _cannot_tell(self) -> CannotTell:
+        return CannotTell(f"the keys at {self._key.settings.jwks_url} cannot be had")
 
     async def aclose(self) -> None:
         if self._task is not None:

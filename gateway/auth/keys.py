@@ -42,12 +42,12 @@ Private = bytes | RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A configured key. ``public`` is None when it is published at ``settings.jwks_url``."""
+    """A configured key. ``public`` is None when it is published at ``settings.jwks_url``. Equal is what signs alike."""
 
     name: str
     settings: KeySettings
     public: Public | None = field(default=None, repr=False)
-    private: Private | None = field(default=None, repr=False)
+    private: Private | None = field(default=None, repr=False, compare=False)
 
 
 def load_keys(settings: Settings) -> dict[str, Key]:

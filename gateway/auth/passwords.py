@@ -115,6 +115,10 @@ class Passwords:
             if not run.waiting:
                 run.answer.cancel()  # nobody wants to know any more; without effect once it is known
 
+    def of(self, user: str) -> object:
+        """What stands for the user's password as it is configured; None without one."""
+        return self._hashes.get(user)
+
     def _decoy(self, user: str) -> _Hash:
         """For a name that does not exist, so that nobody can tell: it costs what one of those that exist costs."""
         made = self._guesses.mark("decoy", user)

@@ -23,8 +23,8 @@ STAGES: Mapping[str, str] = {
     "auth": "auth_failed auth_unavailable busy too_many_failures tls_required bad_sequence bad_syntax too_many_errors"
     " unknown_client wrong_user wrong_network token_malformed token_unknown_key token_signature token_claims"
     " token_audience token_expired token_not_yet token_revoked bad_newlines internal other",
-    "mail": "auth_required tls_required token_expired bad_syntax bad_sequence bad_address utf8_address relay_denied"
-    " sender_denied cannot_carry too_big rate_limited busy spool_full shutting_down internal other",
+    "mail": "auth_required auth_unavailable tls_required token_expired bad_syntax bad_sequence bad_address utf8_address"
+    " relay_denied sender_denied cannot_carry too_big rate_limited busy spool_full shutting_down internal other",
     "rcpt": "auth_required bad_syntax bad_sequence bad_address utf8_address relay_denied recipient_denied"
     " too_many_recipients no_route cannot_carry internal other",
     "data": "sender_denied cannot_carry too_big bad_message bad_newlines line_too_long mail_loop bad_sequence idle"

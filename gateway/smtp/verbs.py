@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from gateway.address import parse_path
 from gateway.auth import LoginRefused
 from gateway.message.text import harmless
-from gateway.model import BadAddress, Client, Refusal
+from gateway.model import BadAddress, CannotTell, Client, Refusal
 from gateway.smtp import replies
 from gateway.smtp.data import LINE, LONG_LINE, DataReader
 from gateway.smtp.incoming import Incoming
@@ -133,7 +133,20 @@ async def _login_refused(session: Session, mechanism: str, refusal: Refusal, cha
     session.refuse(refusal)
 
 
-def _mail(session: Session, argument: bytes) -> None:
+def _mail(session: Session, argument: bytes) -> Awaitable[None] | None:
+    if session.logged_in and session.client and session.site.auth.unsure(session.client):
+        return _mail_when_sure(session, session.client, argument)
+    _begin(session, argument)
+    return None
+
+
+async def _mail_when_sure(session: Session, client: Client, argument: bytes) -> None:
+    """The issuer may have withdrawn the key behind the login: ask, once in five minutes for all sessions."""
+    await session.site.auth.look_again(client)
+    _begin(session, argument)
+
+
+def _begin(session: Session, argument: bytes) -> None:
     if not session.helo and "missing_helo" in session.site.settings.tolerate:
         session.helo = _NAMELESS
     if not session.helo:
@@ -181,7 +194,12 @@ def _known_client(session: Session) -> Client:
             session.client = site.by_network(session.wire.peer)
     if session.client is None:
         raise site.stranger(session.wire.peer, tls=bool(session.wire.tls))
-    if not site.auth.still_valid(session.client):
+    try:
+        valid = site.auth.still_valid(session.client)
+    except CannotTell:
+        text = "Whether your login is still good cannot be told now, try again later"
+        raise Refusal(451, "4.7.0", text, "auth_unavailable") from None
+    if not valid:
         session.client, session.logged_in = site.by_network(session.wire.peer), False
         raise Refusal(530, "5.7.0", "Your login is no longer valid, log in again", "token_expired")
     return session.client

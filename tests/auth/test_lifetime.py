@@ -14,9 +14,26 @@ import pytest
 
 from gateway import auth
 from gateway.auth import Revocations
-from gateway.model import LoginToken, Refusal
-from tests.auth.kit import ANY, APP, NOW, RSA, SECRET, House, Issuer, at, jwk, settings, signed, token
+from gateway.model import CannotTell, LoginToken, Refusal
+from tests.auth.kit import (
+    ANY,
+    APP,
+    NOW,
+    RSA,
+    SECRET,
+    House,
+    Issuer,
+    at,
+    cheap_hash,
+    hmac_token,
+    jwk,
+    public_pem,
+    settings,
+    signed,
+    token,
+)
 from tests.auth.test_claims import login
+from tests.auth.test_jwks import OTHER_RSA
 from tests.fakes import START
 
 OWN = {"own": {"algorithm": "EdDSA", "private_key_file": "token.key"}}
@@ -281,6 +298,90 @@ async def test_who_is_no_longer_configured_is_out(tmp_path: Path) -> None:
     assert not House(tmp_path, clients=lan).auth.still_valid(client)
     other = {"other": {"algorithm": "HS256", "secret": SECRET}}
     assert not House(tmp_path, other, ANY).auth.still_valid(client)
+
+
+WORD = "k7hmx2paq9wbt4crn6ez"
+COPIER = {"copier": {"password_hash": cheap_hash(WORD)}}
+PUBLIC = {"pub": {"algorithm": "RS256", "public_key_file": "pub.pem"}}
+CHANGES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], bool]] = [
+    # keys and clients of the login, what they are changed to, good still
+    ("nothing", APP, ANY, {}, True),
+    ("another secret", APP, ANY, {"keys": {"app": APP["app"] | {"secret": SECRET + "!"}}}, False),
+    ("an audience", APP, ANY, {"keys": {"app": APP["app"] | {"audience": "smtp"}}}, False),
+    ("a key beside it", APP, ANY, {"keys": APP | PUBLIC}, True),
+    ("our own key, as it was", OWN, ANY, {}, True),
+    ("our own key, made anew", OWN, ANY, {"files": ["token.key"]}, False),
+    ("a public key in its file", PUBLIC, ANY, {"files": ["pub.pem"]}, False),
+    ("a password", APP, COPIER, {"clients": {"copier": {"password_hash": cheap_hash("another")}}}, False),
+    ("the same password", APP, COPIER, {"clients": COPIER | ANY}, True),
+    ("a user name", APP, COPIER, {"clients": {"copier": COPIER["copier"] | {"user": "c@example.com"}}}, True),
+    ("a password that is a token now", APP, COPIER, {"clients": {"copier": {"token": "x"}}}, False),
+]
+
+
+@pytest.mark.parametrize(("what", "keys", "clients", "changed", "good"), CHANGES, ids=[row[0] for row in CHANGES])
+async def test_a_session_is_judged_by_the_credentials_of_now(
+    tmp_path: Path, what: str, keys: dict[str, Any], clients: dict[str, Any], changed: dict[str, Any], good: bool
+) -> None:
+    """A key or password that was replaced, perhaps because it leaked, ends the sessions that it let in, whatever its
+    name; what is as it was ends none."""
+    (tmp_path / "pub.pem").write_bytes(public_pem(RSA))
+    house = House(tmp_path, keys, clients)
+    text = WORD if clients is COPIER else mint(house.settings) if keys is OWN else token()
+    text = signed(RSA, "RS256") if keys is PUBLIC else text
+    client = await house.auth.login("copier" if clients is COPIER else "jwt", text, "192.0.2.1")
+    assert house.auth.still_valid(client)
+    for name in changed.get("files", ()):
+        (tmp_path / name).unlink()
+    if not (tmp_path / "pub.pem").exists():
+        (tmp_path / "pub.pem").write_bytes(public_pem(OTHER_RSA))
+    after = House(tmp_path, changed.get("keys", keys), changed.get("clients", clients))
+    assert after.auth.still_valid(client) is good
+
+
+async def test_a_session_ends_when_the_issuer_withdraws_its_key(tmp_path: Path) -> None:
+    """Asked again after five minutes, like at a login; while it is away the kept keys serve for a day, also over a
+    reload; then nobody can tell."""
+    issuer = Issuer(jwk(RSA, "RS256"), jwk(OTHER_RSA, "RS256", kid="k2"))
+    keys = {"corp": {"algorithm": "RS256", "jwks_url": Issuer.URL}}
+    house = House(tmp_path, keys, fetch=issuer)
+    auth = house.auth
+    client = await auth.login("jwt", signed(RSA, "RS256", {"kid": "k1"}, exp=NOW + 10_000_000), "192.0.2.1")
+    assert (auth.unsure(client), auth.still_valid(client), issuer.requests) == (False, True, 1)
+    house.clock.advance(300)
+    assert auth.unsure(client)
+    await auth.look_again(client)
+    assert (auth.unsure(client), auth.still_valid(client), issuer.requests) == (False, True, 2)
+
+    issuer.go_away()
+    house.clock.advance(3600)
+    after = House(tmp_path, keys, fetch=issuer)
+    after.clock.advance(3900)
+    after.auth.take_over(auth)
+    await after.auth.look_again(client)
+    assert after.auth.still_valid(client)
+    after.clock.advance(83_000)
+    await after.auth.look_again(client)
+    with pytest.raises(CannotTell):
+        after.auth.still_valid(client)
+
+    issuer.come_back()
+    issuer.entries = [jwk(OTHER_RSA, "RS256", kid="k1")]
+    await auth.look_again(client)
+    assert not auth.still_valid(client)
+
+
+async def test_a_session_ends_with_the_backend_that_knew_its_token(tmp_path: Path) -> None:
+    class Site:
+        async def verify(self, text: str) -> str:
+            return "me@example.com"
+
+    clients, site = {"boxes": {"login": "site"}}, Site()
+    house = House(tmp_path, clients=clients, site=site)
+    client = await house.auth.login("jwt", hmac_token(b'{"address":"me@example.com"}', secret=b"x" * 32), "192.0.2.1")
+    assert house.auth.still_valid(client)
+    assert House(tmp_path, clients=clients, site=site).auth.still_valid(client)
+    assert not House(tmp_path, clients=clients, site=Site()).auth.still_valid(client)
 
 
 async def test_no_secret_shows_in_a_client_or_a_refusal(tmp_path: Path) -> None:

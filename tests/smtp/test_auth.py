@@ -11,9 +11,10 @@ from typing import Any
 
 import anyio.to_thread
 import pytest
+from pydantic import SecretStr
 
 from gateway.auth import LoginRefused
-from gateway.model import Refusal
+from gateway.model import CannotTell, Capabilities, Refusal
 from tests.smtp.kit import CLIENTS, MESSAGE, PASSWORD, Peer, Rig, rig
 
 WRONG = "535 5.7.8"
@@ -237,6 +238,45 @@ async def test_a_reload_ends_logins() -> None:
         peer = await greeted(made, address="127.0.0.9")
         await peer.talk((f"AUTH PLAIN {plain('copier', PASSWORD)}", "235"))
         await peer.talk(("MAIL FROM:<a@b.c>", "553"), ("MAIL FROM:<me@b.c>", "250"))
+
+
+async def test_a_key_that_is_replaced_ends_its_sessions() -> None:
+    """A leaked secret, replaced under its own name: the session that it opened is told at the next MAIL, and logged."""
+    async with rig() as made, rig() as other:
+        peer = await greeted(made, address="127.0.0.9")
+        await peer.talk((f"AUTH PLAIN {plain('jwt', made.token())}", "235"), ("MAIL FROM:<a@b.c>", "250"))
+        made.reload(other)
+        await peer.talk(("RSET", "250"), ("MAIL FROM:<a@b.c>", "250"), ("RSET", "250"))
+        key = other.settings.auth.keys["app"]
+        keys = {"app": key.model_copy(update={"secret": SecretStr("another secret of more than 32 bytes")})}
+        settings = other.settings.model_copy(update={"auth": other.settings.auth.model_copy(update={"keys": keys})})
+        replaced = Rig(settings, {"box": Capabilities(max_bytes=35_000_000)})
+        made.reload(replaced)
+        await peer.talk(("MAIL FROM:<a@b.c>", "530 5.7.0"), (f"AUTH PLAIN {plain('jwt', made.token())}", WRONG))
+        await peer.talk((f"AUTH PLAIN {plain('jwt', replaced.token())}", "235"), ("MAIL FROM:<a@b.c>", "250"))
+        assert [line["stage"] for line in made.logged() if line.get("reason") == "token_expired"] == ["mail"]
+
+
+async def test_an_issuer_is_asked_before_a_login_of_his_goes_on() -> None:
+    """Keys that are five minutes old: MAIL waits for the look at them, and what it finds counts."""
+    async with rig() as made:
+        peer, asked = await greeted(made, address="127.0.0.9"), []
+        await peer.talk((f"AUTH PLAIN {plain('jwt', made.token())}", "235"))
+
+        async def look_again(client: Any) -> None:
+            asked.append(client.name)
+            made.revocations.revoke_jti("j1")
+
+        made.auth.unsure = lambda client: not asked  # type: ignore[method-assign]
+        made.auth.look_again = look_again  # type: ignore[method-assign]
+        await peer.talk(("MAIL FROM:<a@b.c>", "530 5.7.0"), ("MAIL FROM:<a@b.c>", "530"))
+        assert asked == ["tokens"]
+
+        def cannot_tell(client: Any) -> bool:
+            raise CannotTell("the issuer is away")
+
+        made.auth.still_valid = cannot_tell  # type: ignore[method-assign]
+        await (await greeted(made)).talk(("MAIL FROM:<a@b.c>", "451 4.7.0"))
 
 
 async def test_a_last_word_inside_a_login_ends_the_connection() -> None:
