@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,14 +24,24 @@ import httpx
 import httpx_aiohttp
 
 from gateway.names import PATIENCE, Names
+from gateway.proxies import Proxies, Proxy
+from gateway.trust import Trust
 from gateway.url import check_url
 
 _CONNECT_SECONDS = 25.0  # for a free connection, the name, the connection and TLS
 _NAME_SHARE = PATIENCE / _CONNECT_SECONDS  # so that a name server that is silent is called by its name
 _CONNECTIONS = 100
 _PIECE = 256 * 1024
-_KEEP_SECONDS = 4.0  # below the 5 s after which the quickest servers hang up: no request meets a dying connection
+_LONGEST = 3600.0  # no request takes longer
+# Mail must not be sent twice, so no request may meet a connection that a server or a firewall on the way has given up:
+# one that has rested is not used again. Messages that follow each other closely still share one.
+_KEEP_SECONDS = 0.5
+_UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # X509_V_ERR_...: self-signed, or no issuer found
+_AUTHORITY = "if a proxy looks into TLS, install its authority here (update-ca-certificates), or name it in ca_file"
+_PROXY = "check HTTPS_PROXY and NO_PROXY, or the setting proxy: host, port, user name and password"
+_STORE = "see that the file named by ca_file or SSL_CERT_FILE is there and holds certificates"
 _name_deadline: ContextVar[float] = ContextVar("_name_deadline")  # of the request under way, in the loop's time
+_reused: ContextVar[list[bool]] = ContextVar("_reused")  # not empty: the request under way got a kept connection
 _BEFORE_SENDING = (
     aiohttp.ClientConnectorError,  # also name resolution, TLS and proxy connections
     aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
@@ -39,11 +52,26 @@ _BEFORE_SENDING = (
 
 
 class NotSent(Exception):
-    """Nothing can have been processed: no name, no connection, no TLS, no free connection. The text may be shown."""
+    """Nothing can have been processed: no name, no connection, no TLS, no free connection. The text may be shown.
+
+    ``fix`` says what to do, where that is known.
+    """
+
+    def __init__(self, text: str, fix: str = "") -> None:
+        super().__init__(text)
+        self.fix = fix
 
 
 class Lost(Exception):
-    """The request may have been processed, but no usable answer came. The text may be shown."""
+    """The request may have been processed, but no usable answer came. The text may be shown.
+
+    ``stale``: the connection was kept from an earlier request and ended without a byte of an answer. Most likely it
+    had been given up over there before.
+    """
+
+    def __init__(self, text: str, *, stale: bool = False) -> None:
+        super().__init__(text)
+        self.stale = stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +105,52 @@ class _Resolver(aiohttp.abc.AbstractResolver):
 class Fetch:
     """Shared HTTP client: verified TLS, no redirects, no cookies, proxies of the environment, kept connections.
 
-    ``trust`` takes the place of the public authorities. ``names`` finds the hosts, those of proxies too.
+    ``trust`` says which authorities count, by default this machine's own. ``names`` finds the hosts, those of proxies
+    too. ``proxy`` takes the place of what the environment says (proxies.Proxies).
     """
 
-    def __init__(self, *, trust: ssl.SSLContext | None = None, names: Names | None = None) -> None:
-        trust, resolver = trust or httpx.create_ssl_context(), _Resolver(names or Names())
+    def __init__(self, *, trust: Trust | None = None, names: Names | None = None, proxy: str | None = None) -> None:
+        self._trust = trust or Trust()
+        self._names = names or Names()
+        self._proxies = Proxies(proxy)
+        self._clients: dict[tuple[Proxy | None, ssl.SSLContext | None], httpx.AsyncClient] = {}
+        self._outdated: list[tuple[float, httpx.AsyncClient]] = []
+        self._others: dict[tuple[Path | None, str | None], Fetch] = {}
 
-        def session() -> aiohttp.ClientSession:  # made at the first request, inside the loop
-            connector = aiohttp.TCPConnector(
-                resolver=resolver, use_dns_cache=False, ssl=trust, limit=_CONNECTIONS, keepalive_timeout=_KEEP_SECONDS
-            )
-            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    def by(
+        self, ca_file: Path | None, proxy: str | None, kept: Callable[[str, str], None] = lambda file, why: None
+    ) -> Fetch:
+        """The same with authorities beside the system's, or with a proxy of its own. It is closed together with this.
 
-        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-        self._client = httpx_aiohttp.HttpxAiohttpClient(verify=trust, cookies=no_cookies)
-        # Of httpx's own, also those for proxies; it has no public way to set their session.
-        for transport in (self._client._transport, *self._client._mounts.values()):
-            if isinstance(transport, httpx_aiohttp.AiohttpTransport):
-                transport.client = session
+        ``kept`` as in Trust. Raises OSError for a ``ca_file`` that cannot be used.
+        """
+        if ca_file is None and proxy is None:
+            return self
+        if (other := self._others.get((ca_file, proxy))) is None:
+            trust = Trust(ca_file, kept=kept) if ca_file else self._trust
+            if ca_file:
+                trust.load()
+            other = self._others[ca_file, proxy] = Fetch(trust=trust, names=self._names, proxy=proxy)
+        return other
+
+    async def _client(self, url: str) -> httpx.AsyncClient:
+        """The one by which this URL is to be asked now. Raises ValueError and OSError: there is no way."""
+        parts = urlsplit(check_url(url, metadata=True))
+        secure = parts.scheme == "https"
+        proxy = self._proxies.find(parts.hostname or "", parts.port or (443 if secure else 80))
+        context = await self._trust.current() if secure else None
+        if (client := self._clients.get((proxy, context))) is None:
+            client = self._clients[proxy, context] = _open(_Resolver(self._names), proxy, context)
+            await self._put_away(context)
+        return client
+
+    async def _put_away(self, now_trusted: ssl.SSLContext | None) -> None:
+        """Clients that trust what no longer counts are closed when nothing they were asked can still be under way."""
+        now = asyncio.get_running_loop().time()
+        for key in [key for key in self._clients if now_trusted and key[1] not in (None, now_trusted)]:
+            self._outdated.append((now, self._clients.pop(key)))
+        while self._outdated and now - self._outdated[0][0] > _LONGEST:
+            await self._outdated.pop(0)[1].aclose()
 
     async def request(
         self,
@@ -108,10 +164,15 @@ class Fetch:
     ) -> Answer:
         """One request and its answer within ``deadline`` seconds. Raises only NotSent and Lost."""
         try:
-            check_url(url, metadata=True)
+            async with asyncio.timeout(deadline):
+                client = await self._client(url)
+        except OSError as error:  # also of time: a disk may hang
+            raise NotSent(f"cannot read whom to trust: {error.strerror or 'no answer'}", _STORE) from None
         except ValueError as error:
             raise NotSent(str(error)) from None
         host = urlsplit(url).netloc
+        reused: list[bool] = []
+        _reused.set(reused)
         # Connecting gets a smaller share, so that running into the whole deadline always means "was sent".
         connecting = min(_CONNECT_SECONDS, deadline / 2)
         timeout = httpx.Timeout(deadline, connect=connecting, pool=connecting)
@@ -123,17 +184,47 @@ class Fetch:
         try:
             async with (
                 asyncio.timeout(deadline),
-                self._client.stream(method, url, headers=sent, content=body, timeout=timeout) as response,
+                client.stream(method, url, headers=sent, content=body, timeout=timeout) as response,
             ):
-                return Answer(response.status_code, dict(response.headers), await _capped(response, max_bytes))
+                headers = dict(response.headers)
+                return Answer(
+                    response.status_code, headers, decoded(await _capped(response, max_bytes), headers, max_bytes)
+                )
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError) as error:
             cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
             if isinstance(cause, (*_BEFORE_SENDING, httpx.InvalidURL, ValueError)):
-                raise NotSent(_reason(cause, host)) from error
-            raise Lost(f"{host}: {_loss(cause, deadline)}") from error
+                raise NotSent(*_reason(cause, host)) from error
+            stale = bool(reused) and isinstance(cause, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
+            raise Lost(f"{host}: {_loss(cause, deadline)}", stale=stale) from error
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        for other in self._others.values():
+            await other.aclose()
+        for client in (*self._clients.values(), *(old for _, old in self._outdated)):
+            await client.aclose()
+
+
+async def _note_reuse(*_: object) -> None:
+    _reused.get().append(True)
+
+
+def _open(resolver: _Resolver, proxy: Proxy | None, context: ssl.SSLContext | None) -> httpx.AsyncClient:
+    """A client of its own: neither httpx nor aiohttp looks into the environment, and no cookie is kept."""
+    context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which trusts nobody
+    reuse = aiohttp.TraceConfig()
+    reuse.on_connection_reuseconn.append(_note_reuse)
+
+    def session() -> aiohttp.ClientSession:  # made at the first request, inside the loop
+        connector = aiohttp.TCPConnector(
+            resolver=resolver, use_dns_cache=False, ssl=context, limit=_CONNECTIONS, keepalive_timeout=_KEEP_SECONDS
+        )
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[reuse])
+
+    headers = {"proxy-authorization": proxy.authorization} if proxy and proxy.authorization else None
+    by = httpx.Proxy(proxy.url, headers=headers) if proxy else None
+    transport = httpx_aiohttp.AiohttpTransport(verify=context, proxy=by, client=session)
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return httpx.AsyncClient(transport=transport, trust_env=False, cookies=no_cookies)
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:
@@ -151,21 +242,44 @@ async def _capped(response: httpx.Response, limit: int) -> bytes:
     return bytes(body[:limit])
 
 
-def _reason(error: BaseException, host: str) -> str:
+def decoded(body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
+    """At most ``limit`` bytes of what was compressed although we ask for nothing of that (RFC 9110, 8.4.1).
+
+    What cannot be read is replaced by words that say so.
+    """
+    codings = [one.strip().lower() for one in headers.get("content-encoding", "").split(",")]
+    for coding in reversed(codings):
+        if coding in ("", "identity") or not body:
+            continue
+        windows = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}.get(coding, ())
+        for bits in windows:  # some send a bare deflate stream
+            with suppress(zlib.error):
+                body = zlib.decompressobj(bits).decompress(body, limit)
+                break
+        else:
+            return f"(a body in the content coding {coding}, which cannot be read)".encode()
+    return body
+
+
+def _reason(error: BaseException, host: str) -> tuple[str, str]:
+    """In words, and what to do about it."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return error.os_error.strerror or str(error.os_error)  # the words of names.Names, of a proxy too
-    reason = str(error)
+        return error.os_error.strerror or str(error.os_error), ""  # the words of names.Names, of a proxy too
+    reason, fix = str(error), ""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         reason = "timed out"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         inner = error.certificate_error
         reason = f"certificate not trusted: {getattr(inner, 'verify_message', '') or inner}"
+        fix = _AUTHORITY if getattr(inner, "verify_code", 0) in _UNKNOWN_AUTHORITY else ""
     elif isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         reason = f"TLS failed: {cause.reason}" if isinstance(cause, ssl.SSLError) else cause.strerror or str(cause)
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            reason, fix = f"the proxy {error.host}:{error.port}: {reason}", _PROXY
     elif isinstance(error, aiohttp.ClientHttpProxyError):
-        reason = f"the proxy answered {error.status}"
-    return f"cannot connect to {host}: {reason}"
+        reason, fix = f"the proxy answered {error.status}", _PROXY
+    return f"cannot connect to {host}: {reason}", fix
 
 
 def _loss(error: BaseException, deadline: float) -> str:

@@ -28,7 +28,7 @@ def parse_proxy(text: str) -> Proxy:
     try:
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise ValueError("the proxy's port is not a number") from None
+        raise ValueError("has a port that is none") from None
     if parts.scheme not in ("http", "https") or not host or not host.isprintable() or " " in host:
         raise ValueError("is not an HTTP proxy such as http://proxy.example.com:3128")
     shown = f"[{host}]" if ":" in host else host
@@ -39,28 +39,35 @@ def parse_proxy(text: str) -> Proxy:
     return Proxy(url, f"Basic {base64.b64encode(pair.encode()).decode()}")
 
 
-def find_proxy(host: str, port: int, setting: str | None = None) -> Proxy | None:
-    """None for a direct way, which leads to this machine and a cloud's metadata service whatever anybody says.
+class Proxies:
+    """``setting`` stands for what the environment says, which is read here."""
 
-    Raises ValueError for one that cannot be used.
-    """
-    if is_loopback(host) or is_metadata(host) or setting == DIRECT:
-        return None
-    if setting:
-        return parse_proxy(setting)
-    given = getproxies_environment()
-    text = given.get("https") or given.get("all") or ""
-    if not text or _excepted(host, port, given.get("no", "").split(",")):
-        return None
-    try:
-        return parse_proxy(text)
-    except ValueError as error:
-        raise ValueError(f"HTTPS_PROXY or ALL_PROXY: {error}") from None
+    def __init__(self, setting: str | None = None) -> None:
+        self._setting = setting
+        self._given = getproxies_environment()
+        self._exceptions = [one.strip().lower() for one in self._given.get("no", "").split(",")]
+
+    def find(self, host: str, port: int) -> Proxy | None:
+        """None for a direct way, which leads to this machine and a cloud's metadata service whatever anybody says.
+
+        Raises ValueError for a proxy that cannot be used.
+        """
+        if is_loopback(host) or is_metadata(host) or self._setting == DIRECT:
+            return None
+        if self._setting:
+            return parse_proxy(self._setting)
+        text = self._given.get("https") or self._given.get("all") or ""
+        if not text or _excepted(host, port, self._exceptions):
+            return None
+        try:
+            return parse_proxy(text)
+        except ValueError as error:
+            raise ValueError(f"HTTPS_PROXY or ALL_PROXY {error}") from None
 
 
 def _excepted(host: str, port: int, exceptions: Iterable[str]) -> bool:
     """NO_PROXY: host names with all below them, addresses, networks, each with a port or without; * for everything."""
-    for entry in (one.strip().lower() for one in exceptions):
+    for entry in exceptions:
         name, _, only = entry.rpartition(":") if entry.count(":") == 1 else (entry, "", "")
         if only and only != str(port):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import certifi
 from gateway.pools import read_files
 
 # Where systems keep their authorities, for a Python whose OpenSSL looks elsewhere (Go: crypto/x509/root_linux.go).
-_PLACES = (
+PLACES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL 6
     "/etc/ssl/ca-bundle.pem",  # SUSE
@@ -23,7 +23,7 @@ _PLACES = (
 Store = tuple[str | None, str | None]  # a file, a folder of hashed names
 
 
-def system_store() -> Store:
+def system_store(places: Sequence[str] = PLACES) -> Store:
     """$SSL_CERT_FILE and $SSL_CERT_DIR alone where they are set, else the system's; on a bare machine certifi's."""
     given = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
     if any(given):
@@ -32,14 +32,14 @@ def system_store() -> Store:
     folder = paths.capath if paths.capath and _filled(paths.capath) else None
     if paths.cafile or folder:
         return paths.cafile, folder
-    if found := next((place for place in _PLACES if Path(place).is_file()), None):
+    if found := next((place for place in places if Path(place).is_file()), None):
         return found, None
     return certifi.where(), None
 
 
 def _filled(folder: str) -> bool:
-    with suppress(OSError):
-        return any(os.scandir(folder))
+    with suppress(OSError), os.scandir(folder) as entries:
+        return any(entries)
     return False
 
 
@@ -64,6 +64,7 @@ class Trust:
         self._alone = alone and ca_file is not None
         self._pair = (certificate, private_key or certificate) if certificate else None
         self._kept = kept
+        self._store: Store = (None, None) if self._alone else system_store()
         self._seen: object = None
         self._context: ssl.SSLContext | None = None
 
@@ -88,8 +89,8 @@ class Trust:
         return self._context
 
     def _read(self) -> ssl.SSLContext:
-        store: Store = (None, None) if self._alone else system_store()
-        context = ssl.create_default_context(cafile=self._ca_file if self._alone else store[0], capath=store[1])
+        file, folder = self._store
+        context = ssl.create_default_context(cafile=self._ca_file if self._alone else file, capath=folder)
         if self._ca_file and not self._alone:
             context.load_verify_locations(self._ca_file)
         # Python 3.13 asks of an authority what many companies' own do not have, and OpenSSL, curl and browsers do not.
@@ -104,8 +105,7 @@ class Trust:
 
     def _stamp(self) -> object:
         found: list[object] = []
-        store = None if self._alone else system_store()[0]
-        for path in (*self._files(), *([Path(store)] if store else [])):
+        for path in (*self._files(), *(Path(one) for one in self._store if one)):
             try:
                 stat = path.stat()
             except OSError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gzip
 import socket
 import ssl
 import warnings
+import zlib
 from typing import Any
 
 import pytest
@@ -111,6 +113,78 @@ async def test_a_kept_connection_that_the_server_closes_under_a_request_is_lost_
             await fetch.request("POST", web.url, content=b"2", deadline=5)
         assert [request.body for request in web.requests] == [b"1", b"2"]
         await fetch.aclose()
+
+
+@pytest.mark.parametrize("rested", [False, True])
+async def test_a_kept_connection_is_used_again_at_once_or_not_at_all(rested: bool) -> None:
+    """Mail must not be sent twice, so no request may meet a connection that was given up meanwhile."""
+    fetch = Fetch()
+    async with Web(lambda _: http(200, "ok")) as web:
+        await fetch.request("POST", web.url, content=b"1", deadline=5)
+        if rested:
+            await asyncio.sleep(0.6)  # the time is what this is about: aiohttp reads it itself
+        await fetch.request("POST", web.url, content=b"2", deadline=5)
+        assert web.connections == (2 if rested else 1)
+        await fetch.aclose()
+
+
+@pytest.mark.parametrize(
+    ("handler", "first", "stale"),
+    [
+        (kit.reset_at_once, True, False),
+        (kit.reset_at_once, False, True),
+        (kit.reset_in_body, False, False),
+        (kit.garbage, False, False),
+    ],
+)
+async def test_a_kept_connection_that_ends_without_a_byte_is_called_stale(
+    handler: Any, first: bool, stale: bool
+) -> None:
+    fetch = Fetch()
+    answers = [] if first else [http(200, "first")]
+    async with Web(lambda request: answers.pop() if answers else handler(request)) as web:
+        if not first:
+            await fetch.request("POST", web.url, content=b"1", deadline=5)
+        with pytest.raises(Lost) as error:
+            await fetch.request("POST", web.url, content=b"2", deadline=5)
+        assert error.value.stale is stale
+        await fetch.aclose()
+
+
+WORDS = b'{"error": "quota exceeded"}'
+_bare = zlib.compressobj(wbits=-15)
+BARE = _bare.compress(WORDS) + _bare.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "read"),
+    [
+        ("gzip", gzip.compress(WORDS, mtime=0), WORDS),
+        ("x-gzip", gzip.compress(WORDS, mtime=0), WORDS),
+        ("GZIP", gzip.compress(WORDS, mtime=0), WORDS),
+        ("deflate", zlib.compress(WORDS), WORDS),
+        ("deflate", BARE, WORDS),
+        ("deflate, gzip", gzip.compress(zlib.compress(WORDS), mtime=0), WORDS),
+        ("identity", WORDS, WORDS),
+        ("gzip", gzip.compress(WORDS, mtime=0)[:-8], WORDS),  # cut off behind the last byte
+        ("gzip", b"", b""),
+        ("br", b"\x0b\x02\x80hello\x03", b"(a body in the content coding br, which cannot be read)"),
+        ("gzip", b"not gzip", b"(a body in the content coding gzip, which cannot be read)"),
+    ],
+)
+async def test_what_is_compressed_although_nobody_asked_for_it_is_read(coding: str, body: bytes, read: bytes) -> None:
+    """RFC 9110, 12.5.3: "identity" is only a wish, and proxies that answer themselves do not look at it."""
+    async with Web(lambda _: http(503, body, {"Content-Encoding": coding})) as web:
+        answer = await post(web.url)
+        assert (answer.status, answer.body) == (503, read)
+
+
+async def test_a_bomb_ends_at_the_cap() -> None:
+    """A thousand times smaller on the wire."""
+    bomb = gzip.compress(bytes(20_000_000), compresslevel=1)
+    async with Web(lambda _: http(500, bomb, {"Content-Encoding": "gzip"})) as web:
+        answer = await post(web.url, max_bytes=10_000)
+        assert len(answer.body) == 10_000
 
 
 async def test_a_server_that_dribbles_is_cut_off_at_the_deadline() -> None:

@@ -81,7 +81,8 @@ class Authenticator:
         self._revocations = revocations
         self._clients = Clients(settings)
         self._keys = load_keys(settings)
-        self._jwks = {name: Jwks(key, fetch, clock, events) for name, key in self._keys.items() if key.public is None}
+        asked = {name: key for name, key in self._keys.items() if key.public is None}
+        self._jwks = {name: Jwks(key, _way(key, fetch, events), clock, events) for name, key in asked.items()}
         self._users = dict(users(settings.clients))
         hashes = {user: settings.clients[name].password_hash for user, name in self._users.items()}
         secrets = {user: text.get_secret_value() for user, text in hashes.items() if text}
@@ -237,3 +238,12 @@ class Authenticator:
 
 def _refused(error: Invalid) -> Refusal:
     return Refusal(535, "5.7.8", "Authentication credentials invalid", error.reason)
+
+
+def _way(key: Key, fetch: Fetch, events: Events) -> Fetch:
+    """``fetch`` with the authorities that the key's settings add. Raises OSError for a file that cannot be used."""
+
+    def kept(files: str, why: str) -> None:
+        events.warning("trust_kept", key=key.name, file=files, detail=why)
+
+    return fetch.by(key.settings.ca_file, None, kept) if key.settings.ca_file else fetch

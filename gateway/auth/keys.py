@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from gateway.config.finding import Finding, Unfit
+from gateway.config.authorities import examine_authorities
+from gateway.config.finding import Examined, Unfit, below
 from gateway.config.models import Algorithm, KeySettings, Settings
 from gateway.files import unwritable, write_whole
 from gateway.pem import complaint
@@ -58,9 +58,10 @@ def load_keys(settings: Settings) -> dict[str, Key]:
     return {name: _load(name, key, settings.state_dir) for name, key in settings.auth.keys.items()}
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Examined:
     """All that is wrong with the keys and their files; one that ``ensure_own_key`` will make may be missing."""
     for name, key in settings.auth.keys.items():
+        yield from below(("auth", "keys", name), examine_authorities(key.ca_file))
         try:
             if (path := _to_be_made(key, settings.state_dir)) is None:
                 _load(name, key, settings.state_dir)

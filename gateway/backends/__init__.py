@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from random import Random
 from typing import Any
 
-from gateway.backends.shared.base import Context
+from gateway.backends.shared.base import Context, tells_of_trust
+from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.clock import SystemClock
 from gateway.config.finding import Ending, Finding, Unfit, below
 from gateway.config.models import BackendSettings, Settings
@@ -72,5 +74,7 @@ def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capab
 
 def build(name: str, settings: BackendSettings, context: Context) -> Backend:
     """The backend called ``name``. Raises OSError for a file named in the settings that cannot be read."""
+    if isinstance(settings, OverHttpSettings) and context.fetch:  # nobody is asked where there is none
+        context = replace(context, fetch=settings.way(context.fetch, tells_of_trust(context.signals, name)))
     made: Backend = _load(settings.type)(name, settings, context)
     return made

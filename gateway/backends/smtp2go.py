@@ -25,8 +25,8 @@ from gateway.backends.shared.base import (
 )
 from gateway.backends.shared.calls import Call, carry_out, names, plan
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
+from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.table import ANY, Row
-from gateway.config.models import BackendSettings
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import (
@@ -77,7 +77,7 @@ EVENTS = {"processed": "queued", "delivered": "delivered", "reject": "failed"}
 EVENTS |= {"bounce hard": "bounced", "bounce soft": "queued"}
 
 
-class Smtp2goSettings(BackendSettings):
+class Smtp2goSettings(OverHttpSettings):
     """``base_url`` replaces the address that ``region`` stands for.
 
     ``header_only``: people in To or Cc who are not to get this message are stripped there, or the message is rejected.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import click
@@ -25,6 +25,9 @@ import click
 from gateway.cli.common import chosen_file, config_option
 from gateway.cli.errors import Failed
 from gateway.cli.plain import now, say
+
+if TYPE_CHECKING:
+    from gateway.backends.google.gmail import GmailSettings
 
 _AUTH_URL = "https://accounts.google.com/o/oauth2/v2/auth"
 _PATIENCE = 600.0  # seconds for the human
@@ -52,6 +55,7 @@ class _Plan:
     account: str
     auth_url: str
     token_url: str
+    settings: GmailSettings | None = None
 
 
 @click.command()
@@ -112,7 +116,7 @@ def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
     account = str(info.get("account") or "") if found.mailbox == "me" else found.mailbox
     url = token_url or found.token_url or str(info.get("token_uri") or TOKEN_URL)
     own = str(info["client_id"]), str(info["client_secret"])
-    return _Plan(*own, found.authorized_user_file, name, account, auth_url, url)
+    return _Plan(*own, found.authorized_user_file, name, account, auth_url, url, found)
 
 
 async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
@@ -238,7 +242,8 @@ async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) ->
     fetch = Fetch()
     try:
         content = urlencode(form).encode()
-        answer = await fetch.request("POST", plan.token_url, headers=headers, content=content, deadline=_DEADLINE)
+        way = plan.settings.way(fetch) if plan.settings else fetch
+        answer = await way.request("POST", plan.token_url, headers=headers, content=content, deadline=_DEADLINE)
     except (NotSent, Lost) as error:
         raise Failed(f"{error}: run the command again") from None
     finally:

@@ -13,6 +13,7 @@ from gateway.cli.errors import Failed
 from gateway.cli.plain import say
 
 if TYPE_CHECKING:
+    from gateway.backends.microsoft.graph import GraphSettings
     from gateway.backends.microsoft.tokens import Identity
 
 
@@ -36,12 +37,12 @@ def microsoft(name: str) -> None:
     if not os.access(settings.state_dir, os.W_OK | os.X_OK):  # known before somebody signs in for nothing
         raise Failed(f"you may not write to {settings.state_dir}; run this as the user of the service, or as root")
     try:
-        asyncio.run(_sign_in(found.identity(name, settings.state_dir)))
+        asyncio.run(_sign_in(found, found.identity(name, settings.state_dir)))
     except OSError as error:
         raise Failed(f"the sign-in cannot be stored in {settings.state_dir}: {error.strerror}") from None
 
 
-async def _sign_in(identity: Identity) -> None:
+async def _sign_in(settings: GraphSettings, identity: Identity) -> None:
     from gateway.backends.microsoft.tokens import DeviceLogin
     from gateway.backends.shared.base import NoAnswer
     from gateway.backends.shared.oauth import BlockingHttp
@@ -49,7 +50,7 @@ async def _sign_in(identity: Identity) -> None:
     from gateway.fetch import Fetch
 
     fetch, clock = Fetch(), SystemClock()
-    login = DeviceLogin(identity, BlockingHttp(fetch, asyncio.get_running_loop()))
+    login = DeviceLogin(identity, BlockingHttp(settings.way(fetch), asyncio.get_running_loop()))
     try:
         say(await asyncio.to_thread(login.start))
         while not (who := await asyncio.to_thread(login.finish)):

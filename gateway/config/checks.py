@@ -68,6 +68,8 @@ def _pickup(settings: Settings) -> Findings:
 def _key(here: Keys, key: KeySettings) -> Findings:
     sources = ("secret", "public_key_file", "private_key_file", "jwks_url")
     given = [name for name in sources if getattr(key, name) is not None]
+    if key.ca_file is not None and key.jwks_url is None:
+        yield (*here, "ca_file"), "is only for jwks_url"
     if len(given) != 1:
         yield here, f"needs exactly one of {', '.join(sources)}"
     elif key.algorithm.startswith("HS") != (given == ["secret"]):

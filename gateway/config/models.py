@@ -33,13 +33,17 @@ class ListenerSettings(Section):
 
 
 class KeySettings(Section):
-    """A key that may sign tokens. Exactly one of secret, public_key_file, private_key_file, jwks_url."""
+    """A key that may sign tokens. Exactly one of secret, public_key_file, private_key_file, jwks_url.
+
+    ``ca_file``: authorities to trust beside the system's when ``jwks_url`` is asked.
+    """
 
     algorithm: Algorithm
     secret: SecretStr | None = None
     public_key_file: Path | None = None
     private_key_file: Path | None = None
     jwks_url: values.UrlAsWritten | None = None
+    ca_file: Path | None = None
     issuer: str | None = None
     audience: str | None = None
     expiry: Literal["required", "optional"] = "required"

@@ -15,6 +15,7 @@ import trustme
 from gateway.auth import keys
 from gateway.fetch import Answer, Fetch, Lost
 from gateway.model import Refusal
+from gateway.trust import Trust
 from tests.auth import kit
 from tests.auth.kit import ED, P256, P384, RSA, SMALL_RSA, House, Issuer, jwk, signed
 from tests.auth.test_claims import login
@@ -290,9 +291,9 @@ async def test_over_a_real_https_server(tmp_path: Path) -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_tls)
     url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-    for trust, expected in ((ssl.create_default_context(cafile=ca_file), True), (None, False)):
+    for trust, more, expected in ((Trust(ca_file), {}, True), (None, {"ca_file": ca_file}, True), (None, {}, False)):
         fetch = Fetch(trust=trust)
-        house = House(tmp_path, {"corp": {"algorithm": "RS256", "jwks_url": url}}, fetch=fetch)
+        house = House(tmp_path, {"corp": {"algorithm": "RS256", "jwks_url": url, **more}}, fetch=fetch)
         if expected:
             assert await login(house, from_issuer()) == "tokens"
         else:
@@ -301,4 +302,4 @@ async def test_over_a_real_https_server(tmp_path: Path) -> None:
         await fetch.aclose()
     server.close()
     await server.wait_closed()
-    assert [line.split(b"\r\n")[0] for line in asked] == [b"GET /keys HTTP/1.1"]
+    assert [line.split(b"\r\n")[0] for line in asked] == [b"GET /keys HTTP/1.1"] * 2

@@ -19,11 +19,11 @@ from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, authorized
+from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
 from gateway.config import values
 from gateway.config.finding import Examined, Unfit
-from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Scope, SpooledMessage, Verdict
 from gateway.ratelimit import Budget
@@ -72,7 +72,7 @@ ROWS = (
 )
 
 
-class GmailSettings(BackendSettings):
+class GmailSettings(OverHttpSettings):
     """``mailbox``: an address, ``me`` (whoever has signed in) or ``sender`` (the From address of each message).
 
     ``senders``: From addresses it may send as; by default just the mailbox. ``quota_units``: what the project may
@@ -108,6 +108,7 @@ class GmailSettings(BackendSettings):
         return self
 
     def examine(self, name: str, state_dir: Path) -> Examined:
+        yield from super().examine(name, state_dir)
         mailbox = "" if self.mailbox in ("me", "sender") else self.mailbox
         yield from tokens.examine(name, self.file, mailbox, user=self.authorized_user_file is not None)
 

@@ -16,9 +16,9 @@ from gateway.address import comparable
 from gateway.backends.shared.base import PIECE, Charset, Context, NoAnswer, Url, limited, unrecorded
 from gateway.backends.shared.calls import Call, Plan, carry_out
 from gateway.backends.shared.http import exchange, judge, read_json, start_of
+from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.table import Row
 from gateway.config import values
-from gateway.config.models import BackendSettings
 from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, Undecodable, leaf_text, scan, split_recipients, walk
 from gateway.message.text import surely
@@ -39,7 +39,7 @@ _ELSEWHERE = "route this client to another backend"
 WHERE = "check base_url of backends.{name}"
 
 
-class PartsSettings(BackendSettings):
+class PartsSettings(OverHttpSettings):
     """``senders``: From addresses that the account may send as, () is any.
 
     ``inline_images`` and ``unsupported_headers``: mail with such is rejected, or goes without, which is logged.

@@ -77,7 +77,7 @@ class TempMailSettings(PartsSettings):
     ``site_password`` opens a private site. ``empty_subject: fill`` writes "(no subject)": the API refuses none.
     """
 
-    open_words: ClassVar[frozenset[str]] = frozenset((_CLIENT,))
+    open_words: ClassVar[frozenset[str]] = PartsSettings.open_words | {_CLIENT}
     type: Literal["temp_mail"] = "temp_mail"
     token: ApiKey
     endpoint: Literal["external", "api"] = "external"

@@ -24,10 +24,10 @@ from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import read_json
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
+from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
-from gateway.config.models import BackendSettings
 from gateway.model import Capabilities, Check, Outcome, Progress, Rate, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
 
@@ -47,7 +47,7 @@ _RBAC = "none in the token; with RBAC for Applications they stand in Exchange: T
 _HINT = "set large_messages: draft on backends.{name}, which needs Mail.ReadWrite"
 
 
-class GraphSettings(BackendSettings):
+class GraphSettings(OverHttpSettings):
     """How to get tokens, which mailbox sends, and what may be done with drafts in it.
 
     ``mailbox``: an address, "sender" (the From address) or "me" (who signed in). ``api_base`` and ``authority``
@@ -108,6 +108,7 @@ class GraphSettings(BackendSettings):
         )
 
     def examine(self, name: str, state_dir: Path) -> Examined:
+        yield from super().examine(name, state_dir)
         yield from tokens.examine(self.identity(name, state_dir))
         if self.client_secret_expires:
             yield Ending(("client_secret_expires",), "the client secret", _midnight(self.client_secret_expires))

@@ -52,6 +52,11 @@ class Signals(Protocol):
     def credential_ends(self, backend: str, timestamp: float) -> None: ...
 
 
+def tells_of_trust(signals: Signals, backend: str) -> Callable[[str, str], None]:
+    """For trust.Trust: a line in the log where a changed file cannot be used, so that the old one still counts."""
+    return lambda files, why: signals.warning("trust_kept", backend=backend, file=files, detail=why)
+
+
 class Silent(Signals):
     """Nobody listens: for commands that only look."""
 

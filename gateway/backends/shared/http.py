@@ -16,6 +16,7 @@ from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Outcome, Verdict
 
 _LONGEST = timedelta(days=1)
+_STALE = timedelta(minutes=5)
 _BYTES_PER_SECOND = 250_000  # the slowest uplink that a large body is given time for
 
 BUSY_403 = Row((403,), Verdict.THROTTLED, "4.4.5", text=r"quota|rate.?limit")
@@ -51,7 +52,11 @@ def judge(
 
 def start_of(answer: Answer) -> str:
     """The words of an answer in which no error was found."""
-    return answer.body[:500].decode("utf-8", "replace")
+    charset = re.search(r"charset=[\"']?([\w.:-]+)", answer.headers.get("content-type", ""), re.IGNORECASE)
+    try:
+        return answer.body[:500].decode(charset[1] if charset else "utf-8", "replace")
+    except (LookupError, ValueError):  # no such charset, or one for names only
+        return answer.body[:500].decode("utf-8", "replace")
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
@@ -72,6 +77,8 @@ def read_json(body: bytes) -> dict[str, Any]:
     """A JSON object; empty for anything else, however broken."""
     try:
         value = json.loads(body)
+    except UnicodeDecodeError:  # RFC 8259, 8.1 wants UTF-8, of which some know nothing; what we look for is ASCII
+        return read_json(body.decode("latin-1").encode())
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -97,6 +104,9 @@ async def exchange(
     try:
         return await fetch.request(method, url, headers=sent, content=content, deadline=deadline)
     except NotSent as error:
-        raise away(str(error)) from None
+        raise away(str(error), error.fix) from None
     except Lost as error:
-        raise NoAnswer(Outcome(Verdict.IN_DOUBT, enhanced="4.4.2", detail=safe(str(error)))) from None
+        # Hardly in doubt: soon again, and not only when the provider must long be done with the first.
+        wait = _STALE if error.stale else None
+        outcome = Outcome(Verdict.IN_DOUBT, enhanced="4.4.2", detail=safe(str(error)), retry_after=wait)
+        raise NoAnswer(outcome) from None

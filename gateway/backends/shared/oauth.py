@@ -65,7 +65,7 @@ class BlockingHttp:
         try:
             return asyncio.run_coroutine_threadsafe(asked, self.loop).result(_DEADLINE + 5)
         except (NotSent, Lost) as error:
-            raise unavailable(str(error)) from None
+            raise unavailable(str(error), getattr(error, "fix", "") or _NETWORK) from None
         finally:
             asked.close()  # where the loop is closed it was never begun
 

@@ -6,11 +6,10 @@ import os
 import socket
 import ssl
 from dataclasses import replace
-from functools import partial
 
 import aiosmtplib
 
-from gateway.backends.shared.base import Context, NoAnswer, Signals, away, refused, safe
+from gateway.backends.shared.base import Context, NoAnswer, away, refused, safe, tells_of_trust
 from gateway.backends.smtp.auth import Logins
 from gateway.backends.smtp.connection import BROKEN, Connection
 from gateway.backends.smtp.replies import refusal
@@ -40,7 +39,7 @@ class Opener:
         self._logins = Logins(name, settings)
         self._trust = None
         if settings.tls != "none":
-            self._trust = settings.trust(partial(_kept, context.signals, name))
+            self._trust = settings.trust(tells_of_trust(context.signals, name))
             self._trust.load()
 
     async def open(self) -> Connection:
@@ -125,7 +124,3 @@ class Opener:
             error = error.__cause__
         greeted = step != "greeting"
         return away(f"{self._where}: {text}" + (f" (at {step})" if greeted else ""), self._fix(step) if greeted else "")
-
-
-def _kept(signals: Signals, name: str, files: str, why: str) -> None:
-    signals.warning("trust_kept", backend=name, file=files, detail=why)

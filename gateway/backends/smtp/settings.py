@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.address import a_labels
-from gateway.backends.shared.files import examine_authorities, examine_pair
+from gateway.backends.shared.files import examine_pair
+from gateway.config.authorities import examine_authorities
 from gateway.config.finding import Examined
 from gateway.config.models import BackendSettings
 from gateway.trust import Trust
