@@ -261,8 +261,10 @@ class App:
         self.events.accepted(message, 0.0)
         return message.id
 
-    async def bounce(self, which: Filter) -> list[str]:
-        """Return these messages to their senders; needs a running service, which writes the bounces."""
+    async def bounce(self, which: Filter) -> dict[str, bool]:
+        """Return these messages to their senders, and say for each given up whether its sender is told; needs a running
+        service, which writes the bounces.
+        """
         assert self.dispatcher is not None  # the interface asks first
         return await self.dispatcher.bounce(which)
 

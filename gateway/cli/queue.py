@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -208,9 +208,26 @@ def _action(name: str, text: str) -> None:
                 _refuse_unknown(api, filters["backend"])
             if name == "retry" and changed:
                 _warn_paused(api, set(ids).difference(unchanged), chosen)
-        show_json(result) if as_json else say(f"{name}: {changed} of {changed + len(unchanged)} messages")
+        show_json(result) if as_json else say("\n".join(_done(name, result)))
         if ids and unchanged:
             raise Failed(f"nothing to {name}, or no such message: {' '.join(unchanged)}")
+
+
+def _done(name: str, result: Mapping[str, Any]) -> Iterator[str]:
+    """What was done, and whom nobody tells."""
+    changed = result["changed"]
+    yield f"{name}: {changed} of {changed + len(result['unchanged'])} messages"
+    if name == "bounce" and changed:
+        yield f"senders told: {result['told']}" + (
+            " (bounce_suppressed in the log says why not all)" if result["told"] < changed else ""
+        )
+    if left := result.get("left"):
+        yield (
+            f"left alone: {left} with the null sender or bounces of our own, which tell somebody that mail failed; "
+            "to give these up, and tell nobody: give their ids, or --from '<>'"
+        )
+    if bounces := result.get("bounces"):
+        yield f"to tell a sender that mail failed: {bounces} of them; nobody does so now"
 
 
 def _warn_paused(api: Api, ids: set[str], chosen: dict[str, str]) -> None:
@@ -231,7 +248,7 @@ _action("retry", "Try these messages again now.")
 _action("hold", "Keep these messages until they are released.")
 _action("release", "Let held messages go.")
 _action("delete", "Remove these messages for good; nobody is told.")
-_action("bounce", "Give up on these messages and tell their senders.")
+_action("bounce", "Give up on these messages and tell their senders; bounces only if named by id or --from.")
 
 
 @click.command()

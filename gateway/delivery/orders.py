@@ -75,8 +75,10 @@ class Orders:
         started_at: datetime | None = None,
         poll_at: datetime | None = None,
         written: Collection[str] = (),
-    ) -> None:
+    ) -> bool:
         """Write down a decision with the mail its senders get: the same after a try and on giving up.
+
+        Whether the sender is told of what failed.
 
         ``now`` and ``started_at`` are what the machine's clock shows, ``poll_at`` is of the spool's time. Of those
         ``written`` the spool knows already. Raises SpoolTrouble, and then nothing is said of that mail.
@@ -97,6 +99,7 @@ class Orders:
         )
         await spool.settle(settlement)
         self.bouncer.tell(claim.message, bounces)
+        return isinstance(bounces.by_action.get("failed"), NewMessage)
 
     async def refuse(self, spool: Spool, message: NewMessage, now: datetime, *, untold: str) -> None:
         """Keep a message that came without a client who could hear who of its recipients is refused, or all of them.

@@ -105,22 +105,24 @@ class Upkeep:
         ours = breaker is not None and breaker.by in (MISCONFIGURED, OPERATOR)
         return too_late(claim.message, claim.backend, ours=ours)
 
-    async def bounce(self, which: Filter) -> list[str]:
-        """Give up on these messages by order of the operator; returns the ids that had something left to give up.
+    async def bounce(self, which: Filter) -> dict[str, bool]:
+        """Give up on these messages by order of the operator: those that had something left to give up, by id, and
+        whether the sender is told of it.
 
         Raises SpoolTrouble, also when a stop comes between: then some are given up, and what is left is as it was.
         """
-        found: dict[str, None] = {}
+        found: dict[str, bool] = {}
         async for claims in self._spool.fail(which, self._spool.now()):
-            found |= dict.fromkeys(await self._give_up(claims, lambda claim: returned(claim.message)))
-        return list(found)
+            for ident, told in await self._give_up(claims, lambda claim: returned(claim.message)):
+                found[ident] = told or found.get(ident, False)
+        return found
 
-    async def _give_up(self, claims: Sequence[Claim], decide: Callable[[Claim], Decision]) -> list[str]:
-        """Settle these together, so that one commit serves many; returns the ids of the messages.
+    async def _give_up(self, claims: Sequence[Claim], decide: Callable[[Claim], Decision]) -> list[tuple[str, bool]]:
+        """Settle these together, so that one commit serves many: the ids, and for each whether its sender is told.
 
         Raises SpoolTrouble when all have had their turn.
         """
-        given_up = []
+        given_up: list[tuple[str, bool]] = []
         try:
             for some in _batches(claims):
                 if self._stopping:
@@ -128,18 +130,19 @@ class Upkeep:
                 bodies = await self._spool.bodies([claim.message.id for claim in some])
                 whole = [claim for claim in some if claim.message.id in bodies]  # else the spool has marked it corrupt
                 settling = [self._settle(claim, bodies[claim.message.id], decide(claim)) for claim in whole]
-                for settled in await asyncio.gather(*settling, return_exceptions=True):
-                    if settled is not None:
-                        raise settled
-                given_up += [claim.message.id for claim in whole]
+                for claim, told in zip(whole, await asyncio.gather(*settling, return_exceptions=True), strict=True):
+                    if isinstance(told, BaseException):
+                        raise told
+                    given_up.append((claim.message.id, told))
         except BaseException:
             await give_back(self._spool, claims)
             raise
         return given_up
 
-    async def _settle(self, claim: Claim, raw: bytes, decision: Decision) -> None:
-        await self._orders.settle(self._spool, claim, raw, decision, self._clock.now())
+    async def _settle(self, claim: Claim, raw: bytes, decision: Decision) -> bool:
+        told = await self._orders.settle(self._spool, claim, raw, decision, self._clock.now())
         self._events.settled(claim.message, claim.backend, decision.outcomes, 0.0, self._spool.now())
+        return told
 
 
 def _batches(claims: Sequence[Claim]) -> Iterator[list[Claim]]:

@@ -231,9 +231,10 @@ class Worker:
         poll_at, wall = self._poll_at(now), self._clock.now()
         while True:
             try:
-                return await self.orders.settle(
+                await self.orders.settle(
                     self._spool, claim, raw, decision, wall, started_at=started, poll_at=poll_at, written=written
                 )
+                return
             except SpoolTrouble as trouble:
                 # Without a record the message would be sent again: keep the answer until the disk takes it.
                 self._events.warning("settle_waits", queue_id=claim.message.id, reason=trouble.text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -76,16 +77,30 @@ async def raw(service: Service, request: Request) -> object:
     return Response(body, media_type="message/rfc822")
 
 
-async def _change(service: Service, action: str, which: Filter, unchanged: set[str]) -> int:
-    """How many messages it was done to; their ids are taken out of ``unchanged``."""
+async def _change(service: Service, action: str, which: Filter, unchanged: set[str], done: Counter[str]) -> None:
+    """Count in ``done`` to how many messages it was done; their ids are taken out of ``unchanged``."""
     if action == "bounce":
         running(service)
         bounced = await service.bounce(which)
         unchanged.difference_update(bounced)
-        return len(bounced)
+        done.update(changed=len(bounced), told=sum(bounced.values()))
+        return
     spool = service.spool
     change = {"retry": spool.retry, "hold": spool.hold, "release": spool.release, "delete": spool.delete}[action]
-    return await change(which, spool.now(), unchanged.difference_update)
+    untold = await _untold(service, [which]) if action == "delete" else 0
+    done.update(changed=await change(which, spool.now(), unchanged.difference_update), bounces=untold)
+
+
+async def _untold(service: Service, wanted: Iterable[Filter]) -> int:
+    """How many of them are still to be sent and tell somebody that his mail failed, or came with the null sender."""
+    ways = [replace(one, untold=True, state=state) for one in wanted for state in ("queued", "held")
+            if one.state in ("", state)]  # fmt: skip
+    return sum([await service.spool.count(which) for which in ways])
+
+
+def _answer(action: str, done: Counter[str], unchanged: Iterable[str] = ()) -> dict[str, object]:
+    more = {"bounce": ("told", "left"), "delete": ("bounces",)}.get(action, ())
+    return {"changed": done["changed"], "unchanged": sorted(unchanged), **{name: done[name] for name in more}}
 
 
 async def change_one(service: Service, request: Request) -> object:
@@ -93,30 +108,39 @@ async def change_one(service: Service, request: Request) -> object:
     detail = await service.spool.show(queue_id)
     if detail is None:
         raise HTTPException(404, f"no message {queue_id}")
-    if not await _change(service, action, Filter(ids=(queue_id,)), set()):
+    done = Counter[str]()
+    await _change(service, action, Filter(ids=(queue_id,)), set(), done)
+    if not done["changed"]:
         raise HTTPException(409, f"message {queue_id} is {detail.state}: nothing to {action}")
-    return {"changed": 1, "unchanged": []}
+    return _answer(action, done)
 
 
 async def change_many(service: Service, request: Request) -> object:
     """``{"ids": [...]}`` or ``{"filter": {...}}``; the empty filter means every message the action is for.
 
-    ``changed`` is the number of messages; ``unchanged`` are those of the given ids that nothing happened to.
+    ``changed`` is the number of messages; ``unchanged`` are those of the given ids that nothing happened to. A filter
+    never bounces what would be lost without a word: our own bounces, and other mail with the null sender, are ``left``,
+    unless it asks for this sender. ``told`` are the messages whose sender gets a bounce; ``bounces`` those of the
+    deleted that were on their way to tell of a failure.
     """
     action = _action(request)
     body = await json_body(request)
     ids, chosen = body.get("ids"), body.get("filter")
-    unchanged: set[str] = set()
+    unchanged, done = set[str](), Counter[str]()
     if isinstance(ids, list) and chosen is None:
         unchanged.update(map(str, ids))
         wanted = [Filter(ids=tuple(sorted(unchanged)))]
     elif isinstance(chosen, dict) and ids is None:
         which = _filter(service, chosen)
         wanted = [which] if which.state else [replace(which, state=state) for state in _STATES[action]]
+        if action == "bounce" and not which.sender and which.ids is None:
+            done["left"] = await _untold(service, wanted)
+            wanted = [replace(one, untold=False) for one in wanted]
     else:
         raise HTTPException(400, 'give {"ids": [...]} or {"filter": {...}}')
-    changed = sum([await _change(service, action, which, unchanged) for which in wanted])
-    return {"changed": changed, "unchanged": sorted(unchanged)}
+    for which in wanted:
+        await _change(service, action, which, unchanged, done)
+    return _answer(action, done, unchanged)
 
 
 def _action(request: Request) -> str:

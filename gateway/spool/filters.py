@@ -21,6 +21,7 @@ _CONDITIONS = {
     "message_id": "message_id IN (:message_id, '<' || :message_id || '>')",
     "remote_id": "id IN (SELECT message_id FROM attempt WHERE remote_id = :remote_id AND remote_id <> '')",
     "older_than": "received_at < :older_than",
+    "untold": "(bounce OR sender = '') = :untold",
 }
 _CHANGING = ("state", "backend")  # all else is true of a message for good
 
@@ -36,7 +37,7 @@ def condition(which: Filter) -> tuple[str, dict[str, Any]]:
         "ids": list(which.ids or ()),
         "message_id": which.message_id.strip().strip("<>"),
         "older_than": micros(which.older_than) if which.older_than else None,
-        **{name: getattr(which, name) for name in ("state", "backend", "remote_id")},
+        **{name: getattr(which, name) for name in ("state", "backend", "remote_id", "untold")},
     }
     return " AND ".join(_CONDITIONS[name] for name in named) or "TRUE", values | keys
 

@@ -114,6 +114,11 @@ async def waiting(reading: Reading, backend: str, limit: int) -> AsyncIterator[l
             yield found
 
 
+async def count(reader: Reader, which: Filter) -> int:
+    meets, values = condition(which)
+    return int((await reader.all(f"SELECT count(*) AS n FROM message WHERE {meets}", **values))[0]["n"])
+
+
 async def find(reader: Reader, which: Filter, limit: int, before: str, shift: int) -> list[MessageRow]:
     """``shift``: what the machine's clock shows minus the spool's time, in microseconds."""
     found = await _page(reader, "*", which, limit, before)

@@ -44,6 +44,7 @@ def record(kind: type[R], row: Any, **more: Any) -> R:
 class Filter:
     """Which messages: those that meet everything given; without anything, all of them.
 
+    ``untold``: whether nobody is told when they are given up, for they are bounces or came with the null sender.
     ``state`` is the message's. ``backend``: a delivery waits for it or left by it; beside state queued or held, a
     delivery of that state. ``address`` is the envelope sender or a recipient, ``remote_id`` a provider's name for it.
     """
@@ -57,6 +58,7 @@ class Filter:
     message_id: str = ""
     remote_id: str = ""
     older_than: datetime | None = None
+    untold: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,14 +44,10 @@ from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
 T = TypeVar("T")
-Each = Callable[[Sequence[str]], None]
+Each = Callable[[Sequence[str]], object]
 EVERYTHING = Filter()
 _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
 _LEASE = timedelta(minutes=5)  # for giving up, which needs no network
-
-
-def _ignore(ids: Sequence[str]) -> None:
-    """For a caller who only wants to know how many."""
 
 
 @dataclass(eq=False, repr=False)
@@ -245,6 +241,10 @@ class Spool:
         async with self._reading() as reader:
             return await queries.find(reader, which, limit, before, self._time.shift())
 
+    async def count(self, which: Filter) -> int:
+        async with self._reading() as reader:
+            return await queries.count(reader, which)
+
     async def show(self, ident: str) -> MessageDetail | None:
         """All that is known of one message."""
         async with self._reading() as reader:
@@ -258,16 +258,16 @@ class Spool:
     # -- what an operator does: each returns how many messages it changed --------------------------------------------
     # Mail gets in between the steps; ``each`` is handed the ids that a step changed, once they are on disk.
 
-    async def hold(self, which: Filter, now: datetime, each: Each = _ignore) -> int:
+    async def hold(self, which: Filter, now: datetime, each: Each = len) -> int:
         return await self._change(upkeep.hold, which, now, each)
 
-    async def release(self, which: Filter, now: datetime, each: Each = _ignore) -> int:
+    async def release(self, which: Filter, now: datetime, each: Each = len) -> int:
         return await self._change(upkeep.release, which, now, each)
 
-    async def retry(self, which: Filter, now: datetime, each: Each = _ignore) -> int:
+    async def retry(self, which: Filter, now: datetime, each: Each = len) -> int:
         return await self._change(partial(upkeep.retry, backend=which.backend), which, now, each)
 
-    async def delete(self, which: Filter, now: datetime, each: Each = _ignore) -> int:
+    async def delete(self, which: Filter, now: datetime, each: Each = len) -> int:
         """Gone with all its rows; the log keeps the ids."""
 
         def deleted(ids: Sequence[str]) -> None:

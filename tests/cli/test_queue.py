@@ -126,7 +126,8 @@ def test_hold_release_bounce_delete(run: Commands, waiting: str) -> None:
     assert f"gateway queue release {waiting}" in run.ok("trace", waiting)
     assert run.ok("queue", "release", "-", stdin=f"{waiting}\n") == "release: 1 of 1 messages\n"
     assert run.ok("queue", "retry", waiting) == "retry: 1 of 1 messages\n"
-    assert run.json("queue", "bounce", waiting) == {"changed": 1, "unchanged": []}
+    told = "senders told: 0 (bounce_suppressed in the log says why not all)"  # the mode is off
+    assert run.ok("queue", "bounce", waiting) == f"bounce: 1 of 1 messages\n{told}\n"
     assert "x@away.example will not get it: returned by the operator" in run.ok("trace", waiting)
     done = run("queue", "retry", waiting, "1K0000000000")
     assert done.exit_code == 1
@@ -134,6 +135,18 @@ def test_hold_release_bounce_delete(run: Commands, waiting: str) -> None:
     run.ok("backend", "resume", "away")
     run.ok("queue", "delete", waiting)
     assert run("queue", "show", waiting).exit_code == 1
+
+
+def test_bounces_are_given_up_only_by_name(run: Commands, service: Gateway) -> None:
+    """A filter leaves them alone, for nobody would hear of what they were to tell; a delete says so."""
+    run.ok("backend", "pause", "away")
+    with smtplib.SMTP("127.0.0.1", service.port) as client:
+        client.sendmail("", "null@away.example", MIXED)
+    (row,) = run.json("queue", "list", "--to", "null@away.example")
+    words = run.ok("queue", "bounce", "--to", "null@away.example", "--yes")
+    assert words.startswith("bounce: 0 of 0 messages\nleft alone: 1 with the null sender or bounces of our own")
+    assert "to tell a sender that mail failed: 1 of them; nobody does so now" in run.ok("queue", "delete", row["id"])
+    run.ok("backend", "resume", "away")
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,19 @@ async def test_bouncing_by_order_reaches_every_message(tmp_path: Path) -> None:
         assert settling.most > 100
         assert b"returned by the operator" in other.calls[0][1]
         assert b"Diagnostic-Code: x-gateway; " in other.calls[0][1]
-        assert await at.dispatcher.bounce(Filter(ids=tuple(ids))) == []
+        assert await at.dispatcher.bounce(Filter(ids=tuple(ids))) == {}
+
+
+@pytest.mark.parametrize(
+    ("sender", "mode", "told"), [("s@x.org", "auto", True), ("", "auto", False), ("s@x.org", "off", False)]
+)
+async def test_whether_the_sender_is_told_is_said(tmp_path: Path, sender: str, mode: str, told: bool) -> None:
+    """A bounce that is not written is not claimed."""
+    async with house(tmp_path, ScriptedBackend("b"), bounces={"mode": mode}) as at:
+        await at.dispatcher.pause("b", None)
+        identifier = await at.put("b", sender=sender)
+        assert await at.dispatcher.bounce(Filter(untold=bool(sender))) == {}
+        assert await at.dispatcher.bounce(Filter(untold=not sender)) == {identifier: told}
 
 
 async def test_nothing_is_said_before_it_is_written(tmp_path: Path) -> None:
@@ -145,7 +157,7 @@ async def test_nothing_is_said_before_it_is_written(tmp_path: Path) -> None:
         detail = await at.spool.show(identifier)
         assert detail is not None
         assert (detail.state, detail.attempts) == ("queued", ())
-        assert await at.dispatcher.bounce(Filter()) == [identifier]
+        assert await at.dispatcher.bounce(Filter()) == {identifier: True}
         assert [line["id"] for line in at.logged("failed") + at.logged("bounced")] == [identifier] * 2
 
 
@@ -158,7 +170,7 @@ async def test_damaged_mail_is_not_said_to_be_returned(tmp_path: Path) -> None:
         file.execute("UPDATE body SET raw = raw || 'x'")
     async with house(tmp_path, ScriptedBackend("b")) as at:
         await at.settled(identifier, "corrupt")
-        assert await at.dispatcher.bounce(Filter(ids=(identifier,))) == []
+        assert await at.dispatcher.bounce(Filter(ids=(identifier,))) == {}
         assert at.logged("failed") == at.logged("bounced") == []
         assert await at.state(identifier) == "corrupt"
 

@@ -79,6 +79,7 @@ class Service:
     authenticator: auth.Authenticator
     log: Path
     dispatcher: Dispatching | None = field(default_factory=Dispatching)
+    drop: None = None
     listeners: dict[str, Listener] = field(default_factory=lambda: {"local": Listener()})
     draining: bool = False
     done: list[Any] = field(default_factory=list)
@@ -99,8 +100,8 @@ class Service:
         self.done.append((sender, tuple(recipients), raw, client, pin))
         return "NEW"
 
-    async def bounce(self, which: Filter) -> list[str]:
-        found = [row.id for row in await self.spool.find(which, limit=1000)]
+    async def bounce(self, which: Filter) -> dict[str, bool]:
+        found = {row.id: bool(row.sender) for row in await self.spool.find(which, limit=5000)}
         self.done.append(("bounce", tuple(found)))
         return found
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.config import ConfigError
+from gateway.drop import folder, letter
 from gateway.spool import Filter
+from tests.builders import envelope
 from tests.http.kit import RAW, Reply, Service, ask
 
 M = "/api/v1/messages"
@@ -129,7 +131,7 @@ async def test_hold_release_retry_delete(running: Service) -> None:
     assert (await post(running, f"{M}/M001/release")).json == one
     assert (await post(running, f"{M}/M001/retry")).json == one
     assert (await get(running, f"{M}/M001"))["next_attempt_at"] == "2026-11-20T12:00:00Z"
-    assert (await post(running, f"{M}/M001/bounce")).json == one
+    assert (await post(running, f"{M}/M001/bounce")).json == one | {"told": 1, "left": 0}
     assert running.done == [("bounce", ("M001",))]
     assert (await post(running, f"{M}/M001/delete")).status == 200
     assert (await ask(running, "GET", f"{M}/M001")).status == 404
@@ -168,7 +170,42 @@ async def test_all_means_what_waits(running: Service) -> None:
     await running.put(1)
     await running.put(2)
     await post(running, f"{M}/M001/hold")
-    assert (await post(running, f"{M}/delete", {"filter": {}})).json == {"changed": 2, "unchanged": []}
+    assert (await post(running, f"{M}/delete", {"filter": {}})).json == {"changed": 2, "unchanged": [], "bounces": 0}
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "answer"),
+    [
+        ("bounce", {"filter": {}}, {"changed": 700, "told": 700, "left": 600}),
+        ("bounce", {"filter": {"backend": "box"}}, {"changed": 700, "told": 700, "left": 600}),
+        ("bounce", {"filter": {"state": "held"}}, {"changed": 0, "told": 0, "left": 1}),
+        ("bounce", {"filter": {"sender": "<>"}}, {"changed": 600, "told": 0, "left": 0}),
+        ("bounce", {"ids": ["M001", "M701"]}, {"changed": 2, "told": 1, "left": 0}),
+        ("delete", {"filter": {}}, {"changed": 1300, "bounces": 600}),
+        ("delete", {"ids": ["M001", "M701"]}, {"changed": 2, "bounces": 1}),
+    ],
+)
+async def test_nobody_is_left_untold_by_a_filter(
+    running: Service, action: str, body: object, answer: dict[str, int]
+) -> None:
+    """Bounces are how senders hear of failures: to give these up takes their ids or their sender, and is said."""
+    senders = {number: "app@example.com" if number <= 700 else "" for number in range(1, 1301)}
+    await asyncio.gather(*(running.put(number, sender=sender) for number, sender in senders.items()))
+    await post(running, f"{M}/M1300/hold")
+    assert (await post(running, f"{M}/{action}", body)).json == {"unchanged": [], **answer}
+
+
+async def test_what_lies_in_folders(running: Service) -> None:
+    """The maildrop, before a service has made it and with a file in it."""
+    empty = {"waiting": 0, "corrupt": 0, "reason": "", "files": []}
+    there = folder.maildrop(running.settings.state_dir)
+    (found,) = (await get(running, "/api/v1/drop"))["folders"]
+    assert found == {"name": "maildrop", "path": str(there.new), **empty}
+    folder.make_maildrop(there)
+    folder.drop(there, letter.write(envelope("a@x.org", sender="s@x.org"), b"Subject: x\r\n"))
+    (found,) = (await get(running, "/api/v1/drop"))["folders"]
+    assert found["waiting"] == 1
+    assert [(file["sender"], file["recipients"]) for file in found["files"]] == [("s@x.org", ["a@x.org"])]
 
 
 @pytest.mark.parametrize(
