@@ -81,6 +81,7 @@ class App:
             events=self.events,
             wake=self._wake,
             reserve=settings.limits.spool_free,
+            most=settings.limits.spool_size,
             retention=settings.retention,
         )
         self._parts.push_async_callback(self.spool.aclose)
@@ -112,6 +113,7 @@ class App:
                 rules=rules,
                 auth=self.authenticator,
                 put=self.spool.put,
+                room=self.spool.room,
                 events=self.events,
                 clock=self.clock,
                 ids=self.ids,

@@ -128,13 +128,18 @@ class At:
 
 @asynccontextmanager
 async def opened(
-    directory: Path, *, clock: FakeClock | None = None, reserve: float = 0.0, retention: RetentionSettings | None = None
+    directory: Path,
+    *,
+    clock: FakeClock | None = None,
+    reserve: float = 0.0,
+    most: int | None = None,
+    retention: RetentionSettings | None = None,
 ) -> AsyncIterator[At]:
     log = io.StringIO()
     at = At(clock or FakeClock(), log)
     at.events = Events(CollectorRegistry(), format="json", level="info", clock=at.clock, stream=log)
     at.spool = await Spool.open(
-        directory, at.clock, events=at.events, wake=at.woken.append, reserve=reserve, retention=retention
+        directory, at.clock, events=at.events, wake=at.woken.append, reserve=reserve, most=most, retention=retention
     )
     try:
         yield at

@@ -171,8 +171,11 @@ def test_distinct_outcomes_are_distinct_lines(log: Log) -> None:
         ),
         (lambda e: e.backend_up("box", False), None, "backend_up", {"backend": "box"}, 0),
         (lambda e: e.spool_written(0.002), None, "spool_write_duration_seconds_count", {}, 1),
-        (lambda e: e.spool_space(5, 9), None, "spool_bytes", {}, 5),
-        (lambda e: e.spool_space(5, 9), None, "spool_free_bytes", {}, 9),
+        (lambda e: e.spool_space(5, 9, {"disk": 7}, "quota"), None, "spool_bytes", {}, 5),
+        (lambda e: e.spool_space(5, 9, {"disk": 7}, "quota"), None, "spool_free_bytes", {}, 9),
+        (lambda e: e.spool_space(5, 9, {"disk": 7}, ""), None, "spool_room_bytes", {"limit": "disk"}, 7),
+        (lambda e: e.spool_shut("quota", "fix", 9, {}), "spool_shut", "spool_shut", {"cause": "quota"}, 1),
+        (lambda e: e.spool_open({"disk": 7}), "spool_open", "spool_shut", {"cause": "quota"}, 0),
         (lambda e: e.reloaded(False, "bad"), "reloaded", "config_last_reload_successful", {}, 0),
         (
             lambda e: e.tls_expiry("local", 1.5e9), None,
@@ -506,6 +509,7 @@ PROMISED = {
     "messages_received_total", "message_size_bytes", "accept_duration_seconds", "delivery_attempts_total",
     "deliveries_total", "delivery_events_total", "delivery_duration_seconds", "message_latency_seconds",
     "queue_messages", "queue_oldest_message_age_seconds", "spool_write_duration_seconds", "spool_bytes",
+    "spool_room_bytes", "spool_shut",
     "spool_free_bytes", "backend_up", "backend_paused", "tls_certificate_not_after_timestamp_seconds",
     "bounces_total", "config_last_reload_successful", "bugs_total", "build_info", "log_lines_dropped_total",
     "jwks_up", "oauth_token_refresh_total", "oauth_token_expiry_timestamp_seconds",
@@ -524,7 +528,7 @@ def test_metric_names_and_labels(log: Log) -> None:
     }
     assert labels <= {
         "listener", "backend", "client", "folder", "mechanism", "stage", "result", "reason", "state", "key", "le",
-        "version", "python", "sqlite", "direction",
+        "version", "python", "sqlite", "direction", "limit", "cause",
     }  # fmt: skip
     assert "@" not in text
     assert "process_cpu_seconds_total" in text

@@ -165,6 +165,7 @@ class LimitSettings(Section):
     idle: values.LongDuration = timedelta(minutes=5)
     memory: values.Size = 256_000_000
     spool_free: values.FreeSpace = 0.1
+    spool_size: Annotated[values.Size, Field(ge=20_000_000)] | None = None
 
 
 class HttpSettings(Section):

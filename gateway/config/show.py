@@ -16,7 +16,15 @@ from gateway.config.section import flatten
 
 MASK = "********"
 # what a running gateway cannot take over at SIGHUP
-RESTART_KEYS = ("state_dir", "listeners.*.bind", "listeners.*.tls", "http.*", "log.*", "limits.spool_free")
+RESTART_KEYS = (
+    "state_dir",
+    "listeners.*.bind",
+    "listeners.*.tls",
+    "http.*",
+    "log.*",
+    "limits.spool_free",
+    "limits.spool_size",
+)
 
 
 def show(loaded: Loaded) -> str:

@@ -227,9 +227,20 @@ class Events:
     def spool_written(self, seconds: float) -> None:
         self._metrics.spool_time().observe(seconds)
 
-    def spool_space(self, used: int, free: int) -> None:
+    def spool_space(self, used: int, free: int, left: Mapping[str, int], shut: str) -> None:
+        """``left`` is the room for new mail by what bounds it, ``shut`` why none is taken, or "". In bytes."""
         self._metrics.spool_used().set(used)
         self._metrics.spool_free().set(free)
+        self._metrics.spool_gauges(left, shut)
+
+    def spool_shut(self, cause: str, fix: str, free: int, left: Mapping[str, int]) -> None:
+        """The door is shut to new mail until ``spool_open``; what is queued is worked off."""
+        self._metrics.spool_gauges(left, cause)
+        self._log.warning("spool_shut", cause=cause, free_bytes=free, room_bytes=min(left.values(), default=0), fix=fix)
+
+    def spool_open(self, left: Mapping[str, int]) -> None:
+        self._metrics.spool_gauges(left, "")
+        self._log.info("spool_open", room_bytes=min(left.values()))
 
     def clock_stepped(self, was: datetime, now: datetime) -> None:
         """The machine's clock was set to ``now`` when it would have shown ``was``."""

@@ -37,6 +37,7 @@ BOUNCES = ("failed", "delayed", "relayed", "suppressed")
 REFRESHES = ("ok", "refused", "unavailable")
 DIRECTIONS = ("forward", "back")
 REPORTS = ("queued", "delivered", "bounced", "failed", "unknown")
+SHUT = ("disk", "quota", "spool_size", "silent")
 DELIVERIES = ("sent", "deferred", "failed", "in_doubt")
 _SIZES = (1e3, 1e4, 1e5, 1e6, 5e6, 1e7, 2.5e7, 5e7)
 _ACCEPT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -115,6 +116,9 @@ class Metrics:
         self.spool_time = histogram("spool_write_duration_seconds", "Time of one durable commit.", _ACCEPT)
         self.spool_used = gauge("spool_bytes", "Bytes used by the spool.")
         self.spool_free = gauge("spool_free_bytes", "Bytes free on the disk of the spool.")
+        self.spool_room = gauge("spool_room_bytes", "Room for new mail, by what bounds it.", "limit")
+        self.spool_shut = gauge("spool_shut", "1 while no new mail is taken for this cause.", "cause")
+        self.spool_shut.create(product(SHUT))
         self.tls = gauge("tls_certificate_not_after_timestamp_seconds", "End of the certificate.", "listener")
         self.jwks = gauge("jwks_up", "0 when the last fetch of the key set failed.", "key")
         self.bounces = counter("bounces_total", "Reports to senders.", "result")
@@ -176,6 +180,12 @@ class Metrics:
                 child.set(0)
             for labels, value in values.items():
                 family(*labels).set(value)
+
+    def spool_gauges(self, left: Mapping[str, int], shut: str) -> None:
+        for limit, octets in left.items():
+            self.spool_room(limit).set(max(0, octets))
+        for (cause,), child in self.spool_shut.children.items():
+            child.set(cause == shut)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Content type and text for /metrics, in the format that the ``Accept`` header asks for."""

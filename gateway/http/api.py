@@ -24,7 +24,7 @@ from gateway.drop.overview import overview
 from gateway.http.problem import answer, json_body
 from gateway.http.service import Service, running
 from gateway.pools import read_files
-from gateway.spool import TokenRow
+from gateway.spool import FIXES, TokenRow
 
 
 async def metrics(service: Service, request: Request) -> object:
@@ -43,7 +43,7 @@ async def readyz(service: Service, _request: Request) -> object:
     """Whether mail should be sent here now; 503 with the reason if not."""
     deaf = [name for name, one in service.listeners.items() if not one.accepting]
     checks = [
-        ("spool", service.spool.accepting(), "the spool takes no writes: disk full or faulty, or reserve reached"),
+        ("spool", service.spool.accepting(), _shut(service)),
         ("listeners", bool(service.listeners) and not deaf, f"not accepting: {', '.join(deaf) or 'no listener'}"),
         ("delivery", service.dispatcher is not None and service.dispatcher.alive, "the delivery tasks have ended"),
         ("draining", not service.draining, "the service is shutting down"),
@@ -53,8 +53,15 @@ async def readyz(service: Service, _request: Request) -> object:
     return answer({"ready": ready, "checks": shown}, 200 if ready else 503)
 
 
+def _shut(service: Service) -> str:
+    cause = service.spool.room.shut
+    return (
+        f"no new mail ({cause}): {FIXES[cause]}" if cause else "the spool takes no writes: see spool_error in the log"
+    )
+
+
 async def status(service: Service, _request: Request) -> object:
-    used, free = service.spool.space()
+    room = service.spool.room
     queue: dict[str, dict[str, int]] = {}
     for (backend, state), count in service.spool.counts().items():
         queue.setdefault(backend, {})[state] = count
@@ -67,8 +74,14 @@ async def status(service: Service, _request: Request) -> object:
         "queue": queue,
         "backends": await backends(service, _request),
         "oldest": await service.spool.oldest(),
-        "spool": {"used_bytes": used, "free_bytes": free, "writable": service.spool.writable()},
         "clock": {"now": service.clock.now(), "steps": await service.spool.clock_steps()},
+        "spool": {
+            "used_bytes": room.space.used,
+            "free_bytes": room.space.free,
+            "room_bytes": max(0, min(room.left.values())),
+            "writable": service.spool.writable(),
+            "shut": room.shut,
+        },
     }
 
 

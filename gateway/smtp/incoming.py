@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from gateway.config.models import LimitSettings
+from gateway.model import SpoolTrouble
 from gateway.smtp import replies
 from gateway.smtp.data import DataReader
 from gateway.smtp.limits import Shared
+from gateway.smtp.site import Room
 from gateway.smtp.waits import SLOWEST, WINDOW, Wait
 
 
 class Incoming:
-    """What ``reader`` holds, and memory reserved for octets that have come.
+    """What ``reader`` holds, memory reserved for octets that have come, and room in the spool for those to come.
 
-    Raises Refusal 452 when there is no memory for the ``declared`` octets.
+    A reader that ends as overrun is cut off. Raises Refusal 452 or SpoolTrouble without room for ``declared`` octets.
     """
 
     def __init__(
-        self, reader: DataReader, shared: Shared, limits: LimitSettings, *, peer: str, declared: int, now: float
-    ) -> None:
+        self, reader: DataReader, shared: Shared, room: Room, limits: LimitSettings, *, peer: str, declared: int,
+        now: float,
+    ) -> None:  # fmt: skip
         self.reader = reader
         self._shared = shared
         self._limits = limits
         self._peer = peer
         self._reserved = 0
+        self._room = room
+        self._held = 0  # of it, for octets come and declared
         self._mark = (now, 0)
         if not shared.has_room(peer, declared, limits):
             raise replies.BUSY()
+        self._hold(declared)
 
     @property
     def ended(self) -> bool:
@@ -51,6 +57,11 @@ class Incoming:
         more = reader.size - self._reserved
         if reader.refusal is None and not self._shared.has_room(self._peer, more, self._limits):
             reader.fail(replies.BUSY())
+        elif reader.refusal is None and reader.size > self._held:
+            try:
+                self._hold(reader.size)
+            except SpoolTrouble as trouble:
+                reader.fail(replies.refusal_of(trouble))
         if reader.refusal is not None:
             self.release()
         else:
@@ -66,9 +77,20 @@ class Incoming:
         short = not self._shared.has_memory(self._peer, self._limits)
         return (crowded or short) and received - before < SLOWEST * (now - then)
 
+    def hand_over(self) -> None:
+        """Whoever stores it finds the room himself, at this moment: give it back."""
+        if self._held:
+            self._room.hold(-self._held)
+        self._held = 0
+
     def release(self) -> None:
-        """Give the memory back: when the message is stored, or will not be."""
+        """Give everything back: when the message is stored, or will not be."""
         self._reserve(-self._reserved)
+        self.hand_over()
+
+    def _hold(self, octets: int) -> None:
+        self._room.hold(octets - self._held)
+        self._held = octets
 
     def _reserve(self, octets: int) -> None:
         self._shared.reserve(self._peer, octets)

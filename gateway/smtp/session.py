@@ -264,11 +264,12 @@ class Session:
         self.wire.incoming = None
         self.wire.closing |= incoming.cut_off
         try:
-            await self._accept(incoming.reader.message())
+            await self._accept(incoming)
         finally:
             incoming.release()
 
-    async def _accept(self, raw: bytes) -> None:
+    async def _accept(self, incoming: Incoming) -> None:
+        raw = incoming.reader.message()
         site, transaction, started = self.site, self.transaction, self.site.clock.monotonic()
         assert transaction is not None
         arrival = Arrival(
@@ -287,6 +288,7 @@ class Session:
         slow = len(raw) > _LARGE and self.rules.routing.particular
         message = await look_through_mail(ready) if slow else ready()
         del raw, ready
+        incoming.hand_over()
         await site.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
         site.events.accepted(message, site.clock.monotonic() - started)
         self.transaction = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gateway.auth import Authenticator
 from gateway.clock import Clock
@@ -16,6 +17,16 @@ from gateway.smtp import replies
 from gateway.smtp.limits import Shared
 from gateway.smtp.login import MECHANISMS
 from gateway.smtp.tls import Certificate
+
+
+class Room(Protocol):
+    """Whether mail on its way in will find a place. Both are quick, and raise SpoolTrouble where it will not."""
+
+    def admit(self, octets: int) -> None:
+        """Of that size; 0 where it is not known."""
+
+    def hold(self, octets: int) -> None:
+        """Keep so much for it; negative octets give it back."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -31,6 +42,7 @@ class Site:
     rules: Rules
     auth: Authenticator
     put: Callable[[NewMessage], Awaitable[None]]
+    room: Room
     events: Events
     clock: Clock
     ids: Callable[[], str]

@@ -167,6 +167,7 @@ def _begin(session: Session, argument: bytes) -> None:
         raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
     client = _known_client(session)
     transaction = Transaction(client, size, envelope, session.rules)
+    session.site.room.admit(size)  # RFC 1870 6.1: before the upload
     now = session.site.clock.monotonic()
     if client.rate and not session.site.shared.rates.allow(client.name, client.rate, now):
         text = f'Client "{client.name}" sends faster than clients.{client.name}.rate allows, try again later'
@@ -244,8 +245,8 @@ def _data(session: Session, argument: bytes) -> None:
         lf_only=session.wire.lf_only and not session.rules.clients[transaction.client.name].open_relay,
     )
     declared = min(transaction.size, transaction.limit)
-    shared, limits, now = session.site.shared, session.rules.limits, session.site.clock.monotonic()
-    incoming = Incoming(reader, shared, limits, peer=session.wire.peer, declared=declared, now=now)
+    site, limits, now = session.site, session.rules.limits, session.site.clock.monotonic()
+    incoming = Incoming(reader, site.shared, site.room, limits, peer=session.wire.peer, declared=declared, now=now)
     session.wire.reply(replies.SEND_DATA)
     session.wire.flush()
     session.wire.receive(incoming)

@@ -1,9 +1,11 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
 from gateway.spool.records import Claim, Delivery, Filter, MessageDetail, Poll, Settlement, SpoolError, TokenRow
+from gateway.spool.space import FIXES
 from gateway.spool.store import Spool
 
 __all__ = [
+    "FIXES",
     "Claim",
     "Delivery",
     "Filter",

@@ -28,11 +28,22 @@ class Trouble(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes: what the spool takes up, what is free beside it, and all there is."""
+    """Bytes. ``total`` and ``free`` are of the disk, ``used`` is what the spool takes of it.
+
+    ``reusable`` of that hold nothing; ``owed`` is what it will yet grow by without new mail. ``ballast`` is set aside
+    for a full disk, and ``held`` of it is there. The log can take ``log`` for what comes at once; ``blocked`` of it
+    could not be used anew for a reader.
+    """
 
     used: int
     free: int
     total: int
+    reusable: int = 0
+    owed: int = 0
+    ballast: int = 0
+    held: int = 0
+    log: int = 2**62
+    blocked: int = 0
 
 
 class Engine(Protocol):
@@ -55,7 +66,25 @@ class Engine(Protocol):
         """Somebody else may have it now."""
 
     def classify(self, error: BaseException) -> Trouble:
-        """Quick."""
+        """May try the disk: what the database calls an error of the disk may be a quota."""
+
+    def explain(self, error: BaseException) -> str:
+        """In words for the operator, with what the disk itself says. May try it."""
+
+    def probe(self, connection: Connection) -> None:
+        """Change something within a transaction, so that the commit shows whether the disk takes writes."""
+
+    def committed(self, connection: Connection) -> None:
+        """After each commit, in the writer's thread: keep the log short."""
+
+    def relieve(self, connection: Connection) -> str:
+        """There is no room: give up the ballast, and let what is in the log go where it belongs.
+
+        Returns what has no room: disk or quota.
+        """
+
+    def set_aside(self) -> int:
+        """Make the ballast again; returns 0, or the errno that says why it cannot be had."""
 
     def render(self, statement: str) -> str:
         """Put in what the marks stand for. Quick."""
@@ -66,7 +95,7 @@ class Engine(Protocol):
     def attempt_ids(self, connection: Connection) -> Iterator[int]:
         """Numbers that no attempt had before, in rising order."""
 
-    def committed(self, counts: Mapping[tuple[str, str], int]) -> None:
+    def count(self, counts: Mapping[tuple[str, str], int]) -> None:
         """By how much deliveries grew, by (backend, state). Quick."""
 
     def counts(self) -> Mapping[tuple[str, str], int]:
@@ -74,6 +103,10 @@ class Engine(Protocol):
 
     def space(self) -> Space:
         """Raises OSError."""
+
+    def shrink(self, connection: Connection) -> int:
+        """Give back to the disk what is unused, where that is much and takes no time; returns the bytes. On no account
+        in a transaction."""
 
     def copy(self, to: Path) -> None:
         """A consistent copy of a spool in use, durable when this returns. Raises SpoolError."""

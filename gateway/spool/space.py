@@ -1,48 +1,144 @@
-"""The room that is left for mail: measured now and then, and counted down in between."""
+"""The room that is left for mail: measured every second, counted down in between; says when the door is to be shut."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.events import Events
-from gateway.model import SpoolFull
-from gateway.spool.engine import Space
-from gateway.spool.writer import NO_SPACE
+from gateway.model import NewMessage, SpoolFull, SpoolUnavailable
+from gateway.spool.engine import Engine, Space
+from gateway.spool.writer import NO_SPACE, OUT_OF_ORDER
 
-_EVERY = 3.0  # seconds
+_EVERY = 1.0  # seconds
+_PATIENCE = 30.0  # seconds for the disk to answer
+_ROWS = 2500  # octets of a message beside its bytes; each of its recipients needs a fifth more
+_YET = 2000  # octets that a queued delivery will need for its attempts and a bounce
+_WORDS = 512_000_000  # octets: what is announced, and may never come, keeps no more from others
+_BLOCKED = 64_000_000  # octets of the log
+_LITTLE = 256 * 1024  # octets: with less the door is shut, with twice as much it opens
+FIXES = {
+    "disk": "delete something else on this disk or enlarge it, or wait until mail has left; see limits.spool_free",
+    "quota": "raise the quota of the user of this service, or delete something of that user",
+    "spool_size": "wait until mail has left, raise limits.spool_size, or shorten retention",
+    "silent": "the disk does not answer: look for it with dmesg, and at the server if it is a network's",
+}
+_READER = "another program reads spool.db and does not end: find it with lsof, or wait until the backup is done"
 
 
 class Room:
-    """``reserve`` is kept free: a share of the disk, or bytes from 1 up."""
+    """``left`` is what new mail may take, in octets by what sets the bound; ``shut`` says why none is taken, or is "".
 
-    def __init__(self, measure: Callable[[], Awaitable[Space]], reserve: float, clock: Clock, events: Events) -> None:
-        self.used = self.free = self._floor = 0
-        self._measure = measure
+    ``reserve`` is kept free: a share of the disk, or bytes from 1 up. ``most`` is what the spool may take, None: all.
+    ``run`` is for what blocks, ``heal`` is tried before each look.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: Callable[[Callable[[], Any]], Awaitable[Any]],
+        heal: Callable[[], Awaitable[None]],
+        *,
+        reserve: float,
+        most: int | None,
+        clock: Clock,
+        events: Events,
+    ) -> None:
+        self.space = Space(0, 0, 0)
+        self.left: dict[str, int] = {}
+        self.shut = ""
+        self._engine = engine
+        self._run = run
+        self._heal = heal
         self._reserve = reserve
+        self._most = most
         self._clock = clock
         self._events = events
+        self._blocked = 0
+        self._found = 0  # octets when last measured
+        self._spent = 0  # since then
+        self._coming = 0  # of messages on their way in
 
-    @property
-    def enough(self) -> bool:
-        return self.free >= self._floor
+    # -- at the door: on the loop, and quick ---------------------------------------------------------------------------
 
-    def take(self, size: int) -> None:
-        """So many bytes come in. Raises SpoolFull where they would eat into the reserve."""
-        if self.free - size < self._floor:
+    def admit(self, octets: int) -> None:
+        """Raises SpoolFull where a message of that size has no room beside those on their way in, SpoolUnavailable."""
+        if self.shut == "silent":
+            raise SpoolUnavailable(OUT_OF_ORDER)
+        if self.shut or self._found - self._spent - min(self._coming, _WORDS) < 2 * octets:
             raise SpoolFull(NO_SPACE)
-        self.free -= size  # until measured again
+
+    def hold(self, octets: int) -> None:
+        """Keep room for so much on its way in; negative ones give it back. Raises as ``admit`` does."""
+        if octets >= 0:
+            self.admit(octets)
+        self._coming += 2 * octets  # once in the log, once in the file
+
+    @contextmanager
+    def taking(self, messages: Sequence[NewMessage]) -> Iterator[None]:
+        """Around their commit. Raises as ``admit`` does."""
+        whole = sum(len(each.raw) + _ROWS + len(each.envelope.recipients) * _ROWS // 5 for each in messages)
+        self.hold(whole)
+        try:
+            yield
+        finally:
+            self.hold(-whole)
+            self._spent += whole + _YET * len(messages)  # until measured again
+
+    def close(self, cause: str) -> None:
+        """No new mail, for a cause of ``FIXES``; the room looks by itself when it is over."""
+        if not self.shut:
+            self._events.spool_shut(cause, FIXES[cause], self.space.free, self.left)
+        self.shut = cause
+
+    # -- the measure ---------------------------------------------------------------------------------------------------
 
     async def look(self) -> None:
         """Raises OSError."""
-        found = await self._measure()
-        self.used, self.free = found.used, found.free
-        self._floor = int(self._reserve if self._reserve >= 1 else self._reserve * found.total)
+        await self._heal()
+        await self._take_stock()
+        if (self.shut or self.space.held < self.space.ballast) and self._found >= 2 * _LITTLE:
+            # The ballast comes first, and tells of a quota too: mail that is here must be able to leave.
+            if number := await self._run(self._engine.set_aside):
+                self.close("quota" if number == errno.EDQUOT else "disk")
+                return
+            await self._take_stock()
+            if self.shut and self._found >= 2 * _LITTLE:
+                self.shut = ""
+                self._events.spool_open(self.left)
+
+    async def _take_stock(self) -> None:
+        before = self._spent  # what is committed by now is seen
+        found: Space = await self._run(self._engine.space)
+        self.space = found
+        self._spent -= before
+        floor = int(self._reserve if self._reserve >= 1 else self._reserve * found.total)
+        yet = sum(self._engine.counts().values()) * _YET + found.owed - found.reusable
+        disk = found.free + found.held - max(floor, found.ballast) - yet
+        # Pages within the file take mail also on a full disk, but first the log does, and that has to be there.
+        self.left = {"disk": min(disk, 2 * found.log, found.free - found.owed if found.free < found.owed else disk)}
+        if self._most is not None:
+            self.left["spool_size"] = self._most - found.used - max(0, found.ballast - found.held) - yet
+        self._found = min(self.left.values())
+        if found.blocked > _BLOCKED >= self._blocked:
+            self._events.warning("spool_log_grows", log_bytes=found.blocked, fix=_READER)
+        self._blocked = found.blocked
+        if self._found < _LITTLE:
+            self.close(min(self.left, key=self.left.__getitem__))
 
     async def watch(self) -> None:
         while True:
             await self._clock.sleep(_EVERY)
+            looking = asyncio.ensure_future(self.look())
             try:
-                await self.look()
+                if not (await asyncio.wait((looking,), timeout=_PATIENCE))[0]:
+                    self.close("silent")
+                await looking
             except Exception as error:
                 self._events.bug("spool.space", error)
+            finally:
+                looking.cancel()

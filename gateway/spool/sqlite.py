@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import os
@@ -10,39 +9,27 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
-from sqlmodel import SQLModel
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.files import sync_folder
-from gateway.spool import vault
+from gateway.spool import connecting, disk
+from gateway.spool.connecting import driver
+from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
-from gateway.spool.records import SpoolError
+from gateway.spool.opening import explained, lock, prepare, publish, verify
+from gateway.spool.walindex import FRAME, WalIndex
 
 NAME = "spool.db"
-MIGRATIONS = Path(__file__).with_name("migrations")
-_MAGIC = b"SQLite format 3\0"
-BUSY = 5000  # milliseconds to wait for a foreign lock
-# Deleted mail is overwritten where that costs no extra write. Freed pages are used again; the file does not shrink.
-_WRITER = [
-    "journal_mode=WAL",
-    "synchronous=FULL",
-    "secure_delete=FAST",
-    "journal_size_limit=67108864",
-    "cache_size=-65536",
-]
-# Readers never write nor checkpoint: two connections that do can lose commits (SQLite < 3.51.3, the WAL-reset bug).
-_READER = ["query_only=ON", "wal_autocheckpoint=0"]
+_PAGE = 4096
+_MOMENT = 100  # milliseconds to wait for readers of our own
+_MUCH, _QUICK = 16_000_000, 32_000_000  # bytes worth giving back; bytes written anew in a second
+_CHECKPOINT = 1000  # pages in the log, then they are copied
 # After these the connection and what it has cached are not to be trusted: open anew and look at every page.
 _BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
 _WHOLE = sqlite3.SQLITE_IOERR_WRITE  # a failed write is rolled back whole
@@ -54,42 +41,48 @@ class SQLite:
     owner = ""  # whoever holds the lock makes all attempts
     version = sqlite3.sqlite_version
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, reserve: float = 0.0, most: int | None = None) -> None:
         self.path = directory / NAME
         self.name = str(self.path)
+        self._reserve, self._most = reserve, most
+        self._shares = Shares(0, 0)
+        self._ballast = Ballast(directory)
+        self._index = WalIndex(self.path)
+        self._blocked_at = 0  # frames in the log when it could not begin anew
         self._lock = -1
         self._attempt_ids: Iterator[int] | None = None
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def open(self) -> Connection:
-        self._lock = _lock(self.path)
+        self._lock = lock(self.path)
         try:
-            with _explained(self.path):
-                self._prepare()
-                return _connect(self.path)
+            with explained(self.path):
+                self._look_at_disk()
+                prepare(self.path, self.copy)
+                return self._connected()
         except BaseException:
             self.close()
             raise
 
     def reopen(self) -> Connection:
-        connection = _connect(self.path)
+        connection = self._connected()
         with connection.begin():
-            _verify(connection, self.path)
+            verify(connection, self.path)
         return connection
 
     def readers(self) -> AsyncEngine:
-        url = URL.create("sqlite+aiosqlite", database=self.name)
-        engine = create_async_engine(url, pool_size=4, max_overflow=0)
-        _prepare_connections(engine.sync_engine, _READER, "BEGIN")
-        return engine
+        return connecting.readers(self.path)
 
     def close(self) -> None:
+        self._index.close()
         os.close(self._lock)
 
     def classify(self, error: BaseException) -> Trouble:
         code: int = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
         if not isinstance(error, DBAPIError) or code & 0xFF in (0, sqlite3.SQLITE_CONSTRAINT):
             return Trouble.OURS
+        if code == _WHOLE and disk.why(self.path.parent) in disk.NO_ROOM:
+            return Trouble.FULL  # a quota: SQLite knows only ENOSPC
         if code & 0xFF in _BROKEN and code != _WHOLE:
             return Trouble.BROKEN
         return {sqlite3.SQLITE_FULL: Trouble.FULL, sqlite3.SQLITE_BUSY: Trouble.BUSY}.get(code & 0xFF, Trouble.FAILED)
@@ -106,74 +99,105 @@ class SQLite:
             self._attempt_ids = itertools.count(1 + (last or 0))
         return self._attempt_ids
 
-    def committed(self, counts: Mapping[tuple[str, str], int]) -> None:
+    def count(self, counts: Mapping[tuple[str, str], int]) -> None:
         self._counts.update(counts)
 
     def counts(self) -> Mapping[tuple[str, str], int]:
         return {key: count for key, count in self._counts.items() if count > 0}
 
+    def explain(self, error: BaseException) -> str:
+        said = str(getattr(error, "orig", error))
+        number = disk.why(self.path.parent) if isinstance(error, DBAPIError) else 0
+        return f"{said}: {os.strerror(number)}" if number else said
+
+    def probe(self, connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA user_version = 0")  # writes the first page, also when nothing changes
+
+    def committed(self, connection: Connection) -> None:
+        with suppress(OSError, sqlite3.Error):  # what is committed stays so
+            frames = self._index.read().frames
+            self._blocked_at = 0 if frames < self._blocked_at else self._blocked_at
+            if (frames - self._blocked_at) * FRAME > self._shares.log:
+                self._blocked_at = frames if self._blocked(driver(connection)) else 0
+
+    def _blocked(self, connection: sqlite3.Connection) -> bool:
+        """Let the log begin anew; whether a reader that looks at it hinders that for longer than a moment."""
+        connection.execute(f"PRAGMA busy_timeout={_MOMENT}")
+        try:
+            return bool(connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0])
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={connecting.BUSY}")
+
+    def relieve(self, connection: Connection) -> str:
+        found = os.statvfs(self.path.parent)  # knows of no quota of a user
+        self._ballast.release()
+        with suppress(sqlite3.Error):
+            driver(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return "disk" if found.f_bavail * found.f_frsize < self._shares.log else "quota"
+
+    def set_aside(self) -> int:
+        return self._ballast.fill()
+
     def space(self) -> Space:
-        disk = os.statvfs(self.path.parent)
-        used = sum(part.stat().st_size for part in self.path.parent.glob(NAME + "*"))
-        return Space(used, disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+        folder, found = self.path.parent, os.statvfs(self.path.parent)
+        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as looking:
+            unused = looking.execute("PRAGMA freelist_count").fetchone()[0] * _PAGE
+        log, free = self._index.read(), found.f_bavail * found.f_frsize
+        size, log_size = (_size(folder / name) for name in (NAME, f"{NAME}-wal"))
+        held, growth = self._ballast.held, max(0, log.pages * _PAGE - size)
+        return Space(
+            used=held + sum(map(_size, folder.glob(f"{NAME}*"))),
+            free=free,
+            total=found.f_blocks * found.f_frsize,
+            reusable=unused,
+            owed=growth + max(0, self._shares.log - log_size),
+            ballast=self._ballast.size,
+            held=held,
+            log=log_size + max(0, free - growth),
+            blocked=self._blocked_at * FRAME,
+        )
+
+    def shrink(self, connection: Connection) -> int:
+        path, database = self.path, driver(connection)
+        unused, pages = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count"))
+        used, before = (pages - unused) * _PAGE, _size(path)
+        found = os.statvfs(path.parent)
+        free = found.f_bavail * found.f_frsize - self._shares.log
+        if unused * _PAGE < max(_MUCH, 3 * used) or used > min(_QUICK, free):
+            return 0
+        for step in ("PRAGMA temp_store=MEMORY", "VACUUM", "PRAGMA wal_checkpoint(RESTART)"):
+            database.execute(step).fetchall()
+        return before - _size(path)
 
     def copy(self, to: Path) -> None:
         fresh = to.with_name(to.name + ".part")
-        with _explained(to):
+        with explained(to):
             try:
                 fresh.unlink(missing_ok=True)
                 fresh.touch(mode=0o600)
                 source = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
                 with closing(source), closing(sqlite3.connect(fresh)) as destination:
                     source.backup(destination)
-                _publish(fresh, to)
+                publish(fresh, to)
             finally:
                 fresh.unlink(missing_ok=True)  # half a copy would keep a full disk full
 
-    def _prepare(self) -> None:
-        """A whole spool of our schema, new if there is none."""
-        beside = (self.path.with_name(name) for name in (f"{NAME}-wal", vault.FILE))  # both made after the spool itself
-        if self.path.exists():
-            self._check()
-        elif left := [path.name for path in beside if path.exists() and path.stat().st_size]:
-            raise SpoolError(f"{self.path} is missing but its {left[0]} is there: put the file back, or move that away")
-        else:
-            self._create()
+    def _look_at_disk(self) -> None:
+        """What is set aside. On a disk that is full already it is given up now: opening needs some room."""
+        found = os.statvfs(self.path.parent)
+        total = found.f_blocks * found.f_frsize
+        reserve = int(self._reserve if self._reserve >= 1 else self._reserve * total)
+        self._shares = Shares.of(min(total, self._most or total), reserve)
+        self._ballast.size = self._shares.ballast
+        if found.f_bavail * found.f_frsize < self._shares.log:
+            self._ballast.release()
 
-    def _create(self) -> None:
-        """Make the file under another name first, so that a crash on the way leaves no half spool behind."""
-        fresh = self.path.with_name(NAME + ".new")
-        for leftover in fresh.parent.glob(fresh.name + "*"):
-            leftover.unlink()
-        fresh.touch(mode=0o600)
-        with closing(_connect(fresh)) as connection, connection.begin():
-            command.upgrade(_alembic(connection), "head")
-        _publish(fresh, self.path)
-
-    def _check(self) -> None:
-        """Whole, ours, of our schema or upgraded to it: all in one transaction, so that a kill undoes an upgrade."""
-        path = self.path
-        with path.open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
-        with closing(_connect(path)) as connection, connection.begin():
-            _verify(connection, path)
-            inspector = inspect(connection)
-            if not inspector.has_table("alembic_version"):
-                raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
-            revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-            scripts = ScriptDirectory.from_config(_alembic(connection))
-            known = [script.revision for script in scripts.walk_revisions()]
-            if revision not in known:
-                text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[0]})"
-                raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
-            if revision != known[0]:
-                self.copy(path.with_name(f"{NAME}.before-{known[0]}"))
-                command.upgrade(_alembic(connection), "head")
-            for name, table in SQLModel.metadata.tables.items():
-                there = {column["name"] for column in inspector.get_columns(name)}
-                if missing := set(table.columns.keys()) - there:
-                    raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
+    def _connected(self) -> Connection:
+        connection = connecting.connect(self.path)
+        pages = max(100, min(_CHECKPOINT, self._shares.log // 2 // FRAME))
+        for pragma in (f"journal_size_limit={self._shares.log}", f"wal_autocheckpoint={pages}"):
+            driver(connection).execute(f"PRAGMA {pragma}")
+        return connection
 
 
 @lru_cache(maxsize=512)
@@ -182,85 +206,8 @@ def _rendered(statement: str) -> str:
     return listed.replace("@least(", "min(").replace("@greatest(", "max(")
 
 
-def _lock(path: Path) -> int:
-    """Make the spool ours until the returned descriptor is closed. Raises SpoolError with the owner's process id."""
-    with _explained(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path.with_name("spool.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+def _size(file: Path) -> int:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        text = f"spool {path} is in use by process {owner}: stop it, or use the running service's commands"
-        raise SpoolError(text) from None
-    with suppress(OSError):  # a full disk: whose it is then stays unsaid
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
-        raise _damaged(path, "its schema is no text") from error
-    except (DBAPIError, sqlite3.Error) as error:
-        cause = getattr(error, "orig", error)
-        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _damaged(path, str(cause)) from error
-        raise SpoolError(f"spool {path} cannot be used: {cause}") from error
-    except OSError as error:
-        raise SpoolError(f"spool {path} cannot be used: {error.strerror}") from error
-
-
-def _publish(fresh: Path, path: Path) -> None:
-    with fresh.open("rb") as file:
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_folder(path.parent)
-
-
-def _verify(connection: Connection, path: Path) -> None:
-    """Look through every page and index (100,000 messages: 0.8 s). Raises SpoolError when the structure is damaged."""
-    found = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
-    if found != ["ok"]:
-        raise _damaged(path, "; ".join(found))
-
-
-def _damaged(path: Path, what: str) -> SpoolError:
-    cure = f"Keep a copy of it; then put a backup in its place, or save what can be read with: sqlite3 {path} .recover"
-    return SpoolError(f"spool {path} is damaged: {what}. {cure}")
-
-
-def _alembic(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
-
-
-def _connect(path: Path) -> Connection:
-    """The one connection that writes. Transactions are taken at once, so that a wait for a lock is never a failure."""
-    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
-    _prepare_connections(engine, _WRITER, "BEGIN IMMEDIATE")
-    return engine.connect()
-
-
-def _prepare_connections(engine: Engine, pragmas: list[str], begin: str) -> None:
-    def on_connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
-        # A damaged byte must not make its neighbours unreadable; the checksum finds it.
-        getattr(connection, "driver_connection", connection).text_factory = _decode
-        cursor = connection.cursor()
-        for pragma in (f"busy_timeout={BUSY}", *pragmas):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-
-
-def _decode(text: bytes) -> str:
-    return text.decode("utf-8", "replace")
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

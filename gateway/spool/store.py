@@ -58,7 +58,7 @@ class Spool:
     _writer: Writer
     _readers: AsyncEngine
     _pool: ThreadPoolExecutor
-    _room: Room
+    room: Room
     _time: SpoolTime
     _keeper: Keeper
     _events: Events
@@ -73,14 +73,14 @@ class Spool:
         events: Events,
         wake: Callable[[str], None] = lambda backend: None,
         reserve: float,
+        most: int | None = None,
         retention: RetentionSettings | None = None,
     ) -> Spool:
         """Lock, check, migrate, recover. Raises SpoolError when another process has it or it is damaged.
 
-        ``wake`` is called with each backend that got new work. ``reserve`` is kept free: a share of the disk, or bytes
-        from 1 up.
+        ``wake`` is called with each backend that got new work. ``reserve`` and ``most`` are Room's.
         """
-        engine, run = SQLite(directory), asyncio.get_running_loop().run_in_executor
+        engine, run = SQLite(directory, reserve=reserve, most=most), asyncio.get_running_loop().run_in_executor
         async with AsyncExitStack() as parts:
             # A pool of its own: looking through mail must not wait for names, tokens or anybody else's disk.
             pool = ThreadPoolExecutor(2, thread_name_prefix="spool-read")
@@ -100,7 +100,8 @@ class Spool:
             writer.drop_sent = not (retention or RetentionSettings()).sent_body
             readers = engine.readers()  # closed before the writer: the last to close checkpoints the log
             parts.push_async_callback(readers.dispose)
-            room = Room(lambda: run(pool, engine.space), reserve, clock, events)
+            room = Room(engine, partial(run, pool), writer.heal, reserve=reserve, most=most, clock=clock, events=events)
+            writer.on_full = room.close
             await room.look()
             parts.callback(asyncio.create_task(room.watch(), name="spool-space").cancel)
             events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)
@@ -128,8 +129,8 @@ class Spool:
 
     async def put(self, *messages: NewMessage) -> None:
         """Returns once they are on disk, all or none. Raises SpoolFull or SpoolUnavailable."""
-        self._room.take(sum(len(each.raw) for each in messages))
-        await self._writer.submit(lambda tx: changes.put(tx, *messages))
+        with self.room.taking(messages):
+            await self._writer.submit(lambda tx: changes.put(tx, *messages), fresh=True)
 
     async def claim(
         self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = ()
@@ -322,11 +323,14 @@ class Spool:
         return [record(ClockStep, row) for row in await self._ask(queries.STEPS, limit=limit)]
 
     async def sweep(self, now: datetime, retention: RetentionSettings) -> int:
-        """Remove some bodies and rows past their time; freed pages are used again. Returns how many: 0 is the end."""
+        """Remove some bodies and rows past their time, returns how many: at the end 0, and the file may have shrunk."""
         self._writer.drop_sent = not retention.sent_body
         if await self._ask(f"{tracking.EARLY} LIMIT 1"):
             self._tell(await self._writer.submit(tracking.adopt))
-        return sum([await self._writer.submit(step, late=True) for step in upkeep.sweeps(now, retention)])
+        removed = sum([await self._writer.submit(step, late=True) for step in upkeep.sweeps(now, retention)])
+        if not removed:
+            await self._writer.shrink()
+        return removed
 
     async def backup(self, to: Path) -> None:
         """A consistent copy while the service runs. Raises SpoolError."""
@@ -342,9 +346,5 @@ class Spool:
         return self._writer.alive
 
     def accepting(self) -> bool:
-        """Writable, and the reserve is not reached: new mail is taken."""
-        return self.writable() and self._room.enough
-
-    def space(self) -> tuple[int, int]:
-        """Bytes used by the spool, bytes free on its disk; at most some seconds old."""
-        return self._room.used, self._room.free
+        """Writable, and there is room: new mail is taken."""
+        return self.writable() and not self.room.shut

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +14,7 @@ from sqlalchemy import Connection
 
 from gateway.clock import Clock
 from gateway.events import Events
-from gateway.model import SpoolFull, SpoolUnavailable
+from gateway.model import SpoolFull, SpoolTrouble, SpoolUnavailable
 from gateway.spool.engine import Engine, Trouble
 from gateway.spool.records import micros
 from gateway.spool.steady import SpoolTime
@@ -28,13 +29,15 @@ GROUP = 256  # operations in one transaction, so that nobody waits for too many 
 class Operation(Generic[T]):
     """``run`` is called in the writer's thread. ``ids`` are the messages whose states it may change.
 
-    A ``late`` one runs after the others of its group, when all states are right (claims).
+    A ``late`` one runs after the others of its group, when all states are right (claims). A ``fresh`` one brings new
+    mail, for which the last of a full disk is not there.
     """
 
     run: Callable[[Transaction], T]
     future: asyncio.Future[T]
     ids: Sequence[str]
     late: bool
+    fresh: bool
 
 
 @dataclass(slots=True)
@@ -45,21 +48,25 @@ class Applied:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     woken: set[str] = field(default_factory=set)
     damaged: list[str] = field(default_factory=list)
+    full: str = ""  # what was, on the way: disk or quota
 
     def __iadd__(self, other: Applied) -> Applied:
         self.answers += other.answers
         self.counts.update(other.counts)
         self.woken |= other.woken
         self.damaged += other.damaged
+        self.full = self.full or other.full
         return self
 
 
+_SHRINK_EVERY = 300.0  # seconds
 NO_SPACE = "not enough space in the spool, try again later"
 OUT_OF_ORDER = "the spool cannot be written, try again later"
 
 
 class Writer:
-    """Owns the writing connection. ``drop_sent``: bodies go when all recipients are served.
+    """Owns the writing connection. ``drop_sent``: bodies go when all recipients are served. ``on_full`` is
+    called with "disk" or "quota" when that is: from then on nobody should bring new mail.
 
     When its task dies it says so in ``alive``; all who wait are refused, and so is everyone who comes later.
     """
@@ -78,6 +85,7 @@ class Writer:
     ) -> None:
         self.drop_sent = False
         self.healthy = True
+        self.on_full: Callable[[str], None] = lambda what: None
         self._engine = engine
         self._connection = connection
         self._thread = thread
@@ -90,6 +98,8 @@ class Writer:
         self._group: list[Operation[Any]] = []
         self._arrived = asyncio.Event()
         self._closing = False
+        self._broken = False  # the connection
+        self._shrink_at = 0.0  # monotonic seconds
         self._task = asyncio.create_task(self._run(), name="spool-writer")
         self._task.add_done_callback(self._ended)
 
@@ -98,7 +108,7 @@ class Writer:
         return not self._closing and not self._task.done()
 
     def submit(
-        self, run: Callable[[Transaction], T], ids: Sequence[str] = (), *, late: bool = False
+        self, run: Callable[[Transaction], T], ids: Sequence[str] = (), *, late: bool = False, fresh: bool = False
     ) -> asyncio.Future[T]:
         """Take part in the next group. The future may be cancelled or forgotten: the operation is carried out anyway.
 
@@ -107,9 +117,30 @@ class Writer:
         if not self.alive:
             raise SpoolUnavailable(OUT_OF_ORDER)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.append(Operation(run, future, ids, late))
+        self._queue.append(Operation(run, future, ids, late, fresh))
         self._arrived.set()
         return future
+
+    async def heal(self) -> None:
+        """After trouble: see whether the disk takes writes again, for nobody may have anything to write."""
+        if self.alive and not self.healthy:
+            with suppress(SpoolTrouble):
+                await self.submit(lambda tx: tx.probe())
+
+    async def shrink(self) -> None:
+        """Give the disk back what is not used, when nothing is queued, and not again and again."""
+
+        def run() -> None:
+            try:
+                if not self._broken and (freed := self._engine.shrink(self._connection)):
+                    self._events.info("spool_shrunk", bytes=freed)
+            except Exception as error:  # then it stays as it is
+                self._events.warning("spool_not_shrunk", detail=self._engine.explain(error))
+
+        busy = any(state == "queued" for _, state in self._engine.counts())
+        if self.alive and not busy and self._clock.monotonic() >= self._shrink_at:
+            self._shrink_at = self._clock.monotonic() + _SHRINK_EVERY
+            await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
     async def aclose(self) -> None:
         """Carry out what is waiting, then close the file."""
@@ -133,7 +164,9 @@ class Writer:
             del applied  # and with it the bytes of every message of the group
 
     def _answer(self, applied: Applied) -> None:
-        self._engine.committed(applied.counts)
+        self._engine.count(applied.counts)
+        if applied.full:
+            self.on_full(applied.full)
         for operation, answer in applied.answers:
             if operation.future.done():
                 continue  # its caller has gone
@@ -158,26 +191,36 @@ class Writer:
 
     # -- in the writer's thread ----------------------------------------------------------------------------------
 
-    def _apply(self, group: Sequence[Operation[Any]]) -> Applied:
+    def _apply(self, group: Sequence[Operation[Any]], *, relieved: bool = False) -> Applied:
         """One transaction for all; if that fails, one for each, so that nobody pays for a neighbour."""
+        if self._broken and not self._reopened():
+            return _refused(group, Trouble.BROKEN)
         try:
             applied = self._commit(group)
         except Exception as error:
             trouble = self._engine.classify(error)
+            if trouble is Trouble.FULL and not relieved:
+                return self._make_room(group)
             if trouble is Trouble.BROKEN:
-                self._reopen()
+                self._broken = True
             elif len(group) > 1 and trouble is not Trouble.BUSY:
                 whole = Applied([])
                 for operation in group:
-                    whole += self._apply([operation])
+                    whole += self._apply([operation], relieved=relieved)
                 return whole
             self._note(error, trouble)
-            full = trouble is Trouble.FULL
-            return Applied(
-                [(operation, SpoolFull(NO_SPACE) if full else SpoolUnavailable(OUT_OF_ORDER)) for operation in group]
-            )
+            return _refused(group, trouble)
         self.healthy = True
         return applied
+
+    def _make_room(self, group: Sequence[Operation[Any]]) -> Applied:
+        """The disk is full: what was set aside goes to those who do not bring new mail."""
+        what = self._engine.relieve(self._connection)
+        found = _refused([one for one in group if one.fresh], Trouble.FULL)
+        if others := [one for one in group if not one.fresh]:
+            found += self._apply(others, relieved=True)
+        found.full = what
+        return found
 
     def _commit(self, group: Sequence[Operation[Any]]) -> Applied:
         ids = list({identifier for operation in group for identifier in operation.ids})
@@ -191,6 +234,7 @@ class Writer:
                 answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
             answers += [(operation, operation.run(transaction)) for operation in group if operation.late]
             transaction.flush()
+        self._engine.committed(self._connection)
         return Applied(answers, transaction.counts, transaction.woken, transaction.damaged)
 
     def _note(self, error: Exception, trouble: Trouble) -> None:
@@ -198,10 +242,22 @@ class Writer:
             self._events.bug("spool", error)
         else:
             self.healthy = False
-            self._events.warning("spool_error", detail=str(getattr(error, "orig", error)))
+            self._events.warning("spool_error", detail=self._engine.explain(error))
 
-    def _reopen(self) -> None:
+    def _reopened(self) -> bool:
         """After a failed fsync a later one proves nothing (the kernel may have dropped the pages): start anew."""
-        self._connection.invalidate()
-        self._connection.close()
-        self._connection = self._engine.reopen()
+        try:
+            if not self._connection.closed:
+                self._connection.invalidate()
+                self._connection.close()
+            self._connection = self._engine.reopen()
+        except Exception as error:  # tried again with the next group
+            self._note(error, Trouble.BROKEN)
+            return False
+        self._broken = False
+        return True
+
+
+def _refused(group: Sequence[Operation[Any]], trouble: Trouble) -> Applied:
+    full = trouble is Trouble.FULL
+    return Applied([(one, SpoolFull(NO_SPACE) if full else SpoolUnavailable(OUT_OF_ORDER)) for one in group])

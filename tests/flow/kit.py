@@ -58,7 +58,8 @@ class Gateway:
     def log(self) -> Path:
         return self.directory / "gateway.log"
 
-    def start(self) -> Gateway:
+    def start(self, path: str = "/readyz") -> Gateway:
+        """Until ``path`` answers 200."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.python, "-m", "gateway.cli", "--config", str(self.file), "serve"],
@@ -71,7 +72,7 @@ class Gateway:
             if self.process.poll() is not None:
                 break
             try:
-                if self.get("/readyz")[0] == 200:
+                if self.get(path)[0] == 200:
                     return self
             except OSError:
                 time.sleep(0.02)

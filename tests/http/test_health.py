@@ -34,7 +34,8 @@ async def test_ready(running: Service) -> None:
         ("delivery", lambda s: setattr(s, "dispatcher", None), "have ended"),
         ("listeners", lambda s: setattr(s.listeners["local"], "accepting", False), "local"),
         ("listeners", lambda s: s.listeners.clear(), "no listener"),
-        ("spool", lambda s: setattr(s.spool, "writable", lambda: False), "disk full"),
+        ("spool", lambda s: setattr(s.spool, "writable", lambda: False), "see spool_error in the log"),
+        ("spool", lambda s: s.spool.room.close("quota"), "(quota): raise the quota of the user"),
     ],
 )
 async def test_not_ready(running: Service, check: str, spoil: Callable[[Service], None], words: str) -> None:
@@ -69,6 +70,7 @@ async def test_status(running: Service) -> None:
     assert status["backends"]["box"]["last_success"] == "2026-11-20T12:00:00Z"
     assert status["running"] is True
     assert status["spool"]["writable"] is True
+    assert (status["spool"]["room_bytes"] > 0, status["spool"]["shut"]) == (True, "")
 
 
 async def test_without_a_service_the_configured_backends_are_shown(running: Service) -> None:

@@ -23,7 +23,7 @@ from gateway.config.models import BackendSettings, Settings
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.intake import Rules
-from gateway.model import Capabilities, NewMessage
+from gateway.model import Capabilities, NewMessage, SpoolFull
 from gateway.routing import Routing
 from gateway.smtp import Listener, Shared, Site
 from tests.fakes import FakeClock
@@ -103,6 +103,23 @@ class Peer:
             await self.writer.wait_closed()
 
 
+class Room:
+    """What the spool says of its room: of so many octets all those count that are on their way in."""
+
+    def __init__(self) -> None:
+        self.octets = 2**40
+        self.held = 0
+
+    def admit(self, octets: int) -> None:
+        if self.held + octets > self.octets:
+            raise SpoolFull("not enough space in the spool, try again later")
+
+    def hold(self, octets: int) -> None:
+        if octets >= 0:
+            self.admit(octets)
+        self.held += octets
+
+
 class Rig:
     """A listener, what it stored and what it logged."""
 
@@ -118,6 +135,7 @@ class Rig:
         self.auth = Authenticator(settings, self.clock, no_fetch, self.events, self.revocations)
         self.messages: list[NewMessage] = []
         self.put: Callable[[NewMessage], Awaitable[None]] = self.store
+        self.room = Room()
         self.shared = Shared()
         self.rules = Rules.of(settings, Routing(settings.routes, capabilities))
         self.listener = self.new_listener()
@@ -130,6 +148,7 @@ class Rig:
             rules=self.rules,
             auth=self.auth,
             put=self._put,
+            room=self.room,
             events=self.events,
             clock=self.clock,
             ids=QueueIds(self.clock, random.Random(1)),

@@ -415,6 +415,42 @@ async def test_memory_budget() -> None:
         assert (await second.deliver(BODY)).startswith("250")
 
 
+async def test_no_room_in_the_spool_is_told_before_the_upload() -> None:
+    """452 4.3.1 at MAIL (RFC 1870 6.1); declared octets are kept from DATA on, so that many at once do not overshoot.
+
+    Without SIZE it is told at the end, when there is no room for what has come; all that was kept comes back.
+    """
+    async with rig() as made:
+        made.room.octets = 100_000
+        first, second, third = await made.connect(), await made.connect(), await made.connect()
+        await first.talk(("EHLO c", "250"), ("MAIL FROM:<a@example.com> SIZE=100001", "452 4.3.1"))
+        await first.talk(("MAIL FROM:<a@example.com> SIZE=60000", "250"), ("RCPT TO:<b@example.org>", "250"))
+        await second.talk(("EHLO c", "250"), ("MAIL FROM:<a@example.com> SIZE=60000", "250"))
+        await first.talk(("DATA", "354"))
+        assert made.room.held == 60_000
+        await second.talk(("RCPT TO:<b@example.org>", "250"), ("DATA", "452 4.3.1"))
+        await second.talk(("MAIL FROM:<a@example.com> SIZE=40001", "452 4.3.1"))
+        await third.talk(("EHLO c", "250"), ("MAIL FROM:<a@example.com>", "250"), ("RCPT TO:<b@example.org>", "250"))
+        await third.talk(("DATA", "354"))
+        assert (await third.say(b"x" * 60 + b"\r\n" + BODY[:50_000] + b"\r\n.\r\n")).startswith("452 4.3.1")
+        assert (await first.say(MESSAGE + b".\r\n")).startswith("250")
+        assert made.room.held == 0
+        made.room.octets = -1
+        await first.talk(("MAIL FROM:<a@example.com>", "452 4.3.1"))
+        assert {line["reason"] for line in made.logged() if line["event"] == "rejected"} == {"spool_full"}
+
+
+async def test_room_kept_for_a_client_that_vanishes_comes_back() -> None:
+    """In mid-upload."""
+    async with rig() as made:
+        peer = await made.connect()
+        await peer.talk(("EHLO c", "250"), ("MAIL FROM:<a@example.com> SIZE=60000", "250"))
+        await peer.talk(("RCPT TO:<b@example.org>", "250"), ("DATA", "354"))
+        await until(lambda: made.room.held == 60_000)
+        await peer.close()
+        await until(lambda: made.room.held == 0)
+
+
 async def test_memory_is_not_reserved_by_words() -> None:
     """SIZE= alone takes nothing from anybody; only octets that have arrived count."""
     async with rig(limits={"memory": 200_000, "max_size": 160_000}) as made:

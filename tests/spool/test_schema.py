@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
-from gateway.spool import SpoolError, sqlite
+from gateway.spool import SpoolError, opening
 from gateway.spool.records import micros
 from tests.builders import RAW
 from tests.fakes import START
@@ -57,9 +57,9 @@ def test_a_new_spool_has_the_declared_schema(tmp_path: Path) -> None:
 def test_a_spool_of_the_first_version_becomes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened by today's code it is like a new one."""
     scripts = tmp_path / "migrations"
-    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]*"))
+    shutil.copytree(opening.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]*"))
     with monkeypatch.context() as first:
-        first.setattr(sqlite, "MIGRATIONS", scripts)
+        first.setattr(opening, "MIGRATIONS", scripts)
         made(tmp_path)
     assert "event" not in schema(tmp_path / "spool.db")[0]
     made(tmp_path)
@@ -85,11 +85,11 @@ INSERT INTO question VALUES ('M2', 'b', 'r1', :later, 2)
 async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Schema 0003 to 0004: what it called otherwise has its new name, what it did not know is empty."""
     scripts = tmp_path / "migrations"
-    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "000[4-9]*"))
+    shutil.copytree(opening.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "000[4-9]*"))
     state, later = tmp_path / "state", START + timedelta(days=5)
     state.mkdir()
     with monkeypatch.context() as older:
-        older.setattr(sqlite, "MIGRATIONS", scripts)
+        older.setattr(opening, "MIGRATIONS", scripts)
         made(state)
     with closing(sqlite3.connect(state / "spool.db")) as connection, connection:
         for statement in OLD.split(";"):
@@ -125,7 +125,7 @@ def newer_code(directory: Path, then: str) -> Path:
     """Our migrations and one more."""
     scripts = directory / "migrations"
     shutil.rmtree(scripts, ignore_errors=True)
-    shutil.copytree(sqlite.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(opening.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
     (scripts / "versions" / "0006_next.py").write_text(NEXT.format(then=then))
     return scripts
 
@@ -133,9 +133,9 @@ def newer_code(directory: Path, then: str) -> Path:
 UPGRADE = """
 import asyncio, sys
 from pathlib import Path
-from gateway.spool import sqlite
+from gateway.spool import opening
 from tests.spool_kit import opened
-sqlite.MIGRATIONS = Path(sys.argv[2])
+opening.MIGRATIONS = Path(sys.argv[2])
 async def main():
     async with opened(Path(sys.argv[1])):
         pass
@@ -152,7 +152,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         assert upgrade.wait() == -9
     async with opened(state) as at:
         assert await at.spool.raw(ident) == RAW
-    monkeypatch.setattr(sqlite, "MIGRATIONS", newer_code(tmp_path, "pass"))
+    monkeypatch.setattr(opening, "MIGRATIONS", newer_code(tmp_path, "pass"))
     for _ in range(2):  # the second time there is nothing to do
         async with opened(state) as at:
             assert await at.spool.raw(ident) == RAW
@@ -171,7 +171,7 @@ async def test_a_failed_migration_is_a_refusal(tmp_path: Path, monkeypatch: pyte
     """The file stays as it was."""
     async with opened(tmp_path / "state"):
         pass
-    monkeypatch.setattr(sqlite, "MIGRATIONS", newer_code(tmp_path, "op.execute('INSERT INTO nowhere VALUES (1)')"))
+    monkeypatch.setattr(opening, "MIGRATIONS", newer_code(tmp_path, "op.execute('INSERT INTO nowhere VALUES (1)')"))
     with pytest.raises(SpoolError, match="no such table: nowhere"):
         async with opened(tmp_path / "state"):
             pass

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from gateway.model import SpoolUnavailable
-from gateway.spool import sqlite
+from gateway.spool import connecting
 from tests.builders import SENT
 from tests.fakes import START
 from tests.spool.test_open import ROOT, child
@@ -139,7 +139,7 @@ async def test_a_dead_writer_refuses_at_once_and_says_so(tmp_path: Path, monkeyp
 
 async def test_a_foreign_lock_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Someone holds a lock in the sqlite3 shell: unavailable after the busy time, and then it goes on."""
-    monkeypatch.setattr(sqlite, "BUSY", 50)
+    monkeypatch.setattr(connecting, "BUSY", 50)
     async with opened(tmp_path) as at:
         with foreign_lock(tmp_path):
             with pytest.raises(SpoolUnavailable):

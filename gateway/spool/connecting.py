@@ -1,0 +1,60 @@
+"""Connections to the spool's file: one that writes, and some that look."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+BUSY = 5000  # milliseconds to wait for a foreign lock
+# Deleted mail is overwritten where that costs no extra write. Freed pages are used again; the file does not shrink.
+_WRITER = [
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "secure_delete=FAST",
+    "cache_size=-65536",
+]
+# Readers never write nor checkpoint: two connections that do can lose commits (SQLite < 3.51.3, the WAL-reset bug).
+_READER = ["query_only=ON", "wal_autocheckpoint=0"]
+
+
+def connect(path: Path) -> Connection:
+    """The one connection that writes. Transactions are taken at once, so that a wait for a lock is never a failure."""
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+    _prepare(engine, _WRITER, "BEGIN IMMEDIATE")
+    return engine.connect()
+
+
+def readers(path: Path) -> AsyncEngine:
+    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)), pool_size=4, max_overflow=0)
+    _prepare(engine.sync_engine, _READER, "BEGIN")
+    return engine
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """For what is no part of a transaction."""
+    found: Any = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)
+    return found
+
+
+def _prepare(engine: Engine, pragmas: list[str], begin: str) -> None:
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        # A damaged byte must not make its neighbours unreadable; the checksum finds it.
+        getattr(connection, "driver_connection", connection).text_factory = _decode
+        cursor = connection.cursor()
+        for pragma in (f"busy_timeout={BUSY}", *pragmas):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+
+
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "replace")

@@ -1,0 +1,141 @@
+"""A spool's file before it is used: locked, checked, created, migrated. All of it blocks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import SQLModel
+
+from gateway.files import sync_folder
+from gateway.spool import vault
+from gateway.spool.connecting import connect
+from gateway.spool.records import SpoolError
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+_MAGIC = b"SQLite format 3\0"
+Copy = Callable[[Path], None]
+
+
+def prepare(path: Path, copy: Copy) -> None:
+    """A whole spool of our schema, new if there is none."""
+    beside = (path.with_name(name) for name in (f"{path.name}-wal", vault.FILE))  # both made after the spool itself
+    if path.exists():
+        _check(path, copy)
+    elif left := [file.name for file in beside if file.exists() and file.stat().st_size]:
+        raise SpoolError(f"{path} is missing but its {left[0]} is there: put the file back, or move that away")
+    else:
+        _create(path)
+
+
+def _create(path: Path) -> None:
+    """Make the file under another name first, so that a crash on the way leaves no half spool behind."""
+    fresh = path.with_name(f"{path.name}.new")
+    for leftover in fresh.parent.glob(fresh.name + "*"):
+        leftover.unlink()
+    fresh.touch(mode=0o600)
+    with closing(connect(fresh)) as connection, connection.begin():
+        command.upgrade(_alembic(connection), "head")
+    publish(fresh, path)
+
+
+def _check(path: Path, copy: Copy) -> None:
+    """Whole, ours, of our schema or upgraded to it: all in one transaction, so that a kill undoes an upgrade."""
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
+    with closing(connect(path)) as connection, connection.begin():
+        verify(connection, path)
+        inspector = inspect(connection)
+        if not inspector.has_table("alembic_version"):
+            raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
+        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        scripts = ScriptDirectory.from_config(_alembic(connection))
+        known = [script.revision for script in scripts.walk_revisions()]
+        if revision not in known:
+            text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[0]})"
+            raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
+        if revision != known[0]:
+            _keep(path.with_name(f"{path.name}.before-{known[0]}"), copy)
+            command.upgrade(_alembic(connection), "head")
+        for name, table in SQLModel.metadata.tables.items():
+            there = {column["name"] for column in inspector.get_columns(name)}
+            if missing := set(table.columns.keys()) - there:
+                raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
+
+
+def _keep(to: Path, copy: Copy) -> None:
+    """The spool as it was, unless the disk is full: an upgrade is one transaction and needs no copy to be undone."""
+    try:
+        copy(to)
+    except SpoolError as error:
+        if getattr(error.__cause__, "sqlite_errorcode", 0) != sqlite3.SQLITE_FULL:
+            raise
+
+
+def lock(path: Path) -> int:
+    """Make the spool ours until the returned descriptor is closed. Raises SpoolError with the owner's process id."""
+    with explained(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name("spool.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        text = f"spool {path} is in use by process {owner}: stop it, or use the running service's commands"
+        raise SpoolError(text) from None
+    with suppress(OSError):  # a full disk: whose it is then stays unsaid
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
+        raise _damaged(path, "its schema is no text") from error
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = getattr(error, "orig", error)
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(path, str(cause)) from error
+        raise SpoolError(f"spool {path} cannot be used: {cause}") from error
+    except OSError as error:
+        raise SpoolError(f"spool {path} cannot be used: {error.strerror}") from error
+
+
+def publish(fresh: Path, path: Path) -> None:
+    with fresh.open("rb") as file:
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def verify(connection: Connection, path: Path) -> None:
+    """Look through every page and index (100,000 messages: 0.8 s). Raises SpoolError when the structure is damaged."""
+    found = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
+    if found != ["ok"]:
+        raise _damaged(path, "; ".join(found))
+
+
+def _damaged(path: Path, what: str) -> SpoolError:
+    cure = f"Keep a copy of it; then put a backup in its place, or save what can be read with: sqlite3 {path} .recover"
+    return SpoolError(f"spool {path} is damaged: {what}. {cure}")
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
