@@ -24,6 +24,7 @@ FLOORS = [
         "networks",
         "pem",
         "proxies",
+        "strangers",
         "trust",
         "url",
     },

@@ -6,11 +6,11 @@ import asyncio
 import math
 
 from gateway.auth.keys import Key, Public, from_jwk
-from gateway.auth.tokens import strict_json
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import CannotTell
+from gateway.strangers import strict_json
 
 _FRESH = 300.0  # seconds; so long is a withdrawn key still good
 _PAUSE = 30.0  # between two fetches, whatever key ids strangers make up

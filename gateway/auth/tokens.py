@@ -14,6 +14,7 @@ from gateway.auth.keys import ADMIN_AUDIENCE, Key, load_keys, sign, verify
 from gateway.config.models import Settings
 from gateway.config.values import parse_network, parse_pattern, parse_size
 from gateway.model import LoginToken, Network
+from gateway.strangers import strict_json
 
 LEEWAY = timedelta(seconds=30)
 _MAX_LENGTH = 8192
@@ -92,24 +93,6 @@ def _decode(part: str) -> bytes:
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
         raise ValueError("not canonical base64url")  # RFC 7515 section 2
     return raw
-
-
-def strict_json(raw: bytes) -> dict[str, Any]:
-    """A JSON object in UTF-8 without a name given twice. Raises ValueError."""
-    try:
-        value = json.loads(raw.decode(), object_pairs_hook=_unique)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")  # RFC 7519 section 4
-    return found
 
 
 def candidates(keys: Mapping[str, Key], parsed: Parsed) -> list[Key]:

@@ -24,7 +24,7 @@ from gateway.backends.shared.base import (
     unrecorded,
 )
 from gateway.backends.shared.calls import Call, carry_out, names, plan
-from gateway.backends.shared.http import exchange, judge, read_json, start_of
+from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.table import ANY, Row
 from gateway.config.values import ApiKey
@@ -40,6 +40,7 @@ from gateway.model import (
     SpooledMessage,
     Verdict,
 )
+from gateway.strangers import lenient_json
 
 _HOSTS = {"global": "api", "us": "us-api", "eu": "eu-api", "au": "au-api"}
 _PER_CALL = 100  # recipients in one To or Cc
@@ -119,7 +120,7 @@ class Smtp2go:
             answer = await self._post("/api_keys/permissions", b"{}")
         except NoAnswer as error:
             return Check(False, error.outcome.detail, "check region or base_url, and the way there", facts)
-        body = read_json(answer.body)
+        body = lenient_json(answer.body)
         if answer.status != 200 or not isinstance(body.get("data"), list):
             return Check(False, self._judge(answer, body).detail, "check api_key: Sending > API Keys", facts)
         if not any("/email/mime" in str(entry) for entry in body["data"]):
@@ -133,7 +134,7 @@ class Smtp2go:
         """Webhooks are not signed; a secret set with them comes as bearer token, or as the password of basic."""
         if not self._hook or not hmac.compare_digest(_password(headers.get("authorization", "")), self._hook):
             raise HookRefused("not the Authorization that webhook_secret asks for", "unsigned")
-        told = read_json(body) if "json" in headers.get("content-type", "") else _form(body)
+        told = lenient_json(body) if "json" in headers.get("content-type", "") else _form(body)
         if not (event := str(told.get("event") or "")):
             raise HookRefused("no event of a webhook", "unintelligible")
         rcpt, ident, time = (str(told.get(name) or "") for name in ("rcpt", "email_id", "time"))
@@ -146,7 +147,7 @@ class Smtp2go:
 
     async def _call(self, size: int, call: Call) -> dict[str, Outcome]:
         answer = await self._post("/email/mime", await aside(size, partial(_request, call.content)))
-        body = read_json(answer.body)
+        body = lenient_json(answer.body)
         if answer.status == 200 and body.get("data") and isinstance(body["data"], dict) and not _error(body)[0]:
             return self._results(answer, body, call.addresses)
         return dict.fromkeys(call.addresses, self._judge(answer, body))

@@ -83,10 +83,10 @@ def google(
 
 def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None) -> _Plan:
     from gateway.backends.google.tokens import TOKEN_URL
-    from gateway.backends.shared.http import read_json
+    from gateway.strangers import lenient_json
 
     try:
-        found = read_json(client_file.read_bytes())
+        found = lenient_json(client_file.read_bytes())
     except OSError as error:
         raise Failed(f"{client_file}: {error.strerror}") from None
     client = found.get("installed")
@@ -227,8 +227,8 @@ def _denied(answer: Mapping[str, Any]) -> Failed:
 
 
 async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) -> dict[str, Any]:
-    from gateway.backends.shared.http import read_json
     from gateway.fetch import Fetch, Lost, NotSent
+    from gateway.strangers import lenient_json
 
     form = {
         "grant_type": "authorization_code",
@@ -248,7 +248,7 @@ async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) ->
         raise Failed(f"{error}: run the command again") from None
     finally:
         await fetch.aclose()
-    body = read_json(answer.body)
+    body = lenient_json(answer.body)
     if answer.status != 200:
         raise _denied(body if body.get("error") else {"error": f"HTTP {answer.status}"})
     return body

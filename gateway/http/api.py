@@ -21,7 +21,7 @@ from gateway.auth.tokens import Invalid, is_short_text, parse
 from gateway.config.durations import parse_duration
 from gateway.drop.drop import places
 from gateway.drop.overview import overview
-from gateway.http.problem import answer, json_body
+from gateway.http.problem import answer, json_body, text_of, texts_of
 from gateway.http.service import Service, running
 from gateway.pools import read_files
 from gateway.spool import FIXES, TokenRow
@@ -121,10 +121,10 @@ async def steer(service: Service, request: Request) -> object:
 
 
 def _duration(body: Mapping[str, Any], name: str) -> timedelta | None:
-    if body.get(name) in (None, ""):
+    if not (given := text_of(body, name)):
         return None
     try:
-        if not (duration := parse_duration(body[name])):
+        if not (duration := parse_duration(given)):
             raise ValueError("must be longer than 0")
         return duration
     except ValueError as error:
@@ -141,16 +141,18 @@ async def mint_token(service: Service, request: Request) -> object:
     lifetime = _duration(body, "expires")
     now, jti = service.clock.now().replace(microsecond=0), secrets.token_hex(6)
     expires = now + lifetime if lifetime is not None else None
-    row = TokenRow(
-        jti, str(body.get("key") or "own"), str(body.get("subject", "")), str(body.get("note", "")), now, expires
-    )
+    claims, admin = body.get("claims") or {}, body.get("admin") or False
+    if not isinstance(claims, dict) or not isinstance(admin, bool):
+        raise HTTPException(
+            400, 'claims must be an object, as {"claims": {"backend": "office"}}, and admin true or false'
+        )
+    key, subject, note = text_of(body, "key") or "own", text_of(body, "subject"), text_of(body, "note")
+    row = TokenRow(jti, key, subject, note, now, expires)
 
     def make() -> str:
         auth.ensure_own_key(service.settings)
-        claims = dict(body.get("claims") or {}) | ({"aud": auth.ADMIN_AUDIENCE} if body.get("admin") else {})
-        return auth.mint(
-            service.settings, row.key, subject=row.subject, expires_in=lifetime, now=now, jti=jti, claims=claims
-        )
+        asked = claims | ({"aud": auth.ADMIN_AUDIENCE} if admin else {})
+        return auth.mint(service.settings, key, subject=subject, expires_in=lifetime, now=now, jti=jti, claims=asked)
 
     try:
         token = await read_files(make)
@@ -162,7 +164,7 @@ async def mint_token(service: Service, request: Request) -> object:
 
 async def inspect_token(service: Service, request: Request) -> object:
     """What a token says, and whether it would be accepted now; never the token itself."""
-    text = str((await json_body(request)).get("token", ""))
+    text = text_of(await json_body(request), "token")
     revocations = auth.Revocations(*await service.spool.revocations())
     try:
         return await read_files(partial(auth.inspect, service.settings, text, service.clock.now(), revocations))
@@ -172,9 +174,8 @@ async def inspect_token(service: Service, request: Request) -> object:
 
 async def revoke_token(service: Service, request: Request) -> object:
     body = await json_body(request)
-    given = [body.get("jti", ""), body.get("subject", "")]
-    jti, subject = (value.strip() if isinstance(value, str) else "" for value in given)
-    if bool(jti) == bool(subject) or not all(isinstance(value, str) for value in given):
+    jti, subject = (text_of(body, name).strip() for name in ("jti", "subject"))
+    if bool(jti) == bool(subject):
         raise HTTPException(400, 'give {"jti": "..."} or {"subject": "..."}')
     _refuse_token(jti or subject)
     if not is_short_text(jti or subject):
@@ -205,12 +206,12 @@ async def send(service: Service, request: Request) -> object:
     """Accept a short test message, as if a client had sent it."""
     running(service)
     body = await json_body(request)
-    to, pin = body.get("to"), str(body.get("backend") or "")
-    if not to or not isinstance(to, list):
+    to, pin = texts_of(body, "to"), text_of(body, "backend")
+    if not to:
         raise HTTPException(400, 'give at least one recipient: {"to": ["someone@example.com"]}')
-    recipients = [parse_address(str(address)) for address in to]
+    recipients = [parse_address(address) for address in to]
     own = service.settings.bounces.sender or f"postmaster@{service.settings.hostname}"
-    sender = parse_address(str(body.get("from") or own))
+    sender = parse_address(text_of(body, "from") or own)
     if pin and pin not in service.settings.backends:
         raise HTTPException(404, f"no backend {pin}; there are {', '.join(service.settings.backends)}")
     message = EmailMessage(policy=SMTP)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.config.durations import parse_duration
-from gateway.http.problem import fields_of, json_body
+from gateway.http.problem import fields_of, json_body, text_of, texts_of
 from gateway.http.service import Service, running
 from gateway.spool import Filter
 
@@ -34,9 +34,9 @@ def _filter(service: Service, given: Mapping[str, Any]) -> Filter:
     if unknown := set(given) - {*_TEXT_FILTERS, "older"}:
         known = ", ".join((*_TEXT_FILTERS, "older"))
         raise HTTPException(400, f"unknown filter {', '.join(sorted(unknown))}; there are {known}")
-    if empty := [name for name, value in given.items() if not str(value).strip()]:
+    if empty := [name for name in given if not text_of(given, name).strip()]:
         raise HTTPException(400, f"empty filter {', '.join(sorted(empty))}: leave it out, or say what to look for")
-    found: dict[str, Any] = {name: str(given[name]) for name in _TEXT_FILTERS if name in given}
+    found: dict[str, Any] = {name: given[name] for name in _TEXT_FILTERS if name in given}
     if "id" in found:
         found["ids"] = (found.pop("id"),)
     if "older" in given:
@@ -126,9 +126,8 @@ async def change_many(service: Service, request: Request) -> object:
     action = _action(request)
     body = await json_body(request)
     ids, chosen = body.get("ids"), body.get("filter")
-    unchanged, done = set[str](), Counter[str]()
-    if isinstance(ids, list) and chosen is None:
-        unchanged.update(map(str, ids))
+    unchanged, done = set(texts_of(body, "ids")), Counter[str]()
+    if ids is not None and chosen is None:
         wanted = [Filter(ids=tuple(sorted(unchanged)))]
     elif isinstance(chosen, dict) and ids is None:
         which = _filter(service, chosen)

@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.auth.tokens import strict_json
 from gateway.model import (
     BadAddress,
     BadMessage,
@@ -24,6 +23,7 @@ from gateway.model import (
     SpoolFull,
     SpoolUnavailable,
 )
+from gateway.strangers import strict_json
 
 # What went wrong below, by its class and kind, as a status (RFC 9110 15.5, 15.6).
 STATUS: Mapping[tuple[type[Fault], str], int] = {
@@ -60,12 +60,27 @@ def problem(status: int, detail: str, **more: object) -> Response:
     return Response(json.dumps(body) + "\n", status, headers, media_type="application/problem+json")
 
 
+def text_of(body: Mapping[str, Any], name: str, default: str = "") -> str:
+    """A value that must be a text, ``default`` where it is absent or null. Raises HTTPException."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise HTTPException(400, f'{name}: must be a text, as {{"{name}": "..."}}')
+    return default if value is None else value
+
+
+def texts_of(body: Mapping[str, Any], name: str) -> list[str]:
+    """A list of texts, [] where it is absent or null. Raises HTTPException."""
+    value = body.get(name)
+    if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise HTTPException(400, f'{name}: must be a list of texts, as {{"{name}": ["..."]}}')
+    return value or []
+
+
 async def json_body(request: Request) -> dict[str, Any]:
     """The request's JSON object; an empty body is an empty object. Raises HTTPException."""
     text = await request.body()
     try:
-        value = strict_json(text) if text else {}
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair can be escaped, but never stored
-    except (ValueError, RecursionError):
-        raise HTTPException(400, "the body must be a JSON object in UTF-8 that names nothing twice") from None
-    return value
+        return strict_json(text) if text else {}
+    except ValueError as error:
+        words = "the body must be a JSON object in UTF-8 that names nothing twice (RFC 7493)"
+        raise HTTPException(400, f"{words}: {error}") from None

@@ -13,6 +13,7 @@ from gateway.model import Refusal
 from tests.auth.kit import NOW, SECRET, House, claims, hmac_token, token
 
 EXPIRED, EARLY, WRONG, AUDIENCE = "token_expired", "token_not_yet", "token_claims", "token_audience"
+MALFORMED = "token_malformed"
 ISSUED = NOW - 10
 
 
@@ -41,7 +42,8 @@ VARIANTS = [
     ({"exp": -1}, WRONG),
     ({"exp": -1e308}, WRONG),
     ({"exp": 1e308}, WRONG),
-    ({"exp": 10**400}, WRONG),
+    ({"exp": 10**19}, WRONG),
+    ({"exp": 10**400}, MALFORMED),
     ({"exp": 253_402_300_799}, "tokens"),
     ({"exp": 253_402_300_800}, WRONG),
     ({"exp": str(NOW + 3600)}, WRONG),
@@ -75,7 +77,12 @@ VARIANTS = [
     ({"sub": {"id": 1}}, WRONG),
     ({"sub": "a\r\nb"}, WRONG),
     ({"sub": "a\x00"}, WRONG),
-    ({"sub": "\ud800"}, WRONG),
+    ({"sub": "\ud800"}, MALFORMED),
+    ({"name": "cut \ud83d"}, MALFORMED),
+    ({"email": "\udc80@x.org"}, MALFORMED),
+    ({"senders": ["\ud800@x.org"]}, MALFORMED),
+    ({"groups": {"\ud800": 1}}, MALFORMED),
+    ({"name": "\U0001f4e7"}, "tokens"),
     ({"sub": "x" * 255}, "tokens"),
     ({"sub": "x" * 256}, WRONG),
     ({"sub": "Jörg Öztürk"}, "tokens"),
@@ -143,10 +150,13 @@ PAYLOADS = [
     (b"[]", "token_malformed"),
     (b'"sub"', "token_malformed"),
     (b"{", "token_malformed"),
-    (b'{"sub":"a","exp":NaN}', WRONG),
-    (b'{"sub":"a","exp":Infinity}', WRONG),
-    (b'{"sub":"a","exp":-Infinity}', WRONG),
-    (b'{"sub":"a","exp":1e999}', WRONG),
+    (b'{"sub":"a","exp":NaN}', MALFORMED),
+    (b'{"sub":"a","exp":Infinity}', MALFORMED),
+    (b'{"sub":"a","exp":-Infinity}', MALFORMED),
+    (b'{"sub":"a","exp":1e999}', MALFORMED),
+    (b'{"sub":"a","exp":2000000000,"x":' + b"[" * 63 + b"]" * 63 + b"}", "tokens"),
+    (b'{"sub":"a","exp":2000000000,"x":' + b"[" * 64 + b"]" * 64 + b"}", MALFORMED),
+    (b'{"sub":"a","exp":2000000000,"x":' + b"[" * 2900 + b"]" * 2900 + b"}", MALFORMED),
     (b'{"sub":"a","exp":' + b"9" * 5000 + b"}", "token_malformed"),
     (b'{"sub":"a","sub":"b","exp":2000000000}', "token_malformed"),
     (b'{"sub":"a","x":{"y":1,"y":2},"exp":2000000000}', "token_malformed"),
@@ -162,12 +172,6 @@ PAYLOADS = [
 @pytest.mark.parametrize(("payload", "expected"), PAYLOADS, ids=[repr(p[0][:40]) for p in PAYLOADS])
 async def test_payloads_that_are_signed_but_not_clean_json(tmp_path: Path, payload: bytes, expected: str) -> None:
     assert await login(House(tmp_path), hmac_token(payload)) == expected
-
-
-async def test_a_deep_claim_is_survived(tmp_path: Path) -> None:
-    """How deep JSON may be depends on the Python; that nothing but an answer comes out does not (GHSA-8wjv)."""
-    deep = b'{"sub":"a","exp":2000000000,"x":' + b"[" * 2900 + b"]" * 2900 + b"}"
-    assert await login(House(tmp_path), hmac_token(deep)) in ("tokens", "token_malformed")
 
 
 HEADERS = [

@@ -16,7 +16,7 @@ from gateway.backends.google import tokens
 from gateway.backends.google.tokens import GoogleTokens, read_file
 from gateway.backends.shared.base import Context, NoAnswer, Url, aside, canonical, limited, safe, unrecorded
 from gateway.backends.shared.calls import Call, carry_out, plan
-from gateway.backends.shared.http import exchange, judge, read_json, start_of
+from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.over_http import OverHttpSettings
@@ -27,6 +27,7 @@ from gateway.config.finding import Examined, Unfit
 from gateway.fetch import Answer
 from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Scope, SpooledMessage, Verdict
 from gateway.ratelimit import Budget
+from gateway.strangers import lenient_json
 
 _MAX_BYTES = 36_700_160  # of the upload, Bcc included
 _PATH = "/upload/gmail/v1/users/me/messages/send?uploadType=media"
@@ -220,7 +221,7 @@ class Gmail:
         return await exchange(fetch, self._url, headers=headers, content=content, timeout=timeout)
 
     def _result(self, answer: Answer, token: str) -> Outcome:
-        body, now = read_json(answer.body), self._context.clock.now()
+        body, now = lenient_json(answer.body), self._context.clock.now()
         if answer.status == 200 and isinstance(body.get("id"), str) and body["id"]:
             remote_id = safe(body["id"])
             return Outcome(Verdict.SENT, 200, "2.0.0", safe(f"Gmail id {remote_id}"), remote_id, said_by="http")

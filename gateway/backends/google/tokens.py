@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 from gateway.backends.google.errors import NO_USER, SERVICE, SIGN_IN, USER
 from gateway.backends.shared.base import Context, NoAnswer, refused, safe
-from gateway.backends.shared.http import read_json
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, unavailable
 from gateway.backends.shared.table import first
 from gateway.config.finding import Ending, Examined, Finding
@@ -25,6 +24,7 @@ from gateway.fetch import Answer
 from gateway.files import write_whole
 from gateway.model import Verdict
 from gateway.pem import complaint
+from gateway.strangers import lenient_json
 
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105
@@ -45,7 +45,7 @@ _RETRY = r"^(internal_failure|server_error|temporarily_unavailable)\b"
 def read_file(path: Path) -> dict[str, Any]:
     """The JSON object in a file of credentials. Blocks. Raises NoAnswer, whose text never quotes the file."""
     try:
-        info = read_json(path.read_bytes())
+        info = lenient_json(path.read_bytes())
     except OSError as error:
         raise refused(f"{path}: {error.strerror}", f"see that the service can read {path}") from None
     if "installed" in info or "web" in info:
@@ -165,7 +165,7 @@ class GoogleTokens:
         content = body.encode() if isinstance(body, str) else body
         answer = http.request(method, url, headers=headers, content=content)
         if answer.status == 200:
-            answers.append(read_json(answer.body))
+            answers.append(lenient_json(answer.body))
             return SimpleNamespace(status=answer.status, headers=answer.headers, data=answer.body)
         said = safe(_said(answer), *self._secrets)
         if answer.status in (408, 429) or answer.status >= 500 or re.search(_RETRY, said):
@@ -279,7 +279,7 @@ def _external(info: Mapping[str, Any]) -> Any:
 
 def _said(answer: Answer) -> str:
     """``error: subtype: description`` of RFC 6749, 5.2; Google's other APIs put an object there."""
-    body = read_json(answer.body)
+    body = lenient_json(answer.body)
     error = body.get("error")
     if isinstance(error, dict):
         return f"{error.get('status', '')}: {error.get('message', '')}"

@@ -17,10 +17,10 @@ from gateway.backends.json.parts import Group, Parts, filled, groups, request
 from gateway.backends.json.tracked import KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, NoAnswer, Url, safe
 from gateway.backends.shared.calls import Call
-from gateway.backends.shared.http import read_json
 from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
 from gateway.model import DeliveryEvent, HookRefused, Outcome, Scope, SpooledMessage, Verdict
+from gateway.strangers import lenient_json
 
 _ADDRESS = r"recipient|['\"](to|cc|bcc)\b"  # its words for a 4xx are not documented
 _PLAN = "the month's quota is used up: a larger plan, or another backend until the month ends"
@@ -110,7 +110,7 @@ class Js2mail(TrackedBackend):
         digest = hmac.new(self._hook.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
         if not (self._hook and in_time and hmac.compare_digest(digest.encode(), given.get("v1", "").encode())):
             raise HookRefused("not signed by JS2Mail with webhook_secret, or more than 5 minutes old", "unsigned")
-        event = read_json(body)
+        event = lenient_json(body)
         kind, inner = event.get("event") or event.get("type"), event.get("data")
         data = inner if isinstance(inner, dict) else event
         if not isinstance(kind, str) or not isinstance(data.get("id"), str):

@@ -12,10 +12,10 @@ from gateway.backends.json.parts import PER_CALL, Group, Parts, filled, groups, 
 from gateway.backends.json.tracked import ACCEPTED, KeySettings, TrackedBackend, key_rows
 from gateway.backends.shared.base import Context, Url, safe
 from gateway.backends.shared.calls import Call
-from gateway.backends.shared.http import read_json
 from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
 from gateway.model import Outcome, Scope, SpooledMessage, Verdict
+from gateway.strangers import lenient_json
 
 _BATCH = "batch"
 _TOGETHER = 3  # attempts of a call for several; then each is tried alone, for one of them may be the reason
@@ -101,7 +101,7 @@ class Mailpass(TrackedBackend):
         if call.key != _BATCH:
             return await super()._call(message, call)
         answer = await self._request("POST", "/api/v1/mail/send-batch", call.content())
-        results = _part(read_json(answer.body), "data").get("messages")
+        results = _part(lenient_json(answer.body), "data").get("messages")
         if answer.status not in ACCEPTED or not isinstance(results, list):
             return dict.fromkeys(call.addresses, self._refused(answer, self.rows))
         found = dict(enumerate(results))

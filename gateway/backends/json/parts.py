@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from gateway.address import comparable
 from gateway.backends.shared.base import PIECE, Charset, Context, NoAnswer, Url, limited, unrecorded
 from gateway.backends.shared.calls import Call, Plan, carry_out
-from gateway.backends.shared.http import exchange, judge, read_json, start_of
+from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.table import Row
 from gateway.config import values
@@ -24,6 +24,7 @@ from gateway.message import FEATURES, Header, Undecodable, leaf_text, scan, spli
 from gateway.message.text import surely
 from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Recipient, SpooledMessage, Verdict
 from gateway.routing import Freight, obstacle
+from gateway.strangers import lenient_json
 
 MAX_BYTES = 10_000_000  # none of these APIs documents a limit
 PER_CALL = 100
@@ -283,7 +284,7 @@ class PartsBackend:
         return await exchange(fetch, self._url + path, headers=sent, content=content, timeout=timeout, method=method)
 
     def _words(self, answer: Answer) -> tuple[str, str]:
-        code, words = self.said(read_json(answer.body))
+        code, words = self.said(lenient_json(answer.body))
         return code, words or start_of(answer)
 
     def _refused(self, answer: Answer, rows: Sequence[Row], *secrets: str) -> Outcome:

@@ -18,12 +18,13 @@ from gateway.backends.json.parts import WHERE, Parts, PartsBackend, PartsSetting
 from gateway.backends.shared.base import Context, NoAnswer
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.flight import SingleFlight
-from gateway.backends.shared.http import BUSY_403, read_json
+from gateway.backends.shared.http import BUSY_403
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import CannotCarry, CannotTell, Check, Outcome, Scope, SpooledMessage, Verdict
+from gateway.strangers import lenient_json
 
 _CLIENT = "client"
 _LOOKUPS = 8  # tokens asked about at one time
@@ -135,7 +136,7 @@ class TempMail(PartsBackend):
         return dict.fromkeys(call.addresses, self._outcome(answer, token, message.attempt))
 
     def _outcome(self, answer: Answer, token: str, attempt: int) -> Outcome:
-        if answer.status == 200 and read_json(answer.body).get("status") == "ok":
+        if answer.status == 200 and lenient_json(answer.body).get("status") == "ok":
             return Outcome(Verdict.SENT, 200, "2.0.0", "HTTP 200 ok", said_by="http")
         outcome = self._refused(answer, self._rows, token)
         if outcome.verdict is Verdict.THROTTLED and answer.status == 400:
@@ -168,7 +169,7 @@ class TempMail(PartsBackend):
                 answer = await self._request("GET", "/api/settings", headers=_bearer(token))
             detail, words = self._refused(answer, ROWS, token).detail, self._words(answer)
             if answer.status == 200:
-                address = read_json(answer.body).get("address") or None
+                address = lenient_json(answer.body).get("address") or None
             elif answer.status in (400, 401) and not any(row.fits(answer.status, *words) for row in OURS):
                 address = ""
         except NoAnswer as error:
@@ -186,7 +187,7 @@ class TempMail(PartsBackend):
             answer = await self._request("GET", "/api/settings", headers=_bearer(self._token) if self._token else {})
         except NoAnswer as error:
             return self._unreachable(error)
-        address = read_json(answer.body).get("address")
+        address = lenient_json(answer.body).get("address")
         if answer.status == 200 and isinstance(address, str) and self._token:
             return Check(True, "the token is good", facts={**facts, "address": address})
         if not self._token and answer.status == 401 and not PRIVATE.fits(401, *self._words(answer)):

@@ -9,11 +9,12 @@ from urllib.parse import quote
 from gateway.backends.json.parts import BLANKS, WHERE, PartsBackend, PartsSettings
 from gateway.backends.shared.base import Context, NoAnswer, safe
 from gateway.backends.shared.calls import Call
-from gateway.backends.shared.http import BUSY_403, read_json
+from gateway.backends.shared.http import BUSY_403
 from gateway.backends.shared.table import Row
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import Check, DeliveryEvent, Outcome, SpooledMessage, Verdict
+from gateway.strangers import lenient_json
 
 ACCEPTED = (200, 201, 202)
 _NOT_YET = Row((404,), Verdict.DEFERRED, "4.3.0")  # a mail of which the API has not heard yet
@@ -71,7 +72,7 @@ class TrackedBackend(PartsBackend):
         return dict.fromkeys(call.addresses, self._judged(answer))
 
     def _judged(self, answer: Answer) -> Outcome:
-        remote_id = self.taken(answer, read_json(answer.body))
+        remote_id = self.taken(answer, lenient_json(answer.body))
         if remote_id is None:
             return self._refused(answer, self.rows)
         detail = safe(f"HTTP {answer.status} {remote_id}".rstrip(), *self._secrets)
@@ -82,7 +83,7 @@ class TrackedBackend(PartsBackend):
             answer = await self._request("GET", self.status_path + quote(remote_id, safe=""))
         except NoAnswer as error:
             return error.outcome
-        word, detail = self.state(read_json(answer.body)) if answer.status == 200 else ("", "")
+        word, detail = self.state(lenient_json(answer.body)) if answer.status == 200 else ("", "")
         if not word:
             return self._refused(answer, (_NOT_YET,))
         state = self.states.get(word.lower(), "queued")
@@ -95,7 +96,7 @@ class TrackedBackend(PartsBackend):
         except NoAnswer as error:
             return self._unreachable(error)
         facts = {"url": self._url}
-        if answer.status in (200, 400, 404, 422) and read_json(answer.body):
+        if answer.status in (200, 400, 404, 422) and lenient_json(answer.body):
             return Check(True, "the key is accepted", facts=facts)
         outcome = self._refused(answer, self.rows)
         later = outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED)

@@ -9,11 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 from gateway.backends.shared.base import Context, NoAnswer
-from gateway.backends.shared.http import exchange, judge, read_json, start_of
+from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.table import Row
 from gateway.fetch import Answer
 from gateway.model import Outcome, Scope, Verdict
+from gateway.strangers import lenient_json
 from gateway.url import check_url
 
 IMMUTABLE = {"prefer": 'IdType="ImmutableId"'}  # an id that stays when the draft becomes sent mail
@@ -133,7 +134,7 @@ class Api:
 
 def error_of(answer: Answer) -> tuple[str, str]:
     """The most specific code that we know, else the outermost, and the words for it."""
-    error = read_json(answer.body).get("error")
+    error = lenient_json(answer.body).get("error")
     if not isinstance(error, dict):
         return "", start_of(answer)
     codes: list[str] = []

@@ -15,12 +15,12 @@ from typing import Any
 
 from gateway.backends.microsoft.api import KNOWN, Api, error_of, unsent
 from gateway.backends.shared.base import NoAnswer
-from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer
 from gateway.message import Content, Field, Header, Leaf, leaf_pieces, leaf_text, scan, walk
 from gateway.message.text import decode
 from gateway.model import CannotCarry, Scope, Verdict
 from gateway.pools import look_through_mail
+from gateway.strangers import lenient_json
 
 LACKS = frozenset(("signed", "encrypted", "calendar", "report", "malformed", "charset", "no_charset"))
 _SMALL = 3_000_000  # bytes; larger files need an upload session, and smaller ones get none
@@ -128,7 +128,7 @@ async def _attach(api: Api, draft: str, file: File) -> None:
     item = {"attachmentType": "file", "size": file.size, **file.facts}
     content = json.dumps({"AttachmentItem": item}).encode()
     answer = await api.call("POST", f"{draft}/attachments/createUploadSession", content=content)
-    url = read_json(answer.body).get("uploadUrl")
+    url = lenient_json(answer.body).get("uploadUrl")
     if answer.status != 201 or not isinstance(url, str):
         raise _failure(api, answer)
     await _upload(api, url, file)
@@ -172,7 +172,7 @@ def _expected(answer: Answer) -> int:
     """Where the provider wants the upload to go on; -1 if it does not say so."""
     if answer.status != 200:
         return -1
-    ranges = read_json(answer.body).get("nextExpectedRanges") or read_json(answer.body).get("NextExpectedRanges")
+    ranges = lenient_json(answer.body).get("nextExpectedRanges") or lenient_json(answer.body).get("NextExpectedRanges")
     start = str(ranges[0]).partition("-")[0] if isinstance(ranges, list) and ranges else ""
     return int(start) if start.isascii() and start.isdigit() and len(start) < 16 else -1
 

@@ -21,7 +21,6 @@ from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
 from gateway.backends.shared.base import Context, NoAnswer, Url, aside, base64_of, limited, safe, unrecorded
 from gateway.backends.shared.calls import Call, carry_out, plan
-from gateway.backends.shared.http import read_json
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import OverHttpSettings
@@ -30,6 +29,7 @@ from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
 from gateway.model import Capabilities, Check, Outcome, Progress, Rate, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
+from gateway.strangers import lenient_json
 
 _CLOUDS = {  # where the API is and where tokens are asked for: https://learn.microsoft.com/graph/deployments
     "global": ("https://graph.microsoft.com", "https://login.microsoftonline.com"),
@@ -207,7 +207,7 @@ class Graph:
             answer = await self._api.call("GET", path)
         except NoAnswer as error:
             return Check(False, error.outcome.detail, "check api_base and the way there", facts)
-        if answer.status not in (200, 403, 429) or not read_json(answer.body):
+        if answer.status not in (200, 403, 429) or not lenient_json(answer.body):
             code, words = error_of(answer)
             fix = "check cloud, tenant and api_base" if answer.status == 401 else "check mailbox, cloud and api_base"
             fix = "try again" if answer.status >= 500 else fix

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from gateway.address import comparable
 from gateway.backends.microsoft.api import IMMUTABLE, Api, unsent
 from gateway.backends.shared.base import NoAnswer
-from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer
 from gateway.model import Outcome, Scope, Verdict
+from gateway.strangers import lenient_json
 
 _TOO_LARGE = 3_000_000  # bytes of a request that Graph has been seen to answer with 200, and to forget
 _MOVING = 5.0  # seconds for a message to get from Drafts to Sent Items
@@ -79,7 +79,7 @@ class Mailbox:
         headers = {"content-type": content_type, **IMMUTABLE}
         with unsent("draft"):
             answer = await self.api.call("POST", f"{self.path}/messages", content=content, headers=headers)
-            draft = read_json(answer.body).get("id")
+            draft = lenient_json(answer.body).get("id")
             if answer.status != 201 or not isinstance(draft, str) or not draft or not draft.isascii():
                 raise NoAnswer(self.api.judge(answer))
         return draft
@@ -116,7 +116,7 @@ class Mailbox:
                 await self.api.context.clock.sleep(_MOVING)
                 answer = await self.api.call("GET", f"{self._message(draft)}?$select=isDraft", headers=IMMUTABLE)
                 if answer.status == 200:
-                    is_draft = read_json(answer.body).get("isDraft")
+                    is_draft = lenient_json(answer.body).get("isDraft")
                     return {True: "draft", False: "sent"}.get(is_draft, "") if isinstance(is_draft, bool) else ""
                 if answer.status != 404:
                     break
@@ -135,7 +135,7 @@ class Mailbox:
         with unsent("look-up after a lost answer"):
             if doubt_id:
                 answer = await self.api.call("GET", f"{self._message(doubt_id)}?$select={_WHO}", headers=IMMUTABLE)
-                if answer.status == 200 and read_json(answer.body).get("isDraft") is True:
+                if answer.status == 200 and lenient_json(answer.body).get("isDraft") is True:
                     await self._discard(doubt_id)
                     return Found()
                 if answer.status not in (400, 404):  # unless it is no id of this mailbox
@@ -153,7 +153,7 @@ class Mailbox:
     async def _clean(self, url: str) -> None:
         with contextlib.suppress(NoAnswer):
             answer = await self.api.call("GET", url, headers=IMMUTABLE)
-            values = read_json(answer.body).get("value") if answer.status == 200 else []
+            values = lenient_json(answer.body).get("value") if answer.status == 200 else []
             for one in values if isinstance(values, list) else []:
                 if isinstance(one, dict) and one.get("isDraft") is True and isinstance(one.get("id"), str):
                     await self._discard(one["id"])
@@ -168,7 +168,7 @@ class Mailbox:
             if outcome.verdict is Verdict.REJECTED:  # the look-up was, not the mail
                 outcome = replace(outcome, verdict=Verdict.DEFERRED, enhanced="4.3.0")
             raise NoAnswer(outcome)
-        body = read_json(answer.body)
+        body = lenient_json(answer.body)
         try:
             sent = [one for one in body.get("value", [body]) if not one["isDraft"]]
             people = [person["emailAddress"] for one in sent for name in _WHO.split(",")[1:] for person in one[name]]

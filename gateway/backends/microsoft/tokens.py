@@ -17,13 +17,13 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from gateway.backends.shared.base import NoAnswer, refused, safe
-from gateway.backends.shared.http import read_json
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, unavailable
 from gateway.backends.shared.table import ANY, Row
 from gateway.clock import Clock
 from gateway.config.finding import Ending, Examined, Finding
 from gateway.files import write_whole
 from gateway.model import Verdict
+from gateway.strangers import lenient_json
 
 # Since the last use of the refresh token (learn.microsoft.com/entra/identity-platform/refresh-tokens).
 _SIGN_IN_LASTS = timedelta(days=90)
@@ -317,7 +317,7 @@ class _Http:
         answer = self._http.request(method, url, headers=headers, content=body)
         if answer.status in (408, 429) or answer.status >= 500:
             raise unavailable(f"{host}: HTTP {answer.status}")
-        if (method == "POST" or answer.status == 200) and not read_json(answer.body):
+        if (method == "POST" or answer.status == 200) and not lenient_json(answer.body):
             raise unavailable(f"{host}: HTTP {answer.status} and no JSON")  # msal would log the whole answer
         text = answer.body.decode("utf-8", "replace")
         return SimpleNamespace(status_code=answer.status, text=text, headers=dict(answer.headers))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from gateway.backends.shared.base import NoAnswer, away, safe
 from gateway.backends.shared.table import ANY, Row, first
@@ -71,17 +69,6 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return min(wait, _LONGEST) if wait > timedelta(0) else None
-
-
-def read_json(body: bytes) -> dict[str, Any]:
-    """A JSON object; empty for anything else, however broken."""
-    try:
-        value = json.loads(body)
-    except UnicodeDecodeError:  # RFC 8259, 8.1 wants UTF-8, of which some know nothing; what we look for is ASCII
-        return read_json(body.decode("latin-1").encode())
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 async def exchange(

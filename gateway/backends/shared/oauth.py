@@ -16,10 +16,10 @@ from typing import Any
 
 from gateway.backends.shared.base import Context, NoAnswer, away
 from gateway.backends.shared.flight import SingleFlight
-from gateway.backends.shared.http import read_json
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Verdict
 from gateway.pools import Pool
+from gateway.strangers import lenient_json
 
 _DEADLINE = 30.0  # seconds for one request to an identity provider
 _IN_ALL = 120.0  # ... and for all that one refresh may need
@@ -74,7 +74,7 @@ def claims(token: str) -> dict[str, Any]:
     """The payload of a JWT whose signature nobody has looked at; empty for anything else."""
     try:
         part = token.split(".")[1]
-        return read_json(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return lenient_json(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except (ValueError, IndexError):
         return {}
 
