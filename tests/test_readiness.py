@@ -185,10 +185,10 @@ BROKEN: dict[str, tuple[Case, str, str]] = {
     "google sign-in of another": (
         google(json.dumps(SIGN_IN | {"account": "other@example.com"}), "authorized_user_file"),
         BACKEND + "authorized_user_file", "is the sign-in of other@example.com, not of a@example.com"),
-    "microsoft without key": (graph(certificate()), BACKEND + "certificate_file", "no 'KEY' in it"),
+    "microsoft without key": (graph(certificate()), BACKEND + "certificate_file", "no private key in it"),
     "microsoft key of another": (
         graph(certificate() + private(rsa(2048, 2))), BACKEND + "certificate_file",
-        "the key is not the RSA key of the certificate"),
+        "the key is not the key of the certificate"),
     "microsoft key locked": (
         graph(certificate() + private(rsa(), LOCK)), BACKEND + "certificate_file", "the key needs a password"),
     "microsoft key short": (

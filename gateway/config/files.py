@@ -17,6 +17,7 @@ OWN_KEY: Keys = ("auth", "keys", "own", "private_key_file")  # made at first sta
 _MAX_FILE = 1_000_000
 LONGEST_SOCKET = 107  # bytes of sockaddr_un.sun_path on Linux, less the final NUL
 _PRIVATE = {"private_key", "private_key_file", "service_account_file", "authorized_user_file", "certificate_file"}
+_PRIVATE |= {"token_file", "federated_token_file"}
 
 
 def unusable_places(settings: Settings) -> Iterator[Finding]:
@@ -58,7 +59,12 @@ class Files:
         elif key in section:
             self._document.fail(from_file, f"give {key} or {key}_file, not both")
         else:
-            _, text = self._read(from_file, given, private=True)
+            path, data = self._read(from_file, given, private=True)
+            try:
+                text = data.decode("utf-8-sig")
+            except ValueError:
+                text = "?"
+                self._document.fail(from_file, f"{path}: not a text file")
             section[key] = text.rstrip("\r\n") or "?"  # as of a file that is not there: this is said once
             if not text.rstrip("\r\n"):
                 self._document.fail(from_file, f'"{given}" is empty')
@@ -70,29 +76,31 @@ class Files:
         if key in section:
             section[key], _ = self._read(keys, section[key], private=key in _PRIVATE)
 
-    def _read(self, keys: Keys, given: object, *, private: bool) -> tuple[Path, str]:
+    def _read(self, keys: Keys, given: object, *, private: bool) -> tuple[Path, bytes]:
+        """Where it is, and what is in it. ``private``: nobody else should see it, but a certificate without its key."""
         if not isinstance(given, str):
             self._document.fail(keys, "must be text")
-            return Path("?"), "?"
+            return Path("?"), b"?"
         folders = [*self._folders, self._state_dir] if keys == OWN_KEY else self._folders
         candidates = [folder / given for folder in folders]  # an absolute name stays itself
         for candidate in candidates:
             try:
                 with candidate.open("rb") as file:
-                    mode, text = os.fstat(file.fileno()).st_mode, file.read(_MAX_FILE).decode("utf-8-sig")
+                    mode, data = os.fstat(file.fileno()).st_mode, file.read(_MAX_FILE)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except (OSError, ValueError) as error:
-                self._document.fail(keys, f"{candidate}: {getattr(error, 'strerror', '') or 'not a text file'}")
+                self._document.fail(keys, f"{candidate}: {getattr(error, 'strerror', '') or 'not the name of a file'}")
             else:
-                if private and mode & 0o007 and candidate.parent not in self._managed:
+                public = keys[-1] == "certificate_file" and b"BEGIN " in data and b"PRIVATE KEY" not in data
+                if private and not public and mode & 0o007 and candidate.parent not in self._managed:
                     self.warnings.append(f"{candidate}: every user of this machine can read it, chmod 600 it")
-                return candidate, text
-            return candidate, "?"
+                return candidate, data
+            return candidate, b"?"
         if keys != OWN_KEY:
             tried = " or ".join(dict.fromkeys(str(candidate) for candidate in candidates)) or given
             self._document.fail(keys, f"no such file: {tried}")
-        return candidates[-1] if candidates else Path(given), "?"
+        return candidates[-1] if candidates else Path(given), b"?"
 
     def warn_of_open_file(self) -> None:
         """A secret that stands in a configuration file which everybody can read."""

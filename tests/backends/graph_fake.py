@@ -98,6 +98,7 @@ class GraphFake:
     permissions: str = "Mail.Send"
     rbac: bool = False  # permissions stand in Exchange and not in the token
     certificate: x509.Certificate | None = None
+    federated: str = ""  # the one token of another issuer that is known here
 
     def __post_init__(self) -> None:
         self.url = ""
@@ -212,7 +213,7 @@ class GraphFake:
     def _discovery(self, request: Request, tenant: str) -> bytes:
         if request.method != "GET" or tenant not in (TENANT, "consumers"):
             return refusal(400, "invalid_tenant", 90002, f"Tenant '{tenant}' not found.")
-        base = f"{self.url.replace('http:', 'https:')}/{tenant}/oauth2/v2.0"
+        base = f"{self.url}/{tenant}/oauth2/v2.0"  # the truth, on loopback without TLS
         names = {"authorization_endpoint": "authorize", "token_endpoint": "token"}
         names["device_authorization_endpoint"] = "devicecode"
         return http(200, {**{name: f"{base}/{end}" for name, end in names.items()}, "issuer": base})
@@ -241,6 +242,9 @@ class GraphFake:
         if "client_secret" in form:
             if set(form) != {*known, "client_secret"} or form["client_secret"] != SECRET:
                 return refusal(401, "invalid_client", 7000215, f"Invalid client secret: {form['client_secret']}")
+        elif self.federated:
+            if form.get("client_assertion") != self.federated:
+                return refusal(401, "invalid_client", 700213, "No matching federated identity record found")
         elif set(form) != {*known, "client_assertion", "client_assertion_type"} or not self._asserted(form, tenant):
             return refusal(401, "invalid_client", 700027, "The certificate is not registered.")
         return self._token({} if self.rbac else {"roles": self.permissions.split()})

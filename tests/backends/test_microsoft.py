@@ -17,6 +17,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
 from gateway.backends.microsoft.tokens import DeviceLogin, Identity
@@ -99,37 +100,129 @@ async def test_the_token_request_is_that_of_msal(tmp_path: Path, credential: str
     assert ours == theirs
 
 
-@pytest.mark.parametrize("order", [lambda cert, key: cert + key, lambda cert, key: "Bag Attributes\n" + key + cert])
-async def test_a_certificate_and_when_it_ends(tmp_path: Path, order: Any) -> None:
-    """Certificate and key in either order, with or without what openssl writes between them."""
-    (tmp_path / "app.pem").write_text(order(*pem()))
-    async with open_way(tmp_path, client_secret=None, certificate_file=str(tmp_path / "app.pem")) as way:
+PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+PKCS1, LOCK = serialization.PrivateFormat.TraditionalOpenSSL, serialization.BestAvailableEncryption(b"pw")
+CA_KEY = rsa.generate_private_key(65537, 2048)
+OTHER, EC = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+CERT, AUTHORITY = (one.public_bytes(PEM) for one in (CERTIFICATE, certificate(CA_KEY)))
+
+
+def secret(key: Any = KEY, form: Any = PKCS8, lock: Any = None) -> bytes:
+    text: bytes = key.private_bytes(PEM, form, lock or serialization.NoEncryption())
+    return text
+
+
+def pfx(lock: Any = None, key: Any = KEY, cas: Any = None) -> bytes:
+    return pkcs12.serialize_key_and_certificates(b"g", key, CERTIFICATE, cas, lock or serialization.NoEncryption())
+
+
+BAGS = "Bag Attributes\n    friendlyName: Büro\nsubject=CN = gateway\n".encode()
+# The file; the password in the settings; a second file with the key.
+FORMS: dict[str, tuple[bytes, str, bytes | None]] = {
+    "key behind": (CERT + secret(), "", None),
+    "key before": (secret() + CERT, "", None),
+    "PKCS#1": (CERT + secret(form=PKCS1), "", None),
+    "CR LF": ((CERT + secret()).replace(b"\n", b"\r\n"), "", None),
+    "byte order mark": (b"\xef\xbb\xbf" + CERT + secret(), "", None),
+    "indented": (b"".join(b"    " + line for line in (CERT + secret()).splitlines(keepends=True)), "", None),
+    "bag attributes": (BAGS + CERT + b"Bag Attributes: <Empty>\n" + secret(), "", None),
+    "leaf before authority": (CERT + AUTHORITY + secret(), "", None),
+    "authority before leaf": (AUTHORITY + secret() + CERT, "", None),
+    "encrypted PKCS#8": (CERT + secret(lock=LOCK), "pw", None),
+    "encrypted, old form": (CERT + secret(form=PKCS1, lock=LOCK), "pw", None),
+    "a password for nothing": (CERT + secret(), "pw", None),
+    "two files": (CERT, "", secret()),
+    "two files, encrypted": (AUTHORITY + CERT, "pw", secret(lock=LOCK)),
+    "PFX": (pfx(LOCK), "pw", None),
+    "PFX with authorities": (pfx(LOCK, cas=[certificate(CA_KEY)]), "pw", None),
+    "PFX without a password": (pfx(), "", None),
+}
+
+
+def written(path: Path, data: bytes, password: str, key: bytes | None) -> dict[str, Any]:
+    """The settings for these files."""
+    (path / "app.pem").write_bytes(data)
+    settings: dict[str, Any] = {"client_secret": None, "certificate_file": str(path / "app.pem")}
+    settings |= {"certificate_password": password} if password else {}
+    if key is not None:
+        (path / "app.key").write_bytes(key)
+        settings["private_key_file"] = str(path / "app.key")
+    return settings
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_certificate_in_any_form_and_when_it_ends(tmp_path: Path, form: str) -> None:
+    """As openssl, key vaults and Windows write it: the fake knows the leaf alone, and checks what is signed."""
+    async with open_way(tmp_path, **written(tmp_path, *FORMS[form])) as way:
         way.fake.certificate = CERTIFICATE
         assert (await way.one()).verdict is Verdict.SENT
         assert way.signals.credential == [ENDS.timestamp()]
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "no 'CERTIFICATE' in it"),
-        (pem()[0], "no 'KEY' in it"),
-        (pem()[1], "no 'CERTIFICATE' in it"),
-        ("".join(pem(password=b"x")), "the key needs a password"),
-        (pem()[0] + pem(rsa.generate_private_key(65537, 2048))[1], "not the RSA key of the certificate"),
-        ("".join(pem(k := ec.generate_private_key(ec.SECP256R1()), certificate(k))), "not the RSA key"),
-        (None, "No such file"),
-    ],
-    ids=["empty", "no key", "no certificate", "password", "other key", "no RSA", "no file"],
-)
-async def test_a_certificate_that_cannot_be_used(tmp_path: Path, text: str | None, words: str) -> None:
-    if text is not None:
-        (tmp_path / "app.pem").write_text(text)
-    async with open_way(tmp_path, client_secret=None, certificate_file=str(tmp_path / "app.pem")) as way:
+SPKI = serialization.PublicFormat.SubjectPublicKeyInfo
+DER_KEY = KEY.private_bytes(serialization.Encoding.DER, PKCS8, serialization.NoEncryption())
+NO_FORMS: dict[str, tuple[bytes, str, bytes | None, str, str]] = {  # ... and what is said, and what to do
+    "empty": (b"", "", None, "no certificate in it", "cat the certificate and its key"),
+    "nonsense": (b"hello", "", None, "no PEM in it", "cat the certificate and its key"),
+    "no key": (CERT, "", None, "no private key in it", "private_key_file"),
+    "no certificate": (secret(), "", None, "no certificate in it", "cat the certificate and its key"),
+    "other key": (CERT + secret(OTHER), "", None, "not the key of the certificate", "certificate_file"),
+    "other key apart": (CERT, "", secret(OTHER), "not the key of the certificate", "private_key_file"),
+    "EC key": (certificate(EC).public_bytes(PEM) + secret(EC), "", None, "an EC key", "RSA key of 2048"),
+    "locked": (CERT + secret(lock=LOCK), "", None, "the key needs a password", "certificate_password_file"),
+    "locked, old": (CERT + secret(form=PKCS1, lock=LOCK), "", None, "the key needs a password", "openssl pkey"),
+    "wrong password": (CERT + secret(lock=LOCK), "px", None, "does not open the key", "certificate_password"),
+    "UTF-16": ((CERT + secret()).decode().encode("utf-16"), "", None, "UTF-16 text, not PEM", "Set-Content"),
+    "DER": (CERTIFICATE.public_bytes(serialization.Encoding.DER), "", None, "DER, not PEM", "openssl x509 -inform"),
+    "DER key": (DER_KEY, "", None, "DER, not PEM", "openssl pkey -inform der"),
+    "PFX, locked": (pfx(LOCK), "", None, "a PFX file (PKCS#12), which needs a password", "certificate_password_file"),
+    "PFX, wrong": (pfx(LOCK), "px", None, "which the password does not open", "certificate_password"),
+    "public key": (KEY.public_key().public_bytes(PEM, SPKI) + CERT, "", None, "no private key in it", "cat the"),
+    "damaged": (CERT[:90] + b"\n-----END CERTIFICATE-----\n" + secret(), "", None, "is damaged", "unchanged"),
+    "damaged key": (CERT + secret()[:90] + b"\n-----END PRIVATE KEY-----\n", "", None, "is damaged", "unchanged"),
+}
+
+
+@pytest.mark.parametrize("form", NO_FORMS)
+async def test_a_certificate_that_cannot_be_used(tmp_path: Path, form: str) -> None:
+    """Nobody is asked, and what it is and what to do is told; of the key nothing is shown."""
+    *given, words, fix = NO_FORMS[form]
+    async with open_way(tmp_path, **written(tmp_path, *given)) as way:  # type: ignore[arg-type]
         outcome = await way.one()
         assert (outcome.verdict, way.web.requests) == (Verdict.MISCONFIGURED, way.web.requests[:1])
         assert words in outcome.detail
-        assert "certificate_file" in (await way.backend.check()).fix
+        assert fix in outcome.fix
+        assert "backends.office" in outcome.fix
+        assert (await way.backend.check()).fix == outcome.fix
+
+
+async def test_a_certificate_that_went_away(tmp_path: Path) -> None:
+    settings = written(tmp_path, CERT + secret(), "", None)
+    async with open_way(tmp_path, **settings) as way:
+        (tmp_path / "app.pem").unlink()
+        assert "No such file" in (await way.one()).detail
+
+
+async def test_a_token_of_another_issuer_is_read_for_every_token(tmp_path: Path) -> None:
+    """A cluster renews it about every hour (learn.microsoft.com/entra/workload-id/workload-identity-federation)."""
+    file = tmp_path / "azure-identity-token"
+    file.write_text("first")
+    async with open_way(tmp_path, client_secret=None, federated_token_file=str(file)) as way:
+        way.fake.federated = "second"
+        assert (await way.one()).verdict is Verdict.MISCONFIGURED
+        check = await way.backend.check()
+        assert "federated credential with issuer, subject and audience" in check.fix
+        file.write_text("second\n")
+        assert (await way.backend.check()).ok
+        assert (await way.one()).verdict is Verdict.SENT
+        kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        assert (way.fake.forms[-1]["client_assertion"], way.fake.forms[-1]["client_assertion_type"]) == ("second", kind)
+    for content in (b"", b"two words", b"\xff"):
+        file.write_bytes(content)
+        async with open_way(tmp_path, client_secret=None, federated_token_file=str(file)) as way:
+            check = await way.backend.check()
+            assert (check.ok, "federated_token_file" in check.fix) == (False, True)
+            assert way.fake.forms == []
 
 
 async def test_a_client_secret_ends_on_the_day_given(tmp_path: Path) -> None:

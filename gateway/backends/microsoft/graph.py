@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, StringConstraints, model_validator
 from gateway.address import comparable
 from gateway.backends.microsoft import tokens
 from gateway.backends.microsoft.api import Api, error_of
+from gateway.backends.microsoft.certificate import Source
 from gateway.backends.microsoft.draft import LACKS, Draft, attach_all, draft_of
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
@@ -51,7 +52,9 @@ class GraphSettings(OverHttpSettings):
     """How to get tokens, which mailbox sends, and what may be done with drafts in it.
 
     ``mailbox``: an address, "sender" (the From address) or "me" (who signed in). ``api_base`` and ``authority``
-    replace the addresses that ``cloud`` stands for. ``client_secret_expires`` is only for the metric that warns.
+    replace the addresses that ``cloud`` stands for. ``certificate_password`` opens the key, or the whole file (PFX);
+    ``federated_token_file`` holds a token of another issuer and is read for every token of ours.
+    ``client_secret_expires`` is only for the metric that warns.
     """
 
     oauth: ClassVar[bool] = True
@@ -61,6 +64,9 @@ class GraphSettings(OverHttpSettings):
     client_secret: SecretStr | None = None
     client_secret_expires: date | None = None
     certificate_file: Path | None = None
+    private_key_file: Path | None = None
+    certificate_password: SecretStr | None = None
+    federated_token_file: Path | None = None
     device_login: bool = False
     managed_identity: bool = False
     mailbox: values.Mailbox
@@ -78,9 +84,12 @@ class GraphSettings(OverHttpSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        names = ("client_secret", "certificate_file", "device_login", "managed_identity")
+        names = ("client_secret", "certificate_file", "federated_token_file", "device_login", "managed_identity")
         if sum(bool(getattr(self, name)) for name in names) != 1:
             raise ValueError(f"needs exactly one of {', '.join(names)}")
+        for name in ("private_key_file", "certificate_password"):
+            if getattr(self, name) is not None and self.certificate_file is None:
+                raise ValueError(f"{name} needs certificate_file")
         for name in ("tenant", "client_id"):
             if not self.managed_identity and not getattr(self, name):
                 raise ValueError(f"{name} is missing")
@@ -102,10 +111,17 @@ class GraphSettings(OverHttpSettings):
             resource,
             tuple(f"{resource}/{scope}" for scope in scopes),
             secret=self.client_secret.get_secret_value() if self.client_secret else "",
-            certificate=self.certificate_file,
+            certificate=self._source(),
+            federated=self.federated_token_file,
             store=state_dir / f"oauth-{name}.json" if self.device_login else None,
             managed=self.managed_identity,
         )
+
+    def _source(self) -> Source | None:
+        if self.certificate_file is None:
+            return None
+        password = self.certificate_password.get_secret_value() if self.certificate_password else ""
+        return Source(self.certificate_file, self.private_key_file, password)
 
     def examine(self, name: str, state_dir: Path) -> Examined:
         yield from super().examine(name, state_dir)

@@ -16,11 +16,12 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from gateway.backends.microsoft import certificate
 from gateway.backends.shared.base import NoAnswer, refused, safe
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, unavailable
 from gateway.backends.shared.table import ANY, Row
 from gateway.clock import Clock
-from gateway.config.finding import Ending, Examined, Finding
+from gateway.config.finding import Examined, Finding
 from gateway.files import write_whole
 from gateway.model import Verdict
 from gateway.strangers import lenient_json
@@ -28,13 +29,12 @@ from gateway.strangers import lenient_json
 # Since the last use of the refresh token (learn.microsoft.com/entra/identity-platform/refresh-tokens).
 _SIGN_IN_LASTS = timedelta(days=90)
 _USUAL, _LONGEST = 3600, 24 * 3600  # seconds that a token lasts if nobody says so, and that it is believed to last
-_SHORTEST = 2048  # bits of an RSA key (learn.microsoft.com/entra/identity-platform/certificate-credentials)
 # What msal raises at an answer that makes no sense.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RuntimeError)
 _UNHEARD = 10  # questions in a row without an answer, then a sign-in is given up
-_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\s*", re.DOTALL)
 _SIGN_IN = "sign in again: gateway auth microsoft --backend {name}"
 _SECRET = "make a new client secret (Certificates & secrets) and put its Value, not its Secret ID, into client_secret"  # noqa: S105
+_FEDERATED = "give the application a federated credential with issuer, subject and audience as in federated_token_file"
 _CONSENT = "grant the application its permissions with admin consent, or by RBAC for Applications in Exchange"
 
 
@@ -48,8 +48,12 @@ ROWS = (
     _row("7000215", _SECRET),
     _row("7000222", f"the client secret has expired: {_SECRET}"),
     _row("700027", "upload the certificate of certificate_file to the application (Certificates & secrets)"),
-    _row("700024", "set the clock of this machine (timedatectl shows it): Entra sees another time"),
+    _row(
+        "700024",
+        "set the clock of this machine (timedatectl shows it): Entra sees another time; or see who renews a token",
+    ),
     _row("700016", "check client_id, and that tenant is the one where the application is registered"),
+    _row("70021 700211 700212 700213", _FEDERATED),
     _row("7000218", "allow public client flows: Authentication, Settings, in the application's registration"),
     _row("90002", "there is no such tenant: check tenant and cloud"),
     _row("53003", "a Conditional Access policy forbids it: exclude this application or sign-in"),
@@ -68,7 +72,8 @@ _MANAGED = _row("", "give this machine a managed identity in Azure, and client_i
 class Identity:
     """Who asks for tokens, whom (``authority`` includes the tenant), and for what.
 
-    One of ``secret``, ``certificate``, ``store`` (what a device login left) and ``managed`` says by what right.
+    One of ``secret``, ``certificate``, ``federated`` (a file with a token of another issuer), ``store`` (what a device
+    login left) and ``managed`` says by what right.
     """
 
     name: str
@@ -77,7 +82,8 @@ class Identity:
     resource: str
     scopes: tuple[str, ...] = ()
     secret: str = field(default="", repr=False)
-    certificate: Path | None = None
+    certificate: certificate.Source | None = None
+    federated: Path | None = None
     store: Path | None = None
     managed: bool = False
 
@@ -193,54 +199,47 @@ def _client(kind: str, identity: Identity, http: _Http, **more: Any) -> Any:
 
 
 def _application(identity: Identity, http: _Http, ends: Callable[[float], None]) -> dict[str, Any]:
-    credential = _certificate(identity, identity.certificate, ends) if identity.certificate else identity.secret
+    credential: Any = identity.secret
+    if identity.certificate:
+        credential = _signer(identity, identity.certificate, ends)
+    elif identity.federated:
+        credential = _federated(identity, identity.federated)
     app = _client("ConfidentialClientApplication", identity, http, client_credential=credential)
     found: dict[str, Any] = app.acquire_token_for_client([f"{identity.resource}/.default"])
     return found
 
 
-def _certificate(identity: Identity, path: Path, ends: Callable[[float], None]) -> dict[str, str]:
+def _signer(identity: Identity, source: certificate.Source, ends: Callable[[float], None]) -> dict[str, str]:
     """For msal: given the certificate and no thumbprint it signs with PS256 and names it by x5t#S256."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     try:
-        found = list(_PEM.finditer(path.read_text("ascii")))
-        blocks = {match[1].rpartition(" ")[2]: match[0] for match in reversed(found)}  # of a chain the first counts
-        certificate = x509.load_pem_x509_certificate(blocks["CERTIFICATE"].encode())
-        key = load_pem_private_key(blocks["KEY"].encode(), None)
-        if not isinstance(key, RSAPrivateKey) or key.public_key() != certificate.public_key():
-            raise ValueError("the key is not the RSA key of the certificate")
-    except KeyError as error:
-        fix = f"cat the certificate and its key, both PEM, into backends.{identity.name}.certificate_file"
-        raise refused(f"{path}: no {error} in it", fix) from None
-    except TypeError:
-        fix = f"take the password off (openssl pkey) for backends.{identity.name}.certificate_file"
-        raise refused(f"{path}: the key needs a password", fix) from None
+        pair = certificate.read(source)
+    except certificate.Unusable as error:
+        raise refused(str(error), f"{error.fix} (backends.{identity.name}.{error.setting})") from None
+    ends(pair.ends.timestamp())
+    return {"private_key": pair.private_key, "public_certificate": pair.certificate}
+
+
+def _federated(identity: Identity, file: Path) -> dict[str, Callable[[], str]]:
+    """A token of another issuer, such as a Kubernetes cluster, which renews the file about every hour.
+
+    learn.microsoft.com/entra/workload-id/workload-identity-federation
+    """
+    fix = (
+        f"see that the token is there, and that the service can read it (backends.{identity.name}.federated_token_file)"
+    )
+    try:
+        token = file.read_text("ascii").strip()
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise refused(f"{path}: {said}", f"correct backends.{identity.name}.certificate_file") from None
-    ends(certificate.not_valid_after_utc.timestamp())
-    return {"private_key": blocks["KEY"], "public_certificate": blocks["CERTIFICATE"]}
+        raise refused(f"{file}: {getattr(error, 'strerror', None) or 'not a token'}", fix) from None
+    if not re.fullmatch(r"[!-~]+", token):
+        raise refused(f"{file}: not a token", fix)
+    return {"client_assertion": lambda: token}
 
 
 def examine(identity: Identity) -> Examined:
-    """What is wrong with ``certificate_file``, and when it ends; whether anybody has signed in. Blocks; asks nobody."""
+    """What is wrong with the certificate, and when it ends; whether anybody has signed in. Blocks; asks nobody."""
     if identity.certificate is not None:
-        from cryptography import x509
-
-        keys = ("certificate_file",)
-        try:
-            pair = _certificate(identity, identity.certificate, lambda _: None)
-        except NoAnswer as error:
-            yield Finding(keys, f"{error}; {error.outcome.fix}")
-            return
-        leaf = x509.load_pem_x509_certificate(pair["public_certificate"].encode())
-        if (bits := getattr(leaf.public_key(), "key_size", _SHORTEST)) < _SHORTEST:
-            text = f"{identity.certificate}: Microsoft takes RSA keys from {_SHORTEST} bits, this has {bits}"
-            yield Finding(keys, text)
-        yield Ending(keys, "the certificate", leaf.not_valid_after_utc, leaf.not_valid_before_utc)
+        yield from certificate.examine(identity.certificate)
     if identity.store is not None and not identity.store.exists():
         text = f"nobody has signed in yet: gateway auth microsoft --backend {identity.name}"
         yield Finding(("device_login",), text, fatal=False)
@@ -320,4 +319,6 @@ class _Http:
         if (method == "POST" or answer.status == 200) and not lenient_json(answer.body):
             raise unavailable(f"{host}: HTTP {answer.status} and no JSON")  # msal would log the whole answer
         text = answer.body.decode("utf-8", "replace")
+        if self._plain and method == "GET":  # it tells the truth about itself, which msal would refuse
+            text = re.sub(rf"\bhttp:(?=\\?/\\?/{re.escape(self._plain)}\b)", "https:", text)
         return SimpleNamespace(status_code=answer.status, text=text, headers=dict(answer.headers))
