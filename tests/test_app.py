@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gateway.app import App
 from gateway.backends import Context, settings_types
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded, load
-from gateway.config.models import BackendSettings
+from gateway.config.models import BackendSettings, PickupSettings
 from gateway.model import Refusal
 from gateway.service import serve
 from tests.fakes import ScriptedBackend, until
@@ -99,6 +100,28 @@ async def test_a_reload_that_fails_at_the_keys(
     finally:
         await app.stop(0)
     assert [one.closed for one in built] == [True, True]
+
+
+async def test_folders_come_and_go_with_a_reload(tmp_path: Path, built: list[ScriptedBackend]) -> None:
+    """One that is added is looked at, one that is taken out is left alone, and the service stops."""
+    loaded, out = settings(tmp_path), tmp_path / "out"
+    out.mkdir()
+    (out / "a.eml").write_bytes(b"From: s@x.org\nTo: a@x.org\n\nx\n")
+    os.utime(out / "a.eml", (0, 0))
+    app = App(loaded, lambda: loaded)
+    await app.start()
+    try:
+        assert app.drop is not None
+        assert app.drop.reasons == {"maildrop": ""}
+        more = {"pickup": {"out": PickupSettings(directory=out)}}
+        loaded = replace(loaded, settings=loaded.settings.model_copy(update=more))
+        assert "pickup.out: added" in await app.reload()
+        await until(lambda: [call.envelope.sender for call, _ in built[0].calls] == ["s@x.org"])
+        loaded = replace(loaded, settings=loaded.settings.model_copy(update={"pickup": {}}))
+        await app.reload()
+        await until(lambda: app.drop is not None and app.drop.reasons == {"maildrop": ""})
+    finally:
+        await app.stop(0)
 
 
 async def test_a_reload_when_the_service_stops(tmp_path: Path, built: list[ScriptedBackend]) -> None:

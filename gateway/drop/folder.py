@@ -6,6 +6,7 @@ what is no mail, for a person to look at. Postfix's postdrop and pickup are the 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -22,6 +23,7 @@ MAILDROP = "maildrop"
 _PUBLIC = 0o1733  # anybody may put a file there; nobody sees what is there, or touches what others put there
 _TAKEN = re.compile(r"[0-9A-HJKMNP-TV-Z]{13}~", re.ASCII)
 _UNFINISHED = (".tmp", ".part", ".filepart", "~")
+_CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)  # said by network shares that have no such thing
 _LONGEST = 200  # octets of a name that are kept, of 255
 
 
@@ -117,11 +119,13 @@ def lock(places: Places) -> int | None:
     descriptor = os.open(places.taken, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException as error:
+    except BlockingIOError:
         os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            return None
-        raise
+        return None
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            os.close(descriptor)
+            raise
     return descriptor
 
 
@@ -171,9 +175,17 @@ def take(places: Places, files: Iterable[tuple[File, str]]) -> tuple[list[File],
         else:
             moved.append(File(path, ident, file.size, file.modified, file.owner))
     if moved:
-        sync_folder(places.taken)
-        sync_folder(places.new)
+        _sync(places.taken)
+        _sync(places.new)
     return moved, left
+
+
+def _sync(folder: Path) -> None:
+    try:
+        sync_folder(folder)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
 
 
 def content(file: File, most: int, head: int) -> tuple[bytes, int]:

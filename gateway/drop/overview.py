@@ -12,6 +12,7 @@ from gateway.drop.folder import File, Places, Unreadable
 from gateway.model import BadMessage
 
 _SHOWN = 100  # files of a folder
+_HEAD = 16_384  # octets of each that are read: room for 50 recipients and more
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _waiting(file: File, *, enveloped: bool) -> Waiting:
     sender, recipients = "", tuple[str, ...]()
     if enveloped:
         with suppress(BadMessage, Unreadable):
-            data, _ = folder.content(file, letter.ENVELOPE_LIMIT, letter.ENVELOPE_LIMIT)
+            data, _ = folder.content(file, _HEAD, _HEAD)
             envelope, _ = letter.read_envelope(data)
             sender, recipients = envelope.sender, tuple(recipient.address for recipient in envelope.recipients)
     return Waiting(file.name, file.size, datetime.fromtimestamp(file.modified, UTC), file.owner, sender, recipients)

@@ -100,6 +100,12 @@ VALUES = [
     ("clients: {}\nlisteners: {a: {bind: 'x:25', auth: required}}", "config.yaml:2:31: listeners.a.auth: no client has a token, password_hash or login, so nobody could log in"),
     ("listeners: {a: {bind: 'x:25', tls: starttls}}", "config.yaml:1:31: listeners.a.tls: starttls needs certificate and private_key"),
     ("listeners: {a: {bind: 'x:25', min_tls: 1.4}}", "config.yaml:1:31: listeners.a.min_tls: must be one of 1.0, 1.1, 1.2, 1.3, did you mean \"1.3\"?"),
+    # pickup
+    ("pickup: {a: {}}", "config.yaml:1:10: pickup.a.directory: is missing"),
+    ("pickup: {a: {directory: out}}", 'config.yaml:1:14: pickup.a.directory: "out" must be an absolute path such as /var/lib/gateway'),
+    ("pickup: {maildrop: {directory: /srv}}", "config.yaml:1:10: pickup.maildrop: is the name of gateway-sendmail's own folder, give it another"),
+    ("state_dir: /a/b\npickup: {x: {directory: /a}}", "config.yaml:2:14: pickup.x.directory: /a and state_dir /a/b must not be within each other"),
+    ("pickup: {x: {directory: /s}, y: {directory: /s/y}}", "config.yaml:1:34: pickup.y.directory: /s/y and pickup.x /s must not be within each other"),
     # clients
     ("clients: {a: }", "config.yaml:1:11: clients.a: say how this client is known: networks, token, password_hash or login"),
     ("clients: {a: {login: box}}", 'config.yaml:1:15: clients.a.login: backend "box" cannot tell whose a token is; a temp_mail backend with token: client can'),
@@ -236,6 +242,8 @@ def test_folders_that_serve_could_not_use(files: Files) -> None:
     assert folder_errors(files, f"state_dir: {here}\nhttp: {{socket: {long}}}") == [
         f"DIR/config.yaml:2:8: http.socket: DIR/{long} is longer than the 107 bytes of a socket's path"
     ]
+    (found,) = unusable_places(files.load(f"state_dir: {here}/state\npickup: {{a: {{directory: {file}}}}}").settings)
+    assert (found.keys, found.text, found.fatal) == (("pickup", "a", "directory"), f"{file} {why}", False)
     assert folder_errors(files, "state_dir: /proc/self") == [f"DIR/config.yaml:1:1: state_dir: /proc/self {why}"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -248,6 +250,19 @@ async def test_files_are_taken_in_their_order_and_all_of_them(tmp_path: Path) ->
         assert [row.recipients[0] for row in reversed(rows)] == [f"a{n}@x.org" for n in range(60)]
 
 
+async def test_a_share_without_locks(tmp_path: Path) -> None:
+    """Network file systems know no locks, or cannot sync a folder: mail is taken all the same."""
+    async with rig(tmp_path, PLAIN) as at:
+        at.put("a.eml", MAIL)
+        cannot = OSError(errno.ENOTSUP, "Operation not supported")
+        with (
+            mock.patch("fcntl.flock", side_effect=cannot),
+            mock.patch("gateway.drop.folder.sync_folder", side_effect=cannot),
+        ):
+            await at.collector.look()
+        assert (at.lies(), at.collector.reason) == ([], "")
+
+
 async def test_two_services_do_not_work_in_one_folder(tmp_path: Path) -> None:
     """The second waits until the first is gone."""
     async with rig(tmp_path) as at:
@@ -332,6 +347,9 @@ AB = ["a@x.org", "b@x.org"]
         (b"From: root\nTo: a\n\nx", ["a@x.org"], "root@x.org"),
         (b"From x Mon Jan 1\nFrom: s@x.org\nResent-To: b@x.org\nTo: a@x.org\n\nx", ["b@x.org"], "s@x.org"),
         (b"From: s@x.org\rTo: a@x.org\r\rx", ["a@x.org"], "s@x.org"),
+        (b"From: s@x.org\r\r\nTo: a@x.org\r\r\n\r\r\nx", ["a@x.org"], "s@x.org"),
+        (b"From: s@x.org\n\rTo: a@x.org\n\r\n\rx", ["a@x.org"], "s@x.org"),
+        (b"From: s@x.org\nSubject: a\rBcc: b@x.org\nTo: a@x.org\n\nx", ["a@x.org"], "s@x.org"),
         (b"To: a@x.org\n\nx", None, ""),
         (b"From: s@x.org\n\nx", None, ""),
         (b"From: s@x.org\nTo: a@x.org, somebody else\n\nx", None, ""),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.drop import folder, letter
+from gateway.model import Envelope, Recipient
 from tests.flow.kit import Gateway
 
 CLIENTS = 8
@@ -88,3 +90,26 @@ def test_kill_in_mid_load(tmp_path: Path) -> None:
 def test_kill_in_mid_load_twenty_times(tmp_path: Path) -> None:
     """Twenty kills under load: no acknowledged message is missing."""
     crash_loop(tmp_path, 20)
+
+
+@pytest.mark.slow
+def test_kill_while_the_maildrop_is_worked_off(tmp_path: Path) -> None:
+    """Each file becomes one message, however often the service dies between its steps."""
+    rng, gateway, count = random.Random(9), Gateway(tmp_path), 600
+    places = folder.maildrop(tmp_path / "state")
+    folder.make_maildrop(places)
+    for n in range(count):
+        envelope = Envelope(f"s{n}@example.com", (Recipient("a@example.com"),))
+        (places.new / f"{n:03}").write_bytes(letter.write(envelope, b"Subject: x\r\n\r\nx\r\n"))
+    left = count
+    while left:
+        gateway.start()
+        goal = max(0, left - rng.randint(1, 120))
+        gateway.wait(lambda goal=goal: len(list(places.new.iterdir())) <= goal)
+        left = len(list(places.new.iterdir()))
+        gateway.kill()
+    with gateway:
+        gateway.wait(lambda: list(places.taken.iterdir()) == [])
+        rows = gateway.messages("limit=1000")
+        assert sorted(row["sender"] for row in rows) == sorted(f"s{n}@example.com" for n in range(count))
+        assert list(places.corrupt.iterdir()) == []
