@@ -24,7 +24,7 @@ def ready(loaded: Loaded, now: datetime) -> Loaded:
     """
     settings = loaded.settings
     of_backends, capabilities = backends.examine(settings)
-    examined: list[Finding | Ending] = [*unusable_places(settings), *tls.examine(settings.listeners)]
+    examined: list[Finding | Ending] = [*unusable_places(settings), *tls.examine(settings.listeners, settings.hostname)]
     examined += [*auth.examine(settings), *of_backends]
     found = [one for each in examined for one in ([each] if isinstance(each, Finding) else _dated(each, now))]
     if len(capabilities) == len(settings.backends):

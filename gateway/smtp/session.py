@@ -13,6 +13,7 @@ from gateway.message import Arrival
 from gateway.model import Client, Refusal
 from gateway.pools import look_through_mail
 from gateway.smtp import replies
+from gateway.smtp.handshake import SILENT, cause
 from gateway.smtp.incoming import Incoming
 from gateway.smtp.site import Site
 from gateway.smtp.waits import Wait
@@ -58,6 +59,7 @@ class Session:
         self._sessions = sessions
         self._tasks = tasks
         self._stage = "command"
+        self._cut_off = False  # by us, for its time was over
         self._action: Awaitable[None] | None = None  # what the task is to do next
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -90,6 +92,7 @@ class Session:
         idle = limits.idle.total_seconds()
         if wait.is_over(now - wire.heard, now - wire.began, idle, crowded=crowded):
             if wait in (Wait.HANDSHAKE, Wait.LAST_REPLY):
+                self._cut_off = True
                 wire.abort()
             elif incoming is not None:  # no end may come of bare newlines
                 false_end = wait is Wait.FALSE_END
@@ -141,7 +144,8 @@ class Session:
         try:
             await self.wire.start_tls(site.certificate.context)
         except OSError as error:
-            site.events.connection_refused(site.name, "tls_failed", peer, str(error) or "the client has gone")
+            detail = SILENT if self._cut_off else cause(error)
+            site.events.connection_refused(site.name, "tls_failed", peer, detail)
             raise EOFError from None
         self.helo, self.extended, self.transaction = "", False, None
         self.client, self.logged_in = site.by_network(peer), False

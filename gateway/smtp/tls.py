@@ -6,13 +6,15 @@ import ssl
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from cryptography import x509
 
-from gateway.config.finding import Ending, Examined, Unfit
+from gateway.config.finding import Ending, Examined, Finding, Unfit
 from gateway.config.models import ListenerSettings
 from gateway.events import Events
 from gateway.pem import complaint
+from gateway.smtp.handshake import Context
 
 _VERSIONS = {
     "1.0": ssl.TLSVersion.TLSv1,
@@ -20,6 +22,7 @@ _VERSIONS = {
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
+_GROUP = Path(__file__).with_name("ffdhe2048.pem")  # RFC 7919 A.1
 _REASONS = {  # what OpenSSL calls it -> what it means
     "KEY_VALUES_MISMATCH": "does not belong to private_key",
     "NO_CERTIFICATE_ASSIGNED": "does not belong to private_key",  # a key of another kind
@@ -58,8 +61,11 @@ class Certificate:
         return context
 
 
-def examine(listeners: Mapping[str, ListenerSettings]) -> Examined:
-    """What is wrong with the certificates and keys of these listeners, and until when they are good. Reads them."""
+def examine(listeners: Mapping[str, ListenerSettings], hostname: str) -> Examined:
+    """What is wrong with the certificates and keys of these listeners, and until when they are good. Reads them.
+
+    A certificate for other names than ``hostname`` may be meant so: clients look at the name they were given.
+    """
     for name, listener in listeners.items():
         if listener.tls == "none":
             continue
@@ -70,6 +76,21 @@ def examine(listeners: Mapping[str, ListenerSettings]) -> Examined:
         else:
             keys = "listeners", name, "certificate"
             yield Ending(keys, "the certificate", leaf.not_valid_after_utc, leaf.not_valid_before_utc)
+            names = _names(leaf)
+            if names and not {hostname.lower(), f"*.{hostname.lower().partition('.')[2]}"} & set(names):
+                text = (
+                    f"is for {', '.join(names[:3])}, not for hostname {hostname}: clients must ask for one of its names"
+                )
+                yield Finding(keys, text, fatal=False)
+
+
+def _names(leaf: x509.Certificate) -> list[str]:
+    """The hosts it is for (RFC 9525: only subjectAltName counts), none where it does not say so."""
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return [name.lower() for name in found.get_values_for_type(x509.DNSName)]
 
 
 def _read(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, x509.Certificate]:
@@ -77,13 +98,16 @@ def _read(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, x509.C
     setting, file, data = "certificate", listener.certificate, b""
     if file is None:
         raise Unfit(("listeners", name, setting), f"needed for tls: {listener.tls}")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = Context(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the operator asked for an old version by name
         context.minimum_version = _VERSIONS[listener.min_tls]
     if listener.min_tls < "1.2":
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # OpenSSL 3 speaks TLS 1.0 and 1.1 at no higher level
+        # OpenSSL 3 speaks TLS 1.0 and 1.1 at no higher level. Old devices know no forward secrecy, and SHA-1 only. DHE
+        # comes last, for some that offer it cannot do it with 2048 bits.
+        context.set_ciphers("DEFAULT:+kDHE:@SECLEVEL=0")
+        context.load_dh_params(str(_GROUP))
     try:
         data = file.read_bytes()
         leaf, *_ = x509.load_pem_x509_certificates(data)

@@ -17,6 +17,7 @@ from aiosmtpd.smtp import SMTP
 from gateway.clock import Clock
 from gateway.networks import plain_address
 from gateway.smtp import replies
+from gateway.smtp.handshake import HandshakeError
 from gateway.smtp.incoming import Incoming
 
 logging.getLogger("mail.log").disabled = True  # aiosmtpd's own log quotes what clients send, passwords included
@@ -238,32 +239,43 @@ class Wire(SMTP):
         self.securing = True
         self.wait()
         try:
-            secure: asyncio.Transport | None
-            if self._socket is not None:
-                secure, _ = await self.loop.connect_accepted_socket(
-                    lambda: self,
-                    self._socket,
-                    ssl=context,
-                    ssl_handshake_timeout=_UNTIMED,
-                    ssl_shutdown_timeout=_GOODBYE,
-                )
-            else:
-                secure = await self.loop.start_tls(
-                    self._link,
-                    self,
-                    context,
-                    server_side=True,
-                    ssl_handshake_timeout=_UNTIMED,
-                    ssl_shutdown_timeout=_GOODBYE,
-                )
-            cipher = secure.get_extra_info("cipher") if secure else None
-            if secure is None or cipher is None:  # the client goes away in the middle, no error to asyncio
-                raise ConnectionAbortedError
+            self._link = await self._shake_hands(context)
         except OSError:  # ssl.SSLError is one
             self.connection_lost(None)
             raise
         finally:
             self._socket = None
             self.securing, self.began = False, inf
-        self._link = secure
-        self.tls = f"{cipher[1]} {cipher[0]}"
+        version, cipher = self._link.get_extra_info("ssl_object").version(), self._link.get_extra_info("cipher")
+        self.tls = f"{version} {cipher[0]}"  # not cipher[1], the version that the cipher comes from
+
+    async def _shake_hands(self, context: ssl.SSLContext) -> asyncio.Transport:
+        line = self._socket or self._link.get_extra_info("socket")
+        # asyncio closes the socket before the alert for a failed handshake has left.
+        with socket.socket(fileno=os.dup(line.fileno())) as spare:
+            try:
+                secure: asyncio.Transport | None
+                if self._socket is not None:
+                    secure, _ = await self.loop.connect_accepted_socket(
+                        lambda: self,
+                        self._socket,
+                        ssl=context,
+                        ssl_handshake_timeout=_UNTIMED,
+                        ssl_shutdown_timeout=_GOODBYE,
+                    )
+                else:
+                    secure = await self.loop.start_tls(
+                        self._link,
+                        self,
+                        context,
+                        server_side=True,
+                        ssl_handshake_timeout=_UNTIMED,
+                        ssl_shutdown_timeout=_GOODBYE,
+                    )
+            except HandshakeError as error:
+                with suppress(OSError):
+                    spare.send(error.alert)
+                raise
+        if secure is None or secure.get_extra_info("cipher") is None:  # the client has gone, no error to asyncio
+            raise ConnectionAbortedError
+        return secure

@@ -25,12 +25,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.config.finding import Ending, Unfit
+from gateway.config.finding import Ending, Finding, Unfit
 from gateway.config.models import ListenerSettings
 from gateway.smtp.tls import Certificate, examine
 from tests.fakes import until
 from tests.smtp.kit import MESSAGE, PASSWORD, Peer, Rig, rig
 
+HOST = "relay.example.com"
 LOGIN = f"AUTH PLAIN {b64encode(f'{chr(0)}copier{chr(0)}{PASSWORD}'.encode()).decode()}"
 
 
@@ -46,7 +47,10 @@ class Authority:
         self.ca.configure_trust(self.context)
 
     def renew(self, **options: Any) -> None:
-        leaf = self.ca.issue_cert("relay.example.com", **options)
+        self.renew_for("relay.example.com", **options)
+
+    def renew_for(self, name: str, **options: Any) -> None:
+        leaf = self.ca.issue_cert(name, **options)
         self.certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
         leaf.private_key_pem.write_to_path(self.private_key)
 
@@ -160,7 +164,9 @@ async def test_a_silent_handshake_ends(authority: Authority, tls: str) -> None:
         made.listener.sweep()
         assert await peer.rest() == b""
         await until(lambda: made.metric("smtp_connections_open") == 1)
-        assert made.metric("smtp_rejected_total", stage="connect", reason="tls_failed") == 1
+        (refused,) = (line for line in made.logged() if line["event"] == "rejected")
+        assert refused["reason"] == "tls_failed"
+        assert "waits for a greeting" in refused["detail"]
 
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
@@ -188,24 +194,97 @@ def test_uvloop(authority: Authority) -> None:
         runner.run(deliver())
 
 
-@pytest.mark.parametrize(("min_tls", "works"), [("1.0", True), ("1.2", False)])
-async def test_old_versions_only_where_asked_for(authority: Authority, min_tls: str, works: bool) -> None:
-    """A device that speaks only TLS 1.0 gets in through a listener made for it; elsewhere the log names the cause."""
+def only(context: ssl.SSLContext, version: ssl.TLSVersion, ciphers: str) -> None:
+    """The client speaks nothing else."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        authority.context.minimum_version = authority.context.maximum_version = ssl.TLSVersion.TLSv1
-    authority.context.set_ciphers("ALL:@SECLEVEL=0")
-    async with rig(listener=authority.listener("implicit", min_tls=min_tls)) as made:
-        if works:
-            peer = await made.connect(tls=authority.context)
-            assert (await peer.deliver()).startswith("250")
-            assert b"(TLSv1.0 " in made.messages[0].raw.replace(b"\r\n\t", b" ")
-        else:
-            with pytest.raises((ssl.SSLError, ConnectionError)):
-                await made.connect(tls=authority.context)
-            await until(lambda: made.metric("smtp_connections_open") == 0)
-            (refused,) = (line for line in made.logged() if line["event"] == "rejected")
-            assert "unsupported protocol" in refused["detail"]
+        context.minimum_version = context.maximum_version = version
+    context.set_ciphers(f"{ciphers}:@SECLEVEL=0")
+
+
+OLD = "PROTOCOL_VERSION"
+NO_CIPHER = "HANDSHAKE_FAILURE"
+DEVICES = [
+    ("implicit", ssl.TLSVersion.TLSv1, "ALL", OLD),
+    ("starttls", ssl.TLSVersion.TLSv1_1, "ALL", OLD),
+    ("implicit", ssl.TLSVersion.TLSv1_2, "AES128-SHA", NO_CIPHER),
+    ("starttls", ssl.TLSVersion.TLSv1_2, "AES256-SHA256", NO_CIPHER),
+    ("implicit", ssl.TLSVersion.TLSv1_2, "AES128-GCM-SHA256", NO_CIPHER),
+    ("starttls", ssl.TLSVersion.TLSv1_2, "ECDHE-RSA-AES256-SHA", NO_CIPHER),
+    ("implicit", ssl.TLSVersion.TLSv1_2, "DHE-RSA-AES128-SHA", NO_CIPHER),
+]
+
+
+@pytest.mark.parametrize(("tls", "version", "ciphers", "alert"), DEVICES)
+async def test_old_devices_only_where_asked_for(
+    authority: Authority, tls: str, version: ssl.TLSVersion, ciphers: str, alert: str
+) -> None:
+    """Old versions and ciphers get in through a listener made for them; elsewhere the device gets an alert (RFC 8446
+    6.2) and the log names cause and way out."""
+    authority.renew(key_type=trustme.KeyType.RSA)
+    only(authority.context, version, ciphers)
+
+    async def connected(made: Rig) -> Peer:
+        peer = await made.connect(tls=authority.context if tls == "implicit" else None)
+        if tls == "starttls":
+            await peer.start_tls(authority.context)
+        return peer
+
+    async with rig(listener=authority.listener(tls, min_tls="1.0")) as made:
+        peer = await connected(made)
+        assert (await peer.deliver()).startswith("250")
+        assert f"({version.name.replace('_', '.').replace('v1 ', 'v1.0 ')}" in made.messages[0].raw.decode()
+    async with rig(listener=authority.listener(tls)) as made:
+        with pytest.raises(ssl.SSLError, match=f"ALERT_{alert}"):
+            await connected(made)
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+        (refused,) = (line for line in made.logged() if line["event"] == "rejected")
+        assert refused["detail"].startswith("unsupported protocol: " if alert == OLD else "no shared cipher: ")
+        assert 'min_tls: "1.0"' in refused["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("authority", "alert unknown ca: the client does not trust the certificate"),
+        ("name", "alert bad certificate: the client does not trust the certificate, or was given another name"),
+        ("date", "alert certificate expired: the client finds the certificate out of date"),
+    ],
+)
+async def test_what_the_client_has_against_the_certificate(authority: Authority, fault: str, words: str) -> None:
+    """Its alert is translated. (A blocking client: asyncio's sends none.)"""
+    context = authority.context
+    if fault == "authority":
+        context = ssl.create_default_context()
+    elif fault == "name":
+        authority.renew_for("other.example.com")
+    else:
+        now = datetime.now(UTC)
+        authority.renew(not_before=now - timedelta(days=2), not_after=now - timedelta(days=1))
+    async with rig(listener=authority.listener("implicit")) as made:
+
+        def connect(port: int) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                context.wrap_socket(sock, server_hostname="relay.example.com")
+
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await anyio.to_thread.run_sync(connect, made.listener.port)
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+        (refused,) = (line for line in made.logged() if line["event"] == "rejected")
+        assert words in refused["detail"]
+
+
+@pytest.mark.parametrize("tls", ["implicit", "starttls"])
+@pytest.mark.parametrize(
+    "text", [b"EHLO x\r\n", b"GET / HTTP/1.0\r\n\r\n", b"CONNECT x:25 HTTP/1.0\r\n\r\n", b"\r\n" * 9]
+)
+async def test_plain_text_where_tls_is_due(authority: Authority, tls: str, text: bytes) -> None:
+    async with rig(listener=authority.listener(tls)) as made:
+        peer = await shaking(made, tls)
+        peer.send(text)
+        await until(lambda: made.metric("smtp_connections_open") == 0)
+        (refused,) = (line for line in made.logged() if line["event"] == "rejected")
+        assert "no TLS came but plain text" in refused["detail"]
 
 
 async def test_a_renewed_certificate_is_used(authority: Authority) -> None:
@@ -262,7 +341,7 @@ def test_errors_at_start_name_the_setting(tmp_path: Path) -> None:
     (tmp_path / "locked.key").write_bytes(locked)
     (tmp_path / "cut.pem").write_bytes(authority.certificate.read_bytes()[:300])
     (tmp_path / "bad.pem").write_text("no certificate")
-    (good,) = examine({"a": ListenerSettings(bind="127.0.0.1:0"), "b": _tls(authority.listener())})
+    (good,) = examine({"a": ListenerSettings(bind="127.0.0.1:0"), "b": _tls(authority.listener())}, HOST)
     assert isinstance(good, Ending)
     assert good.keys == ("listeners", "b", "certificate")
     for listener, words in (
@@ -288,7 +367,29 @@ def test_errors_at_start_name_the_setting(tmp_path: Path) -> None:
     ):
         with pytest.raises(Unfit, match=words) as caught:
             Certificate("mail", _tls(listener), events=None)  # type: ignore[arg-type]
-        assert list(examine({"mail": _tls(listener)})) == [caught.value.finding]
+        assert list(examine({"mail": _tls(listener)}, HOST)) == [caught.value.finding]
+
+
+@pytest.mark.parametrize(
+    ("name", "hostname", "told"),
+    [
+        ("relay.example.com", "Relay.example.com", False),
+        ("*.example.com", HOST, False),
+        ("*.example.com", "example.com", True),
+        ("mail.example.com", HOST, True),
+        ("192.0.2.1", HOST, False),
+    ],
+)
+def test_a_certificate_for_another_name_is_spoken_of(tmp_path: Path, name: str, hostname: str, told: bool) -> None:
+    """With listener, names and hostname; it may be meant so, and one for an address alone says nothing of names."""
+    authority = Authority(tmp_path)
+    authority.renew_for(name)
+    _, *findings = examine({"b": _tls(authority.listener())}, hostname)
+    assert len(findings) == told
+    for one in findings:
+        assert isinstance(one, Finding)
+        assert (one.keys, one.fatal) == (("listeners", "b", "certificate"), False)
+        assert one.text.startswith(f"is for {name}, not for hostname {hostname}: ")
 
 
 def _tls(listener: dict[str, Any]) -> ListenerSettings:

@@ -1,0 +1,65 @@
+"""What a failed TLS handshake leaves behind: the alert, which asyncio does not send, and the cause, in words."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import Any
+
+_OLD = 'an old device may come by a listener of its own with min_tls: "1.0"'
+_PLAIN = (
+    "no TLS came but plain text: the client is set to none or STARTTLS where TLS is spoken from the start, or is none"
+)
+_DISTRUST = "the client does not trust the certificate, or was given another name for this server"
+_CAUSES = {  # what OpenSSL calls it, as an expression -> what it means
+    "NO_SHARED_CIPHER": f"the client knows only old ciphers, or none for this kind of certificate; {_OLD}",
+    "UNSUPPORTED_PROTOCOL|VERSION_TOO_LOW|ALERT_PROTOCOL_VERSION": f"the client speaks other versions of TLS; {_OLD}",
+    "HTTP_REQUEST|HTTPS_PROXY_REQUEST|WRONG_VERSION_NUMBER|UNKNOWN_PROTOCOL|PACKET_LENGTH_TOO_LONG|NOT_SSL": _PLAIN,
+    "ALERT_UNKNOWN_CA|ALERT_BAD_CERTIFICATE|ALERT_CERTIFICATE_UNKNOWN|ALERT_UNSUPPORTED_CERTIFICATE": _DISTRUST,
+    "ALERT_CERTIFICATE_(?:EXPIRED|REVOKED)": "the client finds the certificate out of date: renew it, or set its clock",
+    "ALERT_(?:HANDSHAKE_FAILURE|INSUFFICIENT_SECURITY)": f"the client wants what is not offered; {_OLD}",
+    "ALERT_UNRECOGNIZED_NAME": "the client asks for another name than this server's",
+}
+SILENT = "no handshake came in time: a client set to none or STARTTLS waits for a greeting where TLS is spoken at once"
+
+
+class HandshakeError(ssl.SSLError):
+    """With the ``alert`` that is due to the client: octets to be sent as they are, or none."""
+
+    alert = b""
+
+
+class _Handshake(ssl.SSLObject):
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            failed = HandshakeError(*error.args)
+            failed.reason, failed.library, failed.alert = error.reason, error.library, self.outgoing.read()
+            raise failed from None
+
+
+class Context(ssl.SSLContext):
+    """A context whose handshakes fail with HandshakeError: asyncio forgets the alert, so its sender must know it."""
+
+    sslobject_class = _Handshake
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **options: Any) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, *args, **options)
+        assert isinstance(made, _Handshake)
+        made.outgoing = outgoing
+        return made
+
+
+def cause(error: OSError) -> str:
+    """For the log: what was wrong, as OpenSSL calls it, and what to do about it."""
+    if not isinstance(error, ssl.SSLError):
+        return "the client has gone in the middle of the handshake"
+    reason = error.reason or ""
+    said = (reason or str(error)).replace("_", " ").lower()
+    meant = (text for expression, text in _CAUSES.items() if re.search(rf"(?:\A|_)(?:{expression})\Z", reason))
+    return ": ".join((said, *meant))
