@@ -165,7 +165,7 @@ class App:
             listeners=settings.listeners,
             backends=settings.backends,
             clients=settings.clients,
-            keys=settings.auth.keys,
+            keys=[name for name, key in settings.auth.keys.items() if key.jwks_url is not None],
             oauth=[name for name, section in settings.backends.items() if section.oauth],
         )
 

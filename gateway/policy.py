@@ -6,6 +6,7 @@ Every refusal names what was refused and the setting that allows it.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -14,12 +15,20 @@ from gateway.config.models import BounceSettings, RetrySettings
 from gateway.model import Client, Refusal
 from gateway.routing import Freight, Routing
 
+_ROUTE = re.compile("[%!@]")  # Postfix resolve.c: RESOLVE_FLAG_ROUTED
+_DOMAIN = re.compile(r"\*@(?!\*\Z)")  # a pattern for everybody of certain domains
 BOUNCES = "gateway"  # the client name that our own bounces are routed and shown under
 
 
 def allowed(groups: Sequence[Sequence[str]], address: str) -> bool:
     """Every group (settings, token claim) must have a matching pattern; no group allows any address."""
-    return all(any(matches(pattern, address) for pattern in group) for group in groups)
+    return _denied_by(groups, address) < 0
+
+
+def _denied_by(groups: Sequence[Sequence[str]], address: str) -> int:
+    """The number of the first group without a matching pattern; -1 when there is none."""
+    hits = (any(matches(pattern, address) for pattern in group) for group in groups)
+    return next((number for number, hit in enumerate(hits) if not hit), -1)
 
 
 def check_sender(client: Client, mail_from: str, header_from: Sequence[str], *, plain: bool = True) -> None:
@@ -32,8 +41,8 @@ def check_sender(client: Client, mail_from: str, header_from: Sequence[str], *, 
     if all("*" in group for group in client.senders):
         return
     for address in filter(None, (mail_from, *header_from)):
-        if not allowed(client.senders, address):
-            raise _sender_denied(client, f"<{address}>: sender not allowed", f"add it to clients.{client.name}.senders")
+        if (number := _denied_by(client.senders, address)) >= 0:
+            raise _sender_denied(client, f"<{address}>: sender not allowed", _sender_fix(client, number))
     if not any(header_from):
         raise _sender_denied(client, "From: no address in the header", f"clients.{client.name}.senders needs one")
     if not plain:
@@ -42,6 +51,43 @@ def check_sender(client: Client, mail_from: str, header_from: Sequence[str], *, 
 
 def _sender_denied(client: Client, what: str, fix: str) -> Refusal:
     return Refusal(553, "5.7.1", f'{what} for client "{client.name}"; {fix}', "sender_denied")
+
+
+def _sender_fix(client: Client, number: int) -> str:
+    """What would help depends on who says no: the settings are the first group, what a login brings follows."""
+    group = client.senders[number]
+    if number and client.secret:
+        return f"this login is for {group[0]} only"
+    if number:
+        return f"the token allows only {_some(group)}, so it takes another token"
+    if not group:
+        return f"the token has no address for clients.{client.name}.senders (claim email or sub)"
+    return f"add it to clients.{client.name}.senders"
+
+
+def check_recipient(client: Client, address: str) -> None:
+    """Raises Refusal 550 5.7.1 for a recipient that the client may not send to.
+
+    A local part with %, ! or @ asks its host to pass the mail on to somewhere else, and who may send to a domain may
+    not for that reason send by it. As for Postfix, whatever we make of these characters, the next host may obey them;
+    only a pattern for everything, or the very address, allows it.
+    """
+    groups: Sequence[Sequence[str]] = client.recipients
+    setting = f"clients.{client.name}.recipients"
+    if routed := _ROUTE.search(address.rpartition("@")[0]):
+        groups = [[pattern for pattern in group if not _DOMAIN.match(pattern)] for group in groups]
+    if (number := _denied_by(groups, address)) < 0:
+        return
+    if routed and _denied_by(client.recipients, address) < 0:
+        why = f'"{routed[0]}" asks the host to pass it on; write the address itself into {setting}'
+    else:
+        why = f"the token allows only {_some(client.recipients[number])}" if number else setting
+    text = f'<{address}>: recipient not allowed for client "{client.name}" ({why})'
+    raise Refusal(550, "5.7.1", text, "recipient_denied")
+
+
+def _some(patterns: Sequence[str]) -> str:
+    return ", ".join(patterns[:3]) + " ..." * (len(patterns) > 3) or "nobody"
 
 
 def bounce_senders(bounces: BounceSettings) -> tuple[str, ...]:

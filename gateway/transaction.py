@@ -7,7 +7,7 @@ from dataclasses import replace
 from gateway.address import domain_of
 from gateway.intake import Rules
 from gateway.model import Client, Envelope, Recipient, Refusal
-from gateway.policy import allowed, check_sender
+from gateway.policy import allowed, check_recipient, check_sender
 from gateway.routing import Freight
 
 
@@ -45,9 +45,7 @@ class Transaction:
         key = (address.rpartition("@")[0], domain_of(address))  # the local part is its host's business: RFC 5321 2.4
         if key in self._known:
             return False
-        if not allowed(client.recipients, address):
-            text = f'<{address}>: recipient not allowed for client "{client.name}" (clients.{client.name}.recipients)'
-            raise Refusal(550, "5.7.1", text, "recipient_denied")
+        check_recipient(client, address)
         if len(self.recipients) >= self._most:
             raise Refusal(452, "4.5.3", f"At most {self._most} recipients in one message", "too_many_recipients")
         freight = Freight(

@@ -234,6 +234,11 @@ def test_reload_forgets_what_is_gone_and_keeps_what_is_known(log: Log) -> None:
     assert log.metric("backend_up", backend="smart") is None
     assert log.metric("backend_up", backend="new") == 1
     assert log.metric("jwks_up", key="corp") is None
+    log.events.declare(keys=["corp"])
+    assert log.metric("jwks_up", key="corp") == 1, "nothing has failed yet"
+    log.events.jwks("corp", False)
+    log.events.declare(keys=["corp"])
+    assert log.metric("jwks_up", key="corp") == 0
     assert log.metric("smtp_connections_total", listener="local") == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway import policy
 from gateway.config.models import BounceSettings, RetrySettings, RouteSettings
-from gateway.model import Capabilities, Client, Refusal
+from gateway.model import Capabilities, Client, LoginToken, Refusal
 from gateway.routing import Routing
 
 PRINTERS = Client("printers", senders=(("*@example.com",),), recipients=(("*@example.com", "boss@example.org"),))
@@ -69,6 +70,62 @@ def test_check_sender(client: Client, mail_from: str, header_from: list[str], te
         policy.check_sender(client, mail_from, header_from)
     refusal = refused.value
     assert (refusal.code, refusal.enhanced, refusal.text, refusal.reason) == (553, "5.7.1", text, "sender_denied")
+
+
+TOKEN = LoginToken("app", "billing", "", None, None)
+NO_CLAIM = "the token has no address for clients.staff.senders (claim email or sub)"
+BILLING = Client("staff", senders=(("*@example.com",), ("b@example.com", "c@example.com")), token=TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("client", "sender", "fix"),
+    [
+        (BILLING, "x@example.org", "add it to clients.staff.senders"),
+        (BILLING, "a@example.com", "the token allows only b@example.com, c@example.com, so it takes another token"),
+        (replace(BILLING, senders=((),)), "a@x", NO_CLAIM),
+        (replace(BILLING, senders=(("*",), ())), "a@x", "the token allows only nobody, so it takes another token"),
+        (Client("box", senders=(("*",), ("me@x",)), secret="t"), "a@x", "this login is for me@x only"),
+    ],
+)  # fmt: skip
+def test_a_refused_sender_is_told_what_would_help(client: Client, sender: str, fix: str) -> None:
+    """The setting where the settings say no; what came with the login, where no setting can help."""
+    with pytest.raises(Refusal) as refused:
+        policy.check_sender(client, sender, [sender])
+    assert refused.value.text.endswith(f'for client "{client.name}"; {fix}')
+
+
+TO = Client("to", recipients=(("*@example.com", "*@*.example.org", "lotus%eu@example.net", "boss@*"),))
+EVERYBODY = Client("all", recipients=(("*",), ("*@*",)))
+PASSED_ON = '"{}" asks the host to pass it on; write the address itself into clients.to.recipients'
+RECIPIENTS = [
+    (TO, "user@example.com", ""),
+    (TO, "user+tag=x@example.com", ""),
+    (TO, "user%evil.example@example.com", PASSED_ON.format("%")),
+    (TO, "evil.example!user@example.com", PASSED_ON.format("!")),
+    (TO, '"user@evil.example"@example.com', PASSED_ON.format("@")),
+    (TO, "user%evil.example@a.example.org", PASSED_ON.format("%")),
+    (TO, "lotus%eu@example.net", ""),
+    (TO, "LOTUS%EU@Example.net", ""),
+    (TO, "boss@evil.example", ""),
+    (TO, "user%example.com@evil.example", "clients.to.recipients"),
+    (EVERYBODY, "user%evil.example@example.com", ""),
+    (EVERYBODY, "evil.example!user@example.com", ""),
+    (Client("none"), "user%evil.example@example.com", ""),
+    (Client("c", recipients=(("*",), ("a@x",)), token=TOKEN), "b@x", "the token allows only a@x"),
+]
+
+
+@pytest.mark.parametrize(("client", "address", "why"), RECIPIENTS, ids=[f"{r[0].name} {r[1]}" for r in RECIPIENTS])
+def test_check_recipient(client: Client, address: str, why: str) -> None:
+    """A route in a local part leads out of the domain that is allowed: only the address itself, or all, allows it."""
+    if not why:
+        policy.check_recipient(client, address)
+        return
+    with pytest.raises(Refusal) as refused:
+        policy.check_recipient(client, address)
+    refusal = refused.value
+    text = f'<{address}>: recipient not allowed for client "{client.name}" ({why})'
+    assert (refusal.code, refusal.enhanced, refusal.text, refusal.reason) == (550, "5.7.1", text, "recipient_denied")
 
 
 def test_a_header_with_two_readings_is_refused() -> None:

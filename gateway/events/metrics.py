@@ -146,7 +146,8 @@ class Metrics:
         """Name what is configured, at start and at each reload: every label set exists at 0 before its first event.
 
         So rate() sees the first failure; states of what is gone are forgotten. ``oauth`` are the backends that ask for
-        access tokens.
+        access tokens,
+        ``keys`` those that an issuer publishes.
         """
         for family in (self.connections, self.open, self.accept_time):
             family.create(product(listeners))
@@ -163,7 +164,9 @@ class Metrics:
         self.deliveries.create(product(backends, DELIVERIES))
         self.delivery_events.create(product(backends, REPORTS))
         self.refreshes.create(product(oauth, REFRESHES))
-        self.jwks.create(product(keys))
+        for key in keys:
+            if (key,) not in self.jwks.children:
+                self.jwks(key).set(1)  # nothing has failed yet
         for gauges in (self.up, self.paused, self.token_ends, self.credential_ends):
             gauges.keep(backends)
         self.tls.keep(listeners)

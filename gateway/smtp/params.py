@@ -24,6 +24,12 @@ _RCPT = {
 }
 
 
+def is_mail_parameter(word: bytes) -> bool:
+    """Whether this is, as far as its keyword tells, a parameter of MAIL."""
+    keyword, equals, _ = word.decode("ascii", "replace").partition("=")
+    return keyword.upper() in _MAIL and bool(equals) == (_MAIL[keyword.upper()] is not None)
+
+
 def mail_parameters(raw: bytes, sender: str) -> tuple[int, Envelope]:
     """SIZE (0: not declared), and the envelope so far: RET in capitals, ENVID in xtext, AUTH= is of no use here.
 

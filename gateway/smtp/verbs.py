@@ -13,7 +13,7 @@ from gateway.smtp import replies
 from gateway.smtp.data import LINE, LONG_LINE, DataReader
 from gateway.smtp.incoming import Incoming
 from gateway.smtp.login import BEARER, BEARER_REFUSED, MECHANISMS, Challenge, decode, encode
-from gateway.smtp.params import mail_parameters, rcpt_parameters
+from gateway.smtp.params import is_mail_parameter, mail_parameters, rcpt_parameters
 from gateway.smtp.session import Session
 from gateway.transaction import Transaction
 
@@ -161,7 +161,7 @@ def _begin(session: Session, argument: bytes) -> None:
         if session.client is None or session.client.rewrite is None:
             raise _misspelt(error, argument[5:], syntax="5.1.7") from None
         # "root" of a script, "DOMAIN\user" of a copier: what is no address is none that the client may send as.
-        sender, rest = session.client.rewrite.to, argument.partition(b">")[2].strip()
+        sender, rest = session.client.rewrite.to, _behind(argument[5:].strip())
     size, envelope = mail_parameters(rest, sender)
     if not sender.isascii() and not envelope.smtputf8:
         raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
@@ -174,6 +174,15 @@ def _begin(session: Session, argument: bytes) -> None:
         raise Refusal(450, "4.7.1", text, "rate_limited")
     session.transaction = transaction
     session.wire.reply(replies.SENDER_OK)
+
+
+def _behind(path: bytes) -> bytes:
+    """The parameters behind what is no address. Without brackets its end is where the first one begins that we know."""
+    if path.startswith(b"<") and b">" in path:
+        return path.partition(b">")[2].strip()
+    words = path.split()
+    start = next((n for n, word in enumerate(words) if n and is_mail_parameter(word)), len(words))
+    return b" ".join(words[start:])
 
 
 def _misspelt(error: BadAddress, sent: bytes, *, syntax: str) -> Refusal:
