@@ -59,6 +59,8 @@ def _pickup(settings: Settings) -> Findings:
         folder = section.directory
         if name == "maildrop":
             yield ("pickup", name), "is the name of gateway-sendmail's own folder, give it another"
+        if name in settings.listeners:
+            yield ("pickup", name), "is the name of a listener as well, and the log has to tell them apart"
         for other, whose in taken.items():
             if folder == other or other in folder.parents or folder in other.parents:
                 yield ("pickup", name, "directory"), f"{folder} and {whose} {other} must not be within each other"

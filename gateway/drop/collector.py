@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
+from typing import TypeVar
 
 from gateway.clock import Clock, wait_for
 from gateway.drop import folder
@@ -19,11 +21,13 @@ from gateway.message import HEADER_LIMIT
 from gateway.model import BadMessage
 from gateway.pools import look_through_mail, read_files
 
+T = TypeVar("T")
 EVERY = 5.0  # seconds between looks
 AGAIN = 60.0  # seconds before what was refused for the time being is tried again
 QUIET = 5.0  # seconds that a plain file must have been left alone: its writer may not be done with it
 _HALF_DONE = 86400.0  # seconds after which nobody works on a file of gateway-sendmail any more
 _TOGETHER = (50, 16_000_000)  # files, and octets, in memory at one time
+_HANGS = 10.0  # seconds
 _LARGE = 16_000  # octets of a file that is looked through off the loop
 
 
@@ -54,7 +58,8 @@ class Collector:
         self.places = places
         self.kind = kind
         self.judge = judge
-        self.reason = ""  # why something waits
+        self._reason = ""
+        self._asked = inf  # since when the disk owes us an answer, monotonic
         self._ids = ids
         self._known = known
         self._stopping = asyncio.Event()
@@ -81,10 +86,10 @@ class Collector:
     async def look(self) -> None:
         """Take in what is there, unless somebody else is at it."""
         try:
-            descriptor = await read_files(self._prepare)
+            descriptor = await self._disk(self._prepare)
             try:
                 reason = "another service is at work in this folder" if descriptor is None else await self._work()
-                waiting, corrupt = await read_files(self._count)
+                waiting, corrupt = await self._disk(self._count)
             finally:
                 if descriptor is not None:
                     os.close(descriptor)
@@ -107,38 +112,57 @@ class Collector:
 
     def _waits(self, reason: str) -> None:
         """Said once, until it is another."""
-        if reason and reason != self.reason:
+        if reason and reason != self._reason:
             self._events.drop_waits(self.name, self.places.new, reason)
-        self.reason = reason
+        self._reason = reason
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the disk of this folder does not answer: then nobody else should ask it."""
+        return self._clock.monotonic() - self._asked > _HANGS
+
+    @property
+    def reason(self) -> str:
+        """Why something waits, "" for nothing."""
+        return "its disk does not answer" if self.hangs else self._reason
+
+    async def _disk(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns or raises, in a thread."""
+        self._asked = self._clock.monotonic()
+        try:
+            return await read_files(work)
+        finally:
+            self._asked = inf
 
     async def _work(self) -> str:
         """Why something is left, "" for nothing. What was put off comes first, but not at every look."""
         reason = ""
         if self._clock.monotonic() >= self._again:
             self._again = self._clock.monotonic() + AGAIN
-            for some in _batches(await read_files(partial(folder.taken, self.places))):
+            for some in _batches(await self._disk(partial(folder.taken, self.places))):
                 known = await self._known([file.ident for file in some])
-                await read_files(partial(folder.done, [file for file in some if file.ident in known]))
+                await self._disk(partial(folder.done, [file for file in some if file.ident in known]))
                 later = await self._bring([file for file in some if file.ident not in known])
                 reason = str(later or reason)
                 if self._stopping.is_set() or (later and later.everything):
                     return reason
         now = self._clock.now().timestamp()
-        found = await read_files(partial(folder.waiting, self.places))
+        found = await self._disk(partial(folder.waiting, self.places))
         for some in _batches(file for file in found if abs(now - file.modified) >= self.kind.quiet):
             moving = [(file, self._ids()) for file in some]
-            moved, stuck = await read_files(partial(folder.take, self.places, moving))
+            moved, stuck = await self._disk(partial(folder.take, self.places, moving))
             later = await self._bring(moved)
-            reason = str(later or (stuck[0] if stuck else reason))
+            reason = next((f"{file.name}: {error.strerror}" for file, error in stuck), reason)
+            reason = str(later or reason)
             if self._stopping.is_set() or (later and later.everything):
                 break
         return reason
 
     async def _bring(self, files: Sequence[File]) -> Later | None:
         """These before the judge, together, so that one commit serves many; the first that is put off says why."""
-        contents = await read_files(partial(_contents, files, self.judge.rules.limits.max_size + ENVELOPE_LIMIT))
+        contents = await self._disk(partial(_contents, files, self.judge.rules.limits.max_size + ENVELOPE_LIMIT))
         ends = await asyncio.gather(*map(self._one, files, contents))
-        await read_files(partial(folder.done, [file for file, end in zip(files, ends, strict=True) if end is None]))
+        await self._disk(partial(folder.done, [file for file, end in zip(files, ends, strict=True) if end is None]))
         put_off = [end for end in ends if isinstance(end, Later)]
         return next((one for one in put_off if one.everything), put_off[0] if put_off else None)
 
@@ -165,7 +189,7 @@ class Collector:
 
     async def _put_aside(self, file: File, why: str) -> Later | bool:
         try:
-            path = await read_files(partial(folder.put_aside, self.places, file))
+            path = await self._disk(partial(folder.put_aside, self.places, file))
         except OSError as error:
             return Later(f"{self.places.corrupt}: {error.strerror}", everything=False)
         self._events.drop_corrupt(self.name, file.ident, path, file.owner, why)

@@ -68,6 +68,11 @@ class Drop:
         return {row.id for row in rows}
 
     @property
+    def hanging(self) -> set[str]:
+        """The folders whose disk does not answer."""
+        return {collector.name for collector in self._tasks if collector.hangs}
+
+    @property
     def reasons(self) -> dict[str, str]:
         """Why mail waits in a folder, by its name; "" where none has to."""
         return {collector.name: collector.reason for collector in self._tasks}

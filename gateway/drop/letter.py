@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.address import parse_address
-from gateway.message import scan
+from gateway.message import repaired, scan
 from gateway.model import BadMessage, Envelope, Recipient
 
 ENVID = re.compile(r"[!-*,-<>-~]{0,100}")  # what needs no encoding as xtext (RFC 3461 4)
@@ -44,12 +44,15 @@ def write(envelope: Envelope, raw: bytes) -> bytes:
 
 
 def read(data: bytes, whole: int) -> Letter:
-    """Of a file of so many octets, of which ``data`` may be the beginning. Raises BadMessage."""
+    """Of a file of so many octets, of which ``data`` may be the beginning. Raises BadMessage.
+
+    Bare line ends are none of gateway-sendmail's: they are repaired, so that nothing can be smuggled behind one.
+    """
     envelope, size = read_envelope(data)
     start = data.index(b"\n") + 1
     if whole - start != size:
         raise BadMessage(f"cut off: {whole - start} of {size} octets are there")
-    raw = data[start:] if whole == len(data) else data[start : start + scan(data[start:]).end]
+    raw = repaired(data[start:] if whole == len(data) else data[start : start + scan(data[start:]).end])
     return Letter(replace(envelope, eightbit=not raw.isascii()), raw, size)
 
 

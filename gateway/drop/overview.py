@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,9 +39,16 @@ class Folder:
     files: tuple[Waiting, ...]
 
 
-def overview(places: Mapping[str, Places], reasons: Mapping[str, str] = {}) -> list[Folder]:
-    """Blocks."""
-    return [_look(name, there, reasons.get(name, "")) for name, there in places.items()]
+def overview(
+    places: Mapping[str, Places], reasons: Mapping[str, str] = {}, hanging: Collection[str] = ()
+) -> list[Folder]:
+    """Blocks. The disks of those that are ``hanging`` are not asked."""
+    return [
+        Folder(name, str(there.new), 0, 0, reasons.get(name, ""), ())
+        if name in hanging
+        else _look(name, there, reasons.get(name, ""))
+        for name, there in places.items()
+    ]
 
 
 def _look(name: str, there: Places, reason: str) -> Folder:

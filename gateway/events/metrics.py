@@ -174,6 +174,8 @@ class Metrics:
 
     def drop_folders(self, names: Collection[str]) -> None:
         self.dropped_files.create(product(names, ("waiting", "corrupt")))
+        stages = ("mail", "rcpt", "data")
+        self.rejected.create((name, *pair) for name in names for pair in _REFUSALS if pair[0] in stages)
         self.dropped_files.keep(names)
 
     def queue_gauges(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:

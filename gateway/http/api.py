@@ -98,8 +98,8 @@ async def backends(service: Service, _request: Request) -> object:
 
 async def drop(service: Service, _request: Request) -> object:
     """What lies in the maildrop and in pickup folders."""
-    reasons = service.drop.reasons if service.drop else {}
-    return {"folders": await read_files(partial(overview, places(service.settings), reasons))}
+    reasons, hanging = (service.drop.reasons, service.drop.hanging) if service.drop else ({}, set[str]())
+    return {"folders": await read_files(partial(overview, places(service.settings), reasons, hanging))}
 
 
 async def steer(service: Service, request: Request) -> object:

@@ -104,6 +104,7 @@ VALUES = [
     ("pickup: {a: {}}", "config.yaml:1:10: pickup.a.directory: is missing"),
     ("pickup: {a: {directory: out}}", 'config.yaml:1:14: pickup.a.directory: "out" must be an absolute path such as /var/lib/gateway'),
     ("pickup: {maildrop: {directory: /srv}}", "config.yaml:1:10: pickup.maildrop: is the name of gateway-sendmail's own folder, give it another"),
+    ("pickup: {local: {directory: /srv}}", "config.yaml:1:10: pickup.local: is the name of a listener as well, and the log has to tell them apart"),
     ("state_dir: /a/b\npickup: {x: {directory: /a}}", "config.yaml:2:14: pickup.x.directory: /a and state_dir /a/b must not be within each other"),
     ("pickup: {x: {directory: /s}, y: {directory: /s/y}}", "config.yaml:1:34: pickup.y.directory: /s/y and pickup.x /s must not be within each other"),
     # clients

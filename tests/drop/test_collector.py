@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -248,6 +251,32 @@ async def test_files_are_taken_in_their_order_and_all_of_them(tmp_path: Path) ->
         await at.collector.look()
         rows = await at.at.spool.find(limit=200)
         assert [row.recipients[0] for row in reversed(rows)] == [f"a{n}@x.org" for n in range(60)]
+
+
+async def test_a_disk_that_hangs_holds_up_its_folder_alone(tmp_path: Path) -> None:
+    """It is said, nobody else asks it, and the service can stop."""
+    go = threading.Event()
+    async with rig(tmp_path) as at:
+        with mock.patch("fcntl.flock", side_effect=lambda *_: go.wait()):
+            looking = asyncio.create_task(at.collector.look())
+            await until(at.collector.places.taken.exists)
+            assert (at.collector.hangs, at.collector.reason) == (False, "")
+            at.at.clock.advance(11)
+            assert (at.collector.hangs, at.collector.reason) == (True, "its disk does not answer")
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
+            assert not at.collector.hangs
+            go.set()
+
+
+async def test_nothing_is_smuggled_behind_a_bare_line_end(tmp_path: Path) -> None:
+    """What gateway-sendmail did not write so is made what it would have written."""
+    async with rig(tmp_path) as at:
+        at.put("x", _line(size=len(MAIL) + 11) + b"one\n.\ntwo\r\n")
+        await at.collector.look()
+        await until(lambda: bool(at.backend.calls))
+        assert at.backend.calls[0][1].endswith(b"hello\r\none\r\n.\r\ntwo\r\n")
 
 
 async def test_a_share_without_locks(tmp_path: Path) -> None:
