@@ -68,6 +68,13 @@ def test_split(header: bytes, recipients: list[str], expected: Split) -> None:
         (b"To: <a@x> b@x\r\nCc: c@x\r\n", ["a@x"], b"To: <a@x>\r\n"),
         (b'To: "b@x" <a@x>, a@x <a@x>\r\n', ["a@x"], b'To: "b@x" <a@x>, a@x <a@x>\r\n'),
         (b"Resent-To: b@x\r\nBcc: b@x\r\n", ["a@x"], b"Resent-To: b@x\r\nBcc: b@x\r\n"),
+        # A-labels, for APIs that know no others: the name beside it stays as it is.
+        (
+            "To: Jörg <a@bücher.example>, b@x\r\n".encode(),
+            ["a@bücher.example", "b@x"],
+            "To: Jörg <a@xn--bcher-kva.example>,\r\n\tb@x\r\n".encode(),
+        ),
+        ("Cc: a@bücher.example\r\n".encode(), ["a@xn--bcher-kva.example"], b"Cc: a@xn--bcher-kva.example\r\n"),
     ],
 )
 def test_readdress(fields: bytes, keep: list[str], expected: bytes) -> None:
@@ -111,6 +118,7 @@ def test_nobody_else_is_named_afterwards(to: list[str], cc: list[str], keep: set
 def test_address_to(raw: bytes, expected: bytes) -> None:
     """A blind recipient's own copy names only that recipient."""
     assert address_to(raw, "a@x") == expected
+    assert address_to(raw, "a@bücher.example") == expected.replace(b"a@x", b"a@xn--bcher-kva.example")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +129,7 @@ def test_address_to(raw: bytes, expected: bytes) -> None:
         (b"X: 1\r\nTo: a@x, c@x\r\n", ["a@x"], ["b@x", "d@x"], b"Bcc: b@x,\r\n\td@x\r\nX: 1\r\nTo: a@x\r\n"),
         (b"Bcc: e@x\r\nTo: a@x\r\nBcc: f@x\r\n", ["a@x"], ["b@x"], b"Bcc: b@x\r\nTo: a@x\r\n"),
         (b"Bcc: e@x\r\nTo: a@x\r\n", ["a@x"], [], b"To: a@x\r\n"),
+        (b"To: a@x\r\n", ["a@x"], ["b@b\u00fccher.example"], b"Bcc: b@xn--bcher-kva.example\r\nTo: a@x\r\n"),
         (b"To: undisclosed-recipients:;\r\n", [], ["b@x"], b"Bcc: b@x\r\n"),
         (b"MIME-Version: 1.0\r\nTo: a@x\r\nX: 1\r\n", ["a@x"], [], b"To: a@x\r\nMIME-Version: 1.0\r\nX: 1\r\n"),
         (

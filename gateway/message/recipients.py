@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from gateway.address import comparable
+from gateway.address import comparable, with_a_labels
 from gateway.message.header import Field, Header, replace_fields, scan
 from gateway.message.mailboxes import Mailbox, mailboxes, plain_addresses
 from gateway.model import Envelope
@@ -40,7 +40,7 @@ def split_recipients(header: Header, envelope: Envelope) -> Split:
 
 def readdress(raw: bytes, keep: Collection[str]) -> bytes:
     """To and Cc narrowed to the addresses in ``keep``. Untouched fields keep their bytes, and so do kept entries
-    unless somebody else could be read in them.
+    unless somebody else could be read in them; but domains are written in A-labels.
 
     A field left without anybody is deleted, also one that named nobody before: some APIs refuse it.
     """
@@ -56,7 +56,7 @@ def address_call(raw: bytes, keep: Collection[str], blind: Collection[str]) -> b
     """
     header = scan(raw)
     changes = _narrowed(header, keep)
-    new = [address_field("Bcc", map(str.encode, blind))] if blind else []
+    new = [address_field("Bcc", (with_a_labels(one).encode() for one in blind))] if blind else []
     mime = False
     for index, field in enumerate(header.fields):
         mime |= field.name == "mime-version" or field.name.startswith("content-")
@@ -79,7 +79,8 @@ def _narrow(field: Field, wanted: Collection[str]) -> bytes | None:
     """The field's new bytes, b"" when nobody is left, None when nobody goes."""
     boxes = mailboxes(field.value)
     kept = [box for box in boxes if box.addresses and all(comparable(person) in wanted for person in box.addresses)]
-    if kept and len(kept) == len(boxes) and plain_addresses(field.value):
+    ascii_only = all(person.rpartition("@")[2].isascii() for box in kept for person in box.addresses)
+    if kept and len(kept) == len(boxes) and ascii_only and plain_addresses(field.value):
         return None
     entries = [_entry(field.value, box) for box in kept]
     return address_field(field.spelled, entries) if entries else b""
@@ -93,14 +94,19 @@ def address_field(name: str, entries: Iterable[bytes]) -> bytes:
 def _entry(value: bytes, box: Mailbox) -> bytes:
     """Its own bytes, or just its addresses where another reader could find somebody else in them."""
     own = value[box.start : box.end].strip()
-    return own if plain_addresses(own) else ", ".join(f"<{address}>" for address in box.addresses).encode()
+    if not plain_addresses(own):
+        return ", ".join(f"<{with_a_labels(address)}>" for address in box.addresses).encode()
+    for address in box.addresses:  # APIs want A-labels, also where they read UTF-8 (RFC 5891, 5)
+        at = address.rpartition("@")[1:]
+        own = own.replace("".join(at).encode(), "".join(with_a_labels(address).rpartition("@")[1:]).encode())
+    return own
 
 
 def address_to(raw: bytes, address: str) -> bytes:
     """To becomes just ``address``, Cc goes: one recipient's own copy."""
     header = scan(raw)
     changes = {index: b"" for index, field in enumerate(header.fields) if field.name in ("to", "cc")}
-    to = f"To: {address}\r\n".encode()
+    to = f"To: {with_a_labels(address)}\r\n".encode()
     if not changes:
         return replace_fields(raw, header, to, {})
     return replace_fields(raw, header, b"", {**changes, min(changes): to})

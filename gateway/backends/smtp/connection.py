@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import aiosmtplib
 
+from gateway.address import with_a_labels
 from gateway.backends.shared.base import NoAnswer, safe
 from gateway.backends.smtp.replies import parameters, path, refusal, wire
 from gateway.model import Envelope, Outcome, Scope, Verdict
@@ -28,7 +29,6 @@ class Connection:
         self.name = name
         self.client = client
         self.offers = client.supports_extension
-        self.fresh = True
         self.clean = True  # no transaction is open
         self._seconds = seconds
 
@@ -104,7 +104,8 @@ async def open_transaction(connection: Connection, envelope: Envelope, raw: byte
         raise NoAnswer(_never("5.6.7", "the server takes no non-ASCII sender or headers (no SMTPUTF8)"))
     if eightbit and not connection.offers("8bitmime"):
         raise NoAnswer(_never("5.6.3", "the message has 8-bit content, the server takes none (no 8BITMIME)"))
-    utf8 = utf8 or not all(one.isascii() for one in (envelope.sender, *(r.address for r in envelope.recipients)))
+    everyone = (envelope.sender, *(one.address for one in envelope.recipients))
+    utf8 = utf8 or not all(with_a_labels(one).isascii() for one in everyone)
     words = [b"SIZE=%d" % len(raw)] if connection.offers("size") else []
     words += [b"BODY=8BITMIME"] if eightbit else []
     words += [b"SMTPUTF8"] if utf8 and connection.offers("smtputf8") else []

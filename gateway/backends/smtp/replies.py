@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
-from gateway.address import parse_address
+from gateway.address import parse_address, with_a_labels
 from gateway.backends.shared.base import PIECE, safe
 from gateway.backends.shared.table import ANY, Row, first
 from gateway.model import BadAddress, Outcome, Verdict
@@ -55,9 +55,15 @@ def refusal(name: str, code: int, text: str, *secrets: str) -> Outcome:
 
 
 def path(address: str) -> bytes | None:
-    """``<address>``, if what the server reads between the brackets is exactly this address; else None."""
+    """``<address>``, if what the server reads between the brackets is exactly this address; else None.
+
+    The domain in A-labels, which every server takes, unless the local part needs SMTPUTF8 anyway (RFC 6531, 3.2).
+    """
     try:
-        return b"<%b>" % address.encode() if not address or parse_address(address) == address else None
+        if address and parse_address(address) != address:
+            return None
+        plain = with_a_labels(address)
+        return b"<%b>" % (plain if plain.isascii() else address).encode()
     except (BadAddress, UnicodeEncodeError):
         return None
 

@@ -10,7 +10,7 @@ from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, ca
 from gateway.backends.smtp.connection import Connection, name_recipients, open_transaction, send_message
 from gateway.backends.smtp.opening import Opener
 from gateway.backends.smtp.settings import SmtpSettings
-from gateway.model import Capabilities, Check, Envelope, Outcome, Progress, SpooledMessage
+from gateway.model import Capabilities, Check, Envelope, Outcome, Progress, SpooledMessage, Verdict
 
 __all__ = ["Smtp", "SmtpSettings"]
 
@@ -61,20 +61,26 @@ class Smtp:
             self._retire(connection)
 
     async def _deliver(self, envelope: Envelope, raw: bytes, outcomes: dict[str, Outcome]) -> None:
-        connection = self._kept() or await self._opener.open()
-        try:
+        if (connection := self._kept()) is not None:
             try:
-                await open_transaction(connection, envelope, raw)
-            except NoAnswer:
-                if connection.fresh or connection.alive:
+                await self._transact(connection, envelope, raw, outcomes)
+                return
+            except NoAnswer as error:
+                if connection.alive or error.outcome.verdict is Verdict.IN_DOUBT:
                     raise
-                connection = await self._opener.open()  # it had died while it was kept; nothing was accepted yet
-                await open_transaction(connection, envelope, raw)
+                outcomes.clear()  # it was given up while it was kept, or dies of old age; nothing has been taken
+        await self._transact(await self._opener.open(), envelope, raw, outcomes)
+
+    async def _transact(
+        self, connection: Connection, envelope: Envelope, raw: bytes, outcomes: dict[str, Outcome]
+    ) -> None:
+        """Raises NoAnswer, for whoever has no outcome."""
+        try:
+            await open_transaction(connection, envelope, raw)
             if accepted := await name_recipients(connection, envelope, outcomes):
                 outcomes |= dict.fromkeys(accepted, await send_message(connection, raw))
         finally:
             if connection.alive:
-                connection.fresh = False
                 self._idle[connection] = asyncio.get_running_loop().call_later(IDLE, self._retire, connection)
 
     def _kept(self) -> Connection | None:
