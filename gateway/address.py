@@ -16,16 +16,20 @@ _LOCAL = r'[^\x00-\x20"(),:;<>@\[\\\]\x7f]+|"(?:[^\x00-\x1f"\\\x7f]|\\[ -~])*"'
 _ALNUM = r"[^\x00-/:-@\[-^`{-\x7f]"  # the underscore stands in real host names
 _LABEL = rf"{_ALNUM}(?:[^\x00-,./:-@\[-^`{{-\x7f]{{0,61}}{_ALNUM})?"
 _DOMAIN = rf"\[[0-9A-Za-z.:]+\]|{_LABEL}(?:\.{_LABEL})*"
-# A path without angle brackets is what many devices send; it is unambiguous as long as the grammar holds.
-_PATH = re.compile(rf" *(?:<>|<({_LOCAL})@({_DOMAIN})>|({_LOCAL})@({_DOMAIN}))(?: |\Z)")
+# What devices send and Postfix takes, and what can be read in one way only: no angle brackets, two pairs of them, the
+# inner one behind a name ("Scanner <a@b>" typed where the address belongs), blanks inside, a dot behind the domain.
+_ADDRESS = rf"({_LOCAL})(?:@({_DOMAIN})(?:(?<!\])\.)?)?"
+_NAME = r'(?:"[^\x00-\x1f"<>\\\x7f]*+" *+|[^\x00-\x1f"(),:;<>@\[\\\]\x7f]*+)'
+_PATH = re.compile(rf" *+(?:<(?:{_NAME}(<))? *+(?:{_ADDRESS})? *+>(?(1)>)|{_ADDRESS})(?: |\Z)")
 _MAILBOX = re.compile(rf"({_LOCAL})@({_DOMAIN})")
 _LONGEST = 255  # octets of a local part, where RFC 5321 4.5.3.1.1 says 64 and list servers need more; and of a domain
 
 
-def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
+def parse_path(raw: bytes, *, utf8: bool, domain: str = "") -> tuple[str, bytes]:
     """The address after ``FROM:`` or ``TO:`` ("" for ``<>``) and the raw ESMTP parameters behind it.
 
-    The address is kept as it was spelled. Raises BadAddress (RFC 5321 4.1.2, RFC 6531 3.3).
+    The address is kept as it was spelled, but for a dot behind the domain, which RFC 5321 2.3.5 does not know. One that
+    has no domain gets ``domain``. Raises BadAddress (RFC 5321 4.1.2, RFC 6531 3.3).
     """
     try:
         text = raw.decode("utf-8" if utf8 else "ascii")
@@ -34,7 +38,9 @@ def parse_path(raw: bytes, *, utf8: bool) -> tuple[str, bytes]:
     match = _PATH.match(text)
     if match is None:
         _explain(text)
-    local, domain = match[1] or match[3], match[2] or match[4]
+    local, domain = match[2] or match[4], match[3] or match[5] or domain
+    if local and not domain:
+        _explain(text)
     rest = raw[match.end() if text.isascii() else len(text[: match.end()].encode()) :]
     return (_checked(local, domain) if local else ""), rest
 

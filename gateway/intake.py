@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, Settings
-from gateway.message import Arrival, Header, may_show_address, plain_addresses, scan, sole_address, stamp, walk
+from gateway.message import (
+    Arrival,
+    Header,
+    may_show_address,
+    plain_addresses,
+    qualify_header,
+    scan,
+    sole_address,
+    stamp,
+    walk,
+)
 from gateway.model import Client, Envelope, NewMessage, Refusal
 from gateway.policy import allowed, check_sender
 from gateway.routing import Freight, Routing
@@ -38,6 +48,8 @@ def prepare(
 
     ``headerless`` says whether a message without any header field is tolerated.
     """
+    if client.default_domain:
+        raw = qualify_header(raw, client.default_domain)
     header = scan(raw)
     _check_header(header, rules.hostname, headerless=headerless)
     shown = header.addresses("from")

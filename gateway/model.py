@@ -146,6 +146,7 @@ class Client:
     max_size: int | None = None
     max_recipients: int | None = None
     rate: Rate | None = None
+    default_domain: str = ""  # of addresses without one
     token: LoginToken | None = None
     secret: str = field(default="", repr=False)
     proof: object = field(default=None, repr=False, compare=False)
@@ -304,8 +305,7 @@ class Backend(Protocol):
 class DeliveryEvent:
     """What a provider says of mail after it took it: ``state`` is queued, delivered, bounced or failed.
 
-    ``address`` "" means every recipient that was handed over as ``remote_id``. ``key`` tells two reports apart and is
-    the same when one is sent twice.
+    ``address`` "": everybody handed over as ``remote_id``. ``key`` tells reports apart; one sent twice keeps it.
     """
 
     remote_id: str

@@ -50,8 +50,9 @@ def test_bad_addresses_are_refused(address: str) -> None:
     with pytest.raises(BadAddress) as refused:
         parse_address(address)
     assert refused.value.kind in ("syntax", "domain")
-    with pytest.raises(BadAddress):
-        parse_path(f"<{address} >".encode() if not address else f"<{address}>".encode(), utf8=True)
+    if address not in ("", "a@b."):  # see below
+        with pytest.raises(BadAddress):
+            parse_path(f"<{address}>".encode(), utf8=True)
 
 
 @pytest.mark.parametrize("octet", [*range(32), 127])
@@ -68,7 +69,14 @@ def test_control_characters(octet: int, form: str) -> None:
         (b"<a@b", False, "syntax"),
         (b"a@b>", False, "syntax"),
         (b"<a@b>>", False, "syntax"),
-        (b"<<a@b>>", False, "syntax"),
+        (b"<<a@b>", False, "syntax"),
+        (b"<Doe, J <a@b>>", False, "syntax"),
+        (b"<<<a@b>>>", False, "syntax"),
+        (b"Name <a@b>", False, "syntax"),
+        (b"<a@b..>", False, "syntax"),
+        (b"<a@[192.0.2.1].>", False, "syntax"),
+        (b"<a @b>", False, "syntax"),
+        (b"<@r:<a@b>>", False, "syntax"),
         (b"", False, "syntax"),
         (b"\t<a@b>", False, "syntax"),
         ("<ü@b>".encode(), False, "utf8"),
@@ -86,6 +94,34 @@ def test_refused_paths(raw: bytes, utf8: bool, kind: str) -> None:
 def test_null_path() -> None:
     assert parse_path(b"<>", utf8=False) == ("", b"")
     assert parse_path(b" <> RET=FULL", utf8=False) == ("", b"RET=FULL")
+    assert parse_path(b"< >", utf8=False) == ("", b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "<a@b.example>", "a@b.example", "  <a@b.example>", "< a@b.example >", "<a@b.example  >", "<a@b.example.>",
+        "a@b.example.",
+        "<<a@b.example>>", "<Scanner <a@b.example>>", '<"Scanner 2" <a@b.example>>', "<2nd floor < a@b.example. >>",
+    ],
+)  # fmt: skip
+def test_what_can_be_read_in_one_way_only(path: str) -> None:
+    """Blanks inside, the address with a name typed where an address belongs, a dot behind the domain."""
+    assert parse_path(path.encode() + b" SIZE=1", utf8=False) == ("a@b.example", b"SIZE=1")
+
+
+@pytest.mark.parametrize("path", ["<root>", "root", "< root >", "<<root>>", '<"a b">', "<a%b>"])
+def test_a_domain_for_those_who_have_none(path: str) -> None:
+    """Only for them, and only where there is one to give."""
+    local = path.strip("<> ")
+    assert parse_path(path.encode() + b" A=b", utf8=False, domain="x.example") == (f"{local}@x.example", b"A=b")
+    assert parse_path(b"<c@d>", utf8=False, domain="x.example") == ("c@d", b"")
+    assert parse_path(b"<>", utf8=False, domain="x.example") == ("", b"")
+    with pytest.raises(BadAddress, match="needs a domain"):
+        parse_path(path.encode(), utf8=False)
+    for bad in (b"<a b>", b"<EXAMPLE\\user>", b"<a@>", b"<a,b>"):
+        with pytest.raises(BadAddress):
+            parse_path(bad, utf8=False, domain="x.example")
 
 
 def test_words_say_what_to_do() -> None:

@@ -94,6 +94,7 @@ class Clients:
             max_size=known.max_size,
             max_recipients=known.max_recipients,
             rate=known.rate,
+            default_domain=known.default_domain or "",
         )
 
     def _narrowed(self, client: Client, claims: Mapping[str, Any], peer: str) -> Client:

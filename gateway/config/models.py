@@ -74,6 +74,7 @@ class ClientSettings(Section):
     senders: tuple[values.Pattern, ...] = ("*",)
     recipients: tuple[values.Pattern, ...] = ("*",)
     rewrite_sender: RewriteSettings | None = None
+    default_domain: values.Hostname | None = None
     backend: str | None = None
     rate: values.RateLimit | None = None
     max_size: Annotated[values.Size, Field(ge=1)] | None = None

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from gateway.address import comparable, with_a_labels
 from gateway.message.header import Field, Header, replace_fields, scan
-from gateway.message.mailboxes import Mailbox, mailboxes, plain_addresses
+from gateway.message.mailboxes import Mailbox, mailboxes, plain_addresses, qualify
 from gateway.model import Envelope
+
+_NAMES = ("from", "sender", "reply-to", "to", "cc", "bcc")
+_FIELDS = frozenset((*_NAMES, *(f"resent-{name}" for name in _NAMES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,15 @@ def split_recipients(header: Header, envelope: Envelope) -> Split:
         blind=tuple(address for address in asked if address not in seen),
         header_only=tuple(address for key, address in named.items() if key not in twins),
     )
+
+
+def qualify_header(raw: bytes, domain: str) -> bytes:
+    """``@domain`` behind each local name in a field of addresses; without any the bytes come back as they are."""
+    header, changes = scan(raw), dict[int, bytes]()
+    for place, field in enumerate(header.fields):
+        if field.name in _FIELDS and (whole := qualify(field.value, domain)) != field.value:
+            changes[place] = field.raw.partition(b":")[0] + b":" + whole
+    return replace_fields(raw, header, b"", changes) if changes else raw
 
 
 def readdress(raw: bytes, keep: Collection[str]) -> bytes:

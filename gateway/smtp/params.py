@@ -19,8 +19,8 @@ _MAIL = {
     "ENVID": re.compile(rf"(?=.{{1,100}}\Z)(?:=|{_XCHAR})+"),
 }
 _RCPT = {
-    "NOTIFY": re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*", re.I),
-    "ORCPT": re.compile(rf"(?=.{{1,500}}\Z)(?:[A-Za-z0-9-]+;{_XTEXT}|(?i:utf-8);(?:[!-*,-<>-~]|[^\x00-\x7f])+)"),
+    "NOTIFY": re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*,?", re.I),
+    "ORCPT": re.compile(rf"(?=.{{1,500}}\Z)(?:[A-Za-z0-9-]+;(?:=|{_XCHAR})*|(?i:utf-8);(?:[!-*,-<>-~]|[^\x00-\x7f])+)"),
 }
 
 
@@ -57,7 +57,9 @@ def rcpt_parameters(raw: bytes, *, utf8: bool) -> tuple[str, str]:
     orcpt = found.get("ORCPT", "")
     if not orcpt.isprintable() or not (utf8 or orcpt.isascii()):
         raise _bad("ORCPT")
-    return ",".join(dict.fromkeys(found.get("NOTIFY", "").upper().split(","))), _xtext(orcpt)
+    # As Postfix: a comma at the end is nothing, and so is an original recipient that is empty.
+    words = dict.fromkeys(filter(None, found.get("NOTIFY", "").upper().split(",")))
+    return ",".join(words), "" if orcpt.endswith(";") and orcpt.count(";") == 1 else _xtext(orcpt)
 
 
 def _xtext(text: str) -> str:

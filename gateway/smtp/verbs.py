@@ -21,6 +21,7 @@ _Verb = Callable[[Session, bytes], Awaitable[None] | None]
 _LOGINS = 3  # failed ones in a connection
 _RESULTS = {"too_many_failures": "refused", "busy": "unavailable", "auth_unavailable": "unavailable"}
 _NAMELESS = "unknown"  # as Postfix writes it: the trace has the address beside it
+_POSTMASTER = re.compile(rb" *(?:<postmaster>|postmaster)(?: |\Z)", re.I)  # needs no domain: RFC 5321 4.5.1
 _STRANGE_HELO = re.compile(rb"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -156,7 +157,8 @@ def _begin(session: Session, argument: bytes) -> None:
     if argument[:5].upper() != b"FROM:":
         raise replies.syntax("MAIL FROM:<address>")
     try:
-        sender, rest = parse_path(argument[5:], utf8=True)
+        domain = session.client.default_domain if session.client else ""
+        sender, rest = parse_path(argument[5:], utf8=True, domain=domain)
     except BadAddress as error:
         if session.client is None or session.client.rewrite is None:
             raise _misspelt(error, argument[5:], syntax="5.1.7") from None
@@ -223,12 +225,11 @@ def _rcpt(session: Session, argument: bytes) -> None:
         raise replies.syntax("RCPT TO:<address>")
     utf8 = transaction.asked.smtputf8
     try:
-        session.recipient, rest = parse_path(argument[3:], utf8=utf8)
+        session.recipient, rest = parse_path(argument[3:], utf8=utf8, domain=transaction.client.default_domain)
     except BadAddress as error:
-        path, _, rest = argument[3:].strip().partition(b" ")
-        if path.lower() != b"<postmaster>":  # who needs no domain (RFC 5321 4.5.1)
+        if not (match := _POSTMASTER.match(argument, 3)):
             raise _misspelt(error, argument[3:], syntax="5.1.3") from None
-        session.recipient = f"postmaster@{session.rules.hostname}"
+        session.recipient, rest = f"postmaster@{session.rules.hostname}", argument[match.end() :]
     if not session.recipient:
         raise Refusal(501, "5.1.3", "A recipient is needed", "bad_address")
     if not transaction.add(session.recipient, *rcpt_parameters(rest, utf8=utf8)):

@@ -143,6 +143,38 @@ async def test_postmaster_needs_no_domain() -> None:
         assert made.messages[0].envelope.recipients == (Recipient("postmaster@relay.example.com", "NEVER"),)
 
 
+@pytest.mark.parametrize(
+    ("more", "sender", "shown"),
+    [
+        ({}, "root@example.com", "root@example.com"),
+        ({"senders": ["*@example.com"]}, "root@example.com", "root@example.com"),
+        ({"senders": ["a@example.com"]}, "", ""),
+        ({"senders": ["a@example.com"], "rewrite_sender": {"to": "s@example.com"}}, "s@example.com", "s@example.com"),
+        ({"rewrite_sender": {"to": "s@example.com", "when": "always"}}, "s@example.com", "s@example.com"),
+    ],
+)
+async def test_default_domain(more: dict[str, Any], sender: str, shown: str) -> None:
+    """It completes envelope and header as Postfix's append_at_myorigin does, and what comes out is judged."""
+    clients = {"localhost": {"networks": ["127.0.0.1/32"], "default_domain": "example.com", **more}}
+    async with rig(clients=clients) as made:
+        peer = await made.connect()
+        await peer.ehlo()
+        reply = await peer.say("MAIL FROM:<root>")
+        if not sender:
+            assert reply.startswith("553 5.7.1 <root@example.com>: sender not allowed")
+            return
+        steps = [(f"RCPT TO:<{one}>", "250") for one in ("admin", "b@example.org", "postmaster")]
+        await peer.talk(*steps, ("DATA", "354"))
+        text = b"From: Cron <root>\r\nTo: admin,\r\n b@example.org\r\nSubject: to root\r\n\r\nTo: root\r\n.\r\n"
+        await peer.talk((text, "250"))
+        message = made.messages[0]
+        assert (message.envelope.sender, message.header_from) == (sender, shown)
+        addresses = [recipient.address for recipient in message.envelope.recipients]
+        assert addresses == ["admin@example.com", "b@example.org", "postmaster@example.com"]
+        assert b"\r\nTo: admin@example.com,\r\n b@example.org\r\nSubject: to root\r\n\r\nTo: root\r\n" in message.raw
+        await peer.talk(("MAIL FROM:<EXAMPLE\\copier>", "250" if "rewrite_sender" in more else "501 5.1.7"))
+
+
 async def test_recipients_within_the_grant() -> None:
     async with rig(clients=RESTRICTED) as made:
         peer = await made.connect()

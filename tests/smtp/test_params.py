@@ -39,6 +39,8 @@ def test_mail(raw: bytes, size: int, asked: dict[str, Any]) -> None:
         (b"NOTIFY=SUCCESS,Delay ORCPT=rfc822;Bob+2B@Ex.org", False, ("SUCCESS,DELAY", "rfc822;Bob+2B@Ex.org")),
         (b"NOTIFY=DELAY,FAILURE,success,DELAY", False, ("DELAY,FAILURE,SUCCESS", "")),
         (b"ORCPT=rfc822;bob+2btag@x", False, ("", "rfc822;bob+2Btag@x")),
+        (b"ORCPT=rfc822;a=b@x", False, ("", "rfc822;a+3Db@x")),
+        (b"ORCPT=rfc822; NOTIFY=SUCCESS,", False, ("SUCCESS", "")),
         ("ORCPT=utf-8;ü@b".encode(), True, ("", "utf-8;ü@b")),
     ],
 )  # fmt: skip
@@ -66,7 +68,7 @@ def test_bad_mail(code: int, raws: list[bytes]) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"NOTIFY=", b"NOTIFY=NEVER,SUCCESS", b"NOTIFY=SOMETIMES", b"NOTIFY=SUCCESS,", b"ORCPT=a@b", b"ORCPT=;a@b",
+        b"NOTIFY=", b"NOTIFY=NEVER,SUCCESS", b"NOTIFY=SOMETIMES", b"NOTIFY=,SUCCESS", b"ORCPT=a@b", b"ORCPT=;a@b",
         b"ORCPT=rfc822;a@b+0A", b"ORCPT=rfc822;" + b"x" * 500, b"ORCPT=rfc822;\xc3\xbc@b", b"ORCPT=utf-8;\xc3\xbc@b",
         b"ORCPT=utf-8;\xff", b"SIZE=1",
     ],
