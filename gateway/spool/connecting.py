@@ -22,15 +22,20 @@ _WRITER = [
 _READER = ["query_only=ON", "wal_autocheckpoint=0"]
 
 
+def _url(path: Path, driver: str) -> URL:
+    """Of a file that is there: a name that is gone must not become an empty file."""
+    return URL.create(driver, database=path.resolve().as_uri(), query={"mode": "rw", "uri": "true"})
+
+
 def connect(path: Path) -> Connection:
     """The one connection that writes. Transactions are taken at once, so that a wait for a lock is never a failure."""
-    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+    engine = create_engine(_url(path, "sqlite"), poolclass=NullPool)
     _prepare(engine, _WRITER, "BEGIN IMMEDIATE")
     return engine.connect()
 
 
 def readers(path: Path) -> AsyncEngine:
-    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)), pool_size=4, max_overflow=0)
+    engine = create_async_engine(_url(path, "sqlite+aiosqlite"), pool_size=4, max_overflow=0)
     _prepare(engine.sync_engine, _READER, "BEGIN")
     return engine
 

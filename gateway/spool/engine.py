@@ -32,7 +32,7 @@ class Space:
 
     ``reusable`` of that hold nothing; ``owed`` is what it will yet grow by without new mail. ``ballast`` is set aside
     for a full disk, and ``held`` of it is there. The log can take ``log`` for what comes at once; ``blocked`` of it
-    could not be used anew for a reader.
+    could not be used anew for a reader. ``astray`` is as in ``Engine.committed``; then nothing else is known.
     """
 
     used: int
@@ -44,6 +44,7 @@ class Space:
     held: int = 0
     log: int = 2**62
     blocked: int = 0
+    astray: str = ""
 
 
 class Engine(Protocol):
@@ -74,8 +75,18 @@ class Engine(Protocol):
     def probe(self, connection: Connection) -> None:
         """Change something within a transaction, so that the commit shows whether the disk takes writes."""
 
-    def committed(self, connection: Connection) -> None:
-        """After each commit, in the writer's thread: keep the log short."""
+    def committed(self, connection: Connection, now: int) -> str:
+        """After each commit, in the writer's thread: keep the log short, and note what it holds (``now`` in
+        microseconds). Returns what is wrong with the place of what was committed, "" for nothing."""
+
+    def rescue(self, connection: Connection) -> Connection:
+        """Put all that the connection sees back into its place; from then on another one writes.
+
+        Raises SpoolError, OSError where that cannot be done now.
+        """
+
+    def finish(self, connection: Connection) -> None:
+        """The last of the connections: leave nothing in the log, and close it."""
 
     def relieve(self, connection: Connection) -> str:
         """There is no room: give up the ballast, and let what is in the log go where it belongs.

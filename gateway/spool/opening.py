@@ -22,6 +22,8 @@ from gateway.spool.connecting import connect
 from gateway.spool.records import SpoolError
 
 MIGRATIONS = Path(__file__).with_name("migrations")
+LOCK = "spool.lock"
+RESCUED = "spool.db.rescued"
 _MAGIC = b"SQLite format 3\0"
 Copy = Callable[[Path], None]
 
@@ -35,6 +37,16 @@ def prepare(path: Path, copy: Copy) -> None:
         raise SpoolError(f"{path} is missing but its {left[0]} is there: put the file back, or move that away")
     else:
         _create(path)
+
+
+def adopt(path: Path) -> None:
+    """A kill came while the service was writing a removed spool back: that is whole, and holds what its log did."""
+    rescued = path.with_name(RESCUED)
+    if rescued.exists() and not path.exists():
+        for ending in ("-wal", "-shm"):
+            path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
+        path.with_name("spool.mark").unlink(missing_ok=True)
+        publish(rescued, path)
 
 
 def _create(path: Path) -> None:
@@ -86,7 +98,7 @@ def lock(path: Path) -> int:
     """Make the spool ours until the returned descriptor is closed. Raises SpoolError with the owner's process id."""
     with explained(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path.with_name("spool.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path.with_name(LOCK), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -98,6 +110,16 @@ def lock(path: Path) -> int:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def relock(path: Path, held: int) -> int:
+    """The same lock, or a new one where its file was removed. Raises SpoolError: somebody else has it by now."""
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(held), path.with_name(LOCK).stat()):
+            return held
+    made = lock(path)
+    os.close(held)
+    return made
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.clock import Clock
 from gateway.events import Events
@@ -20,14 +20,26 @@ _ROWS = 2500  # octets of a message beside its bytes; each of its recipients nee
 _YET = 2000  # octets that a queued delivery will need for its attempts and a bounce
 _WORDS = 512_000_000  # octets: what is announced, and may never come, keeps no more from others
 _BLOCKED = 64_000_000  # octets of the log
+_MARGIN = 64 * 1024  # octets: for the rows of those that are on their way in
 _LITTLE = 256 * 1024  # octets: with less the door is shut, with twice as much it opens
 FIXES = {
     "disk": "delete something else on this disk or enlarge it, or wait until mail has left; see limits.spool_free",
     "quota": "raise the quota of the user of this service, or delete something of that user",
     "spool_size": "wait until mail has left, raise limits.spool_size, or shorten retention",
+    "missing": "spool.db was removed while it is in use; the service writes it back as soon as it can, do not stop it",
+    "moved": "spool.db, or its folder, was moved away while it is in use: move it back, and do not stop the service",
+    "replaced": "another file stands in the place of spool.db: move that away, the service writes its own back",
+    "log": "spool.db-wal was removed while it is in use; the service writes the spool anew as soon as it can",
     "silent": "the disk does not answer: look for it with dmesg, and at the server if it is a network's",
 }
+_UNAVAILABLE = ("missing", "moved", "replaced", "log", "silent")
 _READER = "another program reads spool.db and does not end: find it with lsof, or wait until the backup is done"
+
+
+class Heal(Protocol):
+    """Have something written, if that was not possible last time or the spool is not in its place."""
+
+    async def __call__(self, *, astray: bool) -> None: ...
 
 
 class Room:
@@ -41,7 +53,7 @@ class Room:
         self,
         engine: Engine,
         run: Callable[[Callable[[], Any]], Awaitable[Any]],
-        heal: Callable[[], Awaitable[None]],
+        heal: Heal,
         *,
         reserve: float,
         most: int | None,
@@ -67,10 +79,13 @@ class Room:
 
     def admit(self, octets: int) -> None:
         """Raises SpoolFull where a message of that size has no room beside those on their way in, SpoolUnavailable."""
-        if self.shut == "silent":
+        if self.shut in _UNAVAILABLE:
             raise SpoolUnavailable(OUT_OF_ORDER)
-        if self.shut or self._found - self._spent - min(self._coming, _WORDS) < 2 * octets:
+        if self.shut or self._spare() < 2 * octets + _MARGIN:
             raise SpoolFull(NO_SPACE)
+
+    def _spare(self) -> int:
+        return self._found - self._spent - min(self._coming, _WORDS)
 
     def hold(self, octets: int) -> None:
         """Keep room for so much on its way in; negative ones give it back. Raises as ``admit`` does."""
@@ -82,11 +97,15 @@ class Room:
     def taking(self, messages: Sequence[NewMessage]) -> Iterator[None]:
         """Around their commit. Raises as ``admit`` does."""
         whole = sum(len(each.raw) + _ROWS + len(each.envelope.recipients) * _ROWS // 5 for each in messages)
-        self.hold(whole)
+        if self.shut in _UNAVAILABLE:
+            raise SpoolUnavailable(OUT_OF_ORDER)
+        if self.shut or self._spare() < 2 * whole:
+            raise SpoolFull(NO_SPACE)
+        self._coming += 2 * whole
         try:
             yield
         finally:
-            self.hold(-whole)
+            self._coming -= 2 * whole
             self._spent += whole + _YET * len(messages)  # until measured again
 
     def close(self, cause: str) -> None:
@@ -99,8 +118,10 @@ class Room:
 
     async def look(self) -> None:
         """Raises OSError."""
-        await self._heal()
-        await self._take_stock()
+        await self._heal(astray=False)
+        if not await self._take_stock():
+            await self._heal(astray=True)
+            return
         if (self.shut or self.space.held < self.space.ballast) and self._found >= 2 * _LITTLE:
             # The ballast comes first, and tells of a quota too: mail that is here must be able to leave.
             if number := await self._run(self._engine.set_aside):
@@ -111,9 +132,12 @@ class Room:
                 self.shut = ""
                 self._events.spool_open(self.left)
 
-    async def _take_stock(self) -> None:
+    async def _take_stock(self) -> bool:
+        """False where the spool is not in its place."""
         before = self._spent  # what is committed by now is seen
         found: Space = await self._run(self._engine.space)
+        if found.astray:
+            return False
         self.space = found
         self._spent -= before
         floor = int(self._reserve if self._reserve >= 1 else self._reserve * found.total)
@@ -129,6 +153,7 @@ class Room:
         self._blocked = found.blocked
         if self._found < _LITTLE:
             self.close(min(self.left, key=self.left.__getitem__))
+        return True
 
     async def watch(self) -> None:
         while True:

@@ -18,11 +18,15 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.files import sync_folder
 from gateway.spool import connecting, disk
 from gateway.spool.connecting import driver
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
-from gateway.spool.opening import explained, lock, prepare, publish, verify
+from gateway.spool.mark import MarkFile, examine, header_of
+from gateway.spool.opening import RESCUED, adopt, explained, lock, prepare, publish, relock, verify
+from gateway.spool.place import Place
+from gateway.spool.records import SpoolError
 from gateway.spool.walindex import FRAME, WalIndex
 
 NAME = "spool.db"
@@ -48,6 +52,8 @@ class SQLite:
         self._shares = Shares(0, 0)
         self._ballast = Ballast(directory)
         self._index = WalIndex(self.path)
+        self._place = Place(self.path)
+        self._mark = MarkFile(self.path)
         self._blocked_at = 0  # frames in the log when it could not begin anew
         self._lock = -1
         self._attempt_ids: Iterator[int] | None = None
@@ -58,7 +64,11 @@ class SQLite:
         try:
             with explained(self.path):
                 self._look_at_disk()
+                adopt(self.path)
+                examine(self.path)
+                self._mark.open()
                 prepare(self.path, self.copy)
+                self._place.open()
                 return self._connected()
         except BaseException:
             self.close()
@@ -74,7 +84,8 @@ class SQLite:
         return connecting.readers(self.path)
 
     def close(self) -> None:
-        self._index.close()
+        for part in (self._index, self._place, self._mark):
+            part.close()
         os.close(self._lock)
 
     def classify(self, error: BaseException) -> Trouble:
@@ -113,12 +124,49 @@ class SQLite:
     def probe(self, connection: Connection) -> None:
         connection.exec_driver_sql("PRAGMA user_version = 0")  # writes the first page, also when nothing changes
 
-    def committed(self, connection: Connection) -> None:
+    def committed(self, connection: Connection, now: int) -> str:
         with suppress(OSError, sqlite3.Error):  # what is committed stays so
-            frames = self._index.read().frames
+            log = self._index.read()
+            self._mark.note(log, header_of(self._place.file), now)
+            frames = log.frames
             self._blocked_at = 0 if frames < self._blocked_at else self._blocked_at
             if (frames - self._blocked_at) * FRAME > self._shares.log:
                 self._blocked_at = frames if self._blocked(driver(connection)) else 0
+        return self._place.astray()
+
+    def rescue(self, connection: Connection) -> Connection:
+        gone, rescued = self._place.astray(), self.path.with_name(RESCUED)
+        if gone not in ("missing", "log"):
+            raise SpoolError(f"{self.path} is {gone}")
+        with explained(self.path):
+            self._lock = relock(self.path, self._lock)
+            _copy(driver(connection), rescued)
+            self._place.clear()
+            if gone == "missing":
+                os.link(rescued, self.path)  # unlike a rename it replaces nothing
+                rescued.unlink()
+                sync_folder(self.path.parent)
+            else:
+                publish(rescued, self.path)
+        # SQLite sees that its file has another place, and leaves what is there now alone.
+        connection.invalidate()
+        connection.close()
+        for part in (self._index, self._place, self._mark):
+            part.close()
+        self._place.open()
+        self._mark.open()
+        return self._connected()
+
+    def finish(self, connection: Connection) -> None:
+        with suppress(SpoolError, OSError):
+            if self._place.astray():
+                connection = self.rescue(connection)
+        with suppress(OSError, sqlite3.Error):
+            driver(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            log = self._index.read()
+            if log.copied == log.frames:
+                self._mark.forget()
+        connection.close()
 
     def _blocked(self, connection: sqlite3.Connection) -> bool:
         """Let the log begin anew; whether a reader that looks at it hinders that for longer than a moment."""
@@ -139,6 +187,8 @@ class SQLite:
         return self._ballast.fill()
 
     def space(self) -> Space:
+        if astray := self._place.astray():
+            return Space(0, 0, 0, astray=astray)
         folder, found = self.path.parent, os.statvfs(self.path.parent)
         with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as looking:
             unused = looking.execute("PRAGMA freelist_count").fetchone()[0] * _PAGE
@@ -170,17 +220,8 @@ class SQLite:
         return before - _size(path)
 
     def copy(self, to: Path) -> None:
-        fresh = to.with_name(to.name + ".part")
-        with explained(to):
-            try:
-                fresh.unlink(missing_ok=True)
-                fresh.touch(mode=0o600)
-                source = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
-                with closing(source), closing(sqlite3.connect(fresh)) as destination:
-                    source.backup(destination)
-                publish(fresh, to)
-            finally:
-                fresh.unlink(missing_ok=True)  # half a copy would keep a full disk full
+        with explained(to), closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as source:
+            _copy(source, to)
 
     def _look_at_disk(self) -> None:
         """What is set aside. On a disk that is full already it is given up now: opening needs some room."""
@@ -211,3 +252,16 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _copy(source: sqlite3.Connection, to: Path) -> None:
+    """Consistent, whole or not at all, and durable."""
+    fresh = to.with_name(f"{to.name}.part")
+    try:
+        fresh.unlink(missing_ok=True)
+        fresh.touch(mode=0o600)
+        with closing(sqlite3.connect(fresh)) as destination:
+            source.backup(destination)
+        publish(fresh, to)
+    finally:
+        fresh.unlink(missing_ok=True)  # half a copy would keep a full disk full

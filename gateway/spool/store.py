@@ -101,7 +101,7 @@ class Spool:
             readers = engine.readers()  # closed before the writer: the last to close checkpoints the log
             parts.push_async_callback(readers.dispose)
             room = Room(engine, partial(run, pool), writer.heal, reserve=reserve, most=most, clock=clock, events=events)
-            writer.on_full = room.close
+            writer.on_trouble, writer.after_rescue = room.close, readers.dispose
             await room.look()
             parts.callback(asyncio.create_task(room.watch(), name="spool-space").cancel)
             events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -49,6 +49,8 @@ class Applied:
     woken: set[str] = field(default_factory=set)
     damaged: list[str] = field(default_factory=list)
     full: str = ""  # what was, on the way: disk or quota
+    astray: str = ""  # what is wrong with the place of it all
+    rescued: bool = False  # and was put right
 
     def __iadd__(self, other: Applied) -> Applied:
         self.answers += other.answers
@@ -56,6 +58,8 @@ class Applied:
         self.woken |= other.woken
         self.damaged += other.damaged
         self.full = self.full or other.full
+        self.astray = self.astray or other.astray
+        self.rescued |= other.rescued
         return self
 
 
@@ -65,8 +69,9 @@ OUT_OF_ORDER = "the spool cannot be written, try again later"
 
 
 class Writer:
-    """Owns the writing connection. ``drop_sent``: bodies go when all recipients are served. ``on_full`` is
-    called with "disk" or "quota" when that is: from then on nobody should bring new mail.
+    """Owns the writing connection. ``drop_sent``: bodies go when all recipients are served.
+    ``on_trouble`` is called with the cause why nobody should bring new mail from then on, ``after_rescue`` when readers
+    have to open the file anew.
 
     When its task dies it says so in ``alive``; all who wait are refused, and so is everyone who comes later.
     """
@@ -85,7 +90,8 @@ class Writer:
     ) -> None:
         self.drop_sent = False
         self.healthy = True
-        self.on_full: Callable[[str], None] = lambda what: None
+        self.on_trouble: Callable[[str], None] = lambda cause: None
+        self.after_rescue: Callable[[], Awaitable[None]] | None = None
         self._engine = engine
         self._connection = connection
         self._thread = thread
@@ -99,6 +105,7 @@ class Writer:
         self._arrived = asyncio.Event()
         self._closing = False
         self._broken = False  # the connection
+        self._astray = ""  # as it was told
         self._shrink_at = 0.0  # monotonic seconds
         self._task = asyncio.create_task(self._run(), name="spool-writer")
         self._task.add_done_callback(self._ended)
@@ -121,9 +128,9 @@ class Writer:
         self._arrived.set()
         return future
 
-    async def heal(self) -> None:
+    async def heal(self, *, astray: bool = False) -> None:
         """After trouble: see whether the disk takes writes again, for nobody may have anything to write."""
-        if self.alive and not self.healthy:
+        if self.alive and (astray or not self.healthy):
             with suppress(SpoolTrouble):
                 await self.submit(lambda tx: tx.probe())
 
@@ -147,7 +154,7 @@ class Writer:
         self._closing = True
         self._arrived.set()
         await asyncio.wait({self._task})
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.finish, self._connection)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -161,12 +168,14 @@ class Writer:
             applied = await loop.run_in_executor(self._thread, self._apply, self._group)
             self._events.spool_written(self._clock.monotonic() - started)
             self._answer(applied)
+            if applied.rescued and self.after_rescue is not None:
+                await self.after_rescue()
             del applied  # and with it the bytes of every message of the group
 
     def _answer(self, applied: Applied) -> None:
         self._engine.count(applied.counts)
-        if applied.full:
-            self.on_full(applied.full)
+        if cause := applied.astray or applied.full:
+            self.on_trouble(cause)
         for operation, answer in applied.answers:
             if operation.future.done():
                 continue  # its caller has gone
@@ -234,8 +243,25 @@ class Writer:
                 answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
             answers += [(operation, operation.run(transaction)) for operation in group if operation.late]
             transaction.flush()
-        self._engine.committed(self._connection)
-        return Applied(answers, transaction.counts, transaction.woken, transaction.damaged)
+        astray = self._engine.committed(self._connection, micros(seen.wall))
+        applied = Applied(answers, transaction.counts, transaction.woken, transaction.damaged)
+        return self._brought_back(applied, astray) if astray else applied
+
+    def _brought_back(self, applied: Applied, astray: str) -> Applied:
+        """What is committed is not where it belongs: before anybody is told that it is safe, it has to be."""
+        try:
+            self._connection = self._engine.rescue(self._connection)
+        except Exception as error:
+            if self._astray != astray:
+                self._events.error("spool_astray", cause=astray, detail=self._engine.explain(error))
+            self._astray = applied.astray = astray
+            refused = SpoolUnavailable(OUT_OF_ORDER)
+            applied.answers = [(one, refused if one.fresh else answer) for one, answer in applied.answers]
+            return applied
+        self._astray = ""
+        self._events.error("spool_rescued", cause=astray, path=self._engine.name)
+        applied.rescued = True
+        return applied
 
     def _note(self, error: Exception, trouble: Trouble) -> None:
         if trouble is Trouble.OURS:

@@ -68,7 +68,9 @@ async def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
             found = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state" / "gateway").iterdir()}
     finally:
         os.umask(umask)
-    assert found == dict.fromkeys(("spool.db", "spool.db-wal", "spool.db-shm", "spool.key", "spool.lock"), 0o600)
+    assert found == dict.fromkeys(
+        ("spool.db", "spool.db-wal", "spool.db-shm", "spool.key", "spool.lock", "spool.mark"), 0o600
+    )
     assert (tmp_path / "state" / "gateway").stat().st_mode & 0o777 == 0o700
 
 
@@ -191,7 +193,7 @@ async def test_half_a_new_spool_is_no_spool(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"half")
     async with opened(tmp_path) as at:
         await at.put()
-    assert {path.name for path in tmp_path.iterdir()} == {"spool.db", "spool.key", "spool.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"spool.db", "spool.key", "spool.lock", "spool.mark"}
 
 
 async def test_flipped_bits_are_noticed(tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""What a spool's log must still hold after a kill: written beside it with every commit, and looked at before a start.
+
+It is never synced by itself: a kill leaves it whole, a power cut leaves an older one, and that asks for less. To
+SQLite a log that somebody removed or cut is one that had no more in it (https://www.sqlite.org/walformat.html, 4.4).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+import zlib
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gateway.spool.records import SpoolError
+from gateway.spool.walindex import FRAME, Log, WalIndex
+
+_HEADER = (24, 76)  # of the file: from its change counter to the end, which differ after nearly every checkpoint
+_LAYOUT = struct.Struct("<8s16s8sIIqq76s")
+_MAGIC = b"gwmark01"
+_LATER = 10_000  # times that a log may have begun anew since an old mark reached the disk
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Of the log with this ``salt``: ``frames`` were committed, ``copied`` of them stood in the file, which begins with
+    ``header``. ``since`` is when all was copied last, ``last`` the last commit, in microseconds since 1970."""
+
+    boot: bytes = bytes(16)
+    salt: bytes = bytes(8)
+    frames: int = 0
+    copied: int = 0
+    since: int = 0
+    last: int = 0
+    header: bytes = bytes(76)
+
+
+def boot() -> bytes:
+    """Another one after each start of the machine; zeros where that is not told."""
+    try:
+        return bytes.fromhex(_BOOT.read_text().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+class MarkFile:
+    """``spool.mark``, open while the spool is. Without frames it asks for nothing."""
+
+    def __init__(self, spool: Path) -> None:
+        self._path = mark_path(spool)
+        self._boot = boot()
+        self._file = -1
+        self._since = 0
+
+    def open(self) -> None:
+        """An empty one, durable. Raises OSError."""
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._write(Mark())
+        os.fsync(self._file)
+
+    def note(self, log: Log, header: bytes, now: int) -> None:
+        """After a commit."""
+        if log.copied == log.frames or not self._since:
+            self._since = now
+        self._write(Mark(self._boot, log.salt, log.frames, log.copied, self._since, now, header))
+
+    def forget(self) -> None:
+        """The log is in the file."""
+        self._write(Mark())
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+    def _write(self, mark: Mark) -> None:
+        data = _LAYOUT.pack(_MAGIC, mark.boot, mark.salt, mark.frames, mark.copied, mark.since, mark.last, mark.header)
+        with suppress(OSError):  # a full disk: an older one asks for less
+            os.pwrite(self._file, data + struct.pack("<I", zlib.crc32(data)), 0)
+
+
+def mark_path(spool: Path) -> Path:
+    return spool.with_name("spool.mark")
+
+
+def header_of(file: int) -> bytes:
+    """What a mark notes of the spool's open file."""
+    return os.pread(file, _HEADER[1], _HEADER[0])
+
+
+def _read(spool: Path) -> Mark | None:
+    try:
+        data = mark_path(spool).read_bytes()
+    except OSError:
+        return None
+    body, checksum = data[: _LAYOUT.size], data[_LAYOUT.size : _LAYOUT.size + 4]
+    if len(checksum) < 4 or not body.startswith(_MAGIC) or struct.unpack("<I", checksum)[0] != zlib.crc32(body):
+        return None
+    return Mark(*_LAYOUT.unpack(body)[1:])
+
+
+def examine(spool: Path) -> None:
+    """Whether the log holds what it must, without changing anything. Raises SpoolError with the ways out. Blocks."""
+    mark = _read(spool)
+    if mark is None or not mark.frames or not spool.exists():
+        return
+    log = spool.with_name(f"{spool.name}-wal")
+    start = _start(log)
+    if len(start) < 32:
+        if mark.copied < mark.frames:
+            raise _lost(spool, mark, f"its log {log.name} is missing or empty")
+    elif start[16:24] == mark.salt:
+        found = _recovered(spool)
+        if found is not None and found.frames < mark.frames:
+            what = f"its log {log.name} is cut or damaged: {found.frames} of {mark.frames} pages are left"
+            raise _lost(spool, mark, what, log if found.frames < mark.copied else None)
+    elif not 0 < int.from_bytes(start[16:20], "big") - int.from_bytes(mark.salt[:4], "big") & 0xFFFFFFFF <= _LATER:
+        raise _lost(spool, mark, f"its log {log.name} belongs to another file, or to an older copy", log)
+    if mark.boot == boot() and mark.boot != bytes(16) and not _belongs(spool, log, mark):
+        text = f"{spool} is not the file that was in use when the service was killed, but another or an older copy"
+        raise SpoolError(f"{text}. Put that file back; {_way_out(spool, log)}")
+
+
+def _start(log: Path) -> bytes:
+    try:
+        with log.open("rb") as file:
+            return file.read(32)
+    except FileNotFoundError:
+        return b""
+
+
+def _recovered(spool: Path) -> Log | None:
+    """What SQLite finds whole in the log; None where it finds no database, which others explain better."""
+    index = WalIndex(spool)
+    try:
+        with closing(sqlite3.connect(f"{spool.resolve().as_uri()}?mode=ro", uri=True)) as looking:
+            looking.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+            return index.read()
+    except (sqlite3.Error, OSError):
+        return None
+    finally:
+        index.close()
+
+
+def _belongs(spool: Path, log: Path, mark: Mark) -> bool:
+    """The file begins as it did, or as a page in the log says: a checkpoint came after the last commit."""
+    with spool.open("rb") as file:
+        header = header_of(file.fileno())
+    if header == mark.header:
+        return True
+    with suppress(FileNotFoundError), log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for place in range(32, size - FRAME + 1, FRAME):
+            file.seek(place)
+            if file.read(4) == b"\0\0\0\1":
+                file.seek(place + 24 + _HEADER[0])
+                if file.read(_HEADER[1]) == header:
+                    return True
+    return False
+
+
+def _lost(spool: Path, mark: Mark, what: str, log: Path | None = None) -> SpoolError:
+    since, last = (
+        f"{datetime.fromtimestamp(at // 1_000_000, UTC):%Y-%m-%d %H:%M:%SZ}" for at in (mark.since, mark.last)
+    )
+    text = (
+        f"spool {spool} was in use when the service was killed, and {what}. Without it what was written from {since} "
+    )
+    text += f"to {last} is lost, also mail that was answered with 250. Put it back"
+    return SpoolError(f"{text}; {_way_out(spool, log)}")
+
+
+def _way_out(spool: Path, log: Path | None) -> str:
+    files = " and ".join(str(file) for file in (mark_path(spool), log) if file is not None)
+    return f"or, to accept the loss, move {files} away and start again"
