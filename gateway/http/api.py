@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from datetime import timedelta
@@ -26,12 +27,24 @@ from gateway.http.service import Service, running
 from gateway.pools import read_files
 from gateway.spool import FIXES, TokenRow
 
+_scrapes: dict[tuple[int, str], asyncio.Task[tuple[str, bytes]]] = {}  # under way
+
 
 async def metrics(service: Service, request: Request) -> object:
+    """Whoever asks while it is being put together gets the same: it takes a while, and is open to strangers."""
+    accept = request.headers.get("accept", "")
+    key = id(service), accept
+    if key not in _scrapes:
+        _scrapes[key] = asyncio.create_task(_scrape(service, accept), name="scrape")
+        _scrapes[key].add_done_callback(lambda _: _scrapes.pop(key))
+    content_type, text = await asyncio.shield(_scrapes[key])
+    return Response(text, headers={"content-type": content_type})
+
+
+async def _scrape(service: Service, accept: str) -> tuple[str, bytes]:
     if service.dispatcher is not None:
         await service.dispatcher.publish()
-    content_type, text = service.events.render(request.headers.get("accept", ""))
-    return Response(text, headers={"content-type": content_type})
+    return service.events.render(accept)
 
 
 async def healthz(_service: Service, _request: Request) -> object:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import stat
+from collections import Counter
 from pathlib import Path
 
 import uvicorn
@@ -18,6 +19,7 @@ from gateway.config.values import parse_bind
 from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.service import Service
+from gateway.networks import neighbour
 from gateway.url import is_loopback
 
 _GRACE = 5  # seconds an answer may still take at shutdown
@@ -36,15 +38,41 @@ class _Connection(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _unread = 0  # octets of answers when the deadline was set
+    _since = 0.0
+    _answers = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
         by_tcp = self.server is None or self.server[1] is not None
-        if by_tcp and len(self.connections) > CONNECTIONS:  # the admin socket stays open to us
-            transport.abort()
+        if by_tcp and len(self.connections) > CONNECTIONS and not self._make_room():
+            transport.abort()  # the admin socket stays open to us
         self._wait()
 
+    def _make_room(self) -> bool:
+        """Who came to ask nothing must not keep out who asks: the one that waits longest has to go, of those with the
+        most connections. Where all have asked, those that go on asking end with the answer that they wait for."""
+        others = [one for one in self.connections if isinstance(one, _Connection) and not one.transport.is_closing()]
+        others.remove(self)
+        held = Counter(one._neighbour() for one in others)
+        waiting = [one for one in others if one._idle() and not one.transport.get_write_buffer_size()]
+        if waiting:
+            now = self.loop.time()
+            longest = max(waiting, key=lambda one: (held[one._neighbour()], now - one._since))
+            longest.transport.abort()
+            return True
+        if others:
+            max(others, key=lambda one: one._answers).cycle.keep_alive = False
+        return len(self.connections) <= 2 * CONNECTIONS
+
+    def _neighbour(self) -> str:
+        return neighbour(self.client[0]) if self.client else ""
+
+    def _idle(self) -> bool:
+        """No whole request is being answered."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
     def on_response_complete(self) -> None:
+        self._answers += 1
         self._wait()
         super().on_response_complete()
 
@@ -56,11 +84,12 @@ class _Connection(H11Protocol):
     def _wait(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        self._since = self.loop.time()
         self._unread = self.transport.get_write_buffer_size()
         self._deadline = self.loop.call_later(PATIENCE, self._expire)
 
     def _expire(self) -> None:
-        idle = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+        idle = self._idle()
         if unread := self.transport.get_write_buffer_size():  # uvicorn calls an answer complete when it is here
             idle = unread >= self._unread
         if idle:

@@ -170,17 +170,49 @@ async def has_room(port: int) -> bool:
         writer.close()
 
 
-async def test_too_many_connections(running: Service) -> None:
-    """Above the limit a TCP client is hung up on, the admin socket still answers; who leaves makes room."""
+async def test_who_asks_nothing_keeps_nobody_out(running: Service) -> None:
+    """Above the limit the one that has waited longest makes room, of the address that holds the most; who asks is
+    answered, by TCP and by the socket."""
+    port = 0
+
+    async def hold(address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"}\n")
+        return reader, writer
+
+    async with serving(running) as server:
+        port = server.port
+        alone = await hold("127.0.0.2")
+        held = [await hold() for _ in range(module.CONNECTIONS - 1)]
+        for number in range(30):
+            assert (await ask(port, "GET", "/healthz")).status == 200
+            assert (await held[number][0].read(), held[number + 1][0].at_eof()) == (b"", False)
+            held.append(await hold())
+        assert not alone[0].at_eof()
+        assert (await ask(running.settings.http.socket, "GET", "/healthz")).status == 200
+        for _, writer in (alone, *held):
+            writer.close()
+
+
+async def test_who_never_stops_asking_keeps_nobody_out(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a hundred connections full of requests: one more is answered, and those asking at once share the work."""
+    rendered = []
+    publish = running.dispatcher.publish if running.dispatcher else None
+    assert publish
+
+    async def slow() -> None:
+        await asyncio.sleep(0.01)
+        rendered.append(1)
+        await publish()
+
+    monkeypatch.setattr(running.dispatcher, "publish", slow)
     async with serving(running) as server:
         held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(module.CONNECTIONS)]
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        with suppress(ConnectionError):
-            assert await reader.read() == b""
-        writer.close()
-        assert (await ask(running.settings.http.socket, "GET", "/healthz")).status == 200
-        for reader, writer in held:
-            writer.write_eof()
-            await reader.read()  # to the end: the server has let go as well
-            writer.close()
+        for _, writer in held:
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
         assert (await ask(server.port, "GET", "/healthz")).status == 200
+        assert (await ask(server.port, "GET", "/metrics")).status == 200
+        assert len(rendered) < module.CONNECTIONS
+        for _, writer in held:
+            writer.transport.abort()
