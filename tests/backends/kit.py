@@ -218,7 +218,7 @@ def assert_kept(outcome: Outcome) -> None:
     """A code was received, scope and enhanced code fit the verdict, and what to do does not stand in the words."""
     assert (outcome.code is None) or outcome.said_by in ("smtp", "http"), outcome
     if outcome.verdict in (Verdict.THROTTLED, Verdict.MISCONFIGURED):
-        assert outcome.scope is Scope.BACKEND, outcome
+        assert outcome.scope is not Scope.RECIPIENT, outcome
     elif outcome.verdict is not Verdict.DEFERRED:
         assert outcome.scope is not Scope.BACKEND, outcome
     if outcome.said_by == "smtp" and outcome.enhanced != "4.5.0":  # an SMTP server's own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,10 @@ async def backend(server: SmtpFake | None, path: Path, **settings: Any) -> Async
 
 
 @contextlib.asynccontextmanager
-async def both(path: Path, replies: Any = None, offers: tuple[str, ...] = ALL, **settings: Any) -> AsyncIterator[Any]:
-    async with SmtpFake(replies, offers) as server, backend(server, path, **settings) as way:
+async def both(
+    path: Path, replies: Any = None, offers: tuple[str, ...] = ALL, kind: type[SmtpFake] = SmtpFake, **settings: Any
+) -> AsyncIterator[Any]:
+    async with kind(replies, offers) as server, backend(server, path, **settings) as way:
         yield way, server
 
 
@@ -252,11 +254,11 @@ REPLIES = [
     ("MAIL", "421 4.7.0 try again later", "THROTTLED", 421, "4.7.0"),
     ("MAIL", "450 4.1.8 no such domain now", "DEFERRED", 450, "4.1.8"),
     ("MAIL", "451 4.3.0 local error", "DEFERRED", 451, "4.3.0"),
-    ("MAIL", "451 4.3.2 not now", "THROTTLED", 451, "4.3.2"),
-    ("MAIL", "451 4.4.5 congestion", "THROTTLED", 451, "4.4.5"),
-    ("MAIL", "451 4.7.500 server busy", "THROTTLED", 451, "4.7.500"),
+    ("MAIL", "451 4.3.2 not now", "DEFERRED", 451, "4.3.2"),
+    ("MAIL", "451 4.4.5 congestion", "DEFERRED", 451, "4.4.5"),
+    ("MAIL", "451 4.7.500 server busy", "DEFERRED", 451, "4.7.500"),
     ("MAIL", "452 4.3.1 no space", "DEFERRED", 452, "4.3.1"),
-    ("MAIL", "454 4.7.0 too many", "THROTTLED", 454, "4.7.0"),
+    ("MAIL", "454 4.7.0 too many", "DEFERRED", 454, "4.7.0"),
     ("MAIL", "454 Throttling failure: Maximum sending rate exceeded.", "THROTTLED", 454, "4.0.0"),
     ("MAIL", "530 5.7.0 Authentication required", "MISCONFIGURED", 530, "5.7.0"),
     ("MAIL", "530 Must issue a STARTTLS command first", "MISCONFIGURED", 530, "5.0.0"),
@@ -275,7 +277,7 @@ REPLIES = [
     ("RCPT", "450 4.2.0 Greylisted", "DEFERRED", 450, "4.2.0"),
     ("RCPT", "451 4.7.1 Greylisting in action, please come back later", "DEFERRED", 451, "4.7.1"),
     ("RCPT", "450 4.7.1 graylisted", "DEFERRED", 450, "4.7.1"),
-    ("RCPT", "450 4.7.25 client host rejected", "THROTTLED", 450, "4.7.25"),
+    ("RCPT", "450 4.7.25 client host rejected", "DEFERRED", 450, "4.7.25"),
     ("RCPT", "452 4.5.3 too many recipients", "DEFERRED", 452, "4.5.3"),
     ("RCPT", "550 5.1.1 no such user", "REJECTED", 550, "5.1.1"),
     ("RCPT", "550 no such user", "REJECTED", 550, "5.0.0"),
@@ -293,7 +295,7 @@ REPLIES = [
     (".", "200 fine", "SENT", 200, "2.0.0"),
     (".", "421 4.3.0 not taken", "THROTTLED", 421, "4.3.0"),
     (".", "450 4.7.1 Greylisted", "DEFERRED", 450, "4.7.1"),
-    (".", "451 4.7.0 busy", "THROTTLED", 451, "4.7.0"),
+    (".", "451 4.7.0 busy", "DEFERRED", 451, "4.7.0"),
     (".", "432 4.3.2 Concurrent connections limit exceeded", "THROTTLED", 432, "4.3.2"),
     (".", "454 4.7.1 Greylisted", "DEFERRED", 454, "4.7.1"),
     (".", "550 5.4.5 Daily user sending limit exceeded", "THROTTLED", 550, "5.4.5"),
@@ -354,11 +356,15 @@ async def test_silence_ends_at_the_time_limit(tmp_path: Path, stage: str, scope:
         ("MAIL", "450 4.2.1 later", Scope.MESSAGE),
         ("RCPT", "550 5.1.1 no", Scope.RECIPIENT),
         ("RCPT", "450 4.2.1 later", Scope.RECIPIENT),
-        ("RCPT", "451 4.7.1 too much", Scope.BACKEND),
+        ("RCPT", "451 4.7.1 greylisted", Scope.MESSAGE),
         ("RCPT", "530 5.7.0 log in", Scope.BACKEND),
         ("DATA", "452 4.3.1 full", Scope.MESSAGE),
         (".", "554 5.6.0 spam", Scope.MESSAGE),
-        (".", "421 4.3.2 bye", Scope.BACKEND),
+        ("MAIL", "421 4.3.2 bye", Scope.BACKEND),
+        ("RCPT", "421 4.3.2 bye", Scope.MESSAGE),
+        (".", "421 4.3.2 bye", Scope.MESSAGE),
+        (".", "451 4.7.0 busy", Scope.MESSAGE),
+        (".", "432 4.3.2 limit exceeded", Scope.BACKEND),
         ("connect", "554 5.7.1 listed", Scope.BACKEND),
         ("AUTH", "535 5.7.8 no", Scope.BACKEND),
     ],
@@ -434,6 +440,69 @@ async def test_answers_given_before_the_line_broke_stay(tmp_path: Path, reply: s
             "last@x.example": rest,
         }
         assert server.done == []
+
+
+# -- more recipients than it takes at a time -------------------------------------------------------------------------
+
+MANY = [f"r{number}@x.example" for number in range(25)]
+
+
+class Sparing(SmtpFake):
+    """Takes 10 recipients in a transaction and answers ``reply`` to the next; ``late``: only at the end of data."""
+
+    reply, late, full, named = "", False, "", 0
+
+    def scripted(self, command: str) -> str:
+        over = self.named == 10 and not self.late
+        if command.startswith("RCPT") and (over or (self.full and self.full in command)):
+            return self.reply
+        if command == "." and self.named > 10:
+            return self.reply
+        self.named = self.named + 1 if command.startswith("RCPT") else self.named * (command in ("DATA", "."))
+        return super().scripted(command)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["RCPT", "end"])
+@pytest.mark.parametrize(
+    "reply", ["452 4.5.3 Error: too many recipients", "452 later", "552 5.5.3 Too many", "550 too many recipients"]
+)
+async def test_who_has_no_room_goes_in_the_next_transaction(tmp_path: Path, reply: str, late: bool) -> None:
+    """RFC 5321 4.5.3.1.10: at once, nobody twice; where it says how many, the next message begins with so many."""
+    if late and reply == "452 later":
+        return  # which is what it says
+    async with both(tmp_path, kind=Sparing) as (way, server):
+        server.reply, server.late = reply, late
+        outcomes = kit.kept(await way.send(spooled(*MANY), RAW))
+        assert {outcome.verdict for outcome in outcomes.values()} == {Verdict.SENT}
+        taken = [len(transaction.rcpt) for transaction in server.done]
+        assert (sum(taken), max(taken) <= 10) == (25, True)
+        del server.commands[:]
+        await way.send(spooled(*MANY), RAW)
+        named = [line for line in server.commands if line.startswith("RCPT")]
+        assert len(named) == (27 if reply == "452 later" else 25)  # which may have been a full mailbox
+
+
+async def test_a_full_mailbox_is_no_limit(tmp_path: Path) -> None:
+    """A bare 452 or 552 may be this recipient's own: first in the next transaction he is told from a limit."""
+    async with both(tmp_path, kind=Sparing) as (way, server):
+        server.reply, server.full = "552 mailbox full", "r3@x.example"
+        outcomes = await way.send(spooled(*MANY), RAW)
+        assert [address for address, one in outcomes.items() if one.verdict is not Verdict.SENT] == ["r3@x.example"]
+        assert [len(transaction.rcpt) for transaction in server.done] == [3, 10, 10, 1]
+
+
+async def test_max_recipients_goes_in_one_transaction(tmp_path: Path) -> None:
+    """What was sent is told before the next; where the second is lost nobody of the third is in doubt."""
+    told: list[str] = []
+
+    async def progress(sent: Mapping[str, Outcome]) -> bool:
+        told.extend(sent)
+        return True
+
+    async with both(tmp_path, {".": ["250 2.0.0 Ok", DROP]}, max_recipients=10) as (way, _):
+        outcomes = await way.send(spooled(*MANY), RAW, progress)
+    assert told == MANY[:10]
+    assert [one.verdict.value for one in outcomes.values()] == ["sent"] * 10 + ["in_doubt"] * 10 + ["deferred"] * 5
 
 
 # -- breaking off in the body ----------------------------------------------------------------------------------------

@@ -23,12 +23,13 @@ from gateway.backends.microsoft.mime import prepare
 from gateway.backends.shared.base import Context, NoAnswer, Url, aside, base64_of, limited, safe, unrecorded
 from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.mailboxes import Mailboxes
+from gateway.backends.shared.most import Most
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
-from gateway.model import Capabilities, Check, Outcome, Progress, Rate, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Check, Outcome, Progress, Rate, Scope, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
 from gateway.strangers import lenient_json
 
@@ -169,6 +170,7 @@ class Graph:
             context.signals.credential_ends(name, _midnight(settings.client_secret_expires).timestamp())
         root = settings.api_base or _CLOUDS[settings.cloud][0]
         self._api = Api(name, root, self._tokens, context, settings.timeout, self._many)
+        self._most = Most(settings.max_recipients, name, context)
         rate = settings.mailbox_rate
         self._mailboxes = Mailboxes(
             context.clock,
@@ -192,9 +194,7 @@ class Graph:
         envelope = replace(message.envelope, recipients=tuple(one for one in everyone if one.address not in arrived))
         known = message.everyone or tuple(one.address for one in everyone)  # who has got it is no stranger
         rest = replace(message, envelope=envelope, everyone=known)
-        planned = partial(
-            plan, rest, raw, per_call=settings.max_recipients, header_only=settings.header_only, hides_bcc=True
-        )
+        planned = partial(plan, rest, raw, per_call=self._most.now(), header_only=settings.header_only, hides_bcc=True)
         make = partial(self._call, mailbox, message.id, len(raw))
         outcomes = await carry_out(rest, planned, make, self._clock, progress)
         noted = {address: replace(one, detail=one.detail + found.note) for address, one in outcomes.items()}
@@ -248,6 +248,8 @@ class Graph:
         load = await aside(size, partial(self._load, call, size))
         async with self._mailboxes.turn(mailbox, size=load.size):
             outcome = await self._deliver(load, self._place(mailbox), queue_id, call.addresses)
+        if outcome.scope is Scope.RECIPIENT and outcome.verdict is Verdict.DEFERRED and len(call.addresses) > 1:
+            self._most.learn(len(call.addresses) // 2)
         outcome = self._mailboxes.judged(mailbox, outcome)
         if outcome.verdict is Verdict.SENT:
             outcome = replace(outcome, detail=outcome.detail + load.note)

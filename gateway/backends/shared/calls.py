@@ -87,9 +87,9 @@ async def carry_out(
 ) -> dict[str, Outcome]:
     """Make the calls in order until the provider takes no more; whoever was not tried is told why.
 
-    A call that is refused for what may be one recipient's fault is made again in parts, until he is alone. What was
-    sent is told to ``progress`` before the next call. ``slow`` planning is done in a thread. Planning and calls may
-    raise CannotCarry, BadMessage and NoAnswer.
+    For whom a call brings no outcome is in the next. A call that is refused for what may be one recipient's fault is
+    made again in parts, until he is alone. What was sent is told to ``progress`` before the next call. ``slow``
+    planning is done in a thread. Planning and calls may raise CannotCarry, BadMessage and NoAnswer.
     """
     everyone = tuple(recipient.address for recipient in message.envelope.recipients)
     try:
@@ -114,6 +114,9 @@ async def carry_out(
                 continue
             results = dict.fromkeys(call.addresses, _NOT_APART)
         outcomes.update(results)
+        left = tuple(address for address in call.addresses if address not in results)
+        if left and call.part:
+            waiting.extendleft(reversed([*call.part(left)]))
         rest = rest or _stop(results)
         sent = {address: outcome for address, outcome in results.items() if outcome.verdict is Verdict.SENT}
         if sent and waiting and rest is None and not await progress(sent):
@@ -136,13 +139,13 @@ def _apart(call: Call, results: Mapping[str, Outcome]) -> list[Call]:
     it is he; else each half is. A server that failed (5xx) has judged nobody, and may have sent to some.
     """
     said = set(results.values())
-    if call.part is None or len(call.addresses) < 2 or len(said) > 1:
+    if call.part is None or len(call.addresses) < 2 or len(said) != 1 or len(results) < len(call.addresses):
         return []
     outcome = said.pop()
     refused = outcome.verdict is Verdict.REJECTED or (
         outcome.verdict is Verdict.DEFERRED and (outcome.code or 500) < 500
     )
-    if not refused or outcome.scope is not Scope.RECIPIENT:
+    if not refused or outcome.scope is not Scope.RECIPIENT or outcome.said_by == "smtp":  # which says it of each
         return []
     named = tuple(address for address in call.addresses if names(outcome.detail, address))
     others = tuple(address for address in call.addresses if address not in named)

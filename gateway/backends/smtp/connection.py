@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import aiosmtplib
 
 from gateway.address import with_a_labels
 from gateway.backends.shared.base import NoAnswer, safe
-from gateway.backends.smtp.replies import parameters, path, refusal, wire
+from gateway.backends.smtp.replies import parameters, path, refusal, too_many, wire
 from gateway.model import Envelope, Outcome, Scope, Verdict
 
 END_OF_DATA = 600.0  # RFC 5321, 4.5.3.2.6: the reply to the final dot may take ten minutes
 _QUEUED_AS = re.compile(r"(?:queued as|\bid=)\s*<?([\w.@-]{1,200})", re.IGNORECASE)
+_MAILBOX = re.compile(r"4\.[12]\.")  # an address or a mailbox (RFC 3463, 3.2 and 3.3), which is no other recipient's
 BROKEN = (aiosmtplib.SMTPException, OSError)  # lost, timed out, unintelligible
 
 
@@ -37,7 +39,7 @@ class Connection:
         return self.client.is_connected
 
     async def say(self, *words: bytes) -> aiosmtplib.SMTPResponse:
-        """A command and its reply. Raises NoAnswer: no usable reply, or 421."""
+        """A command and its reply. Raises NoAnswer: no usable reply, or 421, which closes the connection."""
         try:
             reply = await self.client.execute_command(*words, timeout=self._seconds)
         except BaseException as error:
@@ -46,7 +48,8 @@ class Connection:
                 raise _lost(f"no usable reply to {words[0].decode()}: {error}") from error
             raise
         if reply.code == 421:
-            raise NoAnswer(refusal(self.name, *reply))
+            about = of_message if words[0] in (b"RCPT", b"DATA") else replace
+            raise NoAnswer(about(refusal(self.name, *reply)))
         return reply
 
     async def transfer(self, raw: bytes) -> aiosmtplib.SMTPResponse:
@@ -118,9 +121,15 @@ async def open_transaction(connection: Connection, envelope: Envelope, raw: byte
         raise NoAnswer(refusal(connection.name, *reply))
 
 
-async def name_recipients(connection: Connection, envelope: Envelope, outcomes: dict[str, Outcome]) -> list[str]:
-    """Names every recipient. Returns the accepted ones; the others get their outcome."""
-    accepted = []
+async def name_recipients(
+    connection: Connection, envelope: Envelope, outcomes: dict[str, Outcome], most: Callable[[int], None]
+) -> list[str]:
+    """Names them until it takes no more. Returns the accepted ones; the refused get their outcome, the rest get none.
+
+    Too many for one transaction is told by 452 or 552, and means the next one (RFC 5321, 4.5.3.1.10). Where that is
+    said in so many words, ``most`` learns how many it takes.
+    """
+    accepted: list[str] = []
     for recipient in envelope.recipients:
         address, to = recipient.address, path(recipient.address)
         if to is None:
@@ -132,11 +141,17 @@ async def name_recipients(connection: Connection, envelope: Envelope, outcomes: 
             reply = await connection.say(b"RCPT", b"TO:" + to, *words)
             if 200 <= reply.code < 300:
                 accepted.append(address)
+            elif accepted and (are := too_many(*reply)) is not False:
+                if are:
+                    most(len(accepted))
+                break
             else:
                 outcomes[address] = _of_one(refusal(connection.name, *reply))
     for address, outcome in outcomes.items():
         if accepted and outcome.verdict is Verdict.THROTTLED:  # it takes others: this recipient alone has to wait
             outcomes[address] = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.RECIPIENT)
+        elif not accepted and outcome.verdict is Verdict.DEFERRED and not _MAILBOX.match(outcome.enhanced):
+            outcomes[address] = replace(outcome, scope=Scope.MESSAGE)
     return accepted
 
 
@@ -145,10 +160,10 @@ async def send_message(connection: Connection, raw: bytes) -> Outcome:
     if reply.code != 354:
         if reply.code < 400:  # it has lost its place in the dialogue
             connection.client.close()
-        return refusal(connection.name, *reply)
+        return of_message(refusal(connection.name, *reply))
     code, text = await connection.transfer(raw)
     if not 200 <= code < 300:
-        return refusal(connection.name, code, text)
+        return of_message(refusal(connection.name, code, text))
     connection.clean = True
     queued, dsn = _QUEUED_AS.search(text), connection.offers("dsn")
     remote_id = queued[1] if queued else ""
@@ -168,3 +183,8 @@ def _never(enhanced: str, detail: str) -> Outcome:
 def _of_one(outcome: Outcome) -> Outcome:
     """After RCPT a reply is about that recipient, unless it rests the backend."""
     return outcome if outcome.scope is Scope.BACKEND else replace(outcome, scope=Scope.RECIPIENT)
+
+
+def of_message(outcome: Outcome) -> Outcome:
+    """421 once there are recipients: what hangs up on one message would take the next, for all we know."""
+    return replace(outcome, scope=Scope.MESSAGE) if outcome.code == 421 else outcome

@@ -10,16 +10,20 @@ from datetime import timedelta
 from gateway.address import parse_address, with_a_labels
 from gateway.backends.shared.base import PIECE, safe
 from gateway.backends.shared.table import ANY, Row, first
-from gateway.model import BadAddress, Outcome, Verdict
+from gateway.model import BadAddress, Outcome, Scope, Verdict
 
 _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")
 
+_TOO_MANY = r"^[45]\.5\.3\b|too many (recipients|rcpts?)\b"
+_MOST = "lower max_recipients of backends.{name}"
 _LOGIN = "check username and password of backends.{name}, and how the server wants them"
 # Replies that refuse (RFC 5321 4.2.3, RFC 4954 6): the text is searched in "enhanced code, text".
 REPLIES = (
     Row((530, 534, 535, 538), Verdict.MISCONFIGURED, "", fix=_LOGIN),
     Row((550,), Verdict.MISCONFIGURED, "", text=r"^5\.7\.30\b", fix=_LOGIN),  # Exchange Online: no passwords any more
     Row((421,), Verdict.THROTTLED, ""),
+    # Too many recipients is told by 452, by 552 in older servers (RFC 5321, 4.5.3.1.10), by 550 in others.
+    Row(range(450, 600), Verdict.DEFERRED, "", text=_TOO_MANY, scope=Scope.RECIPIENT, fix=_MOST),
     # Said of a message, but true of the account: Exchange Online and Gmail when the limit of the day is used up.
     Row(
         range(500, 600),
@@ -30,10 +34,9 @@ REPLIES = (
         fix="the account's sending limit is used up: wait, raise it, or name a second backend in the route",
     ),
     # Exchange Online has a limit of sessions, Amazon SES of messages a second.
-    Row((432,), Verdict.THROTTLED, "", text=r"^4\.3\.2\b"),
+    Row((432,), Verdict.THROTTLED, "", text=r"^4\.3\.2\b", pause=timedelta(seconds=10)),
     Row((454,), Verdict.THROTTLED, "", text="throttling"),
-    # Greylisting is normal.
-    Row(range(450, 460), Verdict.THROTTLED, "", text=r"^(4\.7\.\d+(?!.*gr[ae]y)|4\.4\.5\b|4\.3\.2\b)"),
+    # Greylisting, a full mailbox, a busy server: of one message, until several in a row hear it (delivery.breaker).
     Row(range(400, 500), Verdict.DEFERRED, ""),
     Row(range(500, 600), Verdict.REJECTED, ""),
     Row(ANY, Verdict.DEFERRED, "4.5.0"),  # it has lost its place in the dialogue
@@ -52,6 +55,13 @@ def refusal(name: str, code: int, text: str, *secrets: str) -> Outcome:
     if outcome.enhanced:
         return replace(outcome, detail=f"unexpected reply: {outcome.detail}")
     return replace(outcome, enhanced=enhanced, retry_after=row.pause)
+
+
+def too_many(code: int, text: str) -> bool | None:
+    """Whether a reply to RCPT means that the rest belongs into another transaction; None: it may, and trying tells."""
+    if re.search(_TOO_MANY, text, re.IGNORECASE):
+        return True
+    return None if code in (452, 552) and not _ENHANCED.match(text) else False
 
 
 def path(address: str) -> bytes | None:

@@ -44,6 +44,7 @@ class SmtpSettings(BackendSettings):
 
     ``server_name`` is the name that the server's certificate must have, where that is not ``host``. ``token_file``
     holds an access token for xoauth2 and is read at every login. The server is shown ``certificate_file``.
+    ``max_recipients`` in one transaction; 100 is what every server must take (RFC 5321, 4.5.3.1.8).
     """
 
     type: Literal["smtp"] = "smtp"
@@ -58,6 +59,7 @@ class SmtpSettings(BackendSettings):
     password: SecretStr | None = None
     token_file: Path | None = None
     auth: Literal["auto", "plain", "login", "cram-md5", "xoauth2"] = "auto"
+    max_recipients: Annotated[int, Field(ge=1, le=100_000)] = 100
     local_hostname: Annotated[str, AfterValidator(_ehlo)] | None = None
 
     @model_validator(mode="after")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, canonical, limited, unrecorded
+from gateway.backends.shared.calls import Call, Plan, carry_out
+from gateway.backends.shared.most import Most
 from gateway.backends.smtp.connection import Connection, name_recipients, open_transaction, send_message
 from gateway.backends.smtp.opening import Opener
 from gateway.backends.smtp.settings import SmtpSettings
-from gateway.model import Capabilities, Check, Envelope, Outcome, Progress, SpooledMessage, Verdict
+from gateway.model import Capabilities, Check, Envelope, Outcome, Progress, Scope, SpooledMessage, Verdict
 
 __all__ = ["Smtp", "SmtpSettings"]
 
@@ -27,19 +31,22 @@ class Smtp:
         self._where = settings.where
         self._logs_in = settings.username is not None
         self._opener = Opener(name, settings, context)
+        self._most = Most(settings.max_recipients, name, context)
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._idle: dict[Connection, asyncio.TimerHandle] = {}
 
     async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         raw = await aside(len(raw), lambda: canonical(raw))
-        outcomes: dict[str, Outcome] = {}
+        everyone = tuple(recipient.address for recipient in message.envelope.recipients)
+        make = partial(self._deliver, message.envelope, raw)
         async with self._slots:
-            try:
-                await self._deliver(message.envelope, raw, outcomes)
-            except NoAnswer as error:
-                for recipient in message.envelope.recipients:
-                    outcomes.setdefault(recipient.address, error.outcome)
-        return outcomes
+            return await carry_out(message, lambda: Plan(self._calls(everyone)), make, self._clock, progress)
+
+    def _calls(self, some: tuple[str, ...]) -> tuple[Call, ...]:
+        """A transaction for as many as the server takes in one."""
+        most = self._most.now()
+        chunks = (some[start : start + most] for start in range(0, len(some), most))
+        return tuple(Call(chunk, bytes, part=self._calls) for chunk in chunks)
 
     async def check(self) -> Check:
         """Connects, does TLS and AUTH as for a message, and says goodbye."""
@@ -60,7 +67,18 @@ class Smtp:
         for connection in list(self._idle):
             self._retire(connection)
 
-    async def _deliver(self, envelope: Envelope, raw: bytes, outcomes: dict[str, Outcome]) -> None:
+    async def _deliver(self, envelope: Envelope, raw: bytes, call: Call) -> dict[str, Outcome]:
+        """One transaction. Whom it has no room for is not among the outcomes, and goes in the next."""
+        some = replace(envelope, recipients=tuple(one for one in envelope.recipients if one.address in call.addresses))
+        outcomes: dict[str, Outcome] = {}
+        try:
+            await self._connected(some, raw, outcomes)
+        except NoAnswer as error:
+            return dict.fromkeys(call.addresses, error.outcome) | outcomes
+        return outcomes
+
+    async def _connected(self, envelope: Envelope, raw: bytes, outcomes: dict[str, Outcome]) -> None:
+        """Raises NoAnswer, for whoever has no outcome."""
         if (connection := self._kept()) is not None:
             try:
                 await self._transact(connection, envelope, raw, outcomes)
@@ -77,8 +95,12 @@ class Smtp:
         """Raises NoAnswer, for whoever has no outcome."""
         try:
             await open_transaction(connection, envelope, raw)
-            if accepted := await name_recipients(connection, envelope, outcomes):
-                outcomes |= dict.fromkeys(accepted, await send_message(connection, raw))
+            if accepted := await name_recipients(connection, envelope, outcomes, self._most.learn):
+                outcome = await send_message(connection, raw)
+                if outcome.scope is Scope.RECIPIENT and len(accepted) > 1:  # too many, told at the end
+                    self._most.learn(len(accepted) // 2)
+                else:
+                    outcomes |= dict.fromkeys(accepted, outcome)
         finally:
             if connection.alive:
                 self._idle[connection] = asyncio.get_running_loop().call_later(IDLE, self._retire, connection)
