@@ -1,17 +1,15 @@
-"""Pure decisions: who may send what to whom, whether bounces get through, and when to try again. No I/O, no clock.
+"""Pure decisions: who may send what to whom, and whether bounces get through. No I/O, no clock.
 
 Every refusal names what was refused and the setting that allows it.
 """
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Sequence
-from datetime import timedelta
 
 from gateway.address import matches
-from gateway.config.models import BounceSettings, RetrySettings
+from gateway.config.models import BounceSettings
 from gateway.model import Client, Refusal
 from gateway.routing import Freight, Routing
 
@@ -131,9 +129,3 @@ def no_bounces(bounces: BounceSettings, hostname: str, routing: Routing) -> str:
     else:
         text = "no backend that a route or bounces.backend leads to can send with the null sender"
     return f"{text}, so senders would not hear of mail that fails; {fix}"
-
-
-def next_delay(retry: RetrySettings, attempts: int, rng: random.Random) -> timedelta:
-    """Pause after ``attempts`` (1 or more) tries; the last delay repeats, jitter keeps a crowd from coming at once."""
-    delay = retry.delays[min(max(attempts, 1), len(retry.delays)) - 1]
-    return delay * rng.uniform(1 - retry.jitter, 1 + retry.jitter)

@@ -12,6 +12,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 _KEYS = 10_000
 _SLOTS = 60
+_HOUR = 3600.0
 
 
 def remember(table: dict[K, T], key: K, value: T) -> None:
@@ -88,6 +89,15 @@ class Shares:
         self._held[key] += amount
         if not self._held[key]:
             del self._held[key]
+
+
+def lengthened(first: float, times: int, longest: float) -> float:
+    """Seconds to wait after having heard ``times`` in a row (1 or more) that it is too early, at ``first`` for so long.
+
+    It doubles each time up to ``longest``, or an hour where that is asked for, and is never less than ``first``.
+    """
+    most = longest if first < longest else _HOUR
+    return max(first, min(first * (1 << min(max(times - 1, 0), 20)), most))
 
 
 class Budget:

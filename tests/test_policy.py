@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway import policy
-from gateway.config.models import BounceSettings, RetrySettings, RouteSettings
+from gateway.config.models import BounceSettings, RouteSettings
 from gateway.model import Capabilities, Client, LoginToken, Refusal
 from gateway.routing import Routing
 
@@ -204,20 +200,3 @@ def test_a_bounce_without_a_from_is_the_postmaster_s() -> None:
     for senders, silent in ((("*@relay.example.com",), False), (("a@x.example",), True)):
         routing = Routing((RouteSettings(backend=("0",)),), {"0": Capabilities(9, senders=senders)})
         assert bool(policy.no_bounces(own, "relay.example.com", routing)) is silent
-
-
-RETRY = RetrySettings(delays=("1m", "5m", "1h"), jitter=0.2)
-
-
-@given(st.integers(0, 100), st.integers())
-def test_next_delay(attempts: int, seed: int) -> None:
-    """The list in order, its last entry for ever, each within the jitter."""
-    minutes = {0: 1, 1: 1, 2: 5}.get(attempts, 60)
-    delay = policy.next_delay(RETRY, attempts, random.Random(seed))
-    assert 0.8 * timedelta(minutes=minutes) <= delay <= 1.2 * timedelta(minutes=minutes)
-
-
-def test_next_delay_differs() -> None:
-    """Jitter: a thousand messages deferred at once do not come back at once."""
-    rng = random.Random(1)
-    assert len({policy.next_delay(RETRY, 1, rng) for _ in range(100)}) > 90

@@ -1,22 +1,26 @@
 """The circuit breaker of one backend: when it rests, until when, why, by whom, and what a person has to do about it.
 
 Closed, it works. Open, it rests. Half open, the rest is over but nothing has succeeded since: one message at a time.
+What is said of one message rests nobody, until several different ones in a row have heard it: then it was not theirs.
 Pure state: time is passed in, as monotonic seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 
 from gateway.model import Outcome, Scope, Verdict
+from gateway.ratelimit import lengthened
 
 FOREVER = float("inf")
 OPERATOR = "operator"
 MISCONFIGURED = "misconfigured"
-# What opens it, the gravest first; first and longest rest in seconds, which a hint of the provider replaces.
+_IN_A_ROW = 3  # different messages that were put off, and none was taken between
+_REGAINED = 0.005  # of all places, with each message that was sent
+# What opens it, the gravest first; the first rest in seconds, which a hint of the provider replaces, and the longest.
 _CAUSES = {
     Verdict.MISCONFIGURED: (MISCONFIGURED, 60.0, 900.0),
     Verdict.THROTTLED: ("throttled", 60.0, 900.0),
@@ -48,13 +52,19 @@ class Ruling:
 
 
 class CircuitBreaker:
-    """``by`` is misconfigured, throttled, unreachable, operator, or "" while closed; ``until`` may be FOREVER."""
+    """``by`` is misconfigured, throttled, unreachable, operator, or "" while closed; ``until`` may be FOREVER.
+
+    ``share`` is how much of its concurrency the backend may use: half as much each time it asks for less.
+    """
 
     def __init__(self) -> None:
         self.until = 0.0
         self.by = self.reason = self.fix = ""
         self._failures = 0  # probes in a row, the attempt that opened it counted
+        self._cause, self._alike = "", 0  # of the last of them, and how many in a row had it
+        self.share = 1.0
         self._waiting: set[str] = set()
+        self._put_off: dict[str, set[str]] = {}  # recipients by message
 
     def state(self, now: float) -> State:
         if now < self.until:
@@ -66,22 +76,43 @@ class CircuitBreaker:
 
     def judge(self, message_id: str, outcomes: Mapping[str, Outcome], now: float) -> Ruling:
         """Open it where the outcomes call for that; closing is for the caller, who has messages to wake."""
-        guilty = _cause(outcomes)
-        if guilty is None:
-            return Ruling(answered=any(map(_answered, outcomes.values())))
+        cause = _cause(outcomes)
         late = self.is_open(now)  # was under way when it opened, and had no chance of its own
+        guilty = cause or (None if late else self._suspect(message_id, outcomes))
+        if any(outcome.verdict is Verdict.SENT for outcome in outcomes.values()):
+            self._put_off.clear()
+            self.share = min(1.0, self.share + _REGAINED)
+        if guilty is None:
+            # A throttled one that puts off its probe is there, but works only when it takes one.
+            doubtful = self.by == "throttled" and _put_off(outcomes) is not None
+            return Ruling(answered=not doubtful and any(map(_answered, outcomes.values())))
         by, first, longest = _CAUSES[guilty.verdict]
         self._failures += not late
-        seconds = min(longest, first * (1 << min(max(self._failures - 1, 0), 10)))
-        if guilty.retry_after is not None:
-            seconds = max(first, guilty.retry_after.total_seconds())
+        self._alike = self._alike + (not late) if by == self._cause else 1
+        self._cause = by
+        hint = guilty.retry_after
+        seconds = lengthened(first if hint is None else hint.total_seconds(), self._alike, longest)
+        if guilty.verdict is Verdict.THROTTLED and not late:
+            self.share /= 2
         if self.by != OPERATOR:
             self.by, self.reason, self.fix = by, guilty.detail, guilty.fix
             self.until = max(self.until, now + seconds)
         if late or by == MISCONFIGURED:
             self._waiting.add(message_id)
-        patient = late or guilty.verdict is not Verdict.DEFERRED
+        patient = cause is not None and (late or guilty.verdict is not Verdict.DEFERRED)
         return Ruling(None if late else guilty, timedelta(seconds=seconds), patient)
+
+    def _suspect(self, message_id: str, outcomes: Mapping[str, Outcome]) -> Outcome | None:
+        """What the backend itself is guilty of, now that one more message heard it for others than those before."""
+        said = _put_off(outcomes)
+        if said is None or message_id in self._put_off or any(set(outcomes) & one for one in self._put_off.values()):
+            return None
+        self._put_off[message_id] = set(outcomes)
+        if len(self._put_off) < _IN_A_ROW:
+            return None
+        self._put_off.clear()
+        detail = f"{_IN_A_ROW} messages in a row were put off: {said.detail}"
+        return replace(said, verdict=Verdict.THROTTLED, scope=Scope.BACKEND, detail=detail)
 
     def pause(self, now: float, seconds: float | None) -> None:
         """Open by order, for so long or until it is closed by order."""
@@ -92,7 +123,9 @@ class CircuitBreaker:
         """Back to work; returns the ids of the messages that only waited for the backend."""
         waiting = tuple(sorted(self._waiting))
         self._waiting.clear()
+        self._put_off.clear()
         self.until, self._failures = 0.0, 0
+        self._cause, self._alike = "", 0
         self.by = self.reason = self.fix = ""
         return waiting
 
@@ -104,6 +137,18 @@ def _cause(outcomes: Mapping[str, Outcome]) -> Outcome | None:
         if found:
             return max(found, key=lambda outcome: outcome.retry_after or timedelta(0))
     return None
+
+
+def _put_off(outcomes: Mapping[str, Outcome]) -> Outcome | None:
+    """What a message was put off with that nobody took, and that may be said to any: by SMTP, or as a limit."""
+    if any(outcome.verdict is Verdict.SENT for outcome in outcomes.values()):
+        return None
+    return next((one for one in outcomes.values() if one.scope is Scope.MESSAGE and _of_any(one)), None)
+
+
+def _of_any(outcome: Outcome) -> bool:
+    said = outcome.verdict is Verdict.DEFERRED and outcome.said_by == "smtp"
+    return said or outcome.verdict is Verdict.THROTTLED
 
 
 def _answered(outcome: Outcome) -> bool:

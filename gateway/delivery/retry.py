@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from gateway import policy
 from gateway.config.models import RetrySettings
-from gateway.model import Outcome, SpooledMessage, Verdict, same_for_all
+from gateway.model import Outcome, Scope, SpooledMessage, Verdict, same_for_all
+from gateway.ratelimit import lengthened
 
 EXPIRED = "4.4.7"  # RFC 3463 3.5: message expired
 _GAVE_UP = "gave up at the end of the queue lifetime"
@@ -104,15 +104,23 @@ def _state(outcome: Outcome, at: Situation) -> str:
             return "queued"
 
 
+def next_delay(retry: RetrySettings, attempts: int, rng: random.Random) -> timedelta:
+    """Pause after ``attempts`` (1 or more) tries; the last delay repeats, jitter keeps a crowd from coming at once."""
+    delay = retry.delays[min(max(attempts, 1), len(retry.delays)) - 1]
+    return delay * rng.uniform(1 - retry.jitter, 1 + retry.jitter)
+
+
 def _delay(attempts: int, waiting: Sequence[Outcome], at: Situation, doubtful: bool) -> timedelta:
-    hints = [outcome.retry_after for outcome in waiting if outcome.retry_after is not None]
+    """Until all that wait may be tried. A provider's hint takes the place of our own delay, which it grows up to."""
     if doubtful:
-        own = max(at.retry.delays)  # the longest: the provider may still be working on the first copy
-    elif at.patient:
-        own = at.rest
-    else:
-        own = max(policy.next_delay(at.retry, attempts, at.rng), at.rest)
-    return max([own, *hints])
+        return max(at.retry.delays)  # the longest: the provider may still be working on the first copy
+    own = at.rest if at.patient else max(next_delay(at.retry, attempts, at.rng), at.rest)
+    delays = [own]
+    if hints := [one.retry_after for one in waiting if one.retry_after is not None and one.scope is not Scope.BACKEND]:
+        longest = max(own, timedelta(seconds=1)).total_seconds()
+        grown = [lengthened(hint.total_seconds(), attempts, longest) for hint in hints]
+        delays = [timedelta(seconds=max(grown)), *([own] if len(hints) < len(waiting) else [at.rest])]
+    return max(delays)
 
 
 def _expire(outcome: Outcome) -> Outcome:

@@ -139,7 +139,8 @@ class Worker:
 
     def _places(self) -> int:
         """How many sends at once."""
-        return {State.CLOSED: self._settings.concurrency, State.HALF_OPEN: 1, State.OPEN: 0}[self._state()]
+        most = max(1, int(self._settings.concurrency * self.breaker.share))
+        return {State.CLOSED: most, State.HALF_OPEN: 1, State.OPEN: 0}[self._state()]
 
     def _room(self) -> int:
         """How many to claim: as many again as are sent at once, but a probe goes alone."""

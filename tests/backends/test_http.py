@@ -77,6 +77,14 @@ def test_retry_after_in_every_form(value: str, expected: timedelta | None) -> No
     assert retry_after({"retry-after": value}, START) == expected
 
 
+def test_a_date_goes_with_the_clock_of_who_sent_it() -> None:
+    """A clock that is an hour wrong, ours or theirs, makes no hour of a minute, and no nonsense of it either."""
+    for theirs in ("11:00", "12:00", "13:00"):
+        headers = {"date": f"Fri, 20 Nov 2026 {theirs}:00 GMT", "retry-after": f"Fri, 20 Nov 2026 {theirs}:40 GMT"}
+        assert retry_after(headers, START) == timedelta(seconds=40)
+    assert retry_after({"date": "soon", "retry-after": "Fri, 20 Nov 2026 12:01:00 GMT"}, START) == MINUTE
+
+
 @given(st.text(max_size=60))
 def test_retry_after_never_fails_and_stays_in_bounds(value: str) -> None:
     wait = retry_after({"retry-after": value}, START)

@@ -71,10 +71,91 @@ def test_the_rest_grows_and_obeys_the_hint() -> None:
     assert breaker.judge("ID", outcomes(AWAY), now).rest == timedelta(seconds=15)
 
 
-def test_a_hint_is_not_shorter_than_the_first_rest() -> None:
-    """A provider that says "in a second" is not asked each second."""
-    hint = replace(THROTTLED, retry_after=timedelta(seconds=1))
-    assert CircuitBreaker().judge("ID", outcomes(hint), 0.0).rest == timedelta(minutes=1)
+@pytest.mark.parametrize(
+    ("hint", "seen"),
+    [
+        (3, [3, 6, 12, 24, 48, 96, 192, 384, 768, 900, 900]),
+        (None, [60, 120, 240, 480, 900, 900]),
+        (1800, [1800, 3600, 3600]),
+        (86400, [86400, 86400]),
+    ],
+)
+def test_the_hint_decides_and_doubles_from_there(hint: float | None, seen: list[int]) -> None:
+    """Shorter or longer than our minute; throttled again and again it grows, and is never less than what they ask."""
+    said = replace(THROTTLED, retry_after=None if hint is None else timedelta(seconds=hint))
+    breaker, now, rests = CircuitBreaker(), 0.0, []
+    for _ in seen:
+        rests.append(breaker.judge("ID", outcomes(said), now).rest.total_seconds())
+        now = breaker.until
+    assert rests == seen
+
+
+# What is said of a message, and may be true of any.
+LATER = replace(THROTTLED, scope=Scope.MESSAGE, retry_after=None)
+
+
+def to(name: str, *given: Outcome) -> dict[str, Outcome]:
+    return {f"{name}{number}@x.org": outcome for number, outcome in enumerate(given)}
+
+
+@pytest.mark.parametrize("said", [DEFERRED, LATER])
+def test_several_different_messages_in_a_row_rest_the_backend(said: Outcome) -> None:
+    """Not one, however often; not several to the same person; not when others are taken in between."""
+    breaker = CircuitBreaker()
+    for ident, name in (("1", "a"), ("1", "a"), ("2", "a"), ("3", "b")):
+        assert breaker.judge(ident, to(name, said), 0.0).opened_by is None
+    assert breaker.judge("4", to("c", SENT, said), 0.0).opened_by is None
+    for ident in ("5", "6"):
+        assert breaker.judge(ident, to(ident, said), 0.0).opened_by is None
+    ruling = breaker.judge("7", to("7", said), 0.0)
+    assert ruling.opened_by is not None
+    assert (breaker.by, breaker.reason) == ("throttled", f"3 messages in a row were put off: {said.detail}")
+    assert (ruling.rest, ruling.patient) == (timedelta(minutes=1), False)
+
+
+@pytest.mark.parametrize(
+    "said", [replace(DEFERRED, scope=Scope.RECIPIENT), replace(DEFERRED, said_by="http"), REJECTED]
+)
+def test_what_is_one_persons_or_one_mailboxs_never_adds_up(said: Outcome) -> None:
+    """Full mailboxes, mailboxes of ours that are throttled, refusals: a hundred in a row rest nobody."""
+    breaker = CircuitBreaker()
+    for number in range(100):
+        assert breaker.judge(str(number), to(str(number), said), 0.0).opened_by is None
+
+
+def test_a_probe_that_is_put_off_neither_renews_the_pause_nor_ends_it() -> None:
+    """The next one is another message; when several hear it again the rest is doubled, when one is taken it is over."""
+    breaker = CircuitBreaker()
+    breaker.judge("1", to("1", THROTTLED), 0.0)
+    now = breaker.until
+    for ident in ("2", "2", "3"):
+        ruling = breaker.judge(ident, to(ident, DEFERRED), now)
+        assert (ruling.opened_by, ruling.answered, breaker.state(now)) == (None, False, State.HALF_OPEN)
+    assert breaker.judge("4", to("4", DEFERRED), now).rest == timedelta(minutes=2)
+    assert breaker.judge("5", to("5", SENT), breaker.until).answered
+
+
+def test_a_backend_that_was_away_is_back_when_it_puts_off_its_probe() -> None:
+    """It answers: what it says of one message is that message's."""
+    breaker = CircuitBreaker()
+    breaker.judge("1", to("1", AWAY), 0.0)
+    assert breaker.judge("2", to("2", DEFERRED), breaker.until).answered
+
+
+def test_who_is_asked_for_less_does_less_at_once() -> None:
+    """Half as much each time it opens for that, and slowly more with what is sent; other trouble changes nothing."""
+    breaker = CircuitBreaker()
+    for _ in range(2):
+        breaker.judge("1", to("1", THROTTLED), breaker.until)
+        breaker.judge("late", to("late", THROTTLED), breaker.until - 1)
+    breaker.judge("2", to("2", AWAY), breaker.until)
+    assert breaker.share == 0.25
+    for _ in range(20):
+        breaker.judge("3", to("3", SENT), breaker.until)
+    assert breaker.share == pytest.approx(0.35)
+    for _ in range(200):
+        breaker.judge("3", to("3", SENT), breaker.until)
+    assert breaker.share == 1
 
 
 def test_attempts_under_way_count_once() -> None:

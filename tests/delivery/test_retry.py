@@ -8,9 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config.models import RetrySettings
-from gateway.delivery.retry import Situation, decide, returned, too_late
+from gateway.delivery.retry import Situation, decide, next_delay, returned, too_late
 from gateway.model import Outcome, Scope, SpooledMessage, Verdict
 from tests.builders import AWAY, IN_DOUBT, spooled_message
 from tests.delivery.kit import DEFERRED, MISCONFIGURED, REJECTED, THROTTLED
@@ -34,7 +36,9 @@ def situation(**changes: Any) -> Situation:
         (REJECTED, {}, "failed", None),
         (DEFERRED, {}, "queued", MINUTE),
         (replace(DEFERRED, retry_after=10 * MINUTE), {}, "queued", 10 * MINUTE),
-        (replace(DEFERRED, retry_after=timedelta(seconds=5)), {}, "queued", MINUTE),
+        (replace(DEFERRED, retry_after=timedelta(seconds=5)), {}, "queued", timedelta(seconds=5)),
+        (replace(DEFERRED, retry_after=timedelta(seconds=5)), {"rest": MINUTE}, "queued", MINUTE),
+        (replace(THROTTLED, retry_after=timedelta(seconds=5)), {"patient": True, "rest": MINUTE}, "queued", MINUTE),
         (THROTTLED, {"patient": True, "rest": 7 * MINUTE}, "queued", 7 * MINUTE),
         (MISCONFIGURED, {"rest": 2 * MINUTE}, "queued", 2 * MINUTE),
         (IN_DOUBT, {}, "queued", 60 * MINUTE),
@@ -43,7 +47,7 @@ def situation(**changes: Any) -> Situation:
     ],
 )
 def test_one_recipient(outcome: Outcome, at: dict[str, Any], state: str, after: timedelta | None) -> None:
-    """Each verdict has one state and one delay; a provider's hint lengthens but never shortens ours."""
+    """Each verdict has one state and one delay; a provider's hint takes the place of ours."""
     made = decide(message(), {"a@x.org": outcome}, situation(**at))
     assert made.states == {"a@x.org": state}
     assert made.next_attempt_at == (None if after is None else START + after)
@@ -54,6 +58,24 @@ def test_the_delay_grows_with_the_attempts(attempt: int, minutes: int) -> None:
     """The last of the list repeats."""
     made = decide(message(attempt=attempt), {"a@x.org": DEFERRED}, situation())
     assert made.next_attempt_at == START + minutes * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("hint", "seconds"), [(1, [1, 2, 4, 8, 16, 512]), (90, [90, 180, 360, 720, 1440, 3600]), (7200, [7200] * 6)]
+)
+def test_who_is_put_off_again_and_again_waits_longer(hint: int, seconds: list[int]) -> None:
+    """From the hint on, up to our own delay: a provider that always says "in a second" is not asked each second."""
+    said = {"a@x.org": replace(DEFERRED, retry_after=timedelta(seconds=hint))}
+    made = [decide(message(attempt=n), said, situation()).next_attempt_at for n in (1, 2, 3, 4, 5, 10)]
+    assert made == [START + timedelta(seconds=wait) for wait in seconds]
+
+
+def test_the_longest_hint_counts_for_all_that_wait() -> None:
+    """And our own delay for those without one: the next attempt is for all of them."""
+    soon, late = (replace(DEFERRED, retry_after=timedelta(seconds=wait)) for wait in (5, 40))
+    for other, wait in ((late, 40), (DEFERRED, 60)):
+        made = decide(message("a@x.org", "b@x.org"), {"a@x.org": soon, "b@x.org": other}, situation())
+        assert made.next_attempt_at == START + timedelta(seconds=wait)
 
 
 def test_recipients_are_settled_apart() -> None:
@@ -117,3 +139,20 @@ def test_returned_by_order() -> None:
     made = returned(message("a@x.org", "b@x.org"))
     assert made.failed == ("a@x.org", "b@x.org")
     assert {(outcome.verdict, outcome.code) for outcome in made.outcomes.values()} == {(Verdict.REJECTED, None)}
+
+
+RETRY = RetrySettings(delays=("1m", "5m", "1h"), jitter=0.2)
+
+
+@given(st.integers(0, 100), st.integers())
+def test_next_delay(attempts: int, seed: int) -> None:
+    """The list in order, its last entry for ever, each within the jitter."""
+    minutes = {0: 1, 1: 1, 2: 5}.get(attempts, 60)
+    delay = next_delay(RETRY, attempts, random.Random(seed))
+    assert 0.8 * timedelta(minutes=minutes) <= delay <= 1.2 * timedelta(minutes=minutes)
+
+
+def test_next_delay_differs() -> None:
+    """Jitter: a thousand messages deferred at once do not come back at once."""
+    rng = random.Random(1)
+    assert len({next_delay(RETRY, 1, rng) for _ in range(100)}) > 90

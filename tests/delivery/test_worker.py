@@ -256,6 +256,37 @@ async def test_a_probe_that_was_not_tried_proves_nothing(tmp_path: Path) -> None
         assert backend.most_running == 1
 
 
+async def test_who_asked_for_less_gets_less_at_once(tmp_path: Path) -> None:
+    """A provider with few sessions: of a hundred that wait not all places are tried again when the rest is over."""
+    backend = ScriptedBackend("b", THROTTLED, SENT)
+    async with house(tmp_path, backend, concurrency=8) as at:
+        first = await at.put("b")
+        await at.tried(first)
+        at.clock.advance(421)
+        await at.settled(first, "done")
+        backend.gate = asyncio.Event()
+        ids = await at.put_many(30, "b")
+        await until(lambda: backend.running == 4)
+        backend.gate.set()
+        for identifier in ids:
+            await at.settled(identifier, "done")
+        assert backend.most_running == 4
+
+
+async def test_greylisted_messages_keep_no_others_waiting(tmp_path: Path) -> None:
+    """One message is put off whenever it is tried; the backend works on, and it keeps its own schedule."""
+    backend = ScriptedBackend("b", DEFERRED)
+    async with house(tmp_path, backend) as at:
+        grey = await at.put("b", "grey@x.org")
+        await at.tried(grey)
+        for minutes in (1, 5, 15):
+            at.clock.advance(minutes * 60 + 1)
+            await until(lambda: at.dispatcher.status()["b"].in_flight == 0 and len(backend.calls) > 1)
+        assert at.paused_by("b") == ""
+        backend.script = [SENT]
+        await at.settled(await at.put("b"), "done")
+
+
 async def test_a_change_of_the_queue_is_no_send(tmp_path: Path) -> None:
     """While the spool is slow to carry out what nobody waits for, nothing is in flight and every place is free."""
     backend = ScriptedBackend("b", MISCONFIGURED, SENT)

@@ -16,7 +16,7 @@ from gateway.backends.google import tokens
 from gateway.backends.google.tokens import GoogleTokens, read_file
 from gateway.backends.shared.base import Context, NoAnswer, Url, aside, canonical, limited, safe, unrecorded
 from gateway.backends.shared.calls import Call, carry_out, plan
-from gateway.backends.shared.http import exchange, judge, start_of
+from gateway.backends.shared.http import bounded, exchange, judge, start_of, their_now
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.over_http import OverHttpSettings
@@ -34,7 +34,7 @@ _PATH = "/upload/gmail/v1/users/me/messages/send?uploadType=media"
 _COST = 100  # quota units of one send
 _IN_FLIGHT = 4  # above an undisclosed number: 429 "Too many concurrent requests for user"
 _CACHES = 1000  # mailboxes whose tokens are kept
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+_HOUR = timedelta(hours=1)
 # What is wrong with one of many mailboxes only: its mail waits, that of the others goes on.
 _OF_ONE = ("failedPrecondition", "FAILED_PRECONDITION", "forbidden")
 _RETRY_AFTER = re.compile(r"retry after (\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)?)", re.IGNORECASE)
@@ -227,10 +227,8 @@ class Gmail:
             return Outcome(Verdict.SENT, 200, "2.0.0", safe(f"Gmail id {remote_id}"), remote_id, said_by="http")
         code, words = _error(body)
         words = words or start_of(answer)
-        outcome = judge(answer, ROWS, name=self.name, code=code, words=words, now=now, secrets=[token])
-        if outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED):
-            waits = [wait for wait in (_retry_after(words, now), outcome.retry_after) if wait]
-            outcome = replace(outcome, retry_after=max(waits, default=None))
+        hint = _retry_after(words, their_now(answer.headers, now))
+        outcome = judge(answer, ROWS, name=self.name, code=code, words=words, now=now, secrets=[token], hint=hint)
         if self._many and outcome.verdict is Verdict.MISCONFIGURED and code in _OF_ONE:
             outcome = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=_HOUR)
         if "payload message string" in words:
@@ -252,10 +250,10 @@ def _error(body: Mapping[str, Any]) -> tuple[str, str]:
 
 def _retry_after(words: str, now: datetime) -> timedelta | None:
     """Gmail sends no Retry-After header: the time stands in the text. None if absent, past or nonsense."""
-    found = _RETRY_AFTER.search(words)
+    if (found := _RETRY_AFTER.search(words)) is None:
+        return None
     try:
-        moment = datetime.fromisoformat(found[1]) if found else now
-        wait = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
+        moment = datetime.fromisoformat(found[1])
+        return bounded((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now)
     except (ValueError, OverflowError):
         return None
-    return min(wait, _DAY) if wait > timedelta(0) else None

@@ -19,7 +19,6 @@ from gateway.url import check_url
 
 IMMUTABLE = {"prefer": 'IdType="ImmutableId"'}  # an id that stays when the draft becomes sent mail
 _HOUR = timedelta(hours=1)
-_BUSY = timedelta(seconds=10)  # "Retry-After: 1" on every 429 has been seen, for hours
 _ANY = range(300, 600)
 
 
@@ -64,8 +63,8 @@ ROWS = (
     _row(Verdict.DEFERRED, "4.2.2", "ErrorQuotaExceeded", pause=_HOUR, fix=_ROOM),
     _row(Verdict.DEFERRED, "4.2.2", "quotaLimitReached", pause=_HOUR),
     _row(Verdict.DEFERRED, "4.3.0", "ErrorIrresolvableConflict ErrorStaleObject ErrorItemNotFound"),
-    _row(Verdict.THROTTLED, "4.4.5", "ApplicationThrottled TooManyRequests activityLimitReached", pause=_BUSY),
-    Row((429,), Verdict.THROTTLED, "4.4.5", pause=_BUSY),
+    _row(Verdict.THROTTLED, "4.4.5", "ApplicationThrottled TooManyRequests activityLimitReached"),
+    Row((429,), Verdict.THROTTLED, "4.4.5"),
     Row((504,), Verdict.IN_DOUBT, "4.4.2"),  # whatever it says: such mail has arrived, four times over
     _row(Verdict.DEFERRED, "4.3.0", "ErrorServerBusy ErrorMailboxStoreUnavailable ErrorMailboxMoveInProgress"),
     _row(Verdict.DEFERRED, "4.3.0", "ErrorMailboxFailover ErrorTimeoutExpired ErrorInternalServerError"),

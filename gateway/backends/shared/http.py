@@ -13,7 +13,7 @@ from gateway.backends.shared.table import ANY, Row, first
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Outcome, Verdict
 
-_LONGEST = timedelta(days=1)
+_SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(days=1)
 _STALE = timedelta(minutes=5)
 _BYTES_PER_SECOND = 250_000  # the slowest uplink that a large body is given time for
 
@@ -33,18 +33,26 @@ COMMON = (
 
 
 def judge(
-    answer: Answer, rows: Sequence[Row], *, name: str, code: str, words: str, now: datetime, secrets: Sequence[str] = ()
+    answer: Answer,
+    rows: Sequence[Row],
+    *,
+    name: str,
+    code: str,
+    words: str,
+    now: datetime,
+    secrets: Sequence[str] = (),
+    hint: timedelta | None = None,
 ) -> Outcome:
     """The outcome of an answer to the backend called ``name`` that is not a success: the first row that fits decides.
 
-    ``secrets`` are kept out of its detail.
+    ``secrets`` are kept out of its detail. ``hint``: how long to wait, where that stands elsewhere than in Retry-After.
     """
     row = first((*rows, *COMMON), answer.status, code, words)
     detail = safe(f"HTTP {answer.status} {code.rpartition('.')[2]} {words}", *secrets)
     outcome = row.outcome("http", answer.status, detail, {"name": name})
     if row.verdict not in (Verdict.DEFERRED, Verdict.THROTTLED, Verdict.MISCONFIGURED):
         return outcome
-    waits = filter(None, (retry_after(answer.headers, now), row.pause))
+    waits = filter(None, (retry_after(answer.headers, now), hint, row.pause))
     return replace(outcome, retry_after=max(waits, default=None))
 
 
@@ -58,17 +66,32 @@ def start_of(answer: Answer) -> str:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """The Retry-After header (RFC 9110, 10.2.3: seconds or a date), at most a day; None if absent, past or nonsense."""
+    """The Retry-After header (RFC 9110, 10.2.3: seconds or a date), in bounds; None if absent, past or nonsense."""
     value = headers.get("retry-after", "").strip()
     try:
         if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
-            wait = timedelta(seconds=min(float(value), _LONGEST.total_seconds()))
-        else:
-            moment = parsedate_to_datetime(value)
-            wait = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
+            return bounded(timedelta(seconds=min(float(value), _LONGEST.total_seconds())))
+        return bounded(_date(value) - their_now(headers, now))
     except (ValueError, TypeError, OverflowError):
         return None
-    return min(wait, _LONGEST) if wait > timedelta(0) else None
+
+
+def their_now(headers: Mapping[str, str], now: datetime) -> datetime:
+    """The time by the clock of who answers (RFC 9110, 6.6.1), with which its other dates go; else ours."""
+    try:
+        return _date(headers.get("date", ""))
+    except (ValueError, TypeError, OverflowError):
+        return now
+
+
+def bounded(wait: timedelta) -> timedelta | None:
+    """A hint between a second and a day; None for no wait at all."""
+    return min(max(wait, _SHORTEST), _LONGEST) if wait > timedelta(0) else None
+
+
+def _date(text: str) -> datetime:
+    moment = parsedate_to_datetime(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 async def exchange(

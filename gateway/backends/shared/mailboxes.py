@@ -12,11 +12,12 @@ from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.recent import Recent
 from gateway.clock import Clock
 from gateway.model import Outcome, Scope, Verdict
-from gateway.ratelimit import Budget
+from gateway.ratelimit import Budget, lengthened
 
 _KEPT = 1000  # mailboxes remembered; idle ones are forgotten first, the least recently used before others
 _SHORT = 5.0  # seconds that a send waits where mail of other mailboxes waits behind it
 _LONG = 600.0  # ... and where nothing does: well below the limit for a send, which would end in doubt
+_LONGEST = 900.0  # seconds of rest while it is throttled again and again
 _REST = timedelta(minutes=1)  # for a mailbox that asked for less and gave no time
 
 
@@ -27,6 +28,7 @@ class _Mailbox:
     bytes: Budget
     users: int = 0
     rest_until: float = 0.0  # monotonic seconds
+    throttled: int = 0  # times in a row
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -81,11 +83,16 @@ class Mailboxes:
 
     def judged(self, name: str, outcome: Outcome) -> Outcome:
         """What an answer means: with many mailboxes the throttled one rests alone, else the whole backend does."""
-        if not self._many or outcome.verdict is not Verdict.THROTTLED:
+        if not self._many or outcome.verdict not in (Verdict.THROTTLED, Verdict.SENT):
             return outcome
-        pause = outcome.retry_after or _REST
-        mailbox = self._mailbox(name)
-        mailbox.rest_until = max(mailbox.rest_until, self._clock.monotonic() + pause.total_seconds())
+        mailbox, now = self._mailbox(name), self._clock.monotonic()
+        if outcome.verdict is Verdict.SENT:
+            mailbox.throttled = 0
+            return outcome
+        mailbox.throttled += now >= mailbox.rest_until  # of those under way only the first counts
+        seconds = lengthened((outcome.retry_after or _REST).total_seconds(), mailbox.throttled, _LONGEST)
+        mailbox.rest_until = max(mailbox.rest_until, now + seconds)
+        pause = timedelta(seconds=mailbox.rest_until - now)
         return replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=pause)
 
     def _in_use(self, mailbox: _Mailbox) -> bool:
