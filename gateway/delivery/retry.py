@@ -113,8 +113,11 @@ def next_delay(retry: RetrySettings, attempts: int, rng: random.Random) -> timed
 def _delay(attempts: int, waiting: Sequence[Outcome], at: Situation, doubtful: bool) -> timedelta:
     """Until all that wait may be tried. A provider's hint takes the place of our own delay, which it grows up to."""
     if doubtful:
-        return max(at.retry.delays)  # the longest: the provider may still be working on the first copy
-    own = at.rest if at.patient else max(next_delay(at.retry, attempts, at.rng), at.rest)
+        own = max(at.retry.delays)  # the longest: the provider may still be working on the first copy
+    elif at.patient:
+        own = at.rest
+    else:
+        own = max(next_delay(at.retry, attempts, at.rng), at.rest)
     delays = [own]
     if hints := [one.retry_after for one in waiting if one.retry_after is not None and one.scope is not Scope.BACKEND]:
         longest = max(own, timedelta(seconds=1)).total_seconds()

@@ -42,6 +42,7 @@ def situation(**changes: Any) -> Situation:
         (THROTTLED, {"patient": True, "rest": 7 * MINUTE}, "queued", 7 * MINUTE),
         (MISCONFIGURED, {"rest": 2 * MINUTE}, "queued", 2 * MINUTE),
         (IN_DOUBT, {}, "queued", 60 * MINUTE),
+        (replace(IN_DOUBT, retry_after=5 * MINUTE), {}, "queued", 5 * MINUTE),
         (IN_DOUBT, {"doubts": 1}, "held", None),
         (IN_DOUBT, {"in_doubt": "hold"}, "held", None),
     ],
