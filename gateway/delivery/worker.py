@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
@@ -23,7 +24,7 @@ from gateway.spool import Claim, Filter, Settlement, Spool
 
 SEND_LIMIT = 25 * 60.0  # seconds; less than a claim lasts
 UNWRITABLE_WAIT = 5.0
-DIVERT_EVERY = 10.0
+DIVERT_EVERY = 10.0  # while some have to stay; for new ones at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,14 @@ class BackendStatus:
     reason: str
     last_success: datetime | None
     fix: str = ""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A backend that remembers for some seconds what it was refused, so that not each message asks."""
+
+    def forget(self) -> None:
+        """Ask anew."""
 
 
 class Worker:
@@ -88,6 +97,8 @@ class Worker:
 
     def resume(self) -> None:
         """Work again; what only waited for the backend is due at once."""
+        if isinstance(self.backend, Forgetful):
+            self.backend.forget()
         waiting = self.breaker.close()
         self._events.backend_resumed(self._name)
         if waiting:
@@ -113,7 +124,10 @@ class Worker:
             self._changed.clear()
             if self._state() is State.OPEN:
                 await self._divert()
-                await self._wait(min(self.breaker.until, self._next_divert) - self._clock.monotonic())
+                now = self._clock.monotonic()
+                await self._wait(
+                    min(self.breaker.until, now + DIVERT_EVERY if self._next_divert <= now else self._next_divert) - now
+                )
                 continue
             if self.breaker.by == OPERATOR:
                 self.resume()  # a pause for a time is over
@@ -191,11 +205,15 @@ class Worker:
             return
         self._next_divert = now + DIVERT_EVERY
         if any(self.orders.free(name, now) for name in others):
+            left = 0
             moving = reroute(self._spool, self._name, lambda one: self.orders.elsewhere(one, now))
             with suppress(SpoolTrouble):
-                async for _ in moving:
+                async for stay in moving:
+                    left += stay
                     if self._stopping:
                         return
+                if not left:  # whoever comes next need not wait for a look at those that have to stay
+                    self._next_divert = now
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 

@@ -156,6 +156,23 @@ async def test_messages_of_a_removed_backend_find_a_new_way(tmp_path: Path) -> N
     assert len(new.calls) == 1
 
 
+class Remembering(ScriptedBackend):
+    """Answers from memory until it forgets."""
+
+    def forget(self) -> None:
+        self.script = [SENT]
+
+
+async def test_resume_by_order_asks_anew(tmp_path: Path) -> None:
+    """A password that was corrected a moment ago counts at once, not when a remembered refusal is forgotten."""
+    backend = Remembering("b", MISCONFIGURED)
+    async with house(tmp_path, backend) as at:
+        identifier = await at.put("b")
+        await at.tried(identifier)
+        await at.dispatcher.resume("b")
+        await at.settled(identifier, "done")
+
+
 async def test_resume_by_order_reaches_every_message(tmp_path: Path) -> None:
     """However many were put off: none of them waits for its schedule."""
     backend = ScriptedBackend("b", DEFERRED)

@@ -236,6 +236,10 @@ class Graph:
                 return Check(not said.get("scp"), f"the token does not name {needed}", fix, facts)
         return Check(True, "a token was given and the API answers", facts=facts)
 
+    def forget(self) -> None:
+        """Ask for a token anew, whatever came last."""
+        self._tokens.forget_failure()
+
     async def aclose(self) -> None:
         await self._tokens.aclose()
 
