@@ -58,9 +58,17 @@ _UNVERIFIED = r"sender.*verif|verif.*sender|not verified|unverified"
 ROWS = (
     Row(ANY, Verdict.MISCONFIGURED, "4.7.0", code="ENDPOINT_PERMISSION_DENIED", fix=_ALLOW),  # comes as 400
     Row((200, 400), Verdict.REJECTED, "5.6.0", code="NON_VALIDATING_IN_PAYLOAD"),
-    Row((200, 400), Verdict.MISCONFIGURED, "4.7.0", code="API_EXCEPTION", text=_UNVERIFIED, fix=_VERIFY),
+    Row(
+        (200, 400),
+        Verdict.MISCONFIGURED,
+        "4.7.0",
+        code="API_EXCEPTION",
+        text=_UNVERIFIED,
+        scope=Scope.MESSAGE,
+        fix=_VERIFY,
+    ),
     Row((200, 400), Verdict.REJECTED, "5.3.4", text=_SIZE),
-    Row((200, 400), Verdict.THROTTLED, "4.4.5", code="API_EXCEPTION", text=_BUSY, pause=_MINUTE),
+    Row((200, 400), Verdict.THROTTLED, "4.4.5", code="API_EXCEPTION", text=_BUSY, pause=_MINUTE, scope=Scope.MESSAGE),
     Row((200,), Verdict.REJECTED, "5.6.0", code="API_EXCEPTION"),
     Row((401,), Verdict.MISCONFIGURED, "4.7.0", fix=_KEY),
     Row((402, 403), Verdict.MISCONFIGURED, "4.7.0"),  # 402: plan used up or account closed
@@ -68,9 +76,9 @@ ROWS = (
 )
 # The texts of failures inside a 200 answer, which speak of one recipient where they do not speak of the account.
 FAILURES = (
-    Row((200,), Verdict.MISCONFIGURED, "4.7.0", text=_UNVERIFIED, fix=_VERIFY),
+    Row((200,), Verdict.MISCONFIGURED, "4.7.0", text=_UNVERIFIED, scope=Scope.MESSAGE, fix=_VERIFY),
     Row((200,), Verdict.REJECTED, "5.1.1", text=_ADDRESS, scope=Scope.RECIPIENT),
-    Row((200,), Verdict.THROTTLED, "4.4.5", text=_BUSY, pause=_MINUTE),
+    Row((200,), Verdict.THROTTLED, "4.4.5", text=_BUSY, pause=_MINUTE, scope=Scope.MESSAGE),
     Row((200,), Verdict.DEFERRED, "4.3.0", scope=Scope.RECIPIENT),
 )
 # What its webhooks report; a bounce is "bounce hard" or "bounce soft". Opens, clicks and the like are not ours.

@@ -422,6 +422,22 @@ async def test_one_of_many_mailboxes_that_gmail_does_not_serve_pauses_nobody_els
         assert outcome.fix
 
 
+async def test_a_token_that_is_refused_for_one_mailbox_rests_that_alone(tmp_path: Path) -> None:
+    """However often; for three different ones in a row it is refused for all, and the backend pauses."""
+    refused = error(401, "authError", "Invalid Credentials", status="UNAUTHENTICATED")
+    async with open_way(tmp_path, mailbox="sender", senders=["*"]) as way:
+        authors = [f"u{number}@corp.example" for number in range(3)]
+        way.fake.users |= {*authors, MAILBOX}
+        for _ in range(4):
+            outcome = await way.one(refused, refused, author=authors[0])
+            assert (outcome.verdict, outcome.scope, outcome.retry_after) == (V.DEFERRED, Scope.MESSAGE, HOUR)
+        assert (await way.one(refused, refused, author=authors[1])).verdict is V.DEFERRED
+        outcome = await way.one(refused, refused, author=authors[2])
+        assert (outcome.verdict, outcome.scope) == (V.MISCONFIGURED, Scope.BACKEND)
+        assert verdicts(await way.send("b@x.example", author=MAILBOX)) == ["SENT"]
+        assert (await way.one(refused, refused, author=authors[2])).verdict is V.DEFERRED
+
+
 async def test_many_mailboxes_at_once_do_not_starve_the_loop_of_threads(tmp_path: Path) -> None:
     """Whoever waits for a token needs the loop, and it needs its threads to look up names; the key is read once."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))

@@ -77,6 +77,47 @@ def test_retry_after_in_every_form(value: str, expected: timedelta | None) -> No
     assert retry_after({"retry-after": value}, START) == expected
 
 
+@pytest.mark.parametrize(
+    ("status", "words", "verdict", "scope"),
+    [
+        (400, "Account suspended", Verdict.MISCONFIGURED, Scope.BACKEND),
+        (422, "Your subscription has expired", Verdict.MISCONFIGURED, Scope.BACKEND),
+        (400, "insufficient credits", Verdict.MISCONFIGURED, Scope.BACKEND),
+        (400, "From domain is not verified", Verdict.MISCONFIGURED, Scope.MESSAGE),
+        (400, "Daily sending limit reached", Verdict.THROTTLED, Scope.MESSAGE),
+        (400, "attachment exceeds the daily limit of the size", Verdict.REJECTED, Scope.MESSAGE),
+        (400, "the account number in the text is not a number", Verdict.REJECTED, Scope.MESSAGE),
+    ],
+)
+def test_our_account_is_no_message_s_fault(status: int, words: str, verdict: Verdict, scope: Scope) -> None:
+    """Promise 4: what it may send is used up, it is blocked or unpaid, its sender is not verified: nothing bounces."""
+    outcome = judge(Answer(status, {}, b"{}"), (), name="way", code="", words=words, now=START)
+    assert (outcome.verdict, outcome.scope, bool(outcome.fix)) == (verdict, scope, verdict is Verdict.MISCONFIGURED)
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "scope"),
+    [
+        (200, Verdict.DEFERRED, Scope.BACKEND),
+        (202, Verdict.DEFERRED, Scope.BACKEND),
+        (400, Verdict.DEFERRED, Scope.MESSAGE),
+        (403, Verdict.MISCONFIGURED, Scope.BACKEND),
+        (413, Verdict.REJECTED, Scope.MESSAGE),
+        (502, Verdict.DEFERRED, Scope.MESSAGE),
+    ],
+)
+@pytest.mark.parametrize(
+    "body", [b"<!DOCTYPE html><html>Please sign in", b" <html><body>recipient refused", b"sign in"]
+)
+def test_a_web_page_is_not_the_api(body: bytes, status: int, verdict: Verdict, scope: Scope) -> None:
+    """A proxy, a portal, a wrong URL: nothing was taken, so nothing is in doubt, and nothing bounces."""
+    headers = {} if b"<" in body else {"content-type": "text/html; charset=utf-8"}
+    rows = (Row((400,), Verdict.REJECTED, "5.1.1", text="recipient", scope=Scope.RECIPIENT),)
+    answer = Answer(status, headers, body)
+    outcome = judge(answer, rows, name="way", code="", words=body.decode(), now=START)
+    assert (outcome.verdict, outcome.scope) == (verdict, scope)
+
+
 def test_a_date_goes_with_the_clock_of_who_sent_it() -> None:
     """A clock that is an hour wrong, ours or theirs, makes no hour of a minute, and no nonsense of it either."""
     for theirs in ("11:00", "12:00", "13:00"):

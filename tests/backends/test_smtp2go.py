@@ -105,7 +105,7 @@ ANSWERS: list[tuple[int, Any, Verdict, str, timedelta | None]] = [
     (400, nested("API_EXCEPTION", "something else"), Verdict.REJECTED, "5.6.0", None),
     (400, nested("API_EXCEPTION", "The email is too large"), Verdict.REJECTED, "5.3.4", None),
     (400, "Request body exceeds the size limit", Verdict.REJECTED, "5.3.4", None),
-    (400, "<html>Bad Request</html>", Verdict.REJECTED, "5.6.0", None),
+    (400, "<html>Bad Request</html>", Verdict.DEFERRED, "4.4.0", None),
     (401, nested("INVALID", "The API key is not valid"), Verdict.MISCONFIGURED, "4.7.0", None),
     (402, nested("API_EXCEPTION", "request failed"), Verdict.MISCONFIGURED, "4.7.0", None),
     (403, nested("DENIED", "not permitted"), Verdict.MISCONFIGURED, "4.7.0", None),

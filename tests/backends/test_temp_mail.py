@@ -138,7 +138,7 @@ def both(verdict: Verdict, enhanced: str) -> tuple[tuple[Verdict, str], tuple[Ve
 
 OURS, THEIRS = (Verdict.MISCONFIGURED, "4.7.0"), (Verdict.REJECTED, "5.7.8")
 ANSWERS: list[Row] = [
-    (400, f"{FAILED}No balance", *both(Verdict.REJECTED, "5.7.1"), None, "request_send_mail_access"),
+    (400, f"{FAILED}No balance", OURS, (Verdict.REJECTED, "5.7.1"), None, "request_send_mail_access"),
     (400, f"{FAILED}Server daily send quota has been reached", *both(Verdict.THROTTLED, "4.4.5"), HOURS_LEFT, ""),
     (400, f"{FAILED}Server monthly send quota has been reached", *both(Verdict.THROTTLED, "4.4.5"),
      HOURS_LEFT + timedelta(days=10), ""),
@@ -167,7 +167,7 @@ ANSWERS: list[Row] = [
     (429, "IP=192.0.2.1 Exceeded daily limit of 5 requests", *both(Verdict.THROTTLED, "4.4.5"), None, ""),
     (500, "TypeError Cannot read properties", *both(Verdict.DEFERRED, "4.3.0"), None, ""),
     (200, "", *both(Verdict.IN_DOUBT, "4.4.2"), None, ""),
-    (200, "<html>", *both(Verdict.IN_DOUBT, "4.4.2"), None, ""),
+    (200, "<html>", *both(Verdict.DEFERRED, "4.4.0"), None, "base_url"),
     (200, '{"status":"no"}', *both(Verdict.IN_DOUBT, "4.4.2"), None, ""),
 ]  # fmt: skip
 

@@ -140,6 +140,7 @@ class Gmail:
             in_flight=_IN_FLIGHT,
             calls=lambda: Budget(settings.quota_units, 60),
             bytes_=lambda: Budget(float("inf"), 60),
+            own_tokens=True,
         )
         self._tokens: Recent[str, tuple[GoogleTokens, TokenCache]] = Recent(_CACHES)
 
@@ -169,6 +170,11 @@ class Gmail:
         summary = f"Google gives a token to send as {named}" if named else "Google knows the service account"
         fix = "" if named else "add one whole address to senders: only then can delegation be looked at"
         return Check(True, summary, fix, facts)
+
+    def forget(self) -> None:
+        """Ask for tokens anew, whatever came last."""
+        for _, cache in tuple(self._tokens.values()):
+            cache.forget_failure()
 
     async def aclose(self) -> None:
         for _, cache in tuple(self._tokens.values()):  # sends that end meanwhile use them

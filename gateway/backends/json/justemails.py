@@ -39,7 +39,7 @@ class Justemails(TrackedBackend):
     rows = (
         Row((400,), Verdict.REJECTED, "5.1.3", text=r"'to'|recipient", scope=Scope.RECIPIENT),
         *key_rows(", with the permission to send"),
-        Row((422,), Verdict.MISCONFIGURED, "4.7.0", fix=_DOMAIN),
+        Row((422,), Verdict.MISCONFIGURED, "4.7.0", scope=Scope.MESSAGE, fix=_DOMAIN),
     )
 
     def __init__(self, name: str, settings: JustemailsSettings, context: Context) -> None:

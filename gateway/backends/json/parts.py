@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from gateway.config import values
 from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, Undecodable, leaf_text, scan, split_recipients, walk
 from gateway.message.text import surely
-from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Recipient, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Recipient, Scope, SpooledMessage, Verdict
 from gateway.routing import Freight, obstacle
 from gateway.strangers import lenient_json
 
@@ -205,7 +206,7 @@ def groups(message: SpooledMessage, header: Header, doubt: tuple[int, int] | Non
             yield from Group(number, mask, bits, *named).part(some)
 
 
-class PartsBackend:
+class PartsBackend(ABC):
     """A kind of API adds which ``calls`` a message takes and how one is made (``_call``), ``said`` and ``rows``."""
 
     rows: ClassVar[Sequence[Row]] = ()
@@ -262,19 +263,20 @@ class PartsBackend:
             self._context.signals.warning("dropped", id=message.id, backend=self.name, what=f"{feature}: {where}")
         return outcomes
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027 - most have nothing to close
         pass
 
+    @abstractmethod
     def calls(self, message: SpooledMessage, parts: Parts) -> Iterable[Call]:
         """Raises CannotCarry when the message cannot go."""
-        raise NotImplementedError
 
     def said(self, body: Mapping[str, Any]) -> tuple[str, str]:
         """Error code and words."""
         return str(body.get("error") or ""), str(body.get("message") or "")
 
+    @abstractmethod
     async def _call(self, message: SpooledMessage, call: Call) -> dict[str, Outcome]:
-        raise NotImplementedError
+        """An outcome for each of the call. Raises NoAnswer."""
 
     async def _request(
         self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -289,7 +291,11 @@ class PartsBackend:
 
     def _refused(self, answer: Answer, rows: Sequence[Row], *secrets: str) -> Outcome:
         (code, words), now, hidden = self._words(answer), self._context.clock.now(), (*secrets, *self._secrets)
-        return judge(answer, (*rows, _ACCOUNT), name=self.name, code=code, words=words, now=now, secrets=hidden)
+        outcome = judge(answer, (*rows, _ACCOUNT), name=self.name, code=code, words=words, now=now, secrets=hidden)
+        if outcome.verdict is Verdict.REJECTED and answer.status != 413 and not answer.body.strip():
+            # These APIs say why. What says nothing stands between.
+            return replace(outcome, verdict=Verdict.DEFERRED, enhanced="4.4.0", scope=Scope.MESSAGE)
+        return outcome
 
     def _unreachable(self, error: NoAnswer) -> Check:
         fix = f"{WHERE.format(name=self.name)}, and the way there"

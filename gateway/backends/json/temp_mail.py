@@ -46,7 +46,6 @@ PRIVATE = Row((401,), Verdict.MISCONFIGURED, "4.7.0", text=r"private site passwo
 ROWS = (
     Row((400,), Verdict.DEFERRED, "4.0.0", text=r"resend error", scope=Scope.RECIPIENT),
     Row((400,), Verdict.IN_DOUBT, "4.4.2", text=r"\bD1_|sqlite"),  # its bookkeeping comes after the sending
-    Row((400,), Verdict.REJECTED, "5.7.1", text=r"no balance", fix=_FIX_BALANCE),
     Row((400,), Verdict.THROTTLED, "4.4.5", text=f"{_DAY}|{_MONTH}"),
     Row((400,), Verdict.REJECTED, "5.7.1", text=r"address is blocked"),
     Row((400,), Verdict.REJECTED, "5.1.1", text=r"invalid recipient address", scope=Scope.RECIPIENT),
@@ -62,11 +61,13 @@ ROWS = (
 OF_CLIENT: tuple[Row, ...] = (
     Row((400, 401), Verdict.REJECTED, "5.7.8", text=_TOKEN, fix=_FIX_TOKEN),
     Row((400,), Verdict.REJECTED, "5.7.1", text=r"invalid domain"),
+    Row((400,), Verdict.REJECTED, "5.7.1", text=r"no balance", fix=_FIX_BALANCE),
 )
 ANY_401 = Row((401,), Verdict.REJECTED, "5.7.8")  # of /api, which looks at the token first; /external does not
 OF_SETTINGS: tuple[Row, ...] = (
     Row((400, 401), Verdict.MISCONFIGURED, "4.7.0", text=_TOKEN, fix=_FIX_TOKEN),
     Row((400, 401), Verdict.MISCONFIGURED, "4.7.0", text=r"invalid domain"),
+    Row((400,), Verdict.MISCONFIGURED, "4.7.0", text=r"no balance", fix=_FIX_BALANCE),
 )
 OURS = (PRIVATE, Row((400, 401), Verdict.MISCONFIGURED, "4.3.5", text=r"contact the administrator"))  # no token's fault
 UNKNOWN = (Row((400,), Verdict.DEFERRED, "4.0.0", scope=Scope.RECIPIENT),)

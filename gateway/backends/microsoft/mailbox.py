@@ -51,7 +51,7 @@ class Mailbox:
                     Verdict.SENT, 202, "2.0.0", f"client-request-id {request_id}", request_id, said_by="http"
                 )
             outcome = self.api.judge(answer)
-            if answer.status in range(200, 300) and len(body) > _TOO_LARGE:
+            if outcome.verdict is Verdict.IN_DOUBT and answer.status < 300 and len(body) > _TOO_LARGE:
                 outcome = replace(outcome, verdict=Verdict.REJECTED, enhanced="5.3.4")  # graph-docs issue 13979
         return replace(outcome, detail=f"{outcome.detail}; client-request-id {request_id}")
 

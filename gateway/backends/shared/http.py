@@ -11,12 +11,24 @@ from email.utils import parsedate_to_datetime
 from gateway.backends.shared.base import NoAnswer, away, safe
 from gateway.backends.shared.table import ANY, Row, first
 from gateway.fetch import Answer, Fetch, Lost, NotSent
-from gateway.model import Outcome, Verdict
+from gateway.model import Outcome, Scope, Verdict
 
 _SHORTEST, _LONGEST = timedelta(seconds=1), timedelta(days=1)
 _STALE = timedelta(minutes=5)
 _BYTES_PER_SECOND = 250_000  # the slowest uplink that a large body is given time for
 
+_UNVERIFIED = r"\b(from|sender|domain)\b.{0,60}\bnot (yet )?(been )?verified\b|\bunverified (from|sender|domain)\b"
+_ACCOUNT = (
+    r"\b(account|subscription|plan|billing|payment|invoice)\b.{0,40}\b(suspended|disabled|blocked|closed|cancell?ed|"
+    r"expired|past due|overdue|unpaid|required|not (yet )?(active|activated|approved))\b|"
+    r"\binsufficient (credits?|balance|funds)\b"
+)
+_SPENT = r"^(?!.*\b(size|attachment|recipient|length)).*\b(daily|hourly|monthly|sending|send)\b.{0,40}\b(limit|quota)\b"
+_VERIFY = "verify the sender or its domain at the provider, or set senders so that others are refused"
+_LOOK = "look at the account of backends.{name} at the provider"
+_ELSEWHERE = (
+    "this is a web page, not the API: check base_url or api_base, and what stands between (proxy, portal, firewall)"
+)
 BUSY_403 = Row((403,), Verdict.THROTTLED, "4.4.5", text=r"quota|rate.?limit")
 # For every status that a backend's own table does not name; the last row fits whatever is left.
 COMMON = (
@@ -27,6 +39,10 @@ COMMON = (
     # An unpaid account, a wrong URL, a proxy or a ban: none of them is the message's fault.
     Row((402, 404, 405, 407, 410, 411, 426, 431, 451, *range(300, 400)), Verdict.MISCONFIGURED, "4.3.5"),
     Row((413,), Verdict.REJECTED, "5.3.4"),
+    # Refused like a message, but not for its fault: our account, or who may send by it.
+    Row((400, 409, 422), Verdict.MISCONFIGURED, "4.7.0", text=_UNVERIFIED, scope=Scope.MESSAGE, fix=_VERIFY),
+    Row((400, 409, 422), Verdict.MISCONFIGURED, "4.7.0", text=_ACCOUNT, fix=_LOOK),
+    Row((400, 409, 422), Verdict.THROTTLED, "4.4.5", text=_SPENT, scope=Scope.MESSAGE),
     Row(range(400, 500), Verdict.REJECTED, "5.6.0"),
     Row(ANY, Verdict.IN_DOUBT, "4.4.2"),
 )
@@ -50,10 +66,20 @@ def judge(
     row = first((*rows, *COMMON), answer.status, code, words)
     detail = safe(f"HTTP {answer.status} {code.rpartition('.')[2]} {words}", *secrets)
     outcome = row.outcome("http", answer.status, detail, {"name": name})
+    if row.verdict in (Verdict.REJECTED, Verdict.IN_DOUBT) and answer.status < 500 and _page(answer):
+        # Nothing of ours got through. A page for a 200 comes to everybody; for a 4xx it may come for this message.
+        scope = Scope.BACKEND if answer.status < 400 else Scope.MESSAGE
+        return replace(outcome, verdict=Verdict.DEFERRED, enhanced="4.4.0", scope=scope, fix=_ELSEWHERE)
     if row.verdict not in (Verdict.DEFERRED, Verdict.THROTTLED, Verdict.MISCONFIGURED):
         return outcome
     waits = filter(None, (retry_after(answer.headers, now), hint, row.pause))
     return replace(outcome, retry_after=max(waits, default=None))
+
+
+def _page(answer: Answer) -> bool:
+    """Whether this is a web page, which no API gives. That a body is too large (413) any server may say."""
+    html = answer.headers.get("content-type", "").lower().startswith("text/html")
+    return answer.status != 413 and (html or re.match(rb"\s*<(!doctype|html)", answer.body, re.IGNORECASE) is not None)
 
 
 def start_of(answer: Answer) -> str:

@@ -18,6 +18,8 @@ _KEPT = 1000  # mailboxes remembered; idle ones are forgotten first, the least r
 _SHORT = 5.0  # seconds that a send waits where mail of other mailboxes waits behind it
 _LONG = 600.0  # ... and where nothing does: well below the limit for a send, which would end in doubt
 _LONGEST = 900.0  # seconds of rest while it is throttled again and again
+_IN_A_ROW = 3  # mailboxes
+_HOUR = timedelta(hours=1)
 _REST = timedelta(minutes=1)  # for a mailbox that asked for less and gave no time
 
 
@@ -36,17 +38,26 @@ class Mailboxes:
     """The turns of every mailbox that one backend sends as.
 
     ``many`` says that there may be several (``mailbox: sender``): then one that has to wait or rest must not hold up
-    the others, and its mail is deferred instead of the whole backend being paused.
+    the others, and its mail is deferred instead of the whole backend being paused. ``own_tokens``: each has its own.
     """
 
     def __init__(
-        self, clock: Clock, *, many: bool, in_flight: int, calls: Callable[[], Budget], bytes_: Callable[[], Budget]
+        self,
+        clock: Clock,
+        *,
+        many: bool,
+        in_flight: int,
+        calls: Callable[[], Budget],
+        bytes_: Callable[[], Budget],
+        own_tokens: bool = False,
     ) -> None:
         self._clock = clock
         self._many = many
+        self._own_tokens = own_tokens
         self._in_flight = in_flight
         self._calls = calls
         self._bytes = bytes_
+        self._refused: set[str] = set()  # since one was not
         self._known: Recent[str, _Mailbox] = Recent(_KEPT, self._in_use)
 
     @asynccontextmanager
@@ -83,17 +94,29 @@ class Mailboxes:
 
     def judged(self, name: str, outcome: Outcome) -> Outcome:
         """What an answer means: with many mailboxes the throttled one rests alone, else the whole backend does."""
-        if not self._many or outcome.verdict not in (Verdict.THROTTLED, Verdict.SENT):
+        if not self._many or outcome.verdict not in (Verdict.THROTTLED, Verdict.SENT, Verdict.MISCONFIGURED):
             return outcome
+        if outcome.verdict is Verdict.MISCONFIGURED:
+            return self._of_one(name, outcome)
         mailbox, now = self._mailbox(name), self._clock.monotonic()
         if outcome.verdict is Verdict.SENT:
             mailbox.throttled = 0
+            self._refused.clear()
             return outcome
         mailbox.throttled += now >= mailbox.rest_until  # of those under way only the first counts
         seconds = lengthened((outcome.retry_after or _REST).total_seconds(), mailbox.throttled, _LONGEST)
         mailbox.rest_until = max(mailbox.rest_until, now + seconds)
         pause = timedelta(seconds=mailbox.rest_until - now)
         return replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=pause)
+
+    def _of_one(self, name: str, outcome: Outcome) -> Outcome:
+        """A token that is refused (401) for one mailbox; for several in a row it is refused for all."""
+        if outcome.code != 401 or not self._own_tokens:
+            return outcome
+        self._refused.add(name.lower())
+        if len(self._refused) >= _IN_A_ROW:
+            return outcome
+        return replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=_HOUR)
 
     def _in_use(self, mailbox: _Mailbox) -> bool:
         return mailbox.users > 0 or mailbox.rest_until > self._clock.monotonic()

@@ -181,8 +181,9 @@ def _never(enhanced: str, detail: str) -> Outcome:
 
 
 def _of_one(outcome: Outcome) -> Outcome:
-    """After RCPT a reply is about that recipient, unless it rests the backend."""
-    return outcome if outcome.scope is Scope.BACKEND else replace(outcome, scope=Scope.RECIPIENT)
+    """After RCPT a reply is about that recipient, unless it is about the account."""
+    ours = outcome.scope is Scope.BACKEND or outcome.verdict is Verdict.MISCONFIGURED
+    return outcome if ours else replace(outcome, scope=Scope.RECIPIENT)
 
 
 def of_message(outcome: Outcome) -> Outcome:

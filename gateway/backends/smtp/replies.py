@@ -16,6 +16,27 @@ _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")
 
 _TOO_MANY = r"^[45]\.5\.3\b|too many (recipients|rcpts?)\b"
 _MOST = "lower max_recipients of backends.{name}"
+# What providers say after a message, as they and their users write it; of recipients they speak with 5.2.2 and 5.1.1.
+_OTHERS = r"^(?!5\.(1\.1|2\.[12]|3\.4)\b)(?!.*(receiv|\bsize\b|too large|mailbox))"
+_PERIOD = r"(daily|hourly|monthly|24-hour|sending|outgoing|outbound|relay|submission|mail send)"
+_SPENT = (
+    # Exchange Online and Gmail, whose codes say it alone.
+    r"^(5\.4\.5|5\.1\.90|5\.7\.705|5\.7\.23[23])\b|SubmissionQuotaExceeded|"
+    rf"{_OTHERS}.*\b({_PERIOD}\b[^.;]{{0,40}}\b(limit|quota)|max(imum)? (emails|messages|credits)|"
+    r"email quota exceeded)\b"
+)
+_BLOCKED = (
+    r"^5\.7\.(703|708|750)\b|bad outbound sender|OutboundSpamException|outgoing blocked|unusual sending activity|"
+    rf"{_OTHERS}.*\b(sending|account)[^.;]{{0,30}} (paused|suspended|not (yet )?activated)\b|\b(unpaid|past due)\b"
+)
+_FULL = r"STOREDRV\.Submission.*(mailbox full|QuotaExceeded)|mailbox full.*STOREDRV\.Submission"
+_UNVERIFIED = r"(address|sender|domain) (is )?not verified|verified sender identity|unverified (sender|domain)"
+_WAIT = "the account's sending limit is used up: wait, raise it, or name a second backend in the route"
+_UNBLOCK = (
+    "the provider has blocked the account of backends.{name}: ask there why (Exchange: Defender, Restricted entities)"
+)
+_ROOM = "the mailbox of the account is full: make room, its Sent Items first"
+_VERIFY = "verify this sender at the provider, or set clients.NAME.senders so that others are refused"
 _LOGIN = "check username and password of backends.{name}, and how the server wants them"
 # Replies that refuse (RFC 5321 4.2.3, RFC 4954 6): the text is searched in "enhanced code, text".
 REPLIES = (
@@ -24,15 +45,12 @@ REPLIES = (
     Row((421,), Verdict.THROTTLED, ""),
     # Too many recipients is told by 452, by 552 in older servers (RFC 5321, 4.5.3.1.10), by 550 in others.
     Row(range(450, 600), Verdict.DEFERRED, "", text=_TOO_MANY, scope=Scope.RECIPIENT, fix=_MOST),
-    # Said of a message, but true of the account: Exchange Online and Gmail when the limit of the day is used up.
-    Row(
-        range(500, 600),
-        Verdict.THROTTLED,
-        "",
-        text=r"^(5\.4\.5|5\.1\.90|5\.7\.705)\b|SubmissionQuotaExceeded",
-        pause=timedelta(hours=1),
-        fix="the account's sending limit is used up: wait, raise it, or name a second backend in the route",
-    ),
+    # Said of a message, but true of the account: what it may send is used up, it is blocked, its own mailbox is full.
+    Row(range(500, 600), Verdict.THROTTLED, "", text=_SPENT, pause=timedelta(hours=1), fix=_WAIT),
+    Row(range(500, 600), Verdict.MISCONFIGURED, "", text=_BLOCKED, fix=_UNBLOCK),
+    Row(range(500, 600), Verdict.MISCONFIGURED, "", text=_FULL, fix=_ROOM),
+    # Or of its sender, and others may send.
+    Row(range(500, 600), Verdict.MISCONFIGURED, "", text=_UNVERIFIED, scope=Scope.MESSAGE, fix=_VERIFY),
     # Exchange Online has a limit of sessions, Amazon SES of messages a second.
     Row((432,), Verdict.THROTTLED, "", text=r"^4\.3\.2\b", pause=timedelta(seconds=10)),
     Row((454,), Verdict.THROTTLED, "", text="throttling"),
