@@ -184,8 +184,9 @@ class Smtp2go:
         if not any(named.values()):
             rows = () if data.get("succeeded") else FAILURES  # some sent, but who? in doubt
             return dict.fromkeys(addresses, judged(rows, words="; ".join(texts)))
-        other = sent if data.get("succeeded") else judged(FAILURES[-1:], words=f"not sent with others: {texts}")
-        return {address: judged(FAILURES, words="; ".join(own)) if own else other for address, own in named.items()}
+        refused = {address: judged(FAILURES, words="; ".join(own)) for address, own in named.items() if own}
+        # Where nothing was sent the others have no outcome yet, and are in the next call.
+        return {**(dict.fromkeys(addresses, sent) if data.get("succeeded") else {}), **refused}
 
 
 def _request(content: Callable[[], bytes]) -> bytes:
