@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -33,8 +33,9 @@ class Situation:
     """What the decision depends on besides the outcomes.
 
     ``backend`` is where what is left waits, ``alternative`` where it may go at once, "" for nowhere. ``rest``: how long
-    the backend rests now, 0 for not at all. ``doubts`` counts earlier attempts that ended without an answer.
-    ``patient``: the attempt does not count. ``in_doubt`` is the setting, retry or hold.
+    the backend rests now, 0 for not at all. ``doubts`` counts earlier attempts that ended without an answer,
+    ``doubted`` says for whom, None for everybody. ``patient``: the attempt does not count. ``in_doubt`` is the setting,
+    retry or hold.
     """
 
     backend: str
@@ -43,6 +44,7 @@ class Situation:
     rng: random.Random
     in_doubt: str = "retry"
     doubts: int = 0
+    doubted: Collection[str] | None = None
     rest: timedelta = timedelta(0)
     patient: bool = False
     alternative: str = ""
@@ -54,7 +56,7 @@ def decide(message: SpooledMessage, outcomes: Mapping[str, Outcome], at: Situati
     final = dict(outcomes)
     expired = at.now >= message.expires_at
     for address, outcome in outcomes.items():
-        state = _state(outcome, at)
+        state = _state(address, outcome, at)
         if state == "queued" and expired:
             final[address] = _expire(outcome)
             # Our own wrong settings never become a bounce: a person decides what is still of use.
@@ -92,16 +94,20 @@ def _failed(message: SpooledMessage, outcome: Outcome) -> Decision:
     return Decision(dict.fromkeys(outcomes, "failed"), outcomes, failed=tuple(outcomes))
 
 
-def _state(outcome: Outcome, at: Situation) -> str:
+def _state(address: str, outcome: Outcome, at: Situation) -> str:
     match outcome.verdict:
         case Verdict.SENT:
             return "sent"
         case Verdict.REJECTED:
             return "failed"
-        case Verdict.IN_DOUBT if at.in_doubt == "hold" or at.doubts >= 1:
+        case Verdict.IN_DOUBT if at.in_doubt == "hold" or _again(address, at):
             return "held"  # a second lost answer is no accident: a person decides
         case _:
             return "queued"
+
+
+def _again(address: str, at: Situation) -> bool:
+    return at.doubts >= 1 and (at.doubted is None or address in at.doubted)
 
 
 def next_delay(retry: RetrySettings, attempts: int, rng: random.Random) -> timedelta:

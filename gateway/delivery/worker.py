@@ -237,6 +237,7 @@ class Worker:
         situation = Situation(
             now=now,
             doubts=claim.in_doubt,
+            doubted=claim.doubted,
             retry=self.orders.retry,
             rng=self.orders.rng,
             in_doubt=self._settings.in_doubt,

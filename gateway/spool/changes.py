@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gateway.address import comparable
-from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage
+from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage, Verdict
 from gateway.spool import tables
 from gateway.spool.answers import refuse
 from gateway.spool.records import Claim, micros, moment
@@ -149,6 +149,9 @@ def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, A
         **{name: row[name] for name in ("id", "size", "client", "message_id", "header_from", "pin")},
     )
     same = {name: row[name] for name in ("delivery_id", "backend", "in_doubt")}
+    if row["in_doubt"]:  # a crash leaves everybody in doubt, and writes down nothing of it with them
+        lost = tuple(each["address"] for each in waiting if each["said"] == Verdict.IN_DOUBT.value)
+        same["doubted"] = lost or tuple(each["address"] for each in waiting)
     return {**same, "message": message, "sticky": bool(row["sticky"])}
 
 

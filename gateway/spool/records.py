@@ -66,6 +66,7 @@ class Delivery:
     """What one message still has to do by one backend. ``message.envelope`` holds only the recipients waiting for it.
 
     ``sticky``: an earlier attempt was interrupted or in doubt, so never fail over; ``in_doubt``: how many in a row.
+    ``doubted`` are the recipients whom the last of these left in doubt.
     """
 
     delivery_id: int
@@ -73,6 +74,7 @@ class Delivery:
     message: SpooledMessage
     sticky: bool
     in_doubt: int
+    doubted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

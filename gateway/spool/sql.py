@@ -21,7 +21,7 @@ NO_ANSWER = {
 }  # fmt: skip
 LOAD_DELIVERIES = f"""
 SELECT d.id AS delivery_id, d.backend, d.attempts, d.sticky, d.in_doubt, d.received_at AS queued_at,
-    r.address, r.notify, r.orcpt, m.*,
+    r.address, r.notify, r.orcpt, r.verdict AS said, m.*,
     CASE WHEN d.sticky THEN r.remote_id ELSE '' END AS doubt_id,
     CASE WHEN d.sticky THEN (SELECT a.addresses FROM attempt a WHERE a.message_id = d.message_id
         AND a.delivery_id = d.id AND a.verdict = 'interrupted' ORDER BY a.id LIMIT 1) END AS interrupted,

@@ -79,6 +79,13 @@ def test_the_longest_hint_counts_for_all_that_wait() -> None:
         assert made.next_attempt_at == START + timedelta(seconds=wait)
 
 
+def test_a_second_lost_answer_holds_only_whom_it_is_the_second_for() -> None:
+    """Another's doubt is not his: who is in doubt for the first time is tried once more."""
+    at = situation(doubts=1, doubted=("a@x.org",))
+    made = decide(message("a@x.org", "b@x.org"), {"a@x.org": IN_DOUBT, "b@x.org": IN_DOUBT}, at)
+    assert made.states == {"a@x.org": "held", "b@x.org": "queued"}
+
+
 def test_recipients_are_settled_apart() -> None:
     """One refused recipient fails alone; the others go on."""
     outcomes = {"a@x.org": SENT, "b@x.org": REJECTED, "c@x.org": DEFERRED}

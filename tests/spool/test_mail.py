@@ -343,6 +343,20 @@ async def test_a_doubt_is_told_to_the_next_attempts(at: At) -> None:
     assert shown.recipients[0].remote_id == ""
 
 
+async def test_who_was_left_in_doubt_is_told_to_the_next_attempt(at: At) -> None:
+    """He, and not those who were put off beside him; after an attempt without doubt nobody."""
+    await at.put("a@x.org", "b@x.org")
+    first, second = {"a@x.org": IN_DOUBT, "b@x.org": DEFERRED}, {"a@x.org": DEFERRED, "b@x.org": IN_DOUBT}
+    for outcomes, doubted in ((first, ()), (second, ("a@x.org",)), (first, ("b@x.org",))):
+        (claim,) = await at.claim(now=START + timedelta(hours=1))
+        assert claim.doubted == doubted
+        await at.spool.settle(settlement(claim, outcomes))
+    (claim,) = await at.claim(now=START + timedelta(hours=1))
+    await at.spool.settle(settlement(claim, DEFERRED))
+    (claim,) = await at.claim(now=START + timedelta(hours=1))
+    assert claim.doubted == ()
+
+
 async def test_what_a_message_needs_is_kept_for_later_routes(at: At) -> None:
     """Failover must not hand it to a backend that loses half of it; nobody having looked is not the same as nothing."""
     for features in ({"attachments": "part 2", "signed": "x"}, {}, None):
