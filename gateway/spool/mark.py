@@ -55,6 +55,8 @@ class MarkFile:
         self._boot = boot()
         self._file = -1
         self._since = 0
+        self._copied: tuple[bytes, int] | None = None
+        self._header = b""
 
     def open(self) -> None:
         """An empty one, durable. Raises OSError."""
@@ -62,11 +64,13 @@ class MarkFile:
         self._write(Mark())
         os.fsync(self._file)
 
-    def note(self, log: Log, header: bytes, now: int) -> None:
-        """After a commit."""
+    def note(self, log: Log, spool: int, now: int) -> None:
+        """After a commit; ``spool`` is its open file, which is another only after more of the log was copied."""
+        if (copied := (log.salt, log.copied)) != self._copied or not self._header:
+            self._copied, self._header = copied, _header(spool)
         if log.copied == log.frames or not self._since:
             self._since = now
-        self._write(Mark(self._boot, log.salt, log.frames, log.copied, self._since, now, header))
+        self._write(Mark(self._boot, log.salt, log.frames, log.copied, self._since, now, self._header))
 
     def forget(self) -> None:
         """The log is in the file."""
@@ -87,8 +91,7 @@ def mark_path(spool: Path) -> Path:
     return spool.with_name("spool.mark")
 
 
-def header_of(file: int) -> bytes:
-    """What a mark notes of the spool's open file."""
+def _header(file: int) -> bytes:
     return os.pread(file, _HEADER[1], _HEADER[0])
 
 
@@ -149,7 +152,7 @@ def _recovered(spool: Path) -> Log | None:
 def _belongs(spool: Path, log: Path, mark: Mark) -> bool:
     """The file begins as it did, or as a page in the log says: a checkpoint came after the last commit."""
     with spool.open("rb") as file:
-        header = header_of(file.fileno())
+        header = _header(file.fileno())
     if header == mark.header:
         return True
     with suppress(FileNotFoundError), log.open("rb") as file:

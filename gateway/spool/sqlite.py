@@ -23,7 +23,7 @@ from gateway.spool import connecting, disk
 from gateway.spool.connecting import driver
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
-from gateway.spool.mark import MarkFile, examine, header_of
+from gateway.spool.mark import MarkFile, examine
 from gateway.spool.opening import RESCUED, adopt, explained, lock, prepare, publish, relock, verify
 from gateway.spool.place import Place
 from gateway.spool.records import SpoolError
@@ -54,6 +54,7 @@ class SQLite:
         self._index = WalIndex(self.path)
         self._place = Place(self.path)
         self._mark = MarkFile(self.path)
+        self._suspect = False  # that it is not in its place
         self._blocked_at = 0  # frames in the log when it could not begin anew
         self._lock = -1
         self._attempt_ids: Iterator[int] | None = None
@@ -75,6 +76,8 @@ class SQLite:
             raise
 
     def reopen(self) -> Connection:
+        self._index.close()
+        self._place.forget()  # the last connection to close takes the log away
         connection = self._connected()
         with connection.begin():
             verify(connection, self.path)
@@ -127,11 +130,14 @@ class SQLite:
     def committed(self, connection: Connection, now: int) -> str:
         with suppress(OSError, sqlite3.Error):  # what is committed stays so
             log = self._index.read()
-            self._mark.note(log, header_of(self._place.file), now)
+            self._mark.note(log, self._place.file, now)
             frames = log.frames
             self._blocked_at = 0 if frames < self._blocked_at else self._blocked_at
             if (frames - self._blocked_at) * FRAME > self._shares.log:
                 self._blocked_at = frames if self._blocked(driver(connection)) else 0
+        if self._place.in_place() and not self._suspect:
+            return ""
+        self._suspect = False
         return self._place.astray()
 
     def rescue(self, connection: Connection) -> Connection:
@@ -188,6 +194,7 @@ class SQLite:
 
     def space(self) -> Space:
         if astray := self._place.astray():
+            self._suspect = True
             return Space(0, 0, 0, astray=astray)
         folder, found = self.path.parent, os.statvfs(self.path.parent)
         with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as looking:
