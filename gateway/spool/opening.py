@@ -39,6 +39,15 @@ def prepare(path: Path, copy: Copy) -> None:
         _create(path)
 
 
+def check_owner(path: Path) -> None:
+    """Files that root put back belong to root. Raises SpoolError."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", "spool.mark", RESCUED):
+        file = path.with_name(name)
+        if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+            text = f"{file} belongs to user id {file.stat().st_uid}, and user id {os.geteuid()} may not write to it"
+            raise SpoolError(f"{text}: chown {os.geteuid()} {file}")
+
+
 def adopt(path: Path) -> None:
     """A kill came while the service was writing a removed spool back: that is whole, and holds what its log did."""
     rescued = path.with_name(RESCUED)

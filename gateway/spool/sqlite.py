@@ -18,13 +18,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.files import sync_folder
-from gateway.spool import connecting, disk
+from gateway.files import sync_folder, write_whole
+from gateway.spool import connecting, disk, vault
 from gateway.spool.connecting import driver
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
 from gateway.spool.mark import MarkFile, examine
-from gateway.spool.opening import RESCUED, adopt, explained, lock, prepare, publish, relock, verify
+from gateway.spool.opening import RESCUED, adopt, check_owner, explained, lock, prepare, publish, relock, verify
 from gateway.spool.place import Place
 from gateway.spool.records import SpoolError
 from gateway.spool.walindex import FRAME, WalIndex
@@ -54,6 +54,7 @@ class SQLite:
         self._index = WalIndex(self.path)
         self._place = Place(self.path)
         self._mark = MarkFile(self.path)
+        self._key = b""  # of the vault
         self._suspect = False  # that it is not in its place
         self._blocked_at = 0  # frames in the log when it could not begin anew
         self._lock = -1
@@ -65,11 +66,13 @@ class SQLite:
         try:
             with explained(self.path):
                 self._look_at_disk()
+                check_owner(self.path)
                 adopt(self.path)
                 examine(self.path)
                 self._mark.open()
                 prepare(self.path, self.copy)
                 self._place.open()
+                self._key = vault.key(self.path.parent)
                 return self._connected()
         except BaseException:
             self.close()
@@ -146,6 +149,8 @@ class SQLite:
             raise SpoolError(f"{self.path} is {gone}")
         with explained(self.path):
             self._lock = relock(self.path, self._lock)
+            if not (key := self.path.with_name(vault.FILE)).exists():  # removed along with it
+                write_whole(key, self._key)
             _copy(driver(connection), rescued)
             self._place.clear()
             if gone == "missing":

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -185,6 +186,38 @@ async def test_no_room_at_the_start_is_explained(tmp_path: Path) -> None:
     with child(CRAMPED, tmp_path) as cramped:
         output, _ = cramped.communicate()
     assert output.startswith(f"spool {tmp_path / 'spool.db'} cannot be ")
+
+
+OTHER = """
+import asyncio, os, sys
+from pathlib import Path
+from gateway.spool import SpoolError
+from tests.spool_kit import opened
+async def main():
+    os.setresuid(65534, 65534, 65534)
+    try:
+        async with opened(Path(sys.argv[1])):
+            pass
+    except SpoolError as error:
+        print(error)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_a_file_that_root_put_back_is_named(tmp_path: Path) -> None:
+    """With what to type."""
+    with tempfile.TemporaryDirectory(prefix="gw-") as folder:  # that user may not pass through tmp_path
+        async with opened(Path(folder)) as at:
+            await at.put()
+        os.chown(folder, 65534, 65534)
+        for file in Path(folder).iterdir():
+            os.chown(file, 65534, 65534)
+        spool = Path(folder, "spool.db")
+        os.chown(spool, 0, 0)
+        with child(OTHER, Path(folder)) as other:
+            output, _ = other.communicate()
+    assert output == f"{spool} belongs to user id 0, and user id 65534 may not write to it: chown 65534 {spool}\n"
 
 
 async def test_half_a_new_spool_is_no_spool(tmp_path: Path) -> None:

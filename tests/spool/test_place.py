@@ -54,6 +54,7 @@ async def test_what_is_removed_in_use_is_written_back(
         kept = {await at.put() for _ in range(5)}
         (claim,) = await at.claim(limit=1)
         assert await ids(at) == kept
+        key = (tmp_path / "spool.key").read_bytes()
         spoil(tmp_path)
         if idle or cause == "log":  # that is looked at every second only
             await passes(clock, lambda: bool(at.logged("spool_rescued")))
@@ -67,6 +68,7 @@ async def test_what_is_removed_in_use_is_written_back(
         await passes(clock, at.spool.accepting)
         assert not at.logged("bug")
     assert not list(tmp_path.glob("*rescued*"))
+    assert (tmp_path / "spool.key").read_bytes() == key
     async with opened(tmp_path) as at:
         assert await ids(at) == kept
         assert at.spool.counts() == {("b", "queued"): 5}
