@@ -75,6 +75,8 @@ class Ballast:
 
 def _allocate(file: Path, size: int) -> int:
     try:
+        if not hasattr(os, "posix_fallocate"):  # macOS
+            return errno.EOPNOTSUPP
         if size == 0 or (file.exists() and file.stat().st_size == size):
             return 0
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

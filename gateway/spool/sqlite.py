@@ -147,6 +147,9 @@ class SQLite:
         gone, rescued = self._place.astray(), self.path.with_name(RESCUED)
         if gone not in ("missing", "log"):
             raise SpoolError(f"{self.path} is {gone}")
+        if gone == "log":  # then all is in the file, whatever comes
+            driver(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._check_room()
         with explained(self.path):
             self._lock = relock(self.path, self._lock)
             if not (key := self.path.with_name(vault.FILE)).exists():  # removed along with it
@@ -167,6 +170,12 @@ class SQLite:
         self._place.open()
         self._mark.open()
         return self._connected()
+
+    def _check_room(self) -> None:
+        """Half a copy, made anew every second, would hold up everybody. Raises SpoolError, OSError."""
+        found, needed = os.statvfs(self.path.parent), os.fstat(self._place.file).st_size
+        if (free := found.f_bavail * found.f_frsize) < needed:
+            raise SpoolError(f"no room to write {self.path} back: {needed} bytes are needed, {free} are free")
 
     def finish(self, connection: Connection) -> None:
         with suppress(SpoolError, OSError):
@@ -195,7 +204,7 @@ class SQLite:
         return "disk" if found.f_bavail * found.f_frsize < self._shares.log else "quota"
 
     def set_aside(self) -> int:
-        return self._ballast.fill()
+        return self._ballast.fill() or disk.why(self.path.parent)
 
     def space(self) -> Space:
         if astray := self._place.astray():
@@ -242,7 +251,7 @@ class SQLite:
         reserve = int(self._reserve if self._reserve >= 1 else self._reserve * total)
         self._shares = Shares.of(min(total, self._most or total), reserve)
         self._ballast.size = self._shares.ballast
-        if found.f_bavail * found.f_frsize < self._shares.log:
+        if found.f_bavail * found.f_frsize < self._shares.log or not self._shares.ballast:
             self._ballast.release()
 
     def _connected(self) -> Connection:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,27 @@ async def test_what_is_removed_in_use_is_written_back(
     async with opened(tmp_path) as at:
         assert await ids(at) == kept
         assert at.spool.counts() == {("b", "queued"): 5}
+
+
+async def test_what_cannot_be_written_back_yet_is_worked_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for a copy: new mail is refused for now, what is queued leaves, and it comes back with the room."""
+    clock, free = FakeClock(), 2**40
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=2**50))
+    async with opened(tmp_path, clock=clock) as at:
+        await at.put()
+        free = 1
+        (tmp_path / "spool.db").unlink()
+        with pytest.raises(SpoolUnavailable):
+            await at.put(ident="REFUSED")
+        await passes(clock, lambda: at.spool.room.shut == "missing")
+        for claim in await at.claim(now=clock.now(), limit=1):
+            await at.spool.settle(settlement(claim))
+        assert at.spool.counts() == {("b", "queued"): 1}
+        assert "no room to write" in at.logged("spool_astray")[0]["detail"]
+        free = 2**40
+        await passes(clock, at.spool.accepting)
+        assert len(await ids(at)) == 2
+        assert (tmp_path / "spool.db").exists()
 
 
 async def test_a_folder_that_is_moved_away_shuts_the_door_until_it_is_back(tmp_path: Path) -> None:
