@@ -20,7 +20,7 @@ from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http.server import HttpServer
 from gateway.message import Arrival
-from gateway.model import Backend, Client, Envelope, Recipient, Refusal, Verifies
+from gateway.model import Backend, Client, Envelope, Recipient, SpoolUnavailable, Verifies
 from gateway.names import Names
 from gateway.pools import read_files
 from gateway.readiness import ready
@@ -209,8 +209,8 @@ class App:
     async def reload(self) -> list[str]:
         """Read the configuration again: all or nothing. Returns what changed, in words.
 
-        What needs a restart is named at every reload until there was one. Raises ConfigError, and Refusal when the
-        service stops meanwhile.
+        What needs a restart is named at every reload until there was one. Raises ConfigError, and SpoolUnavailable when
+        the service stops meanwhile.
         """
         async with self._reloading:
             return await self._reload()
@@ -219,7 +219,7 @@ class App:
         try:
             loaded = await read_files(self._look)
             if self.draining:  # from here to the dispatcher nothing waits, so no worker is opened behind its back
-                raise Refusal(421, "4.3.2", "the service is stopping", "shutting_down")
+                raise SpoolUnavailable("the gateway is stopping; it reads its settings again when it starts")
             old, before, settings = self.authenticator, self.settings, loaded.settings
             kept = {
                 name: self._backends[name]

@@ -16,6 +16,7 @@ from gateway.routing import Freight, Routing
 _ROUTE = re.compile("[%!@]")  # Postfix resolve.c: RESOLVE_FLAG_ROUTED
 _DOMAIN = re.compile(r"\*@(?!\*\Z)")  # a pattern for everybody of certain domains
 BOUNCES = "gateway"  # the client name that our own bounces are routed and shown under
+_FROM = "set bounces.from to an address that a backend may send as"
 
 
 def allowed(groups: Sequence[Sequence[str]], address: str) -> bool:
@@ -120,12 +121,14 @@ def no_bounces(bounces: BounceSettings, hostname: str, routing: Routing) -> str:
     by_sender = [routing.reachable(bounce_freight(bounces, hostname, one, 1, smtputf8=False)) for one in senders]
     if any(map(all, by_sender)):
         return ""
-    fix = "set bounces.from to an address that a backend may send as, or name an smtp backend in bounces.backend"
+    fix = f"{_FROM}, or name an smtp backend in bounces.backend"
     if any(map(any, by_sender)):
         text = "not every sender has a route to a backend that could send a bounce, so some would not hear of mail that"
         return f"{text} fails; {fix}"
     if bounces.sender and bounces.mode != "dsn":
         text = f"no backend that a route or bounces.backend leads to sends as bounces.from {bounces.sender}"
+    elif bounces.mode == "notice":
+        return f"bounces.mode is notice without bounces.from, so senders would not hear of mail that fails; {_FROM}"
     else:
         text = "no backend that a route or bounces.backend leads to can send with the null sender"
     return f"{text}, so senders would not hear of mail that fails; {fix}"

@@ -12,7 +12,7 @@ from gateway import __version__
 from gateway.app import App, Load
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded
-from gateway.model import Fault, Refusal
+from gateway.model import Fault, SpoolUnavailable
 from gateway.spool import SpoolError
 from gateway.systemd import notify, watchdog_interval
 
@@ -85,7 +85,7 @@ async def _reload(app: App) -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={int(app.clock.monotonic() * 1_000_000)}")
     try:
         await app.reload()
-    except (ConfigError, Refusal):
+    except (ConfigError, SpoolUnavailable):
         pass  # it has said why, or the service stops
     except Exception as error:
         app.events.bug("reload", error)

@@ -20,7 +20,7 @@ from gateway.backends import Context, settings_types
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded, load
 from gateway.config.models import BackendSettings, PickupSettings
-from gateway.model import Refusal
+from gateway.model import SpoolUnavailable
 from gateway.service import serve
 from tests.fakes import ScriptedBackend, until
 
@@ -142,7 +142,7 @@ async def test_a_reload_when_the_service_stops(tmp_path: Path, built: list[Scrip
         await app.stop(0)
     finally:
         stopped.set()
-    with pytest.raises(Refusal, match="the service is stopping"):
+    with pytest.raises(SpoolUnavailable, match="the gateway is stopping"):
         await reload
     assert [one.closed for one in built] == [True]
     assert app.dispatcher is not None

@@ -154,7 +154,7 @@ REST = {"backend": ["1"]}
         ({"from": "a@x.example"}, [OWN], ALL, ""),
         ({"from": "b@x.example"}, [OWN], ALL, "sends as bounces.from b@x.example"),
         ({"from": "b@x.example"}, [OWN, SMTP], ALL, ""),
-        ({"mode": "notice"}, [SMTP], ALL, "null sender"),
+        ({"mode": "notice"}, [SMTP], ALL, "notice without bounces.from"),
         ({"mode": "notice", "from": "b@x.example"}, [OWN], ALL, "bounces.from b@x.example"),
         ({"mode": "dsn", "from": "a@x.example"}, [OWN], ALL, "null sender"),
         # A pin goes past the routes, also past none; what is not configured sends nothing.

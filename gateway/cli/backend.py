@@ -41,6 +41,12 @@ def list_(as_json: bool) -> None:
     return plain.table(header, rows, [lifeline.to_do(one) for one in found.values()])
 
 
+def _steer(api: Api, name: str, action: str, body: dict[str, Any]) -> None:
+    if "/" in name:  # no name of ours, and it would be another path
+        raise Failed(f"no backend {name}; there are {', '.join(api.get('backends'))}")
+    api.post(f"backends/{name}/{action}", body)
+
+
 @backend.command()
 @click.argument("name", callback=said)
 @click.option(
@@ -51,7 +57,7 @@ def list_(as_json: bool) -> None:
 def pause(name: str, duration: str | None) -> None:
     """Send nothing more by this backend; its messages wait."""
     with connect(offline=False) as api:
-        api.post(f"backends/{name}/pause", {"for": duration})
+        _steer(api, name, "pause", {"for": duration})
     until = f"for {duration}, or until" if duration else "until"
     say(f"{name} is paused {until} a restart or: gateway backend resume {name}")
 
@@ -62,7 +68,7 @@ def pause(name: str, duration: str | None) -> None:
 def resume(name: str) -> None:
     """Send by this backend again, now."""
     with connect(offline=False) as api:
-        api.post(f"backends/{name}/resume")
+        _steer(api, name, "resume", {})
     say(f"{name} is working")
 
 

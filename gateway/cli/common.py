@@ -131,8 +131,8 @@ def _sockets(chosen: Path | None) -> list[Path]:
     for readable in (file, None):
         with suppress(ConfigError):  # the second time it is the environment that is wrong
             own = locate.admin_socket(readable, os.environ)
-            return [own, locate.RUN_DIRECTORY / own.name]
-    return [locate.RUN_DIRECTORY / locate.SOCKET]
+            return [own, locate.STATE_DIRECTORY / own.name]
+    return [locate.STATE_DIRECTORY / locate.SOCKET]
 
 
 def _listening(paths: Sequence[Path]) -> Path | None:

@@ -113,7 +113,7 @@ def _next(detail: Json, backends: Mapping[str, Json]) -> Iterator[tuple[str, Jso
     elif state == "held":
         yield f"held: nothing happens until you run: gateway queue release {detail['id']}", {}
     elif state == "done" and not failed:
-        yield "sent to everybody", {}
+        yield _sent(detail["events"], len(detail["recipients"])), {}
     elif state == "queued":
         busy = {row["backend"] for row in detail["attempts"] if not row["ended_at"]}  # when it goes on is not known yet
         for delivery in detail["deliveries"]:
@@ -122,6 +122,16 @@ def _next(detail: Json, backends: Mapping[str, Json]) -> Iterator[tuple[str, Jso
                 yield _due(delivery, backend), backend or {}
         if expires := moment(detail["expires_at"]):
             yield f"returned to the sender if it cannot be sent within {span((expires - now()).total_seconds())}", {}
+
+
+def _sent(events: Sequence[Json], recipients: int) -> str:
+    """What the provider said last of each counts: it may take mail and send it back later."""
+    last = {row["address"]: row["state"] for row in events}
+    back = [address for address, state in last.items() if state in ("bounced", "failed")]
+    if not back:
+        return "sent to everybody"
+    whom = addresses(back) if all(back) and recipients > 1 else ""
+    return "sent, and taken by the provider, but it did not arrive" + (f": {whom}" if whom else "")
 
 
 def _due(delivery: Json, backend: Json | None) -> str:

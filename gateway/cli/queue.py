@@ -34,6 +34,8 @@ def _queue_id(_context: object, _parameter: object, given: Any) -> Any:
     found = tuple(one.strip().upper() for one in (given if isinstance(given, tuple) else (given,)))
     if not all(found):
         raise click.UsageError("give a queue id")
+    if odd := [one for one in found if "/" in one]:  # it would be another path
+        raise Failed(f"no message {odd[0]}")
     return found if isinstance(given, tuple) else found[0]
 
 
@@ -74,7 +76,7 @@ def list_(state: str | None, limit: int, as_json: bool, **filters: str | None) -
         say("No such message" if state or any(filters.values()) else "Mail queue is empty")
         return say_dropped(dropped)
     header = ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER")
-    plain.table(header, (_line(row, backends) for row in rows))
+    plain.table(header, (_line(row, backends) for row in rows), list(map(lifeline.to_do, rows)))
     _say_more(limit, len(rows))
     return say_dropped(dropped)
 

@@ -15,7 +15,6 @@ from gateway.config.document import ConfigError, Document, hint
 
 SYSTEM_FILE = Path("/etc/gateway/config.yaml")
 STATE_DIRECTORY = Path("/var/lib/gateway")
-RUN_DIRECTORY = Path("/run/gateway")  # RuntimeDirectory of the systemd unit; only the service itself is told of it
 SOCKET = Path("admin.sock")  # http.socket where nothing else is said
 SECTIONS = (  # the keys of models.Settings
     "hostname", "state_dir", "listeners", "auth", "clients", "backends", "routes", "pickup", "retry", "bounces",

@@ -257,7 +257,7 @@ class Worker:
                 return
             except SpoolTrouble as trouble:
                 # Without a record the message would be sent again: keep the answer until the disk takes it.
-                self._events.warning("settle_waits", queue_id=claim.message.id, reason=trouble.text)
+                self._events.warning("settle_waits", id=claim.message.id, reason=trouble.text)
                 await self._clock.sleep(UNWRITABLE_WAIT)
 
     def _poll_at(self, now: datetime) -> datetime | None:

@@ -79,7 +79,9 @@ def _endpoint(service: Service, handler: Handler, *, needs_token: bool) -> Calla
 def _explain(service: Service, request: Request, error: Exception) -> Response:
     match error:
         case HTTPException():
-            return problem(error.status_code, error.detail, instance=request.url.path)
+            path = request.url.path
+            words = f"there is nothing at {path}" if error.detail == "Not Found" else error.detail  # the router's own
+            return problem(error.status_code, words, instance=path)
         case Refusal():
             status = 503 if error.code < 500 else 422
             return problem(status, error.text, code=error.code, enhanced=error.enhanced)

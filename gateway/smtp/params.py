@@ -10,13 +10,14 @@ from gateway.model import Envelope, Refusal
 # RFC 3461 4: printable ASCII, the rest as +HH; what decodes to a control character could break a report's header.
 _XCHAR = r"[!-*,-<>-~]|\+(?i:[2-6][0-9A-F]|7[0-9A-E])"
 _XTEXT = rf"(?:{_XCHAR})+"
+_LONGEST_ENVID = 100  # RFC 3461 4.4, as it goes on to the next hop
 _MAIL = {
     "SIZE": re.compile(r"[0-9]{1,20}"),
     "BODY": re.compile(r"7BIT|8BITMIME", re.I),
     "SMTPUTF8": None,
     "AUTH": re.compile(rf"<>|{_XTEXT}"),
     "RET": re.compile(r"FULL|HDRS", re.I),
-    "ENVID": re.compile(rf"(?=.{{1,100}}\Z)(?:=|{_XCHAR})+"),
+    "ENVID": re.compile(rf"(?:=|{_XCHAR})+"),
 }
 _RCPT = {
     "NOTIFY": re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*,?", re.I),
@@ -38,13 +39,15 @@ def mail_parameters(raw: bytes, sender: str) -> tuple[int, Envelope]:
     if not raw:
         return 0, Envelope(sender, ())
     found = _split(raw, _MAIL)
+    if len(envid := _xtext(found.get("ENVID", ""))) > _LONGEST_ENVID:
+        raise _bad("ENVID")
     envelope = Envelope(
         sender,
         (),
         smtputf8="SMTPUTF8" in found,
         eightbit=found.get("BODY", "").upper() == "8BITMIME",
         ret=found.get("RET", "").upper(),
-        envid=_xtext(found.get("ENVID", "")),
+        envid=envid,
     )
     return int(found.get("SIZE", "0")), envelope
 

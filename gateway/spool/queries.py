@@ -147,6 +147,7 @@ def _row(message: RowMapping, recipients: Rows, deliveries: Rows, total: RowMapp
         expires_at=moment(message["expires_at"] + shift),
         finished_at=moment(total["at"]) if total and message["finished_at"] is not None else None,
         detail="".join(row["detail"] for row in last),
+        fix="".join(row["fix"] for row in last),
     )
 
 

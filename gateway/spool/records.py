@@ -178,7 +178,10 @@ class DeliveryRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """A line of the queue list. ``recipients`` are the first 20 of ``recipient_count``; ``detail`` is the last word."""
+    """A line of the queue list. ``recipients`` are the first 20 of ``recipient_count``.
+
+    ``detail`` is the last word, and ``fix`` what a person has to do about it.
+    """
 
     id: str
     state: str
@@ -189,6 +192,7 @@ class MessageRow:
     attempts: int
     next_attempt_at: datetime | None
     detail: str
+    fix: str
     size: int
     has_body: bool
     received_at: datetime

@@ -167,21 +167,27 @@ def test_what_is_to_be_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "line"),
+    ("row", "line", "end"),
     [
-        ({"state": "delivered"}, "delivered according to b"),
-        ({"state": "bounced", "detail": "mailbox full"}, "bounced according to b: mailbox full"),
-        ({"state": "queued", "address": "x@example.net"}, "queued according to b"),
+        ({"state": "delivered"}, "delivered according to b", "sent to everybody"),
+        (
+            {"state": "bounced", "detail": "mailbox full"},
+            "bounced according to b: mailbox full",
+            "sent, and taken by the provider, but it did not arrive",
+        ),
+        ({"state": "queued", "address": "x@example.net"}, "queued according to b", "sent to everybody"),
     ],
 )
-def test_events(row: dict[str, Any], line: str) -> None:
+def test_events(row: dict[str, Any], line: str, end: str) -> None:
     """What the provider said later stands after the attempts; whom it is about only where there are several."""
     event = {**ROW, "address": "", "reported_at": NOW, **row}
     attempt = {**ROW, "recipients": ["x@example.net"], "started_at": NOW, "ended_at": NOW, "verdict": "sent"}
     found = detail("done", events=[event], attempts=[attempt])
     *_, sent, said, last = lifeline.lines(found, {})
-    assert (said, last) == (f"  2026-11-20 12:00:00Z  {line}", "  => sent to everybody")
+    assert (said, last) == (f"  2026-11-20 12:00:00Z  {line}", f"  => {end}")
     assert "b: sent" in sent
     second = {**found["recipients"][0], "address": "y@example.net"}
     many = detail("done", events=[event | {"address": "y@example.net"}], recipients=[*found["recipients"], second])
     assert any("according to b for y@example.net" in said for said in lifeline.lines(many, {}))
+    back = {**many, "events": [event | {"address": "y@example.net", "state": "bounced"}]}
+    assert list(lifeline.lines(back, {}))[-1].endswith("it did not arrive: y@example.net")

@@ -75,6 +75,14 @@ def test_list_and_summary(run: Commands, waiting: str) -> None:
     assert run.json("queue", "summary")["queue"]["away"]["queued"] >= 1
 
 
+@pytest.mark.parametrize("words", ["backend pause a/b", "backend resume a/b", "queue show a/b", "queue retry a/b"])
+def test_what_cannot_be_a_name(run: Commands, words: str) -> None:
+    """A slash makes it another path: it is said that there is none such, not that a page was not found."""
+    done = run(*words.split())
+    assert done.exit_code == 1
+    assert f"no {'backend a/b' if 'backend' in words else 'message A/B'}" in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [

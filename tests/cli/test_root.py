@@ -158,7 +158,7 @@ def test_running_service_is_found_without_its_configuration(
     """A configuration that is broken, or whole only inside the service's own environment, hinders no command."""
     if directory == "run":
         monkeypatch.setenv("STATE_DIRECTORY", str(machine.parent))
-        monkeypatch.setattr("gateway.config.locate.RUN_DIRECTORY", service.directory / "state")
+        monkeypatch.setattr("gateway.config.locate.STATE_DIRECTORY", service.directory / "state")
     done = CliRunner().invoke(cli, ["healthcheck"])
     assert (done.exit_code, done.stderr) == (0, ""), done.output
     token = CliRunner().invoke(cli, ["token", "mint", "--sub", "x"]).stdout.strip()
@@ -167,7 +167,7 @@ def test_running_service_is_found_without_its_configuration(
 
 def test_other_services_are_left_alone(machine: Path, run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command for one configuration never reaches the service of another."""
-    monkeypatch.setattr("gateway.config.locate.RUN_DIRECTORY", Path(os.environ["STATE_DIRECTORY"]))
+    monkeypatch.setattr("gateway.config.locate.STATE_DIRECTORY", Path(os.environ["STATE_DIRECTORY"]))
     assert run("healthcheck").exit_code == 1
     run.file.write_text("nonsense: true\n")
     done = run("queue", "delete", "--all", "--yes")

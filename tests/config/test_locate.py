@@ -25,8 +25,8 @@ def test_sections() -> None:
 
 def test_usual_places() -> None:
     """As the unit, the image and the documentation have them; other tests put empty ones in their place."""
-    places = (locate.SYSTEM_FILE, locate.RUN_DIRECTORY, config_files.RUN_SECRETS)
-    assert places == (Path("/etc/gateway/config.yaml"), Path("/run/gateway"), Path("/run/secrets"))
+    places = (locate.SYSTEM_FILE, locate.STATE_DIRECTORY, config_files.RUN_SECRETS)
+    assert places == (Path("/etc/gateway/config.yaml"), Path("/var/lib/gateway"), Path("/run/secrets"))
 
 
 @pytest.mark.parametrize(

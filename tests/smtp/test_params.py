@@ -23,6 +23,7 @@ from gateway.smtp.params import mail_parameters, rcpt_parameters
         (b"AUTH=e+3Dmc2@example.com", 0, {}),
         (b"RET=hdrs ENVID=QQ314159+2BaB", 0, {"ret": "HDRS", "envid": "QQ314159+2BaB"}),
         (b"ENVID=" + b"x" * 100, 0, {"envid": "x" * 100}),
+        (b"ENVID=" + b"=" * 33, 0, {"envid": "+3D" * 33}),
         (b"ENVID=a=b+2bc", 0, {"envid": "a+3Db+2Bc"}),
     ],
 )
@@ -53,7 +54,7 @@ def test_rcpt(raw: bytes, utf8: bool, expected: tuple[str, str]) -> None:
     [
         (501, [b"SIZE", b"SIZE=", b"SIZE=-1", b"SIZE=1x", "SIZE=\u0661".encode(), b"SIZE=" + b"9" * 21]),
         (501, [b"SIZE=1 size=2", b"BODY=9BIT", b"SMTPUTF8=yes", b"SMTPUTF8=", b"RET=ALL", b"AUTH="]),
-        (501, [b"ENVID=a+0D+0Ab", b"ENVID=a+ZZ", b"ENVID=" + b"x" * 101]),
+        (501, [b"ENVID=a+0D+0Ab", b"ENVID=a+ZZ", b"ENVID=" + b"x" * 101, b"ENVID=" + b"=" * 34]),
         (504, [b"BODY=BINARYMIME"]),
         (555, [b"HOLDFOR=9", b"NOTIFY=NEVER", b"XYZ", b"<a@b>", b"=", b"\xff=1"]),
     ],
