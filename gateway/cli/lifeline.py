@@ -21,6 +21,13 @@ _VERDICTS = {
 }
 
 
+_UNTOLD = {
+    "off": "bounces.mode is off",
+    "null_sender": "it came with the null sender",
+    "no_backend": "no backend can carry a bounce to him",
+}
+
+
 def addresses(found: Sequence[str], count: int = 0) -> str:
     """a@x, b@x, c@x and 7 more"""
     more = max(count, len(found)) - _SHOWN
@@ -64,6 +71,7 @@ def lines(detail: Json, backends: Mapping[str, Json]) -> Iterator[str]:
         yield from _with_fix(f"  {_attempt(attempt, len(names))}", attempt)
     yield from (f"  {step(each)}" for each in steps if each["after"] >= len(detail["attempts"]))
     yield from (_event(row, len(names)) for row in detail["events"])
+    yield from map(_told, detail.get("bounces", ()))
     for line, row in _next(detail, backends):
         yield from _with_fix(f"  => {line}", row)
 
@@ -97,6 +105,18 @@ def _attempt(row: Json, recipients: int) -> str:
     return f"{stamp(started)}  {row['backend']}{whom}: {words}"
 
 
+def _told(row: Json) -> str:
+    what = {"failed": "the failure", "delayed": "the delay", "relayed": "the hand-over"}.get(row["kind"], row["kind"])
+    words = (
+        f"told of {what} by {row['bounce_id']}" if row["bounce_id"] else f"not told of {what}: {_why(row['reason'])}"
+    )
+    return f"  {stamp(moment(row['made_at']))}  the sender was {words}"
+
+
+def _why(reason: str) -> str:
+    return _UNTOLD.get(reason, reason)
+
+
 def _event(row: Json, recipients: int) -> str:
     whom = f" for {row['address']}" if row["address"] and recipients > 1 else ""
     words = f"{row['state']} according to {row['backend']}{whom}"
@@ -107,7 +127,8 @@ def _next(detail: Json, backends: Mapping[str, Json]) -> Iterator[tuple[str, Jso
     """Lines, each with the row that may say what is to be done about it."""
     state, failed = detail["state"], [row for row in detail["recipients"] if row["state"] == "failed"]
     for row in failed:
-        yield f"{row['address']} will not get it: {answer(row)}", row
+        asked = "" if _wants_to_know(row) else "; the sender asked not to be told (NOTIFY)"
+        yield f"{row['address']} will not get it: {answer(row)}{asked}", row
     if state == "corrupt":
         yield "its content is damaged on disk: it will not be sent, and stays for you to look at", {}
     elif state == "held":
@@ -132,6 +153,11 @@ def _sent(events: Sequence[Json], recipients: int) -> str:
         return "sent to everybody"
     whom = addresses(back) if all(back) and recipients > 1 else ""
     return "sent, and taken by the provider, but it did not arrive" + (f": {whom}" if whom else "")
+
+
+def _wants_to_know(row: Json) -> bool:
+    """Absent, NOTIFY means failures (RFC 3461 4.1)."""
+    return "FAILURE" in (row.get("notify") or "FAILURE").upper()
 
 
 def _due(delivery: Json, backend: Json | None) -> str:

@@ -15,6 +15,7 @@ from gateway.delivery.retry import Decision
 from gateway.events import Events
 from gateway.model import CannotCarry, Envelope, NewMessage, Recipient, SpooledMessage, Verdict
 from gateway.routing import Freight, Routing
+from gateway.spool import Told
 
 _ASKED_AS = {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}  # in NOTIFY (RFC 3461 4.1)
 _DEFAULT = {"FAILURE", "DELAY"}
@@ -34,6 +35,14 @@ class Bounces:
     @property
     def messages(self) -> tuple[NewMessage, ...]:
         return tuple(one for one in self.by_action.values() if isinstance(one, NewMessage))
+
+    @property
+    def told(self) -> tuple[Told, ...]:
+        """As the spool keeps it beside the message."""
+        made = self.by_action.items()
+        return tuple(
+            Told(kind, one.id) if isinstance(one, NewMessage) else Told(kind, reason=one) for kind, one in made
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class Orders:
             next_attempt_at=decision.next_attempt_at,
             backend=decision.backend or claim.backend,
             bounces=bounces.messages,
+            told=bounces.told,
             delay_notified=bounces.delayed,
             count_attempt=decision.count_attempt,
             started_at=started_at,
@@ -113,5 +114,5 @@ class Orders:
         bounces = Bounces({"failed": untold}, False)
         if not untold:
             bounces = self.bouncer.bounces(original, message.raw, "", decision, now, spool.now())
-        await spool.put(message, *bounces.messages)
+        await spool.put(message, *bounces.messages, told=bounces.told)
         self.bouncer.tell(original, bounces)

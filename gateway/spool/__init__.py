@@ -1,6 +1,6 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
-from gateway.spool.records import Claim, Delivery, Filter, MessageDetail, Poll, Settlement, SpoolError, TokenRow
+from gateway.spool.records import Claim, Delivery, Filter, MessageDetail, Poll, Settlement, SpoolError, TokenRow, Told
 from gateway.spool.space import FIXES
 from gateway.spool.store import Spool
 
@@ -15,4 +15,5 @@ __all__ = [
     "Spool",
     "SpoolError",
     "TokenRow",
+    "Told",
 ]

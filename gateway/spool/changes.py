@@ -17,8 +17,8 @@ from typing import Any
 from gateway.address import comparable
 from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage, Verdict
 from gateway.spool import tables
-from gateway.spool.answers import refuse
-from gateway.spool.records import Claim, micros, moment
+from gateway.spool.answers import refuse, tell
+from gateway.spool.records import Claim, Told, micros, moment
 from gateway.spool.sql import IDLE, IN_IDS, LOAD_DELIVERIES, NO_ANSWER, STILL_OPEN, UNDER_WAY, clean, insert_into
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
@@ -59,9 +59,12 @@ def intact(message: Any, recipients: Iterable[Any], raw: bytes) -> bool:
     return _checksum(plain, known, raw) == int(message["checksum"])
 
 
-def put(tx: Transaction, *messages: NewMessage) -> None:
+def put(tx: Transaction, *messages: NewMessage, told: Iterable[Told] = ()) -> None:
+    """``told`` is what the sender of the first hears of it at once."""
     for message in messages:
         _put(tx, message)
+    if told:
+        tell(tx, messages[0].id, told)
 
 
 def _put(tx: Transaction, message: NewMessage) -> None:

@@ -18,6 +18,7 @@ from gateway.spool.engine import Engine
 from gateway.spool.filters import condition
 from gateway.spool.records import (
     AttemptRow,
+    BounceRow,
     ClockStep,
     Delivery,
     DeliveryRow,
@@ -48,6 +49,7 @@ ORDER BY received_at, id LIMIT :limit"""  # the order of an index, so that no pa
 _FIRST_PAGE = {"received_at": -(2**63), "id": 0}
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
+OLDEST = FIRST.format("received_at")
 _BODIES = f"""
 SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
 WHERE m.id {IN_IDS} AND (b.raw IS NOT NULL OR m.finished_at IS NULL)"""
@@ -158,6 +160,7 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
     recipients = (await _of(reader, "recipient", [ident], order="n"))[ident]
     attempts = (await _of(reader, "attempt", [ident]))[ident]
     deliveries = (await _of(reader, "delivery", [ident]))[ident]
+    bounces = (await _of(reader, "bounce", [ident]))[ident]
     events = (await _of(reader, "event", [ident], order="reported_at, id"))[ident]
     return MessageDetail(
         message=found[0],
@@ -167,6 +170,7 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
             record(DeliveryRow, row, next_attempt_at=moment(row["next_attempt_at"] + shift)) for row in deliveries
         ),
         events=tuple(record(EventRow, row) for row in events),
+        bounces=tuple(record(BounceRow, row) for row in bounces),
         clock_steps=tuple(record(ClockStep, row) for row in await reader.all(_STEPS_OF, id=ident)),
     )
 

@@ -85,6 +85,18 @@ class Claim(Delivery):
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a sender hears of his mail: ``kind`` is failed, delayed or relayed.
+
+    ``bounce_id`` is the queue id of the bounce that says it; "" where there is none, and ``reason`` says why.
+    """
+
+    kind: str
+    bounce_id: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What became of a claim. ``states`` maps addresses to sent, failed, queued or held.
 
@@ -100,6 +112,7 @@ class Settlement:
     next_attempt_at: datetime | None
     backend: str
     bounces: tuple[NewMessage, ...] = ()
+    told: tuple[Told, ...] = ()
     delay_notified: bool = False
     count_attempt: bool = True
     started_at: datetime | None = None
@@ -210,6 +223,13 @@ class MessageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BounceRow(Told):
+    """When it was decided, by the machine's clock."""
+
+    made_at: datetime = _EPOCH
+
+
+@dataclass(frozen=True, slots=True)
 class ClockStep:
     """The machine's clock was set: what it would have shown, and what it showed, when so many attempts were made."""
 
@@ -227,6 +247,7 @@ class MessageDetail:
     attempts: tuple[AttemptRow, ...]
     deliveries: tuple[DeliveryRow, ...]
     events: tuple[EventRow, ...]
+    bounces: tuple[BounceRow, ...] = ()
     clock_steps: tuple[ClockStep, ...] = ()
 
     @property

@@ -61,9 +61,11 @@ def settle(tx: Transaction, done: Settlement) -> None:
         "attempt_id": of.attempt_id,
         "ended_at": ended,
     }
-    if done.bounces and tx.all(f"SELECT 1 FROM delivery WHERE id = :delivery_id AND {STILL_OPEN}", **delivery):
-        for bounce in done.bounces:
-            put(tx, bounce)
+    if (done.bounces or done.told) and tx.all(
+        f"SELECT 1 FROM delivery WHERE id = :delivery_id AND {STILL_OPEN}", **delivery
+    ):
+        put(tx, *done.bounces)
+        answers.tell(tx, of.message.id, done.told)
     for address, state in done.states.items():
         answer = answers.answer(done.outcomes.get(address))
         tx.later(_SETTLE_RECIPIENT, {**delivery, "address": address, "state": state, **answer})

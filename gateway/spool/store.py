@@ -33,6 +33,7 @@ from gateway.spool.records import (
     Settlement,
     SpoolError,
     TokenRow,
+    Told,
     micros,
     moment,
     record,
@@ -127,10 +128,10 @@ class Spool:
 
     # -- mail in, mail out -------------------------------------------------------------------------------------------
 
-    async def put(self, *messages: NewMessage) -> None:
+    async def put(self, *messages: NewMessage, told: Sequence[Told] = ()) -> None:
         """Returns once they are on disk, all or none. Raises SpoolFull or SpoolUnavailable."""
         with self.room.taking(messages):
-            await self._writer.submit(lambda tx: changes.put(tx, *messages), fresh=True)
+            await self._writer.submit(lambda tx: changes.put(tx, *messages, told=told), fresh=True)
 
     async def claim(
         self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = ()
@@ -233,8 +234,7 @@ class Spool:
 
     async def oldest(self) -> dict[str, datetime]:
         """Since when the oldest message of each backend waits, as the machine's clock shows it now."""
-        step = queries.FIRST.format("received_at")
-        found = {backend: (await self._ask(step, backend=backend))[0]["at"] for backend in await self.queued()}
+        found = {name: (await self._ask(queries.OLDEST, backend=name))[0]["at"] for name in await self.queued()}
         return {backend: moment(at + self._time.shift()) for backend, at in found.items() if at is not None}
 
     async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:

@@ -169,6 +169,19 @@ class Poll(SQLModel, table=True):
     asked: int
 
 
+class Bounce(SQLModel, table=True):
+    """What the sender of a message was told of it: by the bounce of this id, or why not. See records.Told."""
+
+    __table_args__ = (Index("bounce_of_message", "message_id"),)
+
+    id: int | None = Field(primary_key=True)
+    message_id: str
+    kind: str
+    bounce_id: str
+    reason: str
+    made_at: int
+
+
 class Clock(SQLModel, table=True):
     """One row: what the spool's time and the machine's clock were when it was last looked at."""
 

@@ -142,6 +142,27 @@ def test_attempts(row: dict[str, Any], line: str) -> None:
     assert f"  2026-11-20 12:00:00Z  {line}" in list(lifeline.lines(detail("queued", attempts=[attempt]), {}))
 
 
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"kind": "failed", "bounce_id": "B1"}, "the sender was told of the failure by B1"),
+        ({"kind": "delayed", "bounce_id": "B1"}, "the sender was told of the delay by B1"),
+        ({"kind": "failed", "reason": "null_sender"}, "not told of the failure: it came with the null sender"),
+        ({"kind": "failed", "reason": "off"}, "not told of the failure: bounces.mode is off"),
+    ],
+)
+def test_whether_the_sender_was_told(row: dict[str, Any], line: str) -> None:
+    """By which bounce, or why not (design: every message is accounted for)."""
+    told = {"bounce_id": "", "reason": "", "made_at": NOW, **row}
+    assert any(said.endswith(line) for said in lifeline.lines(detail("failed", bounces=[told]), {}))
+
+
+def test_who_asked_not_to_be_told() -> None:
+    """NOTIFY=NEVER (RFC 3461 4.1)."""
+    failed = {**ROW, "address": "x@example.net", "state": "failed", "notify": "NEVER"}
+    assert any("asked not to be told" in line for line in lifeline.lines(detail("failed", recipients=[failed]), {}))
+
+
 def test_an_attempt_under_way_has_no_next_one_yet() -> None:
     """The time that stands in the spool meanwhile is the one for a crash."""
     attempt = {**ROW, "started_at": NOW, "ended_at": None, "recipients": ["x@example.net"]}

@@ -144,6 +144,13 @@ async def test_whether_the_sender_is_told_is_said(tmp_path: Path, sender: str, m
         identifier = await at.put("b", sender=sender)
         assert await at.dispatcher.bounce(Filter(untold=bool(sender))) == {}
         assert await at.dispatcher.bounce(Filter(untold=not sender)) == {identifier: told}
+        detail = await at.spool.show(identifier)
+        assert detail is not None
+        bounces = [row.id for row in await at.spool.find() if row.bounce]
+        reason = "" if told else "off" if mode == "off" else "null_sender"
+        assert [(row.kind, row.reason, row.made_at) for row in detail.bounces] == [("failed", reason, at.clock.now())]
+        assert [row.bounce_id for row in detail.bounces if row.bounce_id] == bounces
+        assert len(bounces) == told
 
 
 async def test_nothing_is_said_before_it_is_written(tmp_path: Path) -> None:
