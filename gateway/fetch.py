@@ -25,7 +25,7 @@ import httpx_aiohttp
 
 from gateway.names import PATIENCE, Names
 from gateway.proxies import Proxies, Proxy
-from gateway.trust import Trust
+from gateway.trust import Trust, time_fix
 from gateway.url import check_url
 
 _CONNECT_SECONDS = 25.0  # for a free connection, the name, the connection and TLS
@@ -271,7 +271,7 @@ def _reason(error: BaseException, host: str) -> tuple[str, str]:
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         inner = error.certificate_error
         reason = f"certificate not trusted: {getattr(inner, 'verify_message', '') or inner}"
-        fix = _AUTHORITY if getattr(inner, "verify_code", 0) in _UNKNOWN_AUTHORITY else ""
+        fix = _AUTHORITY if getattr(inner, "verify_code", 0) in _UNKNOWN_AUTHORITY else time_fix(inner)
     elif isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         reason = f"TLS failed: {cause.reason}" if isinstance(cause, ssl.SSLError) else cause.strerror or str(cause)

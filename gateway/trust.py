@@ -20,6 +20,10 @@ PLACES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # RHEL 7 and later
     "/etc/ssl/cert.pem",  # BSD, macOS
 )
+_TIMES = {  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+    9: "set the clock of this machine (timedatectl shows it): it is before the certificate's time",
+    10: "the server needs a new certificate; or set the clock of this machine (timedatectl shows it), if it is ahead",
+}
 Store = tuple[str | None, str | None]  # a file, a folder of hashed names
 
 
@@ -35,6 +39,11 @@ def system_store(places: Sequence[str] = PLACES) -> Store:
     if found := next((place for place in places if Path(place).is_file()), None):
         return found, None
     return certifi.where(), None
+
+
+def time_fix(error: BaseException) -> str:
+    """What to do about a certificate that is refused for its times, "" for any other reason."""
+    return _TIMES.get(getattr(error, "verify_code", 0), "")
 
 
 def _filled(folder: str) -> bool:

@@ -229,14 +229,19 @@ def past() -> datetime.datetime:
     return datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 
+def later(years: int = 1) -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=365 * years)
+
+
 @pytest.mark.parametrize(
     ("options", "trusted", "text"),
     [
         ({}, False, "unable to get local issuer certificate"),
         ({"names": ("other.example",)}, True, "not valid for '127.0.0.1'"),
         ({"not_after": past()}, True, "certificate has expired"),
+        ({"not_before": later(), "not_after": later(2)}, True, "certificate is not yet valid"),
     ],
-    ids=["unknown authority", "wrong name", "expired"],
+    ids=["unknown authority", "wrong name", "expired", "not yet"],
 )
 async def test_certificates_are_verified(
     certificates: Certificates, options: dict[str, Any], trusted: bool, text: str
@@ -247,6 +252,7 @@ async def test_certificates_are_verified(
         with pytest.raises(NotSent, match="certificate not trusted") as error:
             await post(web.url, fetch=Fetch(trust=certificates.trust if trusted else None))
         assert text in str(error.value)
+        assert ("clock of this machine" in error.value.fix) == bool(options)
         assert web.requests == []
 
 

@@ -132,9 +132,9 @@ def check(
     if expires is None and key.settings.expiry == "required":
         raise Invalid("token_claims", "exp is missing")
     if expires is not None and now - LEEWAY >= expires:
-        raise Invalid("token_expired", f"expired at {expires:%Y-%m-%d %H:%M:%S} UTC")
+        raise Invalid("token_expired", f"expired at {expires:%Y-%m-%d %H:%M:%S} UTC, and {_here(now)}")
     if any(moment is not None and moment > now + LEEWAY for moment in (starts, issued)):
-        raise Invalid("token_not_yet", "not valid yet: nbf or iat lies in the future")
+        raise Invalid("token_not_yet", f"not valid yet: nbf or iat lies in the future, and {_here(now)}")
     audiences = _texts(claims, "aud") or ()
     wanted = ADMIN_AUDIENCE if admin else key.settings.audience
     if (wanted is not None or "aud" in claims) and wanted not in audiences:
@@ -148,6 +148,11 @@ def check(
     if revocations.is_revoked(token):
         raise Invalid("token_revoked", "revoked")
     return token
+
+
+def _here(now: datetime) -> str:
+    """Where every token is refused, it is the clock."""
+    return f"the clock of this machine says {now:%Y-%m-%d %H:%M:%S}"
 
 
 def is_short_text(value: object) -> bool:

@@ -168,7 +168,7 @@ class Document:
                 return self._build(node, keys, at) if node else text
             except (yaml.YAMLError, RecursionError):
                 return text
-        return None if text in {"", "~", "null"} else text
+        return None if text in {"", "~", "null"} else self._text(text, keys)
 
     def _at(self, mark: Any) -> Place:
         return Place(self._name, mark.line + 1, mark.column + 1)
@@ -184,9 +184,18 @@ class Document:
             return self._mapping(node, keys, at)
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*keys, index), at) for index, item in enumerate(node.value)]
-        if "\0" in node.value:
+        return None if node.tag == f"{_YAML}null" else self._text(node.value, keys)
+
+    def _text(self, value: str, keys: Keys) -> str:
+        """What no file, line or database can hold is refused where it is given, and left out."""
+        if "\0" in value:
             self.fail(keys, "holds a NUL character")
-        return None if node.tag == f"{_YAML}null" else node.value.replace("\0", "")
+        try:
+            whole = value.encode("utf-16", "surrogatepass").decode("utf-16")  # JSON writes one character as two escapes
+        except UnicodeDecodeError:
+            self.fail(keys, "holds half a surrogate pair, or bytes that are not UTF-8")
+            whole = value.encode("utf-8", "replace").decode()
+        return whole.replace("\0", "")
 
     def _mapping(self, node: yaml.MappingNode, keys: Keys, at: Place | None) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -205,7 +214,9 @@ class Document:
                 self.places[here] = place
                 self.fail(here, f"given twice{f', first in line {line}' if (line := own[key.value].line) else ''}")
             else:
-                result[key.value] = self._build(value, here, at)
+                self.places[here] = place
+                name = self._text(key.value, here)
+                result[name] = self._build(value, here, at)
                 own[key.value] = self.places[here] = place
         return result
 

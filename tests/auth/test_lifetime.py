@@ -161,16 +161,17 @@ async def test_a_token_without_an_end_where_the_key_allows_it(tmp_path: Path) ->
     assert client.token == LoginToken("app", "billing", "", START, None)
 
 
+HERE = "the clock of this machine says 2026-11-20 12:00:00"
 VERDICTS = [
     (token(), True, "app", "valid"),
-    (token(exp=NOW - 60), False, "app", "expired at 2026-11-20 11:59:00 UTC"),
-    (token(nbf=NOW + 60), False, "app", "not valid yet: nbf or iat lies in the future"),
+    (token(exp=NOW - 60), False, "app", f"expired at 2026-11-20 11:59:00 UTC, and {HERE}"),
+    (token(nbf=NOW + 60), False, "app", f"not valid yet: nbf or iat lies in the future, and {HERE}"),
     (token(aud="x"), False, "app", "aud is not expected: the key has no audience configured"),
     (token(senders=1), False, "app", "senders is not a list of texts"),
     (token()[:-4] + "AAAA", False, "", "the signature is wrong"),
     (token({"alg": "none"}), False, "", "no configured key has this issuer and algorithm"),
     (signed(RSA, "RS256"), None, "corp", f"signature not checked: needs {Issuer.URL}"),
-    (signed(RSA, "RS256", exp=NOW - 60), False, "corp", "expired at 2026-11-20 11:59:00 UTC"),
+    (signed(RSA, "RS256", exp=NOW - 60), False, "corp", f"expired at 2026-11-20 11:59:00 UTC, and {HERE}"),
     ("nonsense", False, "", "this is no token: a token has three parts"),
     ("", False, "", "this is no token: a token has three parts"),
     ("a.b.c", False, "", None),

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from gateway.app import App
 from gateway.backends import settings_types
-from gateway.config.loading import load
+from gateway.config.loading import Loaded, load
 from gateway.names import Names
 from tests.backends.kit import SmtpFake
 from tests.fakes import until
@@ -50,8 +51,11 @@ routes:
   - {{backend: good}}
 """
     )
-    loaded = load(folder / "config.yaml", {}, settings_types())
-    app = App(loaded, lambda: loaded, names=names)
+
+    def read() -> Loaded:
+        return load(folder / "config.yaml", {}, settings_types())
+
+    app = App(read(), read, names=names)
     try:
         await app.start()
         yield app
@@ -59,11 +63,22 @@ routes:
         await app.stop(0)
 
 
+async def asked(folder: Path, request: str) -> bytes:
+    """The first line of the answer on the admin socket."""
+    reader, writer = await asyncio.open_unix_connection(folder / "state" / "admin.sock")
+    writer.write(f"{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
+    line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return line.strip()
+
+
 async def test_a_name_that_hangs_delays_only_its_own_backend(tmp_path: Path) -> None:
     """Two backends, one by SMTP and one by HTTP, hang with all their sends, each at the look-up of its host.
 
     Another finds its host and delivers, one that only writes files does, and a message of 100 kB gets its reply,
-    although the settings demand that it be looked through. All that while nothing hung has been answered.
+    although the settings demand that it be looked through. Health and reload are answered, too. All that while nothing
+    hung has been answered.
     """
     server = NameServer()
     async with SmtpFake() as upstream:
@@ -89,6 +104,16 @@ async def test_a_name_that_hangs_delays_only_its_own_backend(tmp_path: Path) -> 
                 assert reply.startswith("250 ")
                 await until(lambda: len(upstream.done) == 1)
                 await until(lambda: len(list((tmp_path / "state" / "captured").glob("*.eml"))) == 1)
+
+                # Neither a look at the health nor a reload waits for it.
+                assert await asked(tmp_path, "GET /readyz") == b"HTTP/1.1 200 OK"
+                file = tmp_path / "config.yaml"
+                file.write_text(file.read_text() + "limits: {idle: 9m}\n")
+                assert await asked(tmp_path, "POST /api/v1/reload") == b"HTTP/1.1 200 OK"
+                assert app.settings.limits.idle == timedelta(minutes=9)
+                reply = await peer.deliver(SMALL, "<a@x.test>", "<b@good.test>")
+                assert reply.startswith("250 ")
+                await until(lambda: len(upstream.done) == 2)
 
                 assert server.silent
                 assert all(status()[name].in_flight == WAITING for name in ("js2", "hung"))

@@ -15,6 +15,7 @@ from gateway.backends.smtp.connection import BROKEN, Connection
 from gateway.backends.smtp.replies import refusal
 from gateway.backends.smtp.settings import SmtpSettings
 from gateway.model import Scope, Verdict
+from gateway.trust import time_fix
 
 # What to do about a refusal, by what was refused; {name} is the backend's.
 _FIXES = {
@@ -114,7 +115,7 @@ class Opener:
         while error is not None:
             if isinstance(error, ssl.SSLCertVerificationError):
                 detail = f"certificate of {self._where} not trusted: {error.verify_message}"
-                return refused(detail, _CERTIFICATE, "4.7.5")
+                return refused(detail, time_fix(error) or _CERTIFICATE, "4.7.5")
             if isinstance(error, ssl.SSLError):
                 return away(f"TLS with {self._where} failed: {error.reason}", enhanced="4.7.5")
             if isinstance(error, socket.gaierror):
