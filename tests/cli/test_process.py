@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from gateway.drop import folder
 from tests.flow.kit import Gateway
 
 GATEWAY = [sys.executable, "-m", "gateway.cli"]
@@ -81,12 +81,10 @@ def test_mail_while_the_service_is_away() -> None:
     become += "from gateway.cli.sendmail import main; "
     become += "os.setgroups([]); os.setgid({0}); os.setuid({0}); main()"
     users = (65533, 0) if os.geteuid() == 0 else (os.geteuid(),)
-    with TemporaryDirectory() as folder, Gateway(Path(folder)) as running:  # pytest's own lets no other user in
-        state = Path(folder, "state")
-        running.signal(signal.SIGKILL)
-        assert running.process is not None
-        running.process.wait()
-        Path(folder).chmod(0o755)
+    with TemporaryDirectory() as place:  # pytest's own lets no other user in
+        running, state = Gateway(Path(place)), Path(place, "state")
+        folder.make_maildrop(folder.maildrop(state))
+        Path(place).chmod(0o755)
         state.chmod(0o711)  # as the unit has it
         environment = os.environ | {
             "GATEWAY_SENDMAIL": f"127.0.0.1:{running.port}",
@@ -99,14 +97,14 @@ def test_mail_while_the_service_is_away() -> None:
             assert (done.returncode, done.stderr) == (0, b"")
         assert {path.stat().st_mode & 0o007 for path in (state / "maildrop" / "new").iterdir()} == {0}
         listed = subprocess.run([*call, "-bp"], env=environment, capture_output=True, text=True, check=False)
-        assert f"maildrop: {len(users)} waiting" in listed.stdout, listed.stderr
-        running.start()
-        for user in users:
-            while not (rows := running.json("queue", "list", "--from", f"s{user}@example.com", "--state", "all")):
-                time.sleep(0.05)
-            assert rows[0]["recipients"] == ["a@away.example", "b@away.example"]
-        (found,) = running.json("queue", "dropped")
-        assert (found["name"], found["waiting"], found["corrupt"], found["reason"]) == ("maildrop", 0, 0, "")
+        assert (listed.returncode, "no service is running" in listed.stderr) == (1, True)
+        assert f"maildrop: {len(users)} waiting" in listed.stdout
+        with running:
+            running.wait(lambda: len(running.messages()) == len(users))
+            rows = {row["sender"]: row["recipients"] for row in running.messages()}
+            assert rows == {f"s{user}@example.com": ["a@away.example", "b@away.example"] for user in users}
+            (found,) = running.json("queue", "dropped")
+            assert (found["name"], found["waiting"], found["corrupt"], found["reason"]) == ("maildrop", 0, 0, "")
 
 
 @pytest.mark.parametrize(

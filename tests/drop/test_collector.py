@@ -23,6 +23,7 @@ from gateway.model import BadMessage, Client, Rate, SpoolFull
 from tests import builders
 from tests.drop.kit import HERE, MAIL, PLAIN, Rig, rig
 from tests.fakes import until
+from tests.test_line_ends import TABLE
 
 
 async def test_what_gateway_sendmail_left_is_sent(tmp_path: Path) -> None:
@@ -399,3 +400,11 @@ def test_envelopes_of_plain_files(file: bytes, recipients: list[str] | None, sen
     assert found.size == len(found.raw)
     assert found.raw.endswith(b"x\r\n")
     assert found.raw.lower().startswith(b"x-") is False
+
+
+@pytest.mark.parametrize(("sent", "kept", "postfix"), TABLE.values(), ids=TABLE)
+def test_line_ends_of_plain_files(sent: bytes, kept: bytes, postfix: bytes | None) -> None:
+    """A file with odd line ends is read whole: its first fields end as its others do."""
+    end = b"\n" if b"\n" in sent[:-1] else b"\r"
+    file = end.join((b"From: s@x.org", b"To: a@x.org", sent))
+    assert PLAIN.read(file, len(file)).raw == b"From: s@x.org\r\nTo: a@x.org\r\n" + kept
