@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +76,7 @@ class Trust:
         self._kept = kept
         self._store: Store = (None, None) if self._alone else system_store()
         self._seen: object = None
+        self._reading = threading.Lock()
         self._context: ssl.SSLContext | None = None
 
     def load(self) -> ssl.SSLContext:
@@ -86,16 +88,19 @@ class Trust:
     async def current(self) -> ssl.SSLContext:
         """A stat call for each file; what has changed is read in a thread. Raises OSError if there is none yet."""
         stamp = self._stamp()
-        if self._context is not None and stamp == self._seen:
-            return self._context
-        self._seen = stamp
-        try:
-            self._context = await read_files(self._read)
-        except OSError as error:
-            if self._context is None:
-                raise
-            self._kept(", ".join(map(str, self._files())), str(getattr(error, "reason", None) or error.strerror))
-        return self._context
+        if (before := self._context) is None:
+            return await read_files(self._first)
+        if stamp != self._seen:
+            self._seen = stamp  # who comes meanwhile goes on with the old one
+            try:
+                self._context = await read_files(self._read)
+            except OSError as error:
+                self._kept(", ".join(map(str, self._files())), str(getattr(error, "reason", None) or error.strerror))
+        return self._context or before
+
+    def _first(self) -> ssl.SSLContext:
+        with self._reading:  # many may need it at once
+            return self._context or self.load()
 
     def _read(self) -> ssl.SSLContext:
         file, folder = self._store

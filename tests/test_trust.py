@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -129,6 +130,23 @@ async def test_a_store_that_is_named_and_cannot_be_read_trusts_nobody(
         assert "SSL_CERT_FILE" in said
         assert web.requests == []
     await fetch.aclose()
+
+
+async def test_however_many_need_it_first_it_is_read_once(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a thousand messages after a start would read a thousand times 150 certificates."""
+    made: list[Any] = []
+    really = ssl.create_default_context
+
+    def counted(**options: Any) -> ssl.SSLContext:
+        made.append(options)
+        return really(**options)
+
+    monkeypatch.setattr(ssl, "create_default_context", counted)
+    trust = Trust(certificates.ca_file, alone=True)
+    found = await asyncio.gather(*(trust.current() for _ in range(50)))
+    assert (len(made), {id(one) for one in found}) == (1, {id(found[0])})
 
 
 class Nowhere:

@@ -163,7 +163,6 @@ class Logins:
 
     def __init__(self, name: str, settings: SmtpSettings) -> None:
         self._settings = settings
-        self._fix = f"check username and password of backends.{name}, and auth"
         self._name = name
         self._first = ""  # begins: it worked, or it is what remains to be tried
         self._proven = False
@@ -193,17 +192,18 @@ class Logins:
             try:
                 await self._log_in(client)
             except Exception as error:
-                self._works, self._failures = False, [self._shown(error)]
-                raise self._failures[0] from None
+                self._works, self._failures = False, [error]
+                raise
             self._works = True
 
-    def _shown(self, error: Exception) -> Exception:
-        if not isinstance(error, Unexpected):
-            return error
-        fix = f"set auth of backends.{self._name} to another mechanism"
-        return refused(f"{self._settings.where} {error}; it got no more", fix, "4.7.4")
-
     async def _log_in(self, client: aiosmtplib.SMTP) -> None:
+        try:
+            await self._try(client)
+        except Unexpected as error:
+            fix = f"set auth of backends.{self._name} to another mechanism"
+            raise refused(f"{self._settings.where} {error}; it got no more", fix, "4.7.4") from None
+
+    async def _try(self, client: aiosmtplib.SMTP) -> None:
         username, secret = self._settings.username or "", await self._secret()
         first, *others = self._choices(client.server_auth_methods)
         try:
