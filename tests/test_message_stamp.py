@@ -122,6 +122,7 @@ def test_bcc_after_a_bare_newline_is_removed_too() -> None:
         ({"recipients": ("a@x", "b@x")}, None),
         ({"recipients": ("j\xf6rg@x",)}, None),
         ({"recipients": ("j\xf6rg@x",), "protocol": "UTF8SMTPSA"}, "for <j\xf6rg@x>;".encode()),
+        ({"recipients": ("a@b\xfccher.x",), "protocol": "UTF8SMTPSA"}, b"for <a@xn--bcher-kva.x>;"),
         ({"peer": "2001:db8::1"}, b"([IPv6:2001:db8::1])"),
         ({"peer": "fe80::1%eth0"}, b"([IPv6:fe80::1])"),
         ({"peer": "", "protocol": "HTTP"}, b"with HTTP id"),

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.address import parse_address
+from gateway.address import parse_address, with_a_labels
 from gateway.message.header import Header, replace_fields
 from gateway.message.text import date, decode, fold, harmless
 from gateway.model import BadAddress
@@ -68,7 +68,8 @@ def stamp(
         new += _rewritten(header, rewrite_from, names, utf8=arrival.utf8)
         removed |= {"from", "sender"}
     elif "from" not in names:
-        new.append(fold("From", [harmless(sender or f"MAILER-DAEMON@{hostname}", utf8=arrival.utf8, limit=900)]))
+        author = with_a_labels(sender) or f"MAILER-DAEMON@{hostname}"
+        new.append(fold("From", [harmless(author, utf8=arrival.utf8, limit=900)]))
     new += [b"X-Mailbox-Line: %b\n" % line for line in raw[: header.start].split(b"\n")[:-1]]
     changes = {}
     if not names.isdisjoint(removed):
@@ -86,8 +87,8 @@ def _received(arrival: Arrival, hostname: str, recipients: Sequence[str]) -> byt
     if arrival.tls:
         words.append(f"({harmless(arrival.tls).translate(_NO_BRACKETS)})")
     words += [f"by {hostname}", f"with {arrival.protocol}", f"id {arrival.id}"]
-    if len(recipients) == 1 and harmless(recipients[0], utf8=arrival.utf8) == recipients[0]:
-        words.append(f"for <{recipients[0]}>")
+    if len(recipients) == 1 and harmless(only := with_a_labels(recipients[0]), utf8=arrival.utf8) == only:
+        words.append(f"for <{only}>")  # the trace alone must not need SMTPUTF8 on the way out
     words[-1] += ";"
     return fold("Received", [*words, date(arrival.received_at)])
 
