@@ -58,7 +58,7 @@ def prepare(
     # A declared SMTPUTF8 that nothing needs must not close the way through backends without it.
     utf8 = envelope.smtputf8 and not ("".join((sender, *addresses)).isascii() and raw[: header.end].isascii())
     envelope = replace(envelope, sender=sender, smtputf8=utf8, eightbit=envelope.eightbit or not raw.isascii())
-    message_id = header.first("message-id") or f"<{arrival.id}@{rules.hostname}>"
+    message_id = header.identifier("message-id") or f"<{arrival.id}@{rules.hostname}>"
     if utf8:  # RFC 6531 4.3
         arrival = replace(arrival, protocol="UTF8SMTP" + arrival.protocol.removeprefix("E")[4:])
     stamped = stamp(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gateway.message import leaf_bytes, leaf_text, walk
 from tests.message_kit import canonical, cpython_messages, python_calls
-from tests.mime_kit import check_sane, multi, part
+from tests.mime_kit import SCRAPS, check_sane, multi, part
 
 
 def stdlib_leaves(message: Message) -> list[tuple[str, str, bytes]]:
@@ -250,10 +250,6 @@ GOOD = multi(
          "Content-Disposition: attachment;\r\n filename*0*=utf-8''gr%C3;\r\n filename*1*=%BC.pdf"),
     part("message/rfc822", "Subject: x\r\n\r\nhello"),
 )  # fmt: skip
-SCRAPS = [
-    b"\r\n", b"\n", b"\r", b"--", b"--b", b"\r\n--b\r\n", b"\r\n--a--\r\n", b";", b'"', b"\\", b"=", b"\0", b":",
-    b" ", b"%", b"\x80",
-]  # fmt: skip
 
 
 @given(st.data())

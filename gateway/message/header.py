@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.message.mailboxes import Mailbox, mailboxes
+from gateway.message.parameters import first_word, readable, structured
 from gateway.message.text import decode
 from gateway.model import BadMessage
 
@@ -17,6 +18,7 @@ _MOST_FIELDS = 10_000  # Gmail takes 5,000; looking at them costs time
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+")
 _LINE_END = re.compile(rb"(?<!\r)\r++\n")
 _LINE_START = re.compile(rb"(?:(?<=\n)|\A)\r++")
+_IDENTIFIER = re.compile(r"<[^<>]++>")
 _MBOX_LINE = re.compile(rb">*From (?![ \t]*:)[^\n]*\n")
 
 
@@ -53,6 +55,20 @@ class Header:
     def first(self, name: str) -> str:
         """The same as readable text."""
         return decode(self.value(name))
+
+    def structured(self, name: str) -> str:
+        """The same for a reader of words and parameters: on one line, without comments."""
+        return structured(self.value(name))
+
+    def word(self, name: str) -> str:
+        """The word with which the first such field begins, in lower case; "" if there is none."""
+        return first_word(self.structured(name))
+
+    def identifier(self, name: str) -> str:
+        """The msg-id of the first such field (RFC 5322 3.6.4) with its brackets, or what stands in its place."""
+        text = self.structured(name)
+        match = _IDENTIFIER.search(text)
+        return readable(match[0] if match else text)
 
     def mailboxes(self, name: str) -> list[Mailbox]:
         return [box for field in self.fields if field.name == name for box in mailboxes(field.value)]

@@ -85,8 +85,16 @@ def _quoted_printable(raw: bytes, position: int, end: int) -> Iterator[bytes]:
             line_end = raw.rfind(b"\n", position, stop) + 1
             escape = raw.find(b"=", stop - 2, stop)
             stop = line_end or (escape if escape >= 0 else stop)
-        yield a2b_qp(raw[position:stop])
+        yield a2b_qp(_unpadded(raw[position:stop], last=stop == end))
         position = stop
+
+
+def _unpadded(piece: bytes, *, last: bool) -> bytes:
+    """Without the blanks at the ends of lines: they were added on the way (RFC 2045 6.7 (3))."""
+    piece = piece.rstrip(b" \t") if last else piece
+    if b" \r\n" in piece or b"\t\r\n" in piece:
+        return b"\r\n".join([line.rstrip(b" \t") for line in piece.split(b"\r\n")])
+    return piece
 
 
 def leaf_text(raw: bytes, leaf: Leaf, default: str = "") -> str:

@@ -6,11 +6,14 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from gateway.message.charset import roughly
-from gateway.message.header import Header
 from gateway.message.text import decode
 
 _BLANKS = bytes(32 if byte < 32 or byte == 127 else byte for byte in range(256))
 _WORD = re.compile(r"[!-'*+\-./0-:<-~]*+")
+# A comment begins where a token could; "report(1).pdf" holds none. An open quote goes on to the end, or looking for
+# the next one would take quadratic time.
+_QUOTE_OR_COMMENT = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|(?:(?<=[\s;=)])|\A)\(')
+_IN_COMMENT = re.compile(r"\\.?|[()]")
 _PARAMETER = re.compile(
     r';\s*+([^\s=;*"]++)(\*\d{1,4})?(\*)?\s*+=\s*+'
     # Unquoted encoded words in a row are against RFC 2047 5 and common.
@@ -18,16 +21,39 @@ _PARAMETER = re.compile(
 )
 
 
-def unfolded(header: Header, name: str) -> str:
-    """The first such field's value on one line, control characters as blanks, encoded words as they are.
+def structured(value: bytes) -> str:
+    """A field's value on one line, without comments, control characters as blanks, encoded words as they are.
 
     Bytes that are not UTF-8 become surrogates, so that a boundary can be turned back.
     """
-    return header.value(name).replace(b"\r\n", b"").translate(_BLANKS).strip().decode("utf-8", "surrogateescape")
+    text = value.replace(b"\r\n", b"").translate(_BLANKS).decode("utf-8", "surrogateescape")
+    return _uncommented(text).strip() if "(" in text else text.strip()
+
+
+def _uncommented(text: str) -> str:
+    """A blank for each comment (RFC 5322 3.2.2). What opens one that never ends is text."""
+    pieces, kept, position = [], 0, 0
+    while match := _QUOTE_OR_COMMENT.search(text, position):
+        position = match.end()
+        if match[0] == "(":
+            if not (position := _comment_end(text, position)):
+                break
+            pieces += [text[kept : match.start()], " "]
+            kept = position
+    return "".join((*pieces, text[kept:]))
+
+
+def _comment_end(text: str, position: int) -> int:
+    depth = 1
+    for match in _IN_COMMENT.finditer(text, position):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.end()
+    return 0
 
 
 def readable(text: str) -> str:
-    """A value of ``unfolded`` or ``parameters`` for people: encoded words decoded, only printable characters."""
+    """A value of ``structured`` or ``parameters`` for people: encoded words decoded, only printable characters."""
     return decode(text.encode("utf-8", "surrogateescape"))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.message.header import HEADER_LIMIT, Header, scan_part
 from gateway.message.leaf import Leaf
-from gateway.message.parameters import first_word, parameters, readable, unfolded
+from gateway.message.parameters import first_word, parameters, readable
 
 _DEPTH_LIMIT = 100
 _PARTS_LIMIT = 1000
@@ -23,10 +23,12 @@ _TYPE = re.compile(r"[\w!#$&'*+.^`|~-]++/[\w!#$&'*+.^`|~-]++", re.ASCII)
 
 @dataclass(eq=False, slots=True)
 class Multipart:
-    """A part that holds parts; ``closed`` when its closing boundary was seen."""
+    """A part that holds parts; ``closed`` when its closing boundary was seen. Its header is ``raw[begin:start]``."""
 
     kind: str
     parent: Multipart | None
+    begin: int
+    start: int
     children: list[Multipart | Placed] = field(default_factory=list)
     closed: bool = False
 
@@ -141,7 +143,7 @@ class Tree:
             window = min(8 * window, HEADER_LIMIT)
 
     def _enter(self, header: Header, parent: Multipart | None, begin: int, start: int) -> Multipart | Placed:
-        value = unfolded(header, "content-type")
+        value = header.structured("content-type")
         found = parameters(value)
         kind = first_word(value)
         if not value:  # RFC 2045 5.2, RFC 2046 5.1.5
@@ -150,7 +152,7 @@ class Tree:
             kind = "multipart/mixed" if kind.startswith("multipart/") else ""  # RFC 2046 5.1.3
         boundary = found.get("boundary", "").encode("utf-8", "surrogateescape").rstrip()
         if kind.startswith("multipart/") and self._may_open(kind, boundary):
-            multipart = Multipart(kind, parent)
+            multipart = Multipart(kind, parent, begin, start)
             self._open.setdefault(boundary, multipart)
             self.multiparts.append(multipart)
             if parent:
@@ -184,17 +186,17 @@ class Tree:
 
 def _leaf(header: Header, kind: str, found: Mapping[str, str], begin: int, start: int) -> Leaf:
     """The leaf as far as it is known where it begins; ``kind`` is "" for a type that is none."""
-    value = unfolded(header, "content-disposition")
+    value = header.structured("content-disposition")
     disposition = "inline" if first_word(value) == "inline" else "attachment" if value else ""  # RFC 2183 2.8
     filename = readable(parameters(value).get("filename") or found.get("name", ""))
     return Leaf(
         number=0,
         content_type=kind or ("application/octet-stream" if filename else "text/plain"),
         charset=readable(found.get("charset", "")).lower(),
-        encoding=first_word(unfolded(header, "content-transfer-encoding")),
+        encoding=header.word("content-transfer-encoding"),
         disposition=disposition,
         filename=filename,
-        content_id=header.first("content-id").strip("<> "),
+        content_id=header.identifier("content-id").strip("<> "),
         header_start=begin,
         start=start,
         end=start,

@@ -6,9 +6,12 @@ import base64
 from email import message_from_bytes, policy
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.backends.microsoft.mime import prepare
 from gateway.backends.shared.base import base64_of
+from tests.mime_kit import multi, needs_postal, postal_reading, python_reading
 
 HEAD = b"From: a@x.org\r\nTo: b@x.org\r\n"
 QP = (
@@ -96,6 +99,83 @@ def test_quoted_printable_becomes_base64_with_the_same_content(raw: bytes) -> No
     )
     assert after == before
     assert max(map(len, new.split(b"\r\n"))) <= 78
+
+
+def textual(encoding: str, body: bytes = b"Gr=C3=BC=C3=9Fe =\r\nDir\r\n") -> bytes:
+    return b"Content-Type: text/plain; charset=utf-8\r\n" + encoding.encode() + b"\r\n\r\n" + body
+
+
+PLAIN = "Content-Transfer-Encoding: quoted-printable"
+SPELLED = [
+    "Content-Transfer-Encoding: quoted-printable (comment)",
+    "CONTENT-TRANSFER-ENCODING: Quoted-Printable",
+    "Content-Transfer-Encoding:\r\n quoted-printable",
+    "Content-Transfer-Encoding: (as\r\n\tever (nested)) quoted-printable",
+    "Content-Transfer-Encoding:quoted-printable;",
+    "Content-Transfer-Encoding: quoted-printable\r\nContent-Transfer-Encoding: quoted-printable",
+    "Content-Transfer-Encoding:\t quoted-printable \t",
+]
+
+
+@pytest.mark.parametrize("field", [*SPELLED, "Content-Transfer-Encoding : quoted-printable"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_field_is_read_and_written_by_one_reader(field: str, inside: bool) -> None:
+    """However it is spelled (RFC 5322, 2045): the field and the body change together, or neither."""
+    raw = multi("mixed", textual(field), textual("X: y", b"x")) if inside else textual(field)
+    new = prepared(HEAD + raw, to_base64=True)
+    assert b"R3LDvMOfZSBEaXIN" in new
+    assert b"quoted" not in new.lower()
+    assert new.lower().count(b"content-transfer-encoding") == 1
+    plain = raw.replace(field.encode(), PLAIN.encode())  # the email package decodes nothing behind a comment
+    assert python_reading(new) == python_reading(HEAD + plain)
+
+
+@needs_postal
+def test_an_independent_reader_agrees() -> None:
+    raws = [HEAD + textual(field) for field in SPELLED]
+    assert postal_reading([prepared(raw, to_base64=True) for raw in raws]) == postal_reading(raws)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        textual("Content-Transfer-Encoding: quoted-printable\r\nContent-Transfer-Encoding: 7bit"),
+        textual("Content-Transfer-Encoding: (quoted-printable"),
+        textual("X-Content-Transfer-Encoding: quoted-printable"),
+        textual("Content-Transfer-Encoding: =?us-ascii?q?quoted-printable?="),
+        textual("Content-Type-X: y\r\n\r\nContent-Transfer-Encoding: quoted-printable"),
+    ],
+)
+def test_what_is_not_surely_quoted_printable_stays(raw: bytes) -> None:
+    assert prepared(HEAD + raw, to_base64=True) == HEAD + raw
+
+
+BITS = [
+    b"=",
+    b"=\r\n",
+    b" \r\n",
+    b"x",
+    b"=C3=BC",
+    b"=3D",
+    b"\r\n",
+    b".",
+    b"--b",
+    b"\xc3\xbc",
+    b"y" * 80,
+    b"=0D=0A",
+    b"\t",
+]
+
+
+@given(st.lists(st.sampled_from(BITS), max_size=30).map(b"".join), st.sampled_from(SPELLED), st.booleans())
+def test_any_quoted_printable_keeps_its_content(body: bytes, field: str, inside: bool) -> None:
+    """But for blanks at the ends of lines, which came in on the way (RFC 2045 6.7), and the email package leaves in."""
+    raw, bare = (
+        multi("mixed", textual(name, b"x" + body)) if inside else textual(name, b"x" + body) for name in (field, PLAIN)
+    )
+    while b" \r\n" in bare or b"\t\r\n" in bare:
+        bare = bare.replace(b" \r\n", b"\r\n").replace(b"\t\r\n", b"\r\n")
+    assert python_reading(prepared(HEAD + raw, to_base64=True)) == python_reading(HEAD + bare.rstrip(b" \t"))
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _fields(raw: bytes, content: Content, header: Header, own: Sequence[Field]) 
         "ccRecipients": _people(header, "cc"),
         "bccRecipients": _people(header, "bcc"),
         "replyTo": _people(header, "reply-to"),
-        "internetMessageId": header.first("message-id"),
+        "internetMessageId": header.identifier("message-id"),
         "internetMessageHeaders": [{"name": field.spelled, "value": decode(field.value)} for field in own],
         "importance": _importance(header),
         "isReadReceiptRequested": bool(header.count("disposition-notification-to")),

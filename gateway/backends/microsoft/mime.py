@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import re
-
 from gateway.backends.shared.base import canonical, safe
-from gateway.message import Field, Header, Leaf, leaf_bytes, scan, walk
+from gateway.message import Field, Header, scan, walk
 from gateway.message.header import replace_fields
 from gateway.message.mailboxes import mailboxes
 from gateway.message.recipients import address_field
+from gateway.message.recode import patched, recoded
 from gateway.message.text import decode
 
 _ADDRESS_FIELDS = ("from", "sender", "to", "cc", "reply-to")
@@ -19,7 +17,6 @@ _KEPT = frozenset((
     "priority", "sensitivity", "disposition-notification-to", "return-receipt-to", "thread-topic", "thread-index",
     "received", "return-path",
 ))  # fmt: skip
-_QUOTED = re.compile(rb"(?im)^(content-transfer-encoding[ \t]*:[ \t]*)quoted-printable")
 _NAMED = 8
 
 
@@ -32,7 +29,7 @@ def prepare(raw: bytes, *, base64_up_to: int = 0) -> tuple[bytes, str]:
     raw = canonical(raw)
     header = scan(raw)
     changes = {index: fixed for index, field in enumerate(header.fields) if (fixed := _unnamed(field))}
-    automatic = header.first("auto-submitted").partition(";")[0].strip().lower()
+    automatic = header.word("auto-submitted")
     # Graph loses Auto-Submitted (RFC 3834); this one keeps Exchange's own out-of-office replies away.
     suppress = automatic not in ("", "no") and not header.count("x-auto-response-suppress")
     new = b"X-Auto-Response-Suppress: All\r\n" if suppress else b""
@@ -86,16 +83,5 @@ def _encoded(raw: bytes) -> bytes:
     leaves = [leaf for leaf in content.leaves if leaf.encoding == "quoted-printable"]
     if not leaves or not content.features.keys().isdisjoint(("signed", "encrypted", "malformed")):
         return raw
-    pieces: list[bytes] = []
-    position = 0
-    for leaf in leaves:
-        pieces += [raw[position : leaf.header_start], *_as_base64(raw, leaf)]
-        position = leaf.end
-    return b"".join([*pieces, raw[position:]])
-
-
-def _as_base64(raw: bytes, leaf: Leaf) -> tuple[bytes, bytes]:
-    body = base64.encodebytes(leaf_bytes(raw, leaf)).replace(b"\n", b"\r\n")
-    if leaf.end < len(raw):
-        body = body.removesuffix(b"\r\n")  # the line end before a boundary belongs to that
-    return _QUOTED.sub(rb"\1base64", raw[leaf.header_start : leaf.start]), body
+    parts = ((leaf, recoded(raw, leaf, "base64")) for leaf in leaves if not leaf.content_type.startswith("message/"))
+    return patched(raw, ((leaf.header_start, leaf.end, part) for leaf, part in parts if part is not None))
