@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -117,6 +118,10 @@ def test_at_every_edge_between_pieces_the_bytes_are_the_same(raw: bytes) -> None
 
 MAIL, RCPT = "MAIL FROM:<a@corp.example>", "RCPT TO:<b@x.example>"
 EIGHT, UTF8 = ("8BITMIME",), ("SMTPUTF8", "8BITMIME")
+SIGNED = (
+    b"Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\n\xfc\r\n--s\r\n"
+    b"Content-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n"
+)
 UTF8_HEADER = "Subject: ü\r\n\r\n".encode()
 WATCHED = Recipient("b@x.example", "SUCCESS,FAILURE", "rfc822;B+2B@x.example")
 INJECTED = Recipient("b@x.example", "NEVER\r\nRSET", "rfc822;b x")
@@ -170,7 +175,7 @@ async def test_the_parameters_fit_the_message_and_the_server(
 @pytest.mark.parametrize(
     ("message", "raw", "enhanced"),
     [
-        (spooled(), EIGHT_BIT, "5.6.3"),
+        (spooled(), SIGNED, "5.6.3"),
         (spooled("bü@x.example", smtputf8=True), RAW, "5.6.7"),
         (spooled(sender="ü@corp.example", smtputf8=True), RAW, "5.6.7"),
         (spooled(smtputf8=True), UTF8_HEADER, "5.6.7"),
@@ -179,13 +184,39 @@ async def test_the_parameters_fit_the_message_and_the_server(
 async def test_what_the_server_cannot_carry_is_rejected_and_no_bit_is_dropped(
     tmp_path: Path, message: Any, raw: bytes, enhanced: str
 ) -> None:
-    """RFC 6152 and RFC 6531: without the extension such mail is no mail that the server can read."""
+    """RFC 6152 and RFC 6531: where conversion would break a signature, or there is none."""
     async with both(tmp_path, offers=()) as (way, server):
         (outcome,) = (await way.send(message, raw)).values()
         assert (outcome.verdict, outcome.code, outcome.enhanced) == (Verdict.REJECTED, None, enhanced)
         assert server.done == []
         assert (await way.send(spooled(), RAW))["b@x.example"].verdict is Verdict.SENT
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("script", [{}, {"EHLO": "502 5.5.1 what?"}], ids=["no 8BITMIME", "HELO only"])
+@pytest.mark.parametrize("extra", [b"", b"DKIM-Signature: v=1\r\n"])
+async def test_a_server_without_8bitmime_gets_seven_bits(tmp_path: Path, script: dict[str, Any], extra: bytes) -> None:
+    """RFC 6152 3: what is read there is what it was, and the life line says that it was converted."""
+    head = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+    raw = extra + head + b".Gr\xc3\xbc\xc3\x9fe \r\n" + b"x" * 90 + b"\r\n"
+    async with both(tmp_path, script, offers=("SIZE 1000000",)) as (way, server):
+        (outcome,) = (await way.send(spooled(), raw)).values()
+        note = "; converted to 7 bits" + (", its DKIM signature does not hold any more" if extra else "")
+        assert (outcome.verdict, outcome.detail.endswith(note)) == (Verdict.SENT, True)
+        (arrived,) = server.done
+        assert arrived.body.isascii()
+        assert message_from_bytes(arrived.body).get_payload(decode=True) == raw.partition(b"\r\n\r\n")[2]
+        if not script:
+            assert server.commands[1] == f"{MAIL} SIZE={len(arrived.body)}"
+
+
+async def test_a_kept_connection_that_died_does_not_decide_what_the_next_gets(tmp_path: Path) -> None:
+    """The message is fitted to the connection that it goes by."""
+    async with both(tmp_path, {"MAIL": ["250 ok", DROP, "250 ok"]}, offers=("8BITMIME",)) as (way, server):
+        await way.send(spooled(), RAW)
+        server.offers = ()
+        assert (await way.send(spooled(), EIGHT_BIT))["b@x.example"].verdict is Verdict.SENT
+        assert server.done[-1].body.isascii()
 
 
 async def test_a_recipient_the_server_cannot_write_to_fails_alone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import aiosmtplib
 from gateway.address import with_a_labels
 from gateway.backends.shared.base import NoAnswer, safe
 from gateway.backends.smtp.replies import parameters, path, refusal, too_many, wire
+from gateway.message.header import scan_part
 from gateway.model import Envelope, Outcome, Scope, Verdict
 
 END_OF_DATA = 600.0  # RFC 5321, 4.5.3.2.6: the reply to the final dot may take ten minutes
@@ -97,16 +98,14 @@ class Connection:
 
 
 async def open_transaction(connection: Connection, envelope: Envelope, raw: bytes) -> None:
-    """Opens the transaction. Raises NoAnswer: the message cannot go this way, or the sender is refused."""
+    """Opens the transaction for a message as ``fitted``. Raises NoAnswer: it cannot go, or the sender is refused."""
     sender = path(envelope.sender)
     if sender is None:
         raise NoAnswer(_never("5.1.7", "the sender address cannot be written to the server as it is"))
     eightbit = not raw.isascii()
-    utf8 = envelope.smtputf8 and eightbit and not raw[: raw.find(b"\r\n\r\n")].isascii()
+    utf8 = envelope.smtputf8 and eightbit and not raw[: scan_part(raw).end].isascii()
     if (utf8 or not sender.isascii()) and not connection.offers("smtputf8"):
         raise NoAnswer(_never("5.6.7", "the server takes no non-ASCII sender or headers (no SMTPUTF8)"))
-    if eightbit and not connection.offers("8bitmime"):
-        raise NoAnswer(_never("5.6.3", "the message has 8-bit content, the server takes none (no 8BITMIME)"))
     everyone = (envelope.sender, *(one.address for one in envelope.recipients))
     utf8 = utf8 or not all(with_a_labels(one).isascii() for one in everyone)
     words = [b"SIZE=%d" % len(raw)] if connection.offers("size") else []
@@ -155,7 +154,8 @@ async def name_recipients(
     return accepted
 
 
-async def send_message(connection: Connection, raw: bytes) -> Outcome:
+async def send_message(connection: Connection, raw: bytes, note: str = "") -> Outcome:
+    """``note`` is what has to be told where it was taken."""
     reply = await connection.say(b"DATA")
     if reply.code != 354:
         if reply.code < 400:  # it has lost its place in the dialogue
@@ -167,7 +167,7 @@ async def send_message(connection: Connection, raw: bytes) -> Outcome:
     connection.clean = True
     queued, dsn = _QUEUED_AS.search(text), connection.offers("dsn")
     remote_id = queued[1] if queued else ""
-    return Outcome(Verdict.SENT, code, "2.0.0", safe(f"{code} {text}"), remote_id, dsn=dsn, said_by="smtp")
+    return Outcome(Verdict.SENT, code, "2.0.0", safe(f"{code} {text}") + note, remote_id, dsn=dsn, said_by="smtp")
 
 
 def _lost(detail: str, *, in_doubt: bool = False) -> NoAnswer:

@@ -12,6 +12,7 @@ from gateway.backends.shared.base import UNBOUNDED, Context, NoAnswer, aside, ca
 from gateway.backends.shared.calls import Call, Plan, carry_out
 from gateway.backends.shared.most import Most
 from gateway.backends.smtp.connection import Connection, name_recipients, open_transaction, send_message
+from gateway.backends.smtp.fitting import fitted
 from gateway.backends.smtp.opening import Opener
 from gateway.backends.smtp.settings import SmtpSettings
 from gateway.model import Capabilities, Check, Envelope, Outcome, Progress, Scope, SpooledMessage, Verdict
@@ -94,9 +95,10 @@ class Smtp:
     ) -> None:
         """Raises NoAnswer, for whoever has no outcome."""
         try:
-            await open_transaction(connection, envelope, raw)
+            fit, note = await fitted(connection, envelope, raw)
+            await open_transaction(connection, envelope, fit)
             if accepted := await name_recipients(connection, envelope, outcomes, self._most.learn):
-                outcome = await send_message(connection, raw)
+                outcome = await send_message(connection, fit, note)
                 if outcome.scope is Scope.RECIPIENT and len(accepted) > 1:  # too many, told at the end
                     self._most.learn(len(accepted) // 2)
                 else:
