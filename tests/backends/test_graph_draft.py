@@ -98,7 +98,10 @@ async def test_a_large_mail_arrives_in_fields_and_files(way: Way) -> None:
     }
     assert [one.get("contentId") for one in item.files if one["isInline"]] == ["pic@x"]
     outcome = outcomes["b@x.example"]
-    assert outcome.detail == "sent from a draft; sent in fields, without 1 more X- fields"
+    assert outcome.detail == (
+        "sent from a draft; sent in fields, without X-Own-5, the address in Disposition-Notification-To, "
+        "for receipts go to the sender, part 1: text/plain"
+    )
     assert outcome.remote_id == next(iter(way.fake.items))
     assert all("authorization" not in one.headers for one in way.web.requests if one.path.startswith("/upload/"))
 
@@ -125,6 +128,74 @@ async def test_a_draft_is_addressed_to_the_envelope_alone(way: Way, fields: list
     ((mailed, _),) = way.fake.delivered
     assert sorted(one.lower() for one in mailed) == sorted(envelope)
     assert {one.lower() for one in only(way).people["to"]} == {one.lower() for one in fields} & set(envelope)
+
+
+@pytest.mark.parametrize(
+    ("head", "place", "value"),
+    [
+        ("Return-Receipt-To: {0}", "isDeliveryReceiptRequested", True),
+        ("Disposition-Notification-To: <{0}>", "isReadReceiptRequested", True),
+        ("Sensitivity: Company-Confidential", "Integer 0x36", "3"),
+        ("sensitivity: (really) private", "Integer 0x36", "2"),
+        ("Sensitivity: Personal", "Integer 0x36", "1"),
+        ("Importance: high (as it is)", "importance", "high"),
+        ("Priority: non-urgent", "importance", "low"),
+        ("X-Priority: 2 (High)", "importance", "high"),
+        ("Message-ID: (c) <x@y> (d)", "internetMessageId", "<x@y>"),
+        ("X-Own: =?x-gbk?b?xOM=?=", "internetMessageHeaders", [{"name": "X-Own", "value": "你"}]),
+    ],
+)
+def test_fields_that_graph_can_hold_are_kept(head: str, place: str, value: object) -> None:
+    """And nothing is said to be lost."""
+    draft = draft_of(f"From: {MAILBOX}\r\n{head.format(MAILBOX)}\r\n\r\nx".encode())
+    fields = json.loads(draft.fields)
+    more = {one["id"]: one["value"] for one in fields.get("singleValueExtendedProperties", ())}
+    assert {**fields, **more}[place] == value
+    assert draft.note == "; sent in fields"
+
+
+@pytest.mark.parametrize(
+    ("head", "lost"),
+    [
+        ("Keywords: a\r\nList-Unsubscribe: <mailto:a@x>\r\nkeywords: b", "Keywords, List-Unsubscribe"),
+        ("Date: now\r\nThread-Index: x\r\nAuto-Submitted: no", "Date, Thread-Index, Auto-Submitted"),
+        ("Sensitivity: secret", "Sensitivity"),
+        ("Return-Receipt-To: other@x.example", "the address in Return-Receipt-To, for receipts go to the sender"),
+        ("From: b@x.example", "all From addresses but the first"),
+        ("To: =?x-nobody?q?=FC?= <b@x.example>", "the name of b@x.example, whose character set cannot be made out"),
+        ("X-Own: =?x-nobody?q?=FC?=", "X-Own"),
+        ("\r\n".join(f"X-Own-{n}: x" for n in range(7)), "X-Own-5, X-Own-6"),
+        ("".join(f"Own-{n}: x\r\n" for n in range(50)).strip(), " and 10 more"),
+        (
+            "Content-Type: application/pdf; name*=x-nobody''%FC.pdf",
+            "the file name of part 1, whose character set cannot be made out",
+        ),
+        (
+            "Content-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\nContent-Type: text/html",
+            "part 1: text/plain",
+        ),
+    ],
+)  # fmt: skip
+def test_what_will_not_arrive_is_named(head: str, lost: str) -> None:
+    draft = draft_of(f"From: {MAILBOX}\r\n{head}\r\n\r\nx".encode())
+    assert draft.note.startswith("; sent in fields, without ")
+    assert lost in draft.note
+
+
+def test_text_that_cannot_be_made_out_is_refused() -> None:
+    """As for the JSON APIs; default_charset is what the operator says that it is in."""
+    head = f"From: {MAILBOX}\r\nTo: J\udcf6rg <b@x.example>\r\nSubject: Gr\udcfc\udcdfe\r\n"
+    raw = f"{head}\r\nGr\udcfc\udcdfe".encode("utf-8", "surrogateescape")
+    with pytest.raises(CannotCarry, match="no_charset: Subject names no character set") as caught:
+        draft_of(raw)
+    assert caught.value.enhanced == "5.6.3"
+    fields = json.loads(draft_of(raw, "windows-1252").fields)
+    assert (fields["subject"], fields["body"]["content"]) == ("Grüße", "Grüße")
+    assert fields["toRecipients"][0]["emailAddress"]["name"] == "Jörg"
+    for charset in ("x-nobody", "utf-8"):
+        named = f"\r\nContent-Type: text/plain; charset={charset}\r\n\r\n".encode()
+        with pytest.raises(CannotCarry, match=charset):
+            draft_of(raw.replace(b"\r\n\r\n", named), "cp1252")
 
 
 # -- what cannot be said in fields -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from gateway.address import comparable
-from gateway.backends.shared.base import PIECE, Charset, Context, NoAnswer, Url, limited, unrecorded
+from gateway.backends.shared.base import CHARSETS, PIECE, Charset, Context, NoAnswer, Url, limited, unrecorded
 from gateway.backends.shared.calls import Call, Plan, carry_out
 from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
@@ -231,12 +231,10 @@ class PartsBackend(ABC):
         self._timeout, self._context = settings.timeout, context
         dropped = {*drops, *(("inline_images",) if settings.inline_images == "drop" else ())}
         dropped |= set(_HEADERS) if settings.unsupported_headers == "drop" else set()
-        remedies = dict.fromkeys(_HEADERS, f"set unsupported_headers: drop on backends.{{name}}, or {self.otherwise}")
-        remedies["inline_images"] = f"set inline_images: drop on backends.{{name}}, or {_ELSEWHERE}"
-        remedies["no_charset"] = (
-            "let the program name it, or set default_charset on backends.{name} to what it is, for example windows-1252"
+        remedies = CHARSETS | dict.fromkeys(
+            _HEADERS, f"set unsupported_headers: drop on backends.{{name}}, or {self.otherwise}"
         )
-        remedies["charset"] = f"let the program send UTF-8, or {_ELSEWHERE}"
+        remedies["inline_images"] = f"set inline_images: drop on backends.{{name}}, or {_ELSEWHERE}"
         remedies["no_subject"] = "set empty_subject: fill on backends.{name}"
         own = Capabilities(
             MAX_BYTES,

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from gateway.backends.microsoft.api import KNOWN, Api, error_of, unsent
+from gateway.backends.microsoft.fields import fields_of, listed
 from gateway.backends.shared.base import NoAnswer
 from gateway.fetch import Answer
-from gateway.message import Content, Field, Header, Leaf, leaf_pieces, leaf_text, scan, walk
-from gateway.message.text import decode
+from gateway.message import Leaf, Undecodable, leaf_pieces, leaf_text, scan, walk
 from gateway.model import CannotCarry, Scope, Verdict
 from gateway.pools import look_through_mail
 from gateway.strangers import lenient_json
@@ -28,7 +28,6 @@ RANGE = 12 * 320 * 1024  # bytes; a multiple of 320 KiB below 4 MB
 _BODY = 3_500_000  # bytes of JSON
 _LOSSES = 5  # answers that may be lost during one upload
 _AGAIN = 2.0  # seconds before asking how far it came
-_HEADERS = 5  # Graph takes no more fields of a sender's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,64 +48,46 @@ class Draft:
     note: str
 
 
-def draft_of(raw: bytes) -> Draft:
+def draft_of(raw: bytes, charset: str = "") -> Draft:
     """The fields and files of a message that is addressed to whoever stands in To, Cc and Bcc.
 
-    Takes its time: for a thread. Raises CannotCarry, BadMessage.
+    ``charset`` is that of text which names none. Takes its time: for a thread. Raises CannotCarry, BadMessage.
     """
     content, header = walk(raw), scan(raw)
-    if lacking := sorted(LACKS & content.features.keys()):
+    if lacking := sorted(lacks(charset) & content.features.keys()):
         what = f"{lacking[0]}: {content.features[lacking[0]]}"
         text = f"Graph takes mail above 3 MB only in fields, which cannot hold this ({what})"
         raise CannotCarry("feature", "5.6.3", text)
-    own = [field for field in header.fields if field.name.startswith("x-")]
-    own.sort(key=lambda field: field.name != "x-auto-response-suppress")
-    kept, lost = own[:_HEADERS], own[_HEADERS:]
-    fields = {name: value for name, value in _fields(raw, content, header, kept).items() if value}
-    if len(fields["body"]["content"]) > _BODY or len(encoded := json.dumps(fields).encode()) > _BODY:
-        raise CannotCarry("too_big", "5.3.4", "the text alone is larger than Graph takes, send it as an attachment")
-    files = tuple(_file(raw, leaf, inline=leaf in content.inline) for leaf in (*content.inline, *content.attachments))
-    return Draft(encoded, files, "; sent in fields" + (f", without {len(lost)} more X- fields" if lost else ""))
-
-
-def _fields(raw: bytes, content: Content, header: Header, own: Sequence[Field]) -> dict[str, Any]:
     body = content.html or content.text
-    threading = {"String 0x1042": header.first("in-reply-to"), "String 0x1039": header.first("references")}
-    return {
-        "subject": content.subject,
-        "body": {"contentType": "html" if content.html else "text", "content": leaf_text(raw, body) if body else ""},
-        "from": next(iter(_people(header, "from")), None),
-        "sender": next(iter(_people(header, "sender")), None),
-        "toRecipients": _people(header, "to"),
-        "ccRecipients": _people(header, "cc"),
-        "bccRecipients": _people(header, "bcc"),
-        "replyTo": _people(header, "reply-to"),
-        "internetMessageId": header.identifier("message-id"),
-        "internetMessageHeaders": [{"name": field.spelled, "value": decode(field.value)} for field in own],
-        "importance": _importance(header),
-        "isReadReceiptRequested": bool(header.count("disposition-notification-to")),
-        # PidTagInReplyToId and PidTagInternetReferences (MS-OXOMSG 2.2.1.15, 2.2.1.26): there are no fields for them.
-        "singleValueExtendedProperties": [{"id": name, "value": value} for name, value in threading.items() if value],
-    }
+    try:
+        text = leaf_text(raw, body, charset) if body else ""
+        fields, lost = fields_of(header, charset)
+    except Undecodable as error:  # charset was given, and is not what it is in
+        raise CannotCarry("feature", "5.6.3", f"the text {error}") from None
+    fields["body"] = {"contentType": "html" if content.html else "text", "content": text}
+    encoded = (
+        json.dumps({name: value for name, value in fields.items() if value}).encode() if len(text) <= _BODY else b""
+    )
+    if not encoded or len(encoded) > _BODY:
+        raise CannotCarry("too_big", "5.3.4", "the text alone is larger than Graph takes, send it as an attachment")
+    files = [_file(raw, leaf, lost, inline=True) for leaf in content.inline]
+    files += [_file(raw, leaf, lost, inline=False) for leaf in content.attachments]
+    sent = {body, *content.inline, *content.attachments}
+    lost += [str(leaf) for leaf in content.leaves if leaf not in sent]
+    return Draft(encoded, tuple(files), "; sent in fields" + (f", without {listed(lost)}" if lost else ""))
 
 
-def _people(header: Header, name: str) -> list[dict[str, Any]]:
-    found = []
-    for box in header.mailboxes(name):
-        shown = decode(box.phrase).strip('"').replace('\\"', '"')
-        named = {"name": shown} if shown else {}
-        found += [{"emailAddress": {"address": address, **named}} for address in box.addresses]
-    return found
+def lacks(charset: str) -> frozenset[str]:
+    """What the fields cannot hold, where ``charset`` is that of text which names none."""
+    return LACKS - {"no_charset"} if charset else LACKS
 
 
-def _importance(header: Header) -> str:
-    said = header.first("importance").lower() or header.first("x-priority")[:1]
-    return {"high": "high", "low": "low", "1": "high", "2": "high", "4": "low", "5": "low"}.get(said, "")
-
-
-def _file(raw: bytes, leaf: Leaf, *, inline: bool) -> File:
+def _file(raw: bytes, leaf: Leaf, lost: list[str], *, inline: bool) -> File:
     pieces = partial(leaf_pieces, raw, leaf)
     name = leaf.filename or ("message.eml" if leaf.content_type.startswith("message/") else f"part-{leaf.number}")
+    if "\ufffd" in name or "=?" in name:  # what could not be decoded
+        lost.append(f"the file name of part {leaf.number}, whose character set cannot be made out")
+        name = f"part-{leaf.number}" if "=?" in name else name.replace("\ufffd", "_")
     facts = {"name": name, "contentType": leaf.content_type, "isInline": inline}
     return File(facts | ({"contentId": leaf.content_id} if leaf.content_id else {}), sum(map(len, pieces())), pieces)
 

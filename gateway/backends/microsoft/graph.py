@@ -17,10 +17,21 @@ from gateway.address import comparable
 from gateway.backends.microsoft import tokens
 from gateway.backends.microsoft.api import Api, error_of
 from gateway.backends.microsoft.certificate import Source
-from gateway.backends.microsoft.draft import LACKS, Draft, attach_all, draft_of
+from gateway.backends.microsoft.draft import Draft, attach_all, draft_of, lacks
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
-from gateway.backends.shared.base import Context, NoAnswer, Url, aside, base64_of, limited, safe, unrecorded
+from gateway.backends.shared.base import (
+    CHARSETS,
+    Charset,
+    Context,
+    NoAnswer,
+    Url,
+    aside,
+    base64_of,
+    limited,
+    safe,
+    unrecorded,
+)
 from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.most import Most
@@ -56,6 +67,7 @@ class GraphSettings(OverHttpSettings):
     replace the addresses that ``cloud`` stands for. ``certificate_password`` opens the key, or the whole file (PFX);
     ``federated_token_file`` holds a token of another issuer and is read for every token of ours.
     ``client_secret_expires`` is only for the metric that warns.
+    ``default_charset`` is what text of a large mail is in that names nothing and is not UTF-8.
     """
 
     oauth: ClassVar[bool] = True
@@ -82,6 +94,7 @@ class GraphSettings(OverHttpSettings):
     concurrency: Annotated[int, Field(ge=1, le=1000)] = _AT_ONCE
     header_only: Literal["strip", "reject"] = "strip"
     quoted_printable: Literal["keep", "base64"] = "keep"
+    default_charset: Charset = ""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -161,7 +174,8 @@ class Graph:
         fixed = () if self._many or settings.mailbox == "me" else (settings.mailbox,)
         own = Capabilities(_WHOLE, null_sender=False, senders=settings.senders or fixed, size_hint=_HINT)
         if settings.large_messages == "draft":
-            own = replace(own, max_bytes=_DRAFTED, whole_bytes=_WHOLE, lacks=LACKS, size_hint="")
+            lacking = lacks(settings.default_charset)
+            own = replace(own, max_bytes=_DRAFTED, whole_bytes=_WHOLE, lacks=lacking, size_hint="", remedies=CHARSETS)
         self.capabilities = limited(own, settings)
         self._identity = settings.identity(name, context.state_dir)
         source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
@@ -264,8 +278,8 @@ class Graph:
         limit = _REQUEST if self._settings.quoted_printable == "base64" else 0
         raw, note = prepare(call.content(), base64_up_to=limit)
         if size > _WHOLE and self._settings.large_messages == "draft":
-            draft = draft_of(raw)
-            return _Load(len(raw), note + draft.note, draft=draft)
+            draft = draft_of(raw, self._settings.default_charset)
+            return _Load(len(raw), draft.note, draft=draft)
         body = base64_of(raw)
         return _Load(len(body), note, body)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.backends.shared.base import canonical, safe
+from gateway.backends.microsoft.fields import listed, lost_fields
+from gateway.backends.shared.base import canonical
 from gateway.message import Field, Header, scan, walk
 from gateway.message.header import replace_fields
 from gateway.message.mailboxes import mailboxes
@@ -17,7 +18,6 @@ _KEPT = frozenset((
     "priority", "sensitivity", "disposition-notification-to", "return-receipt-to", "thread-topic", "thread-index",
     "received", "return-path",
 ))  # fmt: skip
-_NAMED = 8
 
 
 def prepare(raw: bytes, *, base64_up_to: int = 0) -> tuple[bytes, str]:
@@ -72,10 +72,8 @@ def _with_body(raw: bytes, header: Header) -> bytes:
 
 
 def _note(header: Header) -> str:
-    names = header.names().items()
-    lost = [spelled for name, spelled in names if name not in _KEPT and not name.startswith(("x-", "content-"))]
-    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-    return safe(f"; Graph drops {', '.join(lost[:_NAMED])}{more}") if lost else ""
+    lost = lost_fields(header, _KEPT)
+    return f"; Graph drops {listed(lost)}" if lost else ""
 
 
 def _encoded(raw: bytes) -> bytes:

@@ -34,6 +34,12 @@ def parse_charset(text: str) -> str:
 T = TypeVar("T")
 Url = Annotated[str, AfterValidator(check_url)]
 Charset = Annotated[str, AfterValidator(parse_charset)]
+CHARSETS = {  # what helps where text cannot be made out (Capabilities.remedies)
+    "no_charset": (
+        "let the program name it, or set default_charset on backends.{name} to what it is, for example windows-1252"
+    ),
+    "charset": "let the program send UTF-8, or route this client to another backend",
+}
 UNBOUNDED = 1_000_000_000  # bytes; a backend with no limit of its own
 PIECE = 3 * 64 * 1024  # bytes worked on at a time: a thread that works in small steps does not hold up the loop either
 _LARGE = 1_000_000  # bytes
