@@ -111,6 +111,8 @@ def _checked(local: str, domain: str) -> str:
     # isprintable leaves out control, format and separator characters: they do harm in logs, headers and people's eyes.
     if not local.isprintable():
         raise _bad("the local part contains invisible characters")
+    if not domain.isprintable():  # half characters too, which cannot be encoded
+        raise _bad("the domain is malformed", "domain")
     if len(local.encode()) > _LONGEST:
         raise _bad(f"the local part is longer than {_LONGEST} octets")
     if len(domain.encode()) > _LONGEST:

@@ -55,6 +55,16 @@ def test_bad_addresses_are_refused(address: str) -> None:
             parse_path(f"<{address}>".encode(), utf8=True)
 
 
+@pytest.mark.parametrize("address", ["a\ud800@b.org", "a@\ud800.org", "a@b.\udcff", '"\udfff"@b.org', "\ud83d@\ude00"])
+def test_half_characters_are_refused_and_do_no_harm(address: str) -> None:
+    """JSON may hold them; no address can be written with one."""
+    with pytest.raises(BadAddress):
+        parse_address(address)
+    assert comparable(address)
+    assert domain_of(address)
+    assert not matches("*@b.org.example", address)
+
+
 @pytest.mark.parametrize("octet", [*range(32), 127])
 @pytest.mark.parametrize("form", ["a{}b@c", '"a{}b"@c', "a@b{}c", "{}a@b", "a@b{}"])
 def test_control_characters(octet: int, form: str) -> None:

@@ -49,6 +49,22 @@ def test_what_people_write(value: bytes, expected: list[str]) -> None:
     assert list(read(value)) == expected
 
 
+PIECES = [
+    b"\\", b"a@x", b"A B", b" ", b",", b";", b"<", b">", b"<a@x.org>", b"\r\n ", b"\t", b"'", b".", b'"', b"(", b")",
+    b":", b"@", b"=?utf-8?q?a=40b?=", b"\0", b"\xfc", b"[", b"]", b"_@_", b"a" * 70 + b"@x",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=10).map(b"".join))
+def test_what_stands_before_and_behind_changes_nothing(value: bytes) -> None:
+    """Plain entries are read at once: none is read otherwise for what comes before it."""
+    alone = [(box.phrase, box.addresses) for box in mailboxes(value)]
+    behind = [(box.phrase, box.addresses) for box in mailboxes(b"x@y, Z <z@y>;" + value)]
+    assert behind == [(b"", ("x@y",)), (b"Z", ("z@y",)), *alone]
+    slow = [(box.phrase, box.addresses) for box in mailboxes(b'"" x@y,' + value)]
+    assert slow[1:] == alone
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

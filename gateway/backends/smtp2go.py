@@ -13,12 +13,14 @@ from urllib.parse import parse_qsl
 from pydantic import SecretStr
 
 from gateway.backends.shared.base import (
+    LARGE,
     Context,
     NoAnswer,
     Url,
     aside,
     base64_of,
     canonical,
+    effort,
     limited,
     safe,
     unrecorded,
@@ -119,7 +121,8 @@ class Smtp2go:
     async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         only = self._settings.header_only
         planned = partial(plan, message, raw, per_call=_PER_CALL, header_only=only, hides_bcc=False)
-        return await carry_out(message, planned, partial(self._call, len(raw)), self._clock, progress)
+        size = effort(raw)
+        return await carry_out(message, planned, partial(self._call, size), self._clock, progress, slow=size >= LARGE)
 
     async def check(self) -> Check:
         """Asks which endpoints the key may use: the one call that every key is allowed, and that sends nothing."""

@@ -37,6 +37,7 @@ _SIGNATURES = frozenset((
 ))  # fmt: skip
 _CID = re.compile(r"cid:([^\s\"'<>()]{1,1000}+)")
 _VISIBLE = re.compile(rb"\S")
+_REPLY_LIMIT = 16_384  # octets
 _STEP = 1 << 18
 _OVERLAP = 1100
 _NAMED = 5
@@ -63,6 +64,7 @@ class Content:
 def walk(raw: bytes) -> Content:
     """What the message says, whatever its bytes; where ``features`` has "malformed" it may say something else."""
     tree = Tree(raw)
+    reply_to = _reply_to(tree)
     text, html = _bodies(tree.root, only=len(tree.leaves) == 1)
     chosen = [body for body in (text, html) if body]
     inline = [part for part in _shown(raw, tree, html) if part not in chosen] if html else []
@@ -72,11 +74,11 @@ def walk(raw: bytes) -> Content:
         subject=tree.header.first("subject"),
         text=text.leaf if text else None,
         html=html.leaf if html else None,
-        reply_to=tree.header.addresses("reply-to"),
+        reply_to=reply_to,
         inline=tuple(part.leaf for part in inline),
         attachments=tuple(part.leaf for part in attachments),
         leaves=tuple(part.leaf for part in tree.leaves),
-        features=_features(raw, tree, chosen, inline, attachments),
+        features=_features(raw, tree, chosen, inline, attachments, reply_to),
     )
 
 
@@ -140,8 +142,21 @@ def _referred(html: str, ids: set[str]) -> set[str]:
     return found
 
 
+def _reply_to(tree: Tree) -> tuple[str, ...]:
+    """Reading addresses costs time, and nobody wants answers to go to this many."""
+    if sum(len(field.raw) for field in tree.header.fields if field.name == "reply-to") > _REPLY_LIMIT:
+        tree.complain(f"Reply-To of more than {_REPLY_LIMIT} bytes")
+        return ()
+    return tree.header.addresses("reply-to")
+
+
 def _features(
-    raw: bytes, tree: Tree, bodies: list[Placed], inline: list[Placed], attachments: list[Placed]
+    raw: bytes,
+    tree: Tree,
+    bodies: list[Placed],
+    inline: list[Placed],
+    attachments: list[Placed],
+    reply_to: tuple[str, ...],
 ) -> dict[str, str]:
     typed: dict[str, list[Placed]] = {}
     for part in tree.leaves:
@@ -158,7 +173,7 @@ def _features(
         "attachments": _some(attachments),
         "inline_images": _some(inline),
         "both_bodies": " and ".join(str(body.leaf) for body in bodies) if len(bodies) > 1 else "",
-        **_header_features(tree.header),
+        **_header_features(tree.header, reply_to),
         "no_subject": "" if tree.header.first("subject") else "Subject",
         "no_text": "" if any(_VISIBLE.search(raw, body.leaf.start, body.leaf.end) for body in bodies) else "body",
     }
@@ -203,9 +218,9 @@ def _more(names: Sequence[str], shown: int) -> str:
     return ", ".join(name[:_NAME_LIMIT] for name in names[:shown]) + more
 
 
-def _header_features(header: Header) -> dict[str, str]:
+def _header_features(header: Header, reply_to: Sequence[str]) -> dict[str, str]:
     first = [comparable(address) for address in header.addresses("from")[:1]]
-    elsewhere = [address for address in header.addresses("reply-to") if comparable(address) not in first]
+    elsewhere = [address for address in reply_to if comparable(address) not in first]
     own = {name: spelled for name, spelled in header.names().items() if not is_ordinary(name)}
     return {
         "reply_to": _more(elsewhere, 1),

@@ -25,9 +25,10 @@ _SHOW = str.maketrans("\0\1\2", " \t,")
 _SPECIALS = str.maketrans('<>(),;:"', " " * 8)
 _LONGEST = 1000
 # What most fields hold, for speed: one address, or plain words and one address in angle brackets.
-_SIMPLE = re.compile(
-    rb"\s*+(?:(\w[\w .'-]*+)?<([\w.+=-]{1,64}@[\w.-]{1,255})>|([\w.+=-]{1,64}@[\w.-]{1,255}))\s*+", re.ASCII
-)
+_ONE = rb"(?:\s*+(?:(\w[\w .'-]*+)?<([\w.+=-]{1,64}@[\w.-]{1,255})>|([\w.+=-]{1,64}@[\w.-]{1,255}))\s*+"
+_SIMPLE = re.compile(_ONE + rb")", re.ASCII)
+# The same in a list, and words without any address. A list may be long: these are read at once, one after the other.
+_SIMPLE_ENTRY = re.compile(_ONE + rb"|([\w\s.'-]*+))([,;][,;\s]*+|\Z)", re.ASCII)
 # The strict reading. Comments may nest once; unquoted text holds no "@" but in the address.
 _QUOTED = rb'"(?:[^"\\\0-\x08\n-\x1f]|\\[ -~])*+"'
 # An open quote goes on to the end, or looking for the next one would take quadratic time.
@@ -54,9 +55,8 @@ class Mailbox(NamedTuple):
     addresses: tuple[str, ...]
 
 
-def _tokens(value: bytes) -> Iterator[tuple[int, bytes]]:
+def _tokens(value: bytes, position: int = 0) -> Iterator[tuple[int, bytes]]:
     """Tokens outside comments. What opens a comment or quote that never ends is blanked: it must not hide the rest."""
-    position = 0
     while match := _TOKEN.match(value, position):
         token, position = match[0], match.end()
         end = _comment_end(value, position) if token == b"(" else 0
@@ -80,15 +80,34 @@ def mailboxes(value: bytes) -> list[Mailbox]:
     """All entries of a field's value; one without any address has an empty tuple."""
     if simple := _SIMPLE.fullmatch(value):
         return [Mailbox(0, len(value), (simple[1] or b"").strip(), ((simple[2] or simple[3]).decode(),))]
+    found, start = _simple(value)
+    return found if start == len(value) else found + _others(value, start)
+
+
+def _simple(value: bytes) -> tuple[list[Mailbox], int]:
+    """The entries with which it begins as long as nothing in them needs a closer look, and where the rest begins."""
+    found, start = list[Mailbox](), 0
+    while start < len(value) and (match := _SIMPLE_ENTRY.match(value, start)):
+        name, angle, bare, words = match.group(1, 2, 3, 4)
+        if address := angle or bare:
+            found.append(Mailbox(start, match.start(5), (name or b"").strip(), (address.decode(),)))
+        elif words.strip():
+            found.append(Mailbox(start, match.start(5), b"", ()))
+        start = match.end()
+    return found, start
+
+
+def _others(value: bytes, start: int) -> list[Mailbox]:
+    """The entries from ``start`` on, where one begins."""
     found: list[Mailbox] = []
     words: list[bytes] = []
     angles: list[bytes] = []
     inside: list[bytes] | None = None
-    start = name_end = 0
+    name_end: int | None = None
 
     def close(end: int) -> None:
         nonlocal words, angles, inside
-        phrase = value[start : name_end or end].strip() if angles or inside is not None else b""
+        phrase = value[start : end if name_end is None else name_end].strip() if angles or inside is not None else b""
         if inside is not None:
             angles.append(b"".join(inside))
         texts = angles or [b"".join(words)]
@@ -97,7 +116,7 @@ def mailboxes(value: bytes) -> list[Mailbox]:
             found.append(Mailbox(start, end, phrase, addresses))
         words, angles, inside = [], [], None
 
-    for at, token in _tokens(value.translate(_NO_HIDDEN)):
+    for at, token in _tokens(value.translate(_NO_HIDDEN), start):
         special = token[:1]
         text = token.translate(_HIDE, b"\r\n") if special == b'"' else token
         if inside is not None:
@@ -113,7 +132,7 @@ def mailboxes(value: bytes) -> list[Mailbox]:
             inside = []
         elif special in b",;":
             close(at)
-            start, name_end = at + len(token), 0
+            start, name_end = at + len(token), None
         elif special == b":":
             words.append(b" ")  # that was a group's name
             start = at + len(token)

@@ -73,7 +73,7 @@ class Tree:
         while self._open and (at := _find(self._raw, b"\n--", position) + 1):
             position, lines = at, lines + 1
             if lines > _LINES_LIMIT:
-                self._complain(f"more than {_LINES_LIMIT} lines that look like boundaries")
+                self.complain(f"more than {_LINES_LIMIT} lines that look like boundaries")
                 break
             multipart, closing = self._boundary(at)
             if multipart is None:
@@ -86,21 +86,22 @@ class Tree:
                 continue
             parts += 1
             if parts > _PARTS_LIMIT:
-                self._complain(f"more than {_PARTS_LIMIT} parts")
+                self.complain(f"more than {_PARTS_LIMIT} parts")
                 break
             header, start = self._header(begin)
             headers += start - begin
             if headers > _HEADERS_LIMIT:
-                self._complain(f"more than {_HEADERS_LIMIT} bytes of headers")
+                self.complain(f"more than {_HEADERS_LIMIT} bytes of headers")
                 break
             part = self._enter(header, multipart, begin, start)
             position = start - 1
         self._leave(part, None)
         for node in self.multiparts:
             if not node.children and not node.closed:
-                self._complain(f"{node.kind} without parts")
+                self.complain(f"{node.kind} without parts")
 
-    def _complain(self, trouble: str) -> None:
+    def complain(self, trouble: str) -> None:
+        """The first trouble is kept."""
         self.trouble = self.trouble or trouble
 
     def _boundary(self, at: int) -> tuple[Multipart | None, bool]:
@@ -138,7 +139,7 @@ class Tree:
             if piece.find(b"\n", fields_end) >= 0 or begin + window >= len(self._raw):  # not cut inside its last line
                 return header, begin + header.end
             if window == HEADER_LIMIT:
-                self._complain(f"header of more than {HEADER_LIMIT} bytes")
+                self.complain(f"header of more than {HEADER_LIMIT} bytes")
                 return header, begin + header.end
             window = min(8 * window, HEADER_LIMIT)
 
@@ -162,13 +163,13 @@ class Tree:
 
     def _may_open(self, kind: str, boundary: bytes) -> bool:
         if not 0 < len(boundary) <= _BOUNDARY_LIMIT:
-            self._complain(f"{kind} without a usable boundary")
+            self.complain(f"{kind} without a usable boundary")
             return False
         if len(self._open) == _DEPTH_LIMIT:
-            self._complain(f"more than {_DEPTH_LIMIT} levels of parts")
+            self.complain(f"more than {_DEPTH_LIMIT} levels of parts")
             return False
         if boundary in self._open:
-            self._complain("two multiparts with one boundary")  # against RFC 2046 5.1.2: it stays the outer one's
+            self.complain("two multiparts with one boundary")  # against RFC 2046 5.1.2: it stays the outer one's
         return True
 
     def _leave(self, part: Multipart | Placed, at: int | None) -> None:

@@ -14,7 +14,18 @@ from pydantic import Field, model_validator
 
 from gateway.backends.google import tokens
 from gateway.backends.google.tokens import GoogleTokens, read_file
-from gateway.backends.shared.base import Context, NoAnswer, Url, aside, canonical, limited, safe, unrecorded
+from gateway.backends.shared.base import (
+    LARGE,
+    Context,
+    NoAnswer,
+    Url,
+    aside,
+    canonical,
+    effort,
+    limited,
+    safe,
+    unrecorded,
+)
 from gateway.backends.shared.calls import Call, carry_out, plan
 from gateway.backends.shared.http import bounded, exchange, judge, start_of, their_now
 from gateway.backends.shared.mailboxes import Mailboxes
@@ -150,8 +161,9 @@ class Gmail:
         planned = partial(
             plan, message, raw, per_call=settings.max_recipients, header_only=settings.header_only, hides_bcc=True
         )
-        make = partial(self._call, mailbox, len(raw))
-        return await carry_out(message, planned, make, self._context.clock, progress)
+        size = effort(raw)
+        make = partial(self._call, mailbox, size)
+        return await carry_out(message, planned, make, self._context.clock, progress, slow=size >= LARGE)
 
     async def check(self) -> Check:
         """Gets a token; more cannot be asked with the scope gmail.send."""

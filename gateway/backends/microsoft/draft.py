@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from gateway.backends.microsoft.api import KNOWN, Api, error_of, unsent
-from gateway.backends.microsoft.fields import fields_of, listed
+from gateway.backends.microsoft.fields import SENSITIVITY, fields_of, listed
 from gateway.backends.shared.base import NoAnswer
 from gateway.fetch import Answer
 from gateway.message import Leaf, Undecodable, leaf_pieces, leaf_text, scan, walk
@@ -74,7 +74,9 @@ def draft_of(raw: bytes, charset: str = "") -> Draft:
     files += [_file(raw, leaf, lost, inline=False) for leaf in content.attachments]
     sent = {body, *content.inline, *content.attachments}
     lost += [str(leaf) for leaf in content.leaves if leaf not in sent]
-    return Draft(encoded, tuple(files), "; sent in fields" + (f", without {listed(lost)}" if lost else ""))
+    kept = {one["id"] for one in fields["singleValueExtendedProperties"]}
+    changed = ", Sensitivity as a property" if SENSITIVITY in kept else ""
+    return Draft(encoded, tuple(files), f"; sent in fields{changed}" + (f", without {listed(lost)}" if lost else ""))
 
 
 def lacks(charset: str) -> frozenset[str]:

@@ -22,7 +22,8 @@ _RECEIPTS = {
 }
 # Graph has no fields for them: PidTagInReplyToId, PidTagInternetReferences (MS-OXOMSG 2.2.1.15, 2.2.1.26).
 _THREADING = {"in-reply-to": "String 0x1042", "references": "String 0x1039"}
-_SENSITIVITY = {"personal": "1", "private": "2", "company-confidential": "3"}  # PidTagSensitivity
+SENSITIVITY = "Integer 0x36"  # PidTagSensitivity
+_LEVELS = {"personal": "1", "private": "2", "company-confidential": "3"}
 _IMPORTANCE = {
     **{"high": "high", "low": "low", "urgent": "high", "non-urgent": "low"},
     **{"1": "high", "2": "high", "4": "low", "5": "low"},  # X-Priority
@@ -108,7 +109,7 @@ def _properties(header: Header, lost: list[str]) -> Iterator[dict[str, str]]:
     for name, place in _THREADING.items():
         if value := header.first(name):
             yield {"id": place, "value": value}
-    if (said := header.word("sensitivity")) in _SENSITIVITY:
-        yield {"id": "Integer 0x36", "value": _SENSITIVITY[said]}
+    if (said := header.word("sensitivity")) in _LEVELS:
+        yield {"id": SENSITIVITY, "value": _LEVELS[said]}
     elif said not in ("", "normal"):
         lost.append("Sensitivity")

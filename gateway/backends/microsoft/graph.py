@@ -22,12 +22,14 @@ from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
 from gateway.backends.shared.base import (
     CHARSETS,
+    LARGE,
     Charset,
     Context,
     NoAnswer,
     Url,
     aside,
     base64_of,
+    effort,
     limited,
     safe,
     unrecorded,
@@ -209,8 +211,9 @@ class Graph:
         known = message.everyone or tuple(one.address for one in everyone)  # who has got it is no stranger
         rest = replace(message, envelope=envelope, everyone=known)
         planned = partial(plan, rest, raw, per_call=self._most.now(), header_only=settings.header_only, hides_bcc=True)
-        make = partial(self._call, mailbox, message.id, len(raw))
-        outcomes = await carry_out(rest, planned, make, self._clock, progress)
+        size = effort(raw)
+        make = partial(self._call, mailbox, message.id, size)
+        outcomes = await carry_out(rest, planned, make, self._clock, progress, slow=size >= LARGE)
         noted = {address: replace(one, detail=one.detail + found.note) for address, one in outcomes.items()}
         return dict.fromkeys(arrived, sent) | noted
 

@@ -42,7 +42,8 @@ CHARSETS = {  # what helps where text cannot be made out (Capabilities.remedies)
 }
 UNBOUNDED = 1_000_000_000  # bytes; a backend with no limit of its own
 PIECE = 3 * 64 * 1024  # bytes worked on at a time: a thread that works in small steps does not hold up the loop either
-_LARGE = 1_000_000  # bytes
+LARGE = 1_000_000  # bytes that are worked on in a thread
+_HEADER = 20_000
 _DETAIL = 300
 _SECRETS = re.compile(
     r"\b(bearer|basic|plain|login)\s+[\w+/=.~-]{20,}|\bapi-\w{16,}|\beyJ[\w-]{8,}[\w.-]*|[A-Za-z0-9+/_-]{80,}=*",
@@ -134,6 +135,12 @@ def base64_of(raw: bytes) -> bytes:
     return b"".join(pieces)
 
 
+def effort(raw: bytes) -> int:
+    """The size of a message for ``aside``. A large header is as much work as a large body: addresses stand in it."""
+    small = len(raw) <= _HEADER or raw.find(b"\n\r\n", 0, _HEADER) >= 0
+    return len(raw) if small else max(len(raw), LARGE)
+
+
 async def aside(size: int, work: Callable[[], T]) -> T:
     """What ``work`` returns; in a thread where a message of ``size`` bytes would hold up the loop."""
-    return work() if size < _LARGE else await look_through_mail(work)
+    return work() if size < LARGE else await look_through_mail(work)
