@@ -93,6 +93,26 @@ def test_it_is_looked_through_where_a_backend_minds() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (b"Message-ID: <a@b>", "<a@b>"),
+        (b"message-id :\r\n <a@b> (of today)", "<a@b>"),
+        (b"Message-ID: (<c@d>) <a@b>", "<a@b>"),
+        (b"Message-ID: \r\nMessage-ID: <a@b>", "<a@b>"),
+        (b"Message-ID: a@b", "a@b"),
+        (b"Message-ID:", None),
+        (b"X: y", None),
+    ],
+)
+def test_the_message_id_is_the_one_that_others_read(field: bytes, expected: str | None) -> None:
+    """And where there is none, the one that stands in the message afterwards."""
+    raw = field + b"\r\nFrom: a@example.com\r\n\r\nx"
+    message = prepare(raw, ENVELOPE, Client("c"), INSIDE, rules())
+    assert message.message_id == (expected or f"<ID1@{rules().hostname}>")
+    assert message.raw.count(message.message_id.encode()) == 1
+
+
+@pytest.mark.parametrize(
     ("body", "declared", "expected"), [(b"\xe4", False, True), (b"a", False, False), (b"a", True, True)]
 )
 def test_eightbit_is_what_the_octets_say(body: bytes, declared: bool, expected: bool) -> None:

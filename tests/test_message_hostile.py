@@ -203,6 +203,12 @@ HOSTILE = {
     "backslashes": (part('a/b; name="' + "\\" * 90_000), 1, True),
     "8000 encoded words": (part("a/b", "", "Subject: " + "=?utf-8?q?a?= " * 7000), 1, True),
     "8000 encoded words in a file name": (part("a/b; name=" + "=?utf-8?q?a?= " * 7000), 1, True),
+    "90 kB of open comments": (part("a/b " + "(" * 90_000), 1, True),
+    "90 kB of nested comments": (part("a/b " + "(" * 45_000 + ")" * 45_000), 1, True),
+    "45,000 comments": (part("a/b " + "()" * 45_000), 1, True),
+    "90 kB of quotes in a comment": (part("a/b (" + '\\"' * 45_000), 1, True),
+    "an open quote of quotes": (part('a/b; x="' + '\\"' * 45_000), 1, True),
+    "quotes and an open comment": (part("a/b " + '"" (' * 22_000), 1, True),
     "20,000 reply addresses": (part("a/b", "", "Reply-To: " + "a@x," * 20_000), 1, False),
     "references by the million": (
         multi("related", part("text/html", "cid:%0a&#x0;" * 100_000), part("a/b", "", "Content-ID: <x>")), 2, True

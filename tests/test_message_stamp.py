@@ -64,6 +64,8 @@ def stamped(
         (b"from: a@x\r\nDATE:d\r\nmessage-Id : <i>\r\n\r\nbody", b"", None),
         (b"From: a@x\r\nMessage-ID: <i>\r\n\r\nbody", DATE, None),
         (b"From: a@x\r\nDate: d\r\n\r\nbody", MESSAGE_ID, None),
+        (b"From: a@x\r\nDate: d\r\nMessage-ID: (none) \r\n\r\nbody", MESSAGE_ID, b"From: a@x\r\nDate: d\r\n\r\nbody"),
+        (b"From: a@x\r\nDate: d\r\nMessage-ID:\r\nMessage-ID: <i>\r\n\r\nbody", b"", None),
         (b"Subject: s\r\n\r\nbody", DATE + MESSAGE_ID + FROM, None),
         (b"\r\nbody", DATE + MESSAGE_ID + FROM, None),
         (b"", DATE + MESSAGE_ID + FROM, None),

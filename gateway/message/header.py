@@ -65,8 +65,9 @@ class Header:
         return first_word(self.structured(name))
 
     def identifier(self, name: str) -> str:
-        """The msg-id of the first such field (RFC 5322 3.6.4) with its brackets, or what stands in its place."""
-        text = self.structured(name)
+        """The msg-id of the first such field that is not blank (RFC 5322 3.6.4), or what stands in its place."""
+        values = (structured(field.value) for field in self.fields if field.name == name)
+        text = next(filter(None, values), "")
         match = _IDENTIFIER.search(text)
         return readable(match[0] if match else text)
 

@@ -58,12 +58,14 @@ def stamp(
     address and the display name kept, Sender goes, and the old From becomes Reply-To unless there is one.
     """
     names = {field.name for field in header.fields}
+    blank = set() if header.identifier("message-id") else {"message-id"}  # a field without any counts as none
+    names -= blank
     new = [_received(arrival, hostname, recipients)]
     if "date" not in names:
         new.append(fold("Date", [date(arrival.received_at)]))
     if "message-id" not in names:
         new.append(fold("Message-ID", [message_id]))
-    removed = _REMOVED
+    removed = _REMOVED | blank
     if rewrite_from:
         new += _rewritten(header, rewrite_from, names, utf8=arrival.utf8)
         removed |= {"from", "sender"}
@@ -72,7 +74,7 @@ def stamp(
         new.append(fold("From", [harmless(author, utf8=arrival.utf8, limit=900)]))
     new += [b"X-Mailbox-Line: %b\n" % line for line in raw[: header.start].split(b"\n")[:-1]]
     changes = {}
-    if not names.isdisjoint(removed):
+    if blank or not names.isdisjoint(removed):
         changes = {index: b"" for index, field in enumerate(header.fields) if field.name in removed}
     return replace_fields(raw, header, b"".join(new), changes)
 
