@@ -144,4 +144,4 @@ def _short(body: bytes) -> bool:
 
 
 def _refusal(where: str) -> CannotCarry:
-    return CannotCarry("feature", "5.6.3", f"8-bit mail that cannot be converted to 7 bits ({where})")
+    return CannotCarry("feature", "5.6.3", f"this 8-bit mail cannot be converted to 7 bits ({where})")
