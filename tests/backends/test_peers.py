@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator
+from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,31 @@ async def test_postfix_smtp_sink_and_its_misbehaviours(
         assert len(kept) == 2
         stored = RAW.replace(b"\r\n", b"\n")
         assert all(content.replace(b"\r\n", b"\n").rstrip(b"\n").endswith(stored.rstrip(b"\n")) for content in kept)
+
+
+@pytest.mark.skipif(SINK is None, reason="smtp-sink is not installed (Debian package postfix)")
+@pytest.mark.parametrize("flags", [("-8",), ("-e",), ()], ids=["no 8BITMIME", "HELO only", "8BITMIME"])
+async def test_postfix_smtp_sink_gets_as_many_bits_as_it_takes(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """RFC 6152 3: what is read from its file is what was sent."""
+    port = free_port()
+    assert SINK is not None
+    user = ("-u", "nobody") if os.getuid() == 0 else ()
+    tmp_path.chmod(0o777)
+    raw = "Subject: Grüße\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n.Grüße \r\n..\r\n".encode()
+    async with (
+        running(port, SINK, *user, "-d", "mail.%M", *flags, f"127.0.0.1:{port}", "100", cwd=tmp_path),
+        kit.context(tmp_path) as context,
+    ):
+        way = Smtp("smart", SmtpSettings(host="127.0.0.1", port=port, tls="none"), context)
+        assert (await way.send(spooled("b@x.example"), raw))["b@x.example"].verdict is Verdict.SENT
+        await way.aclose()
+    (file,) = tmp_path.glob("mail.*")
+    arrived = file.read_bytes()
+    assert arrived.isascii() is bool(flags)
+    found = message_from_bytes(arrived, policy=policy.SMTP)
+    read = found.get_payload(decode=True).replace(b"\r\n", b"\n")  # in 8 bits the file has lines of its own
+    assert read.rstrip(b"\n") == ".Grüße \n..".encode()
+    assert str(found["Subject"]) == "Grüße" or not flags
 
 
 @pytest.mark.skipif(PRISM is None, reason="prism is not installed (npm @stoplight/prism-cli)")
