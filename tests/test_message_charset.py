@@ -153,7 +153,7 @@ def test_an_independent_reader_agrees() -> None:
     "label",
     [
         "", "us-ascii", '"us-ascii"', "ASCII", "iso-ir-6", "ANSI_X3.4-1968", "x-unknown", "unknown-8bit", "default",
-        "8bit", "x-user-defined", "none", "  ", "\0",
+        "X-UNKNOWN", "8bit", "x-user-defined", "none", "  ", "\0",
     ],
 )  # fmt: skip
 def test_names_that_say_nothing(label: str) -> None:

@@ -109,6 +109,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NEC_AND_IBM = frozenset((0x2D, 0x79, 0x7A, 0x7B, 0x7C))
 _ERRORS = "gateway.in_use"
 _STEP = 1 << 19
+_LONGEST = 100
 _SHOWN = 40
 
 
@@ -124,12 +125,16 @@ def _key(label: str) -> str:
     return _ZEROS.sub("", _NOT_IN_KEYS.sub("", label.lower()))
 
 
-@lru_cache(maxsize=256)
 def codec_for(label: str) -> str:
     """The codec for a name, "" for one that nobody knows.
 
     Only codecs that decode text: Python has others, slow or worse, and remembers for good what it looked up in vain.
     """
+    return _codec_for(label) if len(label) < _LONGEST else ""
+
+
+@lru_cache(maxsize=256)
+def _codec_for(label: str) -> str:
     name = label.strip(" \t\"';").lower()
     if (match := _ISO.fullmatch(name)) and match[1] in _BY_ISO:
         return _BY_ISO[match[1]]
@@ -141,10 +146,9 @@ def codec_for(label: str) -> str:
     return _BY_NAME.get(key, "")
 
 
-@lru_cache(maxsize=256)
 def is_named(label: str) -> bool:
     """Whether the name says anything about the text."""
-    return _key(label.removeprefix("x-").strip()) not in _UNSAID
+    return len(label) >= _LONGEST or _key(label.lower().removeprefix("x-")) not in _UNSAID
 
 
 def exactly(data: bytes, label: str, default: str = "") -> str:

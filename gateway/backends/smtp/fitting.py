@@ -8,6 +8,7 @@ from gateway.message.header import scan_part
 from gateway.message.sevenbit import sevenbit
 from gateway.model import CannotCarry, Envelope, Outcome, Verdict
 
+_EFFORT = 10  # times that of looking at its bytes
 _NO_UTF8 = "the server takes no non-ASCII headers (no SMTPUTF8)"
 _FIX = "let the program send plain 7-bit mail, or route it to a server with 8BITMIME"
 
@@ -20,7 +21,7 @@ async def fitted(connection: Connection, envelope: Envelope, raw: bytes) -> tupl
     if envelope.smtputf8 and not raw[: header.end].isascii():
         raise NoAnswer(Outcome(Verdict.REJECTED, enhanced="5.6.7", detail=_NO_UTF8))
     try:
-        new = await aside(len(raw), lambda: sevenbit(raw))
+        new = await aside(_EFFORT * len(raw), lambda: sevenbit(raw))
     except CannotCarry as error:
         detail = f"the server offers no 8BITMIME, and {error.text}"
         raise NoAnswer(Outcome(Verdict.REJECTED, enhanced=error.enhanced, detail=detail, fix=_FIX)) from None
