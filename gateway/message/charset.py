@@ -181,6 +181,8 @@ def roughly(data: bytes, label: str) -> str:
 
 def _decode(data: bytes, codec: str, errors: str) -> str:
     """In steps: a thread that decodes 35 MB lets the others run."""
+    if codec == "utf-8" and len(data) <= _STEP:
+        return data.decode(codec, errors).removeprefix("\ufeff")
     decoder = codecs.getincrementaldecoder(codec)(errors)
     steps = range(0, len(data) or 1, _STEP)
     text = "".join([decoder.decode(data[start : start + _STEP], final=start + _STEP >= len(data)) for start in steps])

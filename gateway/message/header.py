@@ -18,6 +18,7 @@ _MOST_FIELDS = 10_000  # Gmail takes 5,000; looking at them costs time
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+")
 _LINE_END = re.compile(rb"(?<!\r)\r++\n")
 _LINE_START = re.compile(rb"(?:(?<=\n)|\A)\r++")
+_PLAIN_IDENTIFIER = re.compile(rb"\s*+(<[!-;=?-~]++>)\s*+")
 _IDENTIFIER = re.compile(r"<[^<>]++>")
 _MBOX_LINE = re.compile(rb">*From (?![ \t]*:)[^\n]*\n")
 
@@ -66,8 +67,10 @@ class Header:
 
     def identifier(self, name: str) -> str:
         """The msg-id of the first such field that is not blank (RFC 5322 3.6.4), or what stands in its place."""
-        values = (structured(field.value) for field in self.fields if field.name == name)
-        text = next(filter(None, values), "")
+        values = [field.value for field in self.fields if field.name == name]
+        if values and (plain := _PLAIN_IDENTIFIER.fullmatch(values[0])):
+            return plain[1].decode()
+        text = next(filter(None, map(structured, values)), "")
         match = _IDENTIFIER.search(text)
         return readable(match[0] if match else text)
 

@@ -72,6 +72,8 @@ def decode(value: bytes, default: str = "") -> str:
     What cannot be decoded is shown as far as it can be.
     """
     value = _unfolded(value)
+    if value.isascii() and b"\x1b" not in value:
+        return _printable(decode_words(value.decode()))
     try:
         text = exactly(value, "", default)
     except Undecodable:
