@@ -302,6 +302,9 @@ def test_disposition(field: str, disposition: str) -> None:
     [
         ("text/html; charset=x", "text/html"),
         ("text/html (the second one)", "text/html"),
+        ("(as (it (is))) text/html", "text/html"),
+        ("\r\n (\\) a \\() text/html", "text/html"),
+        ("(open text/html", "text/plain"),
         ("text/html charset=x", "text/html"),
         ("text", "text/plain"),
         ("", "text/plain"),
@@ -330,6 +333,11 @@ def test_content_type(field: str, kind: str) -> None:
         (b'Content-Disposition: attachment; filename="../../etc/\x1bpasswd"', "../../etc/ passwd"),
         (b'Content-Disposition: attachment; filename="open', ""),
         (b"Content-Disposition: attachment", ""),
+        (b"Content-Disposition: attachment; filename=report(1).pdf", "report(1).pdf"),  # no comment: it is inside
+        (b'Content-Disposition: attachment; filename="report (1).pdf" (c)', "report (1).pdf"),
+        (b'Content-Disposition: (c) attachment (c); (filename=no;) filename (c) = (c) "yes" (c)', "yes"),
+        (b"Content-Disposition: attachment; filename*0=a (c); filename*1=b", "ab"),
+        (b"Content-Disposition : attachment; filename=a\r\nContent-Type: a/b; name=b", "a"),
     ],
 )
 def test_file_names(fields: bytes, name: str) -> None:
