@@ -399,9 +399,10 @@ async def test_an_operator_may_say_what_text_without_a_charset_is_in(tmp_path: P
         wrong = start + b"Content-Type: text/plain; charset=x-nobody\r\n\r\n\xfc"
         assert (await way.one(raw=wrong)).enhanced == "5.6.3"
         assert way.log.lines == []
-    with pytest.raises(ValueError, match='"klingon" is no known character set'):
-        async with open_way(tmp_path, make(), default_charset="klingon"):
-            pass
+    for wrong, words in (("klingon", "is no known character set"), ("us-ascii", "says nothing about 8-bit text")):
+        with pytest.raises(ValueError, match=f'"{wrong}" {words}'):
+            async with open_way(tmp_path, make(), default_charset=wrong):
+                pass
 
 
 async def test_a_name_that_cannot_be_made_out_is_left_out(way: Way) -> None:

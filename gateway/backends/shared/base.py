@@ -15,7 +15,7 @@ from pydantic import AfterValidator
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
 from gateway.message import normalise_newlines
-from gateway.message.charset import codec_for
+from gateway.message.charset import codec_for, is_named
 from gateway.model import Capabilities, Outcome, Scope, Verdict
 from gateway.names import Names
 from gateway.pools import look_through_mail
@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # its libraries are the slowest to load, and settings need no
 
 def parse_charset(text: str) -> str:
     if text and not codec_for(text):
-        raise ValueError(f'"{text}" is no known character set, write for example windows-1252 or iso-8859-15')
+        why = "is no known character set" if is_named(text) else "says nothing about 8-bit text"
+        raise ValueError(f'"{text}" {why}, write for example windows-1252 or iso-8859-15')
     return text
 
 
