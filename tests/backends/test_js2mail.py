@@ -291,6 +291,8 @@ async def test_what_is_not_from_the_provider_is_refused(hooked: Way, headers: di
         hooked.backend.called_back(headers, FAILED)
     assert refused.value.kind == "unsigned"
     assert HOOK not in str(refused.value)
+    out_of_time = headers in (signed(moment=NOW - 301), signed(moment=NOW + 301))
+    assert ("the clock of this machine" in refused.value.text) == out_of_time
 
 
 @pytest.mark.parametrize(
