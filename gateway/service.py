@@ -23,9 +23,12 @@ EX_CONFIG = 78  # sysexits.h
 async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] | None = None) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit code: 0, 1, or 78 for what the settings caused.
 
-    ``loaded`` should have passed ``readiness.ready``; ``load`` reads the settings again for a reload.
+    ``loaded`` should have passed ``readiness.ready``; its warnings are logged. ``load`` reads the settings again for a
+    reload.
     """
     app = App(loaded, load)
+    for warning in loaded.warnings:
+        app.events.warning("settings_doubtful", detail=warning)
     try:
         await app.start()
     except (SpoolError, OSError, ValueError, Fault) as error:

@@ -42,10 +42,12 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[ScriptedBackend]:
     return made
 
 
-def settings(folder: Path, boxes: str = BOX.format("box", 1), bind: str = "", level: str = "error") -> Loaded:
+def settings(
+    folder: Path, boxes: str = BOX.format("box", 1), bind: str = "", level: str = "error", smtp: str = "127.0.0.1:0"
+) -> Loaded:
     file = folder / "config.yaml"
     file.write_text(
-        f"state_dir: {folder / 'state'}\nlisteners: {{local: {{bind: '127.0.0.1:0'}}}}\nlog: {{level: {level}}}\n"
+        f"state_dir: {folder / 'state'}\nlisteners: {{local: {{bind: '{smtp}'}}}}\nlog: {{level: {level}}}\n"
         f"backends:\n{boxes}routes: [{{backend: box}}]\nhttp: {{bind: '{bind}'}}\n"
     )
     return load(file, {}, settings_types())
@@ -72,12 +74,14 @@ async def test_a_start_that_fails_at_the_keys(
     assert [(one.name, one.closed) for one in built] == [("box", True), ("spare", True)]
 
 
-async def test_a_start_that_fails_at_a_port(tmp_path: Path, built: list[ScriptedBackend]) -> None:
-    """No dispatcher has taken over the backends: they are closed all the same."""
+@pytest.mark.parametrize("which", ["http.bind", "listeners.local.bind"])
+async def test_a_start_that_fails_at_a_port(tmp_path: Path, built: list[ScriptedBackend], which: str) -> None:
+    """No dispatcher has taken over the backends: they are closed all the same. Whose setting it was is said."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
-        app = App(loaded := settings(tmp_path, bind=taken), lambda: loaded)
-        with pytest.raises(OSError, match="another program uses it"):
+        loaded = settings(tmp_path, bind=taken) if which == "http.bind" else settings(tmp_path, smtp=taken)
+        app = App(loaded, lambda: loaded)
+        with pytest.raises(OSError, match=f"cannot listen on {which} {taken}: port .* is taken by"):
             await app.start()
     await app.stop(0)
     assert [one.closed for one in built] == [True]

@@ -23,6 +23,7 @@ FLOORS = [
         "names",
         "networks",
         "pem",
+        "ports",
         "proxies",
         "strangers",
         "trust",

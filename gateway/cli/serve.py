@@ -34,8 +34,6 @@ def serve() -> None:
 
     file = chosen_file()
     loaded = local.usable(file)
-    for warning in loaded.warnings:
-        say(f"warning: {warning}", err=True)
 
     def greet(app: App) -> None:
         if sys.stdout.isatty():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import stat
 from collections import Counter
@@ -20,16 +19,13 @@ from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.service import Service
 from gateway.networks import neighbour
+from gateway.ports import BindError, cannot_listen
 from gateway.url import is_loopback
 
 _GRACE = 5  # seconds an answer may still take at shutdown
 CONNECTIONS = 100  # open at once; also the backlog
 PATIENCE = 10.0  # seconds for a whole request, from the connection or from the answer before it
 _AHEAD = 65536  # octets of an answer in the system's hands: what is read of it shows in steps of about that size
-
-
-class BindError(OSError):
-    """An address or socket file that cannot be had; the text names the setting."""
 
 
 class _Connection(H11Protocol):
@@ -156,8 +152,7 @@ def _tcp_socket(bind: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)  # connections inherit it
         return sock
     except OSError as error:
-        why = "another program uses it" if error.errno == errno.EADDRINUSE else str(error)
-        raise BindError(f"cannot listen on http.bind {bind}: {why}") from None
+        raise cannot_listen("http.bind", bind, error) from None
 
 
 def _unix_socket(path: Path) -> socket.socket:

@@ -8,6 +8,7 @@ from gateway.auth import Authenticator
 from gateway.config.models import ListenerSettings
 from gateway.config.values import parse_bind
 from gateway.intake import Rules
+from gateway.ports import cannot_listen
 from gateway.smtp.session import Session
 from gateway.smtp.site import Site
 from gateway.smtp.verbs import VERBS
@@ -29,10 +30,13 @@ class Listener:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen. Raises OSError."""
+        """Listen. Raises BindError."""
         loop = asyncio.get_running_loop()
         host, port = parse_bind(self.site.settings.bind)
-        self._server = await loop.create_server(self.new_connection, host, port, backlog=_BACKLOG)
+        try:
+            self._server = await loop.create_server(self.new_connection, host, port, backlog=_BACKLOG)
+        except OSError as error:
+            raise cannot_listen(f"listeners.{self.site.name}.bind", self.site.settings.bind, error) from None
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = loop.create_task(self._sweep_now_and_then())
 

@@ -12,15 +12,19 @@ import pytest
 
 from gateway.config.models import HttpSettings
 from gateway.http import server as module
-from gateway.http.server import BindError, HttpServer
+from gateway.http.server import HttpServer
 from gateway.model import Check
+from gateway.ports import BindError
 from tests.http.kit import Service, ask, serving
 from tests.http.test_hooks import Signed
 
 
 @pytest.mark.parametrize(
     ("bind", "words"),
-    [("127.0.0.1:{taken}", "another program uses it"), ("192.0.2.1:0", "cannot listen on http.bind 192.0.2.1:0")],
+    [
+        ("127.0.0.1:{taken}", "is taken by this gateway itself"),
+        ("192.0.2.1:0", "cannot listen on http.bind 192.0.2.1:0"),
+    ],
 )
 async def test_address_that_cannot_be_had(running: Service, bind: str, words: str) -> None:
     """The error names the setting, and nothing is left behind."""
