@@ -8,7 +8,7 @@ from gateway.smtp import replies
 from gateway.smtp.data import DataReader
 from gateway.smtp.limits import Shared
 from gateway.smtp.site import Room
-from gateway.smtp.waits import SLOWEST, WINDOW, Wait
+from gateway.smtp.waits import ROOM, SLOWEST, WINDOW, Wait
 
 
 class Incoming:
@@ -74,8 +74,15 @@ class Incoming:
         if now - then < WINDOW:
             return False
         self._mark = (now, received)
-        short = not self._shared.has_memory(self._peer, self._limits)
-        return (crowded or short) and received - before < SLOWEST * (now - then)
+        return received - before < SLOWEST * (now - then) and (crowded or self._short())
+
+    def _short(self) -> bool:
+        """Whether memory runs out, or the room in the spool, which is held for messages on their way in."""
+        try:
+            self._room.admit(ROOM)
+        except SpoolTrouble:
+            return True
+        return not self._shared.has_memory(self._peer, self._limits)
 
     def hand_over(self) -> None:
         """Whoever stores it finds the room himself, at this moment: give it back."""

@@ -1,17 +1,18 @@
 """How long a client may take, in one table. Pure.
 
 RFC 5321 4.5.3.2.7 wants a server to wait at least 5 minutes for the next command. As in Postfix, that much silence is
-allowed anywhere (smtpd_timeout, per read), however slowly octets come, and only where connections or memory run out
-must a client be quick (its stress mode: smtpd_per_request_deadline, smtpd_min_data_rate).
+allowed anywhere (smtpd_timeout, per read), however slowly octets come, and only where connections, memory or the
+spool run out must a client be quick (its stress mode: smtpd_per_request_deadline, smtpd_min_data_rate).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, unique
 from math import inf
 
 SLOWEST = 500  # octets a second of a message, while others wait for room
+ROOM = 1_000_000  # octets that the spool must be able to take besides
 WINDOW = 10.0  # seconds over which they are counted
 _IDLE = 0.0  # stands for limits.idle
 
@@ -25,6 +26,7 @@ class Limit:
     crowded: float = inf
 
 
+@unique  # rows with the same times would be one
 class Wait(Enum):
     """What a client is waited for."""
 
