@@ -54,7 +54,7 @@ class MarkFile:
         self._path = mark_path(spool)
         self._boot = boot()
         self._file = -1
-        self._since = 0
+        self._since = self._last = 0
         self._copied: tuple[bytes, int] | None = None
         self._header = b""
 
@@ -65,9 +65,10 @@ class MarkFile:
         os.fsync(self._file)
 
     def note(self, log: Log, spool: int, now: int) -> None:
-        """After a commit; ``spool`` is its open file, which is another only after more of the log was copied."""
+        """After a commit at ``now``, 0 for none; ``spool`` is its open file, which changes when the log is copied."""
         if (copied := (log.salt, log.copied)) != self._copied or not self._header:
             self._copied, self._header = copied, _header(spool)
+        now = self._last = now or self._last
         if log.copied == log.frames or not self._since:
             self._since = now
         self._write(Mark(self._boot, log.salt, log.frames, log.copied, self._since, now, self._header))

@@ -27,7 +27,7 @@ from gateway.spool.mark import MarkFile, examine
 from gateway.spool.opening import RESCUED, adopt, check_owner, explained, lock, prepare, publish, relock, verify
 from gateway.spool.place import Place
 from gateway.spool.records import SpoolError
-from gateway.spool.walindex import FRAME, WalIndex
+from gateway.spool.walindex import FRAME, Log, WalIndex
 
 NAME = "spool.db"
 _PAGE = 4096
@@ -132,12 +132,11 @@ class SQLite:
 
     def committed(self, connection: Connection, now: int) -> str:
         with suppress(OSError, sqlite3.Error):  # what is committed stays so
-            log = self._index.read()
-            self._mark.note(log, self._place.file, now)
-            frames = log.frames
+            frames = self._note(now).frames
             self._blocked_at = 0 if frames < self._blocked_at else self._blocked_at
             if (frames - self._blocked_at) * FRAME > self._shares.log:
                 self._blocked_at = frames if self._blocked(driver(connection)) else 0
+                self._note(now)
         if self._place.in_place() and not self._suspect:
             return ""
         self._suspect = False
@@ -188,6 +187,12 @@ class SQLite:
                 self._mark.forget()
         connection.close()
 
+    def _note(self, now: int = 0) -> Log:
+        """Whenever the log may have been copied: the next commit may write over what shows that."""
+        log = self._index.read()
+        self._mark.note(log, self._place.file, now)
+        return log
+
     def _blocked(self, connection: sqlite3.Connection) -> bool:
         """Let the log begin anew; whether a reader that looks at it hinders that for longer than a moment."""
         connection.execute(f"PRAGMA busy_timeout={_MOMENT}")
@@ -199,8 +204,9 @@ class SQLite:
     def relieve(self, connection: Connection) -> str:
         found = os.statvfs(self.path.parent)  # knows of no quota of a user
         self._ballast.release()
-        with suppress(sqlite3.Error):
+        with suppress(OSError, sqlite3.Error):
             driver(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._note()
         return "disk" if found.f_bavail * found.f_frsize < self._shares.log else "quota"
 
     def set_aside(self) -> int:
@@ -238,6 +244,7 @@ class SQLite:
             return 0
         for step in ("PRAGMA temp_store=MEMORY", "VACUUM", "PRAGMA wal_checkpoint(RESTART)"):
             database.execute(step).fetchall()
+        self._note()
         return before - _size(path)
 
     def copy(self, to: Path) -> None:
