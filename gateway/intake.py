@@ -17,6 +17,7 @@ from gateway.message import (
     stamp,
     walk,
 )
+from gateway.message.text import harmless
 from gateway.model import Client, Envelope, NewMessage, Refusal
 from gateway.policy import allowed, check_sender
 from gateway.routing import Freight, Routing
@@ -57,7 +58,11 @@ def prepare(
     addresses = tuple(recipient.address for recipient in envelope.recipients)
     # A declared SMTPUTF8 that nothing needs must not close the way through backends without it.
     utf8 = envelope.smtputf8 and not ("".join((sender, *addresses)).isascii() and raw[: header.end].isascii())
-    envelope = replace(envelope, sender=sender, smtputf8=utf8, eightbit=envelope.eightbit or not raw.isascii())
+    original = envelope.original or (envelope.sender if envelope.sender != sender else "")
+    if not original and rewrite_from not in ("", *shown):
+        original = harmless(", ".join(shown), utf8=True)
+    eightbit = envelope.eightbit or not raw.isascii()
+    envelope = replace(envelope, sender=sender, original=original, smtputf8=utf8, eightbit=eightbit)
     message_id = header.identifier("message-id") or f"<{arrival.id}@{rules.hostname}>"
     if utf8:  # RFC 6531 4.3
         arrival = replace(arrival, protocol="UTF8SMTP" + arrival.protocol.removeprefix("E")[4:])

@@ -92,7 +92,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What the SMTP transaction said. ``sender`` "" is the null sender."""
+    """What the SMTP transaction said. ``sender`` "" is the null sender; ``original`` is whose place it took, if any."""
 
     sender: str
     recipients: tuple[Recipient, ...]
@@ -100,6 +100,7 @@ class Envelope:
     eightbit: bool = False
     ret: str = ""
     envid: str = ""
+    original: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +236,8 @@ class Outcome:
     """A verdict with the other side's own words.
 
     ``code`` is a reply code of SMTP or HTTP that was really received, by ``said_by``; ``enhanced`` (RFC 3463) came with
-    it or says the same for a bounce, and decides nothing. ``detail`` is for operators and bounces, never for SMTP
-    clients; ``fix`` is what a person has to do about it. ``retry_after`` is the provider's hint. ``dsn`` says that the
-    next hop took over the sender's notification request (RFC 3461).
+    it or says the same for a bounce, and decides nothing. ``detail`` is for operators and bounces, never for clients;
+    ``fix`` is what a person has to do. ``dsn``: the next hop took over the sender's notification request (RFC 3461).
     """
 
     verdict: Verdict

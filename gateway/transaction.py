@@ -25,12 +25,14 @@ class Transaction:
         text = f"Message is larger than the {self.limit} octets allowed here{why}"
         self.too_big = Refusal(552, "5.3.4", text, "too_big")
         self.sender = sender = asked.sender
+        self._original = asked.original
         self._rules = rules
         self._most = min(rules.limits.max_recipients, client.max_recipients or rules.limits.max_recipients)
         self.recipients: list[Recipient] = []
         self._known: set[tuple[str, str]] = set()
         if sender and client.rewrite and (client.rewrite.always or not allowed(client.senders, sender)):
             self.sender = client.rewrite.to
+            self._original = self._original or (sender if sender != self.sender else "")
         elif sender:
             check_sender(client, sender, (sender,))
         if size > self.limit:
@@ -63,4 +65,4 @@ class Transaction:
 
     def envelope(self) -> Envelope:
         """``recipients`` is empty while none was accepted."""
-        return replace(self.asked, sender=self.sender, recipients=tuple(self.recipients))
+        return replace(self.asked, sender=self.sender, original=self._original, recipients=tuple(self.recipients))

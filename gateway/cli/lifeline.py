@@ -60,6 +60,8 @@ def lines(detail: Json, backends: Mapping[str, Json]) -> Iterator[str]:
     """
     names = [row["address"] for row in detail["recipients"]]
     yield f"{detail['id']}  from {detail['sender'] or '<>'} to {addresses(names)}"
+    if detail.get("original"):
+        yield f"  the sender was {detail['original']} and was rewritten"
     if detail["message_id"]:
         yield f"  Message-ID {detail['message_id']}"
     known = {"from": "peer", "on listener": "listener", "client": "client", "login": "login"}

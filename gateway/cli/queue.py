@@ -261,8 +261,7 @@ _action("bounce", "Give up on these messages and tell their senders; bounces onl
 def trace(what: str, limit: int, as_json: bool) -> None:
     """What became of a message, found by queue id, Message-ID, address or the provider's id."""
     what = what.strip()
-    address = what.strip("<>") if "@" in what else ""
-    ways = {"id": what.upper(), "message_id": what, "remote_id": what, "address": address}
+    ways = {"id": what.upper(), "message_id": what, "remote_id": what, "address": what.strip("<>")}
     with connect() as api:
         found: list[dict[str, Any]] = []
         for key, value in ways.items():

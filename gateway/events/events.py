@@ -116,7 +116,7 @@ class Events:
 
     def accepted(self, message: NewMessage, seconds: float) -> None:
         """``seconds`` from the end of DATA to the commit."""
-        size = len(message.raw)
+        size, was = len(message.raw), message.envelope.original
         self._metrics.received(message.listener, message.client).inc()
         self._metrics.accept_time(message.listener).observe(seconds)
         self._metrics.size().observe(size)
@@ -124,7 +124,7 @@ class Events:
             "accepted", id=message.id, listener=message.listener, peer=message.peer, client=message.client,
             login=message.login, sender=message.envelope.sender,
             recipients=[recipient.address for recipient in message.envelope.recipients], size=size,
-            message_id=message.message_id, backends=list(message.deliveries),
+            message_id=message.message_id, backends=list(message.deliveries), **({"original": was} if was else {}),
         )  # fmt: skip
 
     # Mail that comes as files

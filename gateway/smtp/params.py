@@ -31,13 +31,13 @@ def is_mail_parameter(word: bytes) -> bool:
     return keyword.upper() in _MAIL and bool(equals) == (_MAIL[keyword.upper()] is not None)
 
 
-def mail_parameters(raw: bytes, sender: str) -> tuple[int, Envelope]:
+def mail_parameters(raw: bytes, sender: str, original: str = "") -> tuple[int, Envelope]:
     """SIZE (0: not declared), and the envelope so far: RET in capitals, ENVID in xtext, AUTH= is of no use here.
 
     Raises Refusal 501, 504 or 555, all 5.5.4.
     """
     if not raw:
-        return 0, Envelope(sender, ())
+        return 0, Envelope(sender, (), original=original)
     found = _split(raw, _MAIL)
     if len(envid := _xtext(found.get("ENVID", ""))) > _LONGEST_ENVID:
         raise _bad("ENVID")
@@ -48,6 +48,7 @@ def mail_parameters(raw: bytes, sender: str) -> tuple[int, Envelope]:
         eightbit=found.get("BODY", "").upper() == "8BITMIME",
         ret=found.get("RET", "").upper(),
         envid=envid,
+        original=original,
     )
     return int(found.get("SIZE", "0")), envelope
 

@@ -156,6 +156,7 @@ def _begin(session: Session, argument: bytes) -> None:
         raise replies.sequence("Sender already given")
     if argument[:5].upper() != b"FROM:":
         raise replies.syntax("MAIL FROM:<address>")
+    original = ""
     try:
         domain = session.client.default_domain if session.client else ""
         sender, rest = parse_path(argument[5:], utf8=True, domain=domain)
@@ -163,8 +164,10 @@ def _begin(session: Session, argument: bytes) -> None:
         if session.client is None or session.client.rewrite is None:
             raise _misspelt(error, argument[5:], syntax="5.1.7") from None
         # "root" of a script, "DOMAIN\user" of a copier: what is no address is none that the client may send as.
-        sender, rest = session.client.rewrite.to, _behind(argument[5:].strip())
-    size, envelope = mail_parameters(rest, sender)
+        path = argument[5:].strip()
+        sender, rest = session.client.rewrite.to, _behind(path)
+        original = harmless(path.removesuffix(rest).strip(b" <>").decode("utf-8", "replace"), utf8=True)
+    size, envelope = mail_parameters(rest, sender, original)
     if not sender.isascii() and not envelope.smtputf8:
         raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
     client = _known_client(session)

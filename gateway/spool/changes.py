@@ -29,7 +29,7 @@ _CHECKED = "sender ret envid smtputf8 eightbit received_at expires_at"
 _ADD_MESSAGE = insert_into(
     tables.Message,
     f"id client listener peer pin bounce features sealed authors {_CHECKED} "
-    "message_id header_from login sender_key size checksum",
+    "message_id header_from login sender_key size checksum original original_key",
     **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL"},
 )
 _ADD_BODY = insert_into(tables.Body, "message_id raw")
@@ -86,7 +86,8 @@ def _put(tx: Transaction, message: NewMessage) -> None:
     origin = (message.id, message.client, message.listener, message.peer, message.pin, message.bounce)
     named = (clean(message.message_id), clean(message.header_from), clean(message.login))
     seal = _checksum((*texts, *map(int, flags), *times), recipients.values(), message.raw)
-    found = (comparable(envelope.sender), len(message.raw), seal)
+    was = clean(envelope.original)
+    found = (comparable(envelope.sender), len(message.raw), seal, was, comparable(was))
     tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *texts, *flags, *times, *named, *found))
     tx.later(_ADD_BODY, (message.id, message.raw))
     for n, (address, row) in enumerate(recipients.items()):
@@ -132,9 +133,9 @@ def deliveries_from(rows: Iterable[Any], vault: Vault | None = None) -> tuple[li
 def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, Any]:
     waiting = [each for each in rows if each["pending"]]
     recipients = tuple(Recipient(each["address"], each["notify"], each["orcpt"]) for each in waiting)
-    flags = {"smtputf8": bool(row["smtputf8"]), "eightbit": bool(row["eightbit"])}
+    smtputf8, eightbit = bool(row["smtputf8"]), bool(row["eightbit"])
     message = SpooledMessage(
-        envelope=Envelope(row["sender"], recipients, **flags, ret=row["ret"], envid=row["envid"]),
+        envelope=Envelope(row["sender"], recipients, smtputf8, eightbit, row["ret"], row["envid"]),
         received_at=moment(row["received_at"]),
         queued_at=moment(row["queued_at"]),
         expires_at=moment(row["expires_at"]),

@@ -10,14 +10,17 @@ from gateway.address import comparable
 from gateway.spool.records import Filter, micros
 
 _OF_RECIPIENT = "SELECT message_id FROM recipient WHERE key = :{0}"
+# As sent, or as rewritten.
+_OF_SENDER = """SELECT id FROM message WHERE sender_key = :{0}
+    UNION SELECT id FROM message WHERE original_key = :{0} AND original_key <> ''"""
 _CONDITIONS = {
     "ids": "id @in(:ids)",
     "state": "state = :state",
     "backend": """EXISTS (SELECT 1 FROM delivery d WHERE d.message_id = message.id AND d.backend = :backend
         AND (:state NOT IN ('queued', 'held') OR d.state = :state))""",
-    "sender": "sender_key = :sender",
+    "sender": f"id IN ({_OF_SENDER.format('sender')})",
     "recipient": f"id IN ({_OF_RECIPIENT.format('recipient')})",
-    "address": f"id IN (SELECT id FROM message WHERE sender_key = :address UNION {_OF_RECIPIENT.format('address')})",
+    "address": f"id IN ({_OF_SENDER.format('address')} UNION {_OF_RECIPIENT.format('address')})",
     "message_id": "message_id IN (:message_id, '<' || :message_id || '>')",
     "remote_id": "id IN (SELECT message_id FROM attempt WHERE remote_id = :remote_id AND remote_id <> '')",
     "older_than": "received_at < :older_than",

@@ -220,6 +220,7 @@ class MessageRow:
     pin: str
     envid: str
     bounce: bool
+    original: str
 
 
 @dataclass(frozen=True, slots=True)

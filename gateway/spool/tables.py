@@ -27,6 +27,7 @@ class Message(SQLModel, table=True):
         Index("message_by_state", "state"),
         Index("message_by_message_id", "message_id"),
         Index("message_by_sender", "sender_key"),
+        Index("message_by_original", "original_key", sqlite_where=text("original_key <> ''")),
         Index("message_by_expiry", "expires_at", sqlite_where=text("finished_at IS NULL")),
         Index("message_by_finish", "finished_at", sqlite_where=text("finished_at IS NOT NULL")),
         Index("message_with_body", "state", "finished_at", sqlite_where=text("has_body AND finished_at IS NOT NULL")),
@@ -60,6 +61,8 @@ class Message(SQLModel, table=True):
     features: str = Field(sa_column_kwargs={"server_default": "?"})  # names of features; "?": nobody has looked
     sealed: bytes | None  # the client's own token, by vault.Vault; gone when the message has ended
     authors: str = Field(sa_column_kwargs={"server_default": "[]"})  # JSON list of From and Sender addresses
+    original: str = Field(sa_column_kwargs={"server_default": ""})  # the sender, or author, that was rewritten
+    original_key: str = Field(sa_column_kwargs={"server_default": ""})
 
 
 class Body(SQLModel, table=True):

@@ -170,6 +170,12 @@ def test_an_attempt_under_way_has_no_next_one_yet() -> None:
     assert not any("next attempt" in line for line in said), said
 
 
+def test_a_rewritten_sender_is_told() -> None:
+    """What was changed stands beside what it was."""
+    said = list(lifeline.lines({**WAITS, "original": "root"}, {}))
+    assert said[1] == "  the sender was root and was rewritten"
+
+
 def test_what_is_to_be_done() -> None:
     """Below an attempt, below a failure, and below what waits for a backend that somebody has to mend."""
     row = {**ROW, "code": 403, "detail": "403 no", "said_by": "http", "fix": "allow\nit"}

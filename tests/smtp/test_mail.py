@@ -9,6 +9,7 @@ import pytest
 from gateway.model import Capabilities, Recipient
 from tests.smtp.kit import CLIENTS, MESSAGE, Peer, rig
 
+SCANNER = "scanner@example.com"
 RESTRICTED = {
     "localhost": {"networks": ["127.0.0.1/32"], "senders": ["*@example.com"], "recipients": ["*@example.org"]}
 }
@@ -85,25 +86,28 @@ async def test_sender_ownership(sender: str, header: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("when", "sender", "shown", "envelope", "header"),
+    ("when", "sender", "shown", "envelope", "header", "was"),
     [
-        ("not_allowed", "<a@example.com>", b"a@example.com", "a@example.com", "a@example.com"),
-        ("not_allowed", "<a@printer.local>", b"x@printer.local", "scanner@example.com", "scanner@example.com"),
-        ("not_allowed", "<a@example.com>", b"x@printer.local", "a@example.com", "scanner@example.com"),
-        ("always", "<a@example.com>", b"a@example.com", "scanner@example.com", "scanner@example.com"),
-        ("always", "<>", b"a@example.com", "", "scanner@example.com"),
-        ("not_allowed", "<root> BODY=8BITMIME", b"root", "scanner@example.com", "scanner@example.com"),
-        ("always", "<EXAMPLE\\copier>", b"a@example.com", "scanner@example.com", "scanner@example.com"),
+        ("not_allowed", "<a@example.com>", b"a@example.com", "a@example.com", "a@example.com", ""),
+        ("not_allowed", "<a@printer.local>", b"x@printer.local", SCANNER, SCANNER, "a@printer.local"),
+        ("not_allowed", "<a@example.com>", b"x@printer.local", "a@example.com", SCANNER, "x@printer.local"),
+        ("always", "<a@example.com>", b"a@example.com", SCANNER, SCANNER, "a@example.com"),
+        ("always", "<scanner@example.com>", b"scanner@example.com", SCANNER, SCANNER, ""),
+        ("always", "<>", b"a@example.com", "", SCANNER, "a@example.com"),
+        ("not_allowed", "<root> BODY=8BITMIME", b"root", SCANNER, SCANNER, "root"),
+        ("always", "HP Scanner SIZE=100", b"root", SCANNER, SCANNER, "HP Scanner"),
+        ("always", "<EXAMPLE\\copier>", b"a@example.com", SCANNER, SCANNER, "EXAMPLE\\copier"),
     ],
 )
-async def test_sender_rewriting(when: str, sender: str, shown: bytes, envelope: str, header: str) -> None:
+async def test_sender_rewriting(when: str, sender: str, shown: bytes, envelope: str, header: str, was: str) -> None:
+    """And what was changed is kept beside what it was."""
     known = {**RESTRICTED["localhost"], "rewrite_sender": {"to": "scanner@example.com", "when": when}}
     async with rig(clients={"localhost": known}) as made:
         peer = await made.connect()
         reply = await peer.deliver(b"From: " + shown + b"\r\n\r\nx\r\n", sender)
         assert reply.startswith("250")
         message = made.messages[0]
-        assert (message.envelope.sender, message.header_from) == (envelope, header)
+        assert (message.envelope.sender, message.header_from, message.envelope.original) == (envelope, header, was)
         assert message.raw.count(b"From: ") == 1
         assert f"From: {header}".encode() in message.raw
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.model import Outcome, Verdict
 from gateway.spool import Filter, SpoolError
 from gateway.spool.sqlite import SQLite
-from tests.builders import SENT
+from tests.builders import SENT, envelope
 from tests.fakes import START
 from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, opened, settlement
 
@@ -67,6 +67,22 @@ async def test_find(at: At, wanted: dict[str, Any], found: str) -> None:
     """Each filter alone and with others, newest first; what is given but empty never widens it."""
     await fill(at)
     assert [row.id for row in await at.spool.find(Filter(**wanted))] == found.split()
+
+
+async def test_a_rewritten_sender_is_shown_and_found_by_either_name(at: At) -> None:
+    """Also where it was no address; a message that was not rewritten has none, and is not found by that."""
+    for ident, was in (("M1", "Copier@printer.local"), ("M2", "root"), ("M3", "")):
+        await at.put("a@x.org", ident=ident, envelope=envelope("a@x.org", sender="scan@x.org", original=was))
+    for wanted, found in {
+        "copier@PRINTER.local": ["M1"],
+        "root": ["M2"],
+        "scan@x.org": ["M3", "M2", "M1"],
+        "<>": [],
+    }.items():
+        for name in ("address", "sender"):
+            assert [row.id for row in await at.spool.find(Filter(**{name: wanted}))] == found
+    assert [row.original for row in await at.spool.find()] == ["", "root", "Copier@printer.local"]
+    assert (await at.show("M2")).message.original == "root"
 
 
 async def test_find_goes_in_pages(at: At) -> None:
