@@ -243,6 +243,7 @@ class App:
             await old.aclose()
         later = restart_keys(diff(self._at_start, settings))
         lines = [f"{key}: {how}" for key, how in diff(before, settings).items() if key not in later]
+        lines += [f"auth.keys.{name}: another key in its file" for name in (authenticator.replaced(old) if old else ())]
         lines += [f"{key}: needs a restart" for key in later]
         self.events.reloaded(True, "; ".join(lines))
         return lines

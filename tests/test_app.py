@@ -106,6 +106,21 @@ async def test_a_reload_that_fails_at_the_keys(
     assert [one.closed for one in built] == [True, True]
 
 
+async def test_a_reload_tells_of_a_key_that_was_replaced_in_its_file(
+    tmp_path: Path, built: list[ScriptedBackend]
+) -> None:
+    """The settings are as they were, and still what they name has changed: nothing else says that it was taken over."""
+    app = App(loaded := settings(tmp_path), lambda: loaded)
+    await app.start()
+    try:
+        assert await app.reload() == []
+        (tmp_path / "state" / "token.key").unlink()
+        assert await app.reload() == ["auth.keys.own: another key in its file"]
+        assert await app.reload() == []
+    finally:
+        await app.stop(0)
+
+
 async def test_folders_come_and_go_with_a_reload(tmp_path: Path, built: list[ScriptedBackend]) -> None:
     """One that is added is looked at, one that is taken out is left alone, and the service stops."""
     loaded, out = settings(tmp_path), tmp_path / "out"

@@ -214,6 +214,11 @@ class Authenticator:
             if before._keys.get(name) == self._keys[name]:
                 jwks.take_over(before._jwks[name])
 
+    def replaced(self, before: Authenticator) -> list[str]:
+        """The keys whose files hold something else than before, though their settings are the same."""
+        both = [(name, key, before._keys[name]) for name, key in self._keys.items() if name in before._keys]
+        return [name for name, key, old in both if key.settings == old.settings and key.public != old.public]
+
     def _user_of(self, client: Client) -> str:
         return next((user for user, name in self._users.items() if name == client.name), "")
 
