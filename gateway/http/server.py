@@ -39,26 +39,32 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         super().connection_made(transport)
-        by_tcp = self.server is None or self.server[1] is not None
-        if by_tcp and len(self.connections) > CONNECTIONS and not self._make_room():
-            transport.abort()  # the admin socket stays open to us
+        if self._by_tcp and not self._has_room():
+            transport.abort()
         self._wait()
 
-    def _make_room(self) -> bool:
+    @property
+    def _by_tcp(self) -> bool:
+        """Not by the admin socket, which stays open to us however many come."""
+        return self.server is None or self.server[1] is not None
+
+    def _has_room(self) -> bool:
         """Who came to ask nothing must not keep out who asks: the one that waits longest has to go, of those with the
         most connections. Where all have asked, those that go on asking end with the answer that they wait for."""
-        others = [one for one in self.connections if isinstance(one, _Connection) and not one.transport.is_closing()]
-        others.remove(self)
-        held = Counter(one._neighbour() for one in others)
-        waiting = [one for one in others if one._idle() and not one.transport.get_write_buffer_size()]
-        if waiting:
-            now = self.loop.time()
-            longest = max(waiting, key=lambda one: (held[one._neighbour()], now - one._since))
-            longest.transport.abort()
+        known = [one for one in self.connections if isinstance(one, _Connection) and one._by_tcp]
+        others = [one for one in known if one is not self and not one.transport.is_closing()]
+        if len(others) < CONNECTIONS:
             return True
-        if others:
-            max(others, key=lambda one: one._answers).cycle.keep_alive = False
-        return len(self.connections) <= 2 * CONNECTIONS
+        held = Counter(one._neighbour() for one in others)
+        if waiting := [one for one in others if one._idle()]:
+            max(waiting, key=lambda one: one._rank(held)).transport.abort()
+            return True
+        max(others, key=lambda one: one._answers).cycle.keep_alive = False
+        return len(others) < 2 * CONNECTIONS
+
+    def _rank(self, held: Counter[str]) -> tuple[bool, int, float]:
+        """The greater, the sooner it has to go; last of all who is reading an answer."""
+        return not self.transport.get_write_buffer_size(), held[self._neighbour()], -self._since
 
     def _neighbour(self) -> str:
         return neighbour(self.client[0]) if self.client else ""

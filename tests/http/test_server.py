@@ -187,6 +187,7 @@ async def test_who_asks_nothing_keeps_nobody_out(running: Service) -> None:
 
     async with serving(running) as server:
         port = server.port
+        operator, writing = await asyncio.open_unix_connection(running.settings.http.socket)
         alone = await hold("127.0.0.2")
         held = [await hold() for _ in range(module.CONNECTIONS - 1)]
         for number in range(30):
@@ -194,8 +195,9 @@ async def test_who_asks_nothing_keeps_nobody_out(running: Service) -> None:
             assert (await held[number][0].read(), held[number + 1][0].at_eof()) == (b"", False)
             held.append(await hold())
         assert not alone[0].at_eof()
+        assert not operator.at_eof(), "the socket is not counted"
         assert (await ask(running.settings.http.socket, "GET", "/healthz")).status == 200
-        for _, writer in (alone, *held):
+        for writer in (writing, *(writer for _, writer in (alone, *held))):
             writer.close()
 
 
