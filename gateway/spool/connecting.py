@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 BUSY = 5000  # milliseconds to wait for a foreign lock
-# Deleted mail is overwritten where that costs no extra write. Freed pages are used again; the file does not shrink.
+# Deleted mail is overwritten where that costs no extra write. Freed pages are used again (and see SQLite.shrink).
 _WRITER = [
     "journal_mode=WAL",
     "synchronous=FULL",
