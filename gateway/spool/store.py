@@ -5,38 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from sqlalchemy.ext.asyncio import AsyncEngine
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
 from gateway.spool import changes, filters, queries, settle, sql, tokens, tracking, upkeep, vault
-from gateway.spool.engine import Engine
 from gateway.spool.keeper import Keeper, last_seen
-from gateway.spool.queries import Reader
+from gateway.spool.looking import Looking
 from gateway.spool.records import (
     Claim,
-    ClockStep,
-    Delivery,
     Filter,
-    MessageDetail,
-    MessageRow,
     Poll,
     Settlement,
     SpoolError,
     TokenRow,
     Told,
     micros,
-    moment,
-    record,
 )
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
@@ -44,23 +35,17 @@ from gateway.spool.steady import SpoolTime
 from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
-T = TypeVar("T")
 Each = Callable[[Sequence[str]], object]
-EVERYTHING = Filter()
 _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
 _LEASE = timedelta(minutes=5)  # for giving up, which needs no network
 
 
 @dataclass(eq=False, repr=False)
-class Spool:
+class Spool(Looking):
     """One directory with one SQLite file, ours alone while open. What changes it raises SpoolTrouble."""
 
-    _engine: Engine
     _writer: Writer
-    _readers: AsyncEngine
-    _pool: ThreadPoolExecutor
     room: Room
-    _time: SpoolTime
     _keeper: Keeper
     _events: Events
     _parts: AsyncExitStack
@@ -108,23 +93,11 @@ class Spool:
             events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)
             await keeper.look()
             parts.push_async_callback(keeper.look, last=True)
-            return cls(engine, writer, readers, pool, room, time, keeper, events, parts.pop_all())
+            return cls(engine, readers, pool, time, writer, room, keeper, events, parts.pop_all())
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""
         await self._parts.aclose()
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Reader]:
-        async with self._readers.connect() as connection:
-            yield Reader(connection, self._engine)
-
-    async def _ask(self, statement: str, **values: Any) -> queries.Rows:
-        async with self._reading() as reader:
-            return await reader.all(statement, **values)
 
     # -- mail in, mail out -------------------------------------------------------------------------------------------
 
@@ -181,14 +154,6 @@ class Spool:
             moved += await self._writer.submit(run, late=True)
         return moved
 
-    async def deliveries(self, backend: str, *, limit: int = 500) -> AsyncIterator[list[Delivery]]:
-        """What waits for this backend and is not under way, the oldest first, in pages of 1 to ``limit``.
-
-        Whatever becomes of those of a page meanwhile, none of the next is left out.
-        """
-        async for page in queries.waiting(self._reading, backend, limit):
-            yield page
-
     async def overdue(self, now: datetime, working: Sequence[str] = (), limit: int = 200) -> list[Claim]:
         """Claims on deliveries past their message's lifetime of backends that do not work; the caller settles them.
 
@@ -209,52 +174,9 @@ class Spool:
         for each in new:
             self._events.delivery_event(*each)
 
-    async def polls(self, backend: str, limit: int) -> list[Poll]:
-        """What this provider is to be asked next, the first due first, also before its time."""
-        return [record(Poll, row) for row in await self._ask(queries.POLLS, backend=backend, limit=limit)]
-
     async def poll_again(self, poll: Poll, at: datetime | None) -> None:
         """Count the question as asked; None: it is not asked again."""
         await self._writer.submit(partial(tracking.poll_again, poll=poll, next_at=None if at is None else micros(at)))
-
-    # -- what is there -----------------------------------------------------------------------------------------------
-
-    def counts(self) -> dict[tuple[str, str], int]:
-        """Deliveries by (backend, state); the states are queued and held."""
-        return dict(self._engine.counts())
-
-    async def queued(self) -> dict[str, int]:
-        """Queued deliveries by backend."""
-        return {backend: count for (backend, state), count in self.counts().items() if state == "queued"}
-
-    async def due(self, backend: str) -> datetime | None:
-        """When the backend's next delivery falls due, counting what is under way; None when it is empty."""
-        at = (await self._ask(queries.FIRST.format("next_attempt_at"), backend=backend))[0]["at"]
-        return None if at is None else moment(at)
-
-    async def oldest(self) -> dict[str, datetime]:
-        """Since when the oldest message of each backend waits, as the machine's clock shows it now."""
-        found = {name: (await self._ask(queries.OLDEST, backend=name))[0]["at"] for name in await self.queued()}
-        return {backend: moment(at + self._time.shift()) for backend, at in found.items() if at is not None}
-
-    async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
-        """Newest first; ``before`` is the last id of the page before."""
-        async with self._reading() as reader:
-            return await queries.find(reader, which, limit, before, self._time.shift())
-
-    async def count(self, which: Filter) -> int:
-        async with self._reading() as reader:
-            return await queries.count(reader, which)
-
-    async def show(self, ident: str) -> MessageDetail | None:
-        """All that is known of one message."""
-        async with self._reading() as reader:
-            return await queries.show(reader, ident, self._time.shift())
-
-    async def raw(self, ident: str) -> bytes | None:
-        """The bytes as they lie there, unchecked; None when there are none."""
-        found = await self._ask("SELECT raw FROM body WHERE message_id = :id", id=ident)
-        return found[0]["raw"] if found else None
 
     # -- what an operator does: each returns how many messages it changed --------------------------------------------
     # Mail gets in between the steps; ``each`` is handed the ids that a step changed, once they are on disk.
@@ -296,31 +218,15 @@ class Spool:
     async def add_token(self, row: TokenRow) -> None:
         await self._writer.submit(lambda tx: tokens.add(tx, row))
 
-    async def tokens(self) -> list[TokenRow]:
-        return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]
-
     async def revoke(self, jti: str = "", subject: str = "", *, now: datetime) -> None:
         """A token by its id, or all of a subject that were issued before now."""
         await self._writer.submit(lambda tx: tokens.revoke(tx, jti, subject, micros(now)))
 
-    async def revocations(self) -> tuple[set[str], dict[str, datetime]]:
-        """Revoked token ids, and for each subject the time before which all its tokens are void."""
-        async with self._reading() as reader:
-            return await tokens.revocations(reader)
-
     # -- upkeep ------------------------------------------------------------------------------------------------------
-
-    def now(self) -> datetime:
-        """What due times, lifetimes and retention go by: nobody can set it."""
-        return self._time.now()
 
     async def keep_time(self) -> None:
         """Look whether the machine's clock was set; for the owner to call now and then."""
         await self._keeper.look()
-
-    async def clock_steps(self, limit: int = 5) -> list[ClockStep]:
-        """When the machine's clock was set, the last first."""
-        return [record(ClockStep, row) for row in await self._ask(queries.STEPS, limit=limit)]
 
     async def sweep(self, now: datetime, retention: RetentionSettings) -> int:
         """Remove some bodies and rows past their time, returns how many: at the end 0, and the file may have shrunk."""

@@ -1,0 +1,109 @@
+"""Looking into an open spool: what waits, what became of a message. Nothing here waits for the writer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.spool import queries, tokens
+from gateway.spool.engine import Engine
+from gateway.spool.queries import Reader
+from gateway.spool.records import ClockStep, Delivery, Filter, MessageDetail, MessageRow, Poll, TokenRow, moment, record
+from gateway.spool.steady import SpoolTime
+
+T = TypeVar("T")
+EVERYTHING = Filter()
+
+
+@dataclass(eq=False, repr=False)
+class Looking:
+    """The part of the spool that only reads."""
+
+    _engine: Engine
+    _readers: AsyncEngine
+    _pool: ThreadPoolExecutor
+    _time: SpoolTime
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Reader]:
+        async with self._readers.connect() as connection:
+            yield Reader(connection, self._engine)
+
+    async def _ask(self, statement: str, **values: Any) -> queries.Rows:
+        async with self._reading() as reader:
+            return await reader.all(statement, **values)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Deliveries by (backend, state); the states are queued and held."""
+        return dict(self._engine.counts())
+
+    async def queued(self) -> dict[str, int]:
+        """Queued deliveries by backend."""
+        return {backend: count for (backend, state), count in self.counts().items() if state == "queued"}
+
+    async def due(self, backend: str) -> datetime | None:
+        """When the backend's next delivery falls due, counting what is under way; None when it is empty."""
+        at = (await self._ask(queries.FIRST.format("next_attempt_at"), backend=backend))[0]["at"]
+        return None if at is None else moment(at)
+
+    async def oldest(self) -> dict[str, datetime]:
+        """Since when the oldest message of each backend waits, as the machine's clock shows it now."""
+        found = {name: (await self._ask(queries.OLDEST, backend=name))[0]["at"] for name in await self.queued()}
+        return {backend: moment(at + self._time.shift()) for backend, at in found.items() if at is not None}
+
+    async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
+        """Newest first; ``before`` is the last id of the page before."""
+        async with self._reading() as reader:
+            return await queries.find(reader, which, limit, before, self._time.shift())
+
+    async def count(self, which: Filter) -> int:
+        async with self._reading() as reader:
+            return await queries.count(reader, which)
+
+    async def show(self, ident: str) -> MessageDetail | None:
+        """All that is known of one message."""
+        async with self._reading() as reader:
+            return await queries.show(reader, ident, self._time.shift())
+
+    async def raw(self, ident: str) -> bytes | None:
+        """The bytes as they lie there, unchecked; None when there are none."""
+        found = await self._ask("SELECT raw FROM body WHERE message_id = :id", id=ident)
+        return found[0]["raw"] if found else None
+
+    async def deliveries(self, backend: str, *, limit: int = 500) -> AsyncIterator[list[Delivery]]:
+        """What waits for this backend and is not under way, the oldest first, in pages of 1 to ``limit``.
+
+        Whatever becomes of those of a page meanwhile, none of the next is left out.
+        """
+        async for page in queries.waiting(self._reading, backend, limit):
+            yield page
+
+    async def polls(self, backend: str, limit: int) -> list[Poll]:
+        """What this provider is to be asked next, the first due first, also before its time."""
+        return [record(Poll, row) for row in await self._ask(queries.POLLS, backend=backend, limit=limit)]
+
+    async def tokens(self) -> list[TokenRow]:
+        return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]
+
+    async def revocations(self) -> tuple[set[str], dict[str, datetime]]:
+        """Revoked token ids, and for each subject the time before which all its tokens are void."""
+        async with self._reading() as reader:
+            return await tokens.revocations(reader)
+
+    async def clock_steps(self, limit: int = 5) -> list[ClockStep]:
+        """When the machine's clock was set, the last first."""
+        return [record(ClockStep, row) for row in await self._ask(queries.STEPS, limit=limit)]
+
+    def now(self) -> datetime:
+        """What due times, lifetimes and retention go by: nobody can set it."""
+        return self._time.now()
