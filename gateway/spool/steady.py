@@ -2,7 +2,8 @@
 
 What falls due, what grows too old and what has been kept long enough goes by it. Between two runs it goes on by what
 the machine's clock says has passed, but never back, and by an hour at most: a machine without a battery for its clock
-wakes up in any year, and mail grows old only while it could have been tried.
+wakes up in any year, and mail grows old only while it could have been tried. What waits for a time does not wait the
+longer for that: it becomes due as much earlier as was not counted (keeper).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from math import inf
 from gateway.clock import Clock
 
 STEP = timedelta(seconds=5)  # less is drift that is being corrected (NTP slews), or a leap second
-UNSEEN = timedelta(hours=1)  # as much of a time when nobody worked counts: what waited for a retry is due then
+UNSEEN = timedelta(hours=1)  # as much of a time when nobody worked counts
 _INSTANT = 1.0  # seconds
 _NONE = timedelta(0)
 _EVERY = 300.0  # seconds: a crash and a dead battery together cost as much
@@ -44,7 +45,8 @@ class Step:
 class SpoolTime:
     """``last`` is what was seen last in the run before, None at the first. ``now`` may be called from any thread.
 
-    ``last_used`` is when that was, "" for never: who finds another year there has a wrong clock.
+    ``last_used`` is when that was, "" for never: who finds another year there has a wrong clock. ``uncounted`` is how
+    much time passed, as the clocks say, that mail does not grow old by; for the caller to make nothing again.
     """
 
     def __init__(self, clock: Clock, last: Seen | None) -> None:
@@ -53,7 +55,9 @@ class SpoolTime:
         self.unseen = self._wall - last.wall if last else _NONE
         self.last_used = last.wall.isoformat(timespec="seconds") if last else ""
         self._noted = -inf
-        self._base = (last.spool + min(max(self.unseen, _NONE), UNSEEN) if last else self._wall, since)
+        counted = min(max(self.unseen, _NONE), UNSEEN)
+        self.uncounted = max(self.unseen, _NONE) - counted
+        self._base = (last.spool + counted if last else self._wall, since)
 
     def now(self) -> datetime:
         start, since = self._base
@@ -74,8 +78,10 @@ class SpoolTime:
             return None  # stopped between two readings: they are not of one moment
         start, since = self._base
         slept = timedelta(seconds=(up - self._up) - (mono - since))
-        counted = min(slept, UNSEEN) if slept >= STEP else _NONE
+        slept = slept if slept >= STEP else _NONE
+        counted = min(slept, UNSEEN)
         self._base = (start + timedelta(seconds=mono - since) + counted, mono)
+        self.uncounted += slept - counted
         expected = self._wall + timedelta(seconds=up - self._up)
         self._up, self._wall, self.unseen = up, wall, _NONE
         if unseen <= -STEP:  # nothing runs backwards while the service is down

@@ -79,6 +79,7 @@ class Spool(Looking):
             writer = Writer(engine, connection, thread, clock=clock, time=time, events=events, wake=wake, vault=seals)
             parts.push_async_callback(writer.aclose)
             keeper = Keeper(time, writer, events)
+            await keeper.look()  # before what was under way is put off
             try:
                 found = await writer.submit(changes.recover)
             except SpoolTrouble as error:
@@ -91,7 +92,6 @@ class Spool(Looking):
             await room.look()
             parts.callback(asyncio.create_task(room.watch(), name="spool-space").cancel)
             events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)
-            await keeper.look()
             parts.push_async_callback(keeper.look, last=True)
             return cls(engine, readers, pool, time, writer, room, keeper, events, parts.pop_all())
 

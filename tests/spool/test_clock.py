@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,10 +12,11 @@ import pytest
 
 from gateway.config.models import RetentionSettings
 from gateway.model import DeliveryEvent
+from gateway.spool.records import moment
 from gateway.spool.steady import Seen, SpoolTime
 from tests.builders import SENT
 from tests.fakes import START, FakeClock
-from tests.spool_kit import DEFERRED, LEASE, opened, peer, settlement
+from tests.spool_kit import DEFERRED, LEASE, At, of, opened, peer, settlement, statements
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 YEAR = 365 * DAY
@@ -108,6 +111,66 @@ async def test_another_year_at_the_start(tmp_path: Path, by: timedelta) -> None:
         directions = [line["direction"] for line in at.logged("clock_stepped")]
         assert directions == (["back"] if by > NOTHING else ["back", "forward"])
         assert await at.spool.sweep(at.spool.now() + 90 * DAY, RETENTION) > 0
+
+
+MANY = 600  # more than any page
+STOPS = [
+    (HOUR, [3 * HOUR, 23 * HOUR]),
+    (5 * HOUR, [NOTHING, 19 * HOUR]),
+    (60 * HOUR, [NOTHING, NOTHING]),  # a weekend
+]
+
+
+async def wait_long(at: At) -> None:
+    """Half of them for four hours and half for a day; one more is held, and one is to be asked about."""
+    await asyncio.gather(*(at.put() for _ in range(MANY)))
+    due = itertools.cycle((START + 4 * HOUR, START + DAY))
+    deferred = [settlement(claim, DEFERRED, next_attempt_at=next(due)) for claim in await at.claim(limit=MANY)]
+    await asyncio.gather(*map(at.spool.settle, deferred))
+    held = await at.put(backend="held")
+    await at.settle(DEFERRED, backend="held", next_attempt_at=START + DAY)
+    await at.spool.hold(of(held), START)
+    await at.put(backend="asked")
+    await at.settle(SENT, backend="asked", poll_at=START + DAY)
+
+
+async def left(path: Path, at: At) -> tuple[list[timedelta], timedelta, timedelta]:
+    """How long each half waits, how long who is held would, and until the question."""
+    now = at.spool.now()
+    rows = peer(path, "SELECT next_attempt_at, count(*) FROM delivery WHERE backend = 'b' GROUP BY 1")
+    half = [moment(due) - now for due, count in rows for _ in range(count // (MANY // 2))]
+    ((held,),) = peer(path, "SELECT next_attempt_at FROM delivery WHERE backend = 'held'")
+    (poll,) = await at.spool.polls("asked", 9)
+    return half, moment(held) - START, poll.next_at - now
+
+
+@pytest.mark.parametrize(("away", "waits"), [*STOPS, (2 * YEAR, [NOTHING] * 2), (-YEAR, [4 * HOUR, DAY])])
+async def test_no_wait_is_longer_for_a_stop(tmp_path: Path, away: timedelta, waits: list[timedelta]) -> None:
+    """Nor shorter than the machine's clock says, though mail grows old by an hour at most. What is held is left."""
+    clock = FakeClock()
+    async with opened(tmp_path, clock=clock) as at:
+        await wait_long(at)
+    for _ in range(2):
+        clock.set(away)
+        async with opened(tmp_path, clock=clock) as at:
+            assert await left(tmp_path, at) == (waits, DAY, waits[-1])
+        away = NOTHING  # a start that found nothing new changes nothing
+
+
+@pytest.mark.parametrize(("away", "waits"), STOPS)
+async def test_no_wait_is_longer_for_a_sleep(tmp_path: Path, away: timedelta, waits: list[timedelta]) -> None:
+    """In one statement, however many wait. What is under way keeps its lease: nobody else may take it."""
+    clock = FakeClock()
+    async with opened(tmp_path, clock=clock) as at:
+        await wait_long(at)
+        await at.put(backend="busy")
+        await at.claim("busy")
+        clock.suspend(away.total_seconds())
+        with statements() as seen:
+            await at.spool.keep_time()
+        assert len(seen) <= 5
+        assert await left(tmp_path, at) == (waits, DAY, waits[-1])
+        assert await at.spool.due("busy") == START + LEASE
 
 
 async def test_steps_are_part_of_a_life(tmp_path: Path) -> None:
