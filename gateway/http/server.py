@@ -24,6 +24,7 @@ from gateway.url import is_loopback
 
 _GRACE = 5  # seconds an answer may still take at shutdown
 CONNECTIONS = 100  # open at once; also the backlog
+AT_LEAST = 1.0  # seconds for a request to come, while there are less than twice as many
 PATIENCE = 10.0  # seconds for a whole request, from the connection or from the answer before it
 _AHEAD = 65536  # octets of an answer in the system's hands: what is read of it shows in steps of about that size
 
@@ -56,10 +57,14 @@ class _Connection(H11Protocol):
         if len(others) < CONNECTIONS:
             return True
         held = Counter(one._neighbour() for one in others)
-        if waiting := [one for one in others if one._idle()]:
+        waiting = [one for one in others if one._idle()]
+        if len(others) < 2 * CONNECTIONS:
+            waiting = [one for one in waiting if self.loop.time() - one._since >= AT_LEAST]
+        if waiting:
             max(waiting, key=lambda one: one._rank(held)).transport.abort()
             return True
-        max(others, key=lambda one: one._answers).cycle.keep_alive = False
+        if busy := [one for one in others if not one._idle()]:
+            max(busy, key=lambda one: one._answers).cycle.keep_alive = False
         return len(others) < 2 * CONNECTIONS
 
     def _rank(self, held: Counter[str]) -> tuple[bool, int, float]:

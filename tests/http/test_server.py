@@ -174,10 +174,11 @@ async def has_room(port: int) -> bool:
         writer.close()
 
 
-async def test_who_asks_nothing_keeps_nobody_out(running: Service) -> None:
+async def test_who_asks_nothing_keeps_nobody_out(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit the one that has waited longest makes room, of the address that holds the most; who asks is
     answered, by TCP and by the socket."""
     port = 0
+    monkeypatch.setattr(module, "AT_LEAST", 0.0)
 
     async def hold(address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
@@ -199,6 +200,19 @@ async def test_who_asks_nothing_keeps_nobody_out(running: Service) -> None:
         assert (await ask(running.settings.http.socket, "GET", "/healthz")).status == 200
         for writer in (writing, *(writer for _, writer in (alone, *held))):
             writer.close()
+
+
+async def test_a_request_has_a_moment_to_come(running: Service) -> None:
+    """Who has just come is not sent away by the next ones, while there are less than twice as many as should be."""
+    async with serving(running) as server:
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(module.CONNECTIONS + 10)]
+        assert (await ask(server.port, "GET", "/healthz")).status == 200
+        held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await held[0][0].readline() == b"HTTP/1.1 200 OK\r\n"
+        for _, writer in held:
+            writer.close()
+    running.events.flush()
+    assert '"bug"' not in running.log.read_text()
 
 
 async def test_who_never_stops_asking_keeps_nobody_out(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
