@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from gateway import auth, backends, intake
@@ -120,11 +120,11 @@ class App:
                 shared=self._shared,
             )
             self.listeners[name] = Listener(site)
-        self._parts.push_async_callback(self._drain_listeners)
+        self._parts.push_async_callback(self._unless_hurried, self._drain_listeners)
         for listener in self.listeners.values():
             await listener.start()
         self.drop = Drop(self.spool, self.ids, self.events, self.clock)
-        self._parts.push_async_callback(self.drop.stop)
+        self._parts.push_async_callback(self._unless_hurried, self.drop.stop)
         self._direct_drop()
 
     async def stop(self, seconds: float = DRAIN) -> None:
@@ -135,14 +135,17 @@ class App:
         self.draining, self._patience = True, seconds
         await self._parts.aclose()
 
-    async def _drain_listeners(self) -> None:
-        listeners = self.listeners.values()
+    async def _unless_hurried(self, step: Callable[[float], Awaitable[None]]) -> None:
+        """Cancelled, neither this step nor those after it wait for anybody."""
         try:
-            await asyncio.gather(*(one.drain(self._patience) for one in listeners))
+            await step(self._patience)
         except asyncio.CancelledError:
             self._patience = 0.0
-            await asyncio.gather(*(one.drain(0.0) for one in listeners))
+            await step(0.0)
             raise
+
+    async def _drain_listeners(self, seconds: float) -> None:
+        await asyncio.gather(*(one.drain(seconds) for one in self.listeners.values()))
 
     async def _drain_dispatcher(self) -> None:
         assert self.dispatcher is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import signal
@@ -166,6 +167,38 @@ async def test_a_reload_when_the_service_stops(tmp_path: Path, built: list[Scrip
     assert [one.closed for one in built] == [True]
     assert app.dispatcher is not None
     assert app.dispatcher.status() == {}
+
+
+async def test_a_stop_that_is_hurried_at_its_first_step(
+    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk of a folder hangs, and a client is silent in mid-message: neither is waited for any more."""
+    asked, answered, lock = threading.Event(), threading.Event(), fcntl.flock
+
+    def hang(descriptor: int, operation: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name != "spool.lock":
+            asked.set()
+            answered.wait()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", hang)
+    app = App(loaded := settings(tmp_path), lambda: loaded)
+    await app.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.listeners["local"].port)
+        writer.write(b"EHLO x\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n")
+        await reader.readuntil(b"354 ")
+        await until(asked.is_set)
+        stopping = asyncio.create_task(app.stop())
+        await until(lambda: app.draining)
+        await asyncio.sleep(0)
+        stopping.cancel()
+        ended, _ = await asyncio.wait({stopping}, timeout=20)  # either alone would be given 30
+        assert ended
+        assert await reader.read()
+        writer.close()
+    finally:
+        answered.set()
 
 
 async def test_a_limit_of_files_that_cannot_be_raised(

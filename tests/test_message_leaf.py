@@ -99,7 +99,8 @@ def test_round_trips(data: bytes, width: int) -> None:
     letters = b64encode(data)
     lines = [letters[start : start + width + 1] for start in range(0, len(letters), width + 1)]
     assert content(b"\r\n".join(lines), "base64") == data
-    assert content(encodestring(data), "quoted-printable") == data
+    text = data.replace(b"\r", b"")  # encodestring loses some of them
+    assert content(encodestring(text), "quoted-printable") == text
 
 
 @pytest.mark.parametrize(

@@ -77,12 +77,12 @@ class Drop:
         """Why mail waits in a folder, by its name; "" where none has to."""
         return {collector.name: collector.reason for collector in self._tasks}
 
-    async def stop(self) -> None:
-        """What is being taken in may end; what hangs on a disk is left to the next start."""
+    async def stop(self, seconds: float) -> None:
+        """What is being taken in may end within these; what hangs on a disk is left to the next start."""
         tasks = list(self._tasks.values())
         for collector in self._tasks:
             collector.stop()
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=_PATIENCE)
+            _, late = await asyncio.wait(tasks, timeout=min(seconds, _PATIENCE))
             for task in late:
                 task.cancel()

@@ -44,6 +44,7 @@ async def test_the_file_holds_the_bytes_and_the_json_the_envelope(box: Capture, 
         "eightbit": False,
         "ret": "HDRS",
         "envid": "E1",
+        "original": "",
     }
 
 
