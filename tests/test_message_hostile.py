@@ -32,7 +32,8 @@ def our_leaves(raw: bytes) -> list[tuple[str, str, bytes]]:
 
 
 NAMES = st.text(st.characters(min_codepoint=32, max_codepoint=0x24F, exclude_characters="\x7f"), max_size=30).filter(
-    lambda name: name == name.strip() and name.isprintable()
+    # The email package takes what stands in <> or in quotes for quoted once more.
+    lambda name: name == name.strip() and name.isprintable() and (name[:1] + name[-1:]) not in ("<>", '""')
 )
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "base64": lambda data: encodebytes(data).replace(b"\n", b"\r\n"),
