@@ -45,13 +45,14 @@ _indented = partial(wrap, width=76, initial_indent="    ", subsequent_indent="  
 class Failure:
     """What to report of one recipient. ``action`` is failed, delayed or relayed (RFC 3464 2.3.3).
 
-    ``backend`` is "" where it was refused on its way in.
+    ``backend`` is "" where it was refused on its way in. ``tried_at``: the last attempt, None where that is not known.
     """
 
     recipient: Recipient
     outcome: Outcome
     backend: str
     action: str
+    tried_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +164,8 @@ class Report:
                 kind = {"smtp": "smtp;", "http": "x-http;", "gateway": "x-gateway;"}[outcome.said_by]
                 shown = said.removeprefix("HTTP ") if outcome.said_by == "http" else said
                 fields.append(fold("Diagnostic-Code", [kind, *harmless(shown, limit=500).split()]))
-            if failure.action != "relayed":
-                fields.append(fold("Last-Attempt-Date", [date(self.now)]))
+            if failure.tried_at:
+                fields.append(fold("Last-Attempt-Date", [date(failure.tried_at)]))
             if self.retry_until and failure.action == "delayed":
                 fields.append(fold("Will-Retry-Until", [date(self.retry_until)]))
         return b"".join(fields)

@@ -204,7 +204,6 @@ class SpooledMessage(Message):
     queued_at: datetime  # as received_at, but by a clock that nobody can set (spool.steady)
     size: int
     own_token: bool = False
-    delay_notified: bool = False
     attempt: int = 1
     everyone: tuple[str, ...] = ()
     doubtful: bool = False

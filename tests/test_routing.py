@@ -411,7 +411,7 @@ def our_bounce(facts: Facts, routing: Routing) -> NewMessage | None:
     ids, rng = (lambda: "M2"), random.Random(1)
     bouncer = Bouncer(settings(bounces=bounces), routing, Silent(), ids, rng)  # type: ignore[arg-type]
     decision = Decision({failed.address: "failed"}, {failed.address: REJECTED}, failed=(failed.address,))
-    found = bouncer.bounces(original, MAIL, "smart", decision, START, START).messages
+    found = bouncer.bounces(original, MAIL, "smart", decision, START).messages
     return found[0] if found else None
 
 

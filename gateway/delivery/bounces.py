@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import cast
 
 from gateway import policy
 from gateway.bounce import ORIGINAL_LIMIT, Failure, Report
 from gateway.config.models import Settings
 from gateway.delivery.retry import Decision
 from gateway.events import Events
-from gateway.model import CannotCarry, Envelope, NewMessage, Recipient, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Envelope, NewMessage, Outcome, Recipient, SaidBy, SpooledMessage, Verdict
 from gateway.routing import Freight, Routing
-from gateway.spool import Told
+from gateway.spool import Late, RecipientRow, Told
 
 _ASKED_AS = {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}  # in NOTIFY (RFC 3461 4.1)
 _DEFAULT = {"FAILURE", "DELAY"}
+_VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _OVERHEAD = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Bounces:
-    """By what is to be reported of a message: one of ours that says it, or why there is none.
-
-    ``delayed``: its delay has been dealt with and is not to be noticed again.
-    """
+    """By what is to be reported of a message: one of ours that says it, or why there is none."""
 
     by_action: Mapping[str, NewMessage | str]
-    delayed: bool
 
     @property
     def messages(self) -> tuple[NewMessage, ...]:
@@ -56,17 +54,22 @@ class Bouncer:
     rng: random.Random
 
     def bounces(
-        self, original: SpooledMessage, raw: bytes, backend: str, decision: Decision, now: datetime, spool_now: datetime
+        self,
+        original: SpooledMessage,
+        raw: bytes,
+        backend: str,
+        decision: Decision,
+        now: datetime,
+        *,
+        tried_at: datetime | None = None,
     ) -> Bounces:
-        """What failed, what is late for the first time, and what was passed on without confirmation, one mail each.
+        """What failed and what was passed on without confirmation, one mail each.
 
-        ``now`` is what the machine's clock shows; by ``spool_now`` mail grows old.
+        ``now`` is what the machine's clock shows. ``tried_at`` is None where this was not decided after a try.
         Never raises: without a settlement what was sent would be sent again.
         """
-        late = bool(decision.pending) and self._is_late(original, spool_now)
         by_action = {
             "failed": {address: decision.outcomes[address] for address in decision.failed},
-            "delayed": {address: decision.outcomes[address] for address in decision.pending if late},
             # RFC 3461 5.2.2: who takes over the request confirms the rest himself.
             "relayed": {a: o for a, o in decision.outcomes.items() if o.verdict is Verdict.SENT and not o.dsn},
         }
@@ -74,15 +77,39 @@ class Bouncer:
         try:
             for action, outcomes in by_action.items():
                 failures = [
-                    Failure(recipient, outcomes[recipient.address], backend, action)
+                    Failure(recipient, outcomes[recipient.address], backend, action, tried_at)
                     for recipient in original.envelope.recipients
                     if recipient.address in outcomes and _asks_for(recipient, action)
                 ]
                 if failures:
-                    made[action] = self._build(original, raw, failures, now, original.expires_at + (now - spool_now))
+                    made[action] = self._build(original, raw, failures, now)
         except Exception as error:
             self.events.bug("bounces", error)
-        return Bounces(made, late)
+        return Bounces(made)
+
+    def asks(self, late: Late) -> bool:
+        """Whether a notice of its delay is to be written, for which the message has to be read."""
+        return not self._silent(late.message) and any(True for _ in _late_recipients(late))
+
+    def delayed(
+        self, late: Late, raw: bytes, untried: Callable[[str], Outcome], now: datetime, spool_now: datetime
+    ) -> Bounces:
+        """One mail about all that waits of a message. ``untried`` says why a backend has not tried.
+
+        ``now`` is what the machine's clock shows; by ``spool_now`` mail grows old. Never raises.
+        """
+        made: dict[str, NewMessage | str] = {}
+        try:
+            failures = [
+                Failure(recipient, last or untried(backend), backend, "delayed", tried_at if last else None)
+                for recipient, backend, last, tried_at in _late_recipients(late)
+            ]
+            if failures:
+                end = late.message.expires_at + (now - spool_now)
+                made["delayed"] = self._build(late.message, raw, failures, now, end)
+        except Exception as error:
+            self.events.bug("bounces", error)
+        return Bounces(made)
 
     def tell(self, original: SpooledMessage, bounces: Bounces) -> None:
         """What has become of reporting, for the log: once it is on disk."""
@@ -92,17 +119,23 @@ class Bouncer:
             else:
                 self.events.bounce_suppressed(original, made)
 
-    def _is_late(self, original: SpooledMessage, now: datetime) -> bool:
-        notice = self.settings.retry.delay_notice
-        return timedelta(0) < notice <= now - original.queued_at and not original.delay_notified
+    def _silent(self, original: SpooledMessage) -> str:
+        """Why its sender hears nothing, "" where he does. Never a bounce of a bounce (RFC 5321 6.1)."""
+        if self.settings.bounces.mode == "off":
+            return "off"
+        return "null_sender" if original.bounce or not original.envelope.sender else ""
 
     def _build(
-        self, original: SpooledMessage, raw: bytes, failures: Sequence[Failure], now: datetime, end: datetime
+        self,
+        original: SpooledMessage,
+        raw: bytes,
+        failures: Sequence[Failure],
+        now: datetime,
+        retry_until: datetime | None = None,
     ) -> NewMessage | str:
         bounces = self.settings.bounces
-        if original.bounce or not original.envelope.sender or bounces.mode == "off":
-            # Never a bounce of a bounce (RFC 5321 6.1).
-            return "off" if bounces.mode == "off" else "null_sender"
+        if why := self._silent(original):
+            return why
         targets = tuple(dict.fromkeys(filter(None, (original.envelope.sender, bounces.copy_to))))
         found = self._way(targets, min(len(raw), ORIGINAL_LIMIT) + _OVERHEAD, smtputf8=original.envelope.smtputf8)
         if found is None:
@@ -119,7 +152,7 @@ class Bouncer:
             now=now,
             message_id=f"<{identifier}@{hostname}>",
             boundary=f"={identifier}-{self.rng.getrandbits(64):016x}",
-            retry_until=end if failures[0].action == "delayed" else None,
+            retry_until=retry_until,
             plain=bool(freight.sender),
         ).build()
         recipients = tuple(Recipient(target) for target in targets)
@@ -149,6 +182,21 @@ class Bouncer:
             with suppress(CannotCarry):
                 return freight, self.routing.deliveries(freight, targets)
         return None
+
+
+def _late_recipients(late: Late) -> Iterator[tuple[Recipient, str, Outcome | None, datetime]]:
+    """Who of them is to be told of, by which backend he waits, what was said last and when; None for nothing."""
+    for delivery in late.deliveries:
+        for recipient in delivery.message.envelope.recipients:
+            if (said := late.said.get(recipient.address)) and _asks_for(recipient, "delayed"):
+                yield recipient, delivery.backend, _last(said), said.updated_at
+
+
+def _last(said: RecipientRow) -> Outcome | None:
+    if said.verdict not in _VERDICTS:
+        return None
+    by = cast("SaidBy", said.said_by or "gateway")
+    return Outcome(_VERDICTS[said.verdict], said.code, said.enhanced, said.detail, said_by=by, fix=said.fix)
 
 
 def _asks_for(recipient: Recipient, action: str) -> bool:

@@ -11,7 +11,7 @@ from gateway.config.models import RetrySettings
 from gateway.delivery.bounces import Bouncer, Bounces
 from gateway.delivery.breaker import CircuitBreaker, State
 from gateway.delivery.retry import Decision
-from gateway.model import Message, NewMessage, Outcome, SpooledMessage, Verdict
+from gateway.model import Message, NewMessage, Outcome, Scope, SpooledMessage, Verdict
 from gateway.routing import Freight, Routing
 from gateway.spool import Claim, Delivery, Settlement, Spool
 
@@ -64,6 +64,15 @@ class Orders:
         works = [name for name in ways if name in self.breakers and self.breakers[name].state(now) is State.CLOSED]
         return [*works, *ways, claim.backend][0], next((name for name in later if self.free(name, now)), "")
 
+    def untried(self, backend: str, now: float) -> Outcome:
+        """Why what waits for it has not been tried, for the sender; ``now`` in monotonic seconds."""
+        breaker = self.breakers.get(backend)
+        if breaker is None:
+            return _untried("4.3.5", "its backend is not configured any more")
+        if breaker.state(now) is not State.CLOSED:
+            return replace(_untried("4.3.2", f"the backend rests: {breaker.reason}"), fix=breaker.fix)
+        return _untried("4.4.5", "other mail goes first")
+
     async def settle(
         self,
         spool: Spool,
@@ -83,7 +92,8 @@ class Orders:
         ``now`` and ``started_at`` are what the machine's clock shows, ``poll_at`` is of the spool's time. Of those
         ``written`` the spool knows already. Raises SpoolTrouble, and then nothing is said of that mail.
         """
-        bounces = self.bouncer.bounces(claim.message, raw, claim.backend, decision, now, spool.now())
+        tried_at = None if started_at is None else now
+        bounces = self.bouncer.bounces(claim.message, raw, claim.backend, decision, now, tried_at=tried_at)
         settlement = Settlement(
             claim=claim,
             ended_at=now,
@@ -93,7 +103,6 @@ class Orders:
             backend=decision.backend or claim.backend,
             bounces=bounces.messages,
             told=bounces.told,
-            delay_notified=bounces.delayed,
             count_attempt=decision.count_attempt,
             started_at=started_at,
             poll_at=poll_at,
@@ -111,8 +120,13 @@ class Orders:
         everyone = tuple(recipient.address for recipient in message.envelope.recipients)
         original = SpooledMessage(**same, queued_at=spool.now(), size=len(message.raw), everyone=everyone)
         decision = Decision(dict.fromkeys(message.refused, "failed"), message.refused, failed=tuple(message.refused))
-        bounces = Bounces({"failed": untold}, False)
+        bounces = Bounces({"failed": untold})
         if not untold:
-            bounces = self.bouncer.bounces(original, message.raw, "", decision, now, spool.now())
+            bounces = self.bouncer.bounces(original, message.raw, "", decision, now)
         await spool.put(message, *bounces.messages, told=bounces.told)
         self.bouncer.tell(original, bounces)
+
+
+def _untried(enhanced: str, why: str) -> Outcome:
+    """By RFC 3463 3.4 and 3.5."""
+    return Outcome(Verdict.DEFERRED, enhanced=enhanced, detail=f"not tried yet: {why}", scope=Scope.BACKEND)

@@ -1,14 +1,16 @@
-"""Housekeeping of the queue: new ways for orphans, the end of lifetimes, retention, gauges."""
+"""Housekeeping of the queue: new ways for orphans, the end of lifetimes, retention, delay notices, gauges."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.clock import Clock, wait_for
 from gateway.config.models import RetentionSettings
+from gateway.delivery.batches import batches
 from gateway.delivery.breaker import MISCONFIGURED, OPERATOR
 from gateway.delivery.claims import give_back
+from gateway.delivery.notices import DelayNotices
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Decision, returned, too_late
@@ -18,7 +20,6 @@ from gateway.spool import Claim, Delivery, Filter, Spool
 
 EVERY = 15.0  # seconds between rounds
 _LOOK_AGAIN = 20  # rounds: those that nobody can take may be many, and are not routed anew each time
-_TOGETHER = 16_000_000  # bytes of mail in memory while it is given up
 
 
 class Upkeep:
@@ -31,6 +32,7 @@ class Upkeep:
         self._events = events
         self._clock = clock
         self._wake_all = wake_all
+        self._notices = DelayNotices(spool, clock)
         self._changed = asyncio.Event()
         self._stopping = False
         self._rounds = 0
@@ -39,6 +41,7 @@ class Upkeep:
     def update(self, orders: Orders, retention: RetentionSettings) -> None:
         """From now on these, beginning with a round at once: what was stranded may have a way now."""
         self._orders, self._retention = orders, retention
+        self._notices.update(orders)
         self._stranded.clear()
         self._changed.set()
 
@@ -52,6 +55,7 @@ class Upkeep:
                 await self._expire()
                 while not self._stopping and await self._spool.sweep(self._spool.now(), self._retention):
                     pass  # until nothing is left that is past its time
+                await self._notices.tell(lambda: self._stopping)
             except SpoolTrouble as trouble:
                 self._events.warning("housekeeping_waits", reason=trouble.text)
             await self.publish()
@@ -125,7 +129,7 @@ class Upkeep:
         """
         given_up: list[tuple[str, bool]] = []
         try:
-            for some in _batches(claims):
+            for some in batches(claims):
                 if self._stopping:
                     raise SpoolUnavailable("the gateway is stopping: not all of it was done, ask again when it runs")
                 bodies = await self._spool.bodies([claim.message.id for claim in some])
@@ -144,17 +148,3 @@ class Upkeep:
         told = await self._orders.settle(self._spool, claim, raw, decision, self._clock.now())
         self._events.settled(claim.message, claim.backend, decision.outcomes, 0.0, self._spool.now())
         return told
-
-
-def _batches(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
-    """In their order, each of at least one and at most so many bytes as may be in memory together."""
-    some: list[Claim] = []
-    size = 0
-    for claim in claims:
-        if some and size + claim.message.size > _TOGETHER:
-            yield some
-            some, size = [], 0
-        some.append(claim)
-        size += claim.message.size
-    if some:
-        yield some

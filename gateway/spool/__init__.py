@@ -1,6 +1,19 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
-from gateway.spool.records import Claim, Delivery, Filter, MessageDetail, Poll, Settlement, SpoolError, TokenRow, Told
+from gateway.spool.records import (
+    Claim,
+    Delivery,
+    Filter,
+    Late,
+    MessageDetail,
+    Notice,
+    Poll,
+    RecipientRow,
+    Settlement,
+    SpoolError,
+    TokenRow,
+    Told,
+)
 from gateway.spool.space import FIXES
 from gateway.spool.store import Spool
 
@@ -9,8 +22,11 @@ __all__ = [
     "Claim",
     "Delivery",
     "Filter",
+    "Late",
     "MessageDetail",
+    "Notice",
     "Poll",
+    "RecipientRow",
     "Settlement",
     "Spool",
     "SpoolError",

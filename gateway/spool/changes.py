@@ -141,7 +141,6 @@ def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, A
         expires_at=moment(row["expires_at"]),
         attempt=row["attempts"],
         bounce=bool(row["bounce"]),
-        delay_notified=bool(row["delay_notified"]),
         everyone=tuple(each["address"] for each in rows),
         features=None if row["features"] == _UNKNOWN else dict.fromkeys(row["features"].split(), ""),
         doubtful=bool(row["sticky"]),  # also after an attempt since then that sent nothing

@@ -12,10 +12,22 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.spool import queries, tokens
+from gateway.spool import notices, queries, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.queries import Reader
-from gateway.spool.records import ClockStep, Delivery, Filter, MessageDetail, MessageRow, Poll, TokenRow, moment, record
+from gateway.spool.records import (
+    ClockStep,
+    Delivery,
+    Filter,
+    Late,
+    MessageDetail,
+    MessageRow,
+    Poll,
+    TokenRow,
+    micros,
+    moment,
+    record,
+)
 from gateway.spool.steady import SpoolTime
 
 T = TypeVar("T")
@@ -86,6 +98,16 @@ class Looking:
         Whatever becomes of those of a page meanwhile, none of the next is left out.
         """
         async for page in queries.waiting(self._reading, backend, limit):
+            yield page
+
+    async def late(
+        self, backend: str, *, until: datetime, after: datetime | None = None, limit: int = 100
+    ) -> AsyncIterator[list[Late]]:
+        """What has waited for this backend since ``until`` or longer, but not since ``after``, and whose sender was not
+        told of it: in pages of 1 to ``limit``, the oldest first. Nothing that is past its end."""
+        since = -(2**63) if after is None else micros(after)
+        given = {"until": micros(until), "after": since, "now": micros(self.now()), "limit": limit}
+        async for page in notices.late(self._reading, backend, **given):
             yield page
 
     async def polls(self, backend: str, limit: int) -> list[Poll]:

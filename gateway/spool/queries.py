@@ -125,8 +125,8 @@ async def find(reader: Reader, which: Filter, limit: int, before: str, shift: in
     """``shift``: what the machine's clock shows minus the spool's time, in microseconds."""
     found = await _page(reader, "*", which, limit, before)
     shown = [row["id"] for row in found]
-    first = await _of(reader, "recipient", shown, f"n < {_SHOWN}", "n")
-    deliveries = await _of(reader, "delivery", shown)
+    first = await of_messages(reader, "recipient", shown, f"n < {_SHOWN}", "n")
+    deliveries = await of_messages(reader, "delivery", shown)
     totals = await reader.all(
         f"SELECT message_id, count(*) AS n, max(updated_at) AS at FROM recipient WHERE message_id {IN_IDS} GROUP BY 1",
         ids=shown,
@@ -157,11 +157,11 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
     found = await find(reader, Filter(ids=(ident,)), 1, "", shift)
     if not found:
         return None
-    recipients = (await _of(reader, "recipient", [ident], order="n"))[ident]
-    attempts = (await _of(reader, "attempt", [ident]))[ident]
-    deliveries = (await _of(reader, "delivery", [ident]))[ident]
-    bounces = (await _of(reader, "bounce", [ident]))[ident]
-    events = (await _of(reader, "event", [ident], order="reported_at, id"))[ident]
+    recipients = (await of_messages(reader, "recipient", [ident], order="n"))[ident]
+    attempts = (await of_messages(reader, "attempt", [ident]))[ident]
+    deliveries = (await of_messages(reader, "delivery", [ident]))[ident]
+    bounces = (await of_messages(reader, "bounce", [ident]))[ident]
+    events = (await of_messages(reader, "event", [ident], order="reported_at, id"))[ident]
     return MessageDetail(
         message=found[0],
         recipients=tuple(record(RecipientRow, row) for row in recipients),
@@ -175,7 +175,7 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
     )
 
 
-async def _of(
+async def of_messages(
     reader: Reader, table: str, ids: list[str], which: str = "TRUE", order: str = "id"
 ) -> Mapping[str, list[RowMapping]]:
     """The rows of these messages, in their order."""
@@ -188,7 +188,7 @@ async def _of(
 
 
 async def bodies(reader: Reader, ids: list[str]) -> tuple[Rows, Mapping[str, list[RowMapping]]]:
-    return await reader.all(_BODIES, ids=ids), await _of(reader, "recipient", ids, order="n")
+    return await reader.all(_BODIES, ids=ids), await of_messages(reader, "recipient", ids, order="n")
 
 
 def verified(bodies: Rows, recipients: Mapping[str, list[RowMapping]]) -> tuple[dict[str, bytes], list[str]]:

@@ -113,7 +113,6 @@ class Settlement:
     backend: str
     bounces: tuple[NewMessage, ...] = ()
     told: tuple[Told, ...] = ()
-    delay_notified: bool = False
     count_attempt: bool = True
     started_at: datetime | None = None
     poll_at: datetime | None = None
@@ -177,6 +176,34 @@ class Poll:
     remote_id: str
     next_at: datetime
     asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A message of whose delay its sender was not told: what waits of it, and what was said last, by recipient.
+
+    ``queued_at`` is since when it waits, of the spool's time. Without ``deliveries`` some of it is under way.
+    """
+
+    ident: str
+    deliveries: tuple[Delivery, ...]
+    said: Mapping[str, RecipientRow]
+    queued_at: datetime
+
+    @property
+    def message(self) -> SpooledMessage:
+        """Its ``envelope`` holds the recipients of one delivery only."""
+        return self.deliveries[0].message
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What the sender of a message is told of its delay, as long as all of these deliveries wait."""
+
+    message_id: str
+    delivery_ids: tuple[int, ...]
+    bounces: tuple[NewMessage, ...]
+    told: tuple[Told, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,6 @@ def settle(tx: Transaction, done: Settlement) -> None:
         given = {o.remote_id for o in done.outcomes.values() if o.verdict is Verdict.SENT and o.remote_id}
         for remote_id in map(clean, sorted(given)):
             tx.later(_POLL, {**delivery, "backend": of.backend, "remote_id": remote_id, "at": micros(done.poll_at)})
-    if done.delay_notified:
-        tx.later("UPDATE message SET delay_notified = TRUE WHERE id = :message_id", delivery)
     _end_attempt(tx, done, delivery)
 
 

@@ -16,12 +16,13 @@ from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
-from gateway.spool import changes, filters, queries, settle, sql, tokens, tracking, upkeep, vault
+from gateway.spool import changes, filters, notices, queries, settle, sql, tokens, tracking, upkeep, vault
 from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.looking import Looking
 from gateway.spool.records import (
     Claim,
     Filter,
+    Notice,
     Poll,
     Settlement,
     SpoolError,
@@ -135,6 +136,14 @@ class Spool(Looking):
     async def settle(self, settlement: Settlement) -> None:
         """Write down what became of a claim, with its bounces, in one transaction."""
         await self._writer.submit(lambda tx: settle.settle(tx, settlement), [settlement.claim.message.id])
+
+    async def notice(self, told: Sequence[Notice]) -> list[str]:
+        """Tell senders of a delay, all in one transaction; returns of which messages: of others something has changed.
+
+        Raises SpoolFull where there is no room for new mail.
+        """
+        with self.room.taking([bounce for each in told for bounce in each.bounces]):
+            return await self._writer.submit(lambda tx: notices.notice(tx, told), late=True, fresh=True)
 
     async def bodies(self, ids: Sequence[str]) -> dict[str, bytes]:
         """The bytes of these messages. One that is damaged is missing here, and is corrupt from now on."""

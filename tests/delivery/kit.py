@@ -33,15 +33,16 @@ THROTTLED = replace(builders.THROTTLED, retry_after=timedelta(minutes=7))
 
 
 def settings(
-    path: Path, *names: str, routes: tuple[str, ...] = (), bounces: Mapping[str, str] | None = None, **changes: object
-) -> Settings:
+    path: Path, *names: str, routes: tuple[str, ...] = (), bounces: Mapping[str, str] | None = None,
+    notice: timedelta = timedelta(hours=4), **changes: object,
+) -> Settings:  # fmt: skip
     """One route to all of these backends in their order, or to ``routes``; ``changes`` are settings of each backend."""
     given: Any = {"type": "scripted", "concurrency": 4, **changes}
     return builders.settings(
         state_dir=path,
         backends={name: BackendSettings(**given) for name in names},
         routes=[RouteSettings(backend=routes or names)],
-        retry=RetrySettings(jitter=0),
+        retry=RetrySettings(jitter=0, delay_notice=notice),
         bounces=bounces or {},
     )
 
@@ -60,6 +61,9 @@ class House:
     ids: Callable[[], str]
     events: Events
     log: io.StringIO
+
+    def __post_init__(self) -> None:
+        self.begun, self.ended = self.calls("keep_time"), self.calls("oldest")  # rounds of housekeeping
 
     async def put(self, backend: str, *addresses: str, sender: str = "s@x.org", notify: str = "", **more: Any) -> str:
         addresses, now = addresses or ("a@x.org",), self.clock.now()
@@ -112,10 +116,13 @@ class House:
         return left
 
     async def rounds(self, over: Callable[[], object]) -> None:
-        """Let one round of housekeeping after the other begin until it holds."""
+        """Let one round of housekeeping after the other begin and end until it holds: no time passes in a round."""
         while not over():
             self.clock.advance(16)
-            await self.clock.sleep(0)
+            for _ in range(20):  # until it has begun, if it was not in one
+                await self.clock.sleep(0)
+            while len(self.begun) > len(self.ended) and not over():
+                await self.clock.sleep(0)
 
     async def state(self, identifier: str) -> str:
         detail = await self.spool.show(identifier)
@@ -164,9 +171,10 @@ async def house(
     by_name = {backend.name: backend for backend in backends}
     ways, rng = routing(config, by_name), random.Random(2)
     dispatcher = Dispatcher(spool, config, ways, events=events, clock=clock, ids=ids, rng=rng)
+    at = House(spool, dispatcher, clock, ids, events, log)
     await dispatcher.start(by_name)
     try:
-        yield House(spool, dispatcher, clock, ids, events, log)
+        yield at
     finally:
         await dispatcher.drain(1)
         await spool.aclose()

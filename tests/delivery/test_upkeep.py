@@ -46,7 +46,7 @@ async def test_the_lifetime_ends_also_while_paused(
 def two_ways(path: Path) -> Settings:
     """Mail to good.example leaves by "b", other mail by nobody."""
     routes = (RouteSettings(backend=("b",), recipients=("*@good.example",)),)
-    return settings(path, "b").model_copy(update={"routes": routes})
+    return settings(path, "b", notice=timedelta(0)).model_copy(update={"routes": routes})
 
 
 async def test_orphans_behind_others_are_found(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ async def test_large_mail_is_given_up_a_little_at_a_time(tmp_path: Path) -> None
 async def test_a_full_disk_only_delays_housekeeping(tmp_path: Path) -> None:
     """It is said, the gauges go on, and the next round does what this one could not."""
     backend = ScriptedBackend("b")
-    async with house(tmp_path, backend) as at:
+    async with house(tmp_path, backend, notice=timedelta(0)) as at:
         at.refuse("move", FULL)
         orphan = await at.put("gone")
         await at.rounds(lambda: backend.calls)

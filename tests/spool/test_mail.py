@@ -45,7 +45,7 @@ async def test_a_claim_brings_back_what_was_put(tmp_path: Path) -> None:
     assert found.everyone == ("A@x.org", "ü@x.org", "c@x.org")
     same = ("id", "client", "message_id", "header_from", "authors", "pin", "bounce", "received_at", "expires_at")
     assert [getattr(found, name) for name in same] == [getattr(one, name) for name in same]
-    assert (found.size, found.attempt, found.delay_notified) == (len(raw), 1, False)
+    assert (found.size, found.attempt) == (len(raw), 1)
     assert (claim.backend, claim.sticky, claim.in_doubt) == ("b", False, 0)
 
 
@@ -274,14 +274,6 @@ async def test_an_empty_outcome_leaves_no_attempt(at: At) -> None:
     await at.settle({}, states={"a@example.org": "failed"})
     detail = await at.show(ident)
     assert (detail.state, detail.attempts, detail.recipients[0].verdict) == ("failed", (), "")
-
-
-async def test_the_delay_notice_is_remembered(at: At) -> None:
-    """delay_notified comes back with the next claim."""
-    await at.put()
-    await at.settle(DEFERRED, delay_notified=True)
-    (claim,) = await at.claim(now=START + MINUTE)
-    assert claim.message.delay_notified is True
 
 
 async def test_text_that_is_no_text_is_stored_all_the_same(at: At) -> None:

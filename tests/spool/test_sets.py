@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
-from gateway.spool import Filter
+import pytest
+
+from gateway.model import NewMessage
+from gateway.spool import Filter, Late, Notice, Told
 from tests.fakes import START
-from tests.spool_kit import DEFERRED, REJECTED, At, of, opened, peer, settlement, statements
+from tests.spool_kit import DEFERRED, REJECTED, At, message, of, opened, peer, settlement, statements
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -171,3 +174,61 @@ async def test_bodies_do_not_wait_behind_names_and_tokens(tmp_path: Path) -> Non
     finally:
         free.set()
         await stuck
+
+
+def notice(late: Late, bounce: NewMessage) -> Notice:
+    ids = tuple(delivery.delivery_id for delivery in late.deliveries)
+    return Notice(late.message.id, ids, (bounce,), (Told("delayed", bounce.id),))
+
+
+async def test_late_mail_is_found_by_age(at: At) -> None:
+    """Page by page the oldest first, the young not at all; told once, a look at all of them is one statement."""
+    ids = await put_many(at, 450)
+    at.clock.advance(60)
+    await put_many(at, 10)
+    given = {"until": START + MINUTE / 2, "limit": 200}
+    pages = []
+    async for page in at.spool.late("b", **given):
+        pages.append([late.message.id for late in page])
+        with statements() as seen:
+            await at.spool.notice([notice(late, message("s@example.com", backend="other")) for late in page])
+        assert len(seen) <= 11
+    assert ([len(page) for page in pages], sorted(ident for page in pages for ident in page)) == (
+        [200, 200, 50],
+        sorted(ids),
+    )
+    assert at.spool.counts() == {("b", "queued"): 460, ("other", "queued"): 450}
+    assert [page async for page in at.spool.late("b", **given)] == []
+    assert [page async for page in at.spool.late("b", until=START + MINUTE * 2, after=START + MINUTE)] == []
+    (row,) = (await at.show(ids[0])).bounces
+    assert (row.kind, row.bounce_id != "") == ("delayed", True)
+
+
+@pytest.mark.parametrize("change", ["claim", "hold", "delete", "move", "notice"])
+async def test_what_changes_under_a_notice_is_not_told_of(at: At, change: str) -> None:
+    """Between the look and the transaction: nothing is put, and nothing is marked; nor what was under way before."""
+    ident = await at.put()
+    ((late,),) = [page async for page in at.spool.late("b", until=START)]
+    match change:
+        case "claim":
+            await at.claim()
+            ((busy,),) = [page async for page in at.spool.late("b", until=START)]
+            assert busy.deliveries == ()
+        case "hold":
+            await at.spool.hold(of(ident), START)
+        case "delete":
+            await at.spool.delete(of(ident), START)
+        case "move":
+            await at.spool.move([late.deliveries[0].delivery_id], "c", START)
+        case "notice":
+            assert await at.spool.notice([notice(late, message(backend="other"))]) == [ident]
+    before = at.spool.counts()
+    assert await at.spool.notice([notice(late, message(backend="other"))]) == []
+    assert at.spool.counts() == before
+
+
+async def test_past_its_end_it_is_not_late(at: At) -> None:
+    """A bounce comes next."""
+    await at.put(expires_at=START + MINUTE)
+    at.clock.advance(60)
+    assert [page async for page in at.spool.late("b", until=at.spool.now())] == []
