@@ -5,7 +5,7 @@ Every CannotCarry names what was refused and the setting that allows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.address import matches
@@ -114,11 +114,17 @@ class Routing:
             return ()
         return tuple(name for name in found[0] if all(name in names for names in found))
 
-    def deliveries(self, freight: Freight, recipients: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Whom each backend is to deliver to: every recipient by the first that can. Raises CannotCarry."""
+    def deliveries(
+        self, freight: Freight, recipients: Iterable[str], works: Callable[[str], bool] = lambda name: True
+    ) -> dict[str, tuple[str, ...]]:
+        """Whom each backend is to deliver to: every recipient by the first that can and ``works``, or else that can.
+
+        Raises CannotCarry.
+        """
         found: dict[str, list[str]] = {}
         for recipient in recipients:
-            found.setdefault(self.usable(freight, recipient)[0], []).append(recipient)
+            names = self.usable(freight, recipient)
+            found.setdefault(next(filter(works, names), names[0]), []).append(recipient)
         return {name: tuple(addresses) for name, addresses in found.items()}
 
     def alternatives(self, name: str) -> frozenset[str]:

@@ -263,11 +263,13 @@ def test_ways_suit_every_recipient() -> None:
 
 
 def test_deliveries_give_each_recipient_to_the_first_that_can() -> None:
-    """Every recipient is in exactly one; one that nobody can serve refuses all."""
+    """Every recipient is in exactly one, of those that work if any does; one that nobody can serve refuses all."""
     routing = Routing((line("office", recipients=("*@a",)), line("small", "smart", recipients=("*@b",))), ABLE)
     able = replace(routing, capabilities={**ABLE, "office": Capabilities(9000)})
     found = able.deliveries(freight(size=2000), ["1@a", "1@b", "2@a", "2@b"])
     assert found == {"office": ("1@a", "2@a"), "smart": ("1@b", "2@b")}
+    works = able.deliveries(freight(), ["1@a", "1@b"], lambda name: name == "smart")
+    assert works == {"office": ("1@a",), "smart": ("1@b",)}
     for routes, recipients, kind in ((able, ["1@a", "1@c"], "no_route"), (routing, ["1@b", "1@a"], "not_configured")):
         with pytest.raises(CannotCarry) as refused:
             routes.deliveries(freight(), recipients)

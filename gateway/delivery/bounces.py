@@ -45,13 +45,17 @@ class Bounces:
 
 @dataclass(frozen=True, slots=True)
 class Bouncer:
-    """Builds bounces, delay notices and relayed reports as new messages."""
+    """Builds bounces, delay notices and relayed reports as new messages.
+
+    ``works`` says of a backend whether it sends now: where it need not, no report waits behind the mail it is about.
+    """
 
     settings: Settings
     routing: Routing
     events: Events
     ids: Callable[[], str]
     rng: random.Random
+    works: Callable[[str], bool] = lambda name: True
 
     def bounces(
         self,
@@ -180,7 +184,7 @@ class Bouncer:
         for sender in policy.bounce_senders(bounces):
             freight = policy.bounce_freight(bounces, hostname, sender, size, smtputf8=smtputf8)
             with suppress(CannotCarry):
-                return freight, self.routing.deliveries(freight, targets)
+                return freight, self.routing.deliveries(freight, targets, self.works)
         return None
 
 

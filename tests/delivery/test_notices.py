@@ -63,6 +63,19 @@ async def test_everybody_hears_while_the_backend_rests(tmp_path: Path) -> None:
         assert b"Last-Attempt-Date" not in raw
 
 
+async def test_a_notice_does_not_wait_behind_the_mail_it_is_about(tmp_path: Path) -> None:
+    """It is put where another backend of the route works, though the mail itself may not go there (sticky)."""
+    first, second = ScriptedBackend("first", builders.IN_DOUBT), ScriptedBackend("second")
+    async with house(tmp_path, first, second, notice=timedelta(minutes=10)) as at:
+        await at.tried(await at.put("first"))
+        await at.dispatcher.pause("first", None)
+        at.clock.advance(601)
+        await at.rounds(lambda: at.logged("bounced"))
+        detail = await at.spool.show(at.logged("bounced")[0]["bounce"])
+        assert detail is not None
+        assert [row.backend for row in detail.deliveries] == ["second"]
+
+
 @pytest.mark.parametrize(
     ("given", "mode", "rows"),
     [
