@@ -24,6 +24,7 @@ from gateway.routing import Freight, Routing
 
 _HOPS = 100  # Received fields in all, RFC 5321 6.3
 _OWN_HOPS = 5  # ... and those that this host wrote
+_LONG_HEADER = 20_000  # octets: what is added to a shorter one never makes it too long
 _FROM_LIMIT = 16_384  # octets: reading addresses costs time, and nobody has this many authors
 
 
@@ -76,6 +77,8 @@ def prepare(
         message_id=message_id,
         rewrite_from=rewrite_from,
     )
+    if header.end > _LONG_HEADER:
+        scan(stamped)  # delivery reads it again
     # A From in which nobody stands is shown to readers as it is, and so is a Sender.
     stated = shown or (() if header.count("from") else (sender,))
     authors = (rewrite_from,) if rewrite_from else (*(stated or ("",)), *header.addresses("sender"))

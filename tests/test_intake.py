@@ -68,6 +68,18 @@ def test_a_header_that_cannot_be_read_is_no_message() -> None:
 
 
 @pytest.mark.parametrize(
+    "header",
+    [b"X: a\r\n" * 10_000, b"X: %b\r\n" % (b"a" * 99_995) * 5, b"From \r\n" * 11_000 + b"X: a\r\n"],
+    ids=["fields", "octets", "mbox lines, of which fields are made"],
+)
+def test_what_is_accepted_can_be_read_again(header: bytes) -> None:
+    """The trace and other fields of ours count, too: delivery would refuse what the door has taken."""
+    scan(header + b"\r\nbody\r\n")
+    with pytest.raises(BadMessage):
+        prepare(header + b"\r\nbody\r\n", ENVELOPE, Client("c"), INSIDE, rules())
+
+
+@pytest.mark.parametrize(
     ("fields", "sender", "authors", "header_from"),
     [
         (b"From: A <b@example.com>\r\n", "a@example.com", ("b@example.com",), "b@example.com"),
