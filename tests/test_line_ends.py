@@ -86,6 +86,12 @@ def test_repair_is_linear(raw: bytes) -> None:
     assert repaired(raw).endswith(b"\r\n")
 
 
+def test_a_long_message_is_repaired_like_a_short_one() -> None:
+    """Wherever it is taken to pieces, so that other threads run meanwhile."""
+    sent, kept = b"one\r\r\n\rtwo\n\r\r.\rthree\n", b"one\r\ntwo\r\n.\r\nthree\r\n"
+    assert repaired(b"A: b\n\n" + sent * 100_000) == b"A: b\r\n\r\n" + kept * 100_000
+
+
 @pytest.fixture(scope="module")
 def real() -> Iterator[tuple[Postfix, Server]]:
     """A Postfix of our own that hands on what it gets."""

@@ -18,6 +18,7 @@ _MOST_FIELDS = 10_000  # Gmail takes 5,000; looking at them costs time
 _FIELD = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+")
 _LINE_END = re.compile(rb"(?<!\r)\r++\n")
 _LINE_START = re.compile(rb"(?:(?<=\n)|\A)\r++")
+_PIECE = 500_000  # octets: no other thread runs while an expression goes through them
 _PLAIN_IDENTIFIER = re.compile(rb"\s*+(<[!-;=?-~]++>)\s*+")
 _IDENTIFIER = re.compile(r"<[^<>]++>")
 _MBOX_LINE = re.compile(rb">*From (?![ \t]*:)[^\n]*\n")
@@ -141,14 +142,24 @@ def repaired(raw: bytes) -> bytes:
     if raw.count(b"\n") == pairs == raw.count(b"\r"):
         return raw if raw.endswith(b"\n") or not raw else raw + b"\r\n"
     text = raw.replace(b"\r\n", b"\n")
-    text = _LINE_END.sub(b"\n", text) if b"\r" in text else text
+    text = _replace(_LINE_END, b"\n", text) if b"\r\n" in text else text
     if text.find(b"\n") in (-1, len(text) - 1):
         text = text.replace(b"\r", b"\n")
     if b"\r" in text:
-        text = _LINE_START.sub(b"", text)
+        text = _replace(_LINE_START, b"", text)
         end = scan_part(text).end
         text = text[:end].replace(b"\r", b" ") + text[end:].replace(b"\r", b"\n")
     return (text if text.endswith(b"\n") else text + b"\n").replace(b"\n", b"\r\n")
+
+
+def _replace(what: re.Pattern[bytes], new: bytes, text: bytes) -> bytes:
+    """Of what goes over no LF."""
+    pieces, start = [], 0
+    while start < len(text):
+        end = text.find(b"\n", start + _PIECE) + 1 or len(text)
+        pieces.append(what.sub(new, text[start:end]))
+        start = end
+    return b"".join(pieces)
 
 
 def replace_fields(raw: bytes, header: Header, new: bytes, changes: dict[int, bytes]) -> bytes:

@@ -25,6 +25,7 @@ class DataReader:
     ``limit`` counts the message's octets as stored, ``too_big`` answers more. The first fault is kept in ``refusal``:
     from then on nothing is stored, but the end is still looked for, so that no line of a refused message is taken for
     a command.
+    ``odd`` says that line ends are to be repaired, once all of them are there; for much, ``message`` takes a while then.
     ``done`` says that the end was seen, ``overrun`` that a refused sender went on for too long and must be cut off.
     """
 
@@ -40,6 +41,7 @@ class DataReader:
         self.refusal: Refusal | None = None
         self.done = False
         self.overrun = False
+        self.odd = False
         self.received = 0
         self.size = 0
         self._limit = limit
@@ -52,7 +54,6 @@ class DataReader:
         self._skip = len(self._tail)  # ... which is no part of the message
         self._fresh = True  # the next octet to be stored begins a line
         self._last = _END[:2]  # of what has come
-        self._odd = False  # whether line ends are to be repaired, once all of them are there
         self._body = BytesIO()  # getvalue() gives its buffer away without a copy
 
     @property
@@ -102,7 +103,7 @@ class DataReader:
         if self.refusal is not None:
             raise self.refusal
         body, self._body = self._body, BytesIO()
-        return repaired(body.getvalue()) if self._odd else body.getvalue()
+        return repaired(body.getvalue()) if self.odd else body.getvalue()
 
     def _store(self, segment: bytes) -> None:
         ended, lines = segment, segment.count(b"\r\n")
@@ -110,7 +111,7 @@ class DataReader:
             if not self._bare_newlines:
                 self.fail(BARE_NEWLINES())
                 return
-            self._odd = True
+            self.odd = True
             ended = normalise_newlines(segment.replace(b"\r\r\n", b"\r\n"))  # about as it will be, for the limits
         self.size += len(ended)
         if self.size > self._limit:

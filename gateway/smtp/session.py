@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from math import inf
 
 from gateway.intake import prepare
 from gateway.message import Arrival
-from gateway.model import Client, Refusal
+from gateway.model import Client, NewMessage, Refusal
 from gateway.pools import look_through_mail
 from gateway.smtp import replies
 from gateway.smtp.handshake import SILENT, cause
@@ -273,7 +272,7 @@ class Session:
             incoming.release()
 
     async def _accept(self, incoming: Incoming) -> None:
-        raw = incoming.reader.message()
+        reader, rules = incoming.reader, self.rules
         site, transaction, started = self.site, self.transaction, self.site.clock.monotonic()
         assert transaction is not None
         arrival = Arrival(
@@ -286,12 +285,14 @@ class Session:
             tls=self.wire.tls,
         )
         headerless = "missing_headers" in site.settings.tolerate
-        envelope = transaction.envelope()
-        ready = partial(prepare, raw, envelope, transaction.client, arrival, self.rules, headerless=headerless)
+        envelope, client = transaction.envelope(), transaction.client
+
+        def ready() -> NewMessage:
+            return prepare(reader.message(), envelope, client, arrival, rules, headerless=headerless)
+
         # Looking through a large message takes longer than anybody else should wait.
-        slow = len(raw) > _LARGE and self.rules.routing.particular
+        slow = reader.size > _LARGE and (reader.odd or client.default_domain or rules.routing.particular)
         message = await look_through_mail(ready) if slow else ready()
-        del raw, ready
         incoming.hand_over()
         await site.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
         site.events.accepted(message, site.clock.monotonic() - started)

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.config.models import LimitSettings
+from gateway.message import repaired
 from gateway.model import CannotCarry, CannotTell, Capabilities, HookRefused, NewMessage, SpoolTrouble
 from gateway.refusals import FAULTS
 from gateway.smtp.limits import Shared
@@ -665,6 +667,22 @@ async def test_what_no_table_knows_is_our_bug(error: Exception) -> None:
         logged = {line["event"]: line for line in made.logged()}
         assert (logged["rejected"]["reason"], logged["rejected"]["stage"]) == ("internal", "data")
         assert logged["bug"]["error"] == type(error).__name__
+
+
+async def test_nobody_waits_while_line_ends_are_repaired() -> None:
+    """The loop spends next to nothing of what it costs to repair a large message."""
+    odd = MESSAGE + b"a\n\rb\n\r\r" * 250_000  # counted as 12 octets each while it comes
+    begun = time.thread_time()
+    repaired(odd)
+    cost = time.thread_time() - begun
+    async with rig(listener={"tolerate": ["bare_newlines"]}) as made:
+        peer = await made.connect()
+        await peer.envelope()
+        peer.send(odd)
+        await until(lambda: made.shared.memory.total >= 12 * 250_000)
+        begun = time.thread_time()
+        assert (await peer.say(b"\r\n.\r\n")).startswith("250")
+        assert time.thread_time() - begun < cost / 2
 
 
 async def test_a_large_message_does_not_wait_behind_names() -> None:
