@@ -306,11 +306,12 @@ class Worker:
         if self._stopping:  # the breaker is another's by now, with other settings: he finds out himself
             return CircuitBreaker().judge(claim.message.id, outcomes, now)
         ruling = self.breaker.judge(claim.message.id, outcomes, now)
+        if any(outcome.verdict is Verdict.SENT for outcome in outcomes.values()):
+            self._last_success = self._clock.now()
         if cause := ruling.opened_by:
             self._events.backend_up(self._name, cause.verdict is Verdict.THROTTLED)
             self._events.backend_paused(self._name, cause.verdict.value, cause.detail, ruling.rest.total_seconds())
         if ruling.answered:
-            self._last_success = self._clock.now()
             self._events.backend_up(self._name, True)
             if self.breaker.state(now) is not State.CLOSED and self.breaker.by != OPERATOR:
                 self.resume()

@@ -409,6 +409,8 @@ async def test_silence_ends_at_the_time_limit(tmp_path: Path, stage: str, scope:
         ("RCPT", "450 4.2.1 later", Scope.RECIPIENT),
         ("RCPT", "451 4.7.1 greylisted", Scope.MESSAGE),
         ("RCPT", "530 5.7.0 log in", Scope.BACKEND),
+        ("RCPT", "550 User account suspended", Scope.MESSAGE),
+        ("RCPT", "550 5.7.1 over his daily sending limit", Scope.MESSAGE),
         ("DATA", "452 4.3.1 full", Scope.MESSAGE),
         (".", "554 5.6.0 spam", Scope.MESSAGE),
         ("MAIL", "421 4.3.2 bye", Scope.BACKEND),
@@ -426,6 +428,17 @@ async def test_a_reply_is_about_whoever_was_spoken_of(tmp_path: Path, stage: str
     async with both(tmp_path, {stage: reply}, (*ALL, "AUTH PLAIN"), **login) as (way, _):
         (outcome,) = kit.kept(await way.send(spooled(), RAW)).values()
         assert (outcome.scope, outcome.code) == (scope, int(reply[:3]))
+
+
+@pytest.mark.parametrize("reply", ["550 User account suspended", "530 5.7.0 log in", "550 5.4.5 daily limit"])
+async def test_who_is_refused_beside_others_rests_nobody(tmp_path: Path, reply: str) -> None:
+    """A server that takes the others has nothing against our account: he alone waits, and does not bounce."""
+
+    async with both(tmp_path, {"RCPT": [reply, "250 2.1.5 ok"]}) as (way, _):
+        outcomes = kit.kept(await way.send(spooled("b@x.example", "c@x.example"), RAW))
+        assert outcomes["c@x.example"].verdict is Verdict.SENT
+        refused = outcomes["b@x.example"]
+        assert (refused.verdict, refused.scope, refused.code) == (Verdict.DEFERRED, Scope.RECIPIENT, int(reply[:3]))
 
 
 async def test_silence_after_the_final_dot_is_in_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from gateway.config.models import RetrySettings, RouteSettings
 from gateway.model import Check, Outcome
 from tests.builders import AWAY
-from tests.delivery.kit import DEFERRED, MISCONFIGURED, House, house, routing, settings
+from tests.delivery.kit import DEFERRED, MISCONFIGURED, REJECTED, House, house, routing, settings
 from tests.fakes import SENT, ScriptedBackend, until
 
 
@@ -201,6 +201,14 @@ async def test_the_status_says_what_to_do(tmp_path: Path) -> None:
         status = at.dispatcher.status()["b"]
         assert (status.paused_by, status.reason, status.fix, status.paused_until) == ("", "", "", None)
         assert status.last_success == at.clock.now()
+
+
+@pytest.mark.parametrize("said", [DEFERRED, REJECTED])
+async def test_a_refusal_is_no_success(tmp_path: Path, said: Outcome) -> None:
+    """A backend that answers and takes nothing shows no success, or who looks for the fault looks elsewhere."""
+    async with house(tmp_path, ScriptedBackend("b", said)) as at:
+        await at.tried(await at.put("b"))
+        assert at.dispatcher.status()["b"].last_success is None
 
 
 async def test_a_check_does_not_overrule_an_order(tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ async def name_recipients(
             else:
                 outcomes[address] = _of_one(refusal(connection.name, *reply))
     for address, outcome in outcomes.items():
-        if accepted and outcome.verdict is Verdict.THROTTLED:  # it takes others: this recipient alone has to wait
+        rests = outcome.verdict is Verdict.THROTTLED or outcome.scope is Scope.BACKEND
+        if accepted and rests:  # it takes others: this recipient alone has to wait
             outcomes[address] = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.RECIPIENT)
         elif not accepted and outcome.verdict is Verdict.DEFERRED and not _MAILBOX.match(outcome.enhanced):
             outcomes[address] = replace(outcome, scope=Scope.MESSAGE)
@@ -181,7 +182,12 @@ def _never(enhanced: str, detail: str) -> Outcome:
 
 
 def _of_one(outcome: Outcome) -> Outcome:
-    """After RCPT a reply is about that recipient, unless it is about the account."""
+    """After RCPT a reply is about that recipient.
+
+    Words of an account that is blocked or has used up its limit may mean his or ours: more messages tell whose.
+    """
+    if outcome.scope is Scope.BACKEND and (outcome.code or 0) >= 550:
+        return replace(outcome, verdict=Verdict.THROTTLED, scope=Scope.MESSAGE)
     ours = outcome.scope is Scope.BACKEND or outcome.verdict is Verdict.MISCONFIGURED
     return outcome if ours else replace(outcome, scope=Scope.RECIPIENT)
 
