@@ -113,7 +113,7 @@ async def test_another_year_at_the_start(tmp_path: Path, by: timedelta) -> None:
         assert await at.spool.sweep(at.spool.now() + 90 * DAY, RETENTION) > 0
 
 
-MANY = 600  # more than any page
+FEW, MANY = 10, 300  # more than any page
 STOPS = [
     (HOUR, [3 * HOUR, 23 * HOUR]),
     (5 * HOUR, [NOTHING, 19 * HOUR]),
@@ -121,11 +121,11 @@ STOPS = [
 ]
 
 
-async def wait_long(at: At) -> None:
+async def wait_long(at: At, number: int) -> None:
     """Half of them for four hours and half for a day; one more is held, and one is to be asked about."""
-    await asyncio.gather(*(at.put() for _ in range(MANY)))
+    await asyncio.gather(*(at.put() for _ in range(number)))
     due = itertools.cycle((START + 4 * HOUR, START + DAY))
-    deferred = [settlement(claim, DEFERRED, next_attempt_at=next(due)) for claim in await at.claim(limit=MANY)]
+    deferred = [settlement(claim, DEFERRED, next_attempt_at=next(due)) for claim in await at.claim(limit=number)]
     await asyncio.gather(*map(at.spool.settle, deferred))
     held = await at.put(backend="held")
     await at.settle(DEFERRED, backend="held", next_attempt_at=START + DAY)
@@ -134,11 +134,11 @@ async def wait_long(at: At) -> None:
     await at.settle(SENT, backend="asked", poll_at=START + DAY)
 
 
-async def left(path: Path, at: At) -> tuple[list[timedelta], timedelta, timedelta]:
+async def left(path: Path, at: At, number: int) -> tuple[list[timedelta], timedelta, timedelta]:
     """How long each half waits, how long who is held would, and until the question."""
     now = at.spool.now()
     rows = peer(path, "SELECT next_attempt_at, count(*) FROM delivery WHERE backend = 'b' GROUP BY 1")
-    half = [moment(due) - now for due, count in rows for _ in range(count // (MANY // 2))]
+    half = [moment(due) - now for due, count in rows for _ in range(count // (number // 2))]
     ((held,),) = peer(path, "SELECT next_attempt_at FROM delivery WHERE backend = 'held'")
     (poll,) = await at.spool.polls("asked", 9)
     return half, moment(held) - START, poll.next_at - now
@@ -149,11 +149,11 @@ async def test_no_wait_is_longer_for_a_stop(tmp_path: Path, away: timedelta, wai
     """Nor shorter than the machine's clock says, though mail grows old by an hour at most. What is held is left."""
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
-        await wait_long(at)
+        await wait_long(at, FEW)
     for _ in range(2):
         clock.set(away)
         async with opened(tmp_path, clock=clock) as at:
-            assert await left(tmp_path, at) == (waits, DAY, waits[-1])
+            assert await left(tmp_path, at, FEW) == (waits, DAY, waits[-1])
         away = NOTHING  # a start that found nothing new changes nothing
 
 
@@ -162,14 +162,14 @@ async def test_no_wait_is_longer_for_a_sleep(tmp_path: Path, away: timedelta, wa
     """In one statement, however many wait. What is under way keeps its lease: nobody else may take it."""
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
-        await wait_long(at)
+        await wait_long(at, MANY)
         await at.put(backend="busy")
         await at.claim("busy")
         clock.suspend(away.total_seconds())
         with statements() as seen:
             await at.spool.keep_time()
         assert len(seen) <= 5
-        assert await left(tmp_path, at) == (waits, DAY, waits[-1])
+        assert await left(tmp_path, at, MANY) == (waits, DAY, waits[-1])
         assert await at.spool.due("busy") == START + LEASE
 
 
