@@ -167,7 +167,8 @@ def test_names_that_say_nothing(label: str) -> None:
         with pytest.raises(Undecodable) as caught:
             exactly(data, label)
         assert caught.value.unnamed
-    assert exactly(b"\x1b[31mred", label) == "\x1b[31mred"
+    for colours in ("\x1b[31mred", "\x1b[31mred\x1b(B\x1b[m"):
+        assert exactly(colours.encode(), label) == colours
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,9 @@ _UNSAID = frozenset((
     "iso646irv1991", "unknown8bit", "csunknown8bit", "unknown", "default", "none", "8bit", "7bit", "binary",
     "userdefined", "auto", "autodetect",
 ))  # fmt: skip
-# An escape to another set (ISO 2022), in text that is not said to have any; colours of terminals are none.
-_SWITCH = re.compile(rb"\x1b[\x20-\x2f]")
+# An escape to another set (ISO 2022), in text that is not said to have any. Colours of terminals are none, nor is the
+# return to ASCII with which these end (tput sgr0).
+_SWITCH = re.compile(rb"\x1b(?!\(B)[\x20-\x2f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NEC_AND_IBM = frozenset((0x2D, 0x79, 0x7A, 0x7B, 0x7C))
 _ERRORS = "gateway.in_use"
