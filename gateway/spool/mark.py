@@ -21,6 +21,8 @@ from gateway.spool.walindex import FRAME, Log, WalIndex
 _HEADER = (24, 76)  # of the file: from its change counter to the end, which differ after nearly every checkpoint
 _LAYOUT = struct.Struct("<8s16s8sIIqq76s")
 _MAGIC = b"gwmark01"
+_PAGES, _VERSION = slice(4, 8), slice(36, 40)  # of that header: see https://www.sqlite.org/fileformat.html, 1.3
+_PAGE = 4096
 _LATER = 10_000  # times that a log may have begun anew since an old mark reached the disk
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -74,8 +76,10 @@ class MarkFile:
         self._write(Mark(self._boot, log.salt, log.frames, log.copied, self._since, now, self._header))
 
     def forget(self) -> None:
-        """The log is in the file."""
+        """The log is in the file, and is about to go: durable, for its name may be gone from the disk first."""
         self._write(Mark())
+        with suppress(OSError):
+            os.fsync(self._file)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -115,6 +119,8 @@ def examine(spool: Path) -> None:
     log = spool.with_name(f"{spool.name}-wal")
     start = _start(log)
     if len(start) < 32:
+        if _copied_since(spool, mark):
+            return
         if mark.copied < mark.frames:
             raise _lost(spool, mark, f"its log {log.name} is missing or empty")
     elif start[16:24] == mark.salt:
@@ -127,6 +133,17 @@ def examine(spool: Path) -> None:
     if mark.boot == boot() and mark.boot != bytes(16) and not _belongs(spool, log, mark):
         text = f"{spool} is not the file that was in use when the service was killed, but another or an older copy"
         raise SpoolError(f"{text}. Put that file back; {_way_out(spool, log)}")
+
+
+def _copied_since(spool: Path, mark: Mark) -> bool:
+    """Another program was the last to close the file: it copied the log into it and removed that, as SQLite does.
+
+    Then the file's version is higher than it was, and no page is missing; that of an older copy is not.
+    """
+    with spool.open("rb") as file:
+        size, header = os.fstat(file.fileno()).st_size, _header(file.fileno())
+    before, now = (int.from_bytes(each[_VERSION], "big") for each in (mark.header, header))
+    return 0 < now - before <= _LATER and size == int.from_bytes(header[_PAGES], "big") * _PAGE
 
 
 def _start(log: Path) -> bytes:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -57,6 +57,8 @@ class SQLite:
         self._key = b""  # of the vault
         self._suspect = False  # that it is not in its place
         self._blocked_at = 0  # frames in the log when it could not begin anew
+        self._numbering = (b"", 0)  # how far which log was copied when the version was last raised
+        self._numbered: tuple[bytes, int] | None = None  # and that is committed; None: nothing is yet
         self._lock = -1
         self._attempt_ids: Iterator[int] | None = None
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -128,9 +130,11 @@ class SQLite:
         return f"{said}: {os.strerror(number)}" if number else said
 
     def probe(self, connection: Connection) -> None:
-        connection.exec_driver_sql("PRAGMA user_version = 0")  # writes the first page, also when nothing changes
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar()
+        connection.exec_driver_sql(f"PRAGMA user_version = {version}")  # writes the first page also if nothing changes
 
     def committed(self, connection: Connection, now: int) -> str:
+        self._numbered = self._numbering
         with suppress(OSError, sqlite3.Error):  # what is committed stays so
             frames = self._note(now).frames
             self._blocked_at = 0 if frames < self._blocked_at else self._blocked_at
@@ -266,7 +270,21 @@ class SQLite:
         pages = max(100, min(_CHECKPOINT, self._shares.log // 2 // FRAME))
         for pragma in (f"journal_size_limit={self._shares.log}", f"wal_autocheckpoint={pages}"):
             driver(connection).execute(f"PRAGMA {pragma}")
+        self._numbered = None  # a start writes nothing without need: the disk may be full
+        event.listen(connection, "begin", self._number)
         return connection
+
+    def _number(self, connection: Connection) -> None:
+        """Raise the version in what the log holds beyond what was copied: by it the mark knows who copied that."""
+        if self._numbered is None:
+            return
+        with suppress(OSError):
+            log = self._index.read()
+            self._numbering = log.salt, log.copied
+        if self._numbering != self._numbered:
+            database = driver(connection)
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            database.execute(f"PRAGMA user_version = {version + 1}")
 
 
 @lru_cache(maxsize=512)

@@ -15,11 +15,11 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.model import SpoolUnavailable
-from gateway.spool import SpoolError
+from gateway.spool import Filter, SpoolError
 from tests.fakes import FakeClock
 from tests.spool.test_open import child
 from tests.spool.test_space import passes
-from tests.spool_kit import At, opened, settlement
+from tests.spool_kit import At, made, opened, settlement
 
 
 def removed(*names: str) -> Callable[[Path], None]:
@@ -311,3 +311,29 @@ def test_a_log_that_was_copied_into_the_file_may_be_missing(tmp_path: Path) -> N
     assert len(asyncio.run(look())) == 41
     killed(tmp_path, 400, "L", 20_000)
     assert len(asyncio.run(look())) == 441
+
+
+@pytest.mark.parametrize("count", [3, 400])
+async def test_a_log_that_another_program_copied_into_the_file_is_not_missed(tmp_path: Path, count: int) -> None:
+    """Who closes a SQLite file last copies its log and removes it: somebody looked into the spool after a kill."""
+    killed(tmp_path, count)
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as looking:
+        assert looking.execute("SELECT count(*) FROM message").fetchone() == (count,)
+    assert not (tmp_path / "spool.db-wal").exists()
+    async with opened(tmp_path) as at:
+        assert await at.spool.count(Filter()) == count
+
+
+async def test_a_stop_while_another_program_reads_is_no_kill(tmp_path: Path) -> None:
+    """What the stop could not copy because of it is copied when that program ends."""
+    made(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as reading:
+        async with opened(tmp_path) as at:
+            await at.put()
+            reading.execute("BEGIN")
+            assert reading.execute("SELECT count(*) FROM message").fetchone() == (1,)
+            await at.put()
+        assert (tmp_path / "spool.db-wal").stat().st_size
+    assert not (tmp_path / "spool.db-wal").exists()
+    async with opened(tmp_path) as at:
+        assert len(await ids(at)) == 2
