@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from gateway.address import comparable
 from gateway.message.charset import Undecodable
 from gateway.message.header import Header
-from gateway.message.leaf import Leaf, leaf_text, rough_text
+from gateway.message.leaf import Leaf, plain_text, rough_text
 from gateway.message.parts import Multipart, Placed, Tree, ancestors
 from gateway.message.text import surely
 
@@ -184,7 +184,7 @@ def _unreadable(raw: bytes, header: Header, bodies: Sequence[Placed]) -> dict[st
     """Text that no other form can be made of, apart by whether it names its character set."""
     found = {"charset": "", "no_charset": ""}
     subject = partial(surely, header.value("subject"))
-    tries = [("Subject", subject), *((str(one.leaf), partial(leaf_text, raw, one.leaf)) for one in bodies)]
+    tries = [("Subject", subject), *((str(one.leaf), partial(plain_text, raw, one.leaf)) for one in bodies)]
     for where, read in tries:
         try:
             read()

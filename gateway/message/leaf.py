@@ -103,10 +103,15 @@ def leaf_text(raw: bytes, leaf: Leaf, default: str = "") -> str:
     In the character set that the part names, or HTML in itself; where none is, in UTF-8 or else in ``default``.
     Raises Undecodable: nothing is guessed.
     """
+    return _clean(plain_text(raw, leaf, default))
+
+
+def plain_text(raw: bytes, leaf: Leaf, default: str = "") -> str:
+    """The same as it was written, for those who only ask whether it can be read."""
     if leaf.encoding not in _ENCODINGS:
         raise Undecodable(f"is in an unknown transfer encoding, {leaf.encoding[:_SHOWN]}")
     data = leaf_bytes(raw, leaf)
-    return _clean(exactly(data, leaf.charset, _said_inside(leaf, data) or default))
+    return exactly(data, leaf.charset, _said_inside(leaf, data) or default)
 
 
 def rough_text(raw: bytes, leaf: Leaf) -> str:
