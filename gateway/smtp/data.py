@@ -25,7 +25,7 @@ class DataReader:
     ``limit`` counts the message's octets as stored, ``too_big`` answers more. The first fault is kept in ``refusal``:
     from then on nothing is stored, but the end is still looked for, so that no line of a refused message is taken for
     a command.
-    ``odd`` says that line ends are to be repaired, once all of them are there; for much, ``message`` takes a while then.
+    ``odd`` says that line ends are to be repaired, once all of them are there; of much ``message`` takes a while then.
     ``done`` says that the end was seen, ``overrun`` that a refused sender went on for too long and must be cut off.
     """
 
