@@ -58,9 +58,9 @@ def _walk(loaded: Loaded, port: int) -> bool:
     with smtplib.SMTP("127.0.0.1", port, timeout=30) as server:
         code, words = server.login("jwt", token)
         say(f'3. smtplib.SMTP("127.0.0.1", {port}).login("jwt", token): {code} {words.decode()}')
-        server.mail("demo@example.com")
-        server.rcpt("you@example.com")
-        code, words = server.data(message.as_string())
+        _accepted(server.mail("demo@example.com"))
+        _accepted(server.rcpt("you@example.com"))
+        code, words = _accepted(server.data(message.as_string()))
         say(f"4. sent a message with an HTML part: {code} {words.decode()}")
     with connect(admin) as api:
         detail = watch(api, words.decode().split()[-1], 30, until=lambda found: bool(found["state"] != "queued"))
@@ -69,3 +69,9 @@ def _walk(loaded: Loaded, port: int) -> bool:
         say(f"5. the backend wrote it to {file}")
     say("6. its life, as `gateway trace` tells it:\n\n" + "\n".join(lines))
     return bool(detail["state"] == "done")
+
+
+def _accepted(reply: tuple[int, bytes]) -> tuple[int, bytes]:
+    if reply[0] != 250:
+        raise Failed(f"the demonstration failed: {reply[0]} {reply[1].decode()}")
+    return reply

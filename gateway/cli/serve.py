@@ -20,6 +20,7 @@ state_dir: {folder}
 listeners: {{local: {{bind: "127.0.0.1:{smtp}"}}}}
 http: {{bind: "127.0.0.1:{http}"}}
 log: {{level: warning}}
+limits: {{spool_free: 0}}
 backends: {{box: {{type: capture, directory: captured}}}}
 """
 

@@ -32,6 +32,20 @@ def test_demo(tmp_path: Path) -> None:
     assert not Path(folder).exists()
 
 
+def test_demo_on_a_disk_that_is_nearly_full() -> None:
+    """It wants a few megabytes, and not the tenth of the disk that a service leaves free."""
+    code = """
+import os
+from types import SimpleNamespace
+os.statvfs = lambda _: SimpleNamespace(f_bavail=20_000_000, f_frsize=1, f_blocks=500_000_000_000)
+from gateway.cli.__main__ import main
+main(["demo"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "250 2.0.0 Ok: queued as " in done.stdout
+
+
 def test_demo_that_stays() -> None:
     """--keep uses the ports of the documentation; when they are taken it says so."""
     with ExitStack() as stack:
