@@ -16,7 +16,7 @@ from gateway.model import Fault, SpoolUnavailable
 from gateway.spool import SpoolError
 from gateway.systemd import notify, watchdog_interval
 
-DESCRIPTORS = 200  # open files besides client connections: spool, HTTP, upstream
+DESCRIPTORS = 300  # open files besides client connections: spool, HTTP, upstream, alerts of failed handshakes
 EX_CONFIG = 78  # sysexits.h
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import ssl
+from contextlib import suppress
 from typing import Any
 
 _OLD = 'an old device may come by a listener of its own with min_tls: "1.0"'
@@ -21,6 +24,35 @@ _CAUSES = {  # what OpenSSL calls it, as an expression -> what it means
     "ALERT_UNRECOGNIZED_NAME": "the client asks for another name than this server's",
 }
 SILENT = "no handshake came in time: a client set to none or STARTTLS waits for a greeting where TLS is spoken at once"
+
+
+_SPARE = 100  # handshakes at once whose failure is told by an alert: each costs a descriptor
+
+
+class Spare:
+    """A second hold on a connection, for an alert after asyncio has closed it; none where too many have one."""
+
+    _held = 0
+
+    def __init__(self, line: socket.socket) -> None:
+        self._socket: socket.socket | None = None
+        if Spare._held < _SPARE:
+            with suppress(OSError):  # none left: the handshake may go well without
+                self._socket = socket.socket(fileno=os.dup(line.fileno()))
+                Spare._held += 1
+
+    def __enter__(self) -> Spare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            Spare._held -= 1
+
+    def send(self, alert: bytes) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.send(alert)
 
 
 class HandshakeError(ssl.SSLError):

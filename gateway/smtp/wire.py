@@ -17,7 +17,7 @@ from aiosmtpd.smtp import SMTP
 from gateway.clock import Clock
 from gateway.networks import plain_address
 from gateway.smtp import replies
-from gateway.smtp.handshake import HandshakeError
+from gateway.smtp.handshake import HandshakeError, Spare
 from gateway.smtp.incoming import Incoming
 
 logging.getLogger("mail.log").disabled = True  # aiosmtpd's own log quotes what clients send, passwords included
@@ -89,13 +89,18 @@ class Wire(SMTP):
         self.peer = str(plain_address(peer[0]))
         if not self._speaker.opened():
             return
+        if self.implicit_tls:
+            try:
+                self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+            except OSError:  # no descriptor is left
+                self._link.abort()
+                return
         super().connection_made(transport)  # starts _handle_client
         assert self._handler_coroutine is not None
         self._speaker.started(self._handler_coroutine)
         if self.implicit_tls:
             # The socket must leave this transport before anything is read: uvloop would read the client's hello
             # before the task runs, and start_tls takes no octets that are here already.
-            self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
             self._link.set_protocol(asyncio.Protocol())
             self._link.abort()
 
@@ -252,7 +257,7 @@ class Wire(SMTP):
     async def _shake_hands(self, context: ssl.SSLContext) -> asyncio.Transport:
         line = self._socket or self._link.get_extra_info("socket")
         # asyncio closes the socket before the alert for a failed handshake has left.
-        with socket.socket(fileno=os.dup(line.fileno())) as spare:
+        with Spare(line) as spare:
             try:
                 secure: asyncio.Transport | None
                 if self._socket is not None:
@@ -273,8 +278,7 @@ class Wire(SMTP):
                         ssl_shutdown_timeout=_GOODBYE,
                     )
             except HandshakeError as error:
-                with suppress(OSError):
-                    spare.send(error.alert)
+                spare.send(error.alert)
                 raise
         if secure is None or secure.get_extra_info("cipher") is None:  # the client has gone, no error to asyncio
             raise ConnectionAbortedError

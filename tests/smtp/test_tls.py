@@ -169,6 +169,29 @@ async def test_a_silent_handshake_ends(authority: Authority, tls: str) -> None:
         assert "waits for a greeting" in refused["detail"]
 
 
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+async def test_many_handshakes_take_few_descriptors(authority: Authority) -> None:
+    """One each, as a connection does, and up to a hundred more; each is served as ever when its client speaks."""
+    count = 250
+    async with rig(listener=authority.listener("implicit"), limits={"connections_per_ip": 1000}) as made:
+        clients, before = [socket.socket() for _ in range(count)], descriptors()
+        try:
+            for sock in clients:
+                sock.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", made.listener.port))
+            await until(lambda: len(made.listener.tasks) == count)
+            peer = await made.connect(tls=authority.context)
+            await peer.talk(("QUIT", "221"))
+            assert descriptors() - before <= count + 110
+        finally:
+            for sock in clients:
+                sock.close()
+        await until(lambda: not made.listener.tasks)
+
+
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 async def test_a_handshake_does_not_hold_up_the_stop(authority: Authority, tls: str) -> None:
     async with rig(listener=authority.listener(tls)) as made:
