@@ -156,22 +156,20 @@ def _begin(session: Session, argument: bytes) -> None:
         raise replies.sequence("Sender already given")
     if argument[:5].upper() != b"FROM:":
         raise replies.syntax("MAIL FROM:<address>")
-    original = ""
+    original, client = "", _known_client(session)
     try:
-        domain = session.client.default_domain if session.client else ""
-        sender, rest = parse_path(argument[5:], utf8=True, domain=domain)
+        sender, rest = parse_path(argument[5:], utf8=True, domain=client.default_domain)
     except BadAddress as error:
-        if session.client is None or session.client.rewrite is None:
+        if client.rewrite is None:
             raise _misspelt(error, argument[5:], syntax="5.1.7") from None
         # "root" of a script, "DOMAIN\user" of a copier: what is no address is none that the client may send as.
         path = argument[5:].strip()
-        sender, rest = session.client.rewrite.to, _behind(path)
+        sender, rest = client.rewrite.to, _behind(path)
         original = harmless(path.removesuffix(rest).strip(b" <>").decode("utf-8", "replace"), utf8=True)
     size, envelope = mail_parameters(rest, sender, original)
-    if not sender.isascii() and not envelope.smtputf8:
-        raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
-    client = _known_client(session)
     transaction = Transaction(client, size, envelope, session.rules)
+    if not transaction.sender.isascii() and not envelope.smtputf8:
+        raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
     session.site.room.admit(size)  # RFC 1870 6.1: before the upload
     now = session.site.clock.monotonic()
     if client.rate and not session.site.shared.rates.allow(client.name, client.rate, now):

@@ -97,6 +97,7 @@ async def test_sender_ownership(sender: str, header: bytes, code: str) -> None:
         ("not_allowed", "<root> BODY=8BITMIME", b"root", SCANNER, SCANNER, "root"),
         ("always", "HP Scanner SIZE=100", b"root", SCANNER, SCANNER, "HP Scanner"),
         ("always", "<EXAMPLE\\copier>", b"a@example.com", SCANNER, SCANNER, "EXAMPLE\\copier"),
+        ("always", "<büro@example.com>", b"a@example.com", SCANNER, SCANNER, "büro@example.com"),
     ],
 )
 async def test_sender_rewriting(when: str, sender: str, shown: bytes, envelope: str, header: str, was: str) -> None:
@@ -177,6 +178,17 @@ async def test_default_domain(more: dict[str, Any], sender: str, shown: str) -> 
         assert addresses == ["admin@example.com", "b@example.org", "postmaster@example.com"]
         assert b"\r\nTo: admin@example.com,\r\n b@example.org\r\nSubject: to root\r\n\r\nTo: root\r\n" in message.raw
         await peer.talk(("MAIL FROM:<EXAMPLE\\copier>", "250" if "rewrite_sender" in more else "501 5.1.7"))
+
+
+async def test_a_default_domain_counts_from_the_reload_on() -> None:
+    """Also in a session that was open before."""
+    clients = {"localhost": {"networks": ["127.0.0.1/32"]}}
+    more = {"localhost": {**clients["localhost"], "default_domain": "example.com"}}
+    async with rig(clients=clients) as made, rig(clients=more) as other:
+        peer = await made.connect()
+        await peer.talk(("EHLO c", "250"), ("MAIL FROM:<root>", "501 5.1.7"))
+        made.reload(other)
+        await peer.talk(("MAIL FROM:<root>", "250"))
 
 
 async def test_recipients_within_the_grant() -> None:
