@@ -18,13 +18,14 @@ from gateway.ratelimit import lengthened
 FOREVER = float("inf")
 OPERATOR = "operator"
 MISCONFIGURED = "misconfigured"
+UNREACHABLE = "unreachable"
 _IN_A_ROW = 3  # different messages that were put off, and none was taken between
 _REGAINED = 0.005  # of all places, with each message that was sent
 # What opens it, the gravest first; the first rest in seconds, which a hint of the provider replaces, and the longest.
 _CAUSES = {
     Verdict.MISCONFIGURED: (MISCONFIGURED, 60.0, 900.0),
     Verdict.THROTTLED: ("throttled", 60.0, 900.0),
-    Verdict.DEFERRED: ("unreachable", 15.0, 60.0),
+    Verdict.DEFERRED: (UNREACHABLE, 15.0, 60.0),
 }
 
 
@@ -105,12 +106,18 @@ class CircuitBreaker:
     def _suspect(self, message_id: str, outcomes: Mapping[str, Outcome]) -> Outcome | None:
         """What the backend itself is guilty of, now that one more message heard it for others than those before."""
         said = _put_off(outcomes)
-        if said is None or message_id in self._put_off or any(set(outcomes) & one for one in self._put_off.values()):
+        if said is None or message_id in self._put_off:
+            return None
+        doubt = said.verdict is Verdict.IN_DOUBT  # whoever it is for
+        if not doubt and any(set(outcomes) & one for one in self._put_off.values()):
             return None
         self._put_off[message_id] = set(outcomes)
-        if len(self._put_off) < _IN_A_ROW:
+        if len(self._put_off) < _IN_A_ROW and not (doubt and self.by == UNREACHABLE):  # as a probe
             return None
         self._put_off.clear()
+        if doubt:
+            detail = f"messages got no answer: {said.detail}"
+            return replace(said, verdict=Verdict.DEFERRED, scope=Scope.BACKEND, detail=detail, retry_after=None)
         detail = f"{_IN_A_ROW} messages in a row were put off: {said.detail}"
         return replace(said, verdict=Verdict.THROTTLED, scope=Scope.BACKEND, detail=detail)
 
@@ -140,7 +147,7 @@ def _cause(outcomes: Mapping[str, Outcome]) -> Outcome | None:
 
 
 def _put_off(outcomes: Mapping[str, Outcome]) -> Outcome | None:
-    """What a message was put off with that nobody took, and that may be said to any: by SMTP, or as a limit."""
+    """What a message was put off with that nobody took, and that may be said to any: by SMTP, as a limit, or nothing."""
     if any(outcome.verdict is Verdict.SENT for outcome in outcomes.values()):
         return None
     return next((one for one in outcomes.values() if one.scope is Scope.MESSAGE and _of_any(one)), None)
@@ -148,7 +155,7 @@ def _put_off(outcomes: Mapping[str, Outcome]) -> Outcome | None:
 
 def _of_any(outcome: Outcome) -> bool:
     said = outcome.verdict is Verdict.DEFERRED and outcome.said_by == "smtp"
-    return said or outcome.verdict is Verdict.THROTTLED
+    return said or outcome.verdict in (Verdict.THROTTLED, Verdict.IN_DOUBT)
 
 
 def _answered(outcome: Outcome) -> bool:

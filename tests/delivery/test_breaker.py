@@ -113,6 +113,21 @@ def test_several_different_messages_in_a_row_rest_the_backend(said: Outcome) -> 
     assert (ruling.rest, ruling.patient) == (timedelta(minutes=1), False)
 
 
+def test_who_answers_nothing_gets_no_whole_queue() -> None:
+    """Each lost answer is a doubt about one more message, and a second one is a person's work: three in a row rest it.
+
+    Whoever they are for. Then each probe does; an answer ends that.
+    """
+    breaker, stale = CircuitBreaker(), replace(IN_DOUBT, retry_after=timedelta(minutes=5))
+    for ident in ("1", "1", "2"):
+        assert breaker.judge(ident, to("a", stale), 0.0).opened_by is None
+    ruling = breaker.judge("3", to("a", stale), 0.0)
+    assert ruling.opened_by is not None
+    assert (breaker.by, ruling.rest, ruling.patient) == ("unreachable", timedelta(seconds=15), False)
+    assert breaker.judge("4", to("4", IN_DOUBT), breaker.until).rest == timedelta(seconds=30)
+    assert breaker.judge("5", to("5", REJECTED), breaker.until).answered
+
+
 @pytest.mark.parametrize(
     "said", [replace(DEFERRED, scope=Scope.RECIPIENT), replace(DEFERRED, said_by="http"), REJECTED]
 )
