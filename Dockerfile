@@ -21,7 +21,7 @@ RUN mkdir -p /etc/gateway \
         'listeners:' \
         '  local: {bind: "0.0.0.0:8025", tls: none, auth: optional}' \
         > /etc/gateway/config.yaml \
-    && mkdir -m 0700 /var/lib/gateway \
+    && mkdir -m 0711 /var/lib/gateway \
     && chown 65532:65532 /var/lib/gateway
 ENV PATH=/opt/gateway/bin:${PATH} \
     STATE_DIRECTORY=/var/lib/gateway

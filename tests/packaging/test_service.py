@@ -130,6 +130,13 @@ def test_container_keeps_its_interface(line: str) -> None:
     assert line in DOCKERFILE.read_text().splitlines()
 
 
+def test_container_lets_its_other_users_reach_the_maildrop() -> None:
+    """As the unit does: they pass through the state directory, and see nothing."""
+    made = re.search(r"mkdir -m (\d+) /var/lib/gateway", DOCKERFILE.read_text())
+    assert made
+    assert made[1] == directives()["StateDirectoryMode"]
+
+
 def test_container_is_built_from_what_is_not_ignored() -> None:
     """Everything the Dockerfile copies out of the tree is let through by .dockerignore."""
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
