@@ -39,8 +39,12 @@ def prepare(path: Path, copy: Copy) -> None:
         _create(path)
 
 
-def check_owner(path: Path) -> None:
-    """Files that root put back belong to root. Raises SpoolError."""
+def check_files(path: Path) -> None:
+    """No link, whose log would lie elsewhere; and files that root put back belong to root. Raises SpoolError."""
+    if path.is_symlink():
+        real = path.parent / path.readlink()
+        text = f"{path} is a link: put {real} itself in its place, and {real}-wal beside it if there is one"
+        raise SpoolError(f"{text}; for another disk make state_dir a link, or set it to a folder there")
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", "spool.mark", RESCUED):
         file = path.with_name(name)
         if file.exists() and not os.access(file, os.R_OK | os.W_OK):

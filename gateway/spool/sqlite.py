@@ -24,7 +24,7 @@ from gateway.spool.connecting import driver
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
 from gateway.spool.mark import MarkFile, examine
-from gateway.spool.opening import RESCUED, adopt, check_owner, explained, lock, prepare, publish, relock, verify
+from gateway.spool.opening import RESCUED, adopt, check_files, explained, lock, prepare, publish, relock, verify
 from gateway.spool.place import Place
 from gateway.spool.records import SpoolError
 from gateway.spool.walindex import FRAME, Log, WalIndex
@@ -68,7 +68,7 @@ class SQLite:
         try:
             with explained(self.path):
                 self._look_at_disk()
-                check_owner(self.path)
+                check_files(self.path)
                 adopt(self.path)
                 examine(self.path)
                 self._mark.open()

@@ -220,6 +220,23 @@ async def test_a_file_that_root_put_back_is_named(tmp_path: Path) -> None:
     assert output == f"{spool} belongs to user id 0, and user id 65534 may not write to it: chown 65534 {spool}\n"
 
 
+async def test_a_link_in_the_place_of_the_spool_is_refused(tmp_path: Path) -> None:
+    """SQLite has the log beside the real file, where nobody looks after it. The text says how to put it right."""
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere.db"
+    async with opened(state) as at:
+        await at.put(ident="A")
+    (state / "spool.db").rename(elsewhere)
+    (state / "spool.db").symlink_to(elsewhere)
+    with pytest.raises(SpoolError, match=f"is a link: put {elsewhere} itself in its place, and {elsewhere}-wal"):
+        async with opened(state):
+            pass
+    elsewhere.rename(state / "spool.db")
+    (tmp_path / "link").symlink_to(state)
+    async with opened(tmp_path / "link") as at:
+        await at.put(ident="B")
+        assert len(await at.spool.find()) == 2
+
+
 async def test_half_a_new_spool_is_no_spool(tmp_path: Path) -> None:
     """A crash while the first file was made leaves only its working name behind: made again."""
     for name in ("spool.db.new", "spool.db.new-wal"):
