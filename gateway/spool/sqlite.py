@@ -224,10 +224,10 @@ class SQLite:
         with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as looking:
             unused = looking.execute("PRAGMA freelist_count").fetchone()[0] * _PAGE
         log, free = self._index.read(), found.f_bavail * found.f_frsize
-        size, log_size = (_size(folder / name) for name in (NAME, f"{NAME}-wal"))
+        size, log_size, index = (_size(folder / f"{NAME}{ending}") for ending in ("", "-wal", "-shm"))
         held, growth = self._ballast.held, max(0, log.pages * _PAGE - size)
         return Space(
-            used=held + sum(map(_size, folder.glob(f"{NAME}*"))),
+            used=held + size + log_size + index,  # not what an upgrade kept: no waiting makes that smaller
             free=free,
             total=found.f_blocks * found.f_frsize,
             reusable=unused,

@@ -122,6 +122,15 @@ async def test_what_is_on_its_way_counts_and_what_is_only_announced_a_little(tmp
         await at.put()
 
 
+async def test_what_an_upgrade_kept_is_no_part_of_spool_size(tmp_path: Path) -> None:
+    """Waiting until mail has left would never open the door."""
+    with (tmp_path / "spool.db.before-0001").open("wb") as kept:
+        kept.truncate(40_000_000)
+    async with opened(tmp_path, most=30_000_000) as at:
+        await at.put()
+        assert at.spool.accepting()
+
+
 async def test_shut_and_open_are_said_once_with_the_fix(tmp_path: Path, disk: Disk) -> None:
     """By cause. The setting counts like a small disk, and pages within the file that mail has left are room again."""
     clock = FakeClock()
