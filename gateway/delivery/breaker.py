@@ -147,7 +147,7 @@ def _cause(outcomes: Mapping[str, Outcome]) -> Outcome | None:
 
 
 def _put_off(outcomes: Mapping[str, Outcome]) -> Outcome | None:
-    """What a message was put off with that nobody took, and that may be said to any: by SMTP, as a limit, or nothing."""
+    """What a message was put off with that nobody took, and that any may hear: by SMTP, as a limit, or nothing."""
     if any(outcome.verdict is Verdict.SENT for outcome in outcomes.values()):
         return None
     return next((one for one in outcomes.values() if one.scope is Scope.MESSAGE and _of_any(one)), None)
