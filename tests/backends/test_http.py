@@ -81,6 +81,8 @@ def test_retry_after_in_every_form(value: str, expected: timedelta | None) -> No
     ("status", "words", "verdict", "scope"),
     [
         (400, "Account suspended", Verdict.MISCONFIGURED, Scope.BACKEND),
+        (400, "Recipient b@x.example: account disabled", Verdict.REJECTED, Scope.MESSAGE),
+        (422, 'The subject "Invoice 12 past due, payment required" is not valid', Verdict.REJECTED, Scope.MESSAGE),
         (422, "Your subscription has expired", Verdict.MISCONFIGURED, Scope.BACKEND),
         (400, "insufficient credits", Verdict.MISCONFIGURED, Scope.BACKEND),
         (400, "From domain is not verified", Verdict.MISCONFIGURED, Scope.MESSAGE),

@@ -18,10 +18,12 @@ _STALE = timedelta(minutes=5)
 _BYTES_PER_SECOND = 250_000  # the slowest uplink that a large body is given time for
 
 _UNVERIFIED = r"\b(from|sender|domain)\b.{0,60}\bnot (yet )?(been )?verified\b|\bunverified (from|sender|domain)\b"
+# Of ours: a subject that is quoted ("Invoice 12 past due") or a recipient may be spoken of in the same words.
 _ACCOUNT = (
+    r"^(?!.*\b(recipients?|subject|mailbox)\b).*("
     r"\b(account|subscription|plan|billing|payment|invoice)\b.{0,40}\b(suspended|disabled|blocked|closed|cancell?ed|"
     r"expired|past due|overdue|unpaid|required|not (yet )?(active|activated|approved))\b|"
-    r"\binsufficient (credits?|balance|funds)\b"
+    r"\binsufficient (credits?|balance|funds)\b)"
 )
 _SPENT = r"^(?!.*\b(size|attachment|recipient|length)).*\b(daily|hourly|monthly|sending|send)\b.{0,40}\b(limit|quota)\b"
 _VERIFY = "verify the sender or its domain at the provider, or set senders so that others are refused"
