@@ -351,6 +351,8 @@ REPLIES = [
     ("RCPT", "552 5.2.2 The email account that you tried to reach is over quota", "REJECTED", 552, "5.2.2"),
     ("RCPT", "550 5.2.1 The email account that you tried to reach is disabled", "REJECTED", 550, "5.2.1"),
     ("RCPT", "550 5.1.1 recipient account suspended", "REJECTED", 550, "5.1.1"),
+    (".", '550 5.7.1 phishing: "your account has been suspended"', "REJECTED", 550, "5.7.1"),
+    (".", "554 5.7.1 attachment invoice-past due.pdf is not allowed", "REJECTED", 554, "5.7.1"),
     ("RCPT", "550 user has exceeded the daily limit for receiving mail", "REJECTED", 550, "5.0.0"),
     (".", "552 5.3.4 Message size exceeds fixed limit", "REJECTED", 552, "5.3.4"),
     (".", "550 5.7.7 no", "REJECTED", 550, "5.7.7"),

@@ -17,7 +17,11 @@ _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")
 _TOO_MANY = r"^[45]\.5\.3\b|too many (recipients|rcpts?)\b"
 _MOST = "lower max_recipients of backends.{name}"
 # What providers say after a message, as they and their users write it; of recipients they speak with 5.2.2 and 5.1.1.
-_OTHERS = r"^(?!5\.(1\.1|2\.[12]|3\.4)\b)(?!.*(receiv|\bsize\b|too large|mailbox))"
+# A filter may quote the message itself.
+_OTHERS = (
+    r"^(?!5\.(1\.1|2\.[12]|3\.4)\b)"
+    r"(?!.*(receiv|\bsize\b|too large|mailbox|\bsubject\b|attachment|looks like|phish|virus|malware))"
+)
 _PERIOD = r"(daily|hourly|monthly|24-hour|sending|outgoing|outbound|relay|submission|mail send)"
 _SPENT = (
     # Exchange Online and Gmail, whose codes say it alone.
@@ -27,7 +31,8 @@ _SPENT = (
 )
 _BLOCKED = (
     r"^5\.7\.(703|708|750)\b|bad outbound sender|OutboundSpamException|outgoing blocked|unusual sending activity|"
-    rf"{_OTHERS}.*\b(sending|account)[^.;]{{0,30}} (paused|suspended|not (yet )?activated)\b|\b(unpaid|past due)\b"
+    rf"{_OTHERS}.*\b(sending|account)[^.;]{{0,30}} (paused|suspended|not (yet )?activated)\b|"
+    rf"{_OTHERS}.*\b(unpaid|past due)\b"
 )
 _FULL = r"STOREDRV\.Submission.*(mailbox full|QuotaExceeded)|mailbox full.*STOREDRV\.Submission"
 _UNVERIFIED = r"(address|sender|domain) (is )?not verified|verified sender identity|unverified (sender|domain)"
