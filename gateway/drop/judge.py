@@ -11,7 +11,7 @@ from gateway.clock import Clock
 from gateway.drop.letter import Letter
 from gateway.events import Events
 from gateway.intake import Rules, prepare
-from gateway.message import Arrival, replace_fields, scan
+from gateway.message import Arrival, scan
 from gateway.message.text import date, fold
 from gateway.model import (
     BadMessage,
@@ -145,7 +145,7 @@ def _prepared(raw: bytes, transaction: Transaction, arrival: Arrival, dropped_at
         raise Refusal(554, "5.6.0", f"A line is longer than {_LINE} octets", "line_too_long")
     header = scan(raw)
     if header.fields and not header.count("date"):  # it may have waited for long
-        raw = replace_fields(raw, header, fold("Date", [date(dropped_at)]), {})
+        raw = raw[: header.start] + fold("Date", [date(dropped_at)]) + raw[header.start :]
     return prepare(raw, transaction.envelope(), transaction.client, arrival, rules, headerless=False)
 
 

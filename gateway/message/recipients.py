@@ -47,7 +47,7 @@ def qualify_header(raw: bytes, domain: str) -> bytes:
     for place, field in enumerate(header.fields):
         if field.name in _FIELDS and (whole := qualify(field.value, domain)) != field.value:
             changes[place] = field.raw.partition(b":")[0] + b":" + whole
-    return replace_fields(raw, header, b"", changes) if changes else raw
+    return replace_fields(raw, header, raw[: header.start], changes) if changes else raw
 
 
 def readdress(raw: bytes, keep: Collection[str]) -> bytes:

@@ -45,6 +45,17 @@ async def test_what_gateway_sendmail_left_is_sent(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+async def test_a_date_of_ours_costs_no_mbox_line(tmp_path: Path) -> None:
+    """It stays in the header as a field, as for a message that has a date of its own."""
+    async with rig(tmp_path) as at:
+        at.drop(raw=b"From s@x.org Fri Nov 20\r\n" + MAIL)
+        await at.collector.look()
+        await until(lambda: bool(at.backend.calls))
+        (_, raw), *_ = at.backend.calls
+        assert b"\r\nX-Mailbox-Line: From s@x.org Fri Nov 20\r\n" in raw
+        assert raw.count(b"\r\nDate: ") == 1
+
+
 REFUSALS: dict[str, tuple[Client | None, tuple[str, ...], str, bytes, list[tuple[str, str]], str]] = {
     "a recipient": (
         HERE, ("a@x.org", "b@y.org"), "s@x.org", MAIL, [("a@x.org", "sent"), ("b@y.org", "failed")], "told",

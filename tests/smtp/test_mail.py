@@ -171,12 +171,13 @@ async def test_default_domain(more: dict[str, Any], sender: str, shown: str) -> 
         steps = [(f"RCPT TO:<{one}>", "250") for one in ("admin", "b@example.org", "postmaster")]
         await peer.talk(*steps, ("DATA", "354"))
         text = b"From: Cron <root>\r\nTo: admin,\r\n b@example.org\r\nSubject: to root\r\n\r\nTo: root\r\n.\r\n"
-        await peer.talk((text, "250"))
+        await peer.talk((b"From cron Fri\r\n" + text, "250"))
         message = made.messages[0]
         assert (message.envelope.sender, message.header_from) == (sender, shown)
         addresses = [recipient.address for recipient in message.envelope.recipients]
         assert addresses == ["admin@example.com", "b@example.org", "postmaster@example.com"]
         assert b"\r\nTo: admin@example.com,\r\n b@example.org\r\nSubject: to root\r\n\r\nTo: root\r\n" in message.raw
+        assert b"\r\nX-Mailbox-Line: From cron Fri\r\n" in message.raw
         await peer.talk(("MAIL FROM:<EXAMPLE\\copier>", "250" if "rewrite_sender" in more else "501 5.1.7"))
 
 
