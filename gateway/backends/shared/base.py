@@ -39,7 +39,10 @@ CHARSETS = {  # what helps where text cannot be made out (Capabilities.remedies)
     "no_charset": (
         "let the program name it, or set default_charset on backends.{name} to what it is, for example windows-1252"
     ),
-    "charset": "let the program send UTF-8, or route this client to another backend",
+    "charset": (
+        "let the program write the character set that it names, each byte of it;"
+        " or route this client to a backend that carries mail unchanged: smtp, gmail, smtp2go"
+    ),
 }
 UNBOUNDED = 1_000_000_000  # bytes; a backend with no limit of its own
 PIECE = 3 * 64 * 1024  # bytes worked on at a time: a thread that works in small steps does not hold up the loop either
