@@ -24,10 +24,11 @@ class Pool:
 
 # Parsing, checking or encoding mail, never waiting for a disk or a network: more threads would not be quicker.
 look_through_mail = Pool("mail", 4)
+SMALL_MAIL = 16_000  # octets: looking through so little takes no longer than asking a thread to
 
 
 async def read_files(work: Callable[[], T]) -> T:
-    """What ``work`` returns or raises: reading settings, and the files that they name on whatever disks these are.
+    """What ``work`` returns or raises: reading settings, what they name, folders of mail, on whatever disks these are.
 
     A thread of its own, which never holds up the end of the process: a disk may hang for ever.
     """
@@ -40,5 +41,5 @@ async def read_files(work: Callable[[], T]) -> T:
         except BaseException as error:
             answer.set_exception(error)
 
-    threading.Thread(target=read, name="settings", daemon=True).start()
+    threading.Thread(target=read, name="files", daemon=True).start()
     return await asyncio.wrap_future(answer)

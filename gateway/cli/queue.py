@@ -97,7 +97,8 @@ def say_dropped(folders: Sequence[Mapping[str, Any]], *, everything: bool = Fals
     """A table of the files; folders without any are left out unless ``everything`` is wanted."""
     for one in folders:
         if everything or one["waiting"] or one["corrupt"] or one["reason"]:
-            text = f"{one['name']}: {one['waiting']} waiting in {one['path']}"
+            known = one["waiting"] or not one["reason"]  # who cannot look does not know that nothing waits
+            text = f"{one['name']}: " + (f"{one['waiting']} waiting in " if known else "") + one["path"]
             text += f", {one['corrupt']} that are no mail in its folder corrupt" if one["corrupt"] else ""
             say(f"{text}: {one['reason']}" if one["reason"] else text)
     rows = [

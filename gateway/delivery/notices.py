@@ -9,6 +9,7 @@ from gateway.clock import Clock
 from gateway.delivery.batches import batches
 from gateway.delivery.bounces import Bounces
 from gateway.delivery.orders import Orders
+from gateway.model import Outcome
 from gateway.spool import Late, Notice, Spool
 
 _PAGE = 200
@@ -79,5 +80,8 @@ class DelayNotices:
 
     def _bounces(self, late: Late, raw: bytes) -> Bounces:
         mono = self._clock.monotonic()
-        untried = lambda backend: self.orders.untried(backend, mono)  # noqa: E731
+
+        def untried(backend: str) -> Outcome:
+            return self.orders.untried(backend, mono)
+
         return self.orders.bouncer.delayed(late, raw, untried, self._clock.now(), self._spool.now())

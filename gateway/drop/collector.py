@@ -19,7 +19,7 @@ from gateway.drop.letter import ENVELOPE_LIMIT, Letter
 from gateway.events import Events
 from gateway.message import HEADER_LIMIT
 from gateway.model import BadMessage
-from gateway.pools import look_through_mail, read_files
+from gateway.pools import SMALL_MAIL, look_through_mail, read_files
 
 T = TypeVar("T")
 EVERY = 5.0  # seconds between looks
@@ -28,7 +28,6 @@ QUIET = 5.0  # seconds that a plain file must have been left alone: its writer m
 _HALF_DONE = 86400.0  # seconds after which nobody works on a file of gateway-sendmail any more
 _TOGETHER = (50, 16_000_000)  # files, and octets, in memory at one time
 _HANGS = 10.0  # seconds
-_LARGE = 16_000  # octets of a file that is looked through off the loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ class Collector:
                 raise content
             data, size = content
             read = partial(self.kind.read, data, size)
-            letter = await look_through_mail(read) if len(data) > _LARGE else read()
+            letter = await look_through_mail(read) if len(data) > SMALL_MAIL else read()
             dropped_at = datetime.fromtimestamp(min(file.modified, self._clock.now().timestamp()), UTC)
             await self.judge.accept(letter, file.ident, Origin(self.name, file.owner, dropped_at))
         except Later as later:

@@ -24,13 +24,12 @@ from gateway.model import (
     SpoolTrouble,
     Verdict,
 )
-from gateway.pools import look_through_mail
+from gateway.pools import SMALL_MAIL, look_through_mail
 from gateway.ratelimit import RateWindow
 from gateway.refusals import refusal_of
 from gateway.transaction import Transaction
 
 _HERE = ("127.0.0.1", "::1")
-_LARGE = 16_000  # octets of a message that is looked through off the loop
 _LINE = 65536  # octets without CRLF, as a listener takes them with tolerate: [long_lines]
 # A bounce to who may not send would be mail to whomever somebody likes.
 _UNTOLD = ("relay_denied", "sender_denied")
@@ -109,7 +108,7 @@ class Judge:
             if transaction.recipients:
                 stage = "data"
                 ready = partial(_prepared, letter.raw, transaction, arrival, dropped_at, self.rules)
-                return await look_through_mail(ready) if len(letter.raw) > _LARGE else ready()
+                return await look_through_mail(ready) if len(letter.raw) > SMALL_MAIL else ready()
         except Exception as error:
             notes.refuse(stage, error, *(recipient.address for recipient in envelope.recipients))
         return _unsent(replace(letter, envelope=envelope), client, arrival, self.rules)

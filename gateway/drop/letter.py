@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gateway.address import parse_address
 from gateway.message import repaired, scan
 from gateway.model import BadMessage, Envelope, Recipient
+from gateway.strangers import strict_json
 
 ENVID = re.compile(r"[!-*,-<>-~]{0,100}")  # what needs no encoding as xtext (RFC 3461 4)
 NOTIFY = re.compile(r"|NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*")
@@ -60,14 +60,14 @@ def read_envelope(data: bytes) -> tuple[Envelope, int]:
     """Of the beginning of such a file, and how many octets the message has to have. Raises BadMessage."""
     line, end, _ = data[: ENVELOPE_LIMIT + 1].partition(b"\n")
     try:
-        given: Any = json.loads(line) if end else None
+        given = strict_json(line if end else b"")
         sender, addresses, notify, ret, envid, size = (
             given[name] for name in ("sender", "recipients", "notify", "ret", "envid", "size")
         )
         if sender:
             parse_address(sender)
         recipients = tuple(Recipient(parse_address(address), notify) for address in addresses)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:  # BadAddress among them
+    except (ValueError, TypeError, KeyError) as error:  # BadAddress among them
         raise BadMessage(f"no envelope of gateway-sendmail in its first line: {error}") from None
     said = isinstance(notify, str) and NOTIFY.fullmatch(notify) and isinstance(envid, str) and ENVID.fullmatch(envid)
     if not (said and ret in _RET and isinstance(sender, str) and isinstance(size, int) and recipients):

@@ -10,7 +10,7 @@ from math import inf
 from gateway.intake import prepare
 from gateway.message import Arrival
 from gateway.model import Client, NewMessage, Refusal
-from gateway.pools import look_through_mail
+from gateway.pools import SMALL_MAIL, look_through_mail
 from gateway.smtp import replies
 from gateway.smtp.handshake import SILENT, cause
 from gateway.smtp.incoming import Incoming
@@ -19,7 +19,6 @@ from gateway.smtp.waits import Wait
 from gateway.smtp.wire import LONGEST, Wire
 from gateway.transaction import Transaction
 
-_LARGE = 16_000  # octets of a message that is looked through off the loop
 _COMMAND = 2048  # octets of a command line, AUTH excepted
 _PATIENCE = 100.0  # lost by what brings no mail, restored by an accepted message
 _LOST = {"unknown_command": 10.0, "too_many_recipients": 0.01}  # by reason; else 5 for a 5xx, 1 for a 4xx
@@ -291,7 +290,7 @@ class Session:
             return prepare(reader.message(), envelope, client, arrival, rules, headerless=headerless)
 
         # Looking through a large message takes longer than anybody else should wait.
-        slow = reader.size > _LARGE and (reader.odd or client.default_domain or rules.routing.particular)
+        slow = reader.size > SMALL_MAIL and (reader.odd or client.default_domain or rules.routing.particular)
         message = await look_through_mail(ready) if slow else ready()
         incoming.hand_over()
         await site.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end

@@ -216,6 +216,11 @@ async def test_once_a_login_has_worked_they_do_not_wait_for_each_other(tmp_path:
         (TOKEN, [("AUTH XOAUTH2", WANTS_PASSWORD), CANCELLED], False),
         ("tok", [(f"AUTH XOAUTH2 {SHORT}", DENIED), ("", DENIED), CANCELLED], False),
         ("tok", [(f"AUTH XOAUTH2 {SHORT}", WRONG)], False),
+        (
+            "tok",
+            [(f"AUTH XOAUTH2 {SHORT}", "334 " + b64('{"a":' + "[" * 5000)), ("", "535 5.7.8 no")],
+            False,
+        ),
     ],
 )
 async def test_xoauth2_with_the_token_that_is_in_the_file_now(

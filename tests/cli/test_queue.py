@@ -8,6 +8,7 @@ import smtplib
 
 import pytest
 
+from gateway.cli.queue import say_dropped
 from gateway.http.client import SocketWay
 from tests.cli.kit import Commands, Server
 from tests.flow.kit import Gateway
@@ -337,3 +338,20 @@ def test_release_is_at_once(service: Gateway, run: Commands) -> None:
     assert run.json("queue", "show", identifier)["state"] == "held"
     run.ok("queue", "release", identifier)
     service.wait(lambda: run.json("queue", "show", identifier)["state"] == "done")
+
+
+@pytest.mark.parametrize(
+    ("files", "reason", "text"),
+    [
+        (0, "", "maildrop: 0 waiting in /d/new"),
+        (2, "the spool is full", "maildrop: 2 waiting in /d/new: the spool is full"),
+        (0, "Permission denied", "maildrop: /d/new: Permission denied"),
+    ],
+)
+def test_who_cannot_look_into_a_folder_does_not_say_that_it_is_empty(
+    capsys: pytest.CaptureFixture[str], files: int, reason: str, text: str
+) -> None:
+    """Why it cannot is all that it knows."""
+    folder = {"name": "maildrop", "path": "/d/new", "waiting": files, "corrupt": 0, "reason": reason, "files": ()}
+    say_dropped([folder], everything=True)
+    assert capsys.readouterr().out == f"{text}\n"

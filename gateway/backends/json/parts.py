@@ -24,12 +24,12 @@ from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, Undecodable, leaf_text, scan, split_recipients, walk
 from gateway.message.text import surely
 from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Recipient, Scope, SpooledMessage, Verdict
+from gateway.pools import SMALL_MAIL
 from gateway.routing import Freight, obstacle
 from gateway.strangers import lenient_json
 
 MAX_BYTES = 10_000_000  # none of these APIs documents a limit
 PER_CALL = 100
-_LARGE = 16_000  # bytes of a message that is looked through off the loop, as at the door
 _HEADERS = ("headers", "threading")
 BLANKS = ("no_subject", "no_text")
 # What a bounce of ours is made of besides its text, which says all of it to a person.
@@ -255,7 +255,7 @@ class PartsBackend(ABC):
             lost.update(parts.lost)
             return Plan(tuple(self.calls(message, parts)))
 
-        clock, slow = self._context.clock, len(raw) > _LARGE
+        clock, slow = self._context.clock, len(raw) > SMALL_MAIL
         outcomes = await carry_out(message, planned, partial(self._call, message), clock, progress, slow=slow)
         for feature, where in lost.items() if any(one.verdict in _LEFT for one in outcomes.values()) else ():
             self._context.signals.warning("dropped", id=message.id, backend=self.name, what=f"{feature}: {where}")

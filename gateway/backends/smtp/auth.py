@@ -6,8 +6,8 @@ import asyncio
 import base64
 import binascii
 import hmac
-import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 
@@ -17,6 +17,7 @@ from gateway.backends.shared.base import refused
 from gateway.backends.shared.oauth import in_token_thread
 from gateway.backends.smtp.connection import BROKEN
 from gateway.backends.smtp.settings import SmtpSettings
+from gateway.strangers import lenient_json
 
 _LINE = 512  # octets of a command with its CRLF, of AUTH with an initial response too (RFC 4954, 4)
 _USER = re.compile(
@@ -33,15 +34,15 @@ class Unexpected(Exception):
     """The server asks for what is not next in this mechanism. The text may be shown."""
 
 
-class Mechanism:
+class Mechanism(ABC):
     """One exchange. ``initial`` may stand in the AUTH line; ``reason`` is what the server said beside its refusal."""
 
     initial: bytes | None = None
     reason = ""
 
+    @abstractmethod
     def answer(self, prompt: str) -> bytes:
         """What to say to a 334. Raises Unexpected, and does so sooner or later however often it is asked."""
-        raise NotImplementedError
 
 
 class Plain(Mechanism):
@@ -94,11 +95,8 @@ class XOAuth2(Mechanism):
     def answer(self, prompt: str) -> bytes:
         if asks_for(prompt) or not self._left:
             raise Unexpected(f"asks for {asks_for(prompt) or 'more'} within AUTH XOAUTH2")
-        try:
-            said = json.loads(_decoded(prompt) or "null")
-        except ValueError:
-            said = None
-        if isinstance(said, dict):
+        if (text := _decoded(prompt) or "").startswith("{"):
+            said = lenient_json(text.encode())
             self.reason = ", ".join(f"{key} {said[key]}" for key in ("status", "schemes", "scope") if said.get(key))
             self._left = []
             return b""
