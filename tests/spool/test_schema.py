@@ -112,8 +112,8 @@ async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypa
 NEXT = """
 import os, signal
 from alembic import op
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 def upgrade():
     op.execute("ALTER TABLE message ADD COLUMN colour VARCHAR NOT NULL DEFAULT 'blue'")
     {then}
@@ -126,7 +126,7 @@ def newer_code(directory: Path, then: str) -> Path:
     scripts = directory / "migrations"
     shutil.rmtree(scripts, ignore_errors=True)
     shutil.copytree(opening.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0008_next.py").write_text(NEXT.format(then=then))
+    (scripts / "versions" / "0009_next.py").write_text(NEXT.format(then=then))
     return scripts
 
 
@@ -162,7 +162,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         async with opened(state):
             pass
     (tmp_path / "old").mkdir()
-    shutil.copy(state / "spool.db.before-0008", tmp_path / "old" / "spool.db")
+    shutil.copy(state / "spool.db.before-0009", tmp_path / "old" / "spool.db")
     async with opened(tmp_path / "old") as at:
         assert await at.spool.raw(ident) == RAW
 
