@@ -31,6 +31,11 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def example(*lines: str) -> str:
+    """For a command's ``epilog``: what to type, as it is, below its options."""
+    return "\b\n" + "\n".join(("Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)))
+
+
 def checked_by(module: str, parser: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """For an option's callback: what this parser of gateway.config refuses is wrong use, exit code 2."""
 

@@ -14,6 +14,8 @@ from gateway.cli.errors import BadConfig
 from gateway.cli.plain import say, show_json
 
 _COMMANDS = {
+    "man": "gateway.cli.manual:man",
+    "completion": "gateway.cli.manual:completion",
     "serve": "gateway.cli.serve:serve",
     "demo": "gateway.cli.serve:demo",
     "queue": "gateway.cli.queue:queue",
