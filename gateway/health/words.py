@@ -1,0 +1,43 @@
+"""Words that the command line, the pages and the alerts share: states of backends, numbers, spans of time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+# A backend's state in data, and as a person reads it.
+STATES: Mapping[str, str] = {
+    "working": "Working",
+    "slowed_down": "Slowed down",
+    "paused": "Paused",
+    "stopped": "Stopped",
+    "": "Not running",
+}
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
+
+
+def state_word(state: str, who: str = "") -> str:
+    """Working, Slowed down, Stopped, or Paused by whom, where that is known."""
+    return f"Paused by {who}" if state == "paused" and who else STATES.get(state, state)
+
+
+def number(count: int, noun: str) -> str:
+    """1 message, 214 messages, 48,000 messages"""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def lasting(span: timedelta) -> str:
+    """About how long, in words: 40 seconds, 44 minutes, 1 hour, 3 days. Nothing is shorter than 0 seconds."""
+    seconds = max(span.total_seconds(), 0.0)
+    for unit, length in _UNITS:
+        if seconds >= length:
+            return number(int(seconds // length), unit)
+    return number(int(seconds), "second")
+
+
+def octets(count: int) -> str:
+    """1.2 GB, 340 MB, 12 kB"""
+    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}" if count < 10 * scale else f"{count / scale:.0f} {unit}"
+    return f"{count} B"
