@@ -187,7 +187,14 @@ class App:
                     new.push_async_callback(built[name].aclose)
             providers = {name: backend for name, backend in built.items() if isinstance(backend, Verifies)}
             made = auth.Authenticator(
-                settings, self.clock, self.fetch, self.events, self._revocations, providers, self._guesses
+                settings,
+                self.clock,
+                self.fetch,
+                self.events,
+                self._revocations,
+                providers,
+                self._guesses,
+                self.spool.uses,
             )
             if self.authenticator:
                 made.take_over(self.authenticator)

@@ -19,6 +19,7 @@ FLOORS = [
         "systemd",
         "ratelimit",
         "files",
+        "lastuse",
         "pools",
         "names",
         "networks",

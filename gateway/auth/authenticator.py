@@ -26,6 +26,7 @@ from gateway.clock import Clock
 from gateway.config.models import Settings, users
 from gateway.events import Events
 from gateway.fetch import Fetch
+from gateway.lastuse import Kind, LastUse
 from gateway.model import CannotTell, Client, LoginToken, Refusal, Verifies
 from gateway.networks import neighbour
 
@@ -64,7 +65,8 @@ class _Signed:
 class Authenticator:
     """Built from valid settings; raises ValueError that names the setting of a bad key or hash.
 
-    ``providers`` are the backends that know tokens of their own, by name; ``guesses`` outlive these settings.
+    ``providers`` are the backends that know tokens of their own, by name; ``guesses`` and ``uses`` outlive these
+    settings.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Authenticator:
         revocations: Revocations,
         providers: Mapping[str, Verifies] = {},
         guesses: Guesses | None = None,
+        uses: LastUse | None = None,
     ) -> None:
         self._clock = clock
         self._revocations = revocations
@@ -87,6 +90,7 @@ class Authenticator:
         hashes = {user: settings.clients[name].password_hash for user, name in self._users.items()}
         secrets = {user: text.get_secret_value() for user, text in hashes.items() if text}
         self._guesses = guesses or Guesses()
+        self._uses = LastUse() if uses is None else uses
         self._passwords = Passwords(secrets, clock, self._guesses)
         self._names = {"jwt", *self._users, *settings.clients}
         self._names |= {known.token for known in settings.clients.values() if known.token}
@@ -124,15 +128,29 @@ class Authenticator:
         fits = candidates(self._keys, parsed)
         held = signer(fits, parsed)
         proof = _Signed(held, held.public) if held else await self._published(fits, parsed)
-        checked = check(proof.key if proof else None, parsed.claims, self._clock.now(), self._revocations)
-        return replace(self._clients.by_token(checked, parsed.claims, user, peer), proof=proof)
+        now = self._clock.now()
+        try:
+            checked = check(proof.key if proof else None, parsed.claims, now, self._revocations)
+        except Invalid as error:
+            if error.reason == "token_revoked":
+                self._note("revoked", str(parsed.claims.get("jti", "")), peer)
+            raise
+        client = replace(self._clients.by_token(checked, parsed.claims, user, peer), proof=proof)
+        self._note("token", checked.jti, peer)
+        return client
+
+    def _note(self, kind: Kind, name: str, peer: str) -> None:
+        if name:
+            self._uses.note(kind, name, self._clock.now(), peer)
 
     async def _by_password(self, user: str, password: str, peer: str) -> Client:
         name, trusted = self._users.get(user, ""), self._clients.trusts(peer)
         here = not name or self._clients.admits(name, peer)
         if not await self._passwords.verify(Login(user, password, neighbour(peer), here, trusted)):
             raise Invalid("token_malformed" if _TORN.match(password) else "auth_failed")
-        return replace(self._clients.by_name(name, peer), proof=self._passwords.of(user))
+        client = replace(self._clients.by_name(name, peer), proof=self._passwords.of(user))
+        self._note("password", name, peer)
+        return client
 
     def _shown(self, user: str, password: str) -> str:
         """Names that are known here, and addresses. People type their password where the name belongs."""
@@ -174,7 +192,9 @@ class Authenticator:
         try:
             parsed = parse(text)
             key = signer(candidates(self._keys, parsed), parsed)
-            return check(key, parsed.claims, self._clock.now(), self._revocations, admin=True).subject
+            checked = check(key, parsed.claims, self._clock.now(), self._revocations, admin=True)
+            self._note("token", checked.jti, "")
+            return checked.subject
         except Invalid as error:
             raise _refused(error) from None
 

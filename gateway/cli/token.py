@@ -66,8 +66,11 @@ def list_(as_json: bool) -> None:
         expires = moment(row["expires_at"])
         until = f"{plain.stamp(expires)} ({plain.relative(expires)})" if expires else "never"
         state = "revoked" if row["revoked_at"] else "expired" if expires and expires < plain.now() else "valid"
-        lines.append((row["jti"], row["subject"], row["key"], state, until, row["note"]))
-    return plain.table(("ID", "SUBJECT", "KEY", "STATE", "EXPIRES", "NOTE"), lines) if lines else say("No tokens")
+        used, tried = plain.relative(moment(row["used_at"])), moment(row["tried_at"])
+        used += f", tried {plain.relative(tried)}" if tried else ""
+        lines.append((row["jti"], row["subject"], row["key"], state, until, used, row["note"]))
+    header = ("ID", "SUBJECT", "KEY", "STATE", "EXPIRES", "LAST USED", "NOTE")
+    return plain.table(header, lines) if lines else say("No tokens")
 
 
 @token.command()

@@ -50,6 +50,7 @@ class Upkeep:
         while not self._stopping:
             self._changed.clear()
             await self._spool.keep_time()
+            await self._spool.uses.write()
             try:
                 await self._adopt_orphans()
                 await self._expire()

@@ -22,7 +22,7 @@ from gateway.auth.tokens import Invalid, is_short_text, parse
 from gateway.config.durations import parse_duration
 from gateway.drop.drop import places
 from gateway.drop.overview import overview
-from gateway.http.problem import answer, json_body, text_of, texts_of
+from gateway.http.problem import answer, fields_of, json_body, text_of, texts_of
 from gateway.http.service import Service, running
 from gateway.pools import read_files
 from gateway.spool import FIXES, TokenRow
@@ -145,7 +145,14 @@ def _duration(body: Mapping[str, Any], name: str) -> timedelta | None:
 
 
 async def tokens(service: Service, _request: Request) -> object:
-    return {"tokens": await service.spool.tokens()}
+    """Those minted or revoked here. ``used_at``: when one last let somebody in; ``tried_at``: when, revoked, it last
+    tried to."""
+    uses, shown = service.spool.uses, []
+    for row in await service.spool.tokens():
+        used, tried = uses.of("token", row.jti), uses.of("revoked", row.jti)
+        more = {"used_at": used and used.at, "used_from": used.peer if used else "", "tried_at": tried and tried.at}
+        shown.append(fields_of(row) | more)
+    return {"tokens": shown}
 
 
 async def mint_token(service: Service, request: Request) -> object:

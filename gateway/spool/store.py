@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
-from gateway.spool import changes, filters, notices, queries, settle, sql, tokens, tracking, upkeep, vault
+from gateway.spool import changes, filters, lastuse, notices, queries, settle, sql, tokens, tracking, upkeep, vault
 from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.looking import Looking
 from gateway.spool.records import (
@@ -50,6 +50,7 @@ class Spool(Looking):
     _keeper: Keeper
     _events: Events
     _parts: AsyncExitStack
+    uses: lastuse.Uses
 
     @classmethod
     async def open(
@@ -94,7 +95,10 @@ class Spool(Looking):
             parts.callback(asyncio.create_task(room.watch(), name="spool-space").cancel)
             events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)
             parts.push_async_callback(keeper.look, last=True)
-            return cls(engine, readers, pool, time, writer, room, keeper, events, parts.pop_all())
+            async with readers.connect() as looking:
+                uses = lastuse.Uses(writer, clock, await lastuse.known(queries.Reader(looking, engine)))
+            parts.push_async_callback(uses.write, last=True)
+            return cls(engine, readers, pool, time, writer, room, keeper, events, parts.pop_all(), uses)
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""
@@ -106,6 +110,8 @@ class Spool(Looking):
         """Returns once they are on disk, all or none. Raises SpoolFull or SpoolUnavailable."""
         with self.room.taking(messages):
             await self._writer.submit(lambda tx: changes.put(tx, *messages, told=told), fresh=True)
+        for message in (one for one in messages if not one.bounce):  # in memory only
+            self.uses.note("client", message.client, message.received_at, message.peer)
 
     async def claim(
         self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = ()

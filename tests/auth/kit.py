@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from gateway.auth import Authenticator, Guesses, Revocations, ensure_own_key
 from gateway.config.models import Settings
 from gateway.fetch import Answer, NotSent
+from gateway.lastuse import LastUse
 from tests import builders
 from tests.fakes import START, FakeClock
 
@@ -97,6 +98,7 @@ class House:
         self.events = Recorder()
         self.fetch = fetch or Issuer()
         self.revocations = Revocations()
+        self.uses = LastUse()
         self.auth = Authenticator(
             self.settings,
             self.clock,
@@ -105,6 +107,7 @@ class House:
             self.revocations,
             providers,  # type: ignore[arg-type]
             guesses,
+            self.uses,
         )
 
 

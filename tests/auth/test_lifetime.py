@@ -395,3 +395,21 @@ async def test_no_secret_shows_in_a_client_or_a_refusal(tmp_path: Path) -> None:
         assert text.split(".")[2][:20] not in shown
         assert text.split(".")[1] not in shown
     assert caught.value.__cause__ is None
+
+
+async def test_last_uses_are_noted(tmp_path: Path) -> None:
+    """Who came in, by token id or by the password of a client; a token that was refused was of no use."""
+    house = House(tmp_path, clients=ANY | {"copier": {"password_hash": cheap_hash("word")}})
+    said = [await login(house, token(jti="t1")), await login(house, "word", user="copier")]
+    said += [await login(house, token(jti="t2", exp=NOW - 3600)), await login(house, token(jti="t3", aud="elsewhere"))]
+    house.revocations.revoke_jti("t1")
+    house.clock.advance(60)
+    assert [*said, await login(house, token(jti="t1"))] == [
+        "tokens", "copier", "token_expired", "token_audience", "token_revoked",
+    ]  # fmt: skip
+    noted = [(kind, name, use.at, use.peer) for kind, name, use in house.uses.take()]
+    assert noted == [
+        ("password", "copier", START, "192.0.2.1"),
+        ("revoked", "t1", START + timedelta(minutes=1), "192.0.2.1"),
+        ("token", "t1", START, "192.0.2.1"),
+    ]

@@ -142,7 +142,7 @@ async def service() -> AsyncIterator[Service]:
             events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
             events.declare(listeners=["local"], backends=["box"], clients=["localhost"], keys=["own"])
             spool = await Spool.open(path, clock, events=events, reserve=1.0)
-            authenticator = auth.Authenticator(settings, clock, fetch, events, auth.Revocations())
+            authenticator = auth.Authenticator(settings, clock, fetch, events, auth.Revocations(), uses=spool.uses)
             try:
                 yield Service(settings, clock, events, spool, authenticator, path / "log")
             finally:

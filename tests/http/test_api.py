@@ -283,7 +283,8 @@ async def test_tokens(running: Service) -> None:
         (jti, "billing", "n"),
         ("foreign", "", ""),
     ]
-    assert listed["tokens"][0]["revoked_at"] == "2026-11-20T12:00:00Z"
+    row = listed["tokens"][0]
+    assert (row["revoked_at"], row["used_from"], row["tried_at"]) == ("2026-11-20T12:00:00Z", "127.0.0.1", None)
     after = await post(running, "/api/v1/tokens/inspect", {"token": token})
     assert (after.json["valid"], after.json["verdict"]) == (False, "revoked")
     assert token not in str(listed) + str(after.json)

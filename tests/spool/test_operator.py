@@ -211,3 +211,26 @@ def test_token_times_must_be_times_with_a_zone(bad: object) -> None:
     assert TokenRow("j", issued_at="2026-11-20T12:00:00Z").issued_at == datetime(2026, 11, 20, 12, tzinfo=UTC)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"time|format"):
         TokenRow("j", expires_at=bad)  # type: ignore[arg-type]
+
+
+async def test_last_uses_outlive_a_restart(tmp_path: Path) -> None:
+    """Accepted mail and logins are noted in memory, written now and then and at the end; of tokens only the listed."""
+    rows = "SELECT kind, name, peer FROM lastuse ORDER BY 1, 2"
+    async with opened(tmp_path) as at:
+        await at.spool.add_token(TokenRow("listed", "own", "app", "", START, None))
+        await at.put(client="copier", peer="192.0.2.7")
+        at.spool.uses.note("token", "listed", START, "::1")
+        at.spool.uses.note("token", "foreign", START, "::1")
+        assert peer(tmp_path, rows) == []
+        await at.spool.uses.write()
+        written = [("client", "copier", "192.0.2.7"), ("token", "listed", "::1")]
+        assert peer(tmp_path, rows) == written
+        await at.put(client="app", peer="192.0.2.8")
+        await at.spool.uses.write()  # a moment later
+        assert peer(tmp_path, rows) == written
+    async with opened(tmp_path) as at:
+        assert {name: use.at for name in ("copier", "app") if (use := at.spool.uses.of("client", name))} == {
+            "copier": START,
+            "app": START,
+        }
+        assert at.spool.uses.of("token", "foreign") is None

@@ -3,7 +3,8 @@
 from alembic import context
 from sqlmodel import SQLModel
 
-import gateway.spool.tables  # noqa: F401 - fills the metadata
+import gateway.spool.lastuse
+import gateway.spool.tables  # noqa: F401
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -5,7 +5,13 @@ from alembic import op
 revision = "0008"
 down_revision = "0007"
 
-SCHEMA: tuple[str, ...] = ()  # one text a table, its statements parted by ";"
+_LASTUSE = """
+CREATE TABLE lastuse (
+    kind VARCHAR NOT NULL, name VARCHAR NOT NULL, at INTEGER NOT NULL, peer VARCHAR NOT NULL, days INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID"""
+
+SCHEMA: tuple[str, ...] = (_LASTUSE,)  # one text a table, its statements parted by ";"
 
 
 def upgrade() -> None:
