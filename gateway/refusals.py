@@ -1,8 +1,9 @@
-"""What whoever hands in mail hears of what went wrong below, the same for every way in."""
+"""What whoever hands in mail hears of what went wrong below, the same for every way in; and the record of a refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gateway.model import BadAddress, BadMessage, CannotCarry, Fault, Refusal, SpoolFull, SpoolUnavailable
 
@@ -33,3 +34,31 @@ def refusal_of(error: Exception) -> Refusal | None:
         code, enhanced, reason = terms
         return Refusal(code, enhanced, error.text, reason)
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A refusal as it is logged, counted and kept: who heard what, and of which mail. Never a password, token or body.
+
+    ``stage`` is connect, command, auth, mail, rcpt or data. ``listener`` is the way in; ``peer`` "" is this machine.
+    ``user`` is the user name given, as far as a log may say it. ``size`` counts octets: those that came, else those
+    announced, 0 for neither. ``code`` 0: nothing was answered. ``detail`` is for the operator alone.
+    ``follows``: the client only did not stop after an earlier refusal.
+    """
+
+    listener: str
+    stage: str
+    reason: str
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+    peer: str = ""
+    helo: str = ""
+    tls: str = ""
+    client: str = ""
+    user: str = ""
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+    size: int = 0
+    detail: str = ""
+    follows: bool = False

@@ -156,6 +156,7 @@ class RetentionSettings(Section):
     sent_body: values.Duration = timedelta(0)
     failed_body: values.Duration = timedelta(days=30)
     history: values.Duration = timedelta(days=90)
+    refusals: values.Duration = timedelta(days=30)
 
 
 class LimitSettings(Section):

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gateway.config import ConfigError
-from gateway.http import api, hooks, messages
+from gateway.http import api, door, hooks, messages
 from gateway.http.access import Access, Guard, check_token
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
@@ -42,6 +42,8 @@ ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
     ("GET", "/api/v1/messages/{id}", messages.show, Access.LOOPBACK),
     ("GET", "/api/v1/messages/{id}/raw", messages.raw, Access.SOCKET),
     ("POST", "/api/v1/messages/{id}/{action}", messages.change_one, Access.SOCKET),
+    ("GET", "/api/v1/refusals", door.refusals, Access.LOOPBACK),
+    ("GET", "/api/v1/flow", door.flow, Access.LOOPBACK),
     ("POST", "/hooks/{name}", hooks.receive, Access.NETWORK),
 )
 

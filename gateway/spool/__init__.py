@@ -14,19 +14,27 @@ from gateway.spool.records import (
     TokenRow,
     Told,
 )
+from gateway.spool.refusals import RefusalFilter, RefusalPage, RefusalRow
 from gateway.spool.space import FIXES
 from gateway.spool.store import Spool
+from gateway.spool.tally import Counts, Flow, Point
 
 __all__ = [
     "FIXES",
     "Claim",
+    "Counts",
     "Delivery",
     "Filter",
+    "Flow",
     "Late",
     "MessageDetail",
     "Notice",
+    "Point",
     "Poll",
     "RecipientRow",
+    "RefusalFilter",
+    "RefusalPage",
+    "RefusalRow",
     "Settlement",
     "Spool",
     "SpoolError",

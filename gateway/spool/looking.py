@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.spool import notices, queries, tokens
+from gateway.spool import notices, queries, refusals, tally, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.queries import Reader
 from gateway.spool.records import (
@@ -32,6 +32,7 @@ from gateway.spool.steady import SpoolTime
 
 T = TypeVar("T")
 EVERYTHING = Filter()
+ANYBODY = refusals.RefusalFilter()
 
 
 @dataclass(eq=False, repr=False)
@@ -121,6 +122,18 @@ class Looking:
         """Revoked token ids, and for each subject the time before which all its tokens are void."""
         async with self._reading() as reader:
             return await tokens.revocations(reader)
+
+    async def refusals(
+        self, which: refusals.RefusalFilter = ANYBODY, *, limit: int = 100, before: str = ""
+    ) -> refusals.RefusalPage:
+        """Who was turned away, newest first; ``before`` is the ``next`` of the page before. Raises ValueError."""
+        async with self._reading() as reader:
+            return await refusals.find(reader, which, limit, before)
+
+    async def flow(self, now: datetime, count: int, step: timedelta) -> tally.Flow:
+        """How much came and went in the last ``count`` hours or days, as ``step`` says, the running one included."""
+        async with self._reading() as reader:
+            return await tally.flow(reader, now, count, step)
 
     async def clock_steps(self, limit: int = 5) -> list[ClockStep]:
         """When the machine's clock was set, the last first."""

@@ -8,10 +8,11 @@ Steps on messages return the ids they changed. All of them are late steps: state
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.config.models import RetentionSettings
+from gateway.spool import refusals, tally
 from gateway.spool.filters import still
 from gateway.spool.records import Filter, micros
 from gateway.spool.sql import IN_IDS, UNDER_WAY
@@ -76,6 +77,7 @@ def sweeps(now: datetime, kept: RetentionSettings) -> list[Callable[[Transaction
         lambda tx: _sweep_bodies(tx, "done", sent, _SWEEP),
         lambda tx: _sweep_bodies(tx, "failed", failed, _SWEEP),
         lambda tx: _sweep_history(tx, history, _SWEEP),
+        lambda tx: _sweep_door(tx, kept),
     ]
 
 
@@ -92,3 +94,8 @@ def _sweep_history(tx: Transaction, before: int, limit: int) -> int:
     which = "finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
     found = tx.all(f"SELECT id FROM message WHERE {which}", before=before, limit=limit)
     return len(delete(tx, [row["id"] for row in found], tx.now))
+
+
+def _sweep_door(tx: Transaction, kept: RetentionSettings) -> int:
+    hours = tx.all(tally.FADE, before=tx.wall - tally.KEPT // timedelta(microseconds=1))
+    return len(hours) + refusals.sweep(tx, kept.refusals)

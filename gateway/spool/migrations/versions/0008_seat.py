@@ -11,7 +11,35 @@ CREATE TABLE lastuse (
     PRIMARY KEY (kind, name)
 ) WITHOUT ROWID"""
 
-SCHEMA: tuple[str, ...] = (_LASTUSE,)  # one text a table, its statements parted by ";"
+_REFUSAL = """
+CREATE TABLE refusal (
+    id INTEGER NOT NULL PRIMARY KEY, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, count INTEGER NOT NULL,
+    listener VARCHAR NOT NULL, stage VARCHAR NOT NULL, reason VARCHAR NOT NULL, peer VARCHAR NOT NULL,
+    near BOOLEAN NOT NULL, mixed BOOLEAN NOT NULL, helo VARCHAR NOT NULL, tls VARCHAR NOT NULL,
+    client VARCHAR NOT NULL, "user" VARCHAR NOT NULL, sender VARCHAR NOT NULL, recipients VARCHAR NOT NULL,
+    size INTEGER NOT NULL, code INTEGER NOT NULL, enhanced VARCHAR NOT NULL, text VARCHAR NOT NULL,
+    detail VARCHAR NOT NULL
+);
+CREATE INDEX refusal_by_last ON refusal (last_at)
+"""
+# The counts begin with what is known: so they add up from the first hour on.
+_TALLY = """
+CREATE TABLE tally (
+    hour_at INTEGER NOT NULL, listener VARCHAR NOT NULL, client VARCHAR NOT NULL, backend VARCHAR NOT NULL,
+    accepted INTEGER NOT NULL, again INTEGER NOT NULL, sent INTEGER NOT NULL, failed INTEGER NOT NULL,
+    deleted INTEGER NOT NULL, deferred INTEGER NOT NULL, refused INTEGER NOT NULL,
+    PRIMARY KEY (hour_at, listener, client, backend)
+) WITHOUT ROWID;
+INSERT INTO tally
+SELECT at / 3600000000 * 3600000000, listener, client, '', sum(came), 0, sum(sent), sum(failed), 0, 0, 0
+FROM (
+    SELECT received_at AS at, listener, client, 1 AS came, 0 AS sent, 0 AS failed FROM message
+    UNION ALL
+    SELECT coalesce(finished_at, received_at), listener, client, 0, state = 'done', state = 'failed' FROM message
+    WHERE state IN ('done', 'failed'))
+GROUP BY 1, 2, 3
+"""
+SCHEMA: tuple[str, ...] = (_LASTUSE, _REFUSAL, _TALLY)  # one text a table, its statements parted by ";"
 
 
 def upgrade() -> None:

@@ -1,0 +1,197 @@
+"""Who was turned away: rows that are written a second later, kept for a while, and found again. Times in microseconds.
+
+None of it is mail: what is written here never takes the room that settling mail needs.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants of ours; values are always bound
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import ip_network
+from typing import Any
+
+from gateway.address import comparable
+from gateway.networks import plain_address, prefix_length
+from gateway.spool.door_tables import Refusal
+from gateway.spool.queries import Reader
+from gateway.spool.records import micros, record
+from gateway.spool.sql import insert_into
+from gateway.spool.transaction import Transaction
+
+MOST = 100_000  # rows
+_LESS = 95_000  # rows that are left when there were more, so that it is not looked through again and again
+_STEP = 1000  # rows past their time that go at once
+COLUMNS = (
+    "id first_at last_at count listener stage reason peer near mixed helo tls client user sender recipients size code"
+    " enhanced text detail"
+)
+_LAST = ["last_at", "peer", "helo", "tls", "client", "user", "recipients", "size", "code", "enhanced", "text", "detail"]
+_ADD = (
+    f"{insert_into(Refusal, COLUMNS)} ON CONFLICT (id) DO UPDATE SET count = refusal.count + excluded.count, "
+    + ", ".join(f'"{name}" = excluded."{name}"' for name in _LAST)
+)
+# What goes first: strangers who came once or twice, then those who came again, then clients and our own networks.
+_TRIM = """
+DELETE FROM refusal WHERE id IN (SELECT id FROM refusal ORDER BY near, count > 2, last_at LIMIT :surplus)"""
+_FADE = "DELETE FROM refusal WHERE id IN (SELECT id FROM refusal WHERE last_at <= :before LIMIT :limit) RETURNING id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalFilter:
+    """Which refusals: those that meet everything given.
+
+    ``q`` is an address of mail or of a host, a network, a domain, a client, user name, HELO or reason, or a pattern
+    with ``*``.
+    """
+
+    q: str = ""
+    reason: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalRow:
+    """One row, as the table has it. ``count`` refusals between ``first_at`` and ``last_at``; all else of the last."""
+
+    id: str
+    first_at: datetime
+    last_at: datetime
+    count: int
+    listener: str
+    stage: str
+    reason: str
+    code: int
+    enhanced: str
+    text: str
+    detail: str
+    peer: str
+    helo: str
+    tls: str
+    client: str
+    user: str
+    sender: str
+    recipients: tuple[str, ...]
+    size: int
+    mixed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalPage:
+    """Newest first. ``next`` is the ``before`` of the next page, "" on the last.
+
+    ``reasons`` counts the refusals of all pages by reason, whatever reason was asked for. ``kept`` and ``since`` are
+    the rows looked at, and from when the oldest is.
+    """
+
+    rows: tuple[RefusalRow, ...]
+    next: str
+    reasons: Mapping[str, int]
+    kept: int
+    since: datetime | None
+
+
+def add(tx: Transaction, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Rows in the order of COLUMNS; a row that is there already grows."""
+    for row in rows:
+        tx.later(_ADD, row)
+
+
+def sweep(tx: Transaction, kept: timedelta) -> int:
+    """Remove what is past its time, and what is too much; returns how many."""
+    gone = len(tx.all(_FADE, before=tx.wall - kept // timedelta(microseconds=1), limit=_STEP))
+    rows: int = tx.all("SELECT count(*) AS n FROM refusal")[0]["n"]
+    if rows <= MOST:
+        return gone
+    tx.all(_TRIM, surplus=rows - _LESS)
+    return gone + rows - _LESS
+
+
+async def find(reader: Reader, which: RefusalFilter, limit: int, before: str) -> RefusalPage:
+    """Raises ValueError for a ``before`` that none of our pages ended with."""
+    meets, values = await _condition(reader, which)
+    reason = "reason = :reason" if which.reason else "TRUE"
+    newer, cursor = _behind(before)
+    page = f"SELECT * FROM refusal WHERE {meets} AND {reason} AND {newer} ORDER BY last_at DESC, id DESC LIMIT :limit"
+    rows = await reader.all(page, **values, **cursor, reason=which.reason, limit=limit)
+    counts = await reader.all(f"SELECT reason, sum(count) AS n FROM refusal WHERE {meets} GROUP BY reason", **values)
+    whole = (await reader.all("SELECT count(*) AS kept, min(first_at) AS since_at FROM refusal"))[0]
+    return RefusalPage(
+        rows=tuple(_row(row) for row in rows),
+        next=f"{rows[-1]['last_at']}-{rows[-1]['id']}" if len(rows) == limit else "",
+        reasons={row["reason"]: row["n"] for row in sorted(counts, key=lambda row: (-row["n"], row["reason"]))},
+        kept=whole["kept"],
+        since=record(_Since, whole).since_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Since:
+    since_at: datetime | None
+
+
+def _row(row: Any) -> RefusalRow:
+    return record(RefusalRow, row, id=f"{row['id']:016x}", recipients=tuple(json.loads(row["recipients"])))
+
+
+def _behind(before: str) -> tuple[str, dict[str, int]]:
+    if not before:
+        return "TRUE", {}
+    last_at, _, ident = before.partition("-")
+    if not (last_at.isdecimal() and ident.isdecimal() and len(before) < 40):
+        raise ValueError("before: give what the page before ended with (next)")
+    return "(last_at, id) < (:last_at, :id)", {"last_at": int(last_at), "id": int(ident)}
+
+
+# -- what was asked for as a condition -------------------------------------------------------------------------------
+
+_NAMES = ("peer", "client", "user", "sender", "helo", "reason", "listener", "stage")
+_LISTED = "lower(recipients) LIKE :listed ESCAPE '\\'"
+
+
+async def _condition(reader: Reader, which: RefusalFilter) -> tuple[str, dict[str, Any]]:
+    meets: list[str] = ["TRUE"]
+    values: dict[str, Any] = {}
+    if which.since:
+        meets.append("last_at >= :since")
+        values["since"] = micros(which.since)
+    if which.until:
+        meets.append("first_at <= :until")
+        values["until"] = micros(which.until)
+    if (q := which.q.strip().strip("<>")) and (network := _network(q)):
+        peers = [row["peer"] for row in await reader.all("SELECT DISTINCT peer FROM refusal")]
+        values["peers"] = [peer for peer in peers if prefix_length([network], peer) >= 0]
+        meets.append("peer @in(:peers)")
+    elif q:
+        meets.append(f"({' OR '.join((*_any_of(q, values), _LISTED))})")
+    return " AND ".join(meets), values
+
+
+def _network(q: str) -> Any:
+    """An address is a network of one."""
+    try:
+        return ip_network(str(plain_address(q)) if "/" not in q else q, strict=False)
+    except ValueError:
+        return None
+
+
+def _any_of(q: str, values: dict[str, Any]) -> list[str]:
+    """A name meets what is the same; without an @ also a domain, one above it, and what stands before the @."""
+    key = comparable(q) if "@" in q else q.lower()
+    plain = key.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    text = plain.replace("*", "%").replace("?", "_")
+    values["text"], values["listed"] = text, f'%"{text}"%'
+    found = [f"lower(\"{name}\") LIKE :text ESCAPE '\\'" for name in _NAMES]
+    if "@" in q or "*" in q:
+        return found
+    values |= {"at": f"%@{text}", "below": f"%.{text}", "local": f"{text}@%", "listed": f'%@{text}"%'}
+    values |= {"listed_below": f'%.{text}"%', "listed_local": f'%"{text}@%'}
+    for name in ("sender", "user"):
+        found += [f"lower(\"{name}\") LIKE :{way} ESCAPE '\\'" for way in ("at", "local")]
+        found.append(f"lower(\"{name}\") LIKE :below ESCAPE '\\'")
+    found += [f"lower(recipients) LIKE :{way} ESCAPE '\\'" for way in ("listed_below", "listed_local")]
+    return found

@@ -1,0 +1,104 @@
+"""How much came in and went out in each hour: counted in the transaction in which it happens. Times in microseconds.
+
+A message comes in once (accepted), or again after its end; it goes out as sent, failed or deleted. So what waits is
+always the difference, whatever is killed when.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants of ours; values are always bound
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+
+from gateway.spool.queries import Reader
+from gateway.spool.records import micros, moment
+from gateway.spool.sql import IN_IDS
+
+HOUR = 3_600_000_000
+KEPT = timedelta(days=90)
+COLUMNS = ["accepted", "again", "sent", "failed", "deleted", "deferred", "refused"]
+FADE = "DELETE FROM tally WHERE hour_at < :before RETURNING hour_at"
+_SINCE = "SELECT * FROM tally WHERE hour_at >= :since ORDER BY hour_at"
+# By an index, and no more than is queued is looked at.
+_WAITING = "SELECT state, count(*) AS n FROM message WHERE state IN ('queued', 'held', 'corrupt') GROUP BY state"
+STATES = f"SELECT id, state, listener, client FROM message WHERE id {IN_IDS}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Messages; of a backend deliveries. ``deferred`` are attempts put off, ``refused`` refusals at the door."""
+
+    accepted: int = 0
+    again: int = 0
+    sent: int = 0
+    failed: int = 0
+    deleted: int = 0
+    deferred: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point(Counts):
+    """One bar: the hour or day that begins ``at``."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """What came and went from ``since`` on, in whole hours or days (UTC) of which the last is running.
+
+    before + accepted + again = sent + failed + deleted + all that is ``waiting`` (by state: queued, held, corrupt), at
+    one moment. The reports that this gateway writes itself are in it, as the client "gateway".
+    """
+
+    since: datetime
+    step: str
+    points: tuple[Point, ...]
+    total: Counts
+    waiting: Mapping[str, int]
+    before: int
+    listeners: Mapping[str, Counts]
+    clients: Mapping[str, Counts]
+    backends: Mapping[str, Counts]
+
+
+async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Flow:
+    """``count`` steps of one hour or one day. Everything is read at one moment."""
+    size = micros(now) - micros(now - step)
+    last = micros(now) // size * size
+    since = last - (count - 1) * size
+    rows = await reader.all(_SINCE, since=since)
+    found = await reader.all(_WAITING)
+    waiting = {"queued": 0, "held": 0, "corrupt": 0} | {row["state"]: row["n"] for row in found}
+    bars: dict[int, Counter[str]] = {at: Counter() for at in range(since, last + 1, size)}
+    groups: dict[str, dict[str, Counter[str]]] = {"listener": {}, "client": {}, "backend": {}}
+    total: Counter[str] = Counter()
+    for row in rows:
+        counts = Counter({name: row[name] for name in COLUMNS})
+        # The clock may have been set back: what it called the future counts as now.
+        bar, of_backend = bars[min(row["hour_at"] // size * size, last)], row["backend"] != ""
+        for to in (bar, total):
+            to.update({"deferred": counts["deferred"]} if of_backend else counts)
+        for name in ("backend",) if of_backend else ("listener", "client"):
+            groups[name].setdefault(row[name], Counter()).update(counts)
+    out = total["sent"] + total["failed"] + total["deleted"]
+    return Flow(
+        since=moment(since),
+        step="hour" if step == timedelta(hours=1) else "day",
+        points=tuple(Point(at=moment(at), **bar) for at, bar in bars.items()),
+        total=Counts(**total),
+        waiting=waiting,
+        before=sum(waiting.values()) + out - total["accepted"] - total["again"],
+        listeners=_named(groups["listener"]),
+        clients=_named(groups["client"]),
+        backends=_named(groups["backend"]),
+    )
+
+
+def _named(group: Mapping[str, Counter[str]]) -> dict[str, Counts]:
+    known = {field.name for field in fields(Counts)}
+    return {name: Counts(**{key: counts[key] for key in known}) for name, counts in sorted(group.items())}
