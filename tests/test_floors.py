@@ -14,6 +14,7 @@ FLOORS = [
     {
         "__init__",
         "model",
+        "actor",
         "address",
         "clock",
         "systemd",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from gateway.actor import Actor
 from gateway.auth.clients import Clients
 from gateway.auth.guesses import Guesses
 from gateway.auth.jwks import Jwks
@@ -19,6 +20,7 @@ from gateway.auth.tokens import (
     candidates,
     check,
     parse,
+    role_of,
     signer,
     token_in,
 )
@@ -187,14 +189,14 @@ class Authenticator:
             return False
         return any(key.public is None for key in fits) or signer(fits, parsed) is not None
 
-    def admin_token(self, text: str) -> str:
-        """The subject of a token for the HTTP interface, signed by a key of our own. Raises Refusal 535."""
+    def admin_token(self, text: str) -> Actor:
+        """Whose token for the HTTP interface it is, signed by a key of our own. Raises Refusal 535."""
         try:
             parsed = parse(text)
             key = signer(candidates(self._keys, parsed), parsed)
-            checked = check(key, parsed.claims, self._clock.now(), self._revocations, admin=True)
-            self._note("token", checked.jti, "")
-            return checked.subject
+            token = check(key, parsed.claims, self._clock.now(), self._revocations, admin=True)
+            self._note("token", token.jti, "")
+            return Actor(token.subject, "token", role_of(parsed.claims))
         except Invalid as error:
             raise _refused(error) from None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gateway.actor import ROLES, Role
 from gateway.auth.keys import ADMIN_AUDIENCE, Key, load_keys, sign, verify
 from gateway.config.models import Settings
 from gateway.config.values import parse_network, parse_pattern, parse_size
@@ -187,6 +188,14 @@ def _moment(claims: Mapping[str, Any], name: str) -> datetime | None:
     return datetime.fromtimestamp(value, UTC)
 
 
+def role_of(claims: Mapping[str, Any]) -> Role:
+    """What the bearer of a token for the HTTP interface may do; all, where it does not say. Raises Invalid."""
+    role = ROLES.get(_text(claims, "role")) if "role" in claims else Role.ADMIN
+    if role is None:
+        raise Invalid("token_claims", f"role is none of {', '.join(ROLES)}")
+    return role
+
+
 @dataclass(frozen=True, slots=True)
 class Narrowing:
     """What a token asks to be held to. None and "" ask for nothing."""
@@ -242,6 +251,10 @@ def mint(
     try:
         candidates(keys, parse(token))
         check(key, payload, now, Revocations(), admin=_is_admin(payload))
+        if "role" in payload:
+            if not _is_admin(payload):
+                raise Invalid("token_claims", "role is for tokens of the HTTP interface: add --admin")
+            role_of(payload)
         asked = narrowing(payload)
     except Invalid as error:
         raise ValueError(f"such a token would be refused: {error}") from None
@@ -268,11 +281,13 @@ def inspect(settings: Settings, token: str, now: datetime, revocations: Revocati
         admin = _is_admin(parsed.claims)
         check(key, parsed.claims, now, revocations, admin=admin)
         narrowing(parsed.claims)
+        role = role_of(parsed.claims) if admin else None
     except Invalid as error:
         return report | {"verdict": str(error)}
     if key and key.public is None:
         return report | {"valid": None, "verdict": f"signature not checked: needs {key.settings.jwks_url}"}
-    return report | {"valid": True, "verdict": "valid for the HTTP interface only" if admin else "valid"}
+    verdict = "valid" if role is None else f"valid for the HTTP interface only, to {role.word}"
+    return report | {"valid": True, "verdict": verdict}
 
 
 def _is_admin(claims: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from prometheus_client import CollectorRegistry
 
+from gateway.actor import Order
 from gateway.clock import Clock, SystemClock
 from gateway.events.log import Libraries, Renderer, Writer, in_journal, make_logger
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
@@ -219,10 +220,15 @@ class Events:
 
     # Spool, settings, keys
 
-    def deleted(self, ids: Sequence[str]) -> None:
+    def deleted(self, ids: Sequence[str], by: str = "") -> None:
         """By order; of what is gone only the log still knows."""
         for ident in ids:
-            self._log.info("deleted", id=ident)
+            self._log.info("deleted", id=ident, by=by)
+
+    def act(self, order: Order, count: int) -> None:
+        """What somebody ordered, once it is done: ``count`` is how many messages it changed."""
+        by = {"by": order.actor.name, "way": order.actor.way}
+        self._log.info("act", verb=order.verb, **by, what=order.what, count=count)
 
     def spool_written(self, seconds: float) -> None:
         self._metrics.spool_time().observe(seconds)

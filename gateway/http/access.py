@@ -1,17 +1,24 @@
-"""Who may ask what: the UNIX socket is trusted by its file mode, loopback may read, everybody else needs a token."""
+"""Who asks, and what he may: the UNIX socket is trusted by its file mode, loopback may read, all else needs a token."""
 
 from __future__ import annotations
 
+import asyncio
+import pwd
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.actor import Actor, Role, is_name
 from gateway.http.problem import problem
 from gateway.http.service import Service
 from gateway.model import Refusal
+from gateway.pools import read_files
 from gateway.url import is_loopback
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -70,12 +77,75 @@ class Guard:
         return not same or site not in ("none", "same-origin")
 
 
-def check_token(service: Service, authorization: str) -> None:
-    """Raises HTTPException unless the header holds a token of an administrator."""
-    scheme, _, token = authorization.partition(" ")
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks, and why he is nobody where he may not: what he would have to show."""
+
+    actor: Actor
+    why: str = ""
+
+
+# What each way gives by itself, without anything shown: never less strict than the socket it is.
+_ROLE = {Access.NETWORK: Role.NOBODY, Access.LOOPBACK: Role.READ, Access.SOCKET: Role.ADMIN}
+_SHOW = 'needs the admin socket, or a bearer token whose "aud" is gateway-admin'
+ON_BEHALF = "gateway-operator"  # header: whom sudo made root, as the commands know; for root at the socket only
+
+
+async def identify(service: Service, request: Request, access: Access) -> Asked:
+    """Who asks by this way: the user at the admin socket, whose bearer token it is, or nobody by name."""
+    if access is Access.SOCKET:
+        uid = getattr(request.state, "uid", None)  # set by the server, never by a client
+        behalf = request.headers.get(ON_BEHALF, "") if uid == 0 else ""
+        return Asked(Actor(behalf if is_name(behalf) else await user_of(uid), "socket", Role.ADMIN))
+    nobody, why = Actor("", "open", _ROLE[access]), _SHOW
+    for way in _WAYS:
+        try:
+            if (found := await way(service, request)) and found.role >= nobody.role:
+                return Asked(found)
+        except Refusal as refusal:  # what was shown is no good: he is who shows nothing
+            why = refusal.text
+    return Asked(nobody, why)
+
+
+async def _by_token(service: Service, request: Request) -> Actor | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or service.authenticator is None:
-        raise HTTPException(401, 'needs the admin socket, or a bearer token whose "aud" is gateway-admin')
-    try:
-        service.authenticator.admin_token(token.strip())
-    except Refusal as refusal:
-        raise HTTPException(401, refusal.text) from None
+        return None
+    return service.authenticator.admin_token(token.strip())
+
+
+# How somebody off the socket shows who he is, in this order. Each returns None where nothing of its kind is shown, and
+# raises Refusal for what is no good.
+_WAYS: tuple[Callable[[Service, Request], Awaitable[Actor | None]], ...] = (_by_token,)
+
+
+def require(asked: Asked, role: Role) -> Actor:
+    """Raises HTTPException unless he may: 401 where he has not said who he is, 403 where that is not enough."""
+    actor = asked.actor
+    if actor.role >= role:
+        return actor
+    if actor.way == "open":
+        raise HTTPException(401, asked.why)
+    raise HTTPException(403, f"{actor.name} has the role {actor.role.word}; this needs {role.word}")
+
+
+def actor_of(request: Request) -> Actor:
+    """Who asks, in a handler."""
+    actor: Actor = request.state.actor
+    return actor
+
+
+_names: dict[int, str] = {}  # of users: asking for one may wait for a directory server
+_PATIENCE = 1.0  # seconds
+
+
+async def user_of(uid: int | None) -> str:
+    """The name of a user of this machine, or its number where nobody tells it in time."""
+    if uid is None:
+        return "unknown"  # a system that does not tell who is at a socket
+    if uid not in _names:
+        try:
+            _names[uid] = await asyncio.wait_for(read_files(lambda: pwd.getpwuid(uid).pw_name), _PATIENCE)
+        except (KeyError, TimeoutError):
+            return f"user id {uid}"
+    return _names[uid]

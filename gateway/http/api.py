@@ -22,6 +22,7 @@ from gateway.auth.tokens import Invalid, is_short_text, parse
 from gateway.config.durations import parse_duration
 from gateway.drop.drop import places
 from gateway.drop.overview import overview
+from gateway.http import acts
 from gateway.http.problem import answer, fields_of, json_body, text_of, texts_of
 from gateway.http.service import Service, running
 from gateway.pools import read_files
@@ -122,7 +123,9 @@ async def steer(service: Service, request: Request) -> object:
     if name not in dispatcher.status():
         raise HTTPException(404, f"no backend {name}; there are {', '.join(dispatcher.status())}")
     if action == "check":
-        return await dispatcher.check(name)
+        found = await dispatcher.check(name)
+        await acts.note(service, request, "check", f"backend {name}: {'good' if found.ok else found.summary}")
+        return found
     if action == "pause":
         duration = _duration(body, "for")
         await dispatcher.pause(name, duration.total_seconds() if duration else None)
@@ -130,6 +133,8 @@ async def steer(service: Service, request: Request) -> object:
         await dispatcher.resume(name)
     else:
         raise HTTPException(404, f"no action {action}; there are pause, resume, check")
+    lasts = f" for {body['for']}" if action == "pause" and body.get("for") else ""
+    await acts.note(service, request, action, f"backend {name}{lasts}")
     return dispatcher.status()[name]
 
 
@@ -179,6 +184,7 @@ async def mint_token(service: Service, request: Request) -> object:
     except (TypeError, ValueError) as error:
         raise HTTPException(400, str(error)) from None
     await service.spool.add_token(row)
+    await acts.note(service, request, "mint", f"token {jti} of {subject}{', for the HTTP interface' if admin else ''}")
     return answer({"token": token, "jti": jti, "expires_at": expires}, 201)
 
 
@@ -202,6 +208,8 @@ async def revoke_token(service: Service, request: Request) -> object:
         raise HTTPException(400, "no token that is accepted has such an id or subject: it is no short printable text")
     minted = {(row.jti if jti else row.subject) for row in await service.spool.tokens() if row.key}
     await service.revoke(jti=jti, subject=subject)
+    which = f"token {jti}" if jti else f"all tokens of {subject}"
+    await acts.note(service, request, "revoke", which)
     return {"revoked": jti or subject, "known": (jti or subject) in minted}
 
 
@@ -217,9 +225,11 @@ def _refuse_token(text: str) -> None:
     raise HTTPException(400, f"that is a token, not an id; {fix}")
 
 
-async def reload(service: Service, _request: Request) -> object:
+async def reload(service: Service, request: Request) -> object:
     running(service)
-    return {"changes": await service.reload()}
+    changes = await service.reload()
+    await acts.note(service, request, "reload", "; ".join(changes) or "nothing has changed")
+    return {"changes": changes}
 
 
 async def send(service: Service, request: Request) -> object:
@@ -239,4 +249,5 @@ async def send(service: Service, request: Request) -> object:
     message["Subject"] = f"Test message of {service.settings.hostname}"
     message.set_content(f"This is a test message sent by gateway on {service.settings.hostname}.\n")
     queue_id = await service.submit(sender, recipients, message.as_bytes(), client="admin", pin=pin)
+    await acts.note(service, request, "send-test", f"by {pin}" if pin else "", ids=[queue_id])
     return answer({"id": queue_id}, 202)

@@ -11,7 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.actor import Order
 from gateway.config.durations import parse_duration
+from gateway.http.acts import order_of
 from gateway.http.problem import fields_of, json_body, text_of, texts_of
 from gateway.http.service import Service, running
 from gateway.spool import Filter
@@ -77,18 +79,20 @@ async def raw(service: Service, request: Request) -> object:
     return Response(body, media_type="message/rfc822")
 
 
-async def _change(service: Service, action: str, which: Filter, unchanged: set[str], done: Counter[str]) -> None:
+async def _change(service: Service, order: Order, which: Filter, unchanged: set[str], done: Counter[str]) -> None:
     """Count in ``done`` to how many messages it was done; their ids are taken out of ``unchanged``."""
+    action = order.verb
     if action == "bounce":
         running(service)
-        bounced = await service.bounce(which)
+        if bounced := await service.bounce(which):
+            await service.spool.act(order, ids=list(bounced))
         unchanged.difference_update(bounced)
         done.update(changed=len(bounced), told=sum(bounced.values()))
         return
     spool = service.spool
     change = {"retry": spool.retry, "hold": spool.hold, "release": spool.release, "delete": spool.delete}[action]
     untold = await _untold(service, [which]) if action == "delete" else 0
-    done.update(changed=await change(which, spool.now(), unchanged.difference_update), bounces=untold)
+    done.update(changed=await change(which, spool.now(), unchanged.difference_update, order), bounces=untold)
 
 
 async def _untold(service: Service, wanted: Iterable[Filter]) -> int:
@@ -109,7 +113,7 @@ async def change_one(service: Service, request: Request) -> object:
     if detail is None:
         raise HTTPException(404, f"no message {queue_id}")
     done = Counter[str]()
-    await _change(service, action, Filter(ids=(queue_id,)), set(), done)
+    await _change(service, order_of(request, action), Filter(ids=(queue_id,)), set(), done)
     if not done["changed"]:
         raise HTTPException(409, f"message {queue_id} is {detail.state}: nothing to {action}")
     return _answer(action, done)
@@ -137,9 +141,17 @@ async def change_many(service: Service, request: Request) -> object:
             wanted = [replace(one, untold=False) for one in wanted]
     else:
         raise HTTPException(400, 'give {"ids": [...]} or {"filter": {...}}')
+    order = order_of(request, action, _words(chosen))
     for which in wanted:
-        await _change(service, action, which, unchanged, done)
+        await _change(service, order, which, unchanged, done)
     return _answer(action, done, unchanged)
+
+
+def _words(chosen: Mapping[str, Any] | None) -> str:
+    """A filter as an operator reads it, "" where he gave ids."""
+    if chosen is None:
+        return ""
+    return "all with " + ", ".join(f"{name} {value}" for name, value in chosen.items()) if chosen else "all"
 
 
 def _action(request: Request) -> str:

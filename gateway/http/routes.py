@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from gateway.actor import Role
 from gateway.config import ConfigError
-from gateway.http import api, door, hooks, messages
-from gateway.http.access import Access, Guard, check_token
+from gateway.http import acts, api, door, hooks, messages
+from gateway.http.access import Access, Guard, identify, require
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
 from gateway.model import Fault, Refusal
@@ -22,29 +23,31 @@ from gateway.model import Fault, Refusal
 Handler = Callable[[Service, Request], Awaitable[object]]
 _LARGEST_BODY = 8_000_000  # bytes: room for 250,000 queue ids
 
-# The last column: what comes by a less trusted way needs a token.
-ROUTES: tuple[tuple[str, str, Handler, Access], ...] = (
-    ("GET", "/metrics", api.metrics, Access.NETWORK),
-    ("GET", "/healthz", api.healthz, Access.NETWORK),
-    ("GET", "/readyz", api.readyz, Access.NETWORK),
-    ("GET", "/api/v1/status", api.status, Access.LOOPBACK),
-    ("POST", "/api/v1/reload", api.reload, Access.SOCKET),
-    ("POST", "/api/v1/send", api.send, Access.SOCKET),
-    ("GET", "/api/v1/backends", api.backends, Access.LOOPBACK),
-    ("POST", "/api/v1/backends/{name}/{action}", api.steer, Access.SOCKET),
-    ("GET", "/api/v1/drop", api.drop, Access.LOOPBACK),
-    ("GET", "/api/v1/tokens", api.tokens, Access.LOOPBACK),
-    ("POST", "/api/v1/tokens", api.mint_token, Access.SOCKET),
-    ("POST", "/api/v1/tokens/inspect", api.inspect_token, Access.SOCKET),
-    ("POST", "/api/v1/tokens/revoke", api.revoke_token, Access.SOCKET),
-    ("GET", "/api/v1/messages", messages.find, Access.LOOPBACK),
-    ("POST", "/api/v1/messages/{action}", messages.change_many, Access.SOCKET),
-    ("GET", "/api/v1/messages/{id}", messages.show, Access.LOOPBACK),
-    ("GET", "/api/v1/messages/{id}/raw", messages.raw, Access.SOCKET),
-    ("POST", "/api/v1/messages/{id}/{action}", messages.change_one, Access.SOCKET),
-    ("GET", "/api/v1/refusals", door.refusals, Access.LOOPBACK),
-    ("GET", "/api/v1/flow", door.flow, Access.LOOPBACK),
-    ("POST", "/hooks/{name}", hooks.receive, Access.NETWORK),
+# The last column: what role it takes. The admin socket has them all, loopback may read; else a token says.
+ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
+    ("GET", "/metrics", api.metrics, Role.NOBODY),
+    ("GET", "/healthz", api.healthz, Role.NOBODY),
+    ("GET", "/readyz", api.readyz, Role.NOBODY),
+    ("GET", "/api/v1/status", api.status, Role.READ),
+    ("POST", "/api/v1/reload", api.reload, Role.ADMIN),
+    ("POST", "/api/v1/send", api.send, Role.OPERATE),
+    ("GET", "/api/v1/backends", api.backends, Role.READ),
+    ("POST", "/api/v1/backends/{name}/{action}", api.steer, Role.OPERATE),
+    ("GET", "/api/v1/drop", api.drop, Role.READ),
+    ("GET", "/api/v1/acts", acts.find, Role.READ),
+    ("GET", "/api/v1/acts/{id}", acts.show, Role.READ),
+    ("GET", "/api/v1/tokens", api.tokens, Role.READ),
+    ("POST", "/api/v1/tokens", api.mint_token, Role.ADMIN),
+    ("POST", "/api/v1/tokens/inspect", api.inspect_token, Role.OPERATE),
+    ("POST", "/api/v1/tokens/revoke", api.revoke_token, Role.ADMIN),
+    ("GET", "/api/v1/messages", messages.find, Role.READ),
+    ("POST", "/api/v1/messages/{action}", messages.change_many, Role.OPERATE),
+    ("GET", "/api/v1/messages/{id}", messages.show, Role.READ),
+    ("GET", "/api/v1/messages/{id}/raw", messages.raw, Role.OPERATE),
+    ("POST", "/api/v1/messages/{id}/{action}", messages.change_one, Role.OPERATE),
+    ("GET", "/api/v1/refusals", door.refusals, Role.READ),
+    ("GET", "/api/v1/flow", door.flow, Role.READ),
+    ("POST", "/hooks/{name}", hooks.receive, Role.NOBODY),
 )
 
 
@@ -53,11 +56,11 @@ def build(service: Service, access: Access) -> ASGIApp:
     routes = [
         Route(
             path,
-            _endpoint(service, handler, needs_token=access < enough),
+            _endpoint(service, handler, access, role),
             methods=[method],
             max_body_size=hooks.LARGEST_BODY if handler is hooks.receive else None,
         )
-        for method, path, handler, enough in ROUTES
+        for method, path, handler, role in ROUTES
     ]
     explained = {HTTPException: partial(_explain, service)}
     app = Starlette(routes=routes, exception_handlers=explained, max_body_size=_LARGEST_BODY)
@@ -65,11 +68,13 @@ def build(service: Service, access: Access) -> ASGIApp:
     return Guard(app, access)
 
 
-def _endpoint(service: Service, handler: Handler, *, needs_token: bool) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(
+    service: Service, handler: Handler, access: Access, role: Role
+) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
-            if needs_token:
-                check_token(service, request.headers.get("authorization", ""))
+            if role:
+                request.state.actor = require(await identify(service, request, access), role)
             result = await handler(service, request)
             return result if isinstance(result, Response) else answer(result)
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         if self._by_tcp and not self._has_room():
             transport.abort()
+        elif not self._by_tcp:
+            self.app_state = {**self.app_state, "uid": _uid_at(transport.get_extra_info("socket"))}
         self._wait()
 
     @property
@@ -154,6 +157,14 @@ class HttpServer:
         for sock in self._sockets:
             sock.close()
         self._sockets, self._ticks = [], None
+
+
+def _uid_at(sock: socket.socket | None) -> int | None:
+    """Whose process is at the other end of a UNIX socket (unix(7), SO_PEERCRED); None where the system does not say."""
+    if sock is None or not hasattr(socket, "SO_PEERCRED"):
+        return None
+    _pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
 
 
 def _tcp_socket(bind: str) -> socket.socket:

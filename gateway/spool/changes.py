@@ -30,7 +30,7 @@ _ADD_MESSAGE = insert_into(
     tables.Message,
     f"id client listener peer pin bounce features sealed authors {_CHECKED} "
     "message_id header_from login sender_key size checksum original original_key",
-    **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL"},
+    **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL", "how": "''"},
 )
 _ADD_BODY = insert_into(tables.Body, "message_id raw")
 _ADD_RECIPIENT = insert_into(

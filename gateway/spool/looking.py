@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.spool import notices, queries, refusals, tally, tokens
+from gateway.spool import acts, notices, queries, refusals, tally, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.queries import Reader
 from gateway.spool.records import (
+    ActRow,
     ClockStep,
     Delivery,
     Filter,
@@ -114,6 +115,19 @@ class Looking:
     async def polls(self, backend: str, limit: int) -> list[Poll]:
         """What this provider is to be asked next, the first due first, also before its time."""
         return [record(Poll, row) for row in await self._ask(queries.POLLS, backend=backend, limit=limit)]
+
+    async def acts(self, *, limit: int = 100, before: int = 0, message: str = "") -> list[ActRow]:
+        """What operators ordered, the last first; ``before`` is the last id of the page before. Of one message, or all.
+
+        Also of a message that is gone: who deleted it.
+        """
+        async with self._reading() as reader:
+            return await acts.find(reader, limit=limit, before=before, message=message)
+
+    async def acted_on(self, act: int, *, limit: int = 1000, after: str = "") -> list[str]:
+        """The ids of the messages that an order changed, from behind that id on."""
+        async with self._reading() as reader:
+            return await acts.messages(reader, act, limit=limit, after=after)
 
     async def tokens(self) -> list[TokenRow]:
         return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]

@@ -17,6 +17,7 @@ from gateway.spool.changes import deliveries_from, intact
 from gateway.spool.engine import Engine
 from gateway.spool.filters import condition
 from gateway.spool.records import (
+    ActRow,
     AttemptRow,
     BounceRow,
     ClockStep,
@@ -61,6 +62,7 @@ FROM step s JOIN message m ON m.id = :id
 WHERE s.spool_at >= (SELECT min(d.received_at) FROM delivery d WHERE d.message_id = m.id)
     AND (m.finished_at IS NULL OR s.spool_at <= m.finished_at)
 ORDER BY s.id"""
+_ACTS_OF = "SELECT a.* FROM act_message m JOIN act a ON a.id = m.act_id WHERE m.message_id = :id ORDER BY a.id"
 STEPS = "SELECT was_at, now_at, 0 AS after FROM step ORDER BY id DESC LIMIT :limit"
 
 
@@ -172,6 +174,7 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
         events=tuple(record(EventRow, row) for row in events),
         bounces=tuple(record(BounceRow, row) for row in bounces),
         clock_steps=tuple(record(ClockStep, row) for row in await reader.all(_STEPS_OF, id=ident)),
+        acts=tuple(record(ActRow, row) for row in await reader.all(_ACTS_OF, id=ident)),
     )
 
 

@@ -267,6 +267,20 @@ class ClockStep:
 
 
 @dataclass(frozen=True, slots=True)
+class ActRow:
+    """What somebody ordered, and how many messages it changed: ``messages`` are the first 20 of them."""
+
+    id: int
+    made_at: datetime
+    name: str
+    way: str
+    verb: str
+    what: str
+    count: int
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MessageDetail:
     """The whole life of a message, oldest attempt first."""
 
@@ -277,6 +291,7 @@ class MessageDetail:
     events: tuple[EventRow, ...]
     bounces: tuple[BounceRow, ...] = ()
     clock_steps: tuple[ClockStep, ...] = ()
+    acts: tuple[ActRow, ...] = ()
 
     @property
     def state(self) -> str:

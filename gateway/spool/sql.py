@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
+from gateway.spool.tables import Message
+
 IN_IDS = "@in(:ids)"
 UNDER_WAY = "EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id AND a.ended_at IS NULL)"
 STILL_OPEN = "EXISTS (SELECT 1 FROM attempt WHERE id = :attempt_id AND ended_at IS NULL)"
@@ -19,9 +21,11 @@ NO_ANSWER = {
     "verdict": "''", "code": "NULL", "enhanced": "''", "detail": "''", "remote_id": "''",
     "scope": "''", "said_by": "''", "fix": "''",
 }  # fmt: skip
+# All but what only people want to know: it would come with each recipient.
+_OF_MESSAGE = ", ".join(f"m.{name}" for name in Message.model_fields if name != "how")
 LOAD_DELIVERIES = f"""
 SELECT d.id AS delivery_id, d.backend, d.attempts, d.sticky, d.in_doubt, d.received_at AS queued_at,
-    r.address, r.notify, r.orcpt, r.verdict AS said, m.*,
+    r.address, r.notify, r.orcpt, r.verdict AS said, {_OF_MESSAGE},
     CASE WHEN d.sticky THEN r.remote_id ELSE '' END AS doubt_id,
     CASE WHEN d.sticky THEN (SELECT a.addresses FROM attempt a WHERE a.message_id = d.message_id
         AND a.delivery_id = d.id AND a.verdict = 'interrupted' ORDER BY a.id LIMIT 1) END AS interrupted,

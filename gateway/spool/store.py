@@ -12,11 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gateway.actor import Order
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
-from gateway.spool import changes, filters, lastuse, notices, queries, settle, sql, tokens, tracking, upkeep, vault
+from gateway.spool import (
+    acts,
+    changes,
+    filters,
+    lastuse,
+    notices,
+    queries,
+    settle,
+    sql,
+    tokens,
+    tracking,
+    upkeep,
+    vault,
+)
 from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.looking import Looking
 from gateway.spool.records import (
@@ -196,32 +210,55 @@ class Spool(Looking):
     # -- what an operator does: each returns how many messages it changed --------------------------------------------
     # Mail gets in between the steps; ``each`` is handed the ids that a step changed, once they are on disk.
 
-    async def hold(self, which: Filter, now: datetime, each: Each = len) -> int:
-        return await self._change(upkeep.hold, which, now, each)
+    async def hold(self, which: Filter, now: datetime, each: Each = len, order: Order | None = None) -> int:
+        return await self._change(upkeep.hold, which, now, each, order)
 
-    async def release(self, which: Filter, now: datetime, each: Each = len) -> int:
-        return await self._change(upkeep.release, which, now, each)
+    async def release(self, which: Filter, now: datetime, each: Each = len, order: Order | None = None) -> int:
+        return await self._change(upkeep.release, which, now, each, order)
 
-    async def retry(self, which: Filter, now: datetime, each: Each = len) -> int:
-        return await self._change(partial(upkeep.retry, backend=which.backend), which, now, each)
+    async def retry(self, which: Filter, now: datetime, each: Each = len, order: Order | None = None) -> int:
+        return await self._change(partial(upkeep.retry, backend=which.backend), which, now, each, order)
 
-    async def delete(self, which: Filter, now: datetime, each: Each = len) -> int:
-        """Gone with all its rows; the log keeps the ids."""
+    async def delete(self, which: Filter, now: datetime, each: Each = len, order: Order | None = None) -> int:
+        """Gone with all its rows; the log keeps the ids, and the order whose it was."""
 
         def deleted(ids: Sequence[str]) -> None:
-            self._events.deleted(ids)
+            self._events.deleted(ids, order.actor.name if order else "")
             each(ids)
 
-        return await self._change(upkeep.delete, which, now, deleted)
+        return await self._change(upkeep.delete, which, now, deleted, order)
 
-    async def _change(self, step: upkeep.Step, which: Filter, now: datetime, each: Each) -> int:
+    async def _change(self, step: upkeep.Step, which: Filter, now: datetime, each: Each, order: Order | None) -> int:
+        """``order``: on whose account; it is kept with each step, in the same transaction."""
         total = 0
-        async for ids in queries.steps(self._reading, which):
-            run = partial(upkeep.change, step=step, which=which, ids=ids, now=micros(now))
-            changed = await self._writer.submit(run, late=True)
-            each(changed)
-            total += len(changed)
+
+        def run(tx: Transaction, ids: list[str]) -> tuple[list[str], int | None]:
+            changed = upkeep.change(tx, step=step, which=which, ids=ids, now=micros(now))
+            return changed, acts.note(tx, order, changed) if order else None
+
+        try:
+            async for ids in queries.steps(self._reading, which):
+                changed, act = await self._writer.submit(partial(run, ids=ids), late=True)
+                if order:
+                    order.act = act
+                each(changed)
+                total += len(changed)
+        finally:
+            if order and total:
+                self._events.act(order, total)
         return total
+
+    async def act(self, order: Order, *, ids: Sequence[str] = (), count: int = 0) -> None:
+        """Keep what somebody ordered that is done already: what it changed are these messages, or ``count`` things.
+
+        What he ordered holds though the disk be full: then only the log knows of it.
+        """
+        self._events.act(order, len(ids) or count)
+        with suppress(SpoolTrouble):
+            for n in range(0, max(1, len(ids)), queries.STEP):
+                step = ids[n : n + queries.STEP]
+                run = partial(acts.note, order=order, ids=step, count=None if ids else count)
+                order.act = await self._writer.submit(run, late=True)
 
     async def fail(self, which: Filter, now: datetime) -> AsyncIterator[list[Claim]]:
         """Claims, in pages, on all that is queued or held of these and not under way; the caller settles as failed."""

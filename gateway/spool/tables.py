@@ -63,6 +63,7 @@ class Message(SQLModel, table=True):
     authors: str = Field(sa_column_kwargs={"server_default": "[]"})  # JSON list of From and Sender addresses
     original: str = Field(sa_column_kwargs={"server_default": ""})  # the sender, or author, that was rewritten
     original_key: str = Field(sa_column_kwargs={"server_default": ""})
+    how: str = Field(sa_column_kwargs={"server_default": ""})  # JSON: how it came and what was decided, for people
 
 
 class Body(SQLModel, table=True):

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.config.models import RetentionSettings
-from gateway.spool import refusals, tally
+from gateway.spool import acts, refusals, tally
 from gateway.spool.filters import still
 from gateway.spool.records import Filter, micros
 from gateway.spool.sql import IN_IDS, UNDER_WAY
@@ -78,6 +78,7 @@ def sweeps(now: datetime, kept: RetentionSettings) -> list[Callable[[Transaction
         lambda tx: _sweep_bodies(tx, "failed", failed, _SWEEP),
         lambda tx: _sweep_history(tx, history, _SWEEP),
         lambda tx: _sweep_door(tx, kept),
+        lambda tx: acts.sweep(tx, history, _SWEEP),
     ]
 
 

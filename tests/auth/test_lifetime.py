@@ -196,7 +196,7 @@ def test_inspect_says_in_words_what_would_happen(
 
 def admin(house: House, text: str) -> str:
     try:
-        return house.auth.admin_token(text)
+        return house.auth.admin_token(text).name
     except Refusal as caught:
         refusal = caught
     assert (refusal.code, refusal.enhanced) == (535, "5.7.8")
@@ -220,7 +220,7 @@ async def test_only_our_own_key_opens_the_http_interface(tmp_path: Path) -> None
     assert issuer.requests == 0
     assert admin(house, "") == "token_malformed"
     shown = inspect(house.settings, text)
-    assert (shown["valid"], shown["verdict"]) == (True, "valid for the HTTP interface only")
+    assert (shown["valid"], shown["verdict"]) == (True, "valid for the HTTP interface only, to admin")
     assert inspect(house.settings, token(aud="gateway-admin"))["valid"] is False
     house.revocations.revoke_jti("t-1")
     assert admin(house, text) == "token_revoked"

@@ -123,8 +123,10 @@ class Service:
         await self.spool.put(message)
         return message.id
 
-    def admin_token(self, audience: str = auth.ADMIN_AUDIENCE, expires: timedelta = timedelta(hours=1)) -> str:
-        claims = {"aud": audience} if audience else {}
+    def admin_token(
+        self, audience: str = auth.ADMIN_AUDIENCE, expires: timedelta = timedelta(hours=1), role: str = ""
+    ) -> str:
+        claims = {name: value for name, value in {"aud": audience, "role": role}.items() if value}
         return auth.mint(
             self.settings, "own", subject="ops", expires_in=expires, now=self.clock.now(), jti="j1", claims=claims
         )

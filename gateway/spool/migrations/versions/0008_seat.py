@@ -39,7 +39,17 @@ FROM (
     WHERE state IN ('done', 'failed'))
 GROUP BY 1, 2, 3
 """
-SCHEMA: tuple[str, ...] = (_LASTUSE, _REFUSAL, _TALLY)  # one text a table, its statements parted by ";"
+_ACT = """
+CREATE TABLE act (
+    id INTEGER NOT NULL PRIMARY KEY, made_at INTEGER NOT NULL, spool_at INTEGER NOT NULL, name VARCHAR NOT NULL,
+    way VARCHAR NOT NULL, verb VARCHAR NOT NULL, what VARCHAR NOT NULL, count INTEGER NOT NULL, named BOOLEAN NOT NULL);
+CREATE TABLE act_message (
+    act_id INTEGER NOT NULL, message_id VARCHAR NOT NULL, PRIMARY KEY (act_id, message_id)
+) WITHOUT ROWID;
+CREATE INDEX act_by_message ON act_message (message_id);
+ALTER TABLE message ADD COLUMN how VARCHAR NOT NULL DEFAULT ''
+"""
+SCHEMA: tuple[str, ...] = (_LASTUSE, _REFUSAL, _TALLY, _ACT)  # one text a table, its statements parted by ";"
 
 
 def upgrade() -> None:
