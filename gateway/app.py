@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from gateway import auth, backends, intake
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError
+from gateway.config.inforce import InForce
 from gateway.config.loading import Loaded
 from gateway.config.models import Settings
 from gateway.config.show import diff, restart_keys
@@ -50,6 +51,7 @@ class App:
         self._rng = rng or random.Random()  # noqa: S311 - delays and names, no secrets
         self.clock = clock or SystemClock()
         self.settings = self._at_start = loaded.settings
+        self.in_force = InForce(loaded, self.clock.now())
         self.events = Events(format=self.settings.log.format, level=self.settings.log.level, clock=self.clock)
         self.ids = QueueIds(self.clock, self._rng)
         self._names = names or Names()
@@ -61,6 +63,7 @@ class App:
         self.dispatcher: Dispatcher | None = None
         self.drop: Drop | None = None
         self._shared = Shared()
+        self.rates = self._shared.rates
         self._backends: dict[str, Backend] = {}
         self._rules: intake.Rules
         self._patience = DRAIN
@@ -239,11 +242,13 @@ class App:
             built, authenticator = await self._build(settings, kept)
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
+            self.in_force = self.in_force.after_failure(self.clock.now(), str(error).splitlines())
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
         for warning in loaded.warnings:
             self.events.warning("settings_doubtful", detail=warning)
         assert self.dispatcher is not None
         self._adopt(settings, built, authenticator)
+        self.in_force = InForce(loaded, self.clock.now())
         self._declare()
         for name, listener in self.listeners.items():
             listener.update(settings.listeners.get(name), self._rules, authenticator)

@@ -33,13 +33,20 @@ class RateWindow:
 
     def allow(self, key: str, rate: Rate, now: float) -> bool:
         """Count one event at ``now`` (monotonic seconds), unless that would exceed the rate."""
-        current = int(now * _SLOTS / rate.period.total_seconds())
-        slots = {slot: n for slot, n in self._slots.get(key, {}).items() if slot >= current - _SLOTS}
+        current, slots = self._within(key, rate, now)
         allowed = sum(slots.values()) < rate.count
         if allowed:
             slots[current] = slots.get(current, 0) + 1
         remember(self._slots, key, slots)
         return allowed
+
+    def used(self, key: str, rate: Rate, now: float) -> int:
+        """How many of them count at ``now`` (monotonic seconds). Counts nothing."""
+        return sum(self._within(key, rate, now)[1].values())
+
+    def _within(self, key: str, rate: Rate, now: float) -> tuple[int, dict[int, int]]:
+        current = int(now * _SLOTS / rate.period.total_seconds())
+        return current, {slot: n for slot, n in self._slots.get(key, {}).items() if slot >= current - _SLOTS}
 
 
 class FailureLimit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -21,6 +22,7 @@ _COMMANDS = {
     "queue": "gateway.cli.queue:queue",
     "trace": "gateway.cli.queue:trace",
     "backend": "gateway.cli.backend:backend",
+    "client": "gateway.cli.client:client",
     "send-test": "gateway.cli.backend:send_test",
     "token": "gateway.cli.token:token",
     "password": "gateway.cli.token:password",
@@ -92,6 +94,38 @@ def config_show(as_json: bool) -> None:
         settings = loaded.settings.model_dump(mode="json", by_alias=True)
         return show_json({"file": loaded.path, "settings": settings, "origins": loaded.origins})
     return say(show(loaded).rstrip())
+
+
+@config.command("running")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("--all", "everything", is_flag=True, help="Also what is as by default.")
+@json_option
+@config_option
+def config_running(words: tuple[str, ...], everything: bool, as_json: bool) -> None:
+    """What the running service goes by: settings that differ from the default, or that hold every WORD.
+
+    \b
+    Example:
+      gateway config running office rate
+    """
+    from gateway.cli import plain
+
+    with connect(offline=False) as api:
+        found = api.get("settings", all="1" if everything else "", q=" ".join(words))
+    if as_json:
+        return show_json(found)
+    read = plain.stamp(plain.moment(found["read_at"]))
+    say(f"# read at {read} from {found['file'] or 'no file: built-in default'}")
+    for one in found["settings"]:
+        value = "set, not shown" if one["secret"] else json.dumps(one["value"], ensure_ascii=False)
+        default = f", default {json.dumps(one['default'])}" if one["changed"] and one["default"] is not None else ""
+        say(f"{one['key']}: {value}  # {one['origin']}{default}")
+    if found["hidden"]:
+        say(f"# {found['hidden']} more are as by default: --all")
+    if failed := found["failed"]:
+        say(f"# the reload at {plain.stamp(plain.moment(failed['at']))} was refused, and these stayed:")
+        say("\n".join(f"#   {line}" for line in failed["errors"]))
+    return None
 
 
 @config.command("schema")

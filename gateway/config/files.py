@@ -44,6 +44,7 @@ class Files:
         self._document = document
         self._path = path
         self._state_dir = state_dir
+        self.named: dict[Keys, str] = {}  # for each secret that stands in a file, the name as it was given
         self._inline: list[Keys] = []
         credentials = environ.get("CREDENTIALS_DIRECTORY", "")
         self._managed = [*([Path(credentials)] if credentials else []), RUN_SECRETS]
@@ -60,6 +61,7 @@ class Files:
             self._document.fail(from_file, f"give {key} or {key}_file, not both")
         else:
             path, data = self._read(from_file, given, private=True)
+            self.named[keys] = str(given)
             try:
                 text = data.decode("utf-8-sig")
             except ValueError:

@@ -87,7 +87,12 @@ def load(
     files.warn_of_open_file()
     http = settings.http.model_copy(update={"socket": settings.state_dir / settings.http.socket})
     settings = settings.model_copy(update={"http": http})
-    origins = {dotted(keys): _origin(document, keys) for keys, _ in flatten(settings)}
+    origins = {dotted(keys): _origin(document, files, keys) for keys, _ in flatten(settings)}
+    if (
+        origins["state_dir"] == "default"
+        and str(settings.state_dir) == environ.get("STATE_DIRECTORY", "").split(":")[0]
+    ):
+        origins["state_dir"] = "environment STATE_DIRECTORY"
     if path and origins.get("backends.box.type") == "default":
         notes.append(f"{path}: no backends are given, so mail is only written to files and delivered to nobody")
     loaded = Loaded(settings, origins, path, (), MappingProxyType(document.places))
@@ -218,6 +223,9 @@ def _note_types(document: Document, error: ValidationError, above: Keys, secrets
     return found
 
 
-def _origin(document: Document, keys: Keys) -> str:
-    place = document.places.get(keys) or document.places.get((*keys[:-1], f"{keys[-1]}_file"))
+def _origin(document: Document, files: Files, keys: Keys) -> str:
+    """Of a secret in a file also the file's name."""
+    if (place := document.places.get((*keys[:-1], f"{keys[-1]}_file"))) and keys in files.named:
+        return f"{files.named[keys]}, from {place.origin()}"
+    place = document.places.get(keys)
     return place.origin() if place else "default"

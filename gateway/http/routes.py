@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.actor import Role
 from gateway.config import ConfigError
-from gateway.http import acts, api, door, hooks, messages
+from gateway.http import acts, api, clients, door, hooks, messages, settings
 from gateway.http.access import Access, Guard, identify, require
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
@@ -33,6 +33,9 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("POST", "/api/v1/send", api.send, Role.OPERATE),
     ("GET", "/api/v1/backends", api.backends, Role.READ),
     ("POST", "/api/v1/backends/{name}/{action}", api.steer, Role.OPERATE),
+    ("GET", "/api/v1/clients", clients.clients, Role.READ),
+    ("GET", "/api/v1/clients/{name}", clients.client, Role.READ),
+    ("GET", "/api/v1/settings", settings.settings, Role.READ),
     ("GET", "/api/v1/drop", api.drop, Role.READ),
     ("GET", "/api/v1/acts", acts.find, Role.READ),
     ("GET", "/api/v1/acts/{id}", acts.show, Role.READ),

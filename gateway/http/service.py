@@ -9,10 +9,12 @@ from starlette.exceptions import HTTPException
 
 from gateway.auth import Authenticator
 from gateway.clock import Clock
+from gateway.config.inforce import InForce
 from gateway.config.models import Settings
 from gateway.delivery import Dispatcher
 from gateway.drop.drop import Drop
 from gateway.events import Events
+from gateway.ratelimit import RateWindow
 from gateway.spool import Filter, Spool
 
 
@@ -30,6 +32,10 @@ class Service(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+    @property
+    def in_force(self) -> InForce: ...
+    @property
+    def rates(self) -> RateWindow: ...
     @property
     def spool(self) -> Spool: ...
     @property

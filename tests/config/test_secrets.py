@@ -40,11 +40,11 @@ def test_trailing_newlines_are_no_part_of_a_secret(files: Files, content: str) -
 
 
 def test_an_absolute_file_is_that_file(files: Files) -> None:
-    """No search; and the origin of the secret is the line that names the file."""
+    """No search; and the origin of the secret is that file, and the line that names it."""
     path = files.write("else/where", "x")
     loaded = files.load(f"backends:\n  b:\n    type: api\n    api_key_file: {path}\n")
     assert loaded.settings.backends["b"].api_key.get_secret_value() == "x"
-    assert loaded.origins["backends.b.api_key"] == "config.yaml:4"
+    assert loaded.origins["backends.b.api_key"] == f"{path}, from config.yaml:4"
 
 
 def test_missing_file_names_every_place(files: Files) -> None:

@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from gateway import auth
 from gateway.backends import settings_types
-from gateway.config.loading import load
+from gateway.config.inforce import InForce
+from gateway.config.loading import Loaded, load
 from gateway.config.models import HttpSettings
 from gateway.delivery import BackendStatus
 from gateway.events import Events
@@ -26,6 +27,7 @@ from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.server import HttpServer
 from gateway.model import CallsBack, CannotCarry, Check, Refusal, SpoolFull
+from gateway.ratelimit import RateWindow
 from gateway.spool import Filter, Spool
 from tests.builders import new_message
 from tests.fakes import START, FakeClock
@@ -72,7 +74,7 @@ class Listener:
 class Service:
     """What gateway.app.App is to the handlers."""
 
-    settings: Any
+    loaded: Loaded
     clock: FakeClock
     events: Events
     spool: Spool
@@ -84,6 +86,11 @@ class Service:
     draining: bool = False
     done: list[Any] = field(default_factory=list)
     reload_error: Exception | None = None
+    rates: RateWindow = field(default_factory=RateWindow)
+
+    def __post_init__(self) -> None:
+        self.settings = self.loaded.settings
+        self.in_force = InForce(self.loaded, self.clock.now())
 
     async def reload(self) -> list[str]:
         if self.reload_error:
@@ -133,20 +140,22 @@ class Service:
 
 
 @asynccontextmanager
-async def service() -> AsyncIterator[Service]:
+async def service(file: Path | None = None) -> AsyncIterator[Service]:
     """Its own short directory: the path of a UNIX socket has 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="gw-") as folder:
         path = Path(folder)
-        settings = load(None, {}, settings_types(), {"state_dir": folder, "http.bind": "127.0.0.1:0"}).settings
+        own = {"state_dir": folder, "http.bind": "127.0.0.1:0"}
+        loaded = load(file, {}, settings_types(), own)
+        settings = loaded.settings
         auth.ensure_own_key(settings)
         clock, fetch = FakeClock(), Fetch.__new__(Fetch)  # never used: the only key is our own
         with (path / "log").open("w") as log:
             events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
-            events.declare(listeners=["local"], backends=["box"], clients=["localhost"], keys=["own"])
+            events.declare(listeners=["local"], backends=settings.backends, clients=settings.clients, keys=["own"])
             spool = await Spool.open(path, clock, events=events, reserve=1.0)
             authenticator = auth.Authenticator(settings, clock, fetch, events, auth.Revocations(), uses=spool.uses)
             try:
-                yield Service(settings, clock, events, spool, authenticator, path / "log")
+                yield Service(loaded, clock, events, spool, authenticator, path / "log")
             finally:
                 await authenticator.aclose()
                 await spool.aclose()

@@ -1,0 +1,86 @@
+"""``gateway client ...``: who may send what, and when they last did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gateway.cli import plain
+from gateway.cli.common import config_option, connect, json_option, said
+from gateway.cli.errors import Failed
+from gateway.cli.plain import moment, say, show_json
+
+
+@click.group()
+def client() -> None:
+    """Who may send: list, show."""
+
+
+@client.command("list")
+@json_option
+@config_option
+def list_(as_json: bool) -> None:
+    """Every client, how it is known, what it may do, and what it did today.
+
+    \b
+    Example:
+      gateway client list
+    """
+    with connect() as api:
+        found = api.get("clients")["clients"]
+    if as_json:
+        return show_json(found)
+    header = ("CLIENT", "KNOWN BY", "SENDS AS", "TO", "BY", "RATE USED", "ACCEPTED", "REFUSED", "LAST ACCEPTED")
+    return plain.table(header, [_row(one) for one in found]) if found else say("No clients: nobody may send.")
+
+
+def _row(one: Any) -> tuple[object, ...]:
+    known, rate = ", ".join(one["known_by"]), f"{one['rate_used']} of {one['rate']}" if one["rate"] else "no limit"
+    last = plain.relative(moment(one["last_accepted_at"])) + (" (used to send daily)" if one["silent"] else "")
+    ways = (one["sends_as"], one["sends_to"], one["sends_by"])
+    return (one["name"], known, *ways, rate, one["accepted_today"], one["refused_today"], last)
+
+
+@client.command()
+@click.argument("name", callback=said)
+@json_option
+@config_option
+def show(name: str, as_json: bool) -> None:
+    """One client with all its limits, and where it last came from.
+
+    \b
+    Example:
+      gateway client show printers
+    """
+    with connect() as api:
+        known = {one["name"]: one for one in api.get("clients")["clients"]}
+    if name not in known:
+        raise Failed(f"no client {name}; there are {', '.join(known) or 'none'}")
+    if as_json:
+        return show_json(known[name])
+    for word, value in _facts(known[name]):
+        say(f"{word + ':':<16}{value}")
+    return None
+
+
+def _facts(one: Any) -> list[tuple[str, str]]:
+    accepted, password = moment(one["last_accepted_at"]), moment(one["password_used_at"])
+    facts = [
+        ("client", one["name"]),
+        ("known by", ", ".join(one["known_by"])),
+        ("sends as", one["sends_as"]),
+        ("sends to", one["sends_to"]),
+        ("sends by", one["sends_by"]),
+        ("rate", f"{one['rate']}, {one['rate_used']} used now" if one["rate"] else "no limit"),
+        ("largest", one["max_size"] or "as limits.max_size says"),
+        ("recipients", str(one["max_recipients"] or "as limits.max_recipients says")),
+        ("today", f"{one['accepted_today']} accepted, {one['refused_today']} refused"),
+        ("last accepted", _last(accepted, one["last_accepted_from"])),
+    ]
+    return facts + ([("password used", _last(password, one["password_used_from"]))] if one["password"] else [])
+
+
+def _last(when: Any, peer: str) -> str:
+    where = f", from {peer}" if peer else ""
+    return f"{plain.stamp(when)} ({plain.relative(when)}){where}" if when else "never seen"
