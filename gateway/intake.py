@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, Settings
+from gateway.how import how
 from gateway.message import (
     Arrival,
     Header,
@@ -44,14 +45,22 @@ class Rules:
 
 
 def prepare(
-    raw: bytes, envelope: Envelope, client: Client, arrival: Arrival, rules: Rules, *, headerless: bool = True
+    raw: bytes,
+    envelope: Envelope,
+    client: Client,
+    arrival: Arrival,
+    rules: Rules,
+    *,
+    headerless: bool = True,
+    repairs: Sequence[str] = (),
 ) -> NewMessage:
     """The message as it is to be stored, with its deliveries. Raises Refusal 554 or 553, BadMessage, CannotCarry.
 
-    ``headerless`` says whether a message without any header field is tolerated.
+    ``headerless`` says whether a message without any header field is tolerated; ``repairs`` is what was mended already
+    (as gateway.lifeline tells it).
     """
-    if client.default_domain:
-        raw = qualify_header(raw, client.default_domain)
+    if client.default_domain and (whole := qualify_header(raw, client.default_domain)) is not raw:
+        raw, repairs = whole, (*repairs, "default_domain")
     header = scan(raw)
     _check_header(header, rules.hostname, headerless=headerless)
     shown = header.addresses("from")
@@ -64,7 +73,8 @@ def prepare(
         original = harmless(", ".join(shown), utf8=True)
     eightbit = envelope.eightbit or not raw.isascii()
     envelope = replace(envelope, sender=sender, original=original, smtputf8=utf8, eightbit=eightbit)
-    message_id = header.identifier("message-id") or f"<{arrival.id}@{rules.hostname}>"
+    named = header.identifier("message-id")
+    message_id = named or f"<{arrival.id}@{rules.hostname}>"
     if utf8:  # RFC 6531 4.3
         arrival = replace(arrival, protocol="UTF8SMTP" + arrival.protocol.removeprefix("E")[4:])
     stamped = stamp(
@@ -93,11 +103,25 @@ def prepare(
         features=features,
         own_token=bool(client.secret),
     )
+    deliveries = rules.routing.deliveries(freight, addresses)
+    noted = how(
+        header,
+        arrival,
+        client,
+        envelope,
+        named=bool(named),
+        shown=shown,
+        rewrite_from=rewrite_from,
+        freight=freight,
+        routing=rules.routing,
+        deliveries=deliveries,
+        repairs=repairs,
+    )
     return NewMessage(
         id=arrival.id,
         envelope=envelope,
         raw=stamped,
-        deliveries=rules.routing.deliveries(freight, addresses),
+        deliveries=deliveries,
         received_at=arrival.received_at,
         expires_at=arrival.received_at + rules.retry.lifetime,
         client=client.name,
@@ -109,6 +133,7 @@ def prepare(
         authors=authors,
         pin=client.backend,
         features=features,
+        how=noted,
         secret=client.secret,
     )
 

@@ -188,6 +188,7 @@ class NewMessage(Message):
     login: str = ""
     listener: str = ""
     peer: str = ""
+    how: str = ""  # as gateway.how notes it
     refused: Mapping[str, Outcome] = field(default_factory=dict)
 
 

@@ -32,6 +32,8 @@ WORDS = {
     "no_text": "mail without a text",
 }
 
+_SHOWN = 200  # characters of a line of routes, or of why a backend was passed over
+
 
 @dataclass(frozen=True, slots=True)
 class Freight:
@@ -127,6 +129,25 @@ class Routing:
             found.setdefault(next(filter(works, names), names[0]), []).append(recipient)
         return {name: tuple(addresses) for name, addresses in found.items()}
 
+    def line(self, freight: Freight, recipient: str) -> int:
+        """The number of the line that says where it goes, from 1 on; 0 where the client demands a backend."""
+        if freight.pin or (len(self.routes) == 1 and not self.routes[0].recipients):
+            return 0 if freight.pin else 1
+        return next((n for n, line in enumerate(self.routes, 1) if _fits(line, freight, recipient)), 0)
+
+    def taken(self, freight: Freight, recipient: str, chosen: str) -> list[object]:
+        """For people: the line, its words, the backend, and why the one that stands first there did not get it."""
+        number = self.line(freight, recipient)
+        line = self.routes[number - 1] if number else None
+        first = line.backend[0] if line else chosen
+        why = self._passed_over(freight, recipient, first) if first != chosen else ""
+        return [number, _words(line) if line else "", chosen, why]
+
+    def _passed_over(self, freight: Freight, recipient: str, first: str) -> str:
+        able = self.capabilities.get(first)
+        why = obstacle(first, able, freight) or _doubt(first, able, freight, recipient)
+        return why.text[:_SHOWN] if why else f"{first} did not work then"
+
     def alternatives(self, name: str) -> frozenset[str]:
         """Backends that some route names beside this one: where what waits for it may go."""
         together = {other for line in self.routes if name in line.backend for other in line.backend}
@@ -163,6 +184,13 @@ class Routing:
         if not best or known[best].max_bytes >= own:
             return own, ""
         return known[best].max_bytes, f', the limit of backend "{best}"{_hint(best, known[best])}'
+
+
+def _words(line: RouteSettings) -> str:
+    """As it stands in the settings, without what it leaves open."""
+    asked = (("clients", line.clients), ("senders", line.senders), ("recipients", line.recipients))
+    given = [f"{name}: {' '.join(patterns)}, " for name, patterns in asked if patterns]
+    return f"{''.join(given)[:_SHOWN]}backend: {' '.join(line.backend)}"
 
 
 def _matches(line: RouteSettings, freight: Freight) -> bool:

@@ -35,7 +35,7 @@ FLOORS = [
     {"config", "events", "message"},
     {"routing", "policy", "auth", "bounce", "fetch"},
     {"spool", "backends"},
-    {"intake", "remedies", "transaction", "drop", "delivery"},
+    {"how", "intake", "remedies", "transaction", "drop", "delivery"},
     {"lifeline", "health", "doctor", "alerts"},
     {"smtp", "http"},
     {"readiness"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,17 @@ import pytest
 
 from gateway.intake import Rules, prepare
 from gateway.message import Arrival, scan
-from gateway.model import BadMessage, CannotCarry, Capabilities, Client, Envelope, Recipient, Refusal, SenderRewrite
+from gateway.model import (
+    BadMessage,
+    CannotCarry,
+    Capabilities,
+    Client,
+    Envelope,
+    LoginToken,
+    Recipient,
+    Refusal,
+    SenderRewrite,
+)
 from tests.builders import routing, settings
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -175,3 +186,73 @@ def test_one_reading_passes_a_restricted_client() -> None:
     restricted = Client("c", senders=(("*@example.com",),))
     for client in (restricted, replace(restricted, rewrite=rewrite)):
         assert prepare(fields + b"\r\n", ENVELOPE, client, INSIDE, rules()).raw.endswith(fields + b"\r\n")
+
+
+HOW = [
+    # what came, the envelope's recipients, the client, what is noted beside how it came and the routes
+    (RAW, ["b@example.org"], Client("c"), {"added": ["date"], "blind": [0]}),
+    (b"From: a@example.com\r\nDate: x\r\nTo: B <b@example.org>\r\n\r\n", ["b@example.org"], Client("c"),
+     {"added": ["message-id"]}),
+    (b"Date: x\r\nTo: b@example.org, d@example.org\r\nCc: e@example.org\r\n\r\n", ["c@example.net", "b@example.org"],
+     Client("c"), {"added": ["from", "message-id"], "blind": [0], "unsent": 2}),
+    (b"Bcc: b@example.org\r\nReturn-Path: <x>\r\nSender: a@example.com\r\n" + RAW, ["b@example.org"],
+     Client("c", rewrite=SenderRewrite("scan@example.com", always=True)),
+     {"added": ["date"], "blind": [0], "stripped": ["bcc", "return-path", "sender"], "rewrite": "always",
+      "from": "a@example.com"}),
+    (b"To: b@example.org\r\nDate: x\r\n" + RAW, ["b@example.org"],
+     Client("c", senders=(("scan@example.com",),), rewrite=SenderRewrite("scan@example.com", always=False)),
+     {"rewrite": "not_allowed", "from": "a@example.com"}),
+    (b"To: b\r\nDate: x\r\n" + RAW, ["b@example.org"], Client("c", default_domain="example.org"),
+     {"repairs": ["line_ends", "default_domain"]}),
+    (b"To: " + b"x@example.org, " * 200 + b"\r\nDate: x\r\n" + RAW, ["b@example.org"], Client("c"),
+     {"repairs": ["line_ends"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "to", "client", "noted"), HOW)
+def test_how_it_came_is_noted(raw: bytes, to: list[str], client: Client, noted: dict[str, object]) -> None:
+    """Rewritten why, what was added, taken out and mended, who is hidden; a long list of names is not read for it."""
+    repairs = noted.get("repairs", ()) and ("line_ends",)
+    envelope = Envelope("a@example.com", tuple(map(Recipient, to)))
+    found = json.loads(prepare(raw, envelope, client, INSIDE, rules(), repairs=repairs).how)  # type: ignore[arg-type]
+    assert found.pop("routes") == [[1, "backend: box", "box", ""]]
+    assert {name: value for name, value in found.items() if name not in ("with", "by")} == noted
+    assert (found["with"], found["by"]) == ("local", "inside")
+
+
+def test_which_line_of_routes_for_whom() -> None:
+    """Its number and words, the backend, why the first one did not get it; the places of those who went that way."""
+    lines = [
+        {"clients": ["x"], "backend": ["two"]},
+        {"recipients": ["*@example.org"], "senders": ["*@example.com"], "backend": ["two", "box"]},
+        {"backend": ["box"]},
+    ]
+    made = rules(*lines, box=Capabilities(max_bytes=10_000), two=Capabilities(max_bytes=10))
+    found = json.loads(prepare(RAW, ENVELOPE, Client("c"), INSIDE, made).how)["routes"]
+    too_big = found[0].pop(3)
+    assert too_big.endswith('is too big, backend "two" takes at most 10 bytes')
+    assert found == [
+        [2, "senders: *@example.com, recipients: *@example.org, backend: two box", "box", [0]],
+        [3, "backend: box", "box", "", [1]],
+    ]
+    pinned = json.loads(prepare(RAW, ENVELOPE, Client("c", backend="box"), INSIDE, made).how)
+    assert pinned["routes"] == [[0, "", "box", ""]]
+
+
+@pytest.mark.parametrize(
+    ("client", "peer", "listener", "known"),
+    [
+        (Client("c"), "192.0.2.1", "l", "network"),
+        (Client("c", login="copier"), "192.0.2.1", "l", "password"),
+        (Client("c", login="x@example.com", secret="s"), "192.0.2.1", "l", "provider"),
+        (Client("c", login="x", token=LoginToken("own", "x", "j", None, None)), "192.0.2.1", "l", "token"),
+        (Client("c", login="user id 1000"), "", "maildrop", "file"),
+        (Client("admin"), "", "", "inside"),
+    ],
+)
+def test_by_what_the_client_was_known(client: Client, peer: str, listener: str, known: str) -> None:
+    """With the key of a token, the cipher and what it called itself; cut, for strangers wrote it."""
+    arrival = Arrival("ID1", NOW, listener=listener, peer=peer, helo="h" * 300, protocol="ESMTPS", tls="TLSv1.3")
+    found = json.loads(prepare(RAW, ENVELOPE, client, arrival, rules()).how)
+    assert (found["by"], found.get("key")) == (known, "own" if known == "token" else None)
+    assert (found["helo"], found["tls"], found["with"]) == ("h" * 200, "TLSv1.3", "ESMTPS")

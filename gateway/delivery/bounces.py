@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -173,6 +174,7 @@ class Bouncer:
             authors=freight.authors,
             pin=freight.pin,
             bounce=True,
+            how=json.dumps({"of": original.id, "kind": failures[0].action}),
             features=freight.features,
         )
 

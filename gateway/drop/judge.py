@@ -143,9 +143,11 @@ def _prepared(raw: bytes, transaction: Transaction, arrival: Arrival, dropped_at
     if any(len(line) > _LINE + 1 for line in raw.split(b"\n")):
         raise Refusal(554, "5.6.0", f"A line is longer than {_LINE} octets", "line_too_long")
     header = scan(raw)
+    mended: tuple[str, ...] = ()
     if header.fields and not header.count("date"):  # it may have waited for long
+        mended = ("dropped_date",)
         raw = raw[: header.start] + fold("Date", [date(dropped_at)]) + raw[header.start :]
-    return prepare(raw, transaction.envelope(), transaction.client, arrival, rules, headerless=False)
+    return prepare(raw, transaction.envelope(), transaction.client, arrival, rules, headerless=False, repairs=mended)
 
 
 def _with(message: NewMessage, asked: Sequence[Recipient], refused: Mapping[str, Outcome]) -> NewMessage:

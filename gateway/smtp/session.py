@@ -287,7 +287,8 @@ class Session:
         envelope, client = transaction.envelope(), transaction.client
 
         def ready() -> NewMessage:
-            return prepare(reader.message(), envelope, client, arrival, rules, headerless=headerless)
+            mended = ("line_ends",) if reader.odd else ()
+            return prepare(reader.message(), envelope, client, arrival, rules, headerless=headerless, repairs=mended)
 
         # Looking through a large message takes longer than anybody else should wait.
         slow = reader.size > SMALL_MAIL and (reader.odd or client.default_domain or rules.routing.particular)

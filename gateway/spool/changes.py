@@ -29,8 +29,8 @@ _CHECKED = "sender ret envid smtputf8 eightbit received_at expires_at"
 _ADD_MESSAGE = insert_into(
     tables.Message,
     f"id client listener peer pin bounce features sealed authors {_CHECKED} "
-    "message_id header_from login sender_key size checksum original original_key",
-    **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL", "how": "''"},
+    "message_id header_from login sender_key size checksum original original_key how",
+    **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL"},
 )
 _ADD_BODY = insert_into(tables.Body, "message_id raw")
 _ADD_RECIPIENT = insert_into(
@@ -87,7 +87,7 @@ def _put(tx: Transaction, message: NewMessage) -> None:
     named = (clean(message.message_id), clean(message.header_from), clean(message.login))
     seal = _checksum((*texts, *map(int, flags), *times), recipients.values(), message.raw)
     was = clean(envelope.original)
-    found = (comparable(envelope.sender), len(message.raw), seal, was, comparable(was))
+    found = (comparable(envelope.sender), len(message.raw), seal, was, comparable(was), message.how)
     tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *texts, *flags, *times, *named, *found))
     tx.later(_ADD_BODY, (message.id, message.raw))
     for n, (address, row) in enumerate(recipients.items()):
