@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.errors import BadConfig, Failed, NoService, TryAgain
+from gateway.cli.errors import BadConfig, Failed, TryAgain
 
 if TYPE_CHECKING:
     from gateway.http.client import AdminClient
@@ -25,8 +22,9 @@ def _set_config(context: click.Context, _parameter: click.Parameter, value: Path
 
 
 config_option = click.option(
-    "--config", metavar="FILE", type=click.Path(path_type=Path), callback=_set_config, expose_value=False,
-    is_eager=True, help="Configuration file (default: $GATEWAY_CONFIG, then /etc/gateway/config.yaml).",
+    "--config", metavar="FILE", type=click.Path(path_type=Path, readable=False), callback=_set_config,
+    expose_value=False, is_eager=True,
+    help="Configuration file (default: $GATEWAY_CONFIG, then /etc/gateway/config.yaml).",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -94,63 +92,28 @@ def _checked(status: int, value: Any) -> Any:
 
 
 @contextmanager
-def connect(path: Path | None = None, *, offline: bool = True, create: bool = False) -> Iterator[Api]:
-    """The running service by its admin socket (``path``: only this one). When none runs: the spool, opened here
-    (``create``: even a new one).
+def connect(path: Path | None = None, *, offline: bool = True) -> Iterator[Api]:
+    """The running service by its admin socket (``path``: only this one). When none runs: its spool, opened here.
 
     Without ``offline`` the spool is left alone: a service that is just starting must find it free. What is wrong with
-    the configuration is said only where no service answers: a running one has its own.
+    the configuration is said only where no service answers, to whom it is meant for: a running one has its own.
     """
+    from gateway.cli import whose
     from gateway.http.client import AdminClient, Lost, NotSent, SocketWay
 
     try:
-        tried = [path] if path else _sockets(chosen_file())
-        if (found := _listening(tried)) is not None:
+        service = whose.Meant(sockets=(path,)) if path else whose.meant(chosen_file())
+        if (found := service.listening()) is not None:
             yield Api(AdminClient(SocketWay(found)), running=True)
             return
+        if service.foreign or not service.readable:
+            raise service.absent()  # it runs with files and an environment that are not those from here
         from gateway.cli import local
 
-        if not offline:
-            local.settings(chosen_file())
-            raise NoService(f" at {' or '.join(map(str, tried))}")
-        with local.spool(chosen_file(), create=create) as client:
+        loaded = local.settings(chosen_file(), spared=("backends",))  # systemd keeps their secrets for a running one
+        if not offline or not service.has_spool:
+            raise service.absent()
+        with local.spool(loaded) as client:
             yield Api(client, running=False)
     except (NotSent, Lost) as error:
         raise TryAgain(str(error)) from None
-
-
-def _sockets(chosen: Path | None) -> list[Path]:
-    """Where the service may listen.
-
-    The machine's own service runs in an environment of its own (systemd's directories and credentials), so it is also
-    looked for in its usual place, even if its configuration cannot be read from here. Never when another file was
-    named.
-    """
-    from gateway.config import ConfigError, locate
-
-    file = locate.find_file(chosen, os.environ)
-    if file not in (None, locate.SYSTEM_FILE):
-        with suppress(ConfigError):
-            return [locate.admin_socket(file, os.environ)]
-        return []
-    for readable in (file, None):
-        with suppress(ConfigError):  # the second time it is the environment that is wrong
-            own = locate.admin_socket(readable, os.environ)
-            return [own, locate.STATE_DIRECTORY / own.name]
-    return [locate.STATE_DIRECTORY / locate.SOCKET]
-
-
-def _listening(paths: Sequence[Path]) -> Path | None:
-    """The first admin socket that somebody listens on."""
-    for path in paths:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)  # where as many wait as can, it says EAGAIN and does not wait too
-            try:
-                error = probe.connect_ex(bytes(path))
-            except OSError:
-                continue  # longer than the path of a socket can be
-        if error in (errno.EACCES, errno.EPERM):
-            raise Failed(f"not allowed to use {path}: run this as the user of the service, or as root")
-        if error in (0, errno.EAGAIN):
-            return path
-    return None

@@ -22,8 +22,4 @@ class BadConfig(Failed):
 
 
 class NoService(Failed):
-    """Nobody answers; ``found`` says where that was tried."""
-
-    def __init__(self, found: str) -> None:
-        unseen = "One that started before state_dir or http.socket was changed may still run: then restart it."
-        super().__init__(f"no service is running{found}; start it with: gateway serve\n{unseen}")
+    """Nobody answers; the text says where that was tried, and what starts a service."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from gateway import backends
 from gateway.app import App
-from gateway.cli.errors import BadConfig, Failed, NoService, TryAgain
+from gateway.cli import whose
+from gateway.cli.errors import BadConfig, TryAgain
 from gateway.cli.plain import now, say
 from gateway.config import ConfigError, loading
 from gateway.config.loading import Loaded
@@ -22,17 +24,17 @@ from gateway.readiness import ready
 from gateway.spool import SpoolError
 
 
-def load(file: Path | None, environ: Mapping[str, str] = os.environ) -> Loaded:
-    """The settings of ``file``, None: the usual places. Raises ConfigError."""
-    return loading.load(file, environ, backends.settings_types())
+def load(file: Path | None, environ: Mapping[str, str] = os.environ, *, spared: Collection[str] = ()) -> Loaded:
+    """The settings of ``file``, None: the usual places; ``spared`` as in ``loading.load``. Raises ConfigError."""
+    return loading.load(file, environ, backends.settings_types(), spared=spared)
 
 
-def settings(file: Path | None) -> Loaded:
+def settings(file: Path | None, *, spared: Collection[str] = ()) -> Loaded:
     """As ``load``. Errors end the command with 78, all of them on stderr."""
     try:
-        return load(file)
+        return load(file, spared=spared)
     except ConfigError as error:
-        raise BadConfig(str(error)) from None
+        raise _bad(file, error) from None
 
 
 def usable(file: Path | None) -> Loaded:
@@ -40,21 +42,29 @@ def usable(file: Path | None) -> Loaded:
     try:
         return ready(load(file), now())
     except ConfigError as error:
-        raise BadConfig(str(error)) from None
+        raise _bad(file, error) from None
+
+
+def _bad(file: Path | None, error: ConfigError) -> BadConfig:
+    """What is wrong, but to who may not read the settings, or the keys that they name: what to type instead."""
+    service = whose.meant(file)
+    if os.geteuid() == 0 or (service.readable and not service.foreign):
+        return BadConfig(str(error))
+    said = [line for line in error.lines if not line.endswith(os.strerror(errno.EACCES))]
+    if len(said) < len(error.lines):
+        owner = f" or {whose.user(service.owner)}" if service.owner else ""
+        which = "the settings" if not service.readable else "files that the settings name"
+        said.append(f"{whose.user()} may not read {which}, root{owner} may: {service.again('sudo ')}")
+    return BadConfig("\n".join(said))
 
 
 @contextmanager
-def spool(file: Path | None, *, create: bool) -> Iterator[AdminClient]:
-    """The admin interface over the spool of these settings, opened here; ``create``: even a new one.
+def spool(loaded: Loaded) -> Iterator[AdminClient]:
+    """The admin interface over the spool of these settings, which is there and this user's, opened here.
 
-    Raises Failed: there is none, or it is another user's. TryAgain: somebody has it open.
+    Raises TryAgain: somebody has it open.
     """
-    loaded = settings(file)
     directory = loaded.settings.state_dir
-    if not create and not (directory / "spool.db").exists():
-        raise NoService(f" at {loaded.settings.http.socket}, and there is no spool in {directory} yet")
-    if os.geteuid() == 0 and directory.exists() and (owner := directory.stat().st_uid) != 0:
-        raise Failed(f"no service is running, and {directory} belongs to user id {owner}: run this as that user")
     quiet = loaded.settings.model_copy(update={"log": loaded.settings.log.model_copy(update={"level": "warning"})})
     app = App(replace(loaded, settings=quiet), lambda: loaded)
     with ExitStack() as closing:
@@ -64,6 +74,5 @@ def spool(file: Path | None, *, create: bool) -> Iterator[AdminClient]:
             runner.run(app.open_spool())
         except (SpoolError, OSError) as error:
             raise TryAgain(str(error)) from None
-        if not create:
-            say(f"note: no service is running, nothing is being sent; reading the spool in {directory}", err=True)
+        say(f"note: no service is running, nothing is being sent; reading the spool in {directory}", err=True)
         yield AdminClient(DirectWay(build(app, Access.SOCKET), runner.run))

@@ -32,9 +32,10 @@ def serve() -> None:
     import asyncio
 
     from gateway import service
-    from gateway.cli import local
+    from gateway.cli import local, whose
 
     file = chosen_file()
+    whose.meant(file).refuse_root()
     loaded = local.usable(file)
 
     def greet(app: App) -> None:

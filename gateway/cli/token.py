@@ -37,7 +37,7 @@ def token() -> None:
 @config_option
 def mint(subject: str, expires: str, key: str, note: str, admin: bool, **claims: Any) -> None:
     """Print a new token on standard output, and nothing else there."""
-    with connect(create=True) as api:
+    with connect() as api:
         made = mint_token(api, subject, expires, key=key, note=note, admin=admin, claims=claims)
     say(made)
     if len(made) > _DEVICE_FIELD:
@@ -81,7 +81,7 @@ def revoke(jti: str, subject: str) -> None:
     """Make a token worthless at once, also in open connections."""
     if bool(jti) == bool(subject):
         raise click.UsageError("give the token's id, or --sub NAME")
-    with connect(create=True) as api:
+    with connect() as api:
         known = api.post("tokens/revoke", {"jti": jti, "subject": subject})["known"]
     which = "with this id" if jti else "of this subject"
     note = "" if known else f' (no token {which} was minted here; see "gateway token list")'
@@ -94,7 +94,7 @@ def revoke(jti: str, subject: str) -> None:
 @config_option
 def inspect(given: str | None, as_json: bool) -> None:
     """What a token says, and whether it is good. Without TOKEN it is read from standard input."""
-    with connect(create=True) as api:
+    with connect() as api:
         report = api.post("tokens/inspect", {"token": (given or sys.stdin.read()).strip()})
     if as_json:
         show_json(report)

@@ -39,8 +39,12 @@ def unusable_places(settings: Settings) -> Iterator[Finding]:
 class Files:
     """Relative names are looked for in $CREDENTIALS_DIRECTORY, /run/secrets and beside the configuration file."""
 
-    def __init__(self, document: Document, path: Path | None, environ: Mapping[str, str], state_dir: Path) -> None:
+    def __init__(
+        self, document: Document, path: Path | None, environ: Mapping[str, str], state_dir: Path,
+        spared: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self.warnings: list[str] = []
+        self._spared = spared
         self._document = document
         self._path = path
         self._state_dir = state_dir
@@ -92,7 +96,7 @@ class Files:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except (OSError, ValueError) as error:
-                self._document.fail(keys, f"{candidate}: {getattr(error, 'strerror', '') or 'not the name of a file'}")
+                self._miss(keys, f"{candidate}: {getattr(error, 'strerror', '') or 'not the name of a file'}")
             else:
                 public = keys[-1] == "certificate_file" and b"BEGIN " in data and b"PRIVATE KEY" not in data
                 if private and not public and mode & 0o007 and candidate.parent not in self._managed:
@@ -101,8 +105,14 @@ class Files:
             return candidate, b"?"
         if keys != OWN_KEY:
             tried = " or ".join(dict.fromkeys(str(candidate) for candidate in candidates)) or given
-            self._document.fail(keys, f"no such file: {tried}")
+            self._miss(keys, f"no such file: {tried}")
         return candidates[-1] if candidates else Path(given), b"?"
+
+    def _miss(self, keys: Keys, text: str) -> None:
+        if keys[0] in self._spared:
+            self._document.bad.add(keys)  # nor does anybody judge what stands there instead
+        else:
+            self._document.fail(keys, text)
 
     def warn_of_open_file(self) -> None:
         """A secret that stands in a configuration file which everybody can read."""

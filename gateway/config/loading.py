@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -64,21 +64,23 @@ def load(
     environ: Mapping[str, str],
     types: Mapping[str, type[BackendSettings]],
     overrides: Mapping[str, str] = {},
+    spared: Collection[str] = (),
 ) -> Loaded:
     """Settings from file < environment < overrides (dotted key -> text). ``types`` are the known backend types.
 
+    Files that settings of the sections ``spared`` name are not missed: for who needs nothing of what is in them.
     Raises ConfigError with every error found.
     """
     path = find_file(path, environ)
     document, notes = read(path, environ)
     for key, text in overrides.items():
         document.put(tuple(key.split(".")), text, "command line")
-    _fill(document.data, environ)
+    _fill(document.data, path, environ)
     names = _names(document.data)
-    files = Files(document, path, environ, Path(str(document.data["state_dir"])))
+    files = Files(document, path, environ, Path(str(document.data["state_dir"])), spared)
     _prepare(document, files, Settings, document.data, ())
     _backends(document, files, types)
-    settings = _validate(document, environ)
+    settings = _validate(document, path, environ)
     names = {kind: {*given, *_names(document.data)[kind]} for kind, given in names.items()}
     for keys, text in findings(settings, names):
         document.fail(keys, text)
@@ -110,11 +112,11 @@ def _names(data: dict[str, Any]) -> dict[str, set[str]]:
     return {kind: set(_mapping(section)) for kind, section in sections.items()}
 
 
-def _fill(data: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _fill(data: dict[str, Any], path: Path | None, environ: Mapping[str, str]) -> None:
     """Defaults that depend on the machine or on each other: with no settings at all, everything works."""
     defaults: dict[str, Any] = {
         "hostname": _this_host(),
-        "state_dir": default_state_dir(environ),
+        "state_dir": default_state_dir(path, environ),
         "listeners": {"local": {"bind": "127.0.0.1:8025"}},
         "auth": {},
         "backends": {"box": {"type": "capture", "directory": "captured"}},
@@ -185,7 +187,7 @@ def _backends(document: Document, files: Files, types: Mapping[str, type[Backend
                 _note_types(document, error, here, types[kind].secret_keys())
 
 
-def _validate(document: Document, environ: Mapping[str, str]) -> Settings:
+def _validate(document: Document, path: Path | None, environ: Mapping[str, str]) -> Settings:
     """The settings, without the parts that are noted as wrong, so that the rest can be checked as well."""
     try:
         return Settings.model_validate(document.data)
@@ -197,7 +199,7 @@ def _validate(document: Document, environ: Mapping[str, str]) -> Settings:
             for key in part[:-1]:
                 holder = holder[str(key)]
             holder.pop(str(part[-1]), None)
-        _fill(document.data, environ)
+        _fill(document.data, path, environ)
         return Settings.model_validate(document.data)
 
 

@@ -15,6 +15,8 @@ from gateway.config.document import ConfigError, Document, hint
 
 SYSTEM_FILE = Path("/etc/gateway/config.yaml")
 STATE_DIRECTORY = Path("/var/lib/gateway")
+_FOLDERS = Path("/etc"), Path("/var/lib")  # ConfigurationDirectory and StateDirectory of one name (systemd.exec(5))
+_UNITS = tuple(map(Path, ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")))
 SOCKET = Path("admin.sock")  # http.socket where nothing else is said
 SECTIONS = (  # the keys of models.Settings
     "hostname", "state_dir", "listeners", "auth", "clients", "backends", "routes", "pickup", "retry", "bounces",
@@ -40,11 +42,38 @@ def read(path: Path | None, environ: Mapping[str, str]) -> tuple[Document, list[
     return document, document.read_environment(environ, SECTIONS)
 
 
-def default_state_dir(environ: Mapping[str, str]) -> str:
-    """systemd's, else the user's own (XDG Base Directory Specification), else /var/lib/gateway."""
+def unit(path: Path | None) -> str:
+    """The systemd service that runs with the settings in ``path`` (None: of this machine), "" where none is seen."""
+    name = SYSTEM_FILE.parent.name if path is None else _named_below_etc(path)
+    return name if name and any((folder / f"{name}.service").is_file() for folder in _UNITS) else ""
+
+
+def _named_below_etc(path: Path) -> str:
+    """NAME of /etc/NAME/config.yaml, else ""."""
+    path = path.absolute()
+    return path.parent.name if (path.parent.parent, path.name) == (_FOLDERS[0], SYSTEM_FILE.name) else ""
+
+
+def machine_state_dir(path: Path | None) -> Path | None:
+    """Where a service of this machine has its state: that of /etc/NAME/config.yaml in /var/lib/NAME, whoever asks.
+
+    None: these settings are somebody's own. Without a file a service is installed if it left anything here.
+    """
+    if path is not None:
+        name = _named_below_etc(path)
+        return _FOLDERS[1] / name if name else None
+    try:
+        return STATE_DIRECTORY if unit(None) or STATE_DIRECTORY.is_dir() else None
+    except PermissionError:
+        return STATE_DIRECTORY
+
+
+def default_state_dir(path: Path | None, environ: Mapping[str, str]) -> str:
+    """systemd's, that of the machine's service, else the user's own (XDG Base Directory Specification)."""
+    machine = machine_state_dir(path)
     xdg, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    given = (systemd, xdg and f"{xdg}/gateway", home and f"{home}/.local/state/gateway")
+    given = (systemd, str(machine or ""), xdg and f"{xdg}/gateway", home and f"{home}/.local/state/gateway")
     return next((path for path in given if path.startswith("/")), str(STATE_DIRECTORY))
 
 
@@ -69,7 +98,12 @@ def state_dirs(path: Path | None, environ: Mapping[str, str]) -> list[Path]:
         given = read(path, environ)[0].data.get("state_dir")
         if isinstance(given, str) and Path(given).is_absolute():
             return [Path(given)]
-    return [STATE_DIRECTORY, Path(default_state_dir(environ))]
+    return [STATE_DIRECTORY, Path(default_state_dir(path, environ))]
+
+
+def state_dir(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """The state directory of the service of this file; None: of the built-in default. Raises as ``admin_socket``."""
+    return _places(path, environ)[0]
 
 
 def admin_socket(path: Path | None, environ: Mapping[str, str]) -> Path:
@@ -78,9 +112,14 @@ def admin_socket(path: Path | None, environ: Mapping[str, str]) -> Path:
     Raises ConfigError where the file cannot be read or leaves a doubt which service is meant: a slip in the key
     "state_dir" must not lead to the service of another file.
     """
+    state, socket = _places(path, environ)
+    return state / socket
+
+
+def _places(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, Path]:
     document, _ = read(path, environ)
     data = document.data
-    state = default_state_dir(environ) if is_missing(data, "state_dir") else data["state_dir"]
+    state = default_state_dir(path, environ) if is_missing(data, "state_dir") else data["state_dir"]
     http = {} if is_missing(data, "http") else data["http"]
     socket = http.get("socket") if isinstance(http, dict) else http
     for key in data:
@@ -92,4 +131,4 @@ def admin_socket(path: Path | None, environ: Mapping[str, str]) -> Path:
         document.fail(("http", "socket"), "must be text")
     if error := document.error():
         raise error
-    return Path(state) / (socket or SOCKET)
+    return Path(state), Path(socket or SOCKET)

@@ -165,4 +165,4 @@ def test_root_leaves_another_users_spool_alone(spooled: Commands, tmp_path: Path
     """Files made by root would keep the service from starting."""
     os.chown(tmp_path / "state", 65534, 65534)
     done = spooled("queue", "list")
-    assert (done.exit_code, "run this as that user" in done.stderr) == (1, True)
+    assert (done.exit_code, "To do this while it stands still: sudo -u nobody " in done.stderr) == (1, True), done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
@@ -134,50 +133,8 @@ def test_every_command(path: tuple[str, ...], command: click.Command) -> None:
     assert "--config" in options or path in BARE
 
 
-@pytest.fixture
-def machine(service: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The service is the machine's own, and its /etc/gateway/config.yaml cannot be used from here."""
-    file = tmp_path / "system.yaml"
-    file.write_text("backends: {s2g: {type: smtp2go, api_key_file: only-in-systemd-credentials}}\n")
-    monkeypatch.setattr("gateway.config.locate.SYSTEM_FILE", file)
-    monkeypatch.delenv("GATEWAY_CONFIG", raising=False)
-    monkeypatch.setenv("STATE_DIRECTORY", str(service.directory / "state"))
-    return file
-
-
-def test_reload_of_the_machines_own_service(service: Gateway, machine: Path) -> None:
-    """What the service itself cannot use is said by the service, and only once."""
-    with Commands(service.file).with_more("limits: {idel: 7m}"):
-        done = CliRunner().invoke(cli, ["reload"])
-        assert (done.exit_code, done.stderr.count("idel"), "warning" in done.stderr) == (78, 1, False)
-
-
-@pytest.mark.parametrize("directory", ["state", "run"])
-def test_running_service_is_found_without_its_configuration(
-    service: Gateway, machine: Path, monkeypatch: pytest.MonkeyPatch, directory: str
-) -> None:
-    """A configuration that is broken, or whole only inside the service's own environment, hinders no command."""
-    if directory == "run":
-        monkeypatch.setenv("STATE_DIRECTORY", str(machine.parent))
-        monkeypatch.setattr("gateway.config.locate.STATE_DIRECTORY", service.directory / "state")
-    done = CliRunner().invoke(cli, ["healthcheck"])
-    assert (done.exit_code, done.stderr) == (0, ""), done.output
-    token = CliRunner().invoke(cli, ["token", "mint", "--sub", "x"]).stdout.strip()
-    assert json.loads(Commands(service.file).ok("token", "inspect", token, "--json"))["valid"] is True
-
-
-def test_other_services_are_left_alone(machine: Path, run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command for one configuration never reaches the service of another."""
-    monkeypatch.setattr("gateway.config.locate.STATE_DIRECTORY", Path(os.environ["STATE_DIRECTORY"]))
-    assert run("healthcheck").exit_code == 1
+def test_other_services_are_left_alone(run: Commands) -> None:
+    """Wrong settings never lead a command to another service: their errors are said."""
     run.file.write_text("nonsense: true\n")
     done = run("queue", "delete", "--all", "--yes")
     assert (done.exit_code, "nonsense" in done.stderr) == (78, True)
-
-
-def test_without_any_usable_configuration(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No service found and nothing to go by: the errors of the configuration, exit code 78."""
-    monkeypatch.setenv("STATE_DIRECTORY", str(machine.parent))
-    monkeypatch.setenv("GATEWAY_LIMITS__IDLE", "nonsense")
-    done = CliRunner().invoke(cli, ["queue", "list"])
-    assert (done.exit_code, "only-in-systemd-credentials" in done.stderr) == (78, True)
