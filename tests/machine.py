@@ -63,6 +63,7 @@ class Machine:
         self._driver = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", env=environ
         )
+        self.ask(ready=True)
 
     @property
     def etc(self) -> Path:
@@ -247,9 +248,13 @@ def _main(place: Path) -> None:
 
     running: set[int] = set()
     for line in sys.stdin:
-        order, answer = json.loads(line), None
-        if "unit" in order:
-            running.add(answer := _start(place, order))
+        order = json.loads(line)
+        answer: object = None
+        if "ready" in order:
+            answer = True
+        elif "unit" in order:
+            answer = _start(place, order)
+            running.add(answer)
         elif "stop" in order:
             os.kill(order["stop"], signal.SIGTERM)
             answer = os.waitpid(order["stop"], 0)[1]
