@@ -90,6 +90,7 @@ def _put(tx: Transaction, message: NewMessage) -> None:
     found = (comparable(envelope.sender), len(message.raw), seal, was, comparable(was), message.how)
     tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *texts, *flags, *times, *named, *found))
     tx.later(_ADD_BODY, (message.id, message.raw))
+    tx.tally.add("accepted", listener=message.listener, client=message.client)
     for n, (address, row) in enumerate(recipients.items()):
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), backend_of[address], received))
     for name in filter(None, dict.fromkeys(backend_of[address] for address in recipients)):

@@ -43,10 +43,10 @@ class Refusal(SQLModel, table=True):
 
 
 class Tally(SQLModel, table=True):
-    """What happened in an hour, by way in and client (messages), or by backend and client (deliveries).
+    """What happened in an hour, by way in and client (messages), or by backend and client (recipients).
 
     Messages: ``accepted`` and those taken up ``again`` come in; ``sent``, ``failed`` and ``deleted`` (before their end)
-    go out; the rest waits. ``refused`` counts refusals. Rows of a backend count attempts that ended so for somebody.
+    go out; the rest waits. ``refused`` counts refusals, ``deferred`` recipients whom an attempt put off.
     """
 
     __table_args__ = {"sqlite_with_rowid": False}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from ipaddress import ip_network
 from typing import Any
 
@@ -101,9 +101,9 @@ def add(tx: Transaction, rows: Sequence[tuple[Any, ...]]) -> None:
         tx.later(_ADD, row)
 
 
-def sweep(tx: Transaction, kept: timedelta) -> int:
-    """Remove what is past its time, and what is too much; returns how many."""
-    gone = len(tx.all(_FADE, before=tx.wall - kept // timedelta(microseconds=1), limit=_STEP))
+def sweep(tx: Transaction, before: int) -> int:
+    """Remove what was last seen ``before``, and what is too much; returns how many."""
+    gone = len(tx.all(_FADE, before=before, limit=_STEP))
     rows: int = tx.all("SELECT count(*) AS n FROM refusal")[0]["n"]
     if rows <= MOST:
         return gone

@@ -8,6 +8,7 @@ Times in microseconds: due times are of the spool's time (steady), others of the
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 from gateway.model import Outcome, Verdict
@@ -50,6 +51,8 @@ _POLL = """
 INSERT INTO poll (message_id, backend, remote_id, next_at, asked)
 SELECT id, :backend, :remote_id, :at, 0 FROM message WHERE id = :message_id ON CONFLICT DO NOTHING"""
 
+_TALLIED = {"sent": "sent", "failed": "failed", "queued": "deferred"}
+
 
 def settle(tx: Transaction, done: Settlement) -> None:
     """Write down an attempt's outcome. Of a message deleted meanwhile nothing is written, and no bounce is sent."""
@@ -66,6 +69,9 @@ def settle(tx: Transaction, done: Settlement) -> None:
     ):
         put(tx, *done.bounces)
         answers.tell(tx, of.message.id, done.told)
+    for state, n in Counter(done.states.values()).items():
+        if column := _TALLIED.get(state):
+            tx.tally.add(column, backend=of.backend, client=of.message.client, n=n)
     for address, state in done.states.items():
         answer = answers.answer(done.outcomes.get(address))
         tx.later(_SETTLE_RECIPIENT, {**delivery, "address": address, "state": state, **answer})

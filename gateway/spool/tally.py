@@ -4,8 +4,6 @@ A message comes in once (accepted), or again after its end; it goes out as sent,
 always the difference, whatever is killed when.
 """
 
-# ruff: noqa: S608 - statements are put together from constants of ours; values are always bound
-
 from __future__ import annotations
 
 from collections import Counter
@@ -13,23 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
+from gateway.spool.counting import COLUMNS
 from gateway.spool.queries import Reader
 from gateway.spool.records import micros, moment
-from gateway.spool.sql import IN_IDS
 
-HOUR = 3_600_000_000
 KEPT = timedelta(days=90)
-COLUMNS = ["accepted", "again", "sent", "failed", "deleted", "deferred", "refused"]
-FADE = "DELETE FROM tally WHERE hour_at < :before RETURNING hour_at"
+FADE = "DELETE FROM tally WHERE hour_at < :before"
 _SINCE = "SELECT * FROM tally WHERE hour_at >= :since ORDER BY hour_at"
 # By an index, and no more than is queued is looked at.
 _WAITING = "SELECT state, count(*) AS n FROM message WHERE state IN ('queued', 'held', 'corrupt') GROUP BY state"
-STATES = f"SELECT id, state, listener, client FROM message WHERE id {IN_IDS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Messages; of a backend deliveries. ``deferred`` are attempts put off, ``refused`` refusals at the door."""
+    """Messages; of a backend recipients. ``deferred`` are recipients put off, ``refused`` refusals at the door."""
 
     accepted: int = 0
     again: int = 0

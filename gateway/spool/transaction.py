@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
+from gateway.spool import counting
 from gateway.spool.engine import Engine
 from gateway.spool.vault import Vault
 
@@ -34,9 +35,10 @@ WHERE message.id = now.message_id AND message.state <> now.state
 _DROP_BODIES = """
 DELETE FROM body WHERE message_id IN (
     SELECT id FROM message WHERE id @in(:ids) AND NOT has_body)"""
-_COUNT = """
-SELECT backend, state, count(*) AS deliveries FROM delivery
-WHERE message_id @in(:ids) AND state <> 'done' GROUP BY backend, state"""
+# Messages as they are, and what each still has to do.
+_NOW = """
+SELECT m.id, m.state, m.listener, m.client, d.backend, d.state AS to_do
+FROM message m LEFT JOIN delivery d ON d.message_id = m.id AND d.state <> 'done' WHERE m.id @in(:ids)"""
 
 
 class Transaction:
@@ -44,7 +46,7 @@ class Transaction:
 
     ``now`` is the spool's time, ``wall`` what the machine's clock shows (steady). What others learn after the commit:
     ``counts`` is by how much deliveries grew by (backend, state), ``woken`` the backends with new work, ``damaged``
-    what was found corrupt.
+    what was found corrupt. ``tally`` is what the counts of the hour grow by.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Transaction:
         self.engine = engine
         self.attempt_ids = engine.attempt_ids(connection)
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.tally = counting.Counting()
         self.woken: set[str] = set()
         self.damaged: list[str] = []
         self._connection = connection
@@ -69,6 +72,12 @@ class Transaction:
         waiting, self._later = self._later, {}
         for statement, rows in waiting.items():
             self._connection.exec_driver_sql(self.engine.render(statement), rows)
+
+    def finish(self) -> None:
+        """The last step before the commit."""
+        for row in self.tally.rows(self.wall):
+            self.later(counting.ADD, row)
+        self.flush()
 
     def all(self, statement: str, **values: Any) -> Sequence[RowMapping]:
         """Run it now. A list among the values is for ``@in``."""
@@ -85,15 +94,21 @@ class Transaction:
     @contextmanager
     def changing(self, ids: list[str]) -> Iterator[None]:
         """Around changes to recipients: states of their deliveries and messages, and counts, are brought in line."""
-        before = self._live(ids) if ids else Counter()
+        before = self._now(ids) if ids else ()
         yield
         if ids:
             self.all(_DERIVE_DELIVERIES, ids=ids)
             self.all(_DERIVE_MESSAGES, ids=ids, now=self.now, drop_sent=self._drop_sent)
             if self._drop_sent:
                 self.all(_DROP_BODIES, ids=ids)
-            self.counts.update(self._live(ids))
-            self.counts.subtract(before)
+            after = self._now(ids)
+            self.counts.update(_to_do(after))
+            self.counts.subtract(_to_do(before))
+            self.tally.changed({row["id"]: row for row in before}, {row["id"]: row for row in after})
 
-    def _live(self, ids: list[str]) -> Counter[tuple[str, str]]:
-        return Counter({(row["backend"], row["state"]): row["deliveries"] for row in self.all(_COUNT, ids=ids)})
+    def _now(self, ids: list[str]) -> Sequence[RowMapping]:
+        return self.all(_NOW, ids=ids)
+
+
+def _to_do(rows: Sequence[RowMapping]) -> Counter[tuple[str, str]]:
+    return Counter((row["backend"], row["to_do"]) for row in rows if row["to_do"])

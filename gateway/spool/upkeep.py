@@ -98,5 +98,7 @@ def _sweep_history(tx: Transaction, before: int, limit: int) -> int:
 
 
 def _sweep_door(tx: Transaction, kept: RetentionSettings) -> int:
-    hours = tx.all(tally.FADE, before=tx.wall - tally.KEPT // timedelta(microseconds=1))
-    return len(hours) + refusals.sweep(tx, kept.refusals)
+    """Times of the machine's clock, which may be set to any year: what is past by the spool's time, too, is past."""
+    now = min(tx.now, tx.wall)
+    tx.all(tally.FADE, before=now - tally.KEPT // timedelta(microseconds=1))
+    return refusals.sweep(tx, now - kept.refusals // timedelta(microseconds=1))

@@ -242,7 +242,7 @@ class Writer:
             with transaction.changing(ids):
                 answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
             answers += [(operation, operation.run(transaction)) for operation in group if operation.late]
-            transaction.flush()
+            transaction.finish()
         astray = self._engine.committed(self._connection, micros(seen.wall))
         applied = Applied(answers, transaction.counts, transaction.woken, transaction.damaged)
         return self._brought_back(applied, astray) if astray else applied

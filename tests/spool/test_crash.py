@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,9 @@ async def kill_and_look(directory: Path, name: str, lines: int) -> tuple[int, in
         interrupted = {claim.message.id for claim in claims if claim.sticky}
         assert begun & queued <= interrupted
         assert set((await at.spool.bodies(sorted(queued))).values()) <= {RAW}
+        flow = await at.spool.flow(START, 24, timedelta(hours=1))
+        assert (flow.before, flow.waiting["queued"]) == (0, len(queued))  # counted in the commit of what is counted
+        assert flow.total.accepted >= len(acknowledged)
         await at.spool.delete(of(*rows), START)
     return len(acknowledged), len(interrupted)
 

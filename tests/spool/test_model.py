@@ -66,7 +66,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.mails: dict[str, Mail] = {}
         self.stale: list[Claim] = []
         self.clock = FakeClock()
-        self.number = 0
+        self.number = self.deleted = 0
         self.at: At
         self.run(self.open())
 
@@ -203,6 +203,7 @@ class SpoolMachine(RuleBasedStateMachine):
             mail = self.mails[ident]
             before = str(mail)
             if action == "delete":
+                self.deleted += mail.state() in ("queued", "held")
                 self.stale += [
                     delivery.claim for delivery in self.mails.pop(ident).deliveries.values() if delivery.claim
                 ]
@@ -257,6 +258,10 @@ class SpoolMachine(RuleBasedStateMachine):
         )
         assert self.at.spool.counts() == {key: n for key, n in counted.items() if key[1] != "done"}
         queued = Counter(mail.state() for mail in self.mails.values())
+        flow = self.run(self.at.spool.flow(self.now, 24, timedelta(hours=1)))
+        assert flow.before == 0  # what came in is what went out and what waits, at any moment
+        assert (flow.total.accepted, flow.total.deleted) == (self.number, self.deleted)
+        assert flow.waiting == {state: queued[state] for state in ("queued", "held", "corrupt")}
         assert len(self.run(self.at.spool.find(Filter(state="queued")))) == queued["queued"]
 
 

@@ -102,6 +102,8 @@ async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypa
         assert [(row.remote_id, row.detail, row.reported_at) for row in detail.events] == [
             ("r1", "still waiting", START)
         ]
+        flow = await at.spool.flow(START, 24, timedelta(hours=1))  # so that it adds up from the first hour on
+        assert (flow.total.accepted, flow.total.sent, flow.before) == (2, 1, 0)
         said = [(row.verdict, row.scope, row.said_by, row.fix) for row in (*detail.attempts, *detail.recipients)]
         assert said == [("sent", "", "", "")] * 2
         assert [(poll.remote_id, poll.next_at, poll.asked) for poll in await at.spool.polls("b", 9)] == [
