@@ -12,6 +12,8 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+from gateway.checks import Check
+
 Network = IPv4Network | IPv6Network
 # What a message is made of (message.FEATURES), and where each stands in it; None: nobody has looked.
 Features = Mapping[str, str] | None
@@ -273,16 +275,6 @@ class Capabilities:
     remedies: Mapping[str, str] = field(default_factory=dict)
     own_token: bool = False
     quoted: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The answer of ``backend check``: is it usable, in plain words, and what to do if not."""
-
-    ok: bool
-    summary: str
-    fix: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 # Writes down who got it, between two calls for one message: a crash then leaves no doubt of them. False: it cannot now.

@@ -111,22 +111,26 @@ class Budget:
     """At most ``amount`` in any ``period`` seconds; what costs more than that goes when nothing else did."""
 
     def __init__(self, amount: float, period: float) -> None:
-        self._amount = amount
-        self._period = period
+        self.amount = amount
+        self.period = period
         self._spent: deque[tuple[float, float]] = deque()  # when, how much
 
     def wait(self, cost: float, now: float) -> float:
         """Seconds until ``cost`` may be spent; 0 for now."""
-        while self._spent and self._spent[0][0] <= now - self._period:
-            self._spent.popleft()
-        excess = sum(spent for _, spent in self._spent) + cost - self._amount
+        excess = self.used(now) + cost - self.amount
         free = now
         for when, spent in self._spent:
             if excess <= 0:
                 break
             excess -= spent
-            free = when + self._period
+            free = when + self.period
         return free - now
+
+    def used(self, now: float) -> float:
+        """What is spent of it at ``now``."""
+        while self._spent and self._spent[0][0] <= now - self.period:
+            self._spent.popleft()
+        return sum(spent for _, spent in self._spent)
 
     def spend(self, cost: float, now: float) -> None:
         self._spent.append((now, cost))

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from gateway.model import Capabilities, Check, Outcome, Progress, SpooledMessage, same_for_all
+from gateway.checks import Check
+from gateway.model import Capabilities, Outcome, Progress, SpooledMessage, same_for_all
 from tests.builders import SENT, START
 
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS = [
     {
         "__init__",
+        "checks",
         "model",
         "actor",
         "address",

@@ -6,16 +6,18 @@ import contextlib
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gateway.backends.shared.base import UNBOUNDED, Context, limited, unrecorded
+from gateway.checks import Check
 from gateway.config.finding import Examined, Finding
 from gateway.config.models import BackendSettings
 from gateway.files import unwritable, write_whole
-from gateway.model import Capabilities, Check, Outcome, Progress, Scope, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Outcome, Progress, Scope, SpooledMessage, Verdict, same_for_all
 from gateway.pools import Pool
 
 # Disks of others hang: those who wait for them need neither the loop's threads nor those that read mail.
@@ -26,8 +28,13 @@ _FIX = "let the service's user write there, or change directory"
 class CaptureSettings(BackendSettings):
     """``directory`` may be relative to the state directory."""
 
+    label: ClassVar[str] = "Files"
     type: Literal["capture"] = "capture"
     directory: Path = Path("captured")
+
+    @property
+    def known_as(self) -> Mapping[str, str]:
+        return {"directory": str(self.directory)}
 
     def examine(self, name: str, state_dir: Path) -> Examined:
         why = unwritable(state_dir / self.directory, made=True)

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
@@ -29,11 +29,11 @@ from gateway.backends.shared.calls import Call, carry_out, names, plan
 from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.table import ANY, Row
+from gateway.checks import Check
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import (
     Capabilities,
-    Check,
     DeliveryEvent,
     HookRefused,
     Outcome,
@@ -95,12 +95,17 @@ class Smtp2goSettings(OverHttpSettings):
     ``webhook_secret``: what the provider's webhook sends as its Authorization; without it none is listened to.
     """
 
+    label: ClassVar[str] = "SMTP2GO"
     type: Literal["smtp2go"] = "smtp2go"
     api_key: ApiKey
     region: Literal["global", "us", "eu", "au"] = "global"
     base_url: Url | None = None
     header_only: Literal["strip", "reject"] = "strip"
     webhook_secret: SecretStr | None = None
+
+    @property
+    def known_as(self) -> Mapping[str, str]:
+        return {"url": self.base_url} if self.base_url else {"region": self.region}
 
 
 class Smtp2go:

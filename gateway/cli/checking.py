@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from random import SystemRandom
 
 from gateway import backends
+from gateway.checks import Check
 from gateway.cli.plain import say, show_json
 from gateway.clock import SystemClock
 from gateway.config.models import Settings
 from gateway.fetch import Fetch
-from gateway.model import Check
 
 
 def show_checks(settings: Settings, names: Sequence[str], as_json: bool = False) -> None:

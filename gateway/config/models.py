@@ -93,16 +93,36 @@ def users(clients: Mapping[str, ClientSettings]) -> Iterator[tuple[str, str]]:
             yield (client.user or name).casefold(), name
 
 
+# A backend's mailbox or region where that is a word of the settings.
+_SHOWN = {"mailbox sender": "each sender's mailbox", "mailbox me": "the mailbox that signed in"}
+_SHOWN |= {f"region {one}": f"region {one}" for one in ("us", "eu", "au")} | {"region global": "the nearest region"}
+
+
 class BackendSettings(Section):
-    """What every backend has; each type adds its own (gateway.backends). ``oauth``: does it ask for access tokens?"""
+    """What every backend has; each type adds its own (gateway.backends). ``oauth``: does it ask for access tokens?
+
+    ``label`` is what people call its provider.
+    """
 
     oauth: ClassVar[bool] = False
+    label: ClassVar[str] = ""
     type: str
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 10
     timeout: values.LongDuration = timedelta(seconds=60)
     rate: values.RateLimit | None = None
     in_doubt: Literal["retry", "hold"] = "retry"
     max_size: Annotated[values.Size, Field(ge=1)] | None = None
+
+    @property
+    def known_as(self) -> Mapping[str, str]:
+        """As whom or where it sends, by the name of that: mailbox, host, region, url, directory. No secrets."""
+        return {}
+
+    @property
+    def title(self) -> str:
+        """In words: Microsoft 365, noreply@example.com."""
+        shown = [_SHOWN.get(f"{name} {value}", value) for name, value in self.known_as.items()]
+        return ", ".join((self.label or self.type, *shown))
 
     @property
     def verifies(self) -> bool:

@@ -1,6 +1,6 @@
 """The delivery loop: a worker for each backend, retries, bounces, housekeeping."""
 
 from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.worker import BackendStatus
+from gateway.delivery.standing import BackendStatus
 
 __all__ = ["BackendStatus", "Dispatcher"]

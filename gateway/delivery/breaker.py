@@ -19,12 +19,13 @@ FOREVER = float("inf")
 OPERATOR = "operator"
 MISCONFIGURED = "misconfigured"
 UNREACHABLE = "unreachable"
+THROTTLED = "throttled"
 _IN_A_ROW = 3  # different messages that were put off, and none was taken between
 _REGAINED = 0.005  # of all places, with each message that was sent
 # What opens it, the gravest first; the first rest in seconds, which a hint of the provider replaces, and the longest.
 _CAUSES = {
     Verdict.MISCONFIGURED: (MISCONFIGURED, 60.0, 900.0),
-    Verdict.THROTTLED: ("throttled", 60.0, 900.0),
+    Verdict.THROTTLED: (THROTTLED, 60.0, 900.0),
     Verdict.DEFERRED: (UNREACHABLE, 15.0, 60.0),
 }
 
@@ -55,12 +56,15 @@ class Ruling:
 class CircuitBreaker:
     """``by`` is misconfigured, throttled, unreachable, operator, or "" while closed; ``until`` may be FOREVER.
 
+    ``since`` is when it opened for this cause, ``who`` ordered it.
+
     ``share`` is how much of its concurrency the backend may use: half as much each time it asks for less.
     """
 
     def __init__(self) -> None:
         self.until = 0.0
-        self.by = self.reason = self.fix = ""
+        self.by = self.reason = self.fix = self.who = ""
+        self.since = 0.0
         self._failures = 0  # probes in a row, the attempt that opened it counted
         self._cause, self._alike = "", 0  # of the last of them, and how many in a row had it
         self.share = 1.0
@@ -85,7 +89,7 @@ class CircuitBreaker:
             self.share = min(1.0, self.share + _REGAINED)
         if guilty is None:
             # A throttled one that puts off its probe is there, but works only when it takes one.
-            doubtful = self.by == "throttled" and _put_off(outcomes) is not None
+            doubtful = self.by == THROTTLED and _put_off(outcomes) is not None
             return Ruling(answered=not doubtful and any(map(_answered, outcomes.values())))
         by, first, longest = _CAUSES[guilty.verdict]
         self._failures += not late
@@ -96,6 +100,8 @@ class CircuitBreaker:
         if guilty.verdict is Verdict.THROTTLED and not late:
             self.share /= 2
         if self.by != OPERATOR:
+            if by != self.by:
+                self.since = now
             self.by, self.reason, self.fix = by, guilty.detail, guilty.fix
             self.until = max(self.until, now + seconds)
         if late or by == MISCONFIGURED:
@@ -121,9 +127,17 @@ class CircuitBreaker:
         detail = f"{_IN_A_ROW} messages in a row were put off: {said.detail}"
         return replace(said, verdict=Verdict.THROTTLED, scope=Scope.BACKEND, detail=detail)
 
-    def pause(self, now: float, seconds: float | None) -> None:
-        """Open by order, for so long or until it is closed by order."""
-        self.by, self.reason, self.fix = OPERATOR, "paused by the operator", ""
+    def condition(self, now: float) -> str:
+        """A word for people: working, slowed_down by the provider, paused by a person, or stopped, until it is known
+        to work again."""
+        if self.state(now) is State.CLOSED:
+            return "working"
+        return {OPERATOR: "paused", THROTTLED: "slowed_down"}.get(self.by, "stopped")
+
+    def pause(self, now: float, seconds: float | None, who: str = "") -> None:
+        """Open by order of ``who``, for so long or until it is closed by order."""
+        self.by, self.reason, self.fix = OPERATOR, f"paused by {who or 'the operator'}", ""
+        self.who, self.since = who, now
         self.until = FOREVER if seconds is None else now + seconds
 
     def close(self) -> tuple[str, ...]:
@@ -133,7 +147,7 @@ class CircuitBreaker:
         self._put_off.clear()
         self.until, self._failures = 0.0, 0
         self._cause, self._alike = "", 0
-        self.by = self.reason = self.fix = ""
+        self.by = self.reason = self.fix = self.who = ""
         return waiting
 
 

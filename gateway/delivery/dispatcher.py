@@ -8,16 +8,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from gateway.checks import Check
 from gateway.clock import Clock
 from gateway.config.models import Settings
 from gateway.delivery.bounces import Bouncer
 from gateway.delivery.breaker import OPERATOR, CircuitBreaker
 from gateway.delivery.orders import Orders
+from gateway.delivery.standing import BackendStatus
 from gateway.delivery.tracking import Tracker
 from gateway.delivery.upkeep import Upkeep
-from gateway.delivery.worker import SEND_LIMIT, BackendStatus, Worker
+from gateway.delivery.worker import SEND_LIMIT, Worker
 from gateway.events import Events
-from gateway.model import Backend, CallsBack, Check, NewMessage, Tracked
+from gateway.model import Backend, CallsBack, NewMessage, Tracked
 from gateway.routing import Routing
 from gateway.spool import Filter, Spool
 
@@ -185,9 +187,9 @@ class Dispatcher:
         """Keep a message with who was refused on its way in (Orders.refuse). Raises SpoolTrouble."""
         await self._orders.refuse(self._spool, message, self._clock.now(), untold=untold)
 
-    async def pause(self, name: str, seconds: float | None) -> None:
-        """Rest by order, for ``seconds`` or until resumed. KeyError when there is no such backend."""
-        self._posts[name].worker.pause(seconds)
+    async def pause(self, name: str, seconds: float | None, who: str = "") -> None:
+        """Rest by order of ``who``, for ``seconds`` or until resumed. KeyError when there is no such backend."""
+        self._posts[name].worker.pause(seconds, who)
 
     async def resume(self, name: str) -> None:
         """Back to work by order: what was put off is due now. KeyError when there is no such backend."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+from gateway.checks import Check, Metered
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
 from gateway.delivery.breaker import FOREVER, OPERATOR, CircuitBreaker, Ruling, State
@@ -17,29 +17,15 @@ from gateway.delivery.claims import Claims, give_back
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Situation, decide
+from gateway.delivery.standing import BackendStatus, Record, status_of
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
-from gateway.model import Backend, Check, Outcome, Progress, SpoolTrouble, Tracked, Verdict, same_for_all
+from gateway.model import Backend, Outcome, Progress, SpoolTrouble, Tracked, Verdict, same_for_all
 from gateway.spool import Claim, Filter, Settlement, Spool
 
 SEND_LIMIT = 25 * 60.0  # seconds; less than a claim lasts
 UNWRITABLE_WAIT = 5.0
 DIVERT_EVERY = 10.0  # while some have to stay; for new ones at once
-
-
-@dataclass(frozen=True, slots=True)
-class BackendStatus:
-    """What ``backend list`` shows of one backend. ``in_flight`` counts attempts; ``paused_until`` None is for ever."""
-
-    name: str
-    type: str
-    queued: int
-    in_flight: int
-    paused_until: datetime | None
-    paused_by: str
-    reason: str
-    last_success: datetime | None
-    fix: str = ""
 
 
 @runtime_checkable
@@ -65,7 +51,7 @@ class Worker:
         self._spool = spool
         self._events = events
         self._clock = clock
-        self._last_success: datetime | None = None
+        self._record = Record(clock, settings.rate)
         self._tracked = isinstance(backend, Tracked)
         self._claims = Claims(self._name, spool)
         self._changed = asyncio.Event()
@@ -77,20 +63,16 @@ class Worker:
     # -- what the operator sees and steers ---------------------------------------------------------------------------
 
     def status(self, queued: int) -> BackendStatus:
-        now, breaker, until = self._clock.monotonic(), self.breaker, None
-        state = breaker.state(now)
-        if state is State.OPEN and breaker.until != FOREVER:
-            until = self._clock.now() + timedelta(seconds=breaker.until - now)
-        by, reason, fix = ("", "", "") if state is State.CLOSED else (breaker.by, breaker.reason, breaker.fix)
-        kind, sending = self._settings.type, len(self._sends)
-        return BackendStatus(self._name, kind, queued, sending, until, by, reason, self._last_success, fix)
+        own = self.backend.uses() if isinstance(self.backend, Metered) else ()
+        there = {"queued": queued, "in_flight": len(self._sends)}
+        return status_of(self._name, self._settings, self.breaker, self._record, **there, own=own)
 
     def wake(self) -> None:
         self._changed.set()
 
-    def pause(self, seconds: float | None) -> None:
-        """Rest by order, for so long or until resumed; what is under way ends."""
-        self.breaker.pause(self._clock.monotonic(), seconds)
+    def pause(self, seconds: float | None, who: str = "") -> None:
+        """Rest by order of ``who``, for so long or until resumed; what is under way ends."""
+        self.breaker.pause(self._clock.monotonic(), seconds, who)
         self._events.backend_paused(self._name, OPERATOR, self.breaker.reason, FOREVER if seconds is None else seconds)
         self._fill()
         self.wake()
@@ -120,6 +102,7 @@ class Worker:
 
     async def run(self) -> None:
         """Until stopped: fill the free places with due work, then wait for a change or for the next due time."""
+        self._aside(self._recall())
         while not self._stopping:
             self._changed.clear()
             if self._state() is State.OPEN:
@@ -150,6 +133,11 @@ class Worker:
             if taken < room:
                 due = await self._spool.due(self._name)
                 await self._wait(FOREVER if due is None else (due - self._spool.now()).total_seconds())
+
+    async def _recall(self) -> None:
+        """When it was last of use, which the process before knew; looked up beside the work."""
+        found = await self._spool.last_sent(self._name)
+        self._record.last_success = self._record.last_success or found
 
     def _places(self) -> int:
         """How many sends at once."""
@@ -229,6 +217,7 @@ class Worker:
     async def _carry_out(self, claim: Claim, raw: bytes) -> None:
         self._events.attempt(claim.message.id, self._name, claim.message.attempt)
         started, began = self._clock.now(), self._clock.monotonic()
+        self._record.begun()
         written: dict[str, Outcome] = {}
         outcomes = await self._send(claim, raw, partial(self._write_down, claim, written)) | written
         now, ended = self._spool.now(), self._clock.monotonic()
@@ -306,8 +295,7 @@ class Worker:
         if self._stopping:  # the breaker is another's by now, with other settings: he finds out himself
             return CircuitBreaker().judge(claim.message.id, outcomes, now)
         ruling = self.breaker.judge(claim.message.id, outcomes, now)
-        if any(outcome.verdict is Verdict.SENT for outcome in outcomes.values()):
-            self._last_success = self._clock.now()
+        self._record.ended(claim.message.id, outcomes, ruling.opened_by)
         if cause := ruling.opened_by:
             self._events.backend_up(self._name, cause.verdict is Verdict.THROTTLED)
             self._events.backend_paused(self._name, cause.verdict.value, cause.detail, ruling.rest.total_seconds())

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from gateway.actor import Order
 from gateway.clock import Clock, SystemClock
 from gateway.events.log import Libraries, Renderer, Writer, in_journal, make_logger
+from gateway.events.memory import Memory
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
 from gateway.model import DeliveryEvent, NewMessage, Outcome, Refusal, SpooledMessage, Verdict
 
@@ -52,6 +53,7 @@ class Events:
         renderer = Renderer(clock, console=console, journal=in_journal(stream, os.environ))
         self._metrics = metrics = Metrics(registry or CollectorRegistry())
         self.declare, self.render, self.queue_gauges = metrics.declare, metrics.render, metrics.queue_gauges
+        self.memory = Memory(clock)
         self._writer = Writer(stream, self._metrics.dropped().inc)
         self._log = log = make_logger(self._writer, renderer, level)
         self.info, self.warning, self.error = log.info, log.warning, log.error
@@ -74,6 +76,7 @@ class Events:
     def bug(self, where: str, error: BaseException) -> None:
         """An exception nobody expected: logged with its traceback, and counted."""
         self._metrics.bugs().inc()
+        self.memory.bug(where)
         trace = "".join(traceback.format_exception(error))
         self._log.error("bug", where=where, error=type(error).__name__, exception=trace)
 
@@ -97,6 +100,8 @@ class Events:
         """``result`` is ok, failed, unavailable, or refused for too many failures; ``reason`` says why."""
         mechanism = mechanism if mechanism in MECHANISMS else "other"
         self._metrics.auth(listener, mechanism, result).inc()
+        if result in ("failed", "refused"):
+            self.memory.log_in_refused(peer)
         if reason:
             self._metrics.rejected(listener, "auth", reason if reason in REASONS else "other").inc()
         log = self._log.info if result == "ok" else self._log.warning
@@ -217,6 +222,7 @@ class Events:
     def credential_ends(self, backend: str, timestamp: float) -> None:
         """When the client secret, certificate or sign-in behind the access tokens ends, seconds since 1970."""
         self._metrics.credential_ends(backend).set(timestamp)
+        self.memory.ends["credential", backend] = timestamp
 
     # Spool, settings, keys
 
@@ -266,6 +272,7 @@ class Events:
     def tls_expiry(self, listener: str, timestamp: float) -> None:
         """``timestamp`` in seconds since 1970."""
         self._metrics.tls(listener).set(timestamp)
+        self.memory.ends["certificate", listener] = timestamp
 
     def jwks(self, key: str, ok: bool, detail: str = "") -> None:
         self._metrics.jwks(key).set(ok)

@@ -241,7 +241,7 @@ def _stuck(seen: Snapshot) -> Iterator[Problem]:
 
 
 def _reload(seen: Snapshot) -> Iterator[Problem]:
-    if seen.reload and seen.reload.errors:
+    if seen.reload:
         yield Problem(
             key="reload", kind="reload_refused", severity="bad", since=seen.reload.at,
             what="The settings on disk are wrong.", said="\n".join(seen.reload.errors),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gateway.config.inforce import FailedReload
+from gateway.events.memory import Happened
+
 STEPS = (30, 14, 7, 1, 0)  # days before the end of a secret or certificate at which it is worth a word
 
 
@@ -101,24 +104,6 @@ class DiskNow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReloadNow:
-    """The last reload: when, and all that was wrong; () for one that was taken."""
-
-    at: datetime
-    errors: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Happened:
-    """Something that was counted: how often, since when, when last, and where or from whom."""
-
-    count: int
-    since: datetime
-    last: datetime
-    where: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StepNow:
     """The machine's clock was set from ``was_at`` to ``now_at``."""
 
@@ -156,7 +141,7 @@ class Snapshot:
     damaged_id: str = ""
     ends: tuple[Ends, ...] = ()
     listeners: tuple[ListenerNow, ...] = ()
-    reload: ReloadNow | None = None
+    reload: FailedReload | None = None
     steps: tuple[StepNow, ...] = ()
     bugs: Happened | None = None
     log_ins: Happened | None = None

@@ -23,6 +23,7 @@ from gateway.config.durations import parse_duration
 from gateway.drop.drop import places
 from gateway.drop.overview import overview
 from gateway.http import acts
+from gateway.http.access import actor_of
 from gateway.http.problem import answer, fields_of, json_body, text_of, texts_of
 from gateway.http.service import Service, running
 from gateway.pools import read_files
@@ -128,7 +129,7 @@ async def steer(service: Service, request: Request) -> object:
         return found
     if action == "pause":
         duration = _duration(body, "for")
-        await dispatcher.pause(name, duration.total_seconds() if duration else None)
+        await dispatcher.pause(name, duration.total_seconds() if duration else None, actor_of(request).name)
     elif action == "resume":
         await dispatcher.resume(name)
     else:

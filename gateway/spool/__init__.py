@@ -1,5 +1,6 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
+from gateway.spool.checked import AnswerRow, CheckRow
 from gateway.spool.records import (
     Claim,
     Delivery,
@@ -21,6 +22,8 @@ from gateway.spool.tally import Counts, Flow, Point
 
 __all__ = [
     "FIXES",
+    "AnswerRow",
+    "CheckRow",
     "Claim",
     "Counts",
     "Delivery",

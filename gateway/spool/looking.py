@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.spool import acts, notices, queries, refusals, tally, tokens
+from gateway.spool import acts, checked, notices, queries, refusals, tally, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.queries import Reader
 from gateway.spool.records import (
@@ -148,6 +148,31 @@ class Looking:
         """How much came and went in the last ``count`` hours or days, as ``step`` says, the running one included."""
         async with self._reading() as reader:
             return await tally.flow(reader, now, count, step)
+
+    async def last_sent(self, backend: str) -> datetime | None:
+        """When the backend last took a message, as far back as history goes. It may take a while: not for a page."""
+        async with self._reading() as reader:
+            return await checked.last_sent(reader, backend)
+
+    async def answers(self, backend: str, limit: int = 50) -> list[checked.AnswerRow]:
+        """What the backend said last, newest first; of the last 100,000 attempts of all backends."""
+        async with self._reading() as reader:
+            return await checked.answers(reader, backend, limit)
+
+    async def checks(self) -> dict[str, checked.CheckRow]:
+        """The last check of each backend."""
+        async with self._reading() as reader:
+            return await checked.checks(reader)
+
+    async def doubts(self) -> list[checked.DoubtRow]:
+        """What is held because nobody knows whether it arrived, by backend."""
+        async with self._reading() as reader:
+            return await checked.doubts(reader, self._time.shift())
+
+    async def first(self, backend: str) -> checked.FirstRow | None:
+        """What has waited longest for the backend."""
+        async with self._reading() as reader:
+            return await checked.first(reader, backend, self._time.shift())
 
     async def clock_steps(self, limit: int = 5) -> list[ClockStep]:
         """When the machine's clock was set, the last first."""

@@ -20,6 +20,7 @@ from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
 from gateway.spool import (
     acts,
     changes,
+    checked,
     filters,
     lastuse,
     notices,
@@ -266,6 +267,10 @@ class Spool(Looking):
         async for ids in queries.steps(self._reading, which):
             if claims := await self._claim(now, _LEASE, f"{sql.IDLE_OF} AND {meets}", **{**values, "ids": ids}):
                 yield claims
+
+    async def keep_check(self, row: checked.CheckRow) -> None:
+        """In the place of the check before."""
+        await self._writer.submit(lambda tx: checked.keep(tx, row))
 
     async def add_token(self, row: TokenRow) -> None:
         await self._writer.submit(lambda tx: tokens.add(tx, row))

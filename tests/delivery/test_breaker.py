@@ -218,3 +218,30 @@ def test_an_order_is_not_overruled() -> None:
 def test_what_proves_that_it_works(given: list[Outcome], answered: bool) -> None:
     """Words of the other side, also a no; not what we made up about a message without trying it."""
     assert CircuitBreaker().judge("ID", outcomes(*given), 0.0).answered is answered
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word"), [(AWAY, "stopped"), (THROTTLED, "slowed_down"), (MISCONFIGURED, "stopped")]
+)
+def test_a_word_for_people(outcome: Outcome, word: str) -> None:
+    """Slowed down by the provider is not stopped; half open is not working yet, for nothing has been sent."""
+    breaker = CircuitBreaker()
+    assert breaker.condition(0.0) == "working"
+    breaker.judge("ID", outcomes(outcome), 5.0)
+    assert (breaker.condition(5.0), breaker.since) == (word, 5.0)
+    assert (breaker.state(10_000.0), breaker.condition(10_000.0)) == (State.HALF_OPEN, word)
+    breaker.judge("ID", outcomes(outcome), 10_000.0)
+    assert breaker.since == 5.0  # a probe that fails is no new event
+    breaker.close()
+    assert breaker.condition(10_000.0) == "working"
+
+
+def test_who_paused_it_and_since_when() -> None:
+    """An order has a name and a time of its own, until it is over."""
+    breaker = CircuitBreaker()
+    breaker.judge("ID", outcomes(AWAY), 5.0)
+    breaker.pause(7.0, 60.0, "root")
+    assert (breaker.condition(8.0), breaker.who, breaker.since) == ("paused", "root", 7.0)
+    assert breaker.reason == "paused by root"
+    breaker.close()
+    assert (breaker.who, breaker.condition(8.0)) == ("", "working")

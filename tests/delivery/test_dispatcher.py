@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from gateway.checks import Check
 from gateway.config.models import RetrySettings, RouteSettings
-from gateway.model import Check, Outcome
+from gateway.model import Outcome
 from tests.builders import AWAY
 from tests.delivery.kit import DEFERRED, MISCONFIGURED, REJECTED, House, house, routing, settings
 from tests.fakes import SENT, ScriptedBackend, until

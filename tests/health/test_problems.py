@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
+from gateway.config.inforce import FailedReload
+from gateway.events.memory import Happened
 from gateway.health.problems import KINDS, Problem, problems, verdict
 from gateway.health.records import (
     BackendNow,
     DiskNow,
     Ends,
-    Happened,
     ListenerNow,
     PickupNow,
     Pile,
-    ReloadNow,
     Snapshot,
     StepNow,
     Stuck,
@@ -86,7 +86,7 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
     ),
     ("disk_low", "disk", "warn", {"disk": replace(DISK, free=15 * GB)}, ("15 GB are free", "Below 10 GB")),
     (
-        "reload_refused", "reload", "bad", {"reload": ReloadNow(at=AN_HOUR_AGO, errors=("config.yaml:3:1: bad",))},
+        "reload_refused", "reload", "bad", {"reload": FailedReload(at=AN_HOUR_AGO, errors=("config.yaml:3:1: bad",))},
         ("config.yaml:3:1: bad", "old ones", "gateway check-config"),
     ),
     (
@@ -127,7 +127,6 @@ def test_every_kind_has_a_row() -> None:
         {"backends": office("paused", "operator", waiting=3, who="root")},
         {"ends": ends(8)},
         {"steps": (StepNow(was_at=START - timedelta(days=3), now_at=START - timedelta(days=2)),)},
-        {"reload": ReloadNow(at=AN_HOUR_AGO)},
         {"listeners": listener(accepting=True)},
         {"listeners": listener(accepting=False), "draining": True},
         {"delivering": False, "draining": True},

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway import auth
 from gateway.backends import settings_types
+from gateway.checks import Check
 from gateway.config.inforce import InForce
 from gateway.config.loading import Loaded, load
 from gateway.config.models import HttpSettings
@@ -26,7 +27,7 @@ from gateway.fetch import Fetch
 from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.server import HttpServer
-from gateway.model import CallsBack, CannotCarry, Check, Refusal, SpoolFull
+from gateway.model import CallsBack, CannotCarry, Refusal, SpoolFull
 from gateway.ratelimit import RateWindow
 from gateway.spool import Filter, Spool
 from tests.builders import new_message
@@ -54,7 +55,7 @@ class Dispatching:
     async def publish(self) -> None:
         self.published += 1
 
-    async def pause(self, name: str, seconds: float | None) -> None:
+    async def pause(self, name: str, seconds: float | None, who: str = "") -> None:
         self.paused[name] = seconds
 
     async def resume(self, name: str) -> None:

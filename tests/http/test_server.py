@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.checks import Check
 from gateway.config.models import HttpSettings
 from gateway.http import server as module
 from gateway.http.server import HttpServer
-from gateway.model import Check
 from gateway.ports import BindError
 from tests.http.kit import Service, ask, serving
 from tests.http.test_hooks import Signed

@@ -33,10 +33,11 @@ from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
+from gateway.checks import Check, Use
 from gateway.config import values
 from gateway.config.finding import Examined, Unfit
 from gateway.fetch import Answer
-from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Scope, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Capabilities, Outcome, Progress, Scope, SpooledMessage, Verdict
 from gateway.ratelimit import Budget
 from gateway.strangers import lenient_json
 
@@ -93,6 +94,7 @@ class GmailSettings(OverHttpSettings):
     """
 
     oauth: ClassVar[bool] = True
+    label: ClassVar[str] = "Gmail"
     type: Literal["gmail"] = "gmail"
     mailbox: values.Mailbox
     service_account_file: Path | None = None
@@ -104,6 +106,10 @@ class GmailSettings(OverHttpSettings):
     header_only: Literal["strip", "reject"] = "strip"
     api_base: Url = "https://gmail.googleapis.com"
     token_url: Url | None = None
+
+    @property
+    def known_as(self) -> Mapping[str, str]:
+        return {"mailbox": self.mailbox}
 
     @model_validator(mode="after")
     def _one_file_that_fits(self) -> Self:
@@ -182,6 +188,9 @@ class Gmail:
         summary = f"Google gives a token to send as {named}" if named else "Google knows the service account"
         fix = "" if named else "add one whole address to senders: only then can delegation be looked at"
         return Check(True, summary, fix, facts)
+
+    def uses(self) -> tuple[Use, ...]:
+        return self._mailboxes.uses("quota_units", "units")
 
     def forget(self) -> None:
         """Ask for tokens anew, whatever came last."""

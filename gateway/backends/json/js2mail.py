@@ -32,6 +32,7 @@ _TOLERANCE = 300  # seconds by which a webhook's time may differ from ours
 class Js2mailSettings(KeySettings):
     """``from_account_id`` chooses one of the account's mailboxes. ``webhook_secret`` lets JS2Mail report failures."""
 
+    label: ClassVar[str] = "JS2Mail"
     type: Literal["js2mail"] = "js2mail"
     base_url: Url = "https://js2mail.dev"
     from_account_id: str = ""

@@ -23,6 +23,7 @@ _DOMAIN = "verify the domain of From at JustEmails, or set senders of backends.{
 class JustemailsSettings(KeySettings):
     """``headers``: pass the message's own header fields on; the API documents only those that begin with X-."""
 
+    label: ClassVar[str] = "JustEmails"
     type: Literal["justemails"] = "justemails"
     base_url: Url = "https://justemails.app/api/v1"
     headers: bool = False

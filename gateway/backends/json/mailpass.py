@@ -29,6 +29,7 @@ _LIMIT = "raise the limit of the SMTP provider at MailPass, or set rate on backe
 class MailpassSettings(KeySettings):
     """``batch``: mail to several people who do not see each other goes as one call, and later."""
 
+    label: ClassVar[str] = "MailPass"
     type: Literal["mailpass"] = "mailpass"
     base_url: Url = "https://dev.mailpass.im"
     batch: bool = False

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from gateway.address import comparable
 from gateway.backends.shared.base import CHARSETS, PIECE, Charset, Context, NoAnswer, Url, limited, unrecorded
@@ -19,11 +20,12 @@ from gateway.backends.shared.calls import Call, Plan, carry_out
 from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.table import Row
+from gateway.checks import Check
 from gateway.config import values
 from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, Undecodable, leaf_text, scan, split_recipients, walk
 from gateway.message.text import surely
-from gateway.model import CannotCarry, Capabilities, Check, Outcome, Progress, Recipient, Scope, SpooledMessage, Verdict
+from gateway.model import CannotCarry, Capabilities, Outcome, Progress, Recipient, Scope, SpooledMessage, Verdict
 from gateway.pools import SMALL_MAIL
 from gateway.routing import Freight, obstacle
 from gateway.strangers import lenient_json
@@ -53,6 +55,10 @@ class PartsSettings(OverHttpSettings):
     inline_images: Literal["reject", "drop"] = "reject"
     unsupported_headers: Literal["reject", "drop"] = "reject"
     default_charset: Charset = ""
+
+    @property
+    def known_as(self) -> Mapping[str, str]:
+        return {"host": urlsplit(self.base_url).hostname or self.base_url}
 
 
 @dataclass(frozen=True, slots=True)

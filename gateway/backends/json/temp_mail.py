@@ -21,9 +21,10 @@ from gateway.backends.shared.flight import SingleFlight
 from gateway.backends.shared.http import BUSY_403
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
+from gateway.checks import Check
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
-from gateway.model import CannotCarry, CannotTell, Check, Outcome, Scope, SpooledMessage, Verdict
+from gateway.model import CannotCarry, CannotTell, Outcome, Scope, SpooledMessage, Verdict
 from gateway.strangers import lenient_json
 
 _CLIENT = "client"
@@ -80,6 +81,7 @@ class TempMailSettings(PartsSettings):
     """
 
     open_words: ClassVar[frozenset[str]] = PartsSettings.open_words | {_CLIENT}
+    label: ClassVar[str] = "Cloudflare temp mail"
     type: Literal["temp_mail"] = "temp_mail"
     token: ApiKey
     endpoint: Literal["external", "api"] = "external"

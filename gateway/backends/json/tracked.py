@@ -11,9 +11,10 @@ from gateway.backends.shared.base import Context, NoAnswer, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import BUSY_403
 from gateway.backends.shared.table import Row
+from gateway.checks import Check
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
-from gateway.model import Check, DeliveryEvent, Outcome, SpooledMessage, Verdict
+from gateway.model import DeliveryEvent, Outcome, SpooledMessage, Verdict
 from gateway.strangers import lenient_json
 
 ACCEPTED = (200, 201, 202)

@@ -39,10 +39,11 @@ from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.most import Most
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import OverHttpSettings
+from gateway.checks import Check, Use
 from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
-from gateway.model import Capabilities, Check, Outcome, Progress, Rate, Scope, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Outcome, Progress, Rate, Scope, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
 from gateway.strangers import lenient_json
 
@@ -73,6 +74,7 @@ class GraphSettings(OverHttpSettings):
     """
 
     oauth: ClassVar[bool] = True
+    label: ClassVar[str] = "Microsoft 365"
     type: Literal["graph"] = "graph"
     tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]*$")] = ""
     client_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]*$")] = ""
@@ -97,6 +99,10 @@ class GraphSettings(OverHttpSettings):
     header_only: Literal["strip", "reject"] = "strip"
     quoted_printable: Literal["keep", "base64"] = "keep"
     default_charset: Charset = ""
+
+    @property
+    def known_as(self) -> Mapping[str, str]:
+        return {"mailbox": self.mailbox}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -252,6 +258,9 @@ class Graph:
                 # An application may have it by RBAC in Exchange, of which the token knows nothing.
                 return Check(not said.get("scp"), f"the token does not name {needed}", fix, facts)
         return Check(True, "a token was given and the API answers", facts=facts)
+
+    def uses(self) -> tuple[Use, ...]:
+        return self._mailboxes.uses("mailbox_rate", "messages")
 
     def forget(self) -> None:
         """Ask for a token anew, whatever came last."""

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from gateway.backends.shared.base import NoAnswer
 from gateway.backends.shared.recent import Recent
+from gateway.checks import Use
 from gateway.clock import Clock
 from gateway.model import Outcome, Scope, Verdict
 from gateway.ratelimit import Budget, lengthened
@@ -91,6 +92,12 @@ class Mailboxes:
             now = self._clock.monotonic()
         mailbox.calls.spend(calls, now)
         mailbox.bytes.spend(size, now)
+
+    def uses(self, what: str, unit: str) -> tuple[Use, ...]:
+        """How much of its calls the busiest mailbox has used just now."""
+        now, one = self._clock.monotonic(), self._calls()
+        used = max((mailbox.calls.used(now) for mailbox in self._known.values()), default=0.0)
+        return (Use(what, used, one.amount, unit, one.period),)
 
     def judged(self, name: str, outcome: Outcome) -> Outcome:
         """What an answer means: with many mailboxes the throttled one rests alone, else the whole backend does."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
@@ -47,6 +47,7 @@ class SmtpSettings(BackendSettings):
     ``max_recipients`` in one transaction; 100 is what every server must take (RFC 5321, 4.5.3.1.8).
     """
 
+    label: ClassVar[str] = "SMTP"
     type: Literal["smtp"] = "smtp"
     host: Host
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -79,6 +80,10 @@ class SmtpSettings(BackendSettings):
     @property
     def actual_port(self) -> int:
         return self.port or _PORTS[self.tls]
+
+    @property
+    def known_as(self) -> Mapping[str, str]:
+        return {"host": self.where}
 
     @property
     def where(self) -> str:

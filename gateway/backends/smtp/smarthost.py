@@ -15,7 +15,8 @@ from gateway.backends.smtp.connection import Connection, name_recipients, open_t
 from gateway.backends.smtp.fitting import fitted
 from gateway.backends.smtp.opening import Opener
 from gateway.backends.smtp.settings import SmtpSettings
-from gateway.model import Capabilities, Check, Envelope, Outcome, Progress, Scope, SpooledMessage, Verdict
+from gateway.checks import Check
+from gateway.model import Capabilities, Envelope, Outcome, Progress, Scope, SpooledMessage, Verdict
 
 __all__ = ["Smtp", "SmtpSettings"]
 

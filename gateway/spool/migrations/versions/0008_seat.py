@@ -49,7 +49,12 @@ CREATE TABLE act_message (
 CREATE INDEX act_by_message ON act_message (message_id);
 ALTER TABLE message ADD COLUMN how VARCHAR NOT NULL DEFAULT ''
 """
-SCHEMA: tuple[str, ...] = (_LASTUSE, _REFUSAL, _TALLY, _ACT)  # one text a table, its statements parted by ";"
+_CHECKED = """
+CREATE TABLE checked (
+    backend VARCHAR NOT NULL PRIMARY KEY, at INTEGER NOT NULL, who VARCHAR NOT NULL, ok BOOLEAN NOT NULL,
+    summary VARCHAR NOT NULL, fix VARCHAR NOT NULL, facts VARCHAR NOT NULL, steps VARCHAR NOT NULL
+)"""
+SCHEMA: tuple[str, ...] = (_LASTUSE, _REFUSAL, _TALLY, _ACT, _CHECKED)  # one text a table, its statements parted by ";"
 
 
 def upgrade() -> None:

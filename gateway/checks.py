@@ -1,0 +1,63 @@
+"""What a backend tells of itself: whether it could send, step by step, and how much of its limits is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+Result = Literal["good", "wrong", "untried"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was looked at, in plain words, or that only a sent message shows; ``said``: what was answered."""
+
+    result: Result
+    text: str
+    said: str = ""
+
+
+def good(text: str, said: str = "") -> Step:
+    return Step("good", text, said)
+
+
+def wrong(text: str, said: str = "") -> Step:
+    return Step("wrong", text, said)
+
+
+def untried(text: str) -> Step:
+    return Step("untried", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The answer of ``backend check``: is it usable, in plain words, and what to do if not.
+
+    ``steps`` in the order in which they were made; the first that is wrong ends it.
+    """
+
+    ok: bool
+    summary: str
+    fix: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """So much of a limit is used: ``used`` of ``most`` in any ``seconds``, or at once where they are 0."""
+
+    what: str
+    used: float
+    most: float
+    unit: str
+    seconds: float = 0.0
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A backend that keeps to limits of its provider."""
+
+    def uses(self) -> Sequence[Use]:
+        """How much of them is used just now; of several mailboxes the one that has least left."""

@@ -1,0 +1,73 @@
+"""What has happened since the start that somebody may have to know: kept small, for whoever looks later."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from threading import Lock
+
+from gateway.clock import Clock
+from gateway.networks import neighbour
+
+MANY = 50  # refused log-ins ...
+WITHIN = 10  # ... in so many minutes are an attack, or a device that does not know its password
+_NAMED = 3  # places or peers that are told apart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """Something that was counted: how often, since when, when last, and where or from whom."""
+
+    count: int
+    since: datetime
+    last: datetime
+    where: tuple[str, ...] = ()
+
+
+class Memory:
+    """``ends`` is until when a credential or certificate is good, by its kind (credential, certificate) and by the
+    backend's or listener's name. May be written from any thread.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self.started_at = clock.now()
+        self.bugs: Happened | None = None
+        self.ends: dict[tuple[str, str], float] = {}
+        self._refused: deque[tuple[int, int]] = deque(maxlen=WITHIN + 1)  # by minute since the machine's start
+        self._peers: deque[str] = deque(maxlen=MANY)
+
+    def bug(self, where: str) -> None:
+        with self._lock:
+            now, before = self._clock.now(), self.bugs
+            if before is None:
+                self.bugs = Happened(count=1, since=now, last=now, where=(where,))
+            else:
+                known = before.where if where in before.where else (*before.where, where)
+                self.bugs = replace(before, count=before.count + 1, last=now, where=known[:_NAMED])
+
+    def log_in_refused(self, peer: str) -> None:
+        """One more; a few numbers are kept whoever asks how often."""
+        minute = int(self._clock.monotonic() // 60)
+        with self._lock:
+            last, count = self._refused.pop() if self._refused else (minute, 0)
+            if last != minute:
+                self._refused.append((last, count))
+                count = 0
+            self._refused.append((minute, count + 1))
+            self._peers.append(peer)
+
+    @property
+    def log_ins(self) -> Happened | None:
+        """Those refused in the last minutes, where they are many, and who came most often of the last of them."""
+        now, minute = self._clock.now(), int(self._clock.monotonic() // 60)
+        with self._lock:
+            recent = [(at, count) for at, count in self._refused if at > minute - WITHIN]
+            peers = Counter(map(neighbour, self._peers))
+        if (count := sum(count for _, count in recent)) < MANY:
+            return None
+        since, last = (now - timedelta(minutes=minute - at) for at in (recent[0][0], recent[-1][0]))
+        worst = tuple(peer for peer, _ in peers.most_common(_NAMED))
+        return Happened(count=count, since=since, last=max(last, since + timedelta(minutes=1)), where=worst)
