@@ -65,10 +65,9 @@ def list_(as_json: bool) -> None:
     for row in rows:
         expires = moment(row["expires_at"])
         until = f"{plain.stamp(expires)} ({plain.relative(expires)})" if expires else "never"
-        state = "revoked" if row["revoked_at"] else "expired" if expires and expires < plain.now() else "valid"
         used, tried = plain.relative(moment(row["used_at"])), moment(row["tried_at"])
         used += f", tried {plain.relative(tried)}" if tried else ""
-        lines.append((row["jti"], row["subject"], row["key"], state, until, used, row["note"]))
+        lines.append((row["jti"], row["subject"], row["key"], row["state"], until, used, row["note"]))
     header = ("ID", "SUBJECT", "KEY", "STATE", "EXPIRES", "LAST USED", "NOTE")
     return plain.table(header, lines) if lines else say("No tokens")
 

@@ -1,33 +1,26 @@
-"""Health, status, backends, tokens and the test message over HTTP."""
+"""Health, status, backends and the test message over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Mapping
-from datetime import timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
 from functools import partial
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 import gateway
-from gateway import auth
 from gateway.address import parse_address
-from gateway.auth.tokens import Invalid, is_short_text, parse
-from gateway.config.durations import parse_duration
 from gateway.drop.drop import places
 from gateway.drop.overview import overview
 from gateway.http import acts
 from gateway.http.access import actor_of
-from gateway.http.problem import answer, fields_of, json_body, text_of, texts_of
+from gateway.http.problem import answer, duration_of, json_body, text_of, texts_of
 from gateway.http.service import Service, running
 from gateway.pools import read_files
-from gateway.spool import FIXES, TokenRow
+from gateway.spool import FIXES
 
 _scrapes: dict[tuple[int, str], asyncio.Task[tuple[str, bytes]]] = {}  # under way
 
@@ -128,7 +121,7 @@ async def steer(service: Service, request: Request) -> object:
         await acts.note(service, request, "check", f"backend {name}: {'good' if found.ok else found.summary}")
         return found
     if action == "pause":
-        duration = _duration(body, "for")
+        duration = duration_of(body, "for")
         await dispatcher.pause(name, duration.total_seconds() if duration else None, actor_of(request).name)
     elif action == "resume":
         await dispatcher.resume(name)
@@ -137,93 +130,6 @@ async def steer(service: Service, request: Request) -> object:
     lasts = f" for {body['for']}" if action == "pause" and body.get("for") else ""
     await acts.note(service, request, action, f"backend {name}{lasts}")
     return dispatcher.status()[name]
-
-
-def _duration(body: Mapping[str, Any], name: str) -> timedelta | None:
-    if not (given := text_of(body, name)):
-        return None
-    try:
-        if not (duration := parse_duration(given)):
-            raise ValueError("must be longer than 0")
-        return duration
-    except ValueError as error:
-        raise HTTPException(400, f"{name}: {error}") from None
-
-
-async def tokens(service: Service, _request: Request) -> object:
-    """Those minted or revoked here. ``used_at``: when one last let somebody in; ``tried_at``: when, revoked, it last
-    tried to."""
-    uses, shown = service.spool.uses, []
-    for row in await service.spool.tokens():
-        used, tried = uses.of("token", row.jti), uses.of("revoked", row.jti)
-        more = {"used_at": used and used.at, "used_from": used.peer if used else "", "tried_at": tried and tried.at}
-        shown.append(fields_of(row) | more)
-    return {"tokens": shown}
-
-
-async def mint_token(service: Service, request: Request) -> object:
-    """Made here and not by the command, which may not reach the key. Only the id and what it is for are remembered."""
-    body = await json_body(request)
-    lifetime = _duration(body, "expires")
-    now, jti = service.clock.now().replace(microsecond=0), secrets.token_hex(6)
-    expires = now + lifetime if lifetime is not None else None
-    claims, admin = body.get("claims") or {}, body.get("admin") or False
-    if not isinstance(claims, dict) or not isinstance(admin, bool):
-        raise HTTPException(
-            400, 'claims must be an object, as {"claims": {"backend": "office"}}, and admin true or false'
-        )
-    key, subject, note = text_of(body, "key") or "own", text_of(body, "subject"), text_of(body, "note")
-    row = TokenRow(jti, key, subject, note, now, expires)
-
-    def make() -> str:
-        auth.ensure_own_key(service.settings)
-        asked = claims | ({"aud": auth.ADMIN_AUDIENCE} if admin else {})
-        return auth.mint(service.settings, key, subject=subject, expires_in=lifetime, now=now, jti=jti, claims=asked)
-
-    try:
-        token = await read_files(make)
-    except (TypeError, ValueError) as error:
-        raise HTTPException(400, str(error)) from None
-    await service.spool.add_token(row)
-    await acts.note(service, request, "mint", f"token {jti} of {subject}{', for the HTTP interface' if admin else ''}")
-    return answer({"token": token, "jti": jti, "expires_at": expires}, 201)
-
-
-async def inspect_token(service: Service, request: Request) -> object:
-    """What a token says, and whether it would be accepted now; never the token itself."""
-    text = text_of(await json_body(request), "token")
-    revocations = auth.Revocations(*await service.spool.revocations())
-    try:
-        return await read_files(partial(auth.inspect, service.settings, text, service.clock.now(), revocations))
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from None
-
-
-async def revoke_token(service: Service, request: Request) -> object:
-    body = await json_body(request)
-    jti, subject = (text_of(body, name).strip() for name in ("jti", "subject"))
-    if bool(jti) == bool(subject):
-        raise HTTPException(400, 'give {"jti": "..."} or {"subject": "..."}')
-    _refuse_token(jti or subject)
-    if not is_short_text(jti or subject):
-        raise HTTPException(400, "no token that is accepted has such an id or subject: it is no short printable text")
-    minted = {(row.jti if jti else row.subject) for row in await service.spool.tokens() if row.key}
-    await service.revoke(jti=jti, subject=subject)
-    which = f"token {jti}" if jti else f"all tokens of {subject}"
-    await acts.note(service, request, "revoke", which)
-    return {"revoked": jti or subject, "known": (jti or subject) in minted}
-
-
-def _refuse_token(text: str) -> None:
-    """A token pasted where its id belongs must not be stored, logged or shown."""
-    try:
-        jti = parse(text).claims.get("jti")
-    except Invalid:
-        if not text.startswith("eyJ"):  # every token begins so, also one that was cut off
-            return
-        jti = None
-    fix = f"its id is {jti}: gateway token revoke {jti}" if isinstance(jti, str) and jti else "see: gateway token list"
-    raise HTTPException(400, f"that is a token, not an id; {fix}")
 
 
 async def reload(service: Service, request: Request) -> object:

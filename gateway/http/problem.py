@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.config.durations import parse_duration
 from gateway.model import (
     BadAddress,
     BadMessage,
@@ -74,6 +75,18 @@ def texts_of(body: Mapping[str, Any], name: str) -> list[str]:
     if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
         raise HTTPException(400, f'{name}: must be a list of texts, as {{"{name}": ["..."]}}')
     return value or []
+
+
+def duration_of(body: Mapping[str, Any], name: str) -> timedelta | None:
+    """A duration as text, None where it is absent, null or empty. Raises HTTPException."""
+    if not (given := text_of(body, name)):
+        return None
+    try:
+        if not (duration := parse_duration(given)):
+            raise ValueError("must be longer than 0")
+        return duration
+    except ValueError as error:
+        raise HTTPException(400, f"{name}: {error}") from None
 
 
 async def json_body(request: Request) -> dict[str, Any]:

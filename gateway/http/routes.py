@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.actor import Role
 from gateway.config import ConfigError
-from gateway.http import acts, api, clients, door, hooks, messages, settings
+from gateway.http import acts, api, clients, door, hooks, messages, settings, tokens
 from gateway.http.access import Access, Guard, identify, require
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
@@ -39,10 +39,10 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("GET", "/api/v1/drop", api.drop, Role.READ),
     ("GET", "/api/v1/acts", acts.find, Role.READ),
     ("GET", "/api/v1/acts/{id}", acts.show, Role.READ),
-    ("GET", "/api/v1/tokens", api.tokens, Role.READ),
-    ("POST", "/api/v1/tokens", api.mint_token, Role.ADMIN),
-    ("POST", "/api/v1/tokens/inspect", api.inspect_token, Role.OPERATE),
-    ("POST", "/api/v1/tokens/revoke", api.revoke_token, Role.ADMIN),
+    ("GET", "/api/v1/tokens", tokens.list_tokens, Role.READ),
+    ("POST", "/api/v1/tokens", tokens.mint_token, Role.ADMIN),
+    ("POST", "/api/v1/tokens/inspect", tokens.inspect_token, Role.OPERATE),
+    ("POST", "/api/v1/tokens/revoke", tokens.revoke_token, Role.ADMIN),
     ("GET", "/api/v1/messages", messages.find, Role.READ),
     ("POST", "/api/v1/messages/{action}", messages.change_many, Role.OPERATE),
     ("GET", "/api/v1/messages/{id}", messages.show, Role.READ),

@@ -158,7 +158,21 @@ async def test_a_reload_that_failed_is_told(running: Service) -> None:
     }
 
 
-async def test_tokens_tell_their_last_use(running: Service) -> None:
-    """Never used is null."""
-    await running.spool.add_token(TokenRow("t1", "own", "billing", "", START, None))
-    assert [row["used_at"] for row in (await get(running, "tokens"))["tokens"]] == [None]
+async def test_tokens_tell_their_state_and_last_use(running: Service) -> None:
+    """Never used is null; ended and revoked ones are told apart, also those that are void with all of their subject."""
+    hour = timedelta(hours=1)
+    rows = [("good", "app", None), ("over", "app", START), ("void", "leaver", None), ("gone", "app", None)]
+    for jti, subject, ends in rows:
+        await running.spool.add_token(TokenRow(jti, "own", subject, "", START - hour, ends))
+    running.spool.uses.note("token", "good", START, "192.0.2.1")
+    running.spool.uses.note("revoked", "gone", START, "192.0.2.2")
+    await running.revoke(jti="gone", subject="")
+    await running.revoke(jti="", subject="leaver")
+    found = {row["jti"]: row for row in (await get(running, "tokens"))["tokens"]}
+    assert {jti: row["state"] for jti, row in found.items()} == {
+        "good": "valid", "over": "ended", "void": "revoked", "gone": "revoked",
+    }  # fmt: skip
+    noon = "2026-11-20T12:00:00Z"
+    assert [(found[jti]["revoked_at"], found[jti]["used_at"], found[jti]["tried_at"]) for jti, *_ in rows] == [
+        (None, noon, None), (None, None, None), (noon, None, None), (noon, None, noon),
+    ]  # fmt: skip
