@@ -15,6 +15,7 @@ from gateway.config.loading import Loaded
 from gateway.config.models import Settings
 from gateway.config.show import diff, restart_keys
 from gateway.delivery import Dispatcher
+from gateway.doctor import Doctor, Subject
 from gateway.drop.drop import Drop
 from gateway.drop.judge import Judge
 from gateway.events import Events
@@ -67,10 +68,12 @@ class App:
         self._backends: dict[str, Backend] = {}
         self._rules: intake.Rules
         self._patience = DRAIN
+        self.doctor = Doctor(self._subject)
         self._reloading = asyncio.Lock()
         self._parts = AsyncExitStack()
         self._parts.callback(self.events.close)
         self._parts.push_async_callback(self.fetch.aclose)
+        self._parts.push_async_callback(self.doctor.aclose)
         self._revocations, self._guesses = auth.Revocations(), auth.Guesses()
 
     # -- start and stop --------------------------------------------------------------------------------------------
@@ -268,6 +271,21 @@ class App:
         loaded = ready(self._load(), self.clock.now())
         auth.ensure_own_key(loaded.settings)
         return loaded
+
+    def _subject(self) -> Subject:
+        """What the doctor looks at."""
+        return Subject(
+            settings=self.settings,
+            read=lambda: ready(self._load(), self.clock.now()),
+            clock=self.clock,
+            names=self._names,
+            fetch=self.fetch,
+            signals=self.events,
+            at_start=self._at_start,
+            backends=self._backends,
+            ports={name: listener.port for name, listener in self.listeners.items()},
+            spool=self.spool,
+        )
 
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:
         """Accept a message from inside (send-test). Returns the queue id; raises Refusal or Fault."""

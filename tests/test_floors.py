@@ -46,7 +46,7 @@ FLOORS = [
 APART = [{"spool", "backends"}, {"smtp", "http"}]
 ROOMS = {
     "jwt": {"auth"},
-    "cryptography": {"auth", "smtp", "spool", "backends"},
+    "cryptography": {"auth", "smtp", "spool", "backends", "doctor"},
     "google": {"backends"},
     "msal": {"backends"},
     "httpx": {"fetch"},

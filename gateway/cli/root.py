@@ -24,6 +24,7 @@ _COMMANDS = {
     "backend": "gateway.cli.backend:backend",
     "client": "gateway.cli.client:client",
     "send-test": "gateway.cli.backend:send_test",
+    "doctor": "gateway.cli.doctor:doctor",
     "token": "gateway.cli.token:token",
     "password": "gateway.cli.token:password",
 }

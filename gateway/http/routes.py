@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.actor import Role
 from gateway.config import ConfigError
-from gateway.http import acts, api, clients, door, hooks, messages, settings, tokens
+from gateway.http import acts, api, clients, doctor, door, hooks, messages, settings, tokens
 from gateway.http.access import Access, Guard, identify, require
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
@@ -31,6 +31,8 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("GET", "/api/v1/status", api.status, Role.READ),
     ("POST", "/api/v1/reload", api.reload, Role.ADMIN),
     ("POST", "/api/v1/send", api.send, Role.OPERATE),
+    ("GET", "/api/v1/doctor", doctor.show, Role.READ),
+    ("POST", "/api/v1/doctor", doctor.run, Role.OPERATE),
     ("GET", "/api/v1/backends", api.backends, Role.READ),
     ("POST", "/api/v1/backends/{name}/{action}", api.steer, Role.OPERATE),
     ("GET", "/api/v1/clients", clients.clients, Role.READ),

@@ -22,12 +22,14 @@ from gateway.config.inforce import InForce
 from gateway.config.loading import Loaded, load
 from gateway.config.models import HttpSettings
 from gateway.delivery import BackendStatus
+from gateway.doctor import Doctor, Subject
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.server import HttpServer
 from gateway.model import CallsBack, CannotCarry, Refusal, SpoolFull
+from gateway.names import Names
 from gateway.ratelimit import RateWindow
 from gateway.spool import Filter, Spool
 from tests.builders import new_message
@@ -85,6 +87,7 @@ class Service:
     drop: None = None
     listeners: dict[str, Listener] = field(default_factory=lambda: {"local": Listener()})
     draining: bool = False
+    doctor: Doctor = field(init=False)
     done: list[Any] = field(default_factory=list)
     reload_error: Exception | None = None
     rates: RateWindow = field(default_factory=RateWindow)
@@ -92,6 +95,19 @@ class Service:
     def __post_init__(self) -> None:
         self.settings = self.loaded.settings
         self.in_force = InForce(self.loaded, self.clock.now())
+        self.doctor = Doctor(self.subject)
+
+    def subject(self) -> Subject:
+        return Subject(
+            settings=self.settings,
+            read=lambda: read(self.settings.state_dir),
+            clock=self.clock,
+            names=Names(),
+            fetch=Fetch(),
+            signals=self.events,
+            at_start=self.settings,
+            spool=self.spool,
+        )
 
     async def reload(self) -> list[str]:
         if self.reload_error:
@@ -140,6 +156,10 @@ class Service:
         )
 
 
+def read(folder: Path) -> Loaded:
+    return load(None, {}, settings_types(), {"state_dir": str(folder), "http.bind": "127.0.0.1:0"})
+
+
 @asynccontextmanager
 async def service(file: Path | None = None) -> AsyncIterator[Service]:
     """Its own short directory: the path of a UNIX socket has 107 bytes."""
@@ -148,6 +168,7 @@ async def service(file: Path | None = None) -> AsyncIterator[Service]:
         own = {"state_dir": folder, "http.bind": "127.0.0.1:0"}
         loaded = load(file, {}, settings_types(), own)
         settings = loaded.settings
+        settings = read(path).settings
         auth.ensure_own_key(settings)
         clock, fetch = FakeClock(), Fetch.__new__(Fetch)  # never used: the only key is our own
         with (path / "log").open("w") as log:

@@ -49,6 +49,7 @@ FIELDS = {
         *(f'"{name}": %s' for name in ("subject", "key", "note", "claims", "admin", "expires")),
         *(f'"subject": "a", "expires": "1h", "{name}": %s' for name in ("key", "note", "claims", "admin")),
     ],
+    "/api/v1/doctor": ['"areas": ["settings"], "wait": %s', '"areas": [%s]'],
     "/api/v1/tokens/inspect": ['"token": %s'],
     "/api/v1/tokens/revoke": ['"jti": %s', '"subject": %s'],
     "/api/v1/send": ['"to": %s', '"to": ["a@b.example"], "from": %s', '"to": ["a@b.example"], "backend": %s'],
