@@ -68,5 +68,14 @@ class QueueIds:
     def __call__(self) -> str:
         micros = max(self._last + 1, int(self._clock.now().timestamp() * 1_000_000))
         self._last = micros
-        number = micros << 10 | self._rng.getrandbits(10)
-        return "".join([_PAIRS[number >> shift & 1023] for shift in range(55, 0, -10)]) + _ALPHABET[number & 31]
+        return _spelled(micros << 10 | self._rng.getrandbits(10))
+
+
+def _spelled(number: int) -> str:
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(55, 0, -10)]) + _ALPHABET[number & 31]
+
+
+def first_id(moment: datetime) -> str:
+    """No queue id made at this time or later is smaller, and none made before it is not."""
+    micros = int(moment.timestamp() * 1_000_000)
+    return _spelled(min(max(micros, 0), 2**55 - 1) << 10)

@@ -182,7 +182,7 @@ class NewMessage(Message):
     """On its way into the spool: the stamped bytes and its deliveries.
 
     ``deliveries`` maps a backend's name to the addresses it is to deliver to; every recipient is in exactly one, or
-    among the ``refused``, who are kept as failed.
+    among the ``refused``, who are kept as failed. ``resend_of``: the message of which this is another copy.
     """
 
     raw: bytes
@@ -192,6 +192,7 @@ class NewMessage(Message):
     peer: str = ""
     how: str = ""  # as gateway.how notes it
     refused: Mapping[str, Outcome] = field(default_factory=dict)
+    resend_of: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,15 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.actor import Order
-from gateway.config.durations import parse_duration
 from gateway.http.acts import order_of
-from gateway.http.problem import fields_of, json_body, text_of, texts_of
+from gateway.http.problem import fields_of, json_body, texts_of
+from gateway.http.selection import cut_of, filter_of
 from gateway.http.service import Service, running
 from gateway.spool import Filter
 
-_PAGE = 100
-_LARGEST_PAGE = 1000
-_TEXT_FILTERS = ("id", "message_id", "address", "remote_id", "state", "backend", "sender", "recipient")
 # Which messages an action without a state filter is for: what a person means by "all".
 _STATES = {
     "retry": ("queued",),
@@ -31,37 +28,21 @@ _STATES = {
 }
 
 
-def _filter(service: Service, given: Mapping[str, Any]) -> Filter:
-    """An unknown name or an empty value is refused: a slip must never widen what a bulk action hits."""
-    if unknown := set(given) - {*_TEXT_FILTERS, "older"}:
-        known = ", ".join((*_TEXT_FILTERS, "older"))
-        raise HTTPException(400, f"unknown filter {', '.join(sorted(unknown))}; there are {known}")
-    if empty := [name for name in given if not text_of(given, name).strip()]:
-        raise HTTPException(400, f"empty filter {', '.join(sorted(empty))}: leave it out, or say what to look for")
-    found: dict[str, Any] = {name: given[name] for name in _TEXT_FILTERS if name in given}
-    if "id" in found:
-        found["ids"] = (found.pop("id"),)
-    if "older" in given:
-        try:
-            found["older_than"] = service.clock.now() - parse_duration(given["older"])
-        except ValueError as error:
-            raise HTTPException(400, f"older: {error}") from None
-    return Filter(**found)
-
-
 async def find(service: Service, request: Request) -> object:
-    """Newest first; ``next`` is the ``before`` of the next page, "" on the last."""
+    """A page: newest first, or by ``order`` oldest first.
+
+    ``next`` is the ``before`` of the next page, ``previous`` the ``after`` of the one in front (oldest first the other
+    way round); "" where there is none. ``partial``: the search stopped before the page was full, and goes on with
+    ``next``. With ``total`` given, ``total`` of them are counted, and ``total_more`` says whether there may be more.
+    """
     query = dict(request.query_params)
-    try:
-        limit = int(query.pop("limit", _PAGE))
-    except ValueError:
-        limit = 0
-    if not 1 <= limit <= _LARGEST_PAGE:
-        raise HTTPException(400, f"limit must be a number from 1 to {_LARGEST_PAGE}")
-    before = query.pop("before", "")
-    which = _filter(service, {name: value for name, value in query.items() if value})
-    rows = await service.spool.find(which, limit=limit, before=before)
-    return {"messages": rows, "next": rows[-1].id if len(rows) == limit else ""}
+    cut, wants_total = cut_of(query), bool(query.pop("total", ""))
+    which = filter_of({name: value for name, value in query.items() if value}, service.clock.now())
+    page = fields_of(await service.spool.page(which, cut))
+    if wants_total:
+        total = await service.spool.total(which)
+        page |= {"total": total.number, "total_more": total.more}
+    return page
 
 
 async def show(service: Service, request: Request) -> object:
@@ -134,7 +115,7 @@ async def change_many(service: Service, request: Request) -> object:
     if ids is not None and chosen is None:
         wanted = [Filter(ids=tuple(sorted(unchanged)))]
     elif isinstance(chosen, dict) and ids is None:
-        which = _filter(service, chosen)
+        which = filter_of(chosen, service.clock.now())
         wanted = [which] if which.state else [replace(which, state=state) for state in _STATES[action]]
         if action == "bounce" and not which.sender and which.ids is None:
             done["left"] = await _untold(service, wanted)

@@ -1,10 +1,11 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
 from gateway.spool.checked import AnswerRow, CheckRow
+from gateway.spool.filters import STATES
+from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
 from gateway.spool.records import (
     Claim,
     Delivery,
-    Filter,
     Late,
     MessageDetail,
     Notice,
@@ -22,16 +23,20 @@ from gateway.spool.tally import Counts, Flow, Point
 
 __all__ = [
     "FIXES",
+    "STATES",
     "AnswerRow",
     "CheckRow",
     "Claim",
     "Counts",
+    "Cut",
     "Delivery",
     "Filter",
     "Flow",
     "Late",
     "MessageDetail",
+    "MessageRow",
     "Notice",
+    "Page",
     "Point",
     "Poll",
     "RecipientRow",
@@ -43,4 +48,5 @@ __all__ = [
     "SpoolError",
     "TokenRow",
     "Told",
+    "Total",
 ]

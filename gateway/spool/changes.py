@@ -14,10 +14,10 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gateway.address import comparable
 from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage, Verdict
 from gateway.spool import tables
 from gateway.spool.answers import refuse, tell
+from gateway.spool.keys import key_of
 from gateway.spool.records import Claim, Told, micros, moment
 from gateway.spool.sql import IDLE, IN_IDS, LOAD_DELIVERIES, NO_ANSWER, STILL_OPEN, UNDER_WAY, clean, insert_into
 from gateway.spool.transaction import Transaction
@@ -29,7 +29,7 @@ _CHECKED = "sender ret envid smtputf8 eightbit received_at expires_at"
 _ADD_MESSAGE = insert_into(
     tables.Message,
     f"id client listener peer pin bounce features sealed authors {_CHECKED} "
-    "message_id header_from login sender_key size checksum original original_key how",
+    "message_id header_from login sender_key size checksum original original_key how resend_of",
     **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL"},
 )
 _ADD_BODY = insert_into(tables.Body, "message_id raw")
@@ -87,12 +87,12 @@ def _put(tx: Transaction, message: NewMessage) -> None:
     named = (clean(message.message_id), clean(message.header_from), clean(message.login))
     seal = _checksum((*texts, *map(int, flags), *times), recipients.values(), message.raw)
     was = clean(envelope.original)
-    found = (comparable(envelope.sender), len(message.raw), seal, was, comparable(was), message.how)
+    found = (key_of(envelope.sender), len(message.raw), seal, was, key_of(was), message.how, message.resend_of)
     tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *texts, *flags, *times, *named, *found))
     tx.later(_ADD_BODY, (message.id, message.raw))
     tx.tally.add("accepted", listener=message.listener, client=message.client)
     for n, (address, row) in enumerate(recipients.items()):
-        tx.later(_ADD_RECIPIENT, (message.id, *row, n, comparable(address), backend_of[address], received))
+        tx.later(_ADD_RECIPIENT, (message.id, *row, n, key_of(address), backend_of[address], received))
     for name in filter(None, dict.fromkeys(backend_of[address] for address in recipients)):
         tx.later(_ADD_DELIVERY, (message.id, name, tx.now, tx.now))
         tx.counts[name, "queued"] += 1

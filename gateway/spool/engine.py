@@ -1,7 +1,8 @@
 """What one database does otherwise than another. The rest of the spool is one text and one logic.
 
 Statements are written with these marks, which an engine renders: ``@in(:ids)`` is "one of this list", ``@least(`` and
-``@greatest(`` are the smaller and the larger of two values. Flags are TRUE, FALSE or a bound bool.
+``@greatest(`` are the smaller and the larger of two values, ``@by(name)`` behind a table says which index serves. Flags
+are TRUE, FALSE or a bound bool.
 """
 
 from __future__ import annotations

@@ -14,15 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.spool import acts, checked, notices, queries, refusals, tally, tokens
 from gateway.spool.engine import Engine
+from gateway.spool.filters import question
+from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
 from gateway.spool.queries import Reader
 from gateway.spool.records import (
     ActRow,
     ClockStep,
     Delivery,
-    Filter,
     Late,
     MessageDetail,
-    MessageRow,
     Poll,
     TokenRow,
     micros,
@@ -76,13 +76,28 @@ class Looking:
         return {backend: moment(at + self._time.shift()) for backend, at in found.items() if at is not None}
 
     async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
-        """Newest first; ``before`` is the last id of the page before."""
+        """Newest first, however long it takes; ``before`` is the last id of the page before."""
+        found, cut = await self.page(which, Cut(limit=limit, before=before)), Cut()
+        rows = list(found.messages)
+        while found.partial:
+            cut = Cut(limit=limit - len(rows), before=found.next)
+            found = await self.page(which, cut)
+            rows += found.messages
+        return rows
+
+    async def page(self, which: Filter, cut: Cut) -> Page:
+        """What can be found of it in bounded time. ValueError for a state that does not exist."""
         async with self._reading() as reader:
-            return await queries.find(reader, which, limit, before, self._time.shift())
+            return await queries.page(reader, which, cut, self._time.shift())
+
+    async def total(self, which: Filter, most: int = 100_000) -> Total:
+        """How many there are, as far as they can be counted in bounded time."""
+        async with self._reading() as reader:
+            return Total(*await queries.search(reader, question(which)).total(most))
 
     async def count(self, which: Filter) -> int:
-        async with self._reading() as reader:
-            return await queries.count(reader, which)
+        """How many there are, however long it takes."""
+        return await queries.count(self._reading, which)
 
     async def show(self, ident: str) -> MessageDetail | None:
         """All that is known of one message."""

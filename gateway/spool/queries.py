@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.spool.changes import deliveries_from, intact
 from gateway.spool.engine import Engine
-from gateway.spool.filters import condition
+from gateway.spool.filters import LAST, Question, behind, question
+from gateway.spool.listing import Cut, Filter, MessageRow, Page
 from gateway.spool.records import (
     ActRow,
     AttemptRow,
@@ -24,13 +25,12 @@ from gateway.spool.records import (
     Delivery,
     DeliveryRow,
     EventRow,
-    Filter,
     MessageDetail,
-    MessageRow,
     RecipientRow,
     moment,
     record,
 )
+from gateway.spool.search import Search
 from gateway.spool.sql import IN_IDS, LOAD_DELIVERIES, UNDER_WAY
 
 Rows = Sequence[RowMapping]
@@ -48,6 +48,11 @@ SELECT received_at, id FROM delivery WHERE backend = :backend AND state = 'queue
     AND (received_at, id) > (:received_at, :id)
 ORDER BY received_at, id LIMIT :limit"""  # the order of an index, so that no page sorts the whole queue
 _FIRST_PAGE = {"received_at": -(2**63), "id": 0}
+_TOTALS = f"""
+SELECT message_id, count(*) AS n, max(updated_at) AS at, sum(CASE WHEN state = 'sent' THEN 1 ELSE 0 END) AS sent,
+    sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) AS failed,
+    max(CASE WHEN state = 'held' AND verdict = 'in_doubt' THEN 1 ELSE 0 END) AS doubt
+FROM recipient WHERE message_id {IN_IDS} GROUP BY 1"""
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
 OLDEST = FIRST.format("received_at")
@@ -81,26 +86,24 @@ class Reader:
 Reading = Callable[[], AbstractAsyncContextManager[Reader]]
 
 
-async def _page(reader: Reader, columns: str, which: Filter, limit: int, before: str) -> Rows:
-    """Newest first, from before that id on ("" is from the newest)."""
-    meets, values = condition(which)
-    page = f"SELECT {columns} FROM message WHERE {meets}{' AND id < :before' if before else ''}"
-    return await reader.all(f"{page} ORDER BY id DESC LIMIT :limit", limit=limit, before=before, **values)
+def search(reader: Reader, asked: Question, *, oldest: bool = False, thorough: bool = True) -> Search:
+    return Search(reader.all, asked, oldest, thorough)
 
 
 async def steps(reading: Reading, which: Filter) -> AsyncIterator[list[str]]:
     """The ids that fit, as many as one step takes. Newest first, so that mail that comes in makes it no longer."""
+    given = which.ids
     parts = [which]
-    if (given := which.ids) is not None:
+    if given is not None:
         parts = [replace(which, ids=given[n : n + _PAGE]) for n in range(0, len(given), _PAGE)]
     for part in parts:
-        before, page = "", [""] * _PAGE
-        while len(page) == _PAGE:
+        asked, more = question(part), True
+        while more:
             async with reading() as reader:
-                page = [row["id"] for row in await _page(reader, "id", part, _PAGE, before)]
-            before = page[-1] if page else ""
-            for n in range(0, len(page), STEP):
-                yield page[n : n + STEP]
+                found = await search(reader, asked, thorough=False).find(_PAGE)
+            asked, more = asked.within(high=found.last), found.more
+            for n in range(0, len(found.ids), STEP):
+                yield list(found.ids[n : n + STEP])
 
 
 async def waiting(reading: Reading, backend: str, limit: int) -> AsyncIterator[list[Delivery]]:
@@ -118,45 +121,61 @@ async def waiting(reading: Reading, backend: str, limit: int) -> AsyncIterator[l
             yield found
 
 
-async def count(reader: Reader, which: Filter) -> int:
-    meets, values = condition(which)
-    return int((await reader.all(f"SELECT count(*) AS n FROM message WHERE {meets}", **values))[0]["n"])
+async def count(reading: Reading, which: Filter) -> int:
+    return sum([len(ids) async for ids in steps(reading, which)])
 
 
-async def find(reader: Reader, which: Filter, limit: int, before: str, shift: int) -> list[MessageRow]:
+async def page(reader: Reader, which: Filter, cut: Cut, shift: int) -> Page:
     """``shift``: what the machine's clock shows minus the spool's time, in microseconds."""
-    found = await _page(reader, "*", which, limit, before)
-    shown = [row["id"] for row in found]
+    asked = question(which).within(behind(cut.after) if cut.after else "", cut.before or LAST)
+    back = bool(cut.before if cut.oldest else cut.after)  # to what stands in front of a page that is known
+    found = await search(reader, asked, oldest=cut.oldest != back).find(cut.limit)
+    ids = list(found.ids[::-1] if back else found.ids)
+    onward, known = found.last if found.more else "", cut.before or cut.after
+    whence = ids[-1 if back else 0] if known and ids else known
+    following, previous = (whence, onward) if back else (onward, whence)
+    rows = await _listed(reader, ids, shift)
+    return Page(tuple(rows), following, previous, partial=found.more and len(ids) < cut.limit)
+
+
+async def _listed(reader: Reader, ids: list[str], shift: int) -> list[MessageRow]:
+    """In the order of the ids."""
+    rows = {row["id"]: row for row in await reader.all(f"SELECT * FROM message WHERE id {IN_IDS}", ids=ids)}
+    shown = [ident for ident in ids if ident in rows]
     first = await of_messages(reader, "recipient", shown, f"n < {_SHOWN}", "n")
     deliveries = await of_messages(reader, "delivery", shown)
-    totals = await reader.all(
-        f"SELECT message_id, count(*) AS n, max(updated_at) AS at FROM recipient WHERE message_id {IN_IDS} GROUP BY 1",
-        ids=shown,
-    )
-    of = {row["message_id"]: row for row in totals}
-    return [_row(row, first[row["id"]], deliveries[row["id"]], of.get(row["id"]), shift) for row in found]
+    told = await of_messages(reader, "bounce", shown, "kind = 'failed'")
+    totals = {row["message_id"]: row for row in await reader.all(_TOTALS, ids=shown)}
+    return [_row(rows[one], first[one], deliveries[one], totals.get(one), told[one], shift) for one in shown]
 
 
-def _row(message: RowMapping, recipients: Rows, deliveries: Rows, total: RowMapping | None, shift: int) -> MessageRow:
+def _row(
+    message: RowMapping, recipients: Rows, deliveries: Rows, total: RowMapping | None, told: Rows, shift: int
+) -> MessageRow:
     due = [delivery["next_attempt_at"] for delivery in deliveries if delivery["state"] == "queued"]
-    last = sorted(recipients, key=lambda row: (row["state"] != "sent", row["updated_at"]))[-1:]
+    last = [dict(row) for row in sorted(recipients, key=lambda row: (row["state"] != "sent", row["updated_at"]))[-1:]]
+    said = {name: "".join(row[name] for row in last) for name in ("verdict", "enhanced", "detail", "said_by", "fix")}
     return record(
         MessageRow,
         message,
         recipients=tuple(row["address"] for row in recipients),
         recipient_count=total["n"] if total else 0,
+        sent_count=total["sent"] if total else 0,
+        failed_count=total["failed"] if total else 0,
+        in_doubt=bool(total and total["doubt"]),
         backends=tuple(delivery["backend"] for delivery in deliveries),
         attempts=max((delivery["attempts"] for delivery in deliveries), default=0),
         next_attempt_at=moment(min(due) + shift) if due else None,
         expires_at=moment(message["expires_at"] + shift),
         finished_at=moment(total["at"]) if total and message["finished_at"] is not None else None,
-        detail="".join(row["detail"] for row in last),
-        fix="".join(row["fix"] for row in last),
+        code=next((row["code"] for row in last), None),
+        told_by=next((row["bounce_id"] for row in told[::-1] if row["bounce_id"]), ""),
+        **said,
     )
 
 
 async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
-    found = await find(reader, Filter(ids=(ident,)), 1, "", shift)
+    found = await _listed(reader, [ident], shift)
     if not found:
         return None
     recipients = (await of_messages(reader, "recipient", [ident], order="n"))[ident]

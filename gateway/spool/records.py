@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from gateway.model import NewMessage, Outcome, SpooledMessage
+from gateway.spool.listing import MessageRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -38,27 +39,6 @@ def record(kind: type[R], row: Any, **more: Any) -> R:
                 value = moment(value)
             more[column.name] = bool(value) if column.type == "bool" else value
     return kind(**more)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which messages: those that meet everything given; without anything, all of them.
-
-    ``untold``: whether nobody is told when they are given up, for they are bounces or came with the null sender.
-    ``state`` is the message's. ``backend``: a delivery waits for it or left by it; beside state queued or held, a
-    delivery of that state. ``address`` is the envelope sender or a recipient, ``remote_id`` a provider's name for it.
-    """
-
-    ids: tuple[str, ...] | None = None
-    state: str = ""
-    backend: str = ""
-    sender: str = ""
-    recipient: str = ""
-    address: str = ""
-    message_id: str = ""
-    remote_id: str = ""
-    older_than: datetime | None = None
-    untold: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,40 +194,6 @@ class DeliveryRow:
     attempts: int
     sticky: bool
     in_doubt: int
-
-
-@dataclass(frozen=True, slots=True)
-class MessageRow:
-    """A line of the queue list. ``recipients`` are the first 20 of ``recipient_count``.
-
-    ``detail`` is the last word, and ``fix`` what a person has to do about it.
-    """
-
-    id: str
-    state: str
-    sender: str
-    recipients: tuple[str, ...]
-    recipient_count: int
-    backends: tuple[str, ...]
-    attempts: int
-    next_attempt_at: datetime | None
-    detail: str
-    fix: str
-    size: int
-    has_body: bool
-    received_at: datetime
-    expires_at: datetime
-    finished_at: datetime | None
-    client: str
-    login: str
-    listener: str
-    peer: str
-    message_id: str
-    header_from: str
-    pin: str
-    envid: str
-    bounce: bool
-    original: str
 
 
 @dataclass(frozen=True, slots=True)

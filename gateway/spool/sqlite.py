@@ -290,7 +290,8 @@ class SQLite:
 @lru_cache(maxsize=512)
 def _rendered(statement: str) -> str:
     listed = re.sub(r"@in\((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", statement)
-    return listed.replace("@least(", "min(").replace("@greatest(", "max(")
+    told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
+    return told.replace("@least(", "min(").replace("@greatest(", "max(")
 
 
 def _size(file: Path) -> int:

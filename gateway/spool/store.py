@@ -33,18 +33,9 @@ from gateway.spool import (
     vault,
 )
 from gateway.spool.keeper import Keeper, last_seen
+from gateway.spool.listing import Filter
 from gateway.spool.looking import Looking
-from gateway.spool.records import (
-    Claim,
-    Filter,
-    Notice,
-    Poll,
-    Settlement,
-    SpoolError,
-    TokenRow,
-    Told,
-    micros,
-)
+from gateway.spool.records import Claim, Notice, Poll, Settlement, SpoolError, TokenRow, Told, micros
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
 from gateway.spool.steady import SpoolTime

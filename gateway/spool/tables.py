@@ -28,6 +28,8 @@ class Message(SQLModel, table=True):
         Index("message_by_message_id", "message_id"),
         Index("message_by_sender", "sender_key"),
         Index("message_by_original", "original_key", sqlite_where=text("original_key <> ''")),
+        Index("message_by_client", "client", "id", "peer"),  # each client's at the end of its own; a peer by its copies
+        Index("message_by_resend", "resend_of", sqlite_where=text("resend_of <> ''")),
         Index("message_by_expiry", "expires_at", sqlite_where=text("finished_at IS NULL")),
         Index("message_by_finish", "finished_at", sqlite_where=text("finished_at IS NOT NULL")),
         Index("message_with_body", "state", "finished_at", sqlite_where=text("has_body AND finished_at IS NOT NULL")),
@@ -38,7 +40,7 @@ class Message(SQLModel, table=True):
     id: str = Field(primary_key=True)
     state: str
     sender: str
-    sender_key: str  # address.comparable, to search by
+    sender_key: str  # keys.key_of, to search by
     message_id: str
     header_from: str
     client: str
@@ -64,6 +66,7 @@ class Message(SQLModel, table=True):
     original: str = Field(sa_column_kwargs={"server_default": ""})  # the sender, or author, that was rewritten
     original_key: str = Field(sa_column_kwargs={"server_default": ""})
     how: str = Field(sa_column_kwargs={"server_default": ""})  # JSON: how it came and what was decided, for people
+    resend_of: str = Field(sa_column_kwargs={"server_default": ""})  # the message that an operator sent again by this
 
 
 class Body(SQLModel, table=True):
@@ -92,7 +95,7 @@ class Recipient(_Answer, table=True):
     message_id: str = Field(primary_key=True)
     address: str = Field(primary_key=True)
     n: int  # place in the envelope
-    key: str  # address.comparable
+    key: str  # keys.key_of
     backend: str
     state: str
     notify: str

@@ -14,7 +14,8 @@ from typing import Any
 from gateway.config.models import RetentionSettings
 from gateway.spool import acts, refusals, tally
 from gateway.spool.filters import still
-from gateway.spool.records import Filter, micros
+from gateway.spool.listing import Filter
+from gateway.spool.records import micros
 from gateway.spool.sql import IN_IDS, UNDER_WAY
 from gateway.spool.transaction import Transaction
 

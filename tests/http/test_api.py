@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from email import message_from_bytes
 from typing import Any
 
 import pytest
 
 from gateway.actor import Actor, Role
+from gateway.clock import first_id
 from gateway.config import ConfigError
 from gateway.drop import folder, letter
 from gateway.spool import Filter
-from tests.builders import envelope
+from tests.builders import envelope, new_message
+from tests.fakes import START
 from tests.http.kit import RAW, Reply, Service, ask
 
 M = "/api/v1/messages"
@@ -45,7 +48,13 @@ async def put_three(running: Service) -> None:
         ("?sender=other@example.com", ["M003"]),
         ("?recipient=BOB@example.net&backend=box&state=queued", ["M003", "M002", "M001"]),
         ("?address=other@example.com", ["M003"]),
-        ("?older=2m", ["M003"]),
+        ("?state=sent", []),
+        ("?state=unfinished&client=localhost", ["M003", "M002", "M001"]),
+        ("?sender=*@example.com&upto=M002", ["M002", "M001"]),
+        ("?recipient=example.net&order=oldest", ["M001", "M002", "M003"]),
+        ("?order=oldest&after=M001", ["M002", "M003"]),
+        ("?limit=1&after=M001", ["M002"]),
+        ("?limit=1&order=oldest&before=M003", ["M002"]),
         ("?state=held", []),
         ("?backend=none", []),
     ],
@@ -62,7 +71,29 @@ async def test_pages(running: Service) -> None:
     first = await get(running, f"{M}?limit=2")
     second = await get(running, f"{M}?limit=2&before={first['next']}")
     assert [row["id"] for row in first["messages"] + second["messages"]] == ["M003", "M002", "M001"]
-    assert second["next"] == ""
+    assert (first["previous"], second["next"], second["previous"]) == ("", "", "M001")
+    back = await get(running, f"{M}?limit=1&after={second['previous']}&total=1")
+    assert ([row["id"] for row in back["messages"]], back["previous"]) == (["M002"], "M002")
+    assert (back["total"], back["total_more"], back["partial"]) == (3, False, False)
+
+
+async def test_by_time(running: Service) -> None:
+    """Ids are made from the time: a period is what lies between two of them, whatever way it is given."""
+    for hours in (1, 2, 30):
+        at = START - timedelta(hours=hours)
+        await running.spool.put(new_message(backend="box", ident=first_id(at), received_at=at))
+    for query, number in {
+        "since=90m": 1,
+        "since=2026-11-20T10:00Z": 2,
+        "since=11:00": 1,
+        "since=13:00": 2,  # of yesterday: today it is to come
+        "since=2026-11-20": 2,
+        "since=2026-11-20T11:00%2B01:00&until=11:00": 1,
+        "until=2026-11-20T10:00": 1,
+        "older=90m": 2,
+        "older=90m&until=1d": 1,
+    }.items():
+        assert len((await get(running, f"{M}?{query}"))["messages"]) == number, query
 
 
 @pytest.mark.parametrize(
@@ -73,6 +104,12 @@ async def test_pages(running: Service) -> None:
         ("limit=x", "1 to 1000"),
         ("older=x", "not a duration"),
         ("from=a@example.com", "unknown filter from"),
+        ("state=sending", "no state sending; there are queued, held"),
+        ("since=yesterday", "since: "),
+        ("until=2026-13-01", "neither a time"),
+        ("older=2026-01-01", "not a duration"),
+        ("order=random", "newest, oldest"),
+        ("before=M1&after=M2", "not both"),
     ],
 )
 async def test_wrong_filters(running: Service, query: str, words: str) -> None:
@@ -144,7 +181,7 @@ async def test_hold_release_retry_delete(running: Service) -> None:
         ({"ids": ["M001", "M003", "M009"]}, ["M001", "M003"]),
         ({"filter": {}}, ["M001", "M002", "M003"]),
         ({"filter": {"sender": "other@example.com"}}, ["M003"]),
-        ({"filter": {"older": "90s"}}, ["M002", "M003"]),
+        ({"filter": {"upto": "M002"}}, ["M001", "M002"]),
         ({"filter": {"state": "held"}}, []),
     ],
 )

@@ -22,7 +22,8 @@ MINUTE = timedelta(minutes=1)
 
 async def fill(at: At) -> None:
     await at.put("a@x.org", ident="M1", sender="Ann@x.org", message_id="<one@x>", backend="b")
-    await at.put("b@x.org", "c@x.org", ident="M2", sender="", deliveries={"b": ("b@x.org",), "other": ("c@x.org",)})
+    await at.put("b@x.org", "c@x.org", ident="M2", sender="", client="till", peer="192.0.2.7",
+                 deliveries={"b": ("b@x.org",), "other": ("c@x.org",)})  # fmt: skip
     await at.put("ann@X.ORG", ident="M3", message_id="bare", received_at=START - MINUTE, backend="other")
     await at.put("d@x.org", ident="M4", backend="b")
     await at.spool.hold(Filter(ids=("M4",)), START)
@@ -58,7 +59,20 @@ async def fill(at: At) -> None:
         ({"backend": "b", "state": "queued"}, "M2 M1"),
         ({"backend": "other", "state": "queued"}, ""),
         ({"backend": "other", "state": "done"}, "M3"),
-        ({"older_than": START}, "M3"),
+        ({"state": "sent"}, "M3"),
+        ({"state": "unfinished"}, "M4 M2 M1"),
+        ({"state": "unfinished", "backend": "b"}, "M4 M2 M1"),
+        ({"state": "unfinished", "backend": "other"}, ""),
+        ({"state": "in_doubt"}, ""),
+        ({"upto": "M2"}, "M2 M1"),
+        ({"upto": "M2", "backend": "other"}, "M2"),
+        ({"client": "till"}, "M2"),
+        ({"client": "c"}, "M4 M3 M1"),
+        ({"client": "nix"}, ""),
+        ({"peer": "192.0.2.7"}, "M2"),
+        ({"peer": "192.0.2.7", "client": "c"}, ""),
+        ({"recipient": "x.org", "client": "till"}, "M2"),
+        ({"verdict": "rejected"}, "M2"),
         ({"address": "x' OR '1'='1"}, ""),
         ({"recipient": "%"}, ""),
     ],

@@ -134,7 +134,7 @@ def _only_log(path: Path) -> None:
         (_foreign, "not a spool"),
         (
             lambda path: peer(path.parent, "UPDATE alembic_version SET version_num = '9999'"),
-            r"newer version \(schema 9999, this one knows 0008\)",
+            r"newer version \(schema 9999, this one knows 0009\)",
         ),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be used: Is a directory"),
     ],

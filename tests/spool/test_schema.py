@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
-from gateway.spool import SpoolError, opening
+from gateway.spool import Filter, SpoolError, opening
 from gateway.spool.records import micros
 from tests.builders import RAW
 from tests.fakes import START
@@ -109,13 +109,15 @@ async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypa
         assert [(poll.remote_id, poll.next_at, poll.asked) for poll in await at.spool.polls("b", 9)] == [
             ("r1", later, 2)
         ]
+        for found in (Filter(recipient="b@x"), Filter(recipient="x"), Filter(sender="s"), Filter(client="c")):
+            assert [row.id for row in await at.spool.find(found)] == ["M2", "M1"]
 
 
 NEXT = """
 import os, signal
 from alembic import op
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 def upgrade():
     op.execute("ALTER TABLE message ADD COLUMN colour VARCHAR NOT NULL DEFAULT 'blue'")
     {then}
@@ -128,7 +130,7 @@ def newer_code(directory: Path, then: str) -> Path:
     scripts = directory / "migrations"
     shutil.rmtree(scripts, ignore_errors=True)
     shutil.copytree(opening.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0009_next.py").write_text(NEXT.format(then=then))
+    (scripts / "versions" / "0010_next.py").write_text(NEXT.format(then=then))
     return scripts
 
 
@@ -164,7 +166,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         async with opened(state):
             pass
     (tmp_path / "old").mkdir()
-    shutil.copy(state / "spool.db.before-0009", tmp_path / "old" / "spool.db")
+    shutil.copy(state / "spool.db.before-0010", tmp_path / "old" / "spool.db")
     async with opened(tmp_path / "old") as at:
         assert await at.spool.raw(ident) == RAW
 

@@ -1,0 +1,59 @@
+"""Which messages a request is about: filters and pages, read strictly, for a slip must never widen what an act hits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from gateway.config.durations import parse_duration, parse_moment
+from gateway.http.problem import text_of
+from gateway.spool import STATES, Cut, Filter
+
+PAGE = 100
+LARGEST_PAGE = 1000
+_TEXTS = (
+    "id", "message_id", "address", "remote_id", "state", "backend", "client", "peer", "sender", "recipient", "verdict",
+    "upto",
+)  # fmt: skip
+_TIMES = ("since", "until", "older")
+_ORDERS = ("newest", "oldest")
+
+
+def filter_of(given: Mapping[str, Any], now: datetime) -> Filter:
+    """Raises HTTPException for an unknown name, an empty value, and for what is no time or no state."""
+    if unknown := set(given) - {*_TEXTS, *_TIMES}:
+        known = ", ".join((*_TEXTS, *_TIMES))
+        raise HTTPException(400, f"unknown filter {', '.join(sorted(unknown))}; there are {known}")
+    if empty := [name for name in given if not text_of(given, name).strip()]:
+        raise HTTPException(400, f"empty filter {', '.join(sorted(empty))}: leave it out, or say what to look for")
+    found: dict[str, Any] = {name: given[name] for name in _TEXTS if name in given}
+    if "id" in found:
+        found["ids"] = (found.pop("id"),)
+    if found.get("state", "queued") not in STATES:
+        raise HTTPException(400, f"no state {found['state']}; there are {', '.join(STATES)}")
+    times = {name: _time(name, given[name], now) for name in _TIMES if name in given}
+    ends = [times[name] for name in ("until", "older") if name in times]
+    return Filter(**found, since=times.get("since"), until=min(ends, default=None))
+
+
+def _time(name: str, text: str, now: datetime) -> datetime:
+    try:
+        return now - parse_duration(text) if name == "older" else parse_moment(text, now)
+    except ValueError as error:
+        raise HTTPException(400, f"{name}: {error}") from None
+
+
+def cut_of(query: dict[str, str]) -> Cut:
+    """Takes limit, before, after and order out of the query. Raises HTTPException."""
+    limit = query.pop("limit", str(PAGE))
+    if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= LARGEST_PAGE):
+        raise HTTPException(400, f"limit must be a number from 1 to {LARGEST_PAGE}")
+    before, after, order = query.pop("before", ""), query.pop("after", ""), query.pop("order", "") or _ORDERS[0]
+    if order not in _ORDERS:
+        raise HTTPException(400, f"no order {order}; there are {', '.join(_ORDERS)}")
+    if before and after:
+        raise HTTPException(400, "give before or after, not both")
+    return Cut(limit=int(limit), before=before, after=after, oldest=order == "oldest")
