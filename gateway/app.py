@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from gateway import auth, backends, intake
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError
+from gateway.config.finding import Ending
 from gateway.config.inforce import InForce
 from gateway.config.loading import Loaded
 from gateway.config.models import Settings
+from gateway.config.renewal import Renewal, renewed
 from gateway.config.show import diff, restart_keys
 from gateway.delivery import Dispatcher
 from gateway.doctor import Doctor, Subject
@@ -25,7 +28,7 @@ from gateway.message import Arrival
 from gateway.model import Backend, Client, Envelope, Recipient, SpoolUnavailable, Verifies
 from gateway.names import Names
 from gateway.pools import read_files
-from gateway.readiness import ready
+from gateway.readiness import Endings, ready
 from gateway.routing import Routing
 from gateway.smtp import Listener, Shared, Site
 from gateway.spool import Filter, Spool
@@ -70,6 +73,7 @@ class App:
         self._patience = DRAIN
         self.doctor = Doctor(self._subject)
         self._reloading = asyncio.Lock()
+        self._endings = Endings(self.clock)
         self._parts = AsyncExitStack()
         self._parts.callback(self.events.close)
         self._parts.push_async_callback(self.fetch.aclose)
@@ -100,7 +104,7 @@ class App:
         self.events.capture_libraries()
         self._parts.callback(self.events.info, "stopped")
         await self.open_spool()
-        self._adopt(self.settings, *await self._build(self.settings, {}))
+        self._adopt(self.settings, *await self._build(self.settings))
         self._parts.push_async_callback(self._close_built)
         http = HttpServer(self, self.settings.http)
         self._parts.push_async_callback(http.stop)
@@ -178,19 +182,21 @@ class App:
             oauth=[name for name, section in settings.backends.items() if section.oauth],
         )
 
-    async def _build(
-        self, settings: Settings, kept: Mapping[str, Backend]
-    ) -> tuple[dict[str, Backend], auth.Authenticator]:
-        """Backends, new ones beside those ``kept``, and who lets in. Raises ValueError, OSError: the new are closed."""
+    async def _build(self, settings: Settings) -> tuple[dict[str, Backend], auth.Authenticator]:
+        """Backends, and who lets in; what has not changed is kept. Raises ValueError, OSError: the new are closed."""
         context = backends.Context(
             settings.hostname, settings.state_dir, self.clock, self.fetch, self._rng, self.events, self._names
         )
-        built = {}
+        before, built = self.settings, dict[str, Backend]()
         async with AsyncExitStack() as new:
             for name, section in settings.backends.items():
-                built[name] = kept[name] if name in kept else backends.build(name, section, context)
-                if name not in kept:
-                    new.push_async_callback(built[name].aclose)
+                same = before.backends.get(name) == section and before.hostname == settings.hostname
+                if same and name in self._backends:
+                    built[name] = self._backends[name]
+                    continue
+                self.events.memory.ends.pop(("credential", name), None)
+                built[name] = backends.build(name, section, context)
+                new.push_async_callback(built[name].aclose)
             providers = {name: backend for name, backend in built.items() if isinstance(backend, Verifies)}
             made = auth.Authenticator(
                 settings,
@@ -237,34 +243,62 @@ class App:
             if self.draining:  # from here to the dispatcher nothing waits, so no worker is opened behind its back
                 raise SpoolUnavailable("the gateway is stopping; it reads its settings again when it starts")
             old, before, settings = self.authenticator, self.settings, loaded.settings
-            kept = {
-                name: self._backends[name]
-                for name, section in settings.backends.items()
-                if before.backends.get(name) == section and before.hostname == settings.hostname
-            }
-            built, authenticator = await self._build(settings, kept)
+            built, authenticator = await self._build(settings)
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             self.in_force = self.in_force.after_failure(self.clock.now(), str(error).splitlines())
             raise error if isinstance(error, ConfigError) else ConfigError([str(error)]) from error
         for warning in loaded.warnings:
             self.events.warning("settings_doubtful", detail=warning)
-        assert self.dispatcher is not None
-        self._adopt(settings, built, authenticator)
         self.in_force = InForce(loaded, self.clock.now())
-        self._declare()
-        for name, listener in self.listeners.items():
-            listener.update(settings.listeners.get(name), self._rules, authenticator)
-        self._direct_drop()
-        await self.dispatcher.update(settings, self._rules.routing, built)
-        if old:
-            await old.aclose()
+        await self._switch(settings, built, authenticator)
         later = restart_keys(diff(self._at_start, settings))
         lines = [f"{key}: {how}" for key, how in diff(before, settings).items() if key not in later]
         lines += [f"auth.keys.{name}: another key in its file" for name in (authenticator.replaced(old) if old else ())]
         lines += [f"{key}: needs a restart" for key in later]
         self.events.reloaded(True, "; ".join(lines))
         return lines
+
+    async def _switch(
+        self, settings: Settings, built: dict[str, Backend], authenticator: auth.Authenticator, *, resting: bool = False
+    ) -> None:
+        """Everybody goes by these from now on; ``resting``: a new backend that did not work is not thought to."""
+        old, dispatcher = self.authenticator, self.dispatcher
+        assert dispatcher is not None
+        self._adopt(settings, built, authenticator)
+        self._declare()
+        for name, listener in self.listeners.items():
+            listener.update(settings.listeners.get(name), self._rules, authenticator)
+        self._direct_drop()
+        await dispatcher.update(settings, self._rules.routing, built, resting=resting)
+        if old:
+            await old.aclose()
+
+    async def renew(self, name: str) -> Renewal:
+        """Take the secrets of this backend that have changed on disk, and nothing else. It goes on resting as it did.
+
+        Raises SpoolUnavailable when the service stops meanwhile.
+        """
+        async with self._reloading:
+            try:
+                loaded = await read_files(self._load)
+                section, found = renewed(self.settings.backends[name], loaded.settings.backends.get(name))
+                if not found.taken:
+                    return found
+                settings = self.settings.model_copy(update={"backends": {**self.settings.backends, name: section}})
+                built, authenticator = await self._build(settings)
+            except (ConfigError, ValueError, OSError) as error:
+                return Renewal(errors=tuple(str(error).splitlines()))
+            if self.draining:
+                raise SpoolUnavailable("the gateway is stopping; it reads its secrets again when it starts")
+            self.in_force = replace(self.in_force, loaded=replace(self.in_force.loaded, settings=settings))
+            await self._switch(settings, built, authenticator, resting=True)
+            self.events.info("secrets_read", backend=name, settings=list(found.taken))
+            return found
+
+    async def endings(self) -> Sequence[Ending]:
+        """Until when files are good that the settings name."""
+        return await self._endings.of(self.settings)
 
     def _look(self) -> Loaded:
         """The settings as they are now. Blocks. Raises ConfigError with all that is wrong, ValueError, OSError."""

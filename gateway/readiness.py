@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gateway import auth, backends, policy
+from gateway.clock import Clock
 from gateway.config import ConfigError
 from gateway.config.files import unusable_places
 from gateway.config.finding import Ending, Finding
 from gateway.config.loading import Loaded
+from gateway.config.models import Settings
+from gateway.model import Capabilities
+from gateway.pools import read_files
 from gateway.routing import Routing
 from gateway.smtp import tls
 
 SOON = timedelta(days=30)  # before its end a certificate or secret is warned of
+_AGAIN = 300.0  # seconds until files are looked at again for when they end
+_PATIENCE = 2.0  # seconds
 
 
 def ready(loaded: Loaded, now: datetime) -> Loaded:
@@ -23,9 +31,8 @@ def ready(loaded: Loaded, now: datetime) -> Loaded:
     What has ended at ``now`` is only warned of: a service that ran must come up again, whatever the date.
     """
     settings = loaded.settings
-    of_backends, capabilities = backends.examine(settings)
-    examined: list[Finding | Ending] = [*unusable_places(settings), *tls.examine(settings.listeners, settings.hostname)]
-    examined += [*auth.examine(settings), *of_backends]
+    examined, capabilities = _examine(settings)
+    examined = [*unusable_places(settings), *examined]
     found = [one for each in examined for one in ([each] if isinstance(each, Finding) else _dated(each, now))]
     if len(capabilities) == len(settings.backends):
         routing = Routing(settings.routes, capabilities)
@@ -34,6 +41,33 @@ def ready(loaded: Loaded, now: datetime) -> Loaded:
     if errors := loaded.lines(one for one in found if one.fatal):
         raise ConfigError(errors)
     return replace(loaded, warnings=(*loaded.warnings, *loaded.lines(found)))
+
+
+def _examine(settings: Settings) -> tuple[list[Finding | Ending], Mapping[str, Capabilities]]:
+    of_backends, capabilities = backends.examine(settings)
+    return [*tls.examine(settings.listeners, settings.hostname), *auth.examine(settings), *of_backends], capabilities
+
+
+class Endings:
+    """What ends of the files that settings name: looked at again now and then, for files are renewed."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: tuple[Ending, ...] = ()
+        self._of: Settings | None = None
+        self._until = 0.0
+        self._looking: asyncio.Task[tuple[Ending, ...]] | None = None
+
+    async def of(self, settings: Settings) -> tuple[Ending, ...]:
+        """As far as they are known: a disk that does not answer holds up nobody for longer than 2 seconds."""
+        if (settings is not self._of or self._clock.monotonic() >= self._until) and self._looking is None:
+            self._of, self._until = settings, self._clock.monotonic() + _AGAIN
+            looking = read_files(lambda: tuple(one for one in _examine(settings)[0] if isinstance(one, Ending)))
+            self._looking = asyncio.create_task(looking, name="endings")
+        if (task := self._looking) is not None and (await asyncio.wait({task}, timeout=_PATIENCE))[0]:
+            self._looking = None
+            self._known = task.result()
+        return self._known
 
 
 def _dated(one: Ending, now: datetime) -> list[Finding]:

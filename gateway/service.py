@@ -12,11 +12,11 @@ from gateway import __version__
 from gateway.app import App, Load
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded
+from gateway.health.descriptors import lacking
 from gateway.model import Fault, SpoolUnavailable
 from gateway.spool import SpoolError
 from gateway.systemd import notify, watchdog_interval
 
-DESCRIPTORS = 300  # open files besides client connections: spool, HTTP, upstream, alerts of failed handshakes
 EX_CONFIG = 78  # sysexits.h
 
 
@@ -62,13 +62,10 @@ async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] |
 
 def _raise_descriptor_limit(app: App) -> None:
     """Every connection costs a descriptor: take all that we may have, and say when that is too little."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # macOS says "unlimited" and means less
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    needed = app.settings.limits.connections + DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        text = f"limits.connections needs {needed} open files, this process may have {soft} (ulimit -n)"
+    if text := lacking(app.settings):
         app.events.warning("few_descriptors", detail=text)
 
 

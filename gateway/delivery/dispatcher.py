@@ -95,13 +95,15 @@ class Dispatcher:
             self._open(name, backend, CircuitBreaker())
         self._keeping = self._supervised("upkeep", self._upkeep.run)
 
-    def _open(self, name: str, backend: Backend, breaker: CircuitBreaker) -> None:
-        """With the breaker of who was there before: an order stays in force, all else is found out anew."""
+    def _open(self, name: str, backend: Backend, breaker: CircuitBreaker, *, resting: bool = False) -> None:
+        """With the breaker of who was there before: an order stays in force, all else is found out anew, unless it is
+        ``resting``."""
         self._breakers[name] = breaker
         settings = self._settings.backends[name]
         worker = Worker(backend, settings, self._orders, breaker, self._spool, self._events, self._clock)
-        self._events.backend_up(name, True)  # until it is found not to be
-        if breaker.by not in ("", OPERATOR):
+        rests = resting and breaker.by not in ("", OPERATOR)
+        self._events.backend_up(name, not rests)  # until it is found not to be
+        if breaker.by not in ("", OPERATOR) and not rests:
             worker.resume()
         tracking = None
         if isinstance(backend, Tracked):
@@ -129,8 +131,12 @@ class Dispatcher:
         tasks = [self._keeping, *(post.working for post in posts), *(post.tracking for post in posts if post.tracking)]
         return all(task is not None and not task.done() for task in tasks)
 
-    async def update(self, settings: Settings, routing: Routing, backends: Mapping[str, Backend]) -> None:
-        """Take over reloaded settings. A backend object that is new replaces its worker; the old one ends its sends."""
+    async def update(
+        self, settings: Settings, routing: Routing, backends: Mapping[str, Backend], *, resting: bool = False
+    ) -> None:
+        """Take over reloaded settings. A backend object that is new replaces its worker; the old one ends its sends.
+
+        It is thought to work until it is found not to; ``resting``: it goes on resting as the one before."""
         self._apply(settings, routing)
         breakers = dict(self._breakers)
         for name, post in list(self._posts.items()):
@@ -141,7 +147,7 @@ class Dispatcher:
                 leaving.add_done_callback(self._leaving.pop)
         for name, backend in backends.items():
             if name not in self._posts:
-                self._open(name, backend, breakers.get(name, CircuitBreaker()))
+                self._open(name, backend, breakers.get(name, CircuitBreaker()), resting=resting)
 
     def _take(self, name: str) -> _Post:
         """From now on nobody is at this post; who leaves it ends his work."""

@@ -11,13 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-import gateway
 from gateway.address import parse_address
 from gateway.drop.drop import places
 from gateway.drop.overview import overview
 from gateway.http import acts
-from gateway.http.access import actor_of
-from gateway.http.problem import answer, duration_of, json_body, text_of, texts_of
+from gateway.http.problem import answer, json_body, text_of, texts_of
 from gateway.http.service import Service, running
 from gateway.pools import read_files
 from gateway.spool import FIXES
@@ -68,68 +66,10 @@ def _shut(service: Service) -> str:
     )
 
 
-async def status(service: Service, _request: Request) -> object:
-    room = service.spool.room
-    queue: dict[str, dict[str, int]] = {}
-    for (backend, state), count in service.spool.counts().items():
-        queue.setdefault(backend, {})[state] = count
-    return {
-        "version": gateway.__version__,
-        "hostname": service.settings.hostname,
-        "running": service.dispatcher is not None,
-        "draining": service.draining,
-        "listeners": {name: {"port": d.port, "accepting": d.accepting} for name, d in service.listeners.items()},
-        "queue": queue,
-        "backends": await backends(service, _request),
-        "oldest": await service.spool.oldest(),
-        "clock": {"now": service.clock.now(), "steps": await service.spool.clock_steps()},
-        "spool": {
-            "used_bytes": room.space.used,
-            "free_bytes": room.space.free,
-            "room_bytes": max(0, min(room.left.values())),
-            "writable": service.spool.writable(),
-            "shut": room.shut,
-        },
-    }
-
-
-async def backends(service: Service, _request: Request) -> object:
-    """How each backend does; without a running service only what is configured and queued."""
-    if service.dispatcher is not None:
-        return service.dispatcher.status()
-    queued = await service.spool.queued()
-    return {
-        name: {"name": name, "type": section.type, "queued": queued.get(name, 0)}
-        for name, section in service.settings.backends.items()
-    }
-
-
 async def drop(service: Service, _request: Request) -> object:
     """What lies in the maildrop and in pickup folders."""
     reasons, hanging = (service.drop.reasons, service.drop.hanging) if service.drop else ({}, set[str]())
     return {"folders": await read_files(partial(overview, places(service.settings), reasons, hanging))}
-
-
-async def steer(service: Service, request: Request) -> object:
-    name, action = request.path_params["name"], request.path_params["action"]
-    body = await json_body(request)
-    dispatcher = running(service)
-    if name not in dispatcher.status():
-        raise HTTPException(404, f"no backend {name}; there are {', '.join(dispatcher.status())}")
-    if action == "check":
-        found = await dispatcher.check(name)
-        await acts.note(service, request, "check", f"backend {name}: {'good' if found.ok else found.summary}")
-        return found
-    if action == "pause":
-        duration = duration_of(body, "for")
-        await dispatcher.pause(name, duration.total_seconds() if duration else None, actor_of(request).name)
-    elif action == "resume":
-        await dispatcher.resume(name)
-    else:
-        raise HTTPException(404, f"no action {action}; there are pause, resume, check")
-    lasts = f" for {body['for']}" if action == "pause" and body.get("for") else ""
-    await acts.note(service, request, action, f"backend {name}{lasts}")
-    return dispatcher.status()[name]
 
 
 async def reload(service: Service, request: Request) -> object:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.actor import Role
 from gateway.config import ConfigError
-from gateway.http import acts, api, clients, doctor, door, hooks, messages, settings, tokens
+from gateway.http import acts, api, backends, clients, doctor, door, hooks, messages, settings, status, tokens
 from gateway.http.access import Access, Guard, identify, require
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
@@ -28,13 +28,15 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("GET", "/metrics", api.metrics, Role.NOBODY),
     ("GET", "/healthz", api.healthz, Role.NOBODY),
     ("GET", "/readyz", api.readyz, Role.NOBODY),
-    ("GET", "/api/v1/status", api.status, Role.READ),
+    ("GET", "/api/v1/status", status.status, Role.READ),
+    ("GET", "/api/v1/problems", status.found, Role.READ),
     ("POST", "/api/v1/reload", api.reload, Role.ADMIN),
     ("POST", "/api/v1/send", api.send, Role.OPERATE),
     ("GET", "/api/v1/doctor", doctor.show, Role.READ),
     ("POST", "/api/v1/doctor", doctor.run, Role.OPERATE),
-    ("GET", "/api/v1/backends", api.backends, Role.READ),
-    ("POST", "/api/v1/backends/{name}/{action}", api.steer, Role.OPERATE),
+    ("GET", "/api/v1/backends", backends.backends, Role.READ),
+    ("GET", "/api/v1/backends/{name}", backends.backend, Role.READ),
+    ("POST", "/api/v1/backends/{name}/{action}", backends.steer, Role.OPERATE),
     ("GET", "/api/v1/clients", clients.clients, Role.READ),
     ("GET", "/api/v1/clients/{name}", clients.client, Role.READ),
     ("GET", "/api/v1/settings", settings.settings, Role.READ),

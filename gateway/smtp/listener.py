@@ -55,6 +55,11 @@ class Listener:
     def accepting(self) -> bool:
         return self._server is not None and self._server.is_serving()
 
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self._sessions)
+
     def stop_accepting(self) -> None:
         if self._server is not None:
             self._server.close()

@@ -189,6 +189,16 @@ class Looking:
         async with self._reading() as reader:
             return await checked.first(reader, backend, self._time.shift())
 
+    async def damaged(self) -> tuple[int, str]:
+        """How many messages are, and the last of them, "" for none."""
+        found = (await self._ask("SELECT count(*) AS n, max(id) AS id FROM message WHERE state = 'corrupt'"))[0]
+        return found["n"], found["id"] or ""
+
+    async def tokens_ending(self, after: datetime, before: datetime, lasting: timedelta) -> list[TokenRow]:
+        """Tokens that end between these times, are not revoked, and were made for longer than that; at most 100."""
+        async with self._reading() as reader:
+            return await tokens.ending(reader, micros(after), micros(before), lasting // timedelta(microseconds=1))
+
     async def clock_steps(self, limit: int = 5) -> list[ClockStep]:
         """When the machine's clock was set, the last first."""
         return [record(ClockStep, row) for row in await self._ask(queries.STEPS, limit=limit)]

@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Protocol
 
 from gateway.clock import Clock
@@ -43,7 +44,8 @@ class Heal(Protocol):
 
 
 class Room:
-    """``left`` is what new mail may take, in octets by what sets the bound; ``shut`` says why none is taken, or is "".
+    """``left`` is what new mail may take, in octets by what sets the bound; ``shut`` says why none is taken, or is "",
+    and ``shut_at`` since when.
 
     ``reserve`` is kept free: a share of the disk, or bytes from 1 up. ``most`` is what the spool may take, None: all.
     ``run`` is for what blocks, ``heal`` is tried before each look.
@@ -63,6 +65,7 @@ class Room:
         self.space = Space(0, 0, 0)
         self.left: dict[str, int] = {}
         self.shut = ""
+        self.shut_at: datetime | None = None
         self._engine = engine
         self._run = run
         self._heal = heal
@@ -112,7 +115,13 @@ class Room:
         """No new mail, for a cause of ``FIXES``; the room looks by itself when it is over."""
         if not self.shut:
             self._events.spool_shut(cause, FIXES[cause], self.space.free, self.left)
+            self.shut_at = self._clock.now()
         self.shut = cause
+
+    @property
+    def reserve(self) -> int:
+        """Octets of the disk that are kept free of new mail."""
+        return int(self._reserve if self._reserve >= 1 else self._reserve * self.space.total)
 
     # -- the measure ---------------------------------------------------------------------------------------------------
 
@@ -129,7 +138,7 @@ class Room:
                 return
             await self._take_stock()
             if self.shut and self._found >= 2 * _LITTLE:
-                self.shut = ""
+                self.shut, self.shut_at = "", None
                 self._events.spool_open(self.left)
 
     async def _take_stock(self) -> bool:
@@ -140,7 +149,7 @@ class Room:
             return False
         self.space = found
         self._spent -= before
-        floor = int(self._reserve if self._reserve >= 1 else self._reserve * found.total)
+        floor = self.reserve
         yet = sum(self._engine.counts().values()) * _YET + found.owed - found.reusable
         disk = found.free + found.held - max(floor, found.ballast) - yet
         # Pages within the file take mail also on a full disk, but first the log does, and that has to be there.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from gateway.spool.queries import Reader
-from gateway.spool.records import TokenRow, micros, moment
+from gateway.spool.records import TokenRow, micros, moment, record
 from gateway.spool.sql import insert_into
 from gateway.spool.tables import Token
 from gateway.spool.transaction import Transaction
@@ -28,6 +28,19 @@ def revoke(tx: Transaction, jti: str, subject: str, now: int) -> None:
         tx.later(_REVOKE, (jti, "", "", "", now, None, now))
     if subject:
         tx.all(_REVOKE_SUBJECT, subject=subject, now=now)
+
+
+_ENDING = """
+SELECT t.* FROM token t LEFT JOIN revocation r ON r.subject = t.subject
+WHERE t.expires_at BETWEEN :after AND :before AND t.revoked_at IS NULL AND t.expires_at - t.issued_at > :lasting
+    AND (r.before IS NULL OR t.issued_at >= r.before)
+ORDER BY t.expires_at LIMIT 100"""
+
+
+async def ending(reader: Reader, after: int, before: int, lasting: int) -> list[TokenRow]:
+    """Those that end between these times and were made for longer than ``lasting``; in microseconds."""
+    rows = await reader.all(_ENDING, after=after, before=before, lasting=lasting)
+    return [record(TokenRow, row) for row in rows]
 
 
 async def revocations(reader: Reader) -> tuple[set[str], dict[str, datetime]]:

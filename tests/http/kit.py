@@ -18,9 +18,11 @@ from prometheus_client import CollectorRegistry
 from gateway import auth
 from gateway.backends import settings_types
 from gateway.checks import Check
+from gateway.config.finding import Ending
 from gateway.config.inforce import InForce
 from gateway.config.loading import Loaded, load
 from gateway.config.models import HttpSettings
+from gateway.config.renewal import Renewal
 from gateway.delivery import BackendStatus
 from gateway.doctor import Doctor, Subject
 from gateway.events import Events
@@ -46,6 +48,7 @@ class Dispatching:
         self.paused: dict[str, float | None] = {}
         self.published = 0
         self.hooks: dict[str, CallsBack] = {}
+        self.found = Check(True, "it can be written")
 
     def calls_back(self, name: str) -> CallsBack | None:
         return self.hooks.get(name)
@@ -64,13 +67,14 @@ class Dispatching:
         del self.paused[name]
 
     async def check(self, name: str) -> Check:
-        return Check(True, f"{name} can be written")
+        return self.found
 
 
 @dataclass
 class Listener:
     port: int = 8025
     accepting: bool = True
+    connections: int = 2
 
 
 @dataclass
@@ -90,6 +94,8 @@ class Service:
     doctor: Doctor = field(init=False)
     done: list[Any] = field(default_factory=list)
     reload_error: Exception | None = None
+    renewal: Renewal = field(default_factory=Renewal)
+    ending: tuple[Ending, ...] = ()
     rates: RateWindow = field(default_factory=RateWindow)
 
     def __post_init__(self) -> None:
@@ -113,6 +119,13 @@ class Service:
         if self.reload_error:
             raise self.reload_error
         return ["limits.max_size"]
+
+    async def renew(self, name: str) -> Renewal:
+        self.done.append(("renew", name))
+        return self.renewal
+
+    async def endings(self) -> Sequence[Ending]:
+        return self.ending
 
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str) -> str:
         if sender == "bad@example.com":

@@ -65,7 +65,8 @@ async def test_status(running: Service) -> None:
     await running.put(1)
     status = (await ask(running, "GET", "/api/v1/status")).json
     assert status["queue"] == {"box": {"queued": 1}}
-    assert status["listeners"] == {"local": {"port": 8025, "accepting": True}}
+    local = {"name": "local", "bind": "127.0.0.1:8025", "tls": "none", "auth": "optional", "port": 8025}
+    assert status["listeners"] == {"local": {**local, "accepting": True, "connections": 2}}
     assert status["oldest"] == {"box": "2026-11-20T12:00:00Z"}
     assert status["backends"]["box"]["last_success"] == "2026-11-20T12:00:00Z"
     assert status["running"] is True
@@ -78,6 +79,6 @@ async def test_without_a_service_the_configured_backends_are_shown(running: Serv
     running.dispatcher = None
     await running.put(1)
     assert (await ask(running, "GET", "/api/v1/backends")).json == {
-        "box": {"name": "box", "type": "capture", "queued": 1}
+        "box": {"name": "box", "type": "capture", "queued": 1, "title": "Files, captured", "state": ""}
     }
     assert (await ask(running, "GET", "/api/v1/status")).json["running"] is False
