@@ -64,6 +64,7 @@ ROOMS = {
     "prometheus_client": {"events"},
     "dns": {"doctor"},
     "jinja2": {"http"},
+    "markupsafe": {"http"},
     "starlette": {"http"},
     "uvicorn": {"http"},
     "click": {"cli"},

@@ -27,6 +27,7 @@ _COMMANDS = {
     "doctor": "gateway.cli.doctor:doctor",
     "token": "gateway.cli.token:token",
     "password": "gateway.cli.token:password",
+    "ui-login": "gateway.cli.ui:login",
 }
 _AUTH = {"google": "gateway.cli.auth_google:google", "microsoft": "gateway.cli.auth_microsoft:microsoft"}
 

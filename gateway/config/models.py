@@ -191,8 +191,17 @@ class LimitSettings(Section):
 
 
 class HttpSettings(Section):
+    """``ui_hosts`` are the names by which a proxy that speaks TLS offers the pages, ``trusted_proxies`` its addresses.
+
+    ``user_header`` is the header in which it says who signed in there, and ``roles`` what each of them may.
+    """
+
     bind: values.BindOrNone = "127.0.0.1:8026"
     socket: Path = SOCKET
+    ui_hosts: tuple[values.Hostname, ...] = ()
+    trusted_proxies: tuple[values.NetworkText, ...] = ()
+    user_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")] | None = None
+    roles: dict[str, Literal["read", "operate", "admin"]] = Field(default_factory=dict)
 
 
 class LogSettings(Section):

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.actor import Role
 from gateway.config import ConfigError
-from gateway.http import acts, api, backends, clients, doctor, door, hooks, messages, settings, status, tokens
+from gateway.http import acts, api, backends, clients, doctor, door, hooks, messages, settings, signins, status, tokens
 from gateway.http.access import Access, Guard, identify, require
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
@@ -47,6 +47,8 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("POST", "/api/v1/tokens", tokens.mint_token, Role.ADMIN),
     ("POST", "/api/v1/tokens/inspect", tokens.inspect_token, Role.OPERATE),
     ("POST", "/api/v1/tokens/revoke", tokens.revoke_token, Role.ADMIN),
+    ("POST", "/api/v1/signins", signins.make, Role.OPERATE),
+    ("POST", "/api/v1/signins/end", signins.end, Role.ADMIN),
     ("GET", "/api/v1/messages", messages.find, Role.READ),
     ("POST", "/api/v1/messages/{action}", messages.change_many, Role.OPERATE),
     ("GET", "/api/v1/messages/{id}", messages.show, Role.READ),

@@ -17,6 +17,7 @@ from gateway.config.files import LONGEST_SOCKET
 from gateway.config.models import HttpSettings
 from gateway.config.values import parse_bind
 from gateway.http.access import Access
+from gateway.http.pages import routes
 from gateway.http.routes import build
 from gateway.http.service import Service
 from gateway.networks import neighbour
@@ -118,12 +119,14 @@ class HttpServer:
         self._ticks: asyncio.Task[None] | None = None
         self.port = 0
         local = not settings.bind or is_loopback(parse_bind(settings.bind)[0])
-        by_socket = build(service, Access.SOCKET)
-        by_tcp = build(service, Access.LOOPBACK if local else Access.NETWORK)
+        way = Access.LOOPBACK if local else Access.NETWORK
+        by_socket, by_tcp, to_pages = build(service, Access.SOCKET), build(service, way), routes.build(service, way)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             # uvicorn takes this from getsockname(): a UNIX socket has no port, whatever the client may say
-            await (by_socket if scope["server"][1] is None else by_tcp)(scope, receive, send)
+            by_file = scope["server"][1] is None
+            by_net = to_pages if routes.is_page(scope["path"]) else by_tcp
+            await (by_socket if by_file else by_net)(scope, receive, send)
 
         # proxy_headers off: nothing a client sends may change where its request seems to come from
         self._server = uvicorn.Server(

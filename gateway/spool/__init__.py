@@ -17,6 +17,7 @@ from gateway.spool.records import (
     Told,
 )
 from gateway.spool.refusals import RefusalFilter, RefusalPage, RefusalRow
+from gateway.spool.signins import SigninRow
 from gateway.spool.space import FIXES
 from gateway.spool.store import Spool
 from gateway.spool.tally import Counts, Flow, Point
@@ -44,6 +45,7 @@ __all__ = [
     "RefusalPage",
     "RefusalRow",
     "Settlement",
+    "SigninRow",
     "Spool",
     "SpoolError",
     "TokenRow",

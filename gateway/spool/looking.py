@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.spool import acts, checked, notices, queries, refusals, tally, tokens
+from gateway.spool import acts, checked, notices, queries, refusals, signins, tally, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.filters import question
 from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
@@ -198,6 +198,11 @@ class Looking:
         """Tokens that end between these times, are not revoked, and were made for longer than that; at most 100."""
         async with self._reading() as reader:
             return await tokens.ending(reader, micros(after), micros(before), lasting // timedelta(microseconds=1))
+
+    async def signin(self, key: str) -> signins.SigninRow | None:
+        """A link or a session of the operator's pages, by the hash of its secret."""
+        async with self._reading() as reader:
+            return await signins.find(reader, key, self._time.shift())
 
     async def clock_steps(self, limit: int = 5) -> list[ClockStep]:
         """When the machine's clock was set, the last first."""

@@ -26,6 +26,7 @@ from gateway.spool import (
     notices,
     queries,
     settle,
+    signins,
     sql,
     tokens,
     tracking,
@@ -269,6 +270,21 @@ class Spool(Looking):
     async def revoke(self, jti: str = "", subject: str = "", *, now: datetime) -> None:
         """A token by its id, or all of a subject that were issued before now."""
         await self._writer.submit(lambda tx: tokens.revoke(tx, jti, subject, micros(now)))
+
+    async def add_link(self, key: str, name: str, role: str, lasts: timedelta) -> None:
+        """A link that signs in to the operator's pages once; ``key`` is the hash of its secret."""
+        await self._writer.submit(lambda tx: signins.add(tx, key, name, role, lasts))
+
+    async def use_link(self, link: str, session: str, peer: str, lasts: timedelta) -> bool:
+        """Make a session of a link that is good; False where it is not, or was used."""
+        return await self._writer.submit(lambda tx: signins.use(tx, link, session, peer, lasts))
+
+    async def see_signin(self, key: str) -> None:
+        await self._writer.submit(lambda tx: signins.seen(tx, key))
+
+    async def end_signins(self, key: str = "") -> int:
+        """This one, or all and the links not yet used; returns how many."""
+        return await self._writer.submit(lambda tx: signins.end(tx, key))
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 

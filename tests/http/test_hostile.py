@@ -50,6 +50,7 @@ FIELDS = {
         *(f'"subject": "a", "expires": "1h", "{name}": %s' for name in ("key", "note", "claims", "admin")),
     ],
     "/api/v1/doctor": ['"areas": ["settings"], "wait": %s', '"areas": [%s]'],
+    "/api/v1/signins": ['"role": %s'],
     "/api/v1/tokens/inspect": ['"token": %s'],
     "/api/v1/tokens/revoke": ['"jti": %s', '"subject": %s'],
     "/api/v1/send": ['"to": %s', '"to": ["a@b.example"], "from": %s', '"to": ["a@b.example"], "backend": %s'],
@@ -71,7 +72,7 @@ async def test_bodies(running: Service, path: str, values: list[bytes]) -> None:
 
 def test_every_path_with_a_body_is_tried() -> None:
     """These others take none, or are tried by tests of their own (hooks)."""
-    others = {"/api/v1/reload", "/api/v1/messages/{id}/{action}", "/hooks/{name}"}
+    others = {"/api/v1/reload", "/api/v1/signins/end", "/api/v1/messages/{id}/{action}", "/hooks/{name}"}
     patterns = {
         "/api/v1/messages/hold": "/api/v1/messages/{action}",
         "/api/v1/backends/box/pause": "/api/v1/backends/{name}/{action}",

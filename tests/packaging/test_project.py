@@ -24,6 +24,7 @@ DISTRIBUTION = {
     "httpx_aiohttp": "httpx-aiohttp",
     "aiohttp": "httpx-aiohttp",
     "google": "google-auth",
+    "markupsafe": "jinja2",  # what it hands out
     "prometheus_client": "prometheus-client",
 }
 

@@ -54,7 +54,14 @@ CREATE TABLE checked (
     backend VARCHAR NOT NULL PRIMARY KEY, at INTEGER NOT NULL, who VARCHAR NOT NULL, ok BOOLEAN NOT NULL,
     summary VARCHAR NOT NULL, fix VARCHAR NOT NULL, facts VARCHAR NOT NULL, steps VARCHAR NOT NULL
 )"""
-SCHEMA: tuple[str, ...] = (_LASTUSE, _REFUSAL, _TALLY, _ACT, _CHECKED)  # one text a table, its statements parted by ";"
+_SIGNIN = """
+CREATE TABLE signin (
+    "key" VARCHAR NOT NULL PRIMARY KEY, kind VARCHAR NOT NULL, name VARCHAR NOT NULL, role VARCHAR NOT NULL,
+    peer VARCHAR NOT NULL, made_at INTEGER NOT NULL, seen_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+    ended_at INTEGER
+)
+"""
+SCHEMA: tuple[str, ...] = (_LASTUSE, _REFUSAL, _TALLY, _ACT, _CHECKED, _SIGNIN)
 
 
 def upgrade() -> None:

@@ -1,0 +1,149 @@
+"""The pages by path, and the way from a request to one of them: host, origin, person, role, form token, handler."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.actor import Role
+from gateway.http.access import Access
+from gateway.http.pages import frame, overview, signing
+from gateway.http.pages.badge import things_to_do
+from gateway.http.pages.guard import HEADERS, Refused, Way, check_origin, way_of
+from gateway.http.pages.persons import person_of
+from gateway.http.pages.trouble import explained, refusal, wrong_path
+from gateway.http.pages.visit import Desk, View, Visit
+from gateway.http.service import Service
+
+Page = Callable[[Visit], Awaitable[View | Response]]
+_LARGEST_FORM = 1_000_000  # bytes: room for a few thousand ticks
+_FIELDS = 5000
+
+# Verb, path, handler, and the role that it takes. GET changes nothing.
+PAGES: tuple[tuple[str, str, Page, Role], ...] = (
+    ("GET", "/ui/", overview.page, Role.READ),
+    ("POST", "/ui/logout", signing.out, Role.READ),
+    ("POST", "/ui/times", signing.times, Role.READ),
+)
+# For whoever is not signed in yet.
+OPEN: tuple[tuple[str, str, signing.OpenPage], ...] = (
+    ("GET", "/ui/login", signing.ask),
+    ("POST", "/ui/login", signing.enter),
+)
+
+
+def is_page(path: str) -> bool:
+    return path == "/ui" or path.startswith("/ui/")
+
+
+def build(service: Service, access: Access) -> ASGIApp:
+    """The pages for requests that come in by a socket of this kind."""
+    desk = Desk(service.clock)
+    routes = [
+        Route("/ui/static/{hash}/{name}", _plain(service, frame.static), methods=["GET"]),
+        Route("/ui", _plain(service, lambda _service, _request: Visit.go("/ui/")), methods=["GET"]),
+        *(Route(path, _open(service, desk, handler), methods=[verb]) for verb, path, handler in OPEN),
+        *(Route(path, _page(service, desk, handler, role), methods=[verb]) for verb, path, handler, role in PAGES),
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: wrong_path}, max_body_size=_LARGEST_FORM)
+    app.router.redirect_slashes = False
+    return _Entrance(service, access, app)
+
+
+class _Entrance:
+    """The outermost layer: the headers of every answer, and no for whatever must not reach a page."""
+
+    def __init__(self, service: Service, access: Access, app: ASGIApp) -> None:
+        self._service, self._access, self._app = service, access, app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            scope["way"] = self._let_in(scope, Headers(scope=scope))
+        except Refused as refused:
+            await refusal(refused)(scope, receive, marked)
+            return
+        await self._app(scope, receive, marked)
+
+    def _let_in(self, scope: Scope, headers: Headers) -> Way:
+        if not scope["path"].isprintable():  # "$" in the router's patterns also matches before a newline
+            raise Refused(404, "There is nothing here", "This address holds characters that no page has.")
+        peer = (scope.get("client") or ("",))[0]
+        way = way_of(self._service.settings.http, self._access, peer, headers)
+        if scope["method"] not in ("GET", "HEAD"):
+            check_origin(way, headers)
+        return way
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _plain(service: Service, handler: Callable[[Service, Request], Response]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return handler(service, request)
+
+    return endpoint
+
+
+def _open(service: Service, desk: Desk, handler: signing.OpenPage) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await explained(service, request, lambda: _answer(request))
+
+    async def _answer(request: Request) -> Response:
+        return await handler(service, desk, request, request.scope["way"], await _form(request))
+
+    return endpoint
+
+
+def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        person = await person_of(service, desk, request, request.scope["way"])
+        if person is None:
+            return signing.signed_out_page(request)
+        request.state.actor = person.actor  # for what is shared with the API
+        form = await _form(request)
+        visit = Visit(service=service, desk=desk, request=request, person=person, form=form)
+        if person.actor.role < role:
+            raise Refused(
+                403, "You may look, not change", f"This takes the role {role.word}; yours is {person.actor.role.word}."
+            )
+        if request.method == "POST" and not secrets.compare_digest(
+            visit.text("form_token").encode(), person.token.encode()
+        ):
+            raise Refused(
+                403, "This page is old", "Nothing was done. Load the page again, then press the button again."
+            )
+        found = await handler(visit)
+        if isinstance(found, Response):
+            return found
+        return frame.render(visit, found, 0 if visit.asked_part else await things_to_do(service))
+
+    async def endpoint(request: Request) -> Response:
+        return await explained(service, request, lambda: answer(request))
+
+    return endpoint
+
+
+async def _form(request: Request) -> Mapping[str, list[str]]:
+    """The fields of a form as browsers send it by default. Raises Refused."""
+    if request.method != "POST":
+        return {}
+    try:
+        return parse_qs((await request.body()).decode(), keep_blank_values=True, max_num_fields=_FIELDS)
+    except ValueError:
+        raise Refused(400, "That is no form", "Nothing was done. Load the page again.") from None
