@@ -31,7 +31,7 @@ from gateway.pools import read_files
 from gateway.readiness import Endings, ready
 from gateway.routing import Routing
 from gateway.smtp import Listener, Shared, Site
-from gateway.spool import Filter, Spool
+from gateway.spool import DoorBook, Filter, Spool
 
 DRAIN = 30.0  # seconds for sessions and sends under way at a stop
 Load = Callable[[], Loaded]
@@ -104,6 +104,7 @@ class App:
         self.events.capture_libraries()
         self._parts.callback(self.events.info, "stopped")
         await self.open_spool()
+        self._parts.push_async_callback(DoorBook.begin(self.spool.note_refusals, self.clock, self.events).aclose)
         self._adopt(self.settings, *await self._build(self.settings))
         self._parts.push_async_callback(self._close_built)
         http = HttpServer(self, self.settings.http)

@@ -23,7 +23,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from gateway import auth
 from gateway.events import REASONS, Events
 from gateway.events.log import Renderer, Writer, in_journal
-from gateway.model import DeliveryEvent, Envelope, Outcome, Recipient, Refusal, Verdict
+from gateway.model import DeliveryEvent, Envelope, Outcome, Recipient, Verdict
+from gateway.refusals import Refused
 from tests.builders import new_message, spooled_message
 from tests.fakes import FakeClock
 
@@ -42,6 +43,10 @@ NEW = new_message(
 SPOOLED = spooled_message(
     id="Q1", envelope=ENVELOPE, size=2000, received_at=NOW - timedelta(seconds=7), client="printers", attempt=3
 )
+
+
+def refused(reason: str, *, stage: str = "rcpt", **more: Any) -> Refused:
+    return Refused(listener="local", stage=stage, reason=reason, peer="192.0.2.9", **more)
 
 
 class Log:
@@ -137,24 +142,24 @@ def test_distinct_outcomes_are_distinct_lines(log: Log) -> None:
         (lambda e: e.connection_opened("local"), None, "smtp_connections_open", {"listener": "local"}, 1),
         (lambda e: e.connection_closed("local"), None, "smtp_connections_open", {"listener": "local"}, -1),
         (
-            lambda e: e.connection_refused("local", "too_many_connections", "192.0.2.9"), "rejected",
+            lambda e: e.rejected(refused("too_many_connections", stage="connect")), "rejected",
             "smtp_rejected_total", {"listener": "local", "stage": "connect", "reason": "too_many_connections"}, 1,
         ),
         (
-            lambda e: e.auth("local", "PLAIN", "failed", "192.0.2.9", reason="auth_failed"), "auth",
+            lambda e: e.login_refused(refused("auth_failed", stage="auth"), "PLAIN", "failed"), "auth",
             "smtp_auth_total", {"listener": "local", "mechanism": "PLAIN", "result": "failed"}, 1,
         ),
         (
-            lambda e: e.auth("local", "CRAM-MD5", "refused", "192.0.2.9"), "auth",
+            lambda e: e.login_refused(refused("too_many_failures", stage="auth"), "CRAM-MD5", "refused"), "auth",
             "smtp_auth_total", {"listener": "local", "mechanism": "other", "result": "refused"}, 1,
         ),
         (
-            lambda e: e.rejected("local", "rcpt", Refusal(550, "5.7.1", "no", "relay_denied"), "192.0.2.9"),
-            "rejected", "smtp_rejected_total", {"listener": "local", "stage": "rcpt", "reason": "relay_denied"}, 1,
+            lambda e: e.rejected(refused("relay_denied")), "rejected",
+            "smtp_rejected_total", {"listener": "local", "stage": "rcpt", "reason": "relay_denied"}, 1,
         ),
         (
-            lambda e: e.rejected("local", "rcpt", Refusal(550, "5.7.1", "no", "x@evil.example"), "192.0.2.9"),
-            "rejected", "smtp_rejected_total", {"listener": "local", "stage": "rcpt", "reason": "other"}, 1,
+            lambda e: e.rejected(refused("x@evil.example")), "rejected",
+            "smtp_rejected_total", {"listener": "local", "stage": "rcpt", "reason": "other"}, 1,
         ),
         (lambda e: e.bounced(SPOOLED, "Q2", "failed"), "bounced", "bounces_total", {"result": "failed"}, 1),
         (
@@ -194,6 +199,28 @@ def test_event_and_metric_go_together(
     assert log.metric(metric, **labels) == value
 
 
+def test_a_refusal_says_who_what_and_why(log: Log) -> None:
+    """All that is kept of it stands in its line, too; and whoever keeps it is told."""
+    kept: list[Refused] = []
+    log.events.on_refusal = kept.append
+    said = refused(
+        "too_big", code=552, enhanced="5.3.4", text="too big", helo="printer", tls="TLSv1.3 X", client="printers",
+        user="scan", sender="a@example.com", recipients=tuple(f"{n}@example.org" for n in range(50)), size=9,
+        detail="told to you",
+    )  # fmt: skip
+    log.events.rejected(said)
+    log.events.login_refused(said, "PLAIN", "failed")
+    first, second = log.lines
+    assert first == {
+        "timestamp": "2026-11-20T12:00:00.123+00:00", "level": "info", "event": "rejected", "stage": "rcpt",
+        "listener": "local", "peer": "192.0.2.9", "helo": "printer", "tls": "TLSv1.3 X", "client": "printers",
+        "user": "scan", "sender": "a@example.com", "recipients": [f"{n}@example.org" for n in range(20)], "size": 9,
+        "code": 552, "enhanced": "5.3.4", "reason": "too_big", "text": "too big", "detail": "told to you",
+    }  # fmt: skip
+    assert second.items() >= {"event": "auth", "mechanism": "PLAIN", "result": "failed", "helo": "printer"}.items()
+    assert kept == [said, said]
+
+
 def test_a_bounce_is_told_with_both_ids(log: Log) -> None:
     """So that either leads to the other."""
     log.events.bounced(SPOOLED, "Q2", "failed")
@@ -216,8 +243,9 @@ def test_all_label_sets_exist_before_the_first_event(log: Log) -> None:
     before = {sample.name + repr(sample.labels) for family in log.registry.collect() for sample in family.samples}
     log.events.accepted(NEW, 0.1)
     log.events.settled(SPOOLED, "box", {"x@example.org": SENT}, 0.1, NOW)
-    log.events.auth("local", "XOAUTH2", "unavailable", "192.0.2.1")
-    log.events.rejected("local", "data", Refusal(554, "5.6.0", "no", "bad_message"), "192.0.2.1")
+    log.events.login_refused(refused("auth_unavailable", stage="auth"), "XOAUTH2", "unavailable")
+    log.events.rejected(refused("bad_message", stage="data"))
+    log.events.refusal_dropped()
     log.events.queue_gauges({("box", "queued"): 3}, {"box": 9.0})
     after = {sample.name + repr(sample.labels) for family in log.registry.collect() for sample in family.samples}
     assert after == before
@@ -518,7 +546,7 @@ PROMISED = {
     "spool_free_bytes", "backend_up", "backend_paused", "tls_certificate_not_after_timestamp_seconds",
     "bounces_total", "config_last_reload_successful", "bugs_total", "build_info", "log_lines_dropped_total",
     "jwks_up", "oauth_token_refresh_total", "oauth_token_expiry_timestamp_seconds",
-    "credential_expiry_timestamp_seconds", "clock_steps_total", "dropped_files",
+    "credential_expiry_timestamp_seconds", "clock_steps_total", "dropped_files", "refusals_dropped_total",
 }  # fmt: skip
 
 

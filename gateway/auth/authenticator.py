@@ -19,6 +19,7 @@ from gateway.auth.tokens import (
     Revocations,
     candidates,
     check,
+    is_short_text,
     parse,
     role_of,
     signer,
@@ -48,12 +49,15 @@ class LoginRefused(Refusal):
     """A refused login. ``user`` is what a log may say of the user name: never what may be a password or a token.
 
     ``guess`` is the same for the same user name and password, and says nothing about them; b"" where it was none, as
-    a token whose signature holds.
+    a token whose signature holds. ``detail`` tells the operator which token it was and what is wrong with it,
+    ``client`` whose login it was, where only the rest was wrong.
     """
 
-    def __init__(self, refusal: Refusal, user: str = "", guess: bytes = b"") -> None:
+    def __init__(
+        self, refusal: Refusal, user: str = "", guess: bytes = b"", *, detail: str = "", client: str = ""
+    ) -> None:
         super().__init__(refusal.code, refusal.enhanced, refusal.text, refusal.reason)
-        self.user, self.guess = user, guess
+        self.user, self.guess, self.detail, self.client = user, guess, detail, client
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +115,21 @@ class Authenticator:
 
         A token is judged whatever came before: nobody guesses signatures. Passwords are judged as Guesses allows.
         """
+        detail, client = "", ""
+        token = token_in(password)
         try:
-            if token := token_in(password):
+            if token:
                 return await self._by_token(user, parse(token), peer)
             return await self._by_password(user.casefold(), password, peer)
         except Invalid as error:
-            refusal = _refused(error)
+            refusal, client = _refused(error), error.client
+            detail = _told(error, token or password)
         except Refusal as error:
             refusal = error
         except CannotTell:
             refusal = Refusal(454, "4.7.0", "Temporary authentication failure", "auth_unavailable")
         guess = self._guesses.mark(user, password) if refusal.reason in _GUESSES else b""
-        raise LoginRefused(refusal, self._shown(user, password), guess)
+        raise LoginRefused(refusal, self._shown(user, password), guess, detail=detail, client=client)
 
     async def _by_token(self, user: str, parsed: Parsed, peer: str) -> Client:
         if (lent := await self._by_provider(user, parsed, peer)) is not None:
@@ -261,6 +268,19 @@ class Authenticator:
         if unsure:
             raise unsure
         return None
+
+
+def _told(error: Invalid, password: str) -> str:
+    """Which token it was, as it says itself, and what is wrong with it. Nothing of what may be a password."""
+    if error.reason == "auth_failed":
+        return ""
+    try:
+        claims = parse(password).claims
+    except Invalid:
+        claims = {}
+    named = [f"{name} {claims[name]}" for name in ("jti", "sub") if is_short_text(claims.get(name))]
+    length = [f"{len(password)} characters"] if error.reason in ("token_malformed", "token_signature") else []
+    return "; ".join((*named, *filter(None, [error.words]), *length))
 
 
 def _refused(error: Invalid) -> Refusal:

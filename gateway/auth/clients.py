@@ -58,10 +58,10 @@ class Clients:
             if known.token in (token.subject, "*") and known.key in (None, token.key)
         }
         if not fits:
-            raise Invalid("unknown_client")
+            raise Invalid("unknown_client", f"no client has token: {token.subject}")
         name = max(fits, key=fits.__getitem__)
         if user not in ("jwt", token.subject, name):
-            raise Invalid("wrong_user")
+            raise Invalid("wrong_user", f"the user name is jwt, {token.subject} or {name}", name)
         client = replace(self._client(name, token.subject, peer, claims), token=token)
         return self._narrowed(client, claims, peer)
 
@@ -73,7 +73,7 @@ class Clients:
         if not _fill("{email}", {"email": address}):
             raise Invalid("token_claims")
         if user.lower() not in ("jwt", name, address.lower()):
-            raise Invalid("wrong_user")
+            raise Invalid("wrong_user", f"the user name is jwt, {address} or {name}", name)
         client = self._client(name, address, peer)
         backend = client.backend or self._settings[name].login or ""
         return replace(client, senders=(*client.senders, (address,)), backend=backend, secret=secret)
@@ -82,7 +82,7 @@ class Clients:
         """The client of this name. Raises Invalid from a wrong place."""
         known = self._settings[name]
         if not self.admits(name, peer):
-            raise Invalid("wrong_network")
+            raise Invalid("wrong_network", f"clients.{name}.networks does not hold {peer}", name)
         rewrite = known.rewrite_sender
         return Client(
             name=name,
@@ -100,9 +100,11 @@ class Clients:
     def _narrowed(self, client: Client, claims: Mapping[str, Any], peer: str) -> Client:
         asked = narrowing(claims)
         if asked.networks is not None and prefix_length(asked.networks, peer) < 0:
-            raise Invalid("wrong_network")
+            raise Invalid("wrong_network", f"the token's own networks do not hold {peer}", client.name)
         if asked.backend and (asked.backend not in self._backends or client.backend not in ("", asked.backend)):
-            raise Invalid("token_claims")
+            raise Invalid(
+                "token_claims", f"its backend {asked.backend} is not one that the client may use", client.name
+            )
         sizes = [size for size in (client.max_size, asked.max_size) if size is not None]
         return replace(
             client,

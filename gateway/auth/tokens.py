@@ -26,11 +26,14 @@ _SHAPE = re.compile(r"""\s*(?:bearer\s+)?(["']?)([\w=-]+(?:\.[\w=-]*){2})\1\s*""
 
 
 class Invalid(Exception):
-    """Credentials that do not let anybody in: the reason (authenticator.REASONS) and words for the operator."""
+    """Credentials that do not let anybody in: the reason (authenticator.REASONS) and words for the operator.
 
-    def __init__(self, reason: str, words: str = "") -> None:
+    ``client`` is whose they are, where that is beyond doubt.
+    """
+
+    def __init__(self, reason: str, words: str = "", client: str = "") -> None:
         super().__init__(words or reason)
-        self.reason = reason
+        self.reason, self.words, self.client = reason, words, client
 
 
 @dataclass(frozen=True, slots=True)

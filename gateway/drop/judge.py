@@ -26,7 +26,7 @@ from gateway.model import (
 )
 from gateway.pools import SMALL_MAIL, look_through_mail
 from gateway.ratelimit import RateWindow
-from gateway.refusals import refusal_of
+from gateway.refusals import Refused, refusal_of
 from gateway.transaction import Transaction
 
 _HERE = ("127.0.0.1", "::1")
@@ -85,9 +85,12 @@ class Judge:
             raise Later(trouble.text, everything=True) from trouble
         if message.deliveries:
             self.events.accepted(message, self.clock.monotonic() - started)
-        for stage, refusal, recipient in notes.rejections:
-            sender = message.envelope.sender
-            self.events.rejected(origin.way, stage, refusal, "", client=client.name, sender=sender, recipient=recipient)
+        for stage, refusal, recipients in notes.rejections:
+            self.events.rejected(Refused(
+                listener=origin.way, stage=stage, reason=refusal.reason, code=refusal.code, enhanced=refusal.enhanced,
+                text=refusal.text, client=client.name, user=client.login, sender=letter.envelope.sender or "<>",
+                recipients=recipients, size=len(letter.raw),
+            ))  # fmt: skip
 
     async def _decide(
         self, letter: Letter, client: Client, arrival: Arrival, dropped_at: datetime, notes: _Notes
@@ -116,10 +119,10 @@ class Judge:
 
 @dataclass(slots=True)
 class _Notes:
-    """Who was refused, and each refusal with its stage and the recipient, "" for all."""
+    """Who was refused, and each refusal with its stage and whom it is about."""
 
     refused: dict[str, Outcome] = field(default_factory=dict)
-    rejections: list[tuple[str, Refusal, str]] = field(default_factory=list)
+    rejections: list[tuple[str, Refusal, tuple[str, ...]]] = field(default_factory=list)
 
     @property
     def untold(self) -> str:
@@ -132,7 +135,7 @@ class _Notes:
             raise error
         if refusal.code < 500 and refusal.reason != "too_many_recipients":  # who are not fewer for waiting
             raise Later(refusal.text, everything=False) from error
-        self.rejections.append((stage, refusal, addresses[0] if len(addresses) == 1 else ""))
+        self.rejections.append((stage, refusal, addresses))
         enhanced = "5" + refusal.enhanced[1:]
         outcome = Outcome(Verdict.REJECTED, enhanced=enhanced, detail=refusal.text, scope=Scope.MESSAGE)
         self.refused |= {address: self.refused.get(address, outcome) for address in addresses}

@@ -4,5 +4,6 @@ Nothing here is ever given a body, a subject, a password or a token.
 """
 
 from gateway.events.events import REASONS, Events
+from gateway.events.log import masked
 
-__all__ = ["REASONS", "Events"]
+__all__ = ["REASONS", "Events", "masked"]

@@ -8,10 +8,10 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from prometheus_client import CollectorRegistry
 
@@ -20,8 +20,11 @@ from gateway.clock import Clock, SystemClock
 from gateway.events.log import Libraries, Renderer, Writer, in_journal, make_logger
 from gateway.events.memory import Memory
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
-from gateway.model import DeliveryEvent, NewMessage, Outcome, Refusal, SpooledMessage, Verdict
+from gateway.model import DeliveryEvent, NewMessage, Outcome, SpooledMessage, Verdict
+from gateway.refusals import Refused
 
+_SHOWN = 20  # recipients of a refused message
+_SAID = "stage listener peer helo tls client user sender enhanced reason text detail"
 REASONS = frozenset(" ".join(STAGES.values()).split())
 _EVENT = {
     Verdict.SENT: "sent",
@@ -31,6 +34,12 @@ _EVENT = {
     Verdict.MISCONFIGURED: "deferred",
     Verdict.IN_DOUBT: "in_doubt",
 }
+
+
+def _fields(refused: Refused) -> dict[str, Any]:
+    """Of a log line: who, which mail, and what he heard."""
+    more = {"size": refused.size or None, "code": refused.code or None, "recipients": refused.recipients[:_SHOWN]}
+    return {name: getattr(refused, name) for name in _SAID.split()} | more
 
 
 class Events:
@@ -58,6 +67,7 @@ class Events:
         self._log = log = make_logger(self._writer, renderer, level)
         self.info, self.warning, self.error = log.info, log.warning, log.error
         self._libraries = Libraries(clock, self.warning, self.bug)
+        self.on_refusal: Callable[[Refused], None] = lambda refused: None  # who keeps them; quick
         atexit.register(self.close)
 
     def capture_libraries(self) -> None:
@@ -89,36 +99,35 @@ class Events:
     def connection_closed(self, listener: str) -> None:
         self._metrics.open(listener).dec()
 
-    def connection_refused(self, listener: str, reason: str, peer: str, detail: str = "") -> None:
-        self._metrics.rejected(listener, "connect", reason if reason in REASONS else "other").inc()
-        self._log.info("rejected", listener=listener, peer=peer, stage="connect", reason=reason, detail=detail)
-
-    def auth(
-        self, listener: str, mechanism: str, result: str, peer: str, *, client: str = "", user: str = "",
-        reason: str = "",
-    ) -> None:  # fmt: skip
-        """``result`` is ok, failed, unavailable, or refused for too many failures; ``reason`` says why."""
-        mechanism = mechanism if mechanism in MECHANISMS else "other"
-        self._metrics.auth(listener, mechanism, result).inc()
-        if result in ("failed", "refused"):
-            self.memory.log_in_refused(peer)
-        if reason:
-            self._metrics.rejected(listener, "auth", reason if reason in REASONS else "other").inc()
-        log = self._log.info if result == "ok" else self._log.warning
-        log(
-            "auth", result=result, listener=listener, peer=peer, mechanism=mechanism, client=client, user=user,
-            reason=reason,
+    def logged_in(self, listener: str, mechanism: str, peer: str, *, client: str, user: str) -> None:
+        self._count_login(listener, mechanism, "ok")
+        self._log.info(
+            "auth", result="ok", listener=listener, peer=peer, mechanism=mechanism, client=client, user=user
         )  # fmt: skip
 
-    def rejected(
-        self, listener: str, stage: str, refusal: Refusal, peer: str, *, client: str = "", sender: str = "",
-        recipient: str = "",
-    ) -> None:  # fmt: skip
-        """``stage`` is connect, command, auth, mail, rcpt or data."""
-        self._metrics.rejected(listener, stage, refusal.reason if refusal.reason in REASONS else "other").inc()
-        who = {"listener": listener, "peer": peer, "client": client, "sender": sender, "recipient": recipient}
-        why = {"code": refusal.code, "enhanced": refusal.enhanced, "reason": refusal.reason, "text": refusal.text}
-        self._log.info("rejected", stage=stage, **who, **why)
+    def login_refused(self, refused: Refused, mechanism: str, result: str) -> None:
+        """``result`` is failed, unavailable, or refused for too many failures."""
+        self._count_login(refused.listener, mechanism, result)
+        fields = _fields(refused)
+        del fields["stage"]
+        self._log.warning("auth", result=result, mechanism=mechanism, **fields)
+        self._note(refused)
+
+    def _count_login(self, listener: str, mechanism: str, result: str) -> None:
+        self._metrics.auth(listener, mechanism if mechanism in MECHANISMS else "other", result).inc()
+
+    def rejected(self, refused: Refused) -> None:
+        self._log.info("rejected", **_fields(refused))
+        self._note(refused)
+
+    def _note(self, refused: Refused) -> None:
+        reason = refused.reason if refused.reason in REASONS else "other"
+        self._metrics.rejected(refused.listener, refused.stage, reason).inc()
+        self.on_refusal(refused)
+
+    def refusal_dropped(self) -> None:
+        """It stands in the log and in the counters, and in no row."""
+        self._metrics.refusals_dropped().inc()
 
     def accepted(self, message: NewMessage, seconds: float) -> None:
         """``seconds`` from the end of DATA to the commit."""

@@ -36,7 +36,8 @@ def _is_secret(key: str) -> bool:
     return re.search("password|token|secret|authorization|api_key", key, re.IGNORECASE) is not None
 
 
-def _mask(text: str) -> str:
+def masked(text: str) -> str:
+    """Without anything that looks like a token."""
     return _SECRET.sub("[redacted]", text) if "eyJ" in text or "earer " in text or "EARER " in text else text
 
 
@@ -56,7 +57,7 @@ def _clean(value: Any) -> Any:
             items.append(_clean(str(item)))
         return items
     text = value if isinstance(value, str) else str(value)
-    return _printable(_mask(text if len(text) <= _FIELD_LIMIT else text[:_FIELD_LIMIT] + "..."))
+    return _printable(masked(text if len(text) <= _FIELD_LIMIT else text[:_FIELD_LIMIT] + "..."))
 
 
 class Renderer:
@@ -73,7 +74,7 @@ class Renderer:
             for key, value in fields.items()
             if value not in ("", None, ()) and key not in ("event", "exception")
         }
-        trace = _mask(fields.get("exception", "")[-_TRACE_LIMIT:])
+        trace = masked(fields.get("exception", "")[-_TRACE_LIMIT:])
         # journald stamps the time itself and reads the level from the prefix (sd-daemon(3)).
         stamp = "" if self._journal else self._clock.now().isoformat(timespec="milliseconds")
         prefix = f"<{_PRIORITY[level]}>" if self._journal else ""

@@ -95,6 +95,7 @@ class Metrics:
         self.open = gauge("smtp_connections_open", "Connections open now.", "listener")
         self.auth = counter("smtp_auth_total", "Logins tried.", "listener", "mechanism", "result")
         self.rejected = counter("smtp_rejected_total", "Refusals given.", "listener", "stage", "reason")
+        self.refusals_dropped = counter("refusals_dropped_total", "Refusals of which no row was kept.")
         self.received = counter("messages_received_total", "Messages accepted.", "listener", "client")
         self.size = histogram("message_size_bytes", "Size of messages accepted.", _SIZES)
         self.accept_time = histogram("accept_duration_seconds", "From the end of DATA to 250.", _ACCEPT, "listener")

@@ -11,9 +11,11 @@ from gateway.intake import prepare
 from gateway.message import Arrival
 from gateway.model import Client, NewMessage, Refusal
 from gateway.pools import SMALL_MAIL, look_through_mail
+from gateway.refusals import Refused
 from gateway.smtp import replies
 from gateway.smtp.handshake import SILENT, cause
 from gateway.smtp.incoming import Incoming
+from gateway.smtp.refused import refused
 from gateway.smtp.site import Site
 from gateway.smtp.waits import Wait
 from gateway.smtp.wire import LONGEST, Wire
@@ -51,12 +53,15 @@ class Session:
         self.helo = ""
         self.wrong_logins: set[bytes] = set()
         self.transaction: Transaction | None = None
-        self.recipient = ""  # of the present command, for the log
+        self.recipient, self.said = "", b""  # of the present command, for what is kept of refusals
+        self.user = ""  # as given at the last login that failed, as far as a log may say it
+        self.spoilt = False  # MAIL or RCPT was refused: what the client does now without them is no other mistake
         self.patience = _PATIENCE  # who uses it all up hears 421
         self._verbs = verbs
         self._sessions = sessions
         self._tasks = tasks
         self._stage = "command"
+        self._came = 0  # octets of a message
         self._cut_off = False  # by us, for its time was over
         self._action: Awaitable[None] | None = None  # what the task is to do next
 
@@ -114,6 +119,7 @@ class Session:
 
     def _hang_up(self, refusal: Refusal) -> None:
         self._stage = "data" if self.wire.incoming else "command"
+        self.recipient, self.said, self._came = "", b"", self.wire.incoming.reader.received if self.wire.incoming else 0
         self._answer(refusal)
         self.wire.close()
 
@@ -143,9 +149,12 @@ class Session:
             await self.wire.start_tls(site.certificate.context)
         except OSError as error:
             detail = SILENT if self._cut_off else cause(error)
-            site.events.connection_refused(site.name, "tls_failed", peer, detail)
+            failed = Refused(
+                listener=site.name, stage="connect", reason="tls_failed", peer=peer, helo=self.helo, detail=detail
+            )
+            site.events.rejected(failed)
             raise EOFError from None
-        self.helo, self.extended, self.transaction = "", False, None
+        self.helo, self.user, self.extended, self.transaction = "", "", False, None
         self.client, self.logged_in = site.by_network(peer), False
 
     # -- the verb loop -----------------------------------------------------------------------------------------------
@@ -172,7 +181,7 @@ class Session:
         """Do at once what can be done with the input; False when there is nothing left to do but wait for more."""
         turns, wire = 0, self.wire
         while turns < _TURN and not wire.closing and self._action is None:
-            self._stage, self.recipient = "command", ""
+            self._stage, self.recipient, self.said, self._came = "command", "", b"", 0
             try:
                 if wire.incoming is not None:
                     if not wire.incoming.ended:
@@ -228,18 +237,29 @@ class Session:
         refusal = replies.refusal_of(error)
         if refusal.reason == replies.INTERNAL.reason:
             self.site.events.bug("smtp", error)
-        self.site.events.rejected(
-            self.site.name,
-            self._stage,
-            refusal,
-            self.wire.peer,
-            client=self.client.name if self.client else "",
-            sender=self.transaction.sender if self.transaction else "",
-            recipient=self.recipient,
-        )
+        self.site.events.rejected(self._refused(refusal))
         if self._stage == "data":
             self.transaction = None
+        self.spoilt |= self._stage in ("mail", "rcpt")
         self.refuse(refusal)
+
+    def _refused(self, refusal: Refusal) -> Refused:
+        stage, client = self._stage, self.client
+        return refused(
+            refusal,
+            listener=self.site.name,
+            stage=stage,
+            peer=self.wire.peer,
+            helo=self.helo,
+            tls=self.wire.tls,
+            client=client.name if client else "",
+            user=client.login if client else self.user,
+            transaction=self.transaction if stage in ("mail", "rcpt", "data") else None,
+            said=self.said,
+            recipient=self.recipient,
+            came=self._came,
+            follows=self.spoilt and stage in ("rcpt", "data") and refusal.reason == "bad_sequence",
+        )
 
     def refuse(self, refusal: Refusal) -> None:
         """Reply with a refusal that was counted already. Who hears too many of them hears 421, and that is the end."""
@@ -262,7 +282,7 @@ class Session:
     # -- the end of DATA ---------------------------------------------------------------------------------------------
 
     async def _finish(self, incoming: Incoming) -> None:
-        self._stage = "data"
+        self._stage, self._came = "data", incoming.reader.received
         self.wire.incoming = None
         self.wire.closing |= incoming.cut_off
         try:

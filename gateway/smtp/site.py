@@ -16,6 +16,7 @@ from gateway.networks import plain_address, prefix_length
 from gateway.smtp import replies
 from gateway.smtp.limits import Shared
 from gateway.smtp.login import MECHANISMS
+from gateway.smtp.refused import refused
 from gateway.smtp.tls import Certificate
 
 
@@ -65,7 +66,7 @@ class Site:
         if refusal is None:
             self.events.connection_opened(self.name)
         else:
-            self.events.connection_refused(self.name, refusal.reason, peer)
+            self.events.rejected(refused(refusal, listener=self.name, stage="connect", peer=peer))
         return refusal
 
     def gone(self, peer: str) -> None:

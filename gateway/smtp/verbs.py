@@ -9,6 +9,7 @@ from gateway.address import parse_path
 from gateway.auth import LoginRefused
 from gateway.message.text import harmless
 from gateway.model import BadAddress, CannotTell, Client, Refusal
+from gateway.refusals import Refused
 from gateway.smtp import replies
 from gateway.smtp.data import LINE, LONG_LINE, DataReader
 from gateway.smtp.incoming import Incoming
@@ -43,13 +44,13 @@ def _greet(session: Session, argument: bytes, *, extended: bool) -> None:
         raise replies.syntax("EHLO hostname")
     session.helo = _STRANGE_HELO.sub(b"?", argument[:255]).decode("ascii")
     session.extended = extended
-    session.transaction = None
+    session.transaction, session.spoilt = None, False
 
 
 def _rset(session: Session, argument: bytes) -> None:
     if argument:
         raise replies.syntax("RSET")
-    session.transaction = None
+    session.transaction, session.spoilt = None, False
     session.reply_idle(replies.OK)
 
 
@@ -106,10 +107,8 @@ async def _auth(session: Session, argument: bytes) -> None:
         session.client = await site.auth.login(user, password, session.wire.peer)
     except Refusal as error:
         refusal = error if isinstance(error, LoginRefused) else LoginRefused(error)
-        site.events.auth(
-            site.name, mechanism, _RESULTS.get(refusal.reason, "failed"), session.wire.peer,
-            user=refusal.user, reason=refusal.reason,
-        )  # fmt: skip
+        session.user = refusal.user
+        site.events.login_refused(_login(session, refusal), mechanism, _RESULTS.get(refusal.reason, "failed"))
         await _login_refused(session, mechanism, refusal, challenge)
         if refusal.guess:
             session.wrong_logins.add(refusal.guess)  # the same by another mechanism is no further guess
@@ -118,8 +117,17 @@ async def _auth(session: Session, argument: bytes) -> None:
         return
     session.logged_in, session.rules = True, rules
     client = session.client
-    site.events.auth(site.name, mechanism, "ok", session.wire.peer, client=client.name, user=client.login)
+    site.events.logged_in(site.name, mechanism, session.wire.peer, client=client.name, user=client.login)
     session.wire.reply(replies.LOGGED_IN)
+
+
+def _login(session: Session, refusal: LoginRefused) -> Refused:
+    wire = session.wire
+    return Refused(
+        listener=session.site.name, stage="auth", reason=refusal.reason, code=refusal.code, enhanced=refusal.enhanced,
+        text=refusal.text, detail=refusal.detail, peer=wire.peer, helo=session.helo, tls=wire.tls,
+        client=refusal.client, user=refusal.user,
+    )  # fmt: skip
 
 
 async def _login_refused(session: Session, mechanism: str, refusal: Refusal, challenge: Challenge) -> None:
@@ -135,6 +143,7 @@ async def _login_refused(session: Session, mechanism: str, refusal: Refusal, cha
 
 
 def _mail(session: Session, argument: bytes) -> Awaitable[None] | None:
+    session.said = argument
     if session.logged_in and session.client and session.site.auth.unsure(session.client):
         return _mail_when_sure(session, session.client, argument)
     _begin(session, argument)
@@ -175,7 +184,7 @@ def _begin(session: Session, argument: bytes) -> None:
     if client.rate and not session.site.shared.rates.allow(client.name, client.rate, now):
         text = f'Client "{client.name}" sends faster than clients.{client.name}.rate allows, try again later'
         raise Refusal(450, "4.7.1", text, "rate_limited")
-    session.transaction = transaction
+    session.transaction, session.spoilt = transaction, False
     session.wire.reply(replies.SENDER_OK)
 
 

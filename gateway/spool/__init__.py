@@ -1,6 +1,7 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
 from gateway.spool.checked import AnswerRow, CheckRow
+from gateway.spool.doorbook import DoorBook
 from gateway.spool.filters import STATES
 from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
 from gateway.spool.records import (
@@ -31,6 +32,7 @@ __all__ = [
     "Counts",
     "Cut",
     "Delivery",
+    "DoorBook",
     "Filter",
     "Flow",
     "Late",

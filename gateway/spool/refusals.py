@@ -95,10 +95,12 @@ class RefusalPage:
     since: datetime | None
 
 
-def add(tx: Transaction, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Rows in the order of COLUMNS; a row that is there already grows."""
+def add(tx: Transaction, rows: Sequence[tuple[Any, ...]], counts: Mapping[tuple[str, str], int]) -> None:
+    """Rows in the order of COLUMNS; a row that is there already grows. ``counts`` are by way in and client."""
     for row in rows:
         tx.later(_ADD, row)
+    for (listener, client), n in counts.items():
+        tx.tally.add("refused", listener=listener, client=client, n=n)
 
 
 def sweep(tx: Transaction, before: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gateway.actor import Order
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
-from gateway.model import DeliveryEvent, NewMessage, SpoolTrouble
+from gateway.model import DeliveryEvent, NewMessage, SpoolFull, SpoolTrouble
 from gateway.spool import (
     acts,
     changes,
@@ -25,6 +25,7 @@ from gateway.spool import (
     lastuse,
     notices,
     queries,
+    refusals,
     settle,
     signins,
     sql,
@@ -285,6 +286,15 @@ class Spool(Looking):
     async def end_signins(self, key: str = "") -> int:
         """This one, or all and the links not yet used; returns how many."""
         return await self._writer.submit(lambda tx: signins.end(tx, key))
+
+    async def note_refusals(self, rows: Sequence[tuple[Any, ...]], counts: Mapping[tuple[str, str], int]) -> None:
+        """Write down who was turned away, and how often by (way in, client). Never of the last room that there is.
+
+        Raises SpoolTrouble.
+        """
+        if self.room.shut:
+            raise SpoolFull("no room for what is no mail")
+        await self._writer.submit(partial(refusals.add, rows=rows, counts=counts), fresh=True)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 

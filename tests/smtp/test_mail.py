@@ -201,7 +201,7 @@ async def test_recipients_within_the_grant() -> None:
         assert "clients.localhost.recipients" in reply
         await peer.talk(("RCPT TO:<x@example.org>", "250"), ("DATA", "354"), (MESSAGE + b".\r\n", "250"))
         refused = next(line for line in made.logged() if line["event"] == "rejected")
-        assert (refused["stage"], refused["recipient"]) == ("rcpt", "x@elsewhere.example")
+        assert (refused["stage"], refused["recipients"]) == ("rcpt", ["x@elsewhere.example"])
         assert (refused["reason"], refused["sender"]) == ("recipient_denied", "a@example.com")
 
 
