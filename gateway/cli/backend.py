@@ -110,8 +110,7 @@ def send_test(recipients: tuple[str, ...], sender: str | None, pin: str | None, 
     with connect(offline=False) as api:
         identifier = api.post("send", {"to": recipients, "from": sender, "backend": pin})["id"]
         detail = watch(api, identifier, wait, until=lambda found: _answered(found, api.get("backends")))
-        found = api.get("backends")
-    show_json(detail) if as_json else say("\n".join(lifeline.lines(detail, found)))
+    show_json(detail) if as_json else say("\n".join(lifeline.lines(detail)))
     states = {row["state"] for row in detail["recipients"]}
     raise SystemExit(0 if states == {"sent"} else 1 if "failed" in states else TryAgain.exit_code)
 

@@ -64,7 +64,7 @@ def _walk(loaded: Loaded, port: int) -> bool:
         say(f"4. sent a message with an HTML part: {code} {words.decode()}")
     with connect(admin) as api:
         detail = watch(api, words.decode().split()[-1], 30, until=lambda found: bool(found["state"] != "queued"))
-        lines = list(lifeline.lines(detail, api.get("backends")))
+        lines = list(lifeline.lines(detail))
     for file in state.glob("captured/**/*.eml"):
         say(f"5. the backend wrote it to {file}")
     say("6. its life, as `gateway trace` tells it:\n\n" + "\n".join(lines))

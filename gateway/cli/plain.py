@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 
+from gateway.visible import written_out
+
 
 def say(text: str = "", *, err: bool = False) -> None:
     """Print. What strangers wrote (file names, answers) must not steer the terminal: control characters are shown."""
-    click.echo("".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text), err=err)
+    click.echo(written_out(text, keep="\n"), err=err)
 
 
 def show_json(value: Any) -> None:

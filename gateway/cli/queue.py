@@ -1,4 +1,4 @@
-"""``gateway queue ...`` and ``gateway trace``."""
+"""``gateway queue ...``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.cli import lifeline, plain
 from gateway.cli.common import Api, checked_by, config_option, connect, json_option, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json
+from gateway.cli.trace import show
 
 _PENDING = ("queued", "held", "corrupt")
 _PAGE = 1000
@@ -155,28 +156,7 @@ def summary(as_json: bool) -> None:
     return None
 
 
-@queue.command()
-@click.argument("queue_id", callback=_queue_id)
-@json_option
-@config_option
-def show(queue_id: str, as_json: bool) -> None:
-    """One message: its life, its recipients, its parts."""
-    with connect() as api:
-        detail = api.get(f"messages/{queue_id}")
-        if as_json:
-            return show_json(detail)
-        backends, raw = api.get("backends"), api.raw(queue_id) if detail["has_body"] else b""
-    say("\n".join(lifeline.lines(detail, backends)) + "\n")
-    rows = [(row["address"], row["state"], row["backend"], lifeline.answer(row)) for row in detail["recipients"]]
-    plain.table(("RECIPIENT", "STATE", "BACKEND", "LAST ANSWER"), rows)
-    if raw:
-        from gateway import message
-
-        say()
-        leaves = message.walk(raw).leaves
-        parts = [(leaf.content_type, plain.size(leaf.end - leaf.start), leaf.filename) for leaf in leaves]
-        plain.table(("PART", "SIZE", "FILE NAME"), parts)
-    return None
+queue.add_command(show)
 
 
 @queue.command()
@@ -252,26 +232,3 @@ _action("hold", "Keep these messages until they are released.")
 _action("release", "Let held messages go.")
 _action("delete", "Remove these messages for good; nobody is told.")
 _action("bounce", "Give up on these messages and tell their senders; bounces only if named by id or --from.")
-
-
-@click.command()
-@click.argument("what")
-@click.option("--limit", default=10, show_default=True, type=click.IntRange(1), help="At most so many messages.")
-@json_option
-@config_option
-def trace(what: str, limit: int, as_json: bool) -> None:
-    """What became of a message, found by queue id, Message-ID, address or the provider's id."""
-    what = what.strip()
-    ways = {"id": what.upper(), "message_id": what, "remote_id": what, "address": what.strip("<>")}
-    with connect() as api:
-        found: list[dict[str, Any]] = []
-        for key, value in ways.items():
-            found = found or (_find(api, ("",), limit, **{key: value}) if value else [])
-        details = [api.get(f"messages/{row['id']}") for row in found]
-        backends = api.get("backends")
-    if not details:
-        raise Failed(f"no message has the queue id, Message-ID, address or provider id {what}")
-    if as_json:
-        return show_json(details)
-    say("\n\n".join("\n".join(lifeline.lines(detail, backends)) for detail in details))
-    return _say_more(limit, len(details))

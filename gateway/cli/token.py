@@ -32,6 +32,11 @@ def token() -> None:
 @click.option("--network", "networks", multiple=True, metavar="CIDR", help="Only good from here (repeatable).")
 @click.option("--backend", metavar="NAME", help="Its mail leaves by this backend only.")
 @click.option("--admin", is_flag=True, help="For the HTTP interface instead of SMTP.")
+@click.option(
+    "--role",
+    type=click.Choice(["read", "operate", "admin"]),
+    help="With --admin: what it may do (default: admin).",
+)
 @click.option("--key", default="own", show_default=True, metavar="NAME", help="Sign with this key of auth.keys.")
 @click.option("--note", default="", help="A remark for `token list`.")
 @config_option

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pwd
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from urllib.parse import urlsplit
 
@@ -82,12 +82,11 @@ class Asked:
     """Who asks, and why he is nobody where he may not: what he would have to show."""
 
     actor: Actor
-    why: str = ""
+    why: str = 'needs the admin socket, or a bearer token whose "aud" is gateway-admin'
 
 
 # What each way gives by itself, without anything shown: never less strict than the socket it is.
 _ROLE = {Access.NETWORK: Role.NOBODY, Access.LOOPBACK: Role.READ, Access.SOCKET: Role.ADMIN}
-_SHOW = 'needs the admin socket, or a bearer token whose "aud" is gateway-admin'
 ON_BEHALF = "gateway-operator"  # header: whom sudo made root, as the commands know; for root at the socket only
 
 
@@ -97,14 +96,14 @@ async def identify(service: Service, request: Request, access: Access) -> Asked:
         uid = getattr(request.state, "uid", None)  # set by the server, never by a client
         behalf = request.headers.get(ON_BEHALF, "") if uid == 0 else ""
         return Asked(Actor(behalf if is_name(behalf) else await user_of(uid), "socket", Role.ADMIN))
-    nobody, why = Actor("", "open", _ROLE[access]), _SHOW
+    nobody = Asked(Actor("", "open", _ROLE[access]))
     for way in _WAYS:
         try:
-            if (found := await way(service, request)) and found.role >= nobody.role:
+            if (found := await way(service, request)) and found.role >= _ROLE[access]:
                 return Asked(found)
         except Refusal as refusal:  # what was shown is no good: he is who shows nothing
-            why = refusal.text
-    return Asked(nobody, why)
+            nobody = replace(nobody, why=refusal.text)
+    return nobody
 
 
 async def _by_token(service: Service, request: Request) -> Actor | None:

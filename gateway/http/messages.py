@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
 
 from gateway.actor import Order
 from gateway.http.acts import order_of
@@ -43,21 +42,6 @@ async def find(service: Service, request: Request) -> object:
         total = await service.spool.total(which)
         page |= {"total": total.number, "total_more": total.more}
     return page
-
-
-async def show(service: Service, request: Request) -> object:
-    detail = await service.spool.show(request.path_params["id"])
-    if detail is None:
-        raise HTTPException(404, f"no message {request.path_params['id']}")
-    parts = fields_of(detail)
-    return {**fields_of(parts.pop("message")), **parts}
-
-
-async def raw(service: Service, request: Request) -> object:
-    body = await service.spool.raw(request.path_params["id"])
-    if body is None:
-        raise HTTPException(404, f"no content of {request.path_params['id']}: unknown, or removed after sending")
-    return Response(body, media_type="message/rfc822")
 
 
 async def _change(service: Service, order: Order, which: Filter, unchanged: set[str], done: Counter[str]) -> None:

@@ -14,7 +14,22 @@ from starlette.types import ASGIApp
 
 from gateway.actor import Role
 from gateway.config import ConfigError
-from gateway.http import acts, api, backends, clients, doctor, door, hooks, messages, settings, signins, status, tokens
+from gateway.http import (
+    acts,
+    api,
+    backends,
+    clients,
+    doctor,
+    door,
+    hooks,
+    message,
+    messages,
+    settings,
+    signins,
+    status,
+    tokens,
+    trace,
+)
 from gateway.http.access import Access, Guard, identify, require
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
@@ -41,6 +56,7 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("GET", "/api/v1/clients/{name}", clients.client, Role.READ),
     ("GET", "/api/v1/settings", settings.settings, Role.READ),
     ("GET", "/api/v1/drop", api.drop, Role.READ),
+    ("GET", "/api/v1/trace", trace.find, Role.READ),
     ("GET", "/api/v1/acts", acts.find, Role.READ),
     ("GET", "/api/v1/acts/{id}", acts.show, Role.READ),
     ("GET", "/api/v1/tokens", tokens.list_tokens, Role.READ),
@@ -51,8 +67,8 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("POST", "/api/v1/signins/end", signins.end, Role.ADMIN),
     ("GET", "/api/v1/messages", messages.find, Role.READ),
     ("POST", "/api/v1/messages/{action}", messages.change_many, Role.OPERATE),
-    ("GET", "/api/v1/messages/{id}", messages.show, Role.READ),
-    ("GET", "/api/v1/messages/{id}/raw", messages.raw, Role.OPERATE),
+    ("GET", "/api/v1/messages/{id}", message.show, Role.READ),
+    ("GET", "/api/v1/messages/{id}/raw", message.raw, Role.OPERATE),
     ("POST", "/api/v1/messages/{id}/{action}", messages.change_one, Role.OPERATE),
     ("GET", "/api/v1/refusals", door.refusals, Role.READ),
     ("GET", "/api/v1/flow", door.flow, Role.READ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.spool import acts, checked, notices, queries, refusals, signins, tally, tokens
+from gateway.spool import acts, checked, near, notices, queries, refusals, signins, tally, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.filters import question
+from gateway.spool.keys import key_of
 from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
 from gateway.spool.queries import Reader
 from gateway.spool.records import (
@@ -138,6 +139,16 @@ class Looking:
         """
         async with self._reading() as reader:
             return await acts.find(reader, limit=limit, before=before, message=message)
+
+    async def addresses(self, like: str) -> tuple[str, list[str]]:
+        """The key of an address, and the keys of addresses that mail is from or to: for near.closest."""
+        async with self._reading() as reader:
+            return key_of(like), await near.keys(reader)
+
+    async def counted(self, keys: Sequence[str]) -> list[tuple[str, int]]:
+        """These as they are spelled, and how many messages have each, up to 1,001."""
+        async with self._reading() as reader:
+            return await near.counted(reader, keys)
 
     async def acted_on(self, act: int, *, limit: int = 1000, after: str = "") -> list[str]:
         """The ids of the messages that an order changed, from behind that id on."""

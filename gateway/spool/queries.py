@@ -194,6 +194,7 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
         bounces=tuple(record(BounceRow, row) for row in bounces),
         clock_steps=tuple(record(ClockStep, row) for row in await reader.all(_STEPS_OF, id=ident)),
         acts=tuple(record(ActRow, row) for row in await reader.all(_ACTS_OF, id=ident)),
+        how=str((await reader.all("SELECT how FROM message WHERE id = :id", id=ident))[0]["how"]),
     )
 
 

@@ -228,7 +228,7 @@ class ActRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageDetail:
-    """The whole life of a message, oldest attempt first."""
+    """The whole life of a message, oldest attempt first. ``how`` was noted when it was accepted (gateway.how)."""
 
     message: MessageRow
     recipients: tuple[RecipientRow, ...]
@@ -238,6 +238,7 @@ class MessageDetail:
     bounces: tuple[BounceRow, ...] = ()
     clock_steps: tuple[ClockStep, ...] = ()
     acts: tuple[ActRow, ...] = ()
+    how: str = ""
 
     @property
     def state(self) -> str:

@@ -61,8 +61,8 @@ def test_reading(spooled: Commands) -> None:
     assert done.stderr == (
         f"note: no service is running, nothing is being sent; reading the spool in {spooled.file.parent / 'state'}\n"
     )
-    assert "nothing is sent until a service runs" in done.stdout
-    assert "next attempt" not in done.stdout
+    assert "No service runs, so nothing is sent." in done.stdout
+    assert "Next try" not in done.stdout
     assert spooled("queue", "cat", "1K00000000001").stdout_bytes == b"Subject: x\r\n\r\nbody\r\n"
     assert spooled.ok("queue", "summary").splitlines()[1].split()[:3] == ["box", "2", "0"]
     assert "no service is running" in spooled.ok("backend", "list")

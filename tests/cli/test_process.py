@@ -27,7 +27,7 @@ def test_demo(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert 'login("jwt", token): 235 2.7.0' in done.stdout
     assert "250 2.0.0 Ok: queued as " in done.stdout
-    assert done.stdout.splitlines()[-1] == "  => sent to everybody"
+    assert "  => now                Sent to everybody\n" in done.stdout
     folder = done.stdout.partition("kept in ")[2].split()[0]
     assert not Path(folder).exists()
 

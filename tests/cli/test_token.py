@@ -58,6 +58,14 @@ def test_admin_token(service: Gateway, run: Commands) -> None:
     assert "HTTP interface" in run.ok("token", "inspect", token)
 
 
+def test_role_of_an_admin_token(service: Gateway, run: Commands) -> None:
+    """--role says what it may; without --admin there is none to give."""
+    token = run.ok("token", "mint", "--sub", "ops", "--admin", "--role", "read").strip()
+    assert "accepted: valid for the HTTP interface only, to read" in run.ok("token", "inspect", token)
+    done = run("token", "mint", "--sub", "ops", "--role", "read")
+    assert (done.exit_code, "role is for tokens of the HTTP interface: add --admin" in done.stderr) == (1, True)
+
+
 def test_token_never_shown_again(service: Gateway, run: Commands) -> None:
     """Neither list, nor inspect, nor the log repeat a token."""
     token = run.ok("token", "mint", "--sub", "quiet").strip()

@@ -125,7 +125,7 @@ def test_a_clock_that_is_set_while_mail_waits(tmp_path: Path, upstream: tuple[Up
         assert "set forward by 6 d" in shown
         assert "set back by 24 h" in shown
         trace = gateway.run("trace", gateway.messages()[-1]["id"]).stdout
-        assert "this machine's clock was set forward by 6 d" in trace
+        assert "This machine's clock was set forward by 6 days" in trace
         assert len(machine.logged("clock_stepped")) == 3
         assert 'gateway_clock_steps_total{direction="back"} 1.0' in gateway.get("/metrics")[1]
         assert not machine.logged("bug")

@@ -86,6 +86,17 @@ async def test_no_spelling_of_a_path_needs_less(ways: Ways, path: str) -> None:
     assert (await ask(ways.loopback, "GET", path)).status in (401, 404)
 
 
+async def test_what_is_in_a_message_is_for_who_may_read_it(ways: Ways) -> None:
+    """Its header and the names of its files: not for whoever reaches the port, nor for a token that only looks."""
+    path = "/api/v1/messages/M001?content=1"
+    for way in (ways.loopback, ways.network):
+        assert (await ask(way, "GET", path)).status == 401
+        for role, status in (("read", 403), ("operate", 200)):
+            bearer = f"Bearer {ways.running.admin_token(role=role)}"
+            reply = await ask(way, "GET", path, authorization=bearer)
+            assert (reply.status, b"secret" in reply.body) == (status, status == 200)
+
+
 @pytest.mark.parametrize(("method", "path"), FILLED)
 async def test_every_route_says_what_it_needs(ways: Ways, method: str, path: str) -> None:
     """Off loopback all but health and metrics need a token; on loopback what changes or shows mail."""

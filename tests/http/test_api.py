@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from email import message_from_bytes
 from typing import Any
@@ -130,6 +131,49 @@ async def test_show_and_raw(running: Service) -> None:
     assert shown["attempts"] == []
     raw = await ask(running, "GET", f"{M}/M001/raw")
     assert (raw.body, raw.headers["content-type"]) == (RAW, "message/rfc822")
+
+
+async def test_the_life_of_a_message(running: Service) -> None:
+    """Entries in words, the state as people read it, until when the text is kept; what is in it, on demand."""
+    await running.put(1)
+    shown = await get(running, f"{M}/M001?content=1")
+    assert (shown["shown"], shown["kept_until"], "how" in shown) == ("waiting", None, False)
+    assert [(row["kind"], row["at"], row["tone"]) for row in shown["life"]] == [
+        ("accepted", "2026-11-20T11:59:00Z", "ok"),
+        ("now", None, "quiet"),
+        ("now", None, "quiet"),
+    ]
+    assert ["Client", "localhost"] in shown["life"][0]["facts"]
+    assert shown["content"] == {
+        "header": [["Subject", "secret"]],
+        "more": 0,
+        "parts": [{"name": "", "size": 6, "type": "text/plain"}],
+    }
+    assert "secret" not in json.dumps(await get(running, f"{M}/M001")) + json.dumps(await get(running, M))
+    await running.spool.delete(Filter(ids=("M001",)), running.spool.now())
+
+
+async def test_trace(running: Service) -> None:
+    """By all that somebody may know of it; several as a list, and whether there are more."""
+    await put_three(running)
+    for what in ("m002", "<2@example.com>", "2@example.com"):
+        assert [row["id"] for row in (await get(running, f"/api/v1/trace?what={what}"))["messages"]] == ["M002"]
+    found = await get(running, "/api/v1/trace?what=%20<Bob@Example.NET>&limit=2")
+    assert ([row["id"] for row in found["messages"]], found["more"]) == (["M003", "M002"], True)
+    for odd in ("what=", "what=x&limit=0", ""):
+        assert (await ask(running, "GET", f"/api/v1/trace?{odd}")).status == 400
+
+
+async def test_trace_of_what_is_not_here(running: Service) -> None:
+    """What was looked at, how long that is kept, what is like it, who deleted it, and where else to look."""
+    await put_three(running)
+    found = await get(running, "/api/v1/trace?what=bob@exmaple.net")
+    assert (found["messages"], found["near"]) == ([], [{"address": "bob@example.net", "messages": 3}])
+    assert (found["kept"], "rewritten sender" in found["looked_at"]) == ("90 days", True)
+    assert "gateway refused bob@exmaple.net" in found["elsewhere"][0]
+    await post(running, f"{M}/M002/delete")
+    found = await get(running, "/api/v1/trace?what=M002")
+    assert [act["verb"] for act in found["acts"]] == ["delete"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import pytest
 
 from gateway.backends import Context
 from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
-from gateway.cli import lifeline
 from gateway.fetch import Fetch
 from gateway.http.hooks import LARGEST_BODY
 from gateway.http.server import HttpServer
@@ -114,7 +113,7 @@ async def test_a_report_is_stored_before_the_answer(ways: Ways) -> None:
     ]
     detail = (await ask(ways.running, "GET", "/api/v1/messages/M001")).json
     assert detail["events"] == shown
-    assert "bounced according to box: mailbox full" in "\n".join(lifeline.lines(detail, {}))
+    assert ("box reports: bounced", "mailbox full") in [(row["title"], row["said"]) for row in detail["life"]]
 
 
 async def test_twice_is_once(ways: Ways) -> None:

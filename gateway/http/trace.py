@@ -1,0 +1,93 @@
+"""Looking for a message by whatever somebody knows of it; and where else to look when it is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from gateway.config.models import Settings
+from gateway.health.words import lasting, number
+from gateway.http import acts
+from gateway.http.service import Service
+from gateway.pools import look_through_mail
+from gateway.spool import Filter, near
+from gateway.spool.listing import Cut, MessageRow
+from gateway.spool.records import ActRow
+from gateway.spool.refusals import RefusalFilter
+
+_LONGEST = 1000  # characters
+_PAGES = 5  # of bounded work: who asks must not keep others waiting
+LOOKED_AT = ("queue id", "Message-ID", "provider id", "sender", "rewritten sender", "recipient")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``messages`` are the newest, ``more`` says that there are others. Without any: ``looked_at`` is as what it was
+    looked for among what is ``kept``, ``near`` are addresses like it, ``acts`` who deleted it, ``refusals`` how often
+    such mail was turned away, and ``elsewhere`` says where to look."""
+
+    messages: list[MessageRow]
+    more: bool
+    looked_at: tuple[str, ...]
+    kept: str
+    near: list[dict[str, object]]
+    acts: list[ActRow]
+    refusals: int
+    elsewhere: list[str]
+
+
+async def find(service: Service, request: Request) -> object:
+    """``what`` is a queue id, a Message-ID, a provider's id, an address, a domain, a pattern or a part before the @."""
+    what = request.query_params.get("what", "").strip()[:_LONGEST]
+    limit = acts.number(request, "limit", 10, 1, 1000)
+    if not what:
+        raise HTTPException(400, "say what to look for: ?what=max@example.com")
+    rows = await _look(service, what, limit + 1)
+    kept = lasting(service.settings.retention.history)
+    if rows:
+        return Found(rows[:limit], len(rows) > limit, LOOKED_AT, kept, [], [], 0, [])
+    done = [act for act in await service.spool.acts(message=what.upper(), limit=5) if act.verb == "delete"]
+    refused = await service.spool.refusals(RefusalFilter(q=what), limit=1)
+    times = sum(refused.reasons.values())
+    close = await _near(service, what)
+    return Found([], False, LOOKED_AT, kept, close, done, times, list(_elsewhere(service.settings, what, times)))
+
+
+async def _look(service: Service, what: str, limit: int) -> list[MessageRow]:
+    """By the first meaning that finds any: the more particular ones come first."""
+    bare = what.strip("<>")
+    ways = [Filter(ids=(what.upper(),)), Filter(message_id=what), Filter(remote_id=what)]
+    for which in (*ways, Filter(address=bare) if bare else Filter(sender=what)):
+        cut, rows = Cut(limit=limit), list[MessageRow]()
+        for _ in range(_PAGES):
+            page = await service.spool.page(which, cut)
+            rows += page.messages
+            if not page.partial:
+                break
+            cut = Cut(limit=limit - len(rows), before=page.next)
+        if rows:
+            return rows
+    return []
+
+
+async def _near(service: Service, what: str) -> list[dict[str, object]]:
+    if "@" not in what:
+        return []
+    wanted, known = await service.spool.addresses(what.strip("<>"))
+    close = await look_through_mail(partial(near.closest, wanted, known))
+    return [{"address": address, "messages": count} for address, count in await service.spool.counted(close)]
+
+
+def _elsewhere(settings: Settings, what: str, refused: int) -> Iterator[str]:
+    shown = f"'{what}'" if " " in what or "*" in what else what
+    seen = f" ({number(refused, 'time')} turned away)" if refused else ""
+    yield f"among what was turned away at the door{seen}: gateway refused {shown}"
+    yield "in the maildrop, where mail waits that came while no service ran: gateway queue dropped"
+    yield f"in the log, which may reach further back: journalctl -u gateway | grep -F {shown}"
+    if names := [name for name, one in settings.backends.items() if one.type != "capture"]:
+        yield f"at the provider, for what was sent long ago ({', '.join(names[:3])}): by address and day"
+    yield "at the device: a message that never reached this machine is nowhere here; look at its server name and port"

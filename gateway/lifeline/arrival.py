@@ -1,0 +1,121 @@
+"""How it came, and what was decided of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.health.words import octets
+from gateway.lifeline import words
+from gateway.lifeline.entry import Entry
+from gateway.spool import MessageDetail
+from gateway.telling import people
+
+_KNOWN_BY: Mapping[str, str] = {
+    "network": "by its network",
+    "token": "by its token",
+    "password": "by its password",
+    "provider": "by a token of its provider",
+    "file": "by who owns the file",
+    "inside": "from inside",
+}
+_FIELDS = {
+    "bcc": "Bcc", "resent-bcc": "Resent-Bcc", "return-path": "Return-Path", "sender": "Sender", "date": "Date",
+    "from": "From", "message-id": "Message-ID",
+}  # fmt: skip
+_REPAIRS: Mapping[str, str] = {
+    "line_ends": "line ends that were no CRLF",
+    "default_domain": "addresses without a domain got the client's",
+    "dropped_date": "Date is that of the file",
+}
+_BOUNCES = {
+    "failed": "It tells the sender of {of} that his mail failed.",
+    "delayed": "It tells the sender of {of} that his mail is late.",
+    "relayed": "It tells the sender of {of} that his mail was handed over.",
+}
+
+
+def accepted(detail: MessageDetail) -> Entry:
+    """The reply was given once it was on disk."""
+    message, how = detail.message, words.how_of(detail)
+    if message.bounce:
+        of = str(how.get("of", ""))
+        note = _BOUNCES.get(str(how.get("kind", "")), "It is a report of ours.").format(of=of)
+        return Entry(at=message.received_at, kind="made", title="Made here", note=note, link=of)
+    secured = str(how.get("tls", "")) or ("no TLS" if message.peer and how else "")
+    login = "" if message.login == message.client else message.login
+    facts = {
+        "Client": ", ".join(filter(None, (message.client, _KNOWN_BY.get(str(how.get("by", "")), ""), _key(how)))),
+        "Login": login,
+        "Address": ", ".join(filter(None, (message.peer, _helo(how)))),
+        "Listener": ", ".join(filter(None, (message.listener, str(how.get("with", "")), secured))),
+        "Size": octets(message.size),
+        "Message-ID": message.message_id,
+        "Asked for": _asked(detail),
+    }
+    told = f"It was told 250 2.0.0 Ok: queued as {message.id}." if message.peer else ""
+    known = tuple((name, text) for name, text in facts.items() if text)
+    return Entry(at=message.received_at, kind="accepted", title="Accepted", facts=known, note=told)
+
+
+def _helo(how: Mapping[str, Any]) -> str:
+    return f"calls itself {how['helo']}" if how.get("helo") else ""
+
+
+def _key(how: Mapping[str, Any]) -> str:
+    return f"key {how['key']}" if how.get("key") else ""
+
+
+def _asked(detail: MessageDetail) -> str:
+    """What the sender asked for in parameters (RFC 3461, 6531)."""
+    message = detail.message
+    notify = sorted({row.notify.upper() for row in detail.recipients if row.notify})
+    asked = [f"notify {one}" for one in notify] + ([f"envelope id {message.envid}"] if message.envid else [])
+    return ", ".join(asked)
+
+
+def decided(detail: MessageDetail) -> Iterator[Entry]:
+    """Nothing where nothing is known: a bounce, or mail that an older version accepted."""
+    how = words.how_of(detail)
+    facts = [("Sender", sender) for sender in _sender(detail, how)]
+    facts += [("Way", way) for way in _ways(detail)]
+    facts += [("Demands", f"the client may use {detail.message.pin} only")] if detail.message.pin else []
+    facts += [("Hidden", hidden) for hidden in _hidden(detail, how)]
+    if stripped := how.get("stripped"):
+        facts.append(("Taken out", ", ".join(_FIELDS.get(name, name) for name in stripped)))
+    if added := how.get("added"):
+        facts.append(("Added", ", ".join(_FIELDS.get(name, name) for name in added)))
+    if repairs := how.get("repairs"):
+        facts.append(("Mended", ", ".join(_REPAIRS.get(name, name) for name in repairs)))
+    if facts:
+        yield Entry(at=detail.message.received_at, kind="decided", title="Decided", facts=tuple(facts))
+
+
+def _sender(detail: MessageDetail, how: Mapping[str, Any]) -> Iterator[str]:
+    message, was = detail.message, detail.message.original
+    why = {
+        "always": f"because clients.{message.client}.rewrite_sender says always",
+        "not_allowed": f"because client {message.client} may not send as it",
+    }.get(str(how.get("rewrite", "")), "")
+    if was and was != how.get("from"):
+        yield ", ".join(filter(None, (f"{was} became {message.sender or '<>'}", why)))
+    if "from" in how:
+        came = how["from"] or "nobody"
+        back = f". Answers go to {came}" if how["from"] and "," not in came else ""
+        yield ", ".join(filter(None, (f"From of {came} became {message.header_from}", why))) + back
+
+
+def _ways(detail: MessageDetail) -> Iterator[str]:
+    names = [row.address for row in detail.recipients]
+    for number, line, backend, passed, *places in words.decided_ways(detail):
+        whom = people([names[n] for n in places[0] if n < len(names)]) + " by " if places else "by "
+        by = f"line {number} of routes ({line})" if number else "the client demands it"
+        yield f"{whom}{backend}: {by}" + (f"; not by the first one there: {passed}" if passed else "")
+
+
+def _hidden(detail: MessageDetail, how: Mapping[str, Any]) -> Iterator[str]:
+    names = [row.address for row in detail.recipients]
+    if blind := [names[n] for n in how.get("blind", ()) if n < len(names)]:
+        yield f"{people(blind)}: in no To or Cc, and stays undisclosed"
+    if unsent := how.get("unsent"):
+        yield f"{unsent} who stand in To or Cc are not mailed again: the envelope does not name them"

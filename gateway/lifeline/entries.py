@@ -1,0 +1,157 @@
+"""The life of a message as a list of entries, oldest first; the last one is always now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from gateway.config.models import Settings
+from gateway.delivery import BackendStatus
+from gateway.lifeline import words
+from gateway.lifeline.afterwards import acts, clock, events, told, untold
+from gateway.lifeline.arrival import accepted, decided
+from gateway.lifeline.entry import Entry
+from gateway.lifeline.now import end
+from gateway.spool import MessageDetail
+from gateway.spool.records import AttemptRow
+from gateway.telling import people
+from gateway.visible import LONGEST, visible
+
+ATTEMPTS, EDGE = 30, 10  # of more tries than these the first and last ten are told
+
+__all__ = ["ATTEMPTS", "EDGE", "Entry", "Life", "life"]
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """``state`` is a key of telling.STATES. ``kept_until``: when the text goes; None where it has gone or waits."""
+
+    state: str
+    entries: tuple[Entry, ...]
+    kept_until: datetime | None
+
+
+def life(
+    detail: MessageDetail, settings: Settings, now: datetime, backends: Mapping[str, BackendStatus] | None,
+    *, whole: bool = False,
+) -> Life:  # fmt: skip
+    """``now`` is what the machine's clock shows; ``backends`` is None while no service runs.
+
+    Unless ``whole``, long texts of strangers are cut, and of many tries only the first and last are told.
+    """
+    state, kept = words.shown(detail), kept_until(detail, settings)
+    entries = [accepted(detail), *decided(detail)]
+    entries += sorted(_between(detail, settings, whole=whole), key=lambda entry: entry.at or now)
+    entries += end(detail, state, now, kept, settings, backends)
+    most = None if whole else LONGEST
+    return Life(state, tuple(_fit(entry, most) for entry in entries), kept)
+
+
+def kept_until(detail: MessageDetail, settings: Settings) -> datetime | None:
+    """When the bytes of a message that has ended go."""
+    message, kept = detail.message, settings.retention
+    if not message.has_body or message.finished_at is None:
+        return None
+    return message.finished_at + (kept.sent_body if message.state == "done" else kept.failed_body)
+
+
+def _between(detail: MessageDetail, settings: Settings, *, whole: bool) -> Iterator[Entry]:
+    """In the order of their kinds: those of one moment stay in it."""
+    yield from _attempts(detail, whole=whole)
+    yield from told(detail, settings)
+    yield from untold(detail)
+    yield from events(detail)
+    yield from acts(detail)
+    yield from clock(detail)
+
+
+def _attempts(detail: MessageDetail, *, whole: bool) -> Iterator[Entry]:
+    rows = detail.attempts
+    left = range(EDGE, len(rows) - EDGE) if len(rows) > ATTEMPTS and not whole else range(0)
+    for number, row in enumerate(rows):
+        if number == left.start and left:
+            yield Entry(at=row.started_at, kind="more", title=f"{len(left)} more tries", note="Show all to see them.")
+        if number in left:
+            continue
+        before = rows[:number]
+        if moved := _moved(detail, row, before):
+            yield moved
+        yield _attempt(row, before, len(detail.recipients))
+
+
+def _moved(detail: MessageDetail, row: AttemptRow, before: Sequence[AttemptRow]) -> Entry | None:
+    """The first try by a backend that others were chosen before."""
+    if row.backend in {one.backend for one in before}:
+        return None
+    first = {str(way[2]) for way in words.decided_ways(detail)} or ({before[0].backend} if before else set())
+    if row.backend in first or not first:
+        return None
+    mine = [one for one in before if set(one.recipients) & set(row.recipients)]
+    why = f"{mine[-1].backend} did not take it." if mine else f"{', '.join(sorted(first))} did not work."
+    return Entry(
+        at=row.started_at, kind="moved", title=f"{row.backend} has it now", note=f"{why} The route allows it.",
+        backend=row.backend,
+    )  # fmt: skip
+
+
+_TITLES: Mapping[str, str] = {
+    "": "{by} is at it",
+    "sent": "{by} took it",
+    "rejected": "{by} refused it for good",
+    "deferred": "{by}: not yet",
+    "throttled": "{by}: not yet, asked to slow down",
+    "misconfigured": "{by} does not accept us",
+    "in_doubt": "{by}: no usable answer came",
+    "interrupted": "{by}: interrupted",
+    "corrupt": "{by}: not tried, the message is damaged on the disk",
+}
+_OURS = {
+    "4.4.7": "Given up: its time is over",
+    "5.0.0": "Given up by order",
+}
+
+
+def _attempt(row: AttemptRow, before: Sequence[AttemptRow], recipients: int) -> Entry:
+    code, said = words.answer(row)
+    whom = f", for {people(row.recipients)}" if len(row.recipients) < recipients else ""
+    by = row.backend or "the gateway"
+    ours = row.said_by == "gateway" and row.verdict == "rejected"
+    title = _OURS.get(row.enhanced, "") if ours else ""
+    took = (row.ended_at - row.started_at) if row.ended_at else None
+    doubted = [one for one in before if one.backend == row.backend and set(one.recipients) & set(row.recipients)]
+    return Entry(
+        at=row.started_at,
+        kind=row.verdict or "under_way",
+        title=(title or _TITLES.get(row.verdict, "{by}: " + row.verdict).format(by=by)) + whom,
+        said=said,
+        code=code,
+        meaning=words.meaning(row),
+        fix=" ".join(row.fix.split()),
+        note=" ".join(filter(None, (words.consequence(row), _after_doubt(row, doubted)))),
+        backend=row.backend,
+        remote_id=row.remote_id,
+        seconds=took.total_seconds() if took is not None else None,
+    )
+
+
+def _after_doubt(row: AttemptRow, before: Sequence[AttemptRow]) -> str:
+    """What came of a try that nobody knew the end of."""
+    if row.verdict != "sent" or not before or before[-1].verdict not in ("in_doubt", "interrupted"):
+        return ""
+    if row.said_by == "gateway" and "earlier attempt" in row.detail:
+        return "It was looked for and found: the try before this one had been taken, so nothing was sent twice."
+    return "The try before this one may have been taken as well: it can have arrived twice."
+
+
+def _fit(entry: Entry, most: int | None) -> Entry:
+    """Nothing in it steers a terminal or a page; ``cut`` says that there is more of it."""
+    strangers = (entry.title, entry.said, entry.code, entry.meaning, entry.fix, entry.note, entry.remote_id)
+    title, said, code, meaning, fix, note, remote_id = (visible(text, most) for text in strangers)
+    facts = tuple((name, visible(text, most)) for name, text in entry.facts)
+    long = (*strangers, *(text for _, text in entry.facts))
+    cut = most is not None and any(len(" ".join(text.split())) > most for text in long)
+    return replace(
+        entry, title=title, said=said, code=code, meaning=meaning, fix=fix, note=note, remote_id=remote_id,
+        facts=facts, cut=cut,
+    )  # fmt: skip
