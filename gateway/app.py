@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
-from gateway import auth, backends, intake
+from gateway import auth, intake
+from gateway.building import Built, Means, build
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError
 from gateway.config.finding import Ending
 from gateway.config.inforce import InForce
 from gateway.config.loading import Loaded
-from gateway.config.models import Settings
+from gateway.config.models import ListenerSettings, Settings
 from gateway.config.renewal import Renewal, renewed
 from gateway.config.show import diff, restart_keys
+from gateway.config.staying import in_place
 from gateway.delivery import Dispatcher
 from gateway.doctor import Doctor, Subject
+from gateway.doors import Doors, Opened
 from gateway.drop.drop import Drop
 from gateway.drop.judge import Judge
 from gateway.events import Events
 from gateway.fetch import Fetch
-from gateway.http.server import HttpServer
 from gateway.message import Arrival
-from gateway.model import Backend, Client, Envelope, Recipient, SpoolUnavailable, Verifies
+from gateway.model import Client, Envelope, Recipient, SpoolUnavailable
 from gateway.names import Names
 from gateway.pools import read_files
 from gateway.readiness import Endings, ready
-from gateway.routing import Routing
 from gateway.smtp import Listener, Shared, Site
 from gateway.spool import DoorBook, Filter, Spool
 
@@ -61,15 +63,13 @@ class App:
         self._names = names or Names()
         self.fetch = Fetch(names=self._names)
         self.draining = False
-        self.listeners: dict[str, Listener] = {}
         self.spool: Spool
-        self.authenticator: auth.Authenticator | None = None
         self.dispatcher: Dispatcher | None = None
         self.drop: Drop | None = None
+        self._doors = Doors(self, self.events)
         self._shared = Shared()
         self.rates = self._shared.rates
-        self._backends: dict[str, Backend] = {}
-        self._rules: intake.Rules
+        self._built: Built | None = None
         self._patience = DRAIN
         self.doctor = Doctor(self._subject)
         self._reloading = asyncio.Lock()
@@ -102,38 +102,23 @@ class App:
         auth.ensure_own_key(self.settings)
         self._declare()
         self.events.capture_libraries()
-        self._parts.callback(self.events.info, "stopped")
+        self._parts.callback(lambda: self.events.info("stopped"))
         await self.open_spool()
         self._parts.push_async_callback(DoorBook.begin(self.spool.note_refusals, self.clock, self.events).aclose)
-        self._adopt(self.settings, *await self._build(self.settings))
+        built = await build(self.settings, self._means(), None)
+        self._adopt(built)
         self._parts.push_async_callback(self._close_built)
-        http = HttpServer(self, self.settings.http)
-        self._parts.push_async_callback(http.stop)
-        await http.start()
-        rules = self._rules
+        self._parts.push_async_callback(self._doors.stop_http)
+        await self._doors.start_http(self.settings)
+        routing = built.rules.routing
         self.dispatcher = Dispatcher(
-            self.spool, self.settings, rules.routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng
+            self.spool, self.settings, routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng
         )
         self._parts.push_async_callback(self._drain_dispatcher)
-        await self.dispatcher.start(self._backends)
-        assert self.authenticator is not None
-        for name, section in self.settings.listeners.items():
-            site = Site(
-                name=name,
-                settings=section,
-                rules=rules,
-                auth=self.authenticator,
-                put=self.spool.put,
-                room=self.spool.room,
-                events=self.events,
-                clock=self.clock,
-                ids=self.ids,
-                shared=self._shared,
-            )
-            self.listeners[name] = Listener(site)
-        self._parts.push_async_callback(self._unless_hurried, self._drain_listeners)
-        for listener in self.listeners.values():
-            await listener.start()
+        await self.dispatcher.start(built.backends)
+        self._parts.push_async_callback(self._unless_hurried, self._doors.drain)
+        opened = await self._doors.open(self.settings, partial(self._site, built))
+        await self._doors.enter(opened, self.settings, built.rules, built.auth)
         self.drop = Drop(self.spool, self.ids, self.events, self.clock)
         self._parts.push_async_callback(self._unless_hurried, self.drop.stop)
         self._direct_drop()
@@ -155,19 +140,15 @@ class App:
             await step(0.0)
             raise
 
-    async def _drain_listeners(self, seconds: float) -> None:
-        await asyncio.gather(*(one.drain(seconds) for one in self.listeners.values()))
-
     async def _drain_dispatcher(self) -> None:
         assert self.dispatcher is not None
         await self.dispatcher.drain(self._patience)
 
     async def _close_built(self) -> None:
         """What the last reload made, else the start. The dispatcher closes the backends that it has taken over."""
-        for backend in self._backends.values() if self.dispatcher is None else ():
+        for backend in self._made.backends.values() if self.dispatcher is None else ():
             await backend.aclose()
-        if self.authenticator:
-            await self.authenticator.aclose()
+        await self._made.auth.aclose()
 
     def _wake(self, backend: str) -> None:
         if self.dispatcher:
@@ -183,49 +164,47 @@ class App:
             oauth=[name for name, section in settings.backends.items() if section.oauth],
         )
 
-    async def _build(self, settings: Settings) -> tuple[dict[str, Backend], auth.Authenticator]:
-        """Backends, and who lets in; what has not changed is kept. Raises ValueError, OSError: the new are closed."""
-        context = backends.Context(
-            settings.hostname, settings.state_dir, self.clock, self.fetch, self._rng, self.events, self._names
-        )
-        before, built = self.settings, dict[str, Backend]()
-        async with AsyncExitStack() as new:
-            for name, section in settings.backends.items():
-                same = before.backends.get(name) == section and before.hostname == settings.hostname
-                if same and name in self._backends:
-                    built[name] = self._backends[name]
-                    continue
-                self.events.memory.ends.pop(("credential", name), None)
-                built[name] = backends.build(name, section, context)
-                new.push_async_callback(built[name].aclose)
-            providers = {name: backend for name, backend in built.items() if isinstance(backend, Verifies)}
-            made = auth.Authenticator(
-                settings,
-                self.clock,
-                self.fetch,
-                self.events,
-                self._revocations,
-                providers,
-                self._guesses,
-                self.spool.uses,
-            )
-            if self.authenticator:
-                made.take_over(self.authenticator)
-            new.pop_all()
-        return built, made
+    def _site(self, built: Built, name: str, section: ListenerSettings) -> Site:
+        return Site(
+            name=name, settings=section, rules=built.rules, auth=built.auth, put=self.spool.put, room=self.spool.room,
+            events=self.events, clock=self.clock, ids=self.ids, shared=self._shared,
+        )  # fmt: skip
 
-    def _adopt(self, settings: Settings, built: dict[str, Backend], authenticator: auth.Authenticator) -> None:
+    def _adopt(self, built: Built) -> None:
         """From now on by these."""
-        self.settings, self._backends, self.authenticator = settings, built, authenticator
-        routing = Routing(settings.routes, {name: backend.capabilities for name, backend in built.items()})
-        self._rules = intake.Rules.of(settings, routing)
+        self._built, self.settings = built, built.settings
+        log, limits = built.settings.log, built.settings.limits
+        self.events.style(log.format, log.level)
+        self.spool.room.bound(limits.spool_free, limits.spool_size)
 
     def _direct_drop(self) -> None:
         """Mail that comes as files is judged as a listener on this machine would judge it."""
-        if self.drop and self.dispatcher and self.authenticator:
-            by_network, refuse = self.authenticator.by_network, self.dispatcher.refuse
+        if self.drop and self.dispatcher:
+            rules, by_network, refuse = self._made.rules, self._made.auth.by_network, self.dispatcher.refuse
             rates, put = self._shared.rates, self.spool.put
-            self.drop.update(self.settings, Judge(self._rules, by_network, rates, put, refuse, self.events, self.clock))
+            self.drop.update(self.settings, Judge(rules, by_network, rates, put, refuse, self.events, self.clock))
+
+    def _means(self) -> Means:
+        return Means(
+            clock=self.clock, fetch=self.fetch, rng=self._rng, events=self.events, names=self._names,
+            revocations=self._revocations, guesses=self._guesses, uses=self.spool.uses,
+        )  # fmt: skip
+
+    @property
+    def _made(self) -> Built:
+        """What is made of the settings in force, once there is anything."""
+        assert self._built is not None
+        return self._built
+
+    @property
+    def authenticator(self) -> auth.Authenticator | None:
+        """None: only the spool is open."""
+        return self._built.auth if self._built else None
+
+    @property
+    def listeners(self) -> Mapping[str, Listener]:
+        """Those in force, by name."""
+        return self._doors.listeners
 
     # -- what the operator asks ------------------------------------------------------------------------------------
 
@@ -240,11 +219,16 @@ class App:
 
     async def _reload(self) -> list[str]:
         try:
-            loaded = await read_files(self._look)
-            if self.draining:  # from here to the dispatcher nothing waits, so no worker is opened behind its back
-                raise SpoolUnavailable("the gateway is stopping; it reads its settings again when it starts")
-            old, before, settings = self.authenticator, self.settings, loaded.settings
-            built, authenticator = await self._build(settings)
+            loaded, wanted = await read_files(self._look)
+            self._refuse_while_stopping()
+            before = self._made
+            async with AsyncExitStack() as new:
+                built = await build(loaded.settings, self._means(), before)
+                new.push_async_callback(built.discard, before)
+                opened = await self._doors.open(built.settings, partial(self._site, built))
+                new.push_async_callback(opened.close)
+                self._refuse_while_stopping()  # from here to the dispatcher nothing waits: no worker behind its back
+                new.pop_all()
         except (ConfigError, ValueError, OSError) as error:
             self.events.reloaded(False, str(error))
             self.in_force = self.in_force.after_failure(self.clock.now(), str(error).splitlines())
@@ -252,28 +236,27 @@ class App:
         for warning in loaded.warnings:
             self.events.warning("settings_doubtful", detail=warning)
         self.in_force = InForce(loaded, self.clock.now())
-        await self._switch(settings, built, authenticator)
-        later = restart_keys(diff(self._at_start, settings))
-        lines = [f"{key}: {how}" for key, how in diff(before, settings).items() if key not in later]
-        lines += [f"auth.keys.{name}: another key in its file" for name in (authenticator.replaced(old) if old else ())]
-        lines += [f"{key}: needs a restart" for key in later]
+        await self._switch(built, opened)
+        lines = [f"{key}: {how}" for key, how in diff(before.settings, built.settings).items()]
+        lines += [f"auth.keys.{name}: another key in its file" for name in built.auth.replaced(before.auth)]
+        lines += [f"{key}: needs a restart" for key in restart_keys(diff(self._at_start, wanted))]
         self.events.reloaded(True, "; ".join(lines))
         return lines
 
-    async def _switch(
-        self, settings: Settings, built: dict[str, Backend], authenticator: auth.Authenticator, *, resting: bool = False
-    ) -> None:
+    async def _switch(self, built: Built, opened: Opened, *, resting: bool = False) -> None:
         """Everybody goes by these from now on; ``resting``: a new backend that did not work is not thought to."""
-        old, dispatcher = self.authenticator, self.dispatcher
+        before, dispatcher = self._made, self.dispatcher
         assert dispatcher is not None
-        self._adopt(settings, built, authenticator)
+        self._adopt(built)
         self._declare()
-        for name, listener in self.listeners.items():
-            listener.update(settings.listeners.get(name), self._rules, authenticator)
         self._direct_drop()
-        await dispatcher.update(settings, self._rules.routing, built, resting=resting)
-        if old:
-            await old.aclose()
+        await dispatcher.update(built.settings, built.rules.routing, built.backends, resting=resting)
+        await self._doors.enter(opened, built.settings, built.rules, built.auth)
+        await before.auth.aclose()
+
+    def _refuse_while_stopping(self) -> None:
+        if self.draining:
+            raise SpoolUnavailable("the gateway is stopping; it reads its settings again when it starts")
 
     async def renew(self, name: str) -> Renewal:
         """Take the secrets of this backend that have changed on disk, and nothing else. It goes on resting as it did.
@@ -282,18 +265,19 @@ class App:
         """
         async with self._reloading:
             try:
-                loaded = await read_files(self._load)
+                before, loaded = self._made, await read_files(self._load)
                 section, found = renewed(self.settings.backends[name], loaded.settings.backends.get(name))
                 if not found.taken:
                     return found
                 settings = self.settings.model_copy(update={"backends": {**self.settings.backends, name: section}})
-                built, authenticator = await self._build(settings)
+                built = await build(settings, self._means(), before)
             except (ConfigError, ValueError, OSError) as error:
                 return Renewal(errors=tuple(str(error).splitlines()))
             if self.draining:
-                raise SpoolUnavailable("the gateway is stopping; it reads its secrets again when it starts")
+                await built.discard(before)
+                self._refuse_while_stopping()
             self.in_force = replace(self.in_force, loaded=replace(self.in_force.loaded, settings=settings))
-            await self._switch(settings, built, authenticator, resting=True)
+            await self._switch(built, Opened(), resting=True)
             self.events.info("secrets_read", backend=name, settings=list(found.taken))
             return found
 
@@ -301,11 +285,15 @@ class App:
         """Until when files are good that the settings name."""
         return await self._endings.of(self.settings)
 
-    def _look(self) -> Loaded:
-        """The settings as they are now. Blocks. Raises ConfigError with all that is wrong, ValueError, OSError."""
+    def _look(self) -> tuple[Loaded, Settings]:
+        """The settings as they are now, as far as they can be taken, and as they are wanted. Blocks.
+
+        Raises ConfigError with all that is wrong, ValueError, OSError.
+        """
         loaded = ready(self._load(), self.clock.now())
-        auth.ensure_own_key(loaded.settings)
-        return loaded
+        taken = replace(loaded, settings=in_place(loaded.settings, self.settings.state_dir))
+        auth.ensure_own_key(taken.settings)
+        return taken, loaded.settings
 
     def _subject(self) -> Subject:
         """What the doctor looks at."""
@@ -317,7 +305,7 @@ class App:
             fetch=self.fetch,
             signals=self.events,
             at_start=self._at_start,
-            backends=self._backends,
+            backends=self._made.backends,
             ports={name: listener.port for name, listener in self.listeners.items()},
             spool=self.spool,
         )
@@ -327,7 +315,7 @@ class App:
         envelope = Envelope(sender, tuple(Recipient(address) for address in recipients))
         who = Client(name=client, backend=pin)
         arrival = Arrival(self.ids(), self.clock.now(), listener="", peer="", helo="", protocol="local")
-        message = intake.prepare(raw, envelope, who, arrival, self._rules)
+        message = intake.prepare(raw, envelope, who, arrival, self._made.rules)
         await self.spool.put(message)
         self.events.accepted(message, 0.0)
         return message.id

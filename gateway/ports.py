@@ -1,12 +1,14 @@
-"""Why an address cannot be listened at: whose it is, and what to do about it."""
+"""Listening at an address, also where another socket of ours is at that port; and why it cannot be had, whose it is."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import pwd
 import socket
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -19,6 +21,80 @@ _REASONS = {
 
 class BindError(OSError):
     """An address or socket file that cannot be had. The text is for the operator and names the setting."""
+
+
+async def listen(
+    setting: str, bind: str, address: tuple[str, int], backlog: int, held: Collection[socket.socket] = ()
+) -> list[socket.socket]:
+    """Sockets that listen at every address of a host and port; ``bind`` is that as it was written. Raises BindError.
+
+    ``held`` are sockets that will be given up if all goes well: one that listens at the very address goes on under a
+    second descriptor, with who waits in its queue, and none of them stands in the way of another address.
+    """
+    made: list[socket.socket] = []
+    try:
+        kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
+        found = await asyncio.get_running_loop().getaddrinfo(*address, type=kind, flags=passive)
+        places = list(dict.fromkeys((family, place) for family, _, _, _, place in found))
+        for family, place in places:
+            try:
+                made.append(_listen(family, place, backlog, held))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or (
+                    (family, place) == places[-1] and not made
+                ):
+                    raise  # else the name has another address that this machine has
+    except OSError as error:
+        for one in made:
+            one.close()
+        raise cannot_listen(setting, bind, error) from None
+    return made
+
+
+def _listen(family: int, place: tuple[object, ...], backlog: int, held: Collection[socket.socket]) -> socket.socket:
+    port = place[1]
+    same_port = [one for one in held if one.family == family and port and one.getsockname()[1] == port]
+    if same := next((one for one in same_port if one.getsockname() == place), None):
+        return same.dup()
+    try:
+        return _bound(family, place, backlog)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not same_port:
+            raise
+    with _shared(same_port):
+        return _bound(family, place, backlog, shared=True)
+
+
+def _bound(family: int, place: tuple[object, ...], backlog: int, *, shared: bool = False) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of before do not matter
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            with _shared([sock]):
+                sock.bind(place)
+                sock.listen(backlog)
+        else:
+            sock.bind(place)
+            sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+@contextmanager
+def _shared(sockets: Collection[socket.socket]) -> Iterator[None]:
+    """For a moment another of our sockets may have the same port (socket(7), SO_REUSEPORT); later nobody's may."""
+    for one in sockets:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        yield
+    finally:
+        for one in sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def cannot_listen(setting: str, bind: str, error: OSError) -> BindError:

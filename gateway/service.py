@@ -43,21 +43,29 @@ async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] |
     reloads: set[asyncio.Task[None]] = set()
 
     def on_hangup() -> None:
-        task = loop.create_task(_reload(app))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
+        if len(reloads) < 2:  # one reads the file perhaps already; the next will see what has changed since
+            task = loop.create_task(_reload(app))
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     watchdog = loop.create_task(_watchdog(app))
-    listening = [f"{name} {app.settings.listeners[name].bind}" for name in app.listeners]
-    app.events.info("started", version=__version__, listeners=listening, backends=sorted(app.settings.backends))
-    notify("READY=1", "STATUS=listening on " + ", ".join(listening))
+    app.events.info("started", version=__version__, listeners=_listening(app), backends=sorted(app.settings.backends))
+    notify("READY=1", _status(app))
     if on_ready:
         on_ready(app)
     await stop.wait()
     notify("STOPPING=1")
     watchdog.cancel()
     return 0 if await _stop(app, loop) else 1
+
+
+def _listening(app: App) -> list[str]:
+    return [f"{name} {app.settings.listeners[name].bind}" for name in app.listeners]
+
+
+def _status(app: App) -> str:
+    return "STATUS=listening on " + ", ".join(_listening(app))
 
 
 def _raise_descriptor_limit(app: App) -> None:
@@ -89,7 +97,9 @@ async def _reload(app: App) -> None:
         pass  # it has said why, or the service stops
     except Exception as error:
         app.events.bug("reload", error)
-    notify("READY=1")
+    else:
+        _raise_descriptor_limit(app)
+    notify("READY=1", _status(app))
 
 
 async def _watchdog(app: App) -> None:

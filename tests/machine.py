@@ -28,8 +28,9 @@ _PASSWD = """root:x:0:0::/root:/bin/sh
 gateway:x:990:990::/var/lib/gateway:/usr/sbin/nologin
 alice:x:1001:1001::/home/alice:/bin/sh
 olga:x:1002:1002::/home/olga:/bin/sh
+gina:x:1003:1003::/home/gina:/bin/sh
 """
-_GROUP = "root:x:0:\ngateway:x:990:\nalice:x:1001:\nolga:x:1002:\nmailops:x:1100:gateway,olga\n"
+_GROUP = "root:x:0:\ngateway:x:990:gina\nalice:x:1001:\nolga:x:1002:\ngina:x:1003:\nmailops:x:1100:gateway,olga\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ FLOORS = [
     {"lifeline", "health", "doctor", "alerts"},
     {"smtp", "http"},
     {"readiness"},
-    {"app", "service"},
+    {"app", "building", "doors", "service"},
     {"cli"},
 ]
 APART = [{"spool", "backends"}, {"smtp", "http"}]

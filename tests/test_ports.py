@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from gateway.ports import cannot_listen, holder
+from gateway.ports import BindError, cannot_listen, holder, listen
 
 HERE = "cannot listen on listeners.mail.bind "
 
@@ -52,3 +52,26 @@ def test_who() -> None:
     assert holder(port) == ""
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as own:
         assert holder(own.getsockname()[1]) == "this gateway itself, for another listener or http"
+
+
+async def test_listening_beside_what_is_given_up() -> None:
+    """The same address goes on with who waits in its queue; another with that port is had too; others' is not."""
+    (first,) = await listen("listeners.a.bind", "127.0.0.1:0", ("127.0.0.1", 0), 5)
+    port = first.getsockname()[1]
+    with first, socket.create_connection(("127.0.0.1", port)) as waiting:
+        with pytest.raises(BindError, match=r"listeners\.b\.bind x:\d+: port \d+ is taken by this gateway"):
+            await listen("listeners.b.bind", f"x:{port}", ("0.0.0.0", port), 5)
+        (same,) = await listen("listeners.a.bind", "x", ("127.0.0.1", port), 5, [first])
+        (wide,) = await listen("listeners.b.bind", "x", ("0.0.0.0", port), 5, [first])
+        with same, wide:
+            first.close()
+            accepted, peer = same.accept()
+            accepted.close()
+            assert peer == waiting.getsockname()
+            same.close()
+            with socket.create_connection(("127.0.0.1", port)) as later:
+                accepted, peer = wide.accept()
+                accepted.close()
+                assert peer == later.getsockname()
+            with pytest.raises(OSError, match="in use"):  # nobody shares it afterwards
+                socket.create_server(("127.0.0.1", port))

@@ -175,7 +175,8 @@ def _closed(path: Path) -> str:
         found = path.stat()
     except OSError:
         return f"{user()} may not operate this gateway: its folder {path.parent} is closed to you"
-    people = [f"root and {user(found.st_uid)}" if found.st_uid else "root"]
+    people = ["root", *([user(found.st_uid)] if found.st_uid else [])]
     with suppress(KeyError):
         people += [f"the group {_group(found.st_gid)}"] if found.st_mode & 0o060 == 0o060 else []
-    return f"{user()} may not operate this gateway: {path} is for {' and '.join(people)}"
+    said = " and ".join(filter(None, (", ".join(people[:-1]), people[-1])))
+    return f"{user()} may not operate this gateway: {path} is for {said}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,25 @@ _PRIVATE = {"private_key", "private_key_file", "service_account_file", "authoriz
 _PRIVATE |= {"token_file", "federated_token_file"}
 
 
+def group_id(name: str) -> int:
+    """Raises ValueError for a group that does not exist, or that this user may not give a file to (chown(2))."""
+    try:
+        gid = grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError):
+        raise ValueError(f'there is no group "{name}"; make it: groupadd --system {name}') from None
+    if os.geteuid() != 0 and gid not in {os.getegid(), *os.getgroups()}:
+        me = _me()
+        raise ValueError(f'{me} is not in the group "{name}": usermod -aG {name} {me}, then restart the service')
+    return gid
+
+
+def _me() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user id {os.geteuid()}"
+
+
 def unusable_places(settings: Settings) -> Iterator[Finding]:
     """Where the service must write and this user cannot. A state_dir that does not exist yet will be made."""
     state, socket = settings.state_dir, settings.http.socket
@@ -31,9 +53,25 @@ def unusable_places(settings: Settings) -> Iterator[Finding]:
         yield Finding(("http", "socket"), f"{socket} is longer than the {LONGEST_SOCKET} bytes of a socket's path")
     elif os.path.lexists(socket) and not socket.is_socket():
         yield Finding(("http", "socket"), f"{socket} is there and is no socket")
+    if (group := settings.http.socket_group) is not None:
+        try:
+            gid = group_id(group)
+            if why := _closed_to(socket.parent, gid):
+                yield Finding(("http", "socket_group"), why, fatal=False)
+        except ValueError as error:
+            yield Finding(("http", "socket_group"), str(error))
     for name, section in settings.pickup.items():  # a share may come later, and other mail must not wait for it
         if why := unwritable(section.directory):
             yield Finding(("pickup", name, "directory"), why, fatal=False)
+
+
+def _closed_to(folder: Path, gid: int) -> str:
+    """Why a group cannot go through a folder that is there, "" where it can."""
+    with suppress(OSError):
+        found = folder.stat()
+        if not found.st_mode & (0o010 if found.st_gid == gid else 0o001):
+            return f"the folder of the socket lets that group not through: chmod 711 {folder}"
+    return ""
 
 
 class Files:

@@ -198,6 +198,7 @@ class HttpSettings(Section):
 
     bind: values.BindOrNone = "127.0.0.1:8026"
     socket: Path = SOCKET
+    socket_group: Annotated[str, Field(min_length=1)] | None = None
     ui_hosts: tuple[values.Hostname, ...] = ()
     trusted_proxies: tuple[values.NetworkText, ...] = ()
     user_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from fnmatch import fnmatch
 from typing import Any
 
 from pydantic import SecretStr
@@ -15,16 +14,7 @@ from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import flatten
 
 MASK = "********"
-# what a running gateway cannot take over at SIGHUP
-RESTART_KEYS = (
-    "state_dir",
-    "listeners.*.bind",
-    "listeners.*.tls",
-    "http.*",
-    "log.*",
-    "limits.spool_free",
-    "limits.spool_size",
-)
+RESTART_KEYS = ("state_dir",)  # what a running gateway cannot take over at SIGHUP
 
 
 def show(loaded: Loaded) -> str:
@@ -60,9 +50,8 @@ def diff(old: Settings, new: Settings) -> dict[str, str]:
 
 
 def restart_keys(changed: Collection[str]) -> list[str]:
-    """Those of the changed keys that take effect only at a restart; a whole listener is one of them."""
-    whole = {key for key in changed if key.startswith("listeners.") and key.count(".") == 1}
-    return [key for key in changed if key in whole or any(fnmatch(key, pattern) for pattern in RESTART_KEYS)]
+    """Those of the changed keys that take effect only at a restart."""
+    return [key for key in changed if key in RESTART_KEYS]
 
 
 def schema(types: Mapping[str, type[BackendSettings]]) -> dict[str, Any]:

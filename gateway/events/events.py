@@ -57,18 +57,25 @@ class Events:
         clock: Clock | None = None,
         stream: TextIO | None = None,
     ) -> None:
-        stream, clock = stream or sys.stderr, clock or SystemClock()
-        console = format == "console" or (format == "auto" and stream.isatty())
-        renderer = Renderer(clock, console=console, journal=in_journal(stream, os.environ))
+        self._stream, self._clock = stream or sys.stderr, clock or SystemClock()
         self._metrics = metrics = Metrics(registry or CollectorRegistry())
         self.declare, self.render, self.queue_gauges = metrics.declare, metrics.render, metrics.queue_gauges
-        self.memory = Memory(clock)
-        self._writer = Writer(stream, self._metrics.dropped().inc)
-        self._log = log = make_logger(self._writer, renderer, level)
-        self.info, self.warning, self.error = log.info, log.warning, log.error
-        self._libraries = Libraries(clock, self.warning, self.bug)
+        self.memory = Memory(self._clock)
+        self._writer = Writer(self._stream, self._metrics.dropped().inc)
+        self.style(format, level)
+        self._libraries = Libraries(self._clock, self._warn, self.bug)
         self.on_refusal: Callable[[Refused], None] = lambda refused: None  # who keeps them; quick
         atexit.register(self.close)
+
+    def style(self, format: str, level: str) -> None:  # noqa: A002 - the setting's name
+        """From now on in this form, and what is at least so important."""
+        console = format == "console" or (format == "auto" and self._stream.isatty())
+        renderer = Renderer(self._clock, console=console, journal=in_journal(self._stream, os.environ))
+        self._log = log = make_logger(self._writer, renderer, level)
+        self.info, self.warning, self.error = log.info, log.warning, log.error
+
+    def _warn(self, event: str, **fields: object) -> None:
+        self.warning(event, **fields)
 
     def capture_libraries(self) -> None:
         """Take what libraries report with stdlib logging at WARNING and above; ``close`` gives it back."""
@@ -98,6 +105,10 @@ class Events:
 
     def connection_closed(self, listener: str) -> None:
         self._metrics.open(listener).dec()
+
+    def listener_gone(self, listener: str) -> None:
+        """It was taken out of the settings, and its last session has ended."""
+        self._metrics.forget_listener(listener)
 
     def logged_in(self, listener: str, mechanism: str, peer: str, *, client: str, user: str) -> None:
         self._count_login(listener, mechanism, "ok")

@@ -173,6 +173,11 @@ class Metrics:
         self.tls.keep(listeners)
         self.jwks.keep(keys)
 
+    def forget_listener(self, name: str) -> None:
+        """Its states; what was counted there stays."""
+        for gauges in (self.open, self.tls):
+            gauges.keep({labels[0] for labels in gauges.children} - {name})
+
     def drop_folders(self, names: Collection[str]) -> None:
         self.dropped_files.create(product(names, ("waiting", "corrupt")))
         stages = ("mail", "rcpt", "data")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import stat
 import struct
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gateway.config.files import LONGEST_SOCKET
+from gateway.config.files import LONGEST_SOCKET, group_id
 from gateway.config.models import HttpSettings
 from gateway.config.values import parse_bind
 from gateway.http.access import Access
@@ -21,13 +23,14 @@ from gateway.http.pages import routes
 from gateway.http.routes import build
 from gateway.http.service import Service
 from gateway.networks import neighbour
-from gateway.ports import BindError, cannot_listen
+from gateway.ports import BindError, listen
 from gateway.url import is_loopback
 
 _GRACE = 5  # seconds an answer may still take at shutdown
 CONNECTIONS = 100  # open at once; also the backlog
 AT_LEAST = 1.0  # seconds for a request to come, while there are less than twice as many
 PATIENCE = 10.0  # seconds for a whole request, from the connection or from the answer before it
+_CHOWN = "in the unit, SystemCallFilter=@chown allows it; the service's own group needs nothing"
 _AHEAD = 65536  # octets of an answer in the system's hands: what is read of it shows in steps of about that size
 
 
@@ -110,12 +113,14 @@ class _Connection(H11Protocol):
 
 
 class HttpServer:
-    """``http.bind`` ("" for none) and ``http.socket``, a file that only our own user may open."""
+    """``http.bind`` ("" for none) and ``http.socket``, a file for our own user and for those of ``socket_group``."""
 
     def __init__(self, service: Service, settings: HttpSettings) -> None:
-        self._bind = settings.bind
+        self.settings = settings
+        self.tcp: list[socket.socket] = []
         self._path = service.settings.state_dir / settings.socket
-        self._sockets: list[socket.socket] = []
+        self._unix: socket.socket | None = None
+        self._owns_path = False  # whoever does unlinks it at the end
         self._ticks: asyncio.Task[None] | None = None
         self.port = 0
         local = not settings.bind or is_loopback(parse_bind(settings.bind)[0])
@@ -139,27 +144,50 @@ class HttpServer:
 
     async def start(self) -> None:
         """Raises BindError; ``stop`` closes what is open, also after an error."""
-        self._sockets.append(_unix_socket(self._path))
-        if self._bind:
-            self._sockets.append(_tcp_socket(self._bind))
-            self.port = self._sockets[1].getsockname()[1]
+        await self.open()
+        await self.serve()
+
+    async def open(self, before: HttpServer | None = None, held: Collection[socket.socket] = ()) -> None:
+        """Have the addresses; who connects waits for ``serve``. Raises BindError.
+
+        The socket file of ``before`` stays in its place where it is the same one; ``held`` as in gateway.ports.listen.
+        """
+        group = _group(self.settings)
+        if before is not None and before._unix is not None and before._path == self._path:
+            self._unix = before._unix.dup()
+        else:
+            self._unix = _unix_socket(self._path, group)
+            self._owns_path = True
+        if bind := self.settings.bind:
+            self.tcp = await listen("http.bind", bind, parse_bind(bind), CONNECTIONS, held)
+            for sock in self.tcp:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)  # connections inherit it
+            self.port = self.tcp[0].getsockname()[1]
+
+    async def serve(self, before: HttpServer | None = None) -> None:
+        """Answer. The file of ``before`` is ours from now on, where it is the same one."""
+        assert self._unix is not None
+        if before is not None and before._path == self._path:
+            before._owns_path, self._owns_path = False, True
+            _let_in(self._path, _group(self.settings))
         # The parts of Server.serve(), without its signal handlers: signals are the app's business.
         self._server.config.load()
         self._server.lifespan = self._server.config.lifespan_class(self._server.config)
-        await self._server.startup(self._sockets)
+        await self._server.startup([self._unix, *self.tcp])
         self._ticks = asyncio.create_task(self._server.main_loop(), name="http")
 
     async def stop(self) -> None:
         """Answers under way get 5 s. The socket file goes first, so that a new process may make its own."""
-        if self._sockets:
+        if self._owns_path:
             self._path.unlink(missing_ok=True)
+        sockets = [*([self._unix] if self._unix else []), *self.tcp]
         if self._ticks is not None:
             self._server.should_exit = True
             await self._ticks
-            await self._server.shutdown(self._sockets)
-        for sock in self._sockets:
+            await self._server.shutdown(sockets)
+        for sock in sockets:
             sock.close()
-        self._sockets, self._ticks = [], None
+        self._unix, self.tcp, self._ticks, self._owns_path = None, [], None, False
 
 
 def _uid_at(sock: socket.socket | None) -> int | None:
@@ -170,17 +198,23 @@ def _uid_at(sock: socket.socket | None) -> int | None:
     return int(uid)
 
 
-def _tcp_socket(bind: str) -> socket.socket:
-    address = parse_bind(bind)
+def _group(settings: HttpSettings) -> int:
+    """The id of ``socket_group``, -1 for none. Raises BindError."""
+    if settings.socket_group is None:
+        return -1
     try:
-        sock = socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _AHEAD)  # connections inherit it
-        return sock
-    except OSError as error:
-        raise cannot_listen("http.bind", bind, error) from None
+        return group_id(settings.socket_group)
+    except ValueError as error:
+        raise BindError(f"http.socket_group {error}") from None
 
 
-def _unix_socket(path: Path) -> socket.socket:
+def _let_in(path: Path, group: int) -> None:
+    if group >= 0 and path.stat().st_gid != group:  # the unit forbids chown(2), and its own group needs none
+        os.chown(path, -1, group)
+    path.chmod(0o600 if group < 0 else 0o660)
+
+
+def _unix_socket(path: Path, group: int) -> socket.socket:
     if len(bytes(path)) > LONGEST_SOCKET:
         raise BindError(f"http.socket {path} is longer than the {LONGEST_SOCKET} bytes of a socket's path")
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
@@ -191,8 +225,14 @@ def _unix_socket(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(str(path))
-        path.chmod(0o600)  # nobody can connect before listen()
     except OSError as error:
         sock.close()
         raise BindError(f"cannot make the admin socket http.socket {path}: {error.strerror}") from None
+    try:
+        _let_in(path, group)  # nobody can connect before listen()
+        sock.listen(CONNECTIONS)
+    except OSError as error:
+        sock.close()
+        path.unlink()
+        raise BindError(f"http.socket_group: cannot give {path} to that group: {error.strerror}; {_CHOWN}") from None
     return sock

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Collection
+from contextlib import suppress
 
 from gateway.auth import Authenticator
 from gateway.config.models import ListenerSettings
 from gateway.config.values import parse_bind
 from gateway.intake import Rules
-from gateway.ports import cannot_listen
+from gateway.ports import listen
 from gateway.smtp.session import Session
 from gateway.smtp.site import Site
 from gateway.smtp.verbs import VERBS
@@ -19,41 +22,53 @@ _COMMIT = 10.0  # seconds for a commit when nobody waits for its reply any more
 
 
 class Listener:
-    """The socket of ``site``, and the sessions there."""
+    """The sockets of ``site``, and the sessions there."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
         self.port = 0
+        self.sockets: list[socket.socket] = []
         self.tasks: set[asyncio.Task[None]] = set()  # of sessions, also of those whose client has gone
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._sessions: set[Session] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen. Raises BindError."""
+        await self.open()
+        await self.serve()
+
+    async def open(self, held: Collection[socket.socket] = ()) -> None:
+        """Have the address (gateway.ports.listen); who connects waits for ``serve``. Raises BindError."""
+        bind = self.site.settings.bind
+        setting = f"listeners.{self.site.name}.bind"
+        self.sockets = await listen(setting, bind, parse_bind(bind), _BACKLOG, held)
+        self.port = self.sockets[0].getsockname()[1]
+
+    async def serve(self) -> None:
+        """Let in who connects."""
         loop = asyncio.get_running_loop()
-        host, port = parse_bind(self.site.settings.bind)
-        try:
-            self._server = await loop.create_server(self.new_connection, host, port, backlog=_BACKLOG)
-        except OSError as error:
-            raise cannot_listen(f"listeners.{self.site.name}.bind", self.site.settings.bind, error) from None
-        self.port = self._server.sockets[0].getsockname()[1]
+        for one in self.sockets:
+            self._servers.append(await loop.create_server(self.new_connection, sock=one, backlog=_BACKLOG))
         self._sweeper = loop.create_task(self._sweep_now_and_then())
 
     def new_connection(self) -> asyncio.Protocol:
         """For a socket that is about to be served."""
         return Session(self.site, VERBS, asyncio.get_running_loop(), self._sessions, self.tasks).wire
 
-    def update(self, settings: ListenerSettings | None, rules: Rules, auth: Authenticator) -> None:
-        """Take over what a reload brought. Another ``bind`` or ``tls``, or its removal, waits for the next start."""
+    def fits(self, settings: ListenerSettings | None) -> bool:
+        """Whether it can take these settings over; else another one has to take its place."""
+        own = self.site.settings
+        return settings is not None and (settings.bind, settings.tls) == (own.bind, own.tls)
+
+    def update(self, settings: ListenerSettings, rules: Rules, auth: Authenticator) -> None:
+        """Take over what a reload brought and ``fits``."""
         site = self.site
-        site.rules, site.auth = rules, auth
-        if settings and (settings.bind, settings.tls) == (site.settings.bind, site.settings.tls):
-            site.settings = settings
+        site.settings, site.rules, site.auth = settings, rules, auth
 
     @property
     def accepting(self) -> bool:
-        return self._server is not None and self._server.is_serving()
+        return bool(self._servers) and all(one.is_serving() for one in self._servers)
 
     @property
     def connections(self) -> int:
@@ -61,11 +76,25 @@ class Listener:
         return len(self._sessions)
 
     def stop_accepting(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        for one in self.sockets:  # those that were never served
+            one.close()
+        self.sockets = []
 
-    async def drain(self, seconds: float) -> None:
-        """Idle sessions hear 421 now, the others when they have ended what they do, at most ``seconds`` from now."""
+    async def serve_waiting(self, sockets: Collection[socket.socket]) -> None:
+        """Let in who waits at sockets that are about to be given up."""
+        loop = asyncio.get_running_loop()
+        for one in sockets:
+            with suppress(OSError):  # nobody does
+                for _ in range(_BACKLOG):
+                    waiting, _address = one.accept()
+                    waiting.setblocking(False)
+                    await loop.connect_accepted_socket(self.new_connection, waiting)
+
+    async def drain(self, seconds: float | None) -> None:
+        """Idle sessions hear 421 now, the others when they have ended what they do, at most ``seconds`` from now (None:
+        as long as each may take)."""
         self.stop_accepting()
         self.site.draining = True
         for session in tuple(self._sessions):
@@ -92,5 +121,5 @@ class Listener:
         now = self.site.clock.monotonic()
         for session in tuple(self._sessions):
             session.check(now)
-        if self.site.certificate is not None:
+        if self.site.certificate is not None and not self.site.draining:
             self.site.certificate.refresh(self.site.settings)

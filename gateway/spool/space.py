@@ -123,6 +123,10 @@ class Room:
         """Octets of the disk that are kept free of new mail."""
         return int(self._reserve if self._reserve >= 1 else self._reserve * self.space.total)
 
+    def bound(self, reserve: float, most: int | None) -> None:
+        """Other bounds from the next look on. What is set aside for a full disk stays as large as at the start."""
+        self._reserve, self._most = reserve, most
+
     # -- the measure ---------------------------------------------------------------------------------------------------
 
     async def look(self) -> None:

@@ -26,6 +26,7 @@ COMMANDS = [
 ]  # fmt: skip
 JUDGING = ["check-config", "config show", "backend check"]
 SERVE = ["serve"]
+HOMES = {"home/alice", "home/olga", "home/gina"}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_nothing_is_installed(host: Machine) -> None:
         "no service is running at /home/alice/.local/state/gateway/admin.sock; start it with: gateway serve",
         "There is no spool in /home/alice/.local/state/gateway yet: the service makes it when it starts.",
     ]
-    assert host.made() == {"home/alice", "home/olga"}
+    assert host.made() == HOMES
 
 
 @pytest.mark.parametrize("who", ["root", "gateway", "alice"])
@@ -84,7 +85,7 @@ def test_before_the_first_start(installed: Machine, who: str) -> None:
         done = installed.run(who, *command.split())
         first = f"no service is running at /var/lib/gateway/admin.sock; start it with: {sudo}systemctl start gateway"
         assert (done.code, done.out, lines(done)[0]) == (1, "", first), command
-    assert installed.made() == {"home/alice", "home/olga"}
+    assert installed.made() == HOMES
 
 
 @pytest.mark.parametrize("who", ["root", "gateway"])
@@ -235,6 +236,32 @@ def test_settings_in_a_place_of_their_own(running: Machine) -> None:
     done = running.run("root", "queue", "list", "--config", "/home/own.yaml")
     assert (done.code, lines(done)[-1].startswith("One that started")) == (1, True)
     assert "/home/own.yaml names no state_dir, so it depends on who asks. Write state_dir: /... into it." in lines(done)
+
+
+@pytest.mark.parametrize("group", ["gateway", "mailops"])
+def test_a_group_that_may_operate(running: Machine, port: int, group: str) -> None:
+    """``http.socket_group``: who is in it needs no sudo, and others hear of it; a reload gives and takes it."""
+    file = running.etc / "gateway" / "config.yaml"
+    before = file.read_text()
+    member = {"gateway": "gina", "mailops": "olga"}[group]
+    try:
+        file.write_text(before.replace('bind: ""', f'bind: "", socket_group: {group}'))
+        assert running.run("root", "reload").out == "http.socket_group: changed\n"
+        assert running.run(member, "queue", "list").out == "Mail queue is empty\n"
+        assert lines(running.run("alice", "queue", "list")) == [
+            "alice may not operate this gateway: "
+            f"/var/lib/gateway/admin.sock is for root, gateway and the group {group}",
+            "Type: sudo gateway queue list",
+            f"Or join the group {group}: sudo usermod -aG {group} alice, then sign in anew",
+        ]
+        file.write_text(before.replace('bind: ""', 'bind: "", socket_group: nosuch'))
+        done = running.run("root", "reload")
+        assert 'there is no group "nosuch"; make it: groupadd --system nosuch' in done.err
+        assert running.run(member, "queue", "list").code == 0
+    finally:
+        file.write_text(before)
+    assert running.run("root", "reload").code == 0
+    assert running.run(member, "queue", "list").code == 1
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o711])
