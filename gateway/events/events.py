@@ -119,6 +119,8 @@ class Events:
     def login_refused(self, refused: Refused, mechanism: str, result: str) -> None:
         """``result`` is failed, unavailable, or refused for too many failures."""
         self._count_login(refused.listener, mechanism, result)
+        if result in ("failed", "refused"):
+            self.memory.log_in_refused(refused.peer)
         fields = _fields(refused)
         del fields["stage"]
         self._log.warning("auth", result=result, mechanism=mechanism, **fields)
