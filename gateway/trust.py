@@ -42,6 +42,11 @@ def system_store(places: Sequence[str] = PLACES) -> Store:
     return certifi.where(), None
 
 
+def public_store() -> Path:
+    """The authorities that the world knows, whatever this machine trusts besides."""
+    return Path(certifi.where())
+
+
 def time_fix(error: BaseException) -> str:
     """What to do about a certificate that is refused for its times, "" for any other reason."""
     return _TIMES.get(getattr(error, "verify_code", 0), "")

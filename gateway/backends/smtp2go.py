@@ -29,6 +29,7 @@ from gateway.backends.shared.calls import Call, carry_out, names, plan
 from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.table import ANY, Row
+from gateway.backends.smtp2go_probes import Smtp2goProbes
 from gateway.checks import Check
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
@@ -142,6 +143,9 @@ class Smtp2go:
         if not any("/email/mime" in str(entry) for entry in body["data"]):
             return Check(False, "the key may not use /email/mime", _ALLOW, facts)
         return Check(True, "the key is valid and may send", facts=facts)
+
+    def probes(self) -> Smtp2goProbes:
+        return Smtp2goProbes(urls=(self._url,), post=self._post)
 
     async def aclose(self) -> None:
         pass

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gateway.doctor.examine import examine
@@ -37,6 +37,7 @@ class Doctor:
         self._run: asyncio.Task[Report] | None = None
         self._began: UnderWay | None = None
         self._done: list[str] = []
+        self._waited: Mapping[str, int] = {}
 
     @property
     def under_way(self) -> UnderWay | None:
@@ -75,7 +76,9 @@ class Doctor:
     async def _examine(self, subject: Subject, by: str, areas: tuple[str, ...]) -> Report:
         clock = subject.clock
         at, began = clock.now(), clock.monotonic()
-        found = await examine(subject, areas, done=self._done.append)
+        found = await examine(replace(subject, before=self._waited), areas, done=self._done.append)
+        if subject.spool is not None:
+            self._waited = await subject.spool.queued()
         took = round(clock.monotonic() - began, 1)
         self.last = Report(at=at, by=by, seconds=took, service=subject.runs, areas=areas, findings=found)
         return self.last

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from gateway.doctor import certificates, listeners, relay, settings
+from gateway.doctor import certificates, listeners, machine, providers, queue, relay, senders, settings
+from gateway.doctor.dns import domains
 from gateway.doctor.finding import AREAS, Finding, worst_first
 from gateway.doctor.subject import Subject
 
@@ -18,6 +19,11 @@ LOOKS: dict[str, Look] = {
     "settings": settings.look,
     "listeners": listeners.look,
     "certificates": certificates.look,
+    "backends": providers.look,
+    "senders": senders.look,
+    "dns": domains.look,
+    "machine": machine.look,
+    "spool": queue.look,
     "relay": relay.look,
 }
 

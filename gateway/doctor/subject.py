@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.backends.shared.probe import Probed, Probes
 from gateway.clock import Clock
 from gateway.config.loading import Loaded
 from gateway.config.models import Settings
+from gateway.doctor.dns.resolver import Resolver
 from gateway.doctor.host import Host
 from gateway.fetch import Fetch
 from gateway.model import Backend
@@ -29,7 +31,7 @@ class Subject:
     ``read`` reads the settings as they stand in the file now and judges them; it blocks, and raises ConfigError.
     ``at_start`` are those that the service was started with, None where none runs. ``backends`` are built, or say why
     that was not possible. ``ports`` are those that each listener has in the running service. ``spool`` is None where it
-    is not open here.
+    is not open here. ``before`` is how much waited for each backend at the last run.
     """
 
     settings: Settings
@@ -43,7 +45,18 @@ class Subject:
     ports: Mapping[str, int] = field(default_factory=dict)
     spool: Spool | None = None
     host: Host = field(default_factory=Host)
+    before: Mapping[str, int] = field(default_factory=dict)
+    resolver: Callable[[], Resolver] = Resolver
 
     @property
     def runs(self) -> bool:
         return self.at_start is not None
+
+    def probes(self, names: Iterable[str]) -> dict[str, Probes]:
+        """Of those of these backends that have any."""
+        found: dict[str, Probes] = {}
+        for name in names:
+            one: object = self.backends.get(name)
+            if isinstance(one, Probed):
+                found[name] = one.probes()
+        return found

@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.pools import read_files
 from gateway.spool import acts, checked, near, notices, queries, refusals, signins, tally, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.filters import question
@@ -31,6 +33,7 @@ from gateway.spool.records import (
     record,
 )
 from gateway.spool.steady import SpoolTime
+from gateway.spool.survey import SENDERS, SenderRow, Survey, overdue, quick_check
 
 T = TypeVar("T")
 EVERYTHING = Filter()
@@ -154,6 +157,15 @@ class Looking:
         """The ids of the messages that an order changed, from behind that id on."""
         async with self._reading() as reader:
             return await acts.messages(reader, act, limit=limit, after=after)
+
+    async def senders(self, limit: int = 5000) -> list[SenderRow]:
+        """By which backends the newest ``limit`` messages go, and as whom; the most frequent first."""
+        return [record(SenderRow, row) for row in await self._ask(SENDERS, limit=limit)]
+
+    async def survey(self, seconds: float) -> Survey:
+        """Look the file through for damage, for at most so long; delivery and the door go on. Raises OSError."""
+        path = Path(self._engine.name)
+        return await read_files(lambda: quick_check(path, overdue(seconds)))
 
     async def tokens(self) -> list[TokenRow]:
         return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]

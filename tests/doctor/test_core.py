@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
+from gateway.cli.doctor import doctor as command
 from gateway.doctor import AREAS, Busy, Doctor, Finding, Report, Subject, examine
 from gateway.doctor.examine import LOOKS
 from gateway.doctor.finding import EVERYWHERE, KEYS, LEVELS, Level, finding, worst_first
@@ -44,6 +46,14 @@ def test_a_key_belongs_to_one_area() -> None:
         Finding(key="relay_open", area="dns", level="bad", what="")
     with pytest.raises(KeyError):
         finding("nonsense", "bad", "")
+
+
+def test_every_area_is_looked_at() -> None:
+    """An area in the list that nobody looks at would be all right for ever."""
+    assert list(LOOKS) == list(AREAS)
+    [option] = [one for one in command.params if one.name == "areas"]
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == list(AREAS)
 
 
 def report(*given: Level) -> Report:
@@ -148,11 +158,11 @@ async def test_settings_that_are_not_in_force(tmp_path: Path) -> None:
     read = settings(tmp_path)
     looked_at = subject(read, at_start=read().settings)
     more = "backends: {box: {type: capture, directory: x}, y: {type: capture, directory: y}}\n"
-    settings(tmp_path, f"hostname: other.example.com\nlimits: {{spool_free: 5%}}\n{more}routes: [{{backend: box}}]\n")
+    settings(tmp_path, f"hostname: other.example.com\nstate_dir: {tmp_path}/other\n{more}routes: [{{backend: box}}]\n")
     result = await found(looked_at, "settings")
     assert {"settings_waiting", "settings_restart", "settings_doubtful backends.y", "settings_good"} == set(
         levels(result)
     )
     assert "hostname" in of(result, "settings_waiting").what
     assert of(result, "settings_waiting").paste == "gateway reload"
-    assert "limits.spool_free" in of(result, "settings_restart").what
+    assert "state_dir" in of(result, "settings_restart").what

@@ -16,6 +16,7 @@ from tests.packaging.kit import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Import names that differ from the distribution, and modules that a declared one promises to bring.
 DISTRIBUTION = {
+    "dns": "dnspython",
     "jwt": "pyjwt",
     "cryptography": "pyjwt",  # extra: crypto
     "yaml": "pyyaml",

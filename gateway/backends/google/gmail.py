@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway.backends.google import tokens
+from gateway.backends.google.probes import GmailProbes
 from gateway.backends.google.tokens import GoogleTokens, read_file
 from gateway.backends.shared.base import (
     LARGE,
@@ -191,6 +192,20 @@ class Gmail:
 
     def uses(self) -> tuple[Use, ...]:
         return self._mailboxes.uses("quota_units", "units")
+
+    def probes(self) -> GmailProbes:
+        settings, token_url = self._settings, self._settings.token_url or tokens.TOKEN_URL
+        return GmailProbes(
+            urls=(settings.api_base, token_url),
+            name=self.name,
+            api_base=settings.api_base,
+            token_url=token_url,
+            mailbox=settings.mailbox,
+            address=self._address,
+            delegated=settings.service_account_file is not None,
+            context=self._context,
+            token=lambda mailbox: self._token_source(mailbox)[1].get(),
+        )
 
     def forget(self) -> None:
         """Ask for tokens anew, whatever came last."""

@@ -19,6 +19,7 @@ from gateway.backends.shared.base import CHARSETS, PIECE, Charset, Context, NoAn
 from gateway.backends.shared.calls import Call, Plan, carry_out
 from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
+from gateway.backends.shared.probe import Probes
 from gateway.backends.shared.table import Row
 from gateway.checks import Check
 from gateway.config import values
@@ -266,6 +267,10 @@ class PartsBackend(ABC):
         for feature, where in lost.items() if any(one.verdict in _LEFT for one in outcomes.values()) else ():
             self._context.signals.warning("dropped", id=message.id, backend=self.name, what=f"{feature}: {where}")
         return outcomes
+
+    def probes(self) -> Probes:
+        """Neither permissions nor records can be asked there."""
+        return Probes((self._url,))
 
     async def aclose(self) -> None:  # noqa: B027 - most have nothing to close
         pass

@@ -20,6 +20,7 @@ from gateway.backends.microsoft.certificate import Source
 from gateway.backends.microsoft.draft import Draft, attach_all, draft_of, lacks
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
+from gateway.backends.microsoft.probes import GraphProbes
 from gateway.backends.shared.base import (
     CHARSETS,
     LARGE,
@@ -261,6 +262,18 @@ class Graph:
 
     def uses(self) -> tuple[Use, ...]:
         return self._mailboxes.uses("mailbox_rate", "messages")
+
+    def probes(self) -> GraphProbes:
+        settings, identity = self._settings, self._identity
+        return GraphProbes(
+            urls=(self._api.root, identity.authority),
+            api=self._api,
+            cloud=settings.cloud,
+            client_id=settings.client_id,
+            mailbox=settings.mailbox,
+            drafts=settings.drafts,
+            token=self._tokens.get,
+        )
 
     def forget(self) -> None:
         """Ask for a token anew, whatever came last."""

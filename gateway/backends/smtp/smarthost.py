@@ -14,6 +14,7 @@ from gateway.backends.shared.most import Most
 from gateway.backends.smtp.connection import Connection, name_recipients, open_transaction, send_message
 from gateway.backends.smtp.fitting import fitted
 from gateway.backends.smtp.opening import Opener
+from gateway.backends.smtp.probes import SmtpProbes
 from gateway.backends.smtp.settings import SmtpSettings
 from gateway.checks import Check
 from gateway.model import Capabilities, Envelope, Outcome, Progress, Scope, SpooledMessage, Verdict
@@ -30,6 +31,7 @@ class Smtp:
         self.name = name
         self.capabilities = limited(Capabilities(UNBOUNDED), settings)
         self._clock = context.clock
+        self._settings, self._names = settings, context.names
         self._where = settings.where
         self._logs_in = settings.username is not None
         self._opener = Opener(name, settings, context)
@@ -64,6 +66,17 @@ class Smtp:
             facts |= {"tls": tls.version(), "certificate_expires": f"{ends:%Y-%m-%d} (in {days} days)"}
         connection.bid_farewell()
         return Check(True, f"{self._where} is ready" + (", login accepted" if self._logs_in else ""), facts=facts)
+
+    def probes(self) -> SmtpProbes:
+        settings = self._settings
+        return SmtpProbes(
+            name=self.name,
+            host=settings.host,
+            tls=settings.tls,
+            max_size=settings.max_size,
+            open=self._opener.open,
+            names=self._names,
+        )
 
     async def aclose(self) -> None:
         for connection in list(self._idle):
