@@ -1,24 +1,74 @@
-"""A remedy for each reason for which somebody can be turned away."""
+"""A remedy for each reason for which somebody can be turned away (events.REASONS)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from gateway.config.models import Settings
+from gateway.remedies import entry, mail, protocol
+from gateway.remedies.case import Case, Remedy
+from gateway.remedies.protocol import plain
 from gateway.spool import RefusalRow
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remedy:
-    """``why`` is the plain reason and ``fix`` what to do. ``yaml`` are lines of settings to paste, ``command`` what
-    applies them, or does it without any; "" for none."""
-
-    why: str
-    fix: str
-    yaml: str = ""
-    command: str = ""
+_LOG, _STATUS = "journalctl -u gateway", "gateway status"
+REMEDIES: Mapping[str, Callable[[Case], Remedy]] = {
+    "relay_denied": entry.relay_denied,
+    "auth_required": entry.auth_required,
+    "tls_required": entry.tls_required,
+    "auth_failed": entry.auth_failed,
+    "too_many_failures": entry.too_many_failures,
+    "auth_unavailable": entry.auth_unavailable,
+    "wrong_user": entry.wrong_user,
+    "wrong_network": entry.wrong_network,
+    "unknown_client": entry.unknown_client,
+    "token_malformed": entry.token_malformed,
+    "token_signature": entry.token_signature,
+    "token_expired": entry.token_expired,
+    "token_not_yet": entry.token_not_yet,
+    "token_revoked": entry.token_revoked,
+    "token_unknown_key": entry.token_unknown_key,
+    "token_claims": entry.token_claims,
+    "token_audience": entry.token_audience,
+    "sender_denied": mail.sender_denied,
+    "recipient_denied": mail.recipient_denied,
+    "rate_limited": mail.rate_limited,
+    "too_big": mail.too_big,
+    "too_many_recipients": mail.too_many_recipients,
+    "no_route": mail.no_route,
+    "cannot_carry": mail.cannot_carry,
+    "bad_address": mail.bad_address,
+    "utf8_address": mail.utf8_address,
+    "bad_newlines": protocol.bad_newlines,
+    "line_too_long": protocol.line_too_long,
+    "bad_message": protocol.bad_message,
+    "bad_sequence": protocol.bad_sequence,
+    "bad_syntax": protocol.bad_syntax,
+    "tls_failed": protocol.tls_failed,
+    "too_many_connections": protocol.too_many_connections,
+    "busy": protocol.busy,
+    "unknown_command": plain("It sent what is no command of SMTP.", "This is no mail program, or it is broken."),
+    "too_many_errors": plain("Too many mistakes in one connection.", "See what else this address was refused for."),
+    "cross_protocol": plain(
+        "It spoke HTTP or TLS where SMTP is spoken.", "Correct the port: the web pages are on 8026, TLS needs STARTTLS."
+    ),
+    "mail_loop": plain("The message has been here before.", "Correct the route or the server that sends it back."),
+    "idle": plain(
+        "It fell silent, or sent too slowly.", "Look at the network; limits.idle is how long it may be silent."
+    ),
+    "spool_full": plain(
+        "There was no room on the disk.",
+        "Make room: docs/operations.md. It takes mail again by itself.",
+        "gateway status",
+    ),
+    "spool_error": plain("The disk refused a write.", "The log says why, in the same second.", _LOG),
+    "internal": plain(
+        "A mistake of the gateway itself.", "Report it, with what the log says in the same second.", _LOG
+    ),
+    "shutting_down": plain("The service was about to stop.", "Nothing: clients come again."),
+    "other": plain("The log has the reason.", "Look there, in the same second.", _LOG),
+}
 
 
 def remedy(row: RefusalRow, settings: Settings) -> Remedy:
-    """Never raises: of a row that an older version wrote it says what the row says."""
-    return Remedy(why=row.text or row.reason, fix="")
+    """By these settings, which may be others than those that it was refused by."""
+    return REMEDIES.get(row.reason, REMEDIES["other"])(Case(row, settings))
