@@ -166,7 +166,8 @@ class RetrySettings(Section):
 
 
 class BounceSettings(Section):
-    mode: Literal["auto", "dsn", "notice", "off"] = "auto"
+    mode: Literal["auto", "dsn", "notice", "digest", "off"] = "auto"
+    digest_every: values.LongDuration = timedelta(hours=1)
     sender: values.Address | None = Field(default=None, alias="from")
     backend: str | None = None
     copy_to: values.Address | None = None

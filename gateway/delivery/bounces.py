@@ -6,8 +6,9 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from email.message import EmailMessage
 from typing import cast
 
 from gateway import policy
@@ -23,6 +24,8 @@ _ASKED_AS = {"failed": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}  # i
 _DEFAULT = {"FAILURE", "DELAY"}
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 _OVERHEAD = 20_000
+_LETTER = 200_000  # octets: no digest is longer
+DIGEST = "digest"  # in the place of a bounce: the sender hears of it together with other mail of his (digests.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,12 @@ class Bounces:
     """By what is to be reported of a message: one of ours that says it, or why there is none."""
 
     by_action: Mapping[str, NewMessage | str]
+
+    @property
+    def heard(self) -> bool:
+        """Whether the sender is told of what failed, now or in a digest."""
+        failed = self.by_action.get("failed")
+        return isinstance(failed, NewMessage) or failed == DIGEST
 
     @property
     def messages(self) -> tuple[NewMessage, ...]:
@@ -84,7 +93,7 @@ class Bouncer:
                 failures = [
                     Failure(recipient, outcomes[recipient.address], backend, action, tried_at)
                     for recipient in original.envelope.recipients
-                    if recipient.address in outcomes and _asks_for(recipient, action)
+                    if recipient.address in outcomes and wants(recipient, action)
                 ]
                 if failures:
                     made[action] = self._build(original, raw, failures, now)
@@ -121,7 +130,7 @@ class Bouncer:
         for action, made in bounces.by_action.items():
             if isinstance(made, NewMessage):
                 self.events.bounced(original, made.id, action)
-            else:
+            elif made != DIGEST:
                 self.events.bounce_suppressed(original, made)
 
     def _silent(self, original: SpooledMessage) -> str:
@@ -141,16 +150,17 @@ class Bouncer:
         bounces = self.settings.bounces
         if why := self._silent(original):
             return why
+        if bounces.mode == "digest" and failures[0].action != "relayed":
+            return DIGEST
         targets = tuple(dict.fromkeys(filter(None, (original.envelope.sender, bounces.copy_to))))
         found = self._way(targets, min(len(raw), ORIGINAL_LIMIT) + _OVERHEAD, smtputf8=original.envelope.smtputf8)
         if found is None:
             return "no_backend"
         freight, deliveries = found
         identifier, hostname = self.ids(), self.settings.hostname
-        header_from = policy.bounce_author(bounces, hostname)
         content = Report(
             hostname=hostname,
-            sender=header_from,
+            sender=policy.bounce_author(bounces, hostname),
             message=original,
             original=raw,
             failures=failures,
@@ -160,7 +170,37 @@ class Bouncer:
             retry_until=retry_until,
             plain=bool(freight.sender),
         ).build()
-        recipients = tuple(Recipient(target) for target in targets)
+        how = {"of": original.id, "kind": failures[0].action}
+        return self._message(identifier, targets, content, freight, deliveries, now, how)
+
+    def letter(self, sender: str, write: Callable[[str, str], EmailMessage], now: datetime) -> NewMessage | None:
+        """Plain mail of ours to a sender about his, never bounced itself; None where no backend can carry it.
+
+        ``write`` is given who stands in From, and the queue id.
+        """
+        bounces = self.settings.bounces
+        targets = tuple(dict.fromkeys(filter(None, (sender, bounces.copy_to))))
+        utf8 = not all(map(str.isascii, targets))
+        found = None if bounces.mode == "off" else self._way(targets, _LETTER, smtputf8=utf8, plain=True)
+        if found is None:
+            return None
+        freight, deliveries = found
+        identifier = self.ids()
+        mail = write(policy.bounce_author(bounces, self.settings.hostname), identifier)
+        mail["To"], mail["Date"] = ", ".join(f"<{target}>" for target in targets), now
+        return self._message(identifier, targets, mail.as_bytes(), freight, deliveries, now, {"kind": DIGEST})
+
+    def _message(
+        self,
+        identifier: str,
+        targets: Sequence[str],
+        content: bytes,
+        freight: Freight,
+        deliveries: Mapping[str, tuple[str, ...]],
+        now: datetime,
+        how: Mapping[str, str],
+    ) -> NewMessage:
+        hostname, recipients = self.settings.hostname, tuple(Recipient(target) for target in targets)
         return NewMessage(
             id=identifier,
             envelope=Envelope(freight.sender, recipients, smtputf8=freight.smtputf8, eightbit=True),
@@ -170,21 +210,22 @@ class Bouncer:
             expires_at=now + self.settings.retry.lifetime,
             client=freight.client,
             message_id=f"<{identifier}@{hostname}>",
-            header_from=header_from,
+            header_from=policy.bounce_author(self.settings.bounces, hostname),
             authors=freight.authors,
             pin=freight.pin,
             bounce=True,
-            how=json.dumps({"of": original.id, "kind": failures[0].action}),
+            how=json.dumps(how),
             features=freight.features,
         )
 
     def _way(
-        self, targets: Sequence[str], size: int, *, smtputf8: bool
+        self, targets: Sequence[str], size: int, *, smtputf8: bool, plain: bool = False
     ) -> tuple[Freight, Mapping[str, tuple[str, ...]]] | None:
         """As what it leaves and by whom: under the null sender where a backend can, else under our own address."""
         bounces, hostname = self.settings.bounces, self.settings.hostname
         for sender in policy.bounce_senders(bounces):
             freight = policy.bounce_freight(bounces, hostname, sender, size, smtputf8=smtputf8)
+            freight = replace(freight, features={}) if plain else freight
             with suppress(CannotCarry):
                 return freight, self.routing.deliveries(freight, targets, self.works)
         return None
@@ -194,7 +235,7 @@ def _late_recipients(late: Late) -> Iterator[tuple[Recipient, str, Outcome | Non
     """Who of them is to be told of, by which backend he waits, what was said last and when; None for nothing."""
     for delivery in late.deliveries:
         for recipient in delivery.message.envelope.recipients:
-            if (said := late.said.get(recipient.address)) and _asks_for(recipient, "delayed"):
+            if (said := late.said.get(recipient.address)) and wants(recipient, "delayed"):
                 yield recipient, delivery.backend, _last(said), said.updated_at
 
 
@@ -205,7 +246,7 @@ def _last(said: RecipientRow) -> Outcome | None:
     return Outcome(_VERDICTS[said.verdict], said.code, said.enhanced, said.detail, said_by=by, fix=said.fix)
 
 
-def _asks_for(recipient: Recipient, action: str) -> bool:
+def wants(recipient: Recipient, action: str) -> bool:
     """Absent, NOTIFY means failures and delays (RFC 3461 4.1)."""
     asked = {word.strip().upper() for word in recipient.notify.split(",")} if recipient.notify else _DEFAULT
     return _ASKED_AS[action] in asked

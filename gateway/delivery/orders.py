@@ -109,7 +109,7 @@ class Orders:
         )
         await spool.settle(settlement)
         self.bouncer.tell(claim.message, bounces)
-        return isinstance(bounces.by_action.get("failed"), NewMessage)
+        return bounces.heard
 
     async def refuse(self, spool: Spool, message: NewMessage, now: datetime, *, untold: str) -> None:
         """Keep a message that came without a client who could hear who of its recipients is refused, or all of them.

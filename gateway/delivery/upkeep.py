@@ -10,6 +10,7 @@ from gateway.config.models import RetentionSettings
 from gateway.delivery.batches import batches
 from gateway.delivery.breaker import MISCONFIGURED, OPERATOR
 from gateway.delivery.claims import give_back
+from gateway.delivery.digests import Digests
 from gateway.delivery.notices import DelayNotices
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
@@ -33,6 +34,7 @@ class Upkeep:
         self._clock = clock
         self._wake_all = wake_all
         self._notices = DelayNotices(spool, clock)
+        self._digests = Digests(spool, events, clock)
         self._changed = asyncio.Event()
         self._stopping = False
         self._rounds = 0
@@ -57,6 +59,7 @@ class Upkeep:
                 while not self._stopping and await self._spool.sweep(self._spool.now(), self._retention):
                     pass  # until nothing is left that is past its time
                 await self._notices.tell(lambda: self._stopping)
+                await self._digests.tell(self._orders.bouncer, lambda: self._stopping)
             except SpoolTrouble as trouble:
                 self._events.warning("housekeeping_waits", reason=trouble.text)
             await self.publish()

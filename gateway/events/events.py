@@ -215,6 +215,12 @@ class Events:
         self._metrics.bounces(kind).inc()
         self._log.info("bounced", id=message.id, bounce=bounce_id, kind=kind, to=message.envelope.sender)
 
+    def digest(self, sender: str, messages: int, bounce_id: str, reason: str) -> None:
+        """A sender was told of so many messages together, or, for this ``reason``, was not."""
+        self._metrics.bounces("suppressed" if reason else "digest").inc()
+        log = self._log.warning if reason else self._log.info
+        log("digest", to=sender, messages=messages, bounce=bounce_id, reason=reason)
+
     def bounce_suppressed(self, message: SpooledMessage, reason: str) -> None:
         self._metrics.bounces("suppressed").inc()
         self._log.warning("bounce_suppressed", id=message.id, reason=reason, sender=message.envelope.sender)

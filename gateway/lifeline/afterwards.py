@@ -29,6 +29,10 @@ def told(detail: MessageDetail, settings: Settings) -> Iterator[Entry]:
             title = f"The sender is told of {of}"
             yield Entry(at=row.made_at, kind="told", title=title, note=f"by {row.bounce_id}", link=row.bounce_id)
             continue
+        if row.reason == "digest":
+            note = "It comes with the sender's next digest (bounces.mode)."
+            yield Entry(at=row.made_at, kind="told", title=f"The sender will be told of {of}", note=note)
+            continue
         why, fix = _why(row.reason, settings)
         yield Entry(at=row.made_at, kind="untold", title=f"Nobody was told of {of}", note=why, fix=fix)
 

@@ -1,6 +1,7 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
 from gateway.spool.checked import AnswerRow, CheckRow
+from gateway.spool.digests import Piece, Untold
 from gateway.spool.doorbook import DoorBook
 from gateway.spool.filters import STATES
 from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
@@ -40,6 +41,7 @@ __all__ = [
     "MessageRow",
     "Notice",
     "Page",
+    "Piece",
     "Point",
     "Poll",
     "RecipientRow",
@@ -53,4 +55,5 @@ __all__ = [
     "TokenRow",
     "Told",
     "Total",
+    "Untold",
 ]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.pools import read_files
-from gateway.spool import acts, checked, near, notices, queries, refusals, signins, tally, tokens
+from gateway.spool import acts, checked, digests, near, notices, queries, refusals, signins, tally, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.filters import question
 from gateway.spool.keys import key_of
@@ -78,6 +78,16 @@ class Looking:
         """Since when the oldest message of each backend waits, as the machine's clock shows it now."""
         found = {name: (await self._ask(queries.OLDEST, backend=name))[0]["at"] for name in await self.queued()}
         return {backend: moment(at + self._time.shift()) for backend, at in found.items() if at is not None}
+
+    async def first_untold(self) -> datetime | None:
+        """Since when something is to be told in a digest, by the machine's clock of then."""
+        async with self._reading() as reader:
+            return await digests.first(reader)
+
+    async def untold(self, senders: int, pieces: int) -> list[digests.Untold]:
+        """By sender what he is to hear in a digest: at most so many senders, and so many messages of each."""
+        async with self._reading() as reader:
+            return await digests.untold(reader, senders, pieces)
 
     async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
         """Newest first, however long it takes; ``before`` is the last id of the page before."""

@@ -21,6 +21,7 @@ from gateway.spool import (
     acts,
     changes,
     checked,
+    digests,
     filters,
     lastuse,
     notices,
@@ -295,6 +296,11 @@ class Spool(Looking):
         if self.room.shut:
             raise SpoolFull("no room for what is no mail")
         await self._writer.submit(partial(refusals.add, rows=rows, counts=counts), fresh=True)
+
+    async def digest(self, what: digests.Untold, message: NewMessage | None, reason: str) -> None:
+        """Put the mail that tells a sender all of it, and mark that; without one, why he is not told."""
+        with self.room.taking([message] if message is not None else []):
+            await self._writer.submit(lambda tx: digests.told(tx, what, message, reason), late=True, fresh=True)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 

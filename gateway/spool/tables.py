@@ -179,7 +179,10 @@ class Poll(SQLModel, table=True):
 class Bounce(SQLModel, table=True):
     """What the sender of a message was told of it: by the bounce of this id, or why not. See records.Told."""
 
-    __table_args__ = (Index("bounce_of_message", "message_id"),)
+    __table_args__ = (
+        Index("bounce_of_message", "message_id"),
+        Index("bounce_for_digest", "id", sqlite_where=text("reason = 'digest'")),
+    )
 
     id: int | None = Field(primary_key=True)
     message_id: str

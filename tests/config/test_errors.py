@@ -183,7 +183,7 @@ VALUES = [
     ("routes: [{backend: box, senders: ['{email}']}]", "config.yaml:1:10: routes.0: {sub} and {email} stand for claims, which are known to clients only"),
     # bounces, http
     ("bounces: {from: postmaster}", 'config.yaml:1:11: bounces.from: "postmaster": The address needs a domain, write user@example.com'),
-    ("bounces: {sender: a@b.example}", "config.yaml:1:11: bounces.sender: unknown key; allowed: backend, copy_to, from, mode"),
+    ("bounces: {sender: a@b.example}", "config.yaml:1:11: bounces.sender: unknown key; allowed: backend, copy_to, digest_every, from, mode"),
     ("bounces: {backend: bax}", 'config.yaml:1:11: bounces.backend: there is no backend "bax", did you mean "box"?'),
     ("http: {bind: localhost}", 'config.yaml:1:8: http.bind: "localhost" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25'),
 ]  # fmt: skip

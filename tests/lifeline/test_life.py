@@ -323,6 +323,8 @@ TOLD: list[tuple[Told, dict[str, Any], str, str, str]] = [
     (Told("failed", "B1"), {}, "The sender is told of the failure", "by B1", ""),
     (Told("delayed", "B1"), {}, "The sender is told of the delay", "by B1", ""),
     (Told("relayed", "B1"), {}, "The sender is told of the hand-over", "by B1", ""),
+    (Told("failed", reason="digest"), {"mode": "digest"}, "The sender will be told of the failure",
+     "It comes with the sender's next digest (bounces.mode).", ""),
     (Told("failed", reason="off"), {"mode": "off"}, "Nobody was told of the failure", "bounces.mode is off.",
      "to tell senders from now on: bounces: {mode: auto}"),
     (Told("failed", reason="null_sender"), {}, "Nobody was told of the failure",
@@ -346,7 +348,7 @@ async def test_whether_the_sender_was_told(
     story.settings = made_settings("b", bounces=bounces)
     await story.put()
     await story.answer(NO_USER, told=(told,))
-    entry = await story.entry("told" if told.bounce_id else "untold")
+    entry = await story.entry("told" if told.bounce_id or told.reason == "digest" else "untold")
     assert (entry.title, entry.note, entry.fix, entry.link) == (title, why, fix, told.bounce_id)
 
 

@@ -61,7 +61,17 @@ CREATE TABLE signin (
     ended_at INTEGER
 )
 """
-SCHEMA: tuple[str, ...] = (_LASTUSE, _REFUSAL, _TALLY, _ACT, _CHECKED, _SIGNIN)
+_DIGEST = "CREATE INDEX bounce_for_digest ON bounce (id) WHERE reason = 'digest'"
+
+SCHEMA: tuple[str, ...] = (
+    _DIGEST,
+    _LASTUSE,
+    _REFUSAL,
+    _TALLY,
+    _ACT,
+    _CHECKED,
+    _SIGNIN,
+)  # texts parted by ";"
 
 
 def upgrade() -> None:
