@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from gateway.cli import lifeline, plain
+from gateway.cli.backend_words import before, checked, ends, outcome, state_of
 from gateway.cli.common import Api, checked_by, chosen_file, config_option, connect, json_option, said
-from gateway.cli.errors import Failed, TryAgain
+from gateway.cli.errors import Failed, NoService, TryAgain
 from gateway.cli.plain import moment, say, show_json
 
 _POLL = 0.2  # seconds between looks at a message on its way
@@ -18,10 +19,10 @@ _POLL = 0.2  # seconds between looks at a message on its way
 
 @click.group()
 def backend() -> None:
-    """The ways out: list, check, pause, resume."""
+    """The ways out: list, check, pause, resume, fix."""
 
 
-@backend.command("list")
+@backend.command("list", epilog="Example: gateway backend list")
 @json_option
 @config_option
 def list_(as_json: bool) -> None:
@@ -32,22 +33,20 @@ def list_(as_json: bool) -> None:
         return show_json(found)
     rows = []
     for one in found.values():
-        state = "working" if api.running else "no service is running"
-        if one.get("paused_by"):
-            state = lifeline.rest(one)
         success, sending = plain.relative(moment(one.get("last_success"))), one.get("in_flight", 0)
+        state = state_of(one) if api.running else "no service is running"
         rows.append((one["name"], one["type"], one["queued"], sending, success, state, lifeline.reason(one)))
     header = ("BACKEND", "TYPE", "QUEUED", "SENDING", "LAST SUCCESS", "STATE", "REASON")
     return plain.table(header, rows, [lifeline.to_do(one) for one in found.values()])
 
 
-def _steer(api: Api, name: str, action: str, body: dict[str, Any]) -> None:
+def _steer(api: Api, name: str, action: str, body: dict[str, Any]) -> Any:
     if "/" in name:  # no name of ours, and it would be another path
         raise Failed(f"no backend {name}; there are {', '.join(api.get('backends'))}")
-    api.post(f"backends/{name}/{action}", body)
+    return api.post(f"backends/{name}/{action}", body)
 
 
-@backend.command()
+@backend.command(epilog="Example: gateway backend pause office --for 30m")
 @click.argument("name", callback=said)
 @click.option(
     "--for", "duration", metavar="TIME", callback=checked_by("durations", "parse_duration"),
@@ -62,29 +61,90 @@ def pause(name: str, duration: str | None) -> None:
     say(f"{name} is paused {until} a restart or: gateway backend resume {name}")
 
 
-@backend.command()
+_wait_option = click.option(
+    "--wait", default=30.0, show_default=True, metavar="SECONDS", type=click.FloatRange(0),
+    help="Wait so long for the first outcome.",
+)  # fmt: skip
+_no_wait_option = click.option("--no-wait", is_flag=True, help="Do not wait for an outcome.")
+
+
+@backend.command(epilog="Example: gateway backend resume office")
 @click.argument("name", callback=said)
+@_wait_option
+@_no_wait_option
 @config_option
-def resume(name: str) -> None:
-    """Send by this backend again, now."""
+def resume(name: str, wait: float, no_wait: bool) -> None:
+    """Send by this backend again, now, and see whether it works.
+
+    Exit code 0: a message was sent, or none waits; 1: stopped again; 75: no outcome yet.
+    """
     with connect(offline=False) as api:
-        _steer(api, name, "resume", {})
-    say(f"{name} is working")
+        since = _steer(api, name, "resume", {})["at"]
+        if no_wait:
+            say(f"{name} is resumed; see how it does: gateway backend check {name}")
+        else:
+            ends(*outcome(api, name, since, wait))
 
 
-@backend.command()
+@backend.command(epilog="Example: gateway backend fix office")
+@click.argument("name", callback=said)
+@_wait_option
+@_no_wait_option
+@json_option
+@config_option
+def fix(name: str, wait: float, no_wait: bool, as_json: bool) -> None:
+    """Read its secrets that have changed on disk, check it, and let it work again if the check is good.
+
+    Exit code 0: the check is good, and a message was sent or none waits; 1: it is not; 75: no outcome yet.
+    """
+    with connect(offline=False) as api:
+        found = _steer(api, name, "fix", {})
+        show_json(found) if as_json else say("\n".join(checked(name, found)))
+        if not found["ok"]:
+            raise SystemExit(1)
+        if not no_wait and not as_json:
+            ends(*outcome(api, name, found["at"], wait))
+
+
+@backend.command(epilog="Example: gateway backend check office")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @json_option
 @config_option
 def check(names: tuple[str, ...], as_json: bool) -> None:
-    """Try credentials and reachability, sending nothing. Without a name: all of them."""
-    from gateway.cli import local
-    from gateway.cli.checking import show_checks
+    """Try credentials and reachability, sending nothing. Without a name: all of them.
 
-    settings = local.settings(chosen_file()).settings
-    if unknown := [name for name in names if name not in settings.backends]:
-        raise Failed(f"no backend {', '.join(unknown)}; there are {', '.join(settings.backends)}")
-    show_checks(settings, names or tuple(settings.backends), as_json)
+    A running service is asked: what it heard last, where its secrets and settings differ from those on disk, and what
+    a check finds now. Without one it is tried from here. Exit code 1 if one fails.
+    """
+    from gateway.cli import local
+
+    try:
+        with connect(offline=False) as api:
+            standing = api.get("backends")
+            found = {}
+            for name in _known(names, standing):
+                if not as_json:
+                    say("\n".join(before(standing[name])))
+                found[name] = _steer(api, name, "check", {})
+                if not as_json:
+                    say("\n".join(checked(name, found[name])))
+            if as_json:
+                show_json(found)
+            raise SystemExit(0 if all(one["ok"] for one in found.values()) else 1)
+    except NoService:
+        from gateway.cli.checking import show_checks
+
+        settings = local.settings(chosen_file()).settings
+        if not as_json:
+            say("note: no service is running; this is tried from here, with the settings on disk", err=True)
+        show_checks(settings, _known(names, settings.backends), as_json)
+
+
+def _known(names: Sequence[str], known: Mapping[str, Any]) -> tuple[str, ...]:
+    """These, or all. Raises Failed."""
+    if unknown := [name for name in names if name not in known]:
+        raise Failed(f"no backend {', '.join(unknown)}; there are {', '.join(known)}")
+    return tuple(dict.fromkeys(names)) or tuple(known)
 
 
 def watch(api: Api, queue_id: str, seconds: float, *, until: Callable[[Any], bool]) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from random import SystemRandom
 
 from gateway import backends
 from gateway.checks import Check
+from gateway.cli.backend_words import checked
 from gateway.cli.plain import say, show_json
 from gateway.clock import SystemClock
 from gateway.config.models import Settings
@@ -17,15 +19,9 @@ from gateway.fetch import Fetch
 def show_checks(settings: Settings, names: Sequence[str], as_json: bool = False) -> None:
     """Build and check these backends. Exit code 1 if one fails."""
     checks = dict(zip(names, asyncio.run(_check_all(settings, names)), strict=True))
-    if as_json:
-        show_json({name: {"ok": c.ok, "summary": c.summary, "fix": c.fix, **c.facts} for name, c in checks.items()})
-    for name, found in checks.items() if not as_json else ():
-        say(f"{name}: {'ok' if found.ok else 'FAILED'}: {found.summary}")
-        for key, value in found.facts.items():
-            say(f"  {key}: {value}")
-        if found.fix:
-            say(f"  to do: {found.fix}")
-    if not all(found.ok for found in checks.values()):
+    found = {name: asdict(one) for name, one in checks.items()}
+    show_json(found) if as_json else say("\n".join(line for name in names for line in checked(name, found[name])))
+    if not all(one.ok for one in checks.values()):
         raise SystemExit(1)
 
 

@@ -24,6 +24,7 @@ _COMMANDS = {
     "acts": "gateway.cli.trace:acts",
     "backend": "gateway.cli.backend:backend",
     "client": "gateway.cli.client:client",
+    "status": "gateway.cli.status:status",
     "send-test": "gateway.cli.backend:send_test",
     "doctor": "gateway.cli.doctor:doctor",
     "token": "gateway.cli.token:token",

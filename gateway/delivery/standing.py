@@ -18,9 +18,8 @@ _COUNTED = 10_000  # sends whose times are kept to show how much of a rate is us
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What the last attempt that has ended came to; ``number`` counts them since the start."""
+    """What the last attempt that has ended came to."""
 
-    number: int
     at: datetime
     id: str
     verdict: str
@@ -80,7 +79,7 @@ class Record:
         said = cause or next((one for one in outcomes.values() if not sent or one.verdict is Verdict.SENT), None)
         if said is not None:
             self.heard = Heard(
-                number=self.heard.number + 1 if self.heard else 1, at=now, id=ident, verdict=said.verdict.value,
+                at=now, id=ident, verdict=said.verdict.value,
                 code=said.code, enhanced=said.enhanced, detail=said.detail, fix=said.fix, said_by=said.said_by,
             )  # fmt: skip
 

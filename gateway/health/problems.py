@@ -102,12 +102,19 @@ def _selves(count: int) -> str:
 def _stopped(seen: Snapshot) -> Iterator[Problem]:
     for one in seen.backends:
         if one.state == "stopped":
-            why = f"{one.title} does not accept us" if one.by == "misconfigured" else f"{one.title} is not reached"
+            place = _place(one.title)
+            why = f"{place} does not accept us" if one.by == "misconfigured" else f"{place} is not reached"
             yield Problem(
                 key=f"backend:{one.name}", kind="backend_stopped", severity="bad", backend=one.name,
                 what=f"{one.name} cannot send: {why}.", since=one.since, said=one.said,
                 cost=_wait(one.waiting, "as soon as it works"), fix=_repair(one), action="fix",
             )  # fmt: skip
+
+
+def _place(title: str) -> str:
+    """Microsoft 365 (noreply@example.com)"""
+    label, _, more = title.partition(", ")
+    return f"{label} ({more})" if more else label
 
 
 def _repair(one: BackendNow) -> str:

@@ -85,7 +85,7 @@ async def steer(service: Service, request: Request) -> object:
         raise HTTPException(404, f"no action {action}; there are {', '.join(_ACTIONS)}")
     if action in ("check", "fix"):
         return await _check(service, request, name, fix=action == "fix")
-    lasts = ""
+    lasts, at = "", service.clock.now()
     if action == "pause":
         duration = duration_of(body, "for")
         await dispatcher.pause(name, duration.total_seconds() if duration else None, actor_of(request).name)
@@ -93,7 +93,7 @@ async def steer(service: Service, request: Request) -> object:
     else:
         await dispatcher.resume(name)
     await acts.note(service, request, action, f"backend {name}{lasts}")
-    return dispatcher.status()[name]
+    return {**fields_of(dispatcher.status()[name]), "at": at}
 
 
 async def _check(service: Service, request: Request, name: str, *, fix: bool) -> dict[str, Any]:
@@ -102,9 +102,10 @@ async def _check(service: Service, request: Request, name: str, *, fix: bool) ->
     dispatcher = running(service)
     renewal = await service.renew(name)
     check = await _try(dispatcher, name)
+    at = service.clock.now()  # what is heard from here on is heard of what was found
     if check.ok and fix:
         await dispatcher.resume(name)
-    row = CheckRow(backend=name, at=service.clock.now(), who=actor_of(request).name, check=check)
+    row = CheckRow(backend=name, at=at, who=actor_of(request).name, check=check)
     with suppress(SpoolTrouble):  # what was found counts, also while the disk is full
         await service.spool.keep_check(row)
         await acts.note(service, request, "fix" if fix else "check", f"backend {name}: {_came(check)}")

@@ -21,10 +21,11 @@ COMMANDS = [
     "queue list", "queue summary", "queue dropped", "queue show 1K00000000001", "queue cat 1K00000000001",
     "queue retry --all --yes", "queue hold --all --yes", "queue release --all --yes", "queue delete --all --yes",
     "queue bounce --all --yes", "trace nobody@example.net", "backend list", "backend pause box", "backend resume box",
+    "backend fix box",
     "token mint --sub x", "token list", "token revoke x", "token inspect x", "healthcheck", "reload",
     "send-test --to a@example.net --wait 0",
 ]  # fmt: skip
-JUDGING = ["check-config", "config show", "backend check"]
+JUDGING = ["check-config", "config show"]
 SERVE = ["serve"]
 HOMES = {"home/alice", "home/olga", "home/gina"}
 

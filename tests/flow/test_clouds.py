@@ -106,7 +106,7 @@ async def test_tokens_that_cannot_be_had_lose_and_bounce_nothing(tmp_path: Path)
             )
             google.token_answers = [http(400, {"error": "invalid_grant", "error_description": "revoked"})] * 9
             await asyncio.to_thread(
-                gateway.wait, lambda: gateway.run("backend", "resume", "google").returncode == 0
+                gateway.wait, lambda: gateway.run("backend", "resume", "google", "--no-wait").returncode == 0
                 and "invalid_grant" in gateway.messages()[0]["detail"]
             )  # fmt: skip
             listed = await asyncio.to_thread(gateway.json, "backend", "list")

@@ -52,7 +52,7 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
     (
         "backend_stopped", "backend:office", "bad",
         {"backends": office("stopped", "misconfigured", waiting=214, said="401 invalid_client", fix="make a new one.")},
-        ("office cannot send: Microsoft 365, noreply@example.com does not accept us", "214 messages wait",
+        ("office cannot send: Microsoft 365 (noreply@example.com) does not accept us", "214 messages wait",
          "They go out by themselves", "Make a new one. Then: gateway backend fix office", "401 invalid_client"),
     ),
     (

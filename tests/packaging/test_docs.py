@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.events import REASONS
 from gateway.events.metrics import Family, Metrics
+from gateway.health.problems import KINDS
 from gateway.refusals import FAULTS
 from tests.packaging.kit import PAGES, ROOT, blocks, program, rows
 
@@ -97,6 +98,13 @@ def test_alerts_are_valid_rules(tmp_path: Path) -> None:
     path.write_text(rules)
     result = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_kind_of_problem_is_explained() -> None:
+    """Who reads a kind in an alert finds what it means and what to do, and no kind that there is not."""
+    explained = rows(DOCS / "operations.md", "kind", "it means", "do")
+    assert [cells[0].strip("`") for cells in explained] == list(KINDS)
+    assert all(all(cells) for cells in explained)
 
 
 def test_every_reason_of_a_refusal_is_explained() -> None:
