@@ -74,6 +74,7 @@ def certificate(key: Any = None, begins: datetime | None = None, ends: datetime 
 
 LOCK = BestAvailableEncryption(b"secret")
 CUT = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+GUID = "11111111-2222-3333-4444-555555555555"
 OAUTH_CLIENT = json.dumps({"installed": {"client_id": "x", "client_secret": "S3CR3T"}})
 SERVICE = {
     "type": "service_account",
@@ -108,7 +109,7 @@ def google(file: str, field: str = "service_account_file") -> tuple[dict[str, st
 
 
 def graph(file: str) -> tuple[dict[str, str], str]:
-    return backend(file, type="graph", tenant="t.example", client_id="x", mailbox="a@b.example", certificate_file="f")
+    return backend(file, type="graph", tenant="t.example", client_id=GUID, mailbox="a@b.example", certificate_file="f")
 
 
 def smarthost(file: str) -> tuple[dict[str, str], str]:
@@ -195,7 +196,7 @@ BROKEN: dict[str, tuple[Case, str, str]] = {
         graph(certificate(rsa(1024)) + private(rsa(1024))), BACKEND + "certificate_file",
         "RSA keys from 2048 bits, this has 1024"),
     "microsoft secret empty": (
-        backend("", type="graph", tenant="t.example", client_id="x", mailbox="a@b.example", client_secret_file="f"),
+        backend("", type="graph", tenant="t.example", client_id=GUID, mailbox="a@b.example", client_secret_file="f"),
         BACKEND + "client_secret_file", '"f" is empty'),
     "authorities empty": (smarthost(""), BACKEND + "ca_file", "it is empty"),
     "authorities are a key": (smarthost(public(rsa())), BACKEND + "ca_file", "it holds PUBLIC KEY"),
@@ -316,7 +317,7 @@ def dated(ends: datetime) -> dict[str, Case]:
         "listeners.tls.certificate": listener(text, private(rsa())),
         "backends.b.certificate_file": graph(text + private(rsa())),
         "backends.b.client_secret_expires": backend(
-            "", type="graph", tenant="t.example", client_id="x", mailbox="a@b.example", **secret
+            "", type="graph", tenant="t.example", client_id=GUID, mailbox="a@b.example", **secret
         ),
         "backends.b.ca_file": smarthost(text),
         "backends.b.certificate_file of smtp": known_by(text, private(rsa())),
@@ -374,7 +375,12 @@ def test_nothing_of_it_is_made(tmp_path: Path) -> None:
 
 def test_a_device_login_that_is_still_to_come(tmp_path: Path) -> None:
     """The service must be started once before anybody can sign in."""
-    login = {"tenant": "t.example", "client_id": "x", "mailbox": "a@b.example", "device_login": "true"}
+    login = {
+        "tenant": "t.example",
+        "client_id": GUID,
+        "mailbox": "a@b.example",
+        "device_login": "true",
+    }
     found = seen(tmp_path, backend("", type="graph", **login))
     assert "backends.b.device_login: nobody has signed in yet: gateway auth microsoft --backend b" in found.warnings[0]
 

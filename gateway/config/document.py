@@ -14,25 +14,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from gateway.config.syntax import explain, no_mapping, unseen
+
 Keys = tuple[str | int, ...]
 PREFIX = "GATEWAY_"
 _MAX_FILE = 1_000_000
 _MAX_NODES = 100_000  # aliases multiply: a file of 1 kB can describe a billion values
 _YAML = "tag:yaml.org,2002:"
-_HINTS = {  # what PyYAML says -> what to do about it
-    "\\t": "indent with spaces, not with tabs",
-    "cannot start any token": "a value that begins with this character must be quoted",
-    "mapping values are not allowed": 'a ":" too many: quote a value that holds ": ", and look at the line above',
-    "expected <block end>": "the indentation does not fit the lines above",
-    "while scanning a quoted scalar": "a quote is not closed",
-    "alias": "a value that begins with * must be quoted",
-    "anchor": "a value that begins with & must be quoted",
-    "tag": "a value that begins with ! must be quoted",
-    "could not find expected ':'": 'write "key: value", with a space behind the colon',
-    "block scalar": "a value that begins with | or > must be quoted",
-    "parsing a flow": "a comma or a closing bracket is missing",
-    "single document": 'there may be only one document, without a second "---"',
-}
 
 
 class ConfigError(Exception):
@@ -72,6 +60,13 @@ def in_order(found: Iterable[tuple[Place, Keys, str]]) -> list[str]:
     """Lines for the operator in the order of the file, then those of the environment and the command line."""
     ordered = sorted(found, key=lambda one: (not one[0].line, one[0]))
     return [f"{place}: {dotted(keys)}: {text}" for place, keys, text in ordered]
+
+
+def _section_of(word: str, sections: Iterable[str]) -> str:
+    """The section in ``log_level``; "" for what Kubernetes sets for a service "gateway-log" (GATEWAY_LOG_PORT ...)."""
+    if re.search(r"_(service_(host|port).*|port(_\d.*)?)$", word):
+        return ""
+    return next((name for name in sections if word.startswith(f"{name}_")), "")
 
 
 def closest(word: object, options: Iterable[str], likeness: float = 0.6) -> str:
@@ -117,14 +112,15 @@ class Document:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             self.data = {} if node is None else self._build(node, (), None)
         except yaml.MarkedYAMLError as error:
-            raise ConfigError([f"{self._at(error.problem_mark)}: {_explain(error)}"]) from None
+            raise ConfigError([f"{self._at(error.problem_mark)}: {explain(error, text)}"]) from None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError([f"{self._name}:{line}: holds a control character"]) from None
         except RecursionError:
             raise ConfigError([f"{self._name}: nested too deeply"]) from None
         if not isinstance(self.data, dict):
-            raise ConfigError([f'{self._name}: must hold "key: value" lines, such as "hostname: relay.example.com"'])
+            line, why = no_mapping(text)
+            raise ConfigError([f"{Place(self._name, line, 1)}: {why}"])
 
     def read_environment(self, environ: Mapping[str, str], names: Iterable[str]) -> list[str]:
         """Take over ``GATEWAY_A__B__C``; returns warnings about what looks like a setting and is none.
@@ -136,6 +132,9 @@ class Document:
         for variable, keys in sorted(given.items(), key=lambda item: (len(item[1]), item[0])):
             if len(keys) > 1 or keys[0] in names:
                 self.put(tuple(keys), environ[variable], f"environment {variable}")
+            elif section := _section_of(keys[0], names):
+                parts = f"{PREFIX}{section.upper()}__{keys[0][len(section) + 1 :].upper()}"
+                warnings.append(f"environment {variable}: ignored, two _ stand between the parts of a key: {parts}")
             elif near := closest(keys[0], names, 0.8):
                 warnings.append(f'environment {variable}: ignored, did you mean "{PREFIX}{near.upper()}"?')
         return warnings
@@ -195,6 +194,8 @@ class Document:
         except UnicodeDecodeError:
             self.fail(keys, "holds half a surrogate pair, or bytes that are not UTF-8")
             whole = value.encode("utf-8", "replace").decode()
+        if why := unseen(whole):
+            self.fail(keys, why)
         return whole.replace("\0", "")
 
     def _mapping(self, node: yaml.MappingNode, keys: Keys, at: Place | None) -> dict[str, Any]:
@@ -234,8 +235,3 @@ def _read(path: Path, name: str) -> str:
     except UnicodeDecodeError as error:
         line, column = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start)
         raise ConfigError([f"{name}:{line}:{column}: not UTF-8 text, save the file as UTF-8"]) from None
-
-
-def _explain(error: yaml.MarkedYAMLError) -> str:
-    said = f"{error.context or ''} {error.problem}".strip()
-    return next((advice for words, advice in _HINTS.items() if words in said), re.sub(r"'.*'", "...", said))

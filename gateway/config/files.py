@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from gateway.files import unwritable
 RUN_SECRETS = Path("/run/secrets")
 OWN_KEY: Keys = ("auth", "keys", "own", "private_key_file")  # made at first start, so it may be missing
 _MAX_FILE = 1_000_000
+_SECRET = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[^/\s]{20,}")  # what a key, password or token may be, and hardly a file
 LONGEST_SOCKET = 107  # bytes of sockaddr_un.sun_path on Linux, less the final NUL
 _PRIVATE = {"private_key", "private_key_file", "service_account_file", "authorized_user_file", "certificate_file"}
 _PRIVATE |= {"token_file", "federated_token_file"}
@@ -142,6 +144,10 @@ class Files:
                 return candidate, data
             return candidate, b"?"
         if keys != OWN_KEY:
+            if _SECRET.fullmatch(given) and not Path(given).suffix:
+                key = str(keys[-1]).removesuffix("_file")
+                self._miss(keys, f"names no file; it looks like the secret itself: write it into a file, or as {key}")
+                return candidates[0] if candidates else Path("?"), b"?"
             tried = " or ".join(dict.fromkeys(str(candidate) for candidate in candidates)) or given
             self._miss(keys, f"no such file: {tried}")
         return candidates[-1] if candidates else Path(given), b"?"

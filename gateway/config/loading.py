@@ -16,10 +16,11 @@ from gateway.config.checks import findings, warnings
 from gateway.config.document import Document, Keys, Place, closest, dotted, find_place, hint, in_order
 from gateway.config.files import Files
 from gateway.config.finding import Finding
-from gateway.config.locate import default_state_dir, find_file, is_missing, read
+from gateway.config.locate import SECTIONS, default_state_dir, find_file, is_missing, read
 from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import Section, classes_in, flatten
-from gateway.config.values import parse_hostname
+from gateway.config.structure import find_misplaced
+from gateway.config.values import parse_hostname, unlikely_path
 
 _PATHS = re.compile(r"certificate|private_key|.*_file")
 _WORDS = {  # pydantic's error type, or what it begins with -> plain words
@@ -75,6 +76,7 @@ def load(
     document, notes = read(path, environ)
     for key, text in overrides.items():
         document.put(tuple(key.split(".")), text, "command line")
+    find_misplaced(document, SECTIONS)
     _fill(document.data, path, environ)
     names = _names(document.data)
     files = Files(document, path, environ, Path(str(document.data["state_dir"])), spared)
@@ -138,19 +140,46 @@ def _this_host() -> str:
         return "localhost"
 
 
-def _prepare(document: Document, files: Files, model: type[Section], data: Any, keys: Keys) -> None:
-    """Walk settings and their types together: refuse unknown keys, drop empty ones, read secrets, find files."""
-    if not isinstance(data, dict):
-        return
+def _unknown(key: str, keys: Keys, allowed: Iterable[str]) -> str:
+    """What an unknown key may have been meant as."""
+    if ":" in key:
+        return 'unknown key; write "key: value", with a space behind the colon'
+    if not keys and not closest(key, allowed):
+        inner = {name: next(iter(classes_in(kind)), None) for name, kind in Settings.file_keys().items()}
+        homes = [name for name, kind in inner.items() if isinstance(kind, type) and issubclass(kind, Section)]
+        found = [name for name in homes if key in inner[name].file_keys()]  # type: ignore[union-attr]
+        if key in BackendSettings.file_keys():
+            found = ["backends"]
+        if found:
+            return f'unknown key here; it belongs, indented, below "{found[0]}:"'
+    return f"unknown key{hint(key, allowed)}"
+
+
+def _tidy(document: Document, model: type[Section], data: dict[str, Any], keys: Keys) -> None:
+    """Refuse unknown keys and what is hardly a path, drop empty ones."""
     known, secrets = model.file_keys(), model.secret_keys()
     allowed = {*known, *(f"{key}_file" for key in secrets)}
     for key in [key for key in data if key not in allowed]:
-        document.fail((*keys, key), f"unknown key{hint(key, allowed)}")
+        document.fail((*keys, key), _unknown(key, keys, allowed))
         if (meant := (*keys, closest(key, allowed))) not in document.places:
             document.bad.add(meant)  # it is not missing as well
         del data[key]
     for key in [key for key, value in data.items() if value is None]:
         del data[key]
+    for key, value in list(data.items()):
+        of_path = Path in classes_in(known.get(key)) or key not in known
+        if of_path and isinstance(value, str) and (why := unlikely_path(value)):
+            document.fail((*keys, key), why)
+            document.bad.add((*keys, key.removesuffix("_file")))
+            del data[key]
+
+
+def _prepare(document: Document, files: Files, model: type[Section], data: Any, keys: Keys) -> None:
+    """Walk settings and their types together: refuse unknown keys, drop empty ones, read secrets, find files."""
+    if not isinstance(data, dict):
+        return
+    _tidy(document, model, data, keys)
+    known, secrets = model.file_keys(), model.secret_keys()
     for key, annotation in known.items():
         here, value, classes = (*keys, key), data.get(key), list(classes_in(annotation))
         section = next((inner for inner in classes if issubclass(inner, Section)), None)

@@ -106,6 +106,17 @@ def parse_bind(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
+def unlikely_path(text: str) -> str:
+    """Why this is hardly the path of a file here, "" where it may be one."""
+    if text.startswith("~"):
+        return f'"{text}": ~ is not filled in, for the service is another user than you; write the whole path'
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
+        return f'"{text}" is a path of Windows; write one of this machine, such as /etc/gateway/smtp2go.key'
+    if re.search(r"\$\{?[A-Za-z_]", text):
+        return f'"{text}": variables are not filled in; write the whole path'
+    return ""
+
+
 def parse_hostname(text: str) -> str:
     """A host name as it may stand in EHLO (RFC 5321 section 4.1.2)."""
     _match(_HOST.pattern, text, "a host name such as relay.example.com")

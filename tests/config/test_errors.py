@@ -17,6 +17,11 @@ STRANGERS = "would relay for strangers: {} need no login"
 ALL = "3,702,258,688 public addresses of IPv4"
 CLOSE = "; name your own networks such as 192.0.2.0/24, or set open_relay: true beside it if you mean it"
 
+COPIED = ", copied from somewhere: type it anew (a secret that really holds one goes into a _file)"
+RIGHT = ": begin this line, and those that belong to it, further right"
+TILDE = ": ~ is not filled in, for the service is another user than you; write the whole path"
+WINDOWS = " is a path of Windows; write one of this machine, such as /etc/gateway/smtp2go.key"
+
 SYNTAX = [
     ("routes: [", "config.yaml:1:10: a comma or a closing bracket is missing"),
     ("limits:\n\tidle: 5m", "config.yaml:2:1: indent with spaces, not with tabs"),
@@ -39,6 +44,44 @@ SYNTAX = [
     ("[" * 500, "config.yaml: nested too deeply"),
     ("log: &x [*x]", "config.yaml: nested too deeply"),
     ("? [a, b]\n: c", "config.yaml:1:3: ?: a key must be plain text"),
+    # a line that is indented too far, or not far enough
+    (
+        "limits:\n  idle: 5m\n   memory: 1GB",
+        "config.yaml:3:10: indented too far: this line must begin below the line above it, in column 3",
+    ),
+    (
+        f"limits:\n  idle: {SECRET}\n\n  # why\n    memory: 1GB",
+        "config.yaml:5:5: indented too far: this line must begin below the line above it, in column 3",
+    ),
+    (
+        " hostname: a.example\nlog: {}",
+        "config.yaml:2:1: line 1 is indented too far: all keys of the first level begin in one column",
+    ),
+    # other files
+    (
+        "hostname: a.example\nhttp:{bind: x}",
+        'config.yaml:2:1: http:{bind: unknown key; write "key: value", with a space behind the colon',
+    ),
+    (f"hostname:{SECRET}", 'config.yaml:1:1: write "key: value", with a space behind the colon'),
+    ("hostname = x", 'config.yaml:1:1: write "key: value", not "key = value"'),
+    ("log: {}\nhostname=x", 'config.yaml:2:11: write "key: value", not "key = value", in line 2'),
+    ("; old\nhostname: x", "config.yaml:2:9: line 1 is no setting; a comment begins with #"),
+    ("hostname: x\n// old\nlog: {}", "config.yaml:3:1: line 2 is no setting; a comment begins with #"),
+    (
+        "[log]\nlevel = 'info'",
+        'config.yaml:2:1: this is an INI or TOML file: write "section:", and below it indented "key: value" lines',
+    ),
+    # signs
+    ("hostname:\tx", "config.yaml:1:10: write a space behind the colon, not a tab"),
+    (
+        f"backends: {{b: {{type: api, api_key: ab #{SECRET}}}}}\n",
+        'config.yaml:2:1: in line 1 a # behind a blank begins a comment: quote a value that holds " #"',
+    ),
+    (
+        'state_dir: "C:\\gateway"',
+        """config.yaml:1:16: within "..." a \\ begins an escape: write it within '...', or a / instead""",
+    ),
+    ("hostname:\u00a0x", f"config.yaml:1:1: holds a space that is none (no-break space){COPIED}"),
 ]
 
 VALUES = [
@@ -181,6 +224,25 @@ VALUES = [
     ("routes: {backend: box}", "config.yaml:1:1: routes: must be a list, such as [one, two]"),
     ("routes: [box]", 'config.yaml:1:10: routes.0: must hold indented "key: value" lines'),
     ("routes: [{backend: box, senders: ['{email}']}]", "config.yaml:1:10: routes.0: {sub} and {email} stand for claims, which are known to clients only"),
+    # what stands in the wrong column
+    ("backends:\noffice:\n  type: capture", f'config.yaml:2:1: office: is not indented below "backends"{RIGHT}'),
+    ("limits:\nidel: 5m", f'config.yaml:2:1: idel: is not indented below "limits"{RIGHT}'),
+    ("backends:\n  office:\n  type: api\n  api_key: x", f'config.yaml:3:3: backends.type: is not indented below "office"{RIGHT}'),
+    ("clients:\n  a:\n  networks: ['::1']\n  b:\n    networks: ['::2']", f'config.yaml:3:3: clients.networks: is not indented below "a"{RIGHT}'),
+    ("auth:\n  keys:\n    k:\n    algorithm: EdDSA", f'config.yaml:4:5: auth.keys.algorithm: is not indented below "k"{RIGHT}'),
+    ("type: smtp", 'config.yaml:1:1: type: unknown key here; it belongs, indented, below "backends:"'),
+    ("max_recipients: 7", 'config.yaml:1:1: max_recipients: unknown key here; it belongs, indented, below "limits:"'),
+    # paths and signs that look right
+    ("state_dir: ~/gateway", f'config.yaml:1:1: state_dir: "~/gateway"{TILDE}'),
+    ("backends: {b: {type: api, api_key_file: ~/k}}", f'config.yaml:1:27: backends.b.api_key_file: "~/k"{TILDE}'),
+    ("listeners: {a: {bind: 'x:25', certificate: ~root/a.crt}}", f'config.yaml:1:31: listeners.a.certificate: "~root/a.crt"{TILDE}'),
+    ("backends: {b: {type: capture, directory: 'C:\\mail'}}", f'config.yaml:1:31: backends.b.directory: "C:\\mail"{WINDOWS}'),
+    ("pickup: {p: {directory: '\\\\server\\share'}}", f'config.yaml:1:14: pickup.p.directory: "\\\\server\\share"{WINDOWS}'),
+    ("http: {socket: $HOME/x}", 'config.yaml:1:8: http.socket: "$HOME/x": variables are not filled in; write the whole path'),
+    (f"backends: {{b: {{type: api, api_key_file: {SECRET}-1}}}}", "config.yaml:1:27: backends.b.api_key_file: names no file; it looks like the secret itself: write it into a file, or as api_key"),
+    ("hostname: \u201crelay.example.com\u201d", """config.yaml:1:11: hostname: has typographic quotes around it: write " or '"""),
+    ("limits:\n\u00a0 idle: 5m", f"config.yaml:2:1: \u00a0 idle: holds a space that is none (no-break space){COPIED}"),
+    ("hostname: relay\u200b.example.com", f"config.yaml:1:11: hostname: holds an invisible character (zero width space){COPIED}"),
     # bounces, http
     ("bounces: {from: postmaster}", 'config.yaml:1:11: bounces.from: "postmaster": The address needs a domain, write user@example.com'),
     ("bounces: {sender: a@b.example}", "config.yaml:1:11: bounces.sender: unknown key; allowed: backend, copy_to, digest_every, from, mode"),

@@ -297,9 +297,15 @@ def test_other_programs_variables_are_left_alone(files: Files) -> None:
         "GATEWAY_HTTP_PORT": "80",
         "GATEWAY_HOSTNAM": "a.example",
         "GATEWAY": "x",
+        "GATEWAY_LOG_LEVEL": "debug",
+        "GATEWAY_LOG_SERVICE_HOST": "10.0.0.1",
+        "GATEWAY_HTTP_PORT_80_TCP_ADDR": "10.0.0.1",
     }
     loaded = files.load("backends: {box: {type: capture}}", environ)
-    assert loaded.warnings == ('environment GATEWAY_HOSTNAM: ignored, did you mean "GATEWAY_HOSTNAME"?',)
+    assert loaded.warnings == (
+        'environment GATEWAY_HOSTNAM: ignored, did you mean "GATEWAY_HOSTNAME"?',
+        "environment GATEWAY_LOG_LEVEL: ignored, two _ stand between the parts of a key: GATEWAY_LOG__LEVEL",
+    )
 
 
 def test_all_errors_at_once_in_the_order_of_the_file(files: Files) -> None:

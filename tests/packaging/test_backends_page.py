@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "graph": {
         "mailbox": "noreply@example.com",
         "tenant": "example.com",
-        "client_id": "c",
+        "client_id": "11111111-2222-3333-4444-555555555555",
         "client_secret": "s",
     },
     "graph, large_messages: draft": {"type": "graph", "large_messages": "draft"},

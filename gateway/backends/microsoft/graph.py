@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from gateway.address import comparable
 from gateway.backends.microsoft import tokens
 from gateway.backends.microsoft.api import Api, error_of
 from gateway.backends.microsoft.certificate import Source
 from gateway.backends.microsoft.draft import Draft, attach_all, draft_of, lacks
+from gateway.backends.microsoft.forms import ClientId, ClientSecret, Tenant
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
 from gateway.backends.microsoft.probes import GraphProbes
@@ -77,9 +78,9 @@ class GraphSettings(OverHttpSettings):
     oauth: ClassVar[bool] = True
     label: ClassVar[str] = "Microsoft 365"
     type: Literal["graph"] = "graph"
-    tenant: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]*$")] = ""
-    client_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]*$")] = ""
-    client_secret: SecretStr | None = None
+    tenant: Tenant = ""
+    client_id: ClientId = ""
+    client_secret: ClientSecret | None = None
     client_secret_expires: date | None = None
     certificate_file: Path | None = None
     private_key_file: Path | None = None
