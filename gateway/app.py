@@ -27,6 +27,7 @@ from gateway.drop.drop import Drop
 from gateway.drop.judge import Judge
 from gateway.events import Events
 from gateway.fetch import Fetch
+from gateway.http.work import Works
 from gateway.message import Arrival
 from gateway.model import Client, Envelope, Recipient, SpoolUnavailable
 from gateway.names import Names
@@ -62,6 +63,7 @@ class App:
         self.ids = QueueIds(self.clock, self._rng)
         self._names = names or Names()
         self.fetch = Fetch(names=self._names)
+        self.works = Works(self.clock, self.events)
         self.draining = False
         self.spool: Spool
         self.dispatcher: Dispatcher | None = None
@@ -116,6 +118,7 @@ class App:
         )
         self._parts.push_async_callback(self._drain_dispatcher)
         await self.dispatcher.start(built.backends)
+        self._parts.push_async_callback(self.works.aclose)
         self._parts.push_async_callback(self._unless_hurried, self._doors.drain)
         opened = await self._doors.open(self.settings, partial(self._site, built))
         await self._doors.enter(opened, self.settings, built.rules, built.auth)
@@ -320,12 +323,12 @@ class App:
         self.events.accepted(message, 0.0)
         return message.id
 
-    async def bounce(self, which: Filter) -> dict[str, bool]:
+    async def bounce(self, which: Filter, each: Callable[[Mapping[str, bool]], object] = len) -> dict[str, bool]:
         """Return these messages to their senders, and say for each given up whether its sender is told; needs a running
         service, which writes the bounces.
         """
         assert self.dispatcher is not None  # the interface asks first
-        return await self.dispatcher.bounce(which)
+        return await self.dispatcher.bounce(which, each)
 
     async def revoke(self, *, jti: str, subject: str) -> None:
         """Revoke a token by id, or all of a subject up to now; effective at once, also in open connections."""

@@ -85,6 +85,12 @@ class Routing:
             return (freight.pin,)
         return next((line.backend for line in self.routes if _fits(line, freight, recipient)), ())
 
+    def refusal(self, name: str, freight: Freight, recipients: Iterable[str]) -> CannotCarry | None:
+        """Why this backend, whatever the routes say, cannot carry the message for all of these; None where it can."""
+        able = self.capabilities.get(name)
+        doubts = (_doubt(name, able, freight, recipient) for recipient in recipients)
+        return obstacle(name, able, freight) or next(filter(None, doubts), None)
+
     def usable(self, freight: Freight, recipient: str) -> tuple[str, ...]:
         """Those of ``backends`` that can carry the message, in order. Raises the first one's CannotCarry for none.
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from gateway.checks import Check
 from gateway.clock import Clock
 from gateway.config.models import Settings
+from gateway.delivery.again import Again
 from gateway.delivery.bounces import Bouncer
 from gateway.delivery.breaker import OPERATOR, CircuitBreaker
 from gateway.delivery.orders import Orders
@@ -71,6 +72,7 @@ class Dispatcher:
         self._posts: dict[str, _Post] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
         self._upkeep = Upkeep(spool, events, clock, self._wake_all)
+        self.again = Again(spool, events, clock, ids)
         self.publish, self.bounce = self._upkeep.publish, self._upkeep.bounce
         self._keeping: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], Worker] = {}
@@ -81,6 +83,7 @@ class Dispatcher:
         bouncer = Bouncer(settings, routing, self._events, self._ids, self._rng, self._works)
         self._orders = Orders(routing, settings.retry, bouncer, MappingProxyType(self._breakers), self._rng)
         self._upkeep.update(self._orders, settings.retention)
+        self.again.update(self._orders, settings)
         for post in self._posts.values():
             post.worker.orders = self._orders
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.clock import Clock, wait_for
 from gateway.config.models import RetentionSettings
@@ -19,6 +19,7 @@ from gateway.events import Events
 from gateway.model import SpoolTrouble, SpoolUnavailable
 from gateway.spool import Claim, Delivery, Filter, Spool
 
+Each = Callable[[Mapping[str, bool]], object]
 EVERY = 15.0  # seconds between rounds
 _LOOK_AGAIN = 20  # rounds: those that nobody can take may be many, and are not routed anew each time
 
@@ -114,16 +115,19 @@ class Upkeep:
         ours = breaker is not None and breaker.by in (MISCONFIGURED, OPERATOR)
         return too_late(claim.message, claim.backend, ours=ours)
 
-    async def bounce(self, which: Filter) -> dict[str, bool]:
+    async def bounce(self, which: Filter, each: Each = len) -> dict[str, bool]:
         """Give up on these messages by order of the operator: those that had something left to give up, by id, and
-        whether the sender is told of it.
+        whether the sender is told of it. ``each`` is handed the same of each step; what it raises ends it there.
 
         Raises SpoolTrouble, also when a stop comes between: then some are given up, and what is left is as it was.
         """
         found: dict[str, bool] = {}
         async for claims in self._spool.fail(which, self._spool.now()):
+            step: dict[str, bool] = {}
             for ident, told in await self._give_up(claims, lambda claim: returned(claim.message)):
-                found[ident] = told or found.get(ident, False)
+                step[ident] = told or step.get(ident, False)
+            found |= step
+            each(step)
         return found
 
     async def _give_up(self, claims: Sequence[Claim], decide: Callable[[Claim], Decision]) -> list[tuple[str, bool]]:

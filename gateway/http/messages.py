@@ -1,30 +1,19 @@
-"""The queue over HTTP: find, show and read messages; retry, hold, release, delete and bounce them."""
+"""The queue over HTTP: messages are found, shown, read and acted on, many of them as work."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from gateway.actor import Order
+from gateway.http.acting import STATES, Deed, background, carry_out, selection
 from gateway.http.acts import order_of
-from gateway.http.problem import fields_of, json_body, texts_of
+from gateway.http.problem import answer, fields_of, json_body
 from gateway.http.selection import cut_of, filter_of
-from gateway.http.service import Service, running
-from gateway.spool import Filter
-
-# Which messages an action without a state filter is for: what a person means by "all".
-_STATES = {
-    "retry": ("queued",),
-    "hold": ("queued",),
-    "release": ("held",),
-    "delete": ("queued", "held"),
-    "bounce": ("queued", "held"),
-}
+from gateway.http.service import Service
+from gateway.http.work import Work
 
 
 async def find(service: Service, request: Request) -> object:
@@ -44,72 +33,64 @@ async def find(service: Service, request: Request) -> object:
     return page
 
 
-async def _change(service: Service, order: Order, which: Filter, unchanged: set[str], done: Counter[str]) -> None:
-    """Count in ``done`` to how many messages it was done; their ids are taken out of ``unchanged``."""
-    action = order.verb
-    if action == "bounce":
-        running(service)
-        if bounced := await service.bounce(which):
-            await service.spool.act(order, ids=list(bounced))
-        unchanged.difference_update(bounced)
-        done.update(changed=len(bounced), told=sum(bounced.values()))
-        return
-    spool = service.spool
-    change = {"retry": spool.retry, "hold": spool.hold, "release": spool.release, "delete": spool.delete}[action]
-    untold = await _untold(service, [which]) if action == "delete" else 0
-    done.update(changed=await change(which, spool.now(), unchanged.difference_update, order), bounces=untold)
-
-
-async def _untold(service: Service, wanted: Iterable[Filter]) -> int:
-    """How many of them are still to be sent and tell somebody that his mail failed, or came with the null sender."""
-    ways = [replace(one, untold=True, state=state) for one in wanted for state in ("queued", "held")
-            if one.state in ("", state)]  # fmt: skip
-    return sum([await service.spool.count(which) for which in ways])
-
-
-def _answer(action: str, done: Counter[str], unchanged: Iterable[str] = ()) -> dict[str, object]:
-    more = {"bounce": ("told", "left"), "delete": ("bounces",)}.get(action, ())
-    return {"changed": done["changed"], "unchanged": sorted(unchanged), **{name: done[name] for name in more}}
-
-
 async def change_one(service: Service, request: Request) -> object:
+    """For reroute with ``backend`` and ``force``."""
     action, queue_id = _action(request), request.path_params["id"]
-    detail = await service.spool.show(queue_id)
-    if detail is None:
+    if await service.spool.show(queue_id) is None:
         raise HTTPException(404, f"no message {queue_id}")
-    done = Counter[str]()
-    await _change(service, order_of(request, action), Filter(ids=(queue_id,)), set(), done)
-    if not done["changed"]:
-        raise HTTPException(409, f"message {queue_id} is {detail.state}: nothing to {action}")
-    return _answer(action, done)
+    given = {name: value for name, value in (await json_body(request)).items() if name in ("backend", "force")}
+    chosen = selection(service, action, {"ids": [queue_id], **given})
+    deed = Deed(action, {queue_id})
+    await carry_out(service, order_of(request, action), chosen, deed)
+    if not deed.changed:
+        raise HTTPException(409, f"message {queue_id}: nothing to {action}: {'; '.join(deed.left)}")
+    return deed.answer()
 
 
 async def change_many(service: Service, request: Request) -> object:
     """``{"ids": [...]}`` or ``{"filter": {...}}``; the empty filter means every message the action is for.
 
-    ``changed`` is the number of messages; ``unchanged`` are those of the given ids that nothing happened to. A filter
-    never bounces what would be lost without a word: our own bounces, and other mail with the null sender, are ``left``,
-    unless it asks for this sender. ``told`` are the messages whose sender gets a bounce; ``bounces`` those of the
-    deleted that were on their way to tell of a failure.
+    ``changed`` is the number of messages; ``unchanged`` are those of the given ids that nothing happened to, and
+    ``why`` says for how many messages, and which, there was what reason. A filter never bounces what would be lost
+    without a word: our own bounces, and other mail with the null sender, are ``left``, unless it asks for this sender.
+    ``told``: of bounced messages, those whose sender gets a bounce; of failed ones that are retried, those whose sender
+    had been told that it failed. ``bounces`` are those of the deleted that were on their way to tell of a failure.
+    With ``"background": true`` what is about more than 1,000 messages goes on as work, and 202 says which.
     """
     action = _action(request)
     body = await json_body(request)
-    ids, chosen = body.get("ids"), body.get("filter")
-    unchanged, done = set(texts_of(body, "ids")), Counter[str]()
-    if ids is not None and chosen is None:
-        wanted = [Filter(ids=tuple(sorted(unchanged)))]
-    elif isinstance(chosen, dict) and ids is None:
-        which = filter_of(chosen, service.clock.now())
-        wanted = [which] if which.state else [replace(which, state=state) for state in _STATES[action]]
-        if action == "bounce" and not which.sender and which.ids is None:
-            done["left"] = await _untold(service, wanted)
-            wanted = [replace(one, untold=False) for one in wanted]
-    else:
-        raise HTTPException(400, 'give {"ids": [...]} or {"filter": {...}}')
-    order = order_of(request, action, _words(chosen))
-    for which in wanted:
-        await _change(service, order, which, unchanged, done)
-    return _answer(action, done, unchanged)
+    chosen = selection(service, action, body)
+    deed = Deed(action, set(chosen.ids or ()))
+    order = order_of(request, action, _words(body.get("filter")))
+    wanted = body.get("background") is True and service.dispatcher is not None
+    if wanted and (work := await background(service, order, chosen, deed)):
+        return answer({"work": fields_of(work)}, 202)
+    await carry_out(service, order, chosen, deed)
+    return deed.answer()
+
+
+async def works(service: Service, _request: Request) -> object:
+    """What runs in the background, and the last of what has ended, the last first."""
+    return {"work": [fields_of(work) for work in service.works.all()]}
+
+
+async def work(service: Service, request: Request) -> object:
+    return fields_of(_work(service, request))
+
+
+async def stop_work(service: Service, request: Request) -> object:
+    """After the step that it is at; what was done holds."""
+    found = _work(service, request)
+    service.works.stop(found)
+    return fields_of(found)
+
+
+def _work(service: Service, request: Request) -> Work:
+    given = request.path_params["number"]
+    found = service.works.get(int(given)) if given.isascii() and given.isdigit() and len(given) < 10 else None
+    if found is None:
+        raise HTTPException(404, f"no work {given}: it is only remembered for a while, and not over a restart")
+    return found
 
 
 def _words(chosen: Mapping[str, Any] | None) -> str:
@@ -121,6 +102,6 @@ def _words(chosen: Mapping[str, Any] | None) -> str:
 
 def _action(request: Request) -> str:
     action: str = request.path_params["action"]
-    if action not in _STATES:
-        raise HTTPException(404, f"no action {action}; there are {', '.join(_STATES)}")
+    if action not in STATES:
+        raise HTTPException(404, f"no action {action}; there are {', '.join(STATES)}")
     return action

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from starlette.exceptions import HTTPException
@@ -12,6 +12,7 @@ from gateway.config.renewal import Renewal
 from gateway.delivery import Dispatcher
 from gateway.doctor import Doctor
 from gateway.health.gather import Watched
+from gateway.http.work import Works
 from gateway.ratelimit import RateWindow
 from gateway.spool import Filter
 
@@ -24,11 +25,13 @@ class Service(Watched, Protocol):
     @property
     def authenticator(self) -> Authenticator | None: ...
     @property
+    def works(self) -> Works: ...
+    @property
     def doctor(self) -> Doctor: ...
     async def reload(self) -> list[str]: ...
     async def renew(self, name: str) -> Renewal: ...
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str) -> str: ...
-    async def bounce(self, which: Filter) -> dict[str, bool]: ...
+    async def bounce(self, which: Filter, each: Callable[[Mapping[str, bool]], object]) -> dict[str, bool]: ...
     async def revoke(self, *, jti: str, subject: str) -> None: ...
 
 

@@ -60,7 +60,7 @@ def stamp(
     names = {field.name for field in header.fields}
     blank = set() if header.identifier("message-id") else {"message-id"}  # a field without any counts as none
     names -= blank
-    new = [_received(arrival, hostname, recipients)]
+    new = [received(arrival, hostname, recipients)]
     if "date" not in names:
         new.append(fold("Date", [date(arrival.received_at)]))
     if "message-id" not in names:
@@ -79,7 +79,7 @@ def stamp(
     return replace_fields(raw, header, b"".join(new), changes)
 
 
-def _received(arrival: Arrival, hostname: str, recipients: Sequence[str]) -> bytes:
+def received(arrival: Arrival, hostname: str, recipients: Sequence[str]) -> bytes:
     """RFC 5321 4.4. ``for`` only where it discloses nobody: with exactly one recipient."""
     words = []
     if peer := arrival.peer:

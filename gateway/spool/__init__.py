@@ -1,5 +1,6 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
+from gateway.spool.again import Place, Standing, Way
 from gateway.spool.checked import AnswerRow, CheckRow
 from gateway.spool.digests import Piece, Untold
 from gateway.spool.doorbook import DoorBook
@@ -42,6 +43,7 @@ __all__ = [
     "Notice",
     "Page",
     "Piece",
+    "Place",
     "Point",
     "Poll",
     "RecipientRow",
@@ -52,8 +54,10 @@ __all__ = [
     "SigninRow",
     "Spool",
     "SpoolError",
+    "Standing",
     "TokenRow",
     "Told",
     "Total",
     "Untold",
+    "Way",
 ]

@@ -8,9 +8,7 @@ Recipients are the truth: a step changes them; states of deliveries and messages
 
 from __future__ import annotations
 
-import itertools
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,16 +17,16 @@ from gateway.spool import tables
 from gateway.spool.answers import refuse, tell
 from gateway.spool.keys import key_of
 from gateway.spool.records import Claim, Told, micros, moment
+from gateway.spool.seal import CHECKED, checksum
 from gateway.spool.sql import IDLE, IN_IDS, LOAD_DELIVERIES, NO_ANSWER, STILL_OPEN, UNDER_WAY, clean, insert_into
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 
-_UNKNOWN = "?"  # of a message's features
+UNKNOWN = "?"  # of a message's features
 _CRASH_DELAY = 60_000_000  # per earlier interruption: a message that kills us cannot do it in a loop
-_CHECKED = "sender ret envid smtputf8 eightbit received_at expires_at"
 _ADD_MESSAGE = insert_into(
     tables.Message,
-    f"id client listener peer pin bounce features sealed authors {_CHECKED} "
+    f"id client listener peer pin bounce features sealed authors {CHECKED} "
     "message_id header_from login sender_key size checksum original original_key how resend_of",
     **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL"},
 )
@@ -44,19 +42,6 @@ _ADD_DELIVERY = insert_into(
 _ADD_ATTEMPT = insert_into(
     tables.Attempt, "id message_id delivery_id backend addresses started_at owner", ended_at="NULL", **NO_ANSWER
 )
-
-
-def _checksum(checked: Iterable[object], recipients: Iterable[tuple[object, ...]], raw: bytes) -> int:
-    text = "\0".join(map(str, itertools.chain(checked, *recipients)))
-    return zlib.crc32(raw, zlib.crc32(text.encode("utf-8", "replace")))
-
-
-def intact(message: Any, recipients: Iterable[Any], raw: bytes) -> bool:
-    """Do rows and bytes meet their CRC-32? A flipped bit must change neither a message nor its way."""
-    known = [tuple(row[name] for name in ("address", "notify", "orcpt")) for row in recipients]
-    checked = [message[name] for name in _CHECKED.split()]
-    plain = [int(value) if isinstance(value, bool) else value for value in checked]
-    return _checksum(plain, known, raw) == int(message["checksum"])
 
 
 def put(tx: Transaction, *messages: NewMessage, told: Iterable[Told] = ()) -> None:
@@ -80,12 +65,12 @@ def _put(tx: Transaction, message: NewMessage) -> None:
     expires = tx.now + micros(message.expires_at) - received  # so long, wherever the machine's clock is set to
     texts, times = (envelope.sender, envelope.ret, envelope.envid), (received, expires)
     flags = (envelope.smtputf8, envelope.eightbit)
-    features = _UNKNOWN if message.features is None else " ".join(sorted(message.features))
+    features = UNKNOWN if message.features is None else " ".join(sorted(message.features))
     sealed = tx.vault.seal(message.id, message.secret)
     authors = json.dumps([clean(author) for author in message.authors])
     origin = (message.id, message.client, message.listener, message.peer, message.pin, message.bounce)
     named = (clean(message.message_id), clean(message.header_from), clean(message.login))
-    seal = _checksum((*texts, *map(int, flags), *times), recipients.values(), message.raw)
+    seal = checksum((*texts, *map(int, flags), *times), recipients.values(), message.raw)
     was = clean(envelope.original)
     found = (key_of(envelope.sender), len(message.raw), seal, was, key_of(was), message.how, message.resend_of)
     tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *texts, *flags, *times, *named, *found))
@@ -143,7 +128,7 @@ def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, A
         attempt=row["attempts"],
         bounce=bool(row["bounce"]),
         everyone=tuple(each["address"] for each in rows),
-        features=None if row["features"] == _UNKNOWN else dict.fromkeys(row["features"].split(), ""),
+        features=None if row["features"] == UNKNOWN else dict.fromkeys(row["features"].split(), ""),
         doubtful=bool(row["sticky"]),  # also after an attempt since then that sent nothing
         authors=tuple(json.loads(row["authors"])),
         own_token=row["sealed"] is not None,

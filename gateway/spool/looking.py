@@ -118,6 +118,11 @@ class Looking:
         async with self._reading() as reader:
             return await queries.show(reader, ident, self._time.shift())
 
+    async def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """Of those that are there."""
+        rows = await self._ask("SELECT id, state FROM message WHERE id @in(:ids)", ids=list(ids))
+        return {row["id"]: row["state"] for row in rows}
+
     async def raw(self, ident: str) -> bytes | None:
         """The bytes as they lie there, unchecked; None when there are none."""
         found = await self._ask("SELECT raw FROM body WHERE message_id = :id", id=ident)

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.spool.changes import deliveries_from, intact
+from gateway.spool.changes import deliveries_from
 from gateway.spool.engine import Engine
 from gateway.spool.filters import LAST, Question, behind, question
 from gateway.spool.listing import Cut, Filter, MessageRow, Page
@@ -30,6 +30,7 @@ from gateway.spool.records import (
     moment,
     record,
 )
+from gateway.spool.seal import intact
 from gateway.spool.search import Search
 from gateway.spool.sql import IN_IDS, LOAD_DELIVERIES, UNDER_WAY
 

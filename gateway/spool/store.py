@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.actor import Order
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolFull, SpoolTrouble
 from gateway.spool import (
-    acts,
     changes,
     checked,
     digests,
-    filters,
     lastuse,
     notices,
     queries,
@@ -36,28 +33,21 @@ from gateway.spool import (
     vault,
 )
 from gateway.spool.keeper import Keeper, last_seen
-from gateway.spool.listing import Filter
-from gateway.spool.looking import Looking
+from gateway.spool.ordering import LEASE, Ordering
 from gateway.spool.records import Claim, Notice, Poll, Settlement, SpoolError, TokenRow, Told, micros
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
 from gateway.spool.steady import SpoolTime
-from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
-Each = Callable[[Sequence[str]], object]
 _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
-_LEASE = timedelta(minutes=5)  # for giving up, which needs no network
 
 
 @dataclass(eq=False, repr=False)
-class Spool(Looking):
+class Spool(Ordering):
     """One directory with one SQLite file, ours alone while open. What changes it raises SpoolTrouble."""
 
-    _writer: Writer
-    room: Room
     _keeper: Keeper
-    _events: Events
     _parts: AsyncExitStack
     uses: lastuse.Uses
 
@@ -107,7 +97,7 @@ class Spool(Looking):
             async with readers.connect() as looking:
                 uses = lastuse.Uses(writer, clock, await lastuse.known(queries.Reader(looking, engine)))
             parts.push_async_callback(uses.write, last=True)
-            return cls(engine, readers, pool, time, writer, room, keeper, events, parts.pop_all(), uses)
+            return cls(engine, readers, pool, time, writer, room, events, keeper, parts.pop_all(), uses)
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""
@@ -127,22 +117,6 @@ class Spool(Looking):
     ) -> list[Claim]:
         """Take due deliveries of a backend, each out of reach for ``lease``; the attempts are on disk by then."""
         return await self._claim(now, lease, sql.DUE, backend=backend, limit=limit, busy=list(busy))
-
-    async def _claim(self, now: datetime, lease: timedelta, which: str, **values: Any) -> list[Claim]:
-        def run(tx: Transaction) -> list[Claim]:
-            return changes.claim(tx, micros(now), micros(now + lease), which, **values)
-
-        def give_back(_: object) -> None:
-            if not taken.cancelled() and not taken.exception() and taken.result():
-                with suppress(SpoolTrouble):
-                    self._writer.submit(lambda tx: changes.release_claims(tx, taken.result()))
-
-        taken = self._writer.submit(run, late=True)
-        try:
-            return await asyncio.shield(taken)
-        except asyncio.CancelledError:
-            taken.add_done_callback(give_back)  # nobody is left to work on them
-            raise
 
     async def release_claims(self, claims: Sequence[Claim]) -> None:
         """Undo claims that never reached the network."""
@@ -185,7 +159,7 @@ class Spool(Looking):
         """
         given = {"now": micros(now), "before": micros(now - _GRACE), "working": list(working), "limit": limit}
         ids = [row["id"] for row in await self._ask(queries.OVERDUE, **given)]
-        return await self._claim(now, _LEASE, sql.IDLE, ids=ids) if ids else []
+        return await self._claim(now, LEASE, sql.IDLE, ids=ids) if ids else []
 
     # -- what became of it afterwards --------------------------------------------------------------------------------
 
@@ -201,66 +175,6 @@ class Spool(Looking):
     async def poll_again(self, poll: Poll, at: datetime | None) -> None:
         """Count the question as asked; None: it is not asked again."""
         await self._writer.submit(partial(tracking.poll_again, poll=poll, next_at=None if at is None else micros(at)))
-
-    # -- what an operator does: each returns how many messages it changed --------------------------------------------
-    # Mail gets in between the steps; ``each`` is handed the ids that a step changed, once they are on disk.
-
-    async def hold(self, which: Filter, now: datetime, each: Each = len, order: Order | None = None) -> int:
-        return await self._change(upkeep.hold, which, now, each, order)
-
-    async def release(self, which: Filter, now: datetime, each: Each = len, order: Order | None = None) -> int:
-        return await self._change(upkeep.release, which, now, each, order)
-
-    async def retry(self, which: Filter, now: datetime, each: Each = len, order: Order | None = None) -> int:
-        return await self._change(partial(upkeep.retry, backend=which.backend), which, now, each, order)
-
-    async def delete(self, which: Filter, now: datetime, each: Each = len, order: Order | None = None) -> int:
-        """Gone with all its rows; the log keeps the ids, and the order whose it was."""
-
-        def deleted(ids: Sequence[str]) -> None:
-            self._events.deleted(ids, order.actor.name if order else "")
-            each(ids)
-
-        return await self._change(upkeep.delete, which, now, deleted, order)
-
-    async def _change(self, step: upkeep.Step, which: Filter, now: datetime, each: Each, order: Order | None) -> int:
-        """``order``: on whose account; it is kept with each step, in the same transaction."""
-        total = 0
-
-        def run(tx: Transaction, ids: list[str]) -> tuple[list[str], int | None]:
-            changed = upkeep.change(tx, step=step, which=which, ids=ids, now=micros(now))
-            return changed, acts.note(tx, order, changed) if order else None
-
-        try:
-            async for ids in queries.steps(self._reading, which):
-                changed, act = await self._writer.submit(partial(run, ids=ids), late=True)
-                if order:
-                    order.act = act
-                each(changed)
-                total += len(changed)
-        finally:
-            if order and total:
-                self._events.act(order, total)
-        return total
-
-    async def act(self, order: Order, *, ids: Sequence[str] = (), count: int = 0) -> None:
-        """Keep what somebody ordered that is done already: what it changed are these messages, or ``count`` things.
-
-        What he ordered holds though the disk be full: then only the log knows of it.
-        """
-        self._events.act(order, len(ids) or count)
-        with suppress(SpoolTrouble):
-            for n in range(0, max(1, len(ids)), queries.STEP):
-                step = ids[n : n + queries.STEP]
-                run = partial(acts.note, order=order, ids=step, count=None if ids else count)
-                order.act = await self._writer.submit(run, late=True)
-
-    async def fail(self, which: Filter, now: datetime) -> AsyncIterator[list[Claim]]:
-        """Claims, in pages, on all that is queued or held of these and not under way; the caller settles as failed."""
-        meets, values = filters.still_of_delivery(which)
-        async for ids in queries.steps(self._reading, which):
-            if claims := await self._claim(now, _LEASE, f"{sql.IDLE_OF} AND {meets}", **{**values, "ids": ids}):
-                yield claims
 
     async def keep_check(self, row: checked.CheckRow) -> None:
         """In the place of the check before."""

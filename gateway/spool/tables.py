@@ -56,7 +56,7 @@ class Message(SQLModel, table=True):
     delay_notified: bool
     has_body: bool
     size: int
-    checksum: int  # changes.intact over envelope and bytes
+    checksum: int  # seal.intact over envelope and bytes
     received_at: int
     expires_at: int
     finished_at: int | None

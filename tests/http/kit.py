@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,23 +19,28 @@ from prometheus_client import CollectorRegistry
 from gateway import auth
 from gateway.backends import settings_types
 from gateway.checks import Check
+from gateway.clock import QueueIds
 from gateway.config.finding import Ending
 from gateway.config.inforce import InForce
 from gateway.config.loading import Loaded, load
 from gateway.config.models import HttpSettings
 from gateway.config.renewal import Renewal
 from gateway.delivery import BackendStatus
+from gateway.delivery.again import Again
+from gateway.delivery.bounces import Bouncer
+from gateway.delivery.orders import Orders
 from gateway.doctor import Doctor, Subject
 from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.server import HttpServer
+from gateway.http.work import Works
 from gateway.model import CallsBack, CannotCarry, Refusal, SpoolFull
 from gateway.names import Names
 from gateway.ratelimit import RateWindow
 from gateway.spool import Filter, Spool
-from tests.builders import new_message
+from tests.builders import new_message, routing
 from tests.fakes import START, FakeClock
 
 RAW = b"Subject: secret\r\n\r\nbody\r\n"
@@ -42,6 +48,8 @@ RAW = b"Subject: secret\r\n\r\nbody\r\n"
 
 class Dispatching:
     """Dispatcher as an operator sees it."""
+
+    again: Again
 
     def __init__(self) -> None:
         self.alive = True
@@ -96,12 +104,25 @@ class Service:
     reload_error: Exception | None = None
     renewal: Renewal = field(default_factory=Renewal)
     ending: tuple[Ending, ...] = ()
+    works: Works = field(init=False)
     rates: RateWindow = field(default_factory=RateWindow)
 
     def __post_init__(self) -> None:
         self.settings = self.loaded.settings
         self.in_force = InForce(self.loaded, self.clock.now())
         self.doctor = Doctor(self.subject)
+        self.works = Works(self.clock, self.events)
+        if self.dispatcher:
+            self.dispatcher.again = self._again()
+
+    def _again(self) -> Again:
+        """By backends that carry everything, under the settings' own routes."""
+        rng, ids = random.Random(1), QueueIds(self.clock, random.Random(2))
+        table = routing(self.settings)
+        bouncer = Bouncer(self.settings, table, self.events, ids, rng)
+        again = Again(self.spool, self.events, self.clock, ids)
+        again.update(Orders(table, self.settings.retry, bouncer, {}, rng), self.settings)
+        return again
 
     def subject(self) -> Subject:
         return Subject(
@@ -137,9 +158,10 @@ class Service:
         self.done.append((sender, tuple(recipients), raw, client, pin))
         return "NEW"
 
-    async def bounce(self, which: Filter) -> dict[str, bool]:
+    async def bounce(self, which: Filter, each: Callable[[Mapping[str, bool]], object] = len) -> dict[str, bool]:
         found = {row.id: bool(row.sender) for row in await self.spool.find(which, limit=5000)}
         self.done.append(("bounce", tuple(found)))
+        each(found)
         return found
 
     async def revoke(self, *, jti: str, subject: str) -> None:

@@ -207,11 +207,11 @@ async def test_what_is_not_there(running: Service, method: str, path: str, statu
 async def test_hold_release_retry_delete(running: Service) -> None:
     """Each action does what it says, and only where there is something to do."""
     await running.put(1)
-    one = {"changed": 1, "unchanged": []}
+    one = {"changed": 1, "unchanged": [], "why": []}
     assert (await post(running, f"{M}/M001/hold")).json == one
     assert (await get(running, f"{M}/M001"))["state"] == "held"
     assert (await post(running, f"{M}/M001/release")).json == one
-    assert (await post(running, f"{M}/M001/retry")).json == one
+    assert (await post(running, f"{M}/M001/retry")).json == one | {"told": 0}
     assert (await get(running, f"{M}/M001"))["next_attempt_at"] == "2026-11-20T12:00:00Z"
     assert (await post(running, f"{M}/M001/bounce")).json == one | {"told": 1, "left": 0}
     assert running.done == [("bounce", ("M001",))]
@@ -242,9 +242,11 @@ async def test_more_than_any_page(running: Service) -> None:
     """A filter and a list of ids reach every message, however many there are."""
     ids = await asyncio.gather(*(running.put(number) for number in range(1, 1202)))
     which = {"filter": {"sender": "app@example.com"}}
-    assert (await post(running, f"{M}/hold", which)).json == {"changed": 1201, "unchanged": []}
+    assert (await post(running, f"{M}/hold", which)).json == {"changed": 1201, "unchanged": [], "why": []}
     some = {"ids": [*ids, "M9999"]}
-    assert (await post(running, f"{M}/release", some)).json == {"changed": 1201, "unchanged": ["M9999"]}
+    assert (await post(running, f"{M}/release", some)).json == {
+        "changed": 1201, "unchanged": ["M9999"], "why": [{"why": "no such message", "count": 1, "ids": ["M9999"]}],
+    }  # fmt: skip
 
 
 async def test_all_means_what_waits(running: Service) -> None:
@@ -252,7 +254,12 @@ async def test_all_means_what_waits(running: Service) -> None:
     await running.put(1)
     await running.put(2)
     await post(running, f"{M}/M001/hold")
-    assert (await post(running, f"{M}/delete", {"filter": {}})).json == {"changed": 2, "unchanged": [], "bounces": 0}
+    assert (await post(running, f"{M}/delete", {"filter": {}})).json == {
+        "changed": 2,
+        "unchanged": [],
+        "why": [],
+        "bounces": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -272,16 +279,21 @@ async def test_nobody_is_left_untold_by_a_filter(
     for number, sender in enumerate(("app@example.com", "app@example.com", "", ""), 1):
         await running.put(number, sender=sender)
     await post(running, f"{M}/M004/hold")
-    assert (await post(running, f"{M}/{action}", body)).json == {"unchanged": [], **answer}
+    assert (await post(running, f"{M}/{action}", body)).json == {"unchanged": [], "why": [], **answer}
 
 
 async def test_bounces_among_more_than_any_page(running: Service) -> None:
     """They are left out by the one statement that finds the others, however many there are."""
     await asyncio.gather(*(running.put(n, sender="" if n % 2 else "app@example.com") for n in range(1, 1203)))
     every = {"filter": {}}
-    bounced = {"changed": 601, "unchanged": [], "told": 601, "left": 601}
+    bounced = {"changed": 601, "unchanged": [], "why": [], "told": 601, "left": 601}
     assert (await post(running, f"{M}/bounce", every)).json == bounced
-    assert (await post(running, f"{M}/delete", every)).json == {"changed": 1202, "unchanged": [], "bounces": 601}
+    assert (await post(running, f"{M}/delete", every)).json == {
+        "changed": 1202,
+        "unchanged": [],
+        "why": [],
+        "bounces": 601,
+    }
 
 
 async def test_what_lies_in_folders(running: Service) -> None:
