@@ -73,10 +73,15 @@ async def drop(service: Service, _request: Request) -> object:
 
 
 async def reload(service: Service, request: Request) -> object:
+    return {"changes": await reload_now(service, request)}
+
+
+async def reload_now(service: Service, request: Request) -> list[str]:
+    """What changed, in words. Raises ConfigError with all that is wrong, HTTPException while no service runs."""
     running(service)
     changes = await service.reload()
     await acts.note(service, request, "reload", "; ".join(changes) or "nothing has changed")
-    return {"changes": changes}
+    return changes
 
 
 async def send(service: Service, request: Request) -> object:

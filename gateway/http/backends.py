@@ -16,7 +16,7 @@ from gateway.delivery import Dispatcher
 from gateway.health.words import state_word
 from gateway.http import acts
 from gateway.http.access import actor_of
-from gateway.http.problem import duration_of, fields_of, json_body
+from gateway.http.problem import duration_of, fields_of, json_body, text_of
 from gateway.http.service import Service, running
 from gateway.model import SpoolTrouble
 from gateway.spool import CheckRow
@@ -84,19 +84,26 @@ async def steer(service: Service, request: Request) -> object:
     if action not in _ACTIONS:
         raise HTTPException(404, f"no action {action}; there are {', '.join(_ACTIONS)}")
     if action in ("check", "fix"):
-        return await _check(service, request, name, fix=action == "fix")
-    lasts, at = "", service.clock.now()
-    if action == "pause":
-        duration = duration_of(body, "for")
-        await dispatcher.pause(name, duration.total_seconds() if duration else None, actor_of(request).name)
-        lasts = f" for {body['for']}" if body.get("for") else ""
-    else:
-        await dispatcher.resume(name)
-    await acts.note(service, request, action, f"backend {name}{lasts}")
+        return await check_now(service, request, name, fix=action == "fix")
+    at = service.clock.now()
+    await order(service, request, name, action, text_of(body, "for"))
     return {**fields_of(dispatcher.status()[name]), "at": at}
 
 
-async def _check(service: Service, request: Request, name: str, *, fix: bool) -> dict[str, Any]:
+async def order(service: Service, request: Request, name: str, action: str, lasts: str = "") -> None:
+    """Pause (``lasts``: for so long, "" until it is resumed) or resume. Raises HTTPException."""
+    dispatcher = running(service)
+    if name not in service.settings.backends or action not in ("pause", "resume"):
+        raise HTTPException(404, f"no backend {name} or no action {action}")
+    if action == "pause":
+        duration = duration_of({"for": lasts}, "for")
+        await dispatcher.pause(name, duration.total_seconds() if duration else None, actor_of(request).name)
+    else:
+        await dispatcher.resume(name)
+    await acts.note(service, request, action, f"backend {name}{f' for {lasts}' if lasts else ''}")
+
+
+async def check_now(service: Service, request: Request, name: str, *, fix: bool) -> dict[str, Any]:
     """Reads secrets that have changed, tries, and says how it went; ``fix``: what works goes back to work, whoever
     paused it. Before a check has passed nothing is said to work."""
     dispatcher = running(service)

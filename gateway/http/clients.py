@@ -129,7 +129,7 @@ def _view(service: Service, name: str, today: Counts) -> ClientView:
 
 def _known_by(name: str, known: ClientSettings) -> list[str]:
     """By what somebody is taken for this client, in words."""
-    ways = [str(network) for network in known.networks]
+    ways = [str(one.network_address if one.prefixlen == one.max_prefixlen else one) for one in known.networks]
     if known.token is not None:
         ways.append("any token" if known.token == "*" else f"token {known.token}")  # noqa: S105 - its subject
         ways[-1] += f" of key {known.key}" if known.key else ""

@@ -22,19 +22,23 @@ async def settings(service: Service, request: Request) -> object:
     everything, q = query.pop("all", ""), query.pop("q", "").strip()
     if query or everything not in ("", "0", "1"):
         raise HTTPException(400, "give all=1 for every setting, or q=WORD")
-    known = rows(service.in_force.loaded)
-    shown = [one for one in known if _meets(one, q.lower().split())] if q or everything == "1" else _changed(known)
+    shown, hidden = chosen(service, q=q, everything=everything == "1")
     return {
         "file": None if service.in_force.loaded.path is None else str(service.in_force.loaded.path),
         "read_at": service.in_force.read_at,
         "failed": service.in_force.failed,
         "settings": shown,
-        "hidden": 0 if q else len(known) - len(shown),
+        "hidden": hidden,
     }
 
 
-def _changed(known: Iterable[Setting]) -> list[Setting]:
-    return [one for one in known if one.changed]
+def chosen(service: Service, *, q: str = "", everything: bool = False) -> tuple[list[Setting], int]:
+    """What differs from the defaults, or everything, or what ``q`` is found in; and how many are left out."""
+    known = rows(service.in_force.loaded)
+    if q:
+        return [one for one in known if _meets(one, q.lower().split())], 0
+    shown = known if everything else [one for one in known if one.changed]
+    return shown, len(known) - len(shown)
 
 
 def _meets(one: Setting, words: Iterable[str]) -> bool:

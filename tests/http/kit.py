@@ -203,7 +203,6 @@ async def service(file: Path | None = None) -> AsyncIterator[Service]:
         own = {"state_dir": folder, "http.bind": "127.0.0.1:0"}
         loaded = load(file, {}, settings_types(), own)
         settings = loaded.settings
-        settings = read(path).settings
         auth.ensure_own_key(settings)
         clock, fetch = FakeClock(), Fetch.__new__(Fetch)  # never used: the only key is our own
         with (path / "log").open("w") as log:

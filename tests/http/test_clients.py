@@ -60,7 +60,7 @@ async def test_clients_in_words(running: Service) -> None:
     """How each is known, and what it may send as, to whom and by what."""
     words = ("known_by", "sends_as", "sends_to", "sends_by", "rate", "max_size")
     assert {name: [one[word] for word in words] for name, one in (await known(running)).items()} == {
-        "localhost": [["127.0.0.0/8", "::1/128"], "any", "any", "routes", "", ""],
+        "localhost": [["127.0.0.0/8", "::1"], "any", "any", "routes", "", ""],
         "printers": [
             ["192.0.2.0/27"],
             "*@example.com, others become scanner@example.com",

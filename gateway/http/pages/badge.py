@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from gateway.health.gather import gather
+from gateway.health.problems import problems
 from gateway.http.service import Service
 
 
-async def things_to_do(_service: Service) -> int:
-    return 0
+async def things_to_do(service: Service) -> int:
+    return len(problems(await gather(service)))

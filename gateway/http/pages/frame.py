@@ -89,6 +89,7 @@ def render(visit: Visit, view: View, problems: int = 0) -> Response:
         "here": text.Whole(visit.request.url.path + (f"?{query}" if (query := visit.request.url.query) else "")),
     }  # fmt: skip
     values["m"] = _macros(values)
+    values["p"] = templates().get_template("pieces.html").make_module(dict(values))
     body = _part(template, block, values) if block else template.render(values)
     return Response(body, view.status, {"vary": "X-Part"}, media_type="text/html")
 

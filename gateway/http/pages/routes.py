@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.actor import Role
 from gateway.http.access import Access
-from gateway.http.pages import frame, overview, signing
+from gateway.http.pages import backends, clients, flow, frame, overview, refused, settings, signing
 from gateway.http.pages.badge import things_to_do
 from gateway.http.pages.guard import HEADERS, Refused, Way, check_origin, way_of
 from gateway.http.pages.persons import person_of
@@ -31,6 +31,21 @@ _FIELDS = 5000
 # Verb, path, handler, and the role that it takes. GET changes nothing.
 PAGES: tuple[tuple[str, str, Page, Role], ...] = (
     ("GET", "/ui/", overview.page, Role.READ),
+    ("GET", "/ui/flow", flow.page, Role.READ),
+    ("GET", "/ui/refused", refused.page, Role.READ),
+    ("GET", "/ui/backends", backends.page, Role.READ),
+    ("GET", "/ui/backends/{name}", backends.backend, Role.READ),
+    ("POST", "/ui/backends/{name}/check", backends.check, Role.OPERATE),
+    ("POST", "/ui/backends/{name}/fix", backends.fix, Role.OPERATE),
+    ("POST", "/ui/backends/{name}/pause", backends.pause, Role.OPERATE),
+    ("POST", "/ui/backends/{name}/resume", backends.resume, Role.OPERATE),
+    ("GET", "/ui/clients", clients.page, Role.READ),
+    ("GET", "/ui/clients/{name}", clients.client, Role.READ),
+    ("POST", "/ui/tokens", clients.mint, Role.ADMIN),
+    ("POST", "/ui/tokens/{jti}/revoke", clients.revoke, Role.ADMIN),
+    ("GET", "/ui/settings", settings.page, Role.READ),
+    ("POST", "/ui/doctor", settings.look, Role.OPERATE),
+    ("POST", "/ui/reload", settings.reload, Role.ADMIN),
     ("POST", "/ui/logout", signing.out, Role.READ),
     ("POST", "/ui/times", signing.times, Role.READ),
 )
@@ -131,7 +146,8 @@ def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
         found = await handler(visit)
         if isinstance(found, Response):
             return found
-        return frame.render(visit, found, 0 if visit.asked_part else await things_to_do(service))
+        known = 0 if visit.asked_part else found.needs
+        return frame.render(visit, found, await things_to_do(service) if known is None else known)
 
     async def endpoint(request: Request) -> Response:
         return await explained(service, request, lambda: answer(request))

@@ -83,6 +83,10 @@ class Times:
         name = _zone_name() or self._here.tzname() or ""
         return shown if name in ("", "UTC", "Etc/UTC") else f"{name} ({shown})"
 
+    def here(self, at: datetime) -> datetime:
+        """In the zone that this page goes by."""
+        return at.astimezone(self._zone)
+
     def text(self, at: datetime, *, seconds: bool = True) -> str:
         """10:41:52 today, Sun 16:44 in this week, else 9 Dec 11:02, and the year where it is another."""
         here = at.astimezone(self._zone)

@@ -83,11 +83,12 @@ class Desk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A page: the name of its template and what it prints."""
+    """A page: the name of its template and what it prints. ``needs`` is how many things need somebody, if it knows."""
 
     template: str
     values: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    needs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
