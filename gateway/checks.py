@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 Result = Literal["good", "wrong", "untried"]
 
@@ -27,7 +28,18 @@ def wrong(text: str, said: str = "") -> Step:
 
 
 def untried(text: str) -> Step:
-    return Step("untried", text)
+    """``text`` says whether what; nothing but a message shows it."""
+    return Step("untried", f"{text}. Only a sent message shows that.")
+
+
+def reached(url: str) -> Step:
+    """The host of an API has answered; with https it has shown a certificate that is trusted."""
+    place = urlsplit(url)
+    return good(f"{place.hostname} is reached{', its certificate is good' if place.scheme == 'https' else ''}.")
+
+
+def unreached(url: str, said: str) -> Step:
+    return wrong(f"{urlsplit(url).hostname} is not reached.", said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from gateway.backends.shared.base import UNBOUNDED, Context, limited, unrecorded
-from gateway.checks import Check
+from gateway.checks import Check, good, untried, wrong
 from gateway.config.finding import Examined, Finding
 from gateway.config.models import BackendSettings
 from gateway.files import unwritable, write_whole
@@ -22,6 +22,7 @@ from gateway.pools import Pool
 
 # Disks of others hang: those who wait for them need neither the loop's threads nor those that read mail.
 _in_thread = Pool("capture", 4)
+_UNTRIED = untried("Whether there is room for a large message")
 _FIX = "let the service's user write there, or change directory"
 
 
@@ -66,8 +67,11 @@ class Capture:
         try:
             await _in_thread(self._probe)
         except OSError as error:
-            return Check(False, f"cannot write to {self._directory}: {error.strerror or error}", _FIX, facts)
-        return Check(True, f"files are written to {self._directory}", facts=facts)
+            said = error.strerror or str(error)
+            steps = (wrong(f"{self._directory} cannot be written.", said), _UNTRIED)
+            return Check(False, f"cannot write to {self._directory}: {said}", _FIX, facts, steps)
+        steps = (good(f"A file was written to {self._directory} and removed."), _UNTRIED)
+        return Check(True, f"files are written to {self._directory}", facts=facts, steps=steps)
 
     async def aclose(self) -> None:
         pass

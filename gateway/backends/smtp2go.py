@@ -30,7 +30,7 @@ from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.table import ANY, Row
 from gateway.backends.smtp2go_probes import Smtp2goProbes
-from gateway.checks import Check
+from gateway.checks import Check, good, reached, unreached, untried, wrong
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import (
@@ -46,6 +46,7 @@ from gateway.model import (
 from gateway.strangers import lenient_json
 
 _HOSTS = {"global": "api", "us": "us-api", "eu": "eu-api", "au": "au-api"}
+_UNTRIED = untried("Whether your senders are verified there, and what is left of the plan")
 _PER_CALL = 100  # recipients in one To or Cc
 _MINUTE = timedelta(minutes=1)  # 429 comes without Retry-After and lasts at least so long
 
@@ -132,17 +133,21 @@ class Smtp2go:
 
     async def check(self) -> Check:
         """Asks which endpoints the key may use: the one call that every key is allowed, and that sends nothing."""
-        facts = {"url": self._url}
+        facts, there, key = {"url": self._url}, reached(self._url), good("The key is accepted.")
         try:
             answer = await self._post("/api_keys/permissions", b"{}")
         except NoAnswer as error:
-            return Check(False, error.outcome.detail, "check region or base_url, and the way there", facts)
+            detail, fix = error.outcome.detail, "check region or base_url, and the way there"
+            return Check(False, detail, fix, facts, (unreached(self._url, detail), _UNTRIED))
         body = lenient_json(answer.body)
         if answer.status != 200 or not isinstance(body.get("data"), list):
-            return Check(False, self._judge(answer, body).detail, "check api_key: Sending > API Keys", facts)
+            detail, fix = self._judge(answer, body).detail, "check api_key: Sending > API Keys"
+            return Check(False, detail, fix, facts, (there, wrong("The key is not accepted.", detail), _UNTRIED))
         if not any("/email/mime" in str(entry) for entry in body["data"]):
-            return Check(False, "the key may not use /email/mime", _ALLOW, facts)
-        return Check(True, "the key is valid and may send", facts=facts)
+            step = wrong("The key may not send: it lacks /email/mime.")
+            return Check(False, "the key may not use /email/mime", _ALLOW, facts, (there, key, step, _UNTRIED))
+        steps = (there, key, good("The key may use /email/mime."), _UNTRIED)
+        return Check(True, "the key is valid and may send", facts=facts, steps=steps)
 
     def probes(self) -> Smtp2goProbes:
         return Smtp2goProbes(urls=(self._url,), post=self._post)

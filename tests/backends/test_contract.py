@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -17,6 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.backends import BACKENDS, Context, build, settings_types
+from gateway.checks import Step
 from gateway.config.models import BackendSettings
 from gateway.model import Backend, SaidBy, Scope, Verdict
 from tests.backends import json_fakes, kit
@@ -400,6 +401,30 @@ async def test_check_says_what_is_there_and_sends_nothing(bench: Bench, context:
     assert check.facts
     assert bench.arrived() == []
     await backend.aclose()
+
+
+def told(steps: Sequence[Step]) -> list[str]:
+    """The results, once each in their order; every text is a sentence."""
+    assert [step.text for step in steps if not step.text.endswith(".")] == []
+    return list(dict.fromkeys(step.result for step in steps))
+
+
+async def test_a_check_tells_its_steps_and_what_it_did_not_try(bench: Bench, context: Context) -> None:
+    """All of them good, or the last that was made is wrong, in the other side's words; and no check shows what only a
+    sent message shows."""
+    backend, away = make(bench, context), make(bench, context, **bench.away)
+    assert told((await backend.check()).steps) == ["good", "untried"]
+    bench.answer(401, True)
+    refused = make(bench, context)
+    for one in (away, refused) if bench.says == "http" else (away,):
+        check = await one.check()
+        assert not check.ok
+        assert told(check.steps) in (["wrong", "untried"], ["good", "wrong", "untried"])
+        [failed] = [step for step in check.steps if step.result == "wrong"]
+        assert failed.said
+        assert failed.said in check.summary
+    for one in (backend, away, refused):
+        await one.aclose()
 
 
 async def test_max_size_lowers_the_limit_and_never_raises_it(bench: Bench, context: Context) -> None:

@@ -34,7 +34,7 @@ from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
-from gateway.checks import Check, Use
+from gateway.checks import Check, Step, Use, good, untried, wrong
 from gateway.config import values
 from gateway.config.finding import Examined, Unfit
 from gateway.fetch import Answer
@@ -182,13 +182,15 @@ class Gmail:
         try:
             await cache.get()
         except NoAnswer as error:
-            return Check(False, error.outcome.detail, error.outcome.fix, facts | source.facts())
+            failing, untried_ = wrong("Google gives no token.", error.outcome.detail), _untried(mailbox)
+            return Check(False, error.outcome.detail, error.outcome.fix, facts | source.facts(), (failing, untried_))
         facts |= source.facts() | {"token until": f"{cache.ends:%Y-%m-%d %H:%M:%SZ}" if cache.ends else "now"}
+        steps = (good(f"Google gives a token to send{f' as {mailbox}' if mailbox else ''}."), _untried(mailbox))
         if not self._many:
-            return Check(True, "Google gives a token to send as this mailbox", facts=facts)
+            return Check(True, "Google gives a token to send as this mailbox", facts=facts, steps=steps)
         summary = f"Google gives a token to send as {named}" if named else "Google knows the service account"
         fix = "" if named else "add one whole address to senders: only then can delegation be looked at"
-        return Check(True, summary, fix, facts)
+        return Check(True, summary, fix, facts, steps)
 
     def uses(self) -> tuple[Use, ...]:
         return self._mailboxes.uses("quota_units", "units")
@@ -276,6 +278,12 @@ class Gmail:
         if "payload message string" in words:
             self._context.signals.warning("request_refused", backend=self.name, detail=outcome.detail)
         return outcome
+
+
+def _untried(mailbox: str) -> Step:
+    """The scope gmail.send allows nothing but sending."""
+    whose = "the account" if mailbox in ("", "me") else mailbox
+    return untried(f"Whether Gmail is turned on for {whose}, and what is left of the day's limit")
 
 
 def _error(body: Mapping[str, Any]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.probe import Probes
 from gateway.backends.shared.table import Row
-from gateway.checks import Check
+from gateway.checks import Check, unreached, untried
 from gateway.config import values
 from gateway.fetch import Answer
 from gateway.message import FEATURES, Header, Undecodable, leaf_text, scan, split_recipients, walk
@@ -42,6 +42,8 @@ _LEFT = (Verdict.SENT, Verdict.IN_DOUBT)
 _ACCOUNT = Row((402,), Verdict.MISCONFIGURED, "4.7.0")
 _ELSEWHERE = "route this client to another backend"
 WHERE = "check base_url of backends.{name}"
+
+UNTRIED = untried("Whether the account may send as your From addresses, and what is left of its plan")
 
 
 class PartsSettings(OverHttpSettings):
@@ -307,5 +309,5 @@ class PartsBackend(ABC):
         return outcome
 
     def _unreachable(self, error: NoAnswer) -> Check:
-        fix = f"{WHERE.format(name=self.name)}, and the way there"
-        return Check(False, error.outcome.detail, fix, {"url": self._url})
+        detail, fix = error.outcome.detail, f"{WHERE.format(name=self.name)}, and the way there"
+        return Check(False, detail, fix, {"url": self._url}, (unreached(self._url, detail), UNTRIED))

@@ -14,14 +14,14 @@ from typing import ClassVar, Literal
 from pydantic import SecretStr
 
 from gateway.address import comparable
-from gateway.backends.json.parts import WHERE, Parts, PartsBackend, PartsSettings, display_names, request
-from gateway.backends.shared.base import Context, NoAnswer
+from gateway.backends.json.parts import UNTRIED, WHERE, Parts, PartsBackend, PartsSettings, display_names, request
+from gateway.backends.shared.base import Context, NoAnswer, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.flight import SingleFlight
 from gateway.backends.shared.http import BUSY_403
 from gateway.backends.shared.recent import Recent
 from gateway.backends.shared.table import Row
-from gateway.checks import Check
+from gateway.checks import Check, good, reached, wrong
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import CannotCarry, CannotTell, Outcome, Scope, SpooledMessage, Verdict
@@ -192,11 +192,15 @@ class TempMail(PartsBackend):
             return self._unreachable(error)
         address = lenient_json(answer.body).get("address")
         if answer.status == 200 and isinstance(address, str) and self._token:
-            return Check(True, "the token is good", facts={**facts, "address": address})
+            steps = (reached(self._url), good(f"The token is good: it belongs to {safe(address)}."), UNTRIED)
+            return Check(True, "the token is good", facts={**facts, "address": address}, steps=steps)
         if not self._token and answer.status == 401 and not PRIVATE.fits(401, *self._words(answer)):
-            return Check(True, "the site answers; clients bring their own tokens", facts=facts)
+            steps = (reached(self._url), good("The site lets us in. Clients bring their own tokens."), UNTRIED)
+            return Check(True, "the site answers; clients bring their own tokens", facts=facts, steps=steps)
         outcome = self._refused(answer, (*ROWS, *OF_SETTINGS))
-        return Check(False, outcome.detail, outcome.fix or f"check base_url and token of backends.{self.name}", facts)
+        fix = outcome.fix or f"check base_url and token of backends.{self.name}"
+        steps = (reached(self._url), wrong("It does not let us in.", outcome.detail), UNTRIED)
+        return Check(False, outcome.detail, fix, facts, steps)
 
     async def aclose(self) -> None:
         await self._looks.aclose()

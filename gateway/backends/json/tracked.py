@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from gateway.backends.json.parts import BLANKS, WHERE, PartsBackend, PartsSettings
+from gateway.backends.json.parts import BLANKS, UNTRIED, WHERE, PartsBackend, PartsSettings
 from gateway.backends.shared.base import Context, NoAnswer, safe
 from gateway.backends.shared.calls import Call
 from gateway.backends.shared.http import BUSY_403
 from gateway.backends.shared.table import Row
-from gateway.checks import Check
+from gateway.checks import Check, good, reached, wrong
 from gateway.config.values import ApiKey
 from gateway.fetch import Answer
 from gateway.model import DeliveryEvent, Outcome, SpooledMessage, Verdict
@@ -98,8 +98,11 @@ class TrackedBackend(PartsBackend):
             return self._unreachable(error)
         facts = {"url": self._url}
         if answer.status in (200, 400, 404, 422) and lenient_json(answer.body):
-            return Check(True, "the key is accepted", facts=facts)
+            steps = (reached(self._url), good("The key is accepted."), UNTRIED)
+            return Check(True, "the key is accepted", facts=facts, steps=steps)
         outcome = self._refused(answer, self.rows)
         later = outcome.verdict in (Verdict.THROTTLED, Verdict.DEFERRED)
         fix = outcome.fix or ("try again later" if later else WHERE.format(name=self.name))
-        return Check(False, outcome.detail, fix, facts)
+        wrongly = "It cannot say now whether the key is good." if later else "The key is not accepted."
+        steps = (reached(self._url), wrong(wrongly, outcome.detail), UNTRIED)
+        return Check(False, outcome.detail, fix, facts, steps)

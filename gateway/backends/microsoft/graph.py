@@ -41,7 +41,7 @@ from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.most import Most
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import OverHttpSettings
-from gateway.checks import Check, Use
+from gateway.checks import Check, Step, Use, good, reached, unreached, untried, wrong
 from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Ending, Examined
@@ -237,7 +237,9 @@ class Graph:
         try:
             token = await self._tokens.get()
         except NoAnswer as error:
-            return Check(False, error.outcome.detail, error.outcome.fix, facts)
+            failing = wrong("Microsoft gives no token: the sign-in is refused, or not possible.", error.outcome.detail)
+            return Check(False, error.outcome.detail, error.outcome.fix, facts, (failing, self._untried()))
+        steps = [good("Microsoft accepts the sign-in and gives a token.")]
         said = claims(token)  # for show only: Microsoft may change or encrypt its tokens whenever it likes
         granted = [*(said.get("roles") or []), *str(said.get("scp") or "").split()]
         facts["permissions"] = " ".join(granted) or _RBAC
@@ -247,19 +249,34 @@ class Graph:
         try:
             answer = await self._api.call("GET", path)
         except NoAnswer as error:
-            return Check(False, error.outcome.detail, "check api_base and the way there", facts)
+            failing = unreached(self._api.root, error.outcome.detail)
+            fix = "check api_base and the way there"
+            return Check(False, error.outcome.detail, fix, facts, (*steps, failing, self._untried()))
+        steps.append(reached(self._api.root))
         if answer.status not in (200, 403, 429) or not lenient_json(answer.body):
             code, words = error_of(answer)
             fix = "check cloud, tenant and api_base" if answer.status == 401 else "check mailbox, cloud and api_base"
             fix = "try again" if answer.status >= 500 else fix
-            return Check(False, safe(f"HTTP {answer.status} {code} {words}"), fix, facts)
+            detail = safe(f"HTTP {answer.status} {code} {words}")
+            failing = wrong("The API does not answer for this mailbox.", detail)
+            return Check(False, detail, fix, facts, (*steps, failing, self._untried()))
+        steps += [good(f"The mailbox {settings.mailbox} exists.")] if answer.status == 200 and not self._many else []
         for needed in ("Mail.Send", *(("Mail.ReadWrite",) if settings.drafts else ())):
             if granted and not _has(granted, needed):
                 why = "" if needed == "Mail.Send" else ", which safe_send and large_messages need"
                 fix = f"grant {needed}{why}, unless RBAC for Applications does (docs/microsoft365.md)"
                 # An application may have it by RBAC in Exchange, of which the token knows nothing.
-                return Check(not said.get("scp"), f"the token does not name {needed}", fix, facts)
-        return Check(True, "a token was given and the API answers", facts=facts)
+                lacks, sure = f"the token does not name {needed}", bool(said.get("scp"))
+                step = (
+                    wrong(f"The permission {needed} is missing.") if sure else untried(f"Whether RBAC gives {needed}")
+                )
+                return Check(not sure, lacks, fix, facts, (*steps, step, self._untried()))
+        steps += [good(f"The permissions are there: {' '.join(granted)}.")] if granted else []
+        return Check(True, "a token was given and the API answers", facts=facts, steps=(*steps, self._untried()))
+
+    def _untried(self) -> Step:
+        whose = {"sender": "each sender", "me": "who signed in"}.get(self._settings.mailbox, self._settings.mailbox)
+        return untried(f"Whether it may send as {whose}")
 
     def uses(self) -> tuple[Use, ...]:
         return self._mailboxes.uses("mailbox_rate", "messages")

@@ -16,12 +16,14 @@ from gateway.backends.smtp.fitting import fitted
 from gateway.backends.smtp.opening import Opener
 from gateway.backends.smtp.probes import SmtpProbes
 from gateway.backends.smtp.settings import SmtpSettings
-from gateway.checks import Check
+from gateway.checks import Check, Step, good, untried, wrong
 from gateway.model import Capabilities, Envelope, Outcome, Progress, Scope, SpooledMessage, Verdict
 
 __all__ = ["Smtp", "SmtpSettings"]
 
 IDLE = 30.0  # seconds that a connection is kept for the next message
+
+_UNTRIED = untried("Whether it takes mail from your senders, and to anywhere")
 
 
 class Smtp:
@@ -57,15 +59,29 @@ class Smtp:
         try:
             connection = await self._opener.open()
         except NoAnswer as error:
-            fix = error.outcome.fix or "check host and port, and the way there"
-            return Check(False, error.outcome.detail, fix, {"server": self._where})
+            outcome, fix = error.outcome, error.outcome.fix or "check host and port, and the way there"
+            return Check(False, outcome.detail, fix, {"server": self._where}, self._failed(outcome))
         facts = {"server": self._where, "extensions": " ".join(sorted(connection.client.esmtp_extensions)).upper()}
         if tls := connection.client.get_transport_info("ssl_object"):
             ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
             days = (ends - self._clock.now()) // timedelta(days=1)
             facts |= {"tls": tls.version(), "certificate_expires": f"{ends:%Y-%m-%d} (in {days} days)"}
+        steps = [good(f"{self._where} is reached.")]
+        steps += [good(f"{tls.version()}: its certificate is good until {ends:%Y-%m-%d}.")] if tls else []
+        steps += [good("The login is accepted.")] if self._logs_in else []
         connection.bid_farewell()
-        return Check(True, f"{self._where} is ready" + (", login accepted" if self._logs_in else ""), facts=facts)
+        summary = f"{self._where} is ready" + (", login accepted" if self._logs_in else "")
+        return Check(True, summary, facts=facts, steps=(*steps, _UNTRIED))
+
+    def _failed(self, outcome: Outcome) -> tuple[Step, ...]:
+        """What came before the step that failed, as far as its outcome tells."""
+        if outcome.enhanced in ("4.7.4", "4.7.5"):
+            failing = "TLS with it, or a login over it, is not possible."
+        elif outcome.said_by == "smtp":
+            failing = "It does not accept us."
+        else:
+            return wrong(f"{self._where} is not reached.", outcome.detail), _UNTRIED
+        return good(f"{self._where} is reached."), wrong(failing, outcome.detail), _UNTRIED
 
     def probes(self) -> SmtpProbes:
         settings = self._settings
