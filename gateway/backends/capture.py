@@ -62,7 +62,7 @@ class Capture:
         return same_for_all(message, outcome)
 
     async def check(self) -> Check:
-        """Writes and removes an empty file."""
+        """Writes and removes an empty file. The first mail makes the folder: who looks may be another user."""
         facts = {"directory": str(self._directory)}
         try:
             await _in_thread(self._probe)
@@ -77,8 +77,8 @@ class Capture:
         pass
 
     def _probe(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=self._directory).close()
+        there = next(one for one in (self._directory, *self._directory.parents) if one.exists())
+        tempfile.TemporaryFile(dir=there).close()
 
     def _store(self, message: SpooledMessage, raw: bytes) -> Path:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

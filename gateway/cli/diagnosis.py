@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from gateway import backends
 from gateway.cli import local
+from gateway.cli.errors import Failed
 from gateway.clock import SystemClock
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded
@@ -44,7 +47,18 @@ def diagnose(file: Path | None, areas: Sequence[str], progress: Progress) -> Any
             at=clock.now(), by="you", seconds=0.0, service=False, areas=("settings",), findings=worst_first(wrong)
         )  # fmt: skip
         return _plain(made)
+    _as_the_service(loaded.settings.state_dir)
     return _plain(asyncio.run(_examine(loaded, file, chosen, clock, progress)))
+
+
+def _as_the_service(state: Path) -> None:
+    """What is written meanwhile, a new token of a sign-in, must stay the service's own. Raises Failed."""
+    if os.geteuid() == 0 and state.exists() and (owner := state.stat().st_uid) != 0:
+        try:
+            user = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            user = f"#{owner}"
+        raise Failed(f"no service is running, and {state} belongs to {user}: sudo -u '{user}' gateway doctor")
 
 
 async def _examine(

@@ -77,22 +77,34 @@ def _free(key: str, bind: str, host: Host) -> Finding:
             probe.bind((name, port))
             probe.listen(1)
     except OSError as error:
-        return _cannot(key, bind, port, error)
+        return _cannot(key, bind, port, error, host)
     if not host.may_bind(port):  # root who asks for somebody else
         return finding("port_privileged", "bad", f"{bind} needs a right that this user has not", about=key)
     return finding("port_free", "good", f"{bind} is free", about=key)
 
 
-def _cannot(key: str, bind: str, port: int, error: OSError) -> Finding:
+def _cannot(key: str, bind: str, port: int, error: OSError, host: Host) -> Finding:
     text = str(cannot_listen(key, bind, error)).partition(": ")[2]
     if error.errno == errno.EADDRINUSE:
         unit = _unit(holder(port))
         paste = f"systemctl disable --now {unit}" if unit else f"ss -ltnp 'sport = :{port}'"
         return finding("port_taken", "bad", f"{bind} cannot be had", text, paste=paste, about=key)
     if error.errno in (errno.EACCES, errno.EPERM) and port < 1024:
+        return _low(key, bind, port, text, host)
+    return finding("port_other", "bad", f"{bind} cannot be had", text, about=key)
+
+
+def _low(key: str, bind: str, port: int, text: str, host: Host) -> Finding:
+    """A port below 1024, seen by a user who may not have it; the service may, by its unit."""
+    granted = host.ask("systemctl", "show", "gateway", "--property=AmbientCapabilities", "--value")
+    if "cap_net_bind_service" not in granted.lower():
         paste = f"systemctl edit gateway\n{_CAPABLE}"
         return finding("port_privileged", "bad", f"{bind} cannot be had by this user", text, paste=paste, about=key)
-    return finding("port_other", "bad", f"{bind} cannot be had", text, about=key)
+    if other := holder(port):
+        paste = f"systemctl disable --now {_unit(other)}" if _unit(other) else f"ss -ltnp 'sport = :{port}'"
+        what = f"{bind} cannot be had: {other} has it"
+        return finding("port_taken", "bad", what, "stop that, or write another port", paste=paste, about=key)
+    return finding("port_free", "good", f"{bind} is free, and the unit may have it", about=key)
 
 
 def _unit(program: str) -> str:

@@ -33,7 +33,7 @@ from gateway.spool.records import (
     record,
 )
 from gateway.spool.steady import SpoolTime
-from gateway.spool.survey import SENDERS, SenderRow, Survey, overdue, quick_check
+from gateway.spool.survey import SENDERS, SenderRow, Survey, quick_check
 
 T = TypeVar("T")
 EVERYTHING = Filter()
@@ -178,9 +178,9 @@ class Looking:
         return [record(SenderRow, row) for row in await self._ask(SENDERS, limit=limit)]
 
     async def survey(self, seconds: float) -> Survey:
-        """Look the file through for damage, for at most so long; delivery and the door go on. Raises OSError."""
+        """Look the file through for damage, for at most so long; delivery and the door go on. Raises sqlite3.Error."""
         path = Path(self._engine.name)
-        return await read_files(lambda: quick_check(path, overdue(seconds)))
+        return await read_files(lambda: quick_check(path, seconds))
 
     async def tokens(self) -> list[TokenRow]:
         return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]

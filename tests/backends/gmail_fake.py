@@ -92,6 +92,7 @@ class GoogleFake:
     refresh_token: str = REFRESH
     life: int | str = 3599
     granted: str = SCOPE
+    aliases: list[dict[str, str]] = field(default_factory=list)
     answers: list[bytes | Handler] = field(default_factory=list)
     token_answers: list[bytes | Handler] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)  # put into answers with a token
@@ -102,9 +103,34 @@ class GoogleFake:
     def __call__(self, request: Request) -> bytes | Awaitable[bytes | None]:
         if request.path == "/token":
             return self._token(request)
+        if request.path == "/tokeninfo":
+            return self._token_info(request)
+        if request.path == "/gmail/v1/users/me/settings/sendAs":
+            return self._aliases(request)
         if request.path != SEND:
             return error(404, "notFound", "Not Found")
         return self._send(request)
+
+    # -- what is looked at without sending
+
+    def _known(self, request: Request) -> bool:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        return self.tokens.get(token, ("", self.clock.now()))[1] > self.clock.now()
+
+    def _token_info(self, request: Request) -> bytes:
+        """As Google's own libraries ask: a form without fields, the token in the header and in no URL."""
+        form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+        if request.method != "POST" or not form or request.body or not self._known(request):
+            return http(400, {"error": "invalid_token", "error_description": "Invalid Value"})
+        return http(200, {"azp": "client", "scope": self.granted, "expires_in": "3590", "access_type": "offline"})
+
+    def _aliases(self, request: Request) -> bytes:
+        if request.method != "GET" or not self._known(request):
+            return error(401, "authError", "Invalid Credentials")
+        if self.granted == SCOPE:
+            return error(403, "insufficientPermissions", "Request had insufficient authentication scopes.")
+        own = {"sendAsEmail": MAILBOX, "isPrimary": True}
+        return http(200, {"sendAs": [own, *self.aliases]})
 
     # -- tokens
 

@@ -244,6 +244,8 @@ class Smtp2goFake:
     root: ClassVar = "/v3"
     answers: list[bytes | Handler] = field(default_factory=list)
     permissions: list[str] = field(default_factory=lambda: ["/email/send", "/email/mime"])
+    domains: dict[str, Any] = field(default_factory=lambda: {"domains": []})
+    single: dict[str, Any] = field(default_factory=lambda: {"senders": []})
     delivered: list[tuple[list[str], bytes]] = field(default_factory=list)
 
     def __call__(self, request: Request) -> bytes | Awaitable[bytes | None]:
@@ -254,6 +256,10 @@ class Smtp2goFake:
         body = json.loads(request.body)
         if request.path == "/v3/api_keys/permissions":
             return http(200, {"request_id": "r-0", "data": self.permissions})
+        if found := {"/v3/domain/view": self.domains, "/v3/single_sender_emails/view": self.single}.get(request.path):
+            if request.path.removeprefix("/v3") not in self.permissions:
+                return self._error(400, "ENDPOINT_PERMISSION_DENIED", "You do not have permission to access this")
+            return http(200, {"request_id": "r-1", "data": found})
         if request.path != "/v3/email/mime":
             return http(404, "not found")
         if self.answers:

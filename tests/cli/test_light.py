@@ -71,6 +71,7 @@ def sent(service: Gateway) -> str:
         "trace light@example.net",
         "healthcheck",
         "reload",
+        "doctor --area settings",
         "send-test --to light@example.net",
     ],
 )
