@@ -14,6 +14,7 @@ from gateway.delivery.digests import Digests
 from gateway.delivery.notices import DelayNotices
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
+from gateway.delivery.rests import Rests
 from gateway.delivery.retry import Decision, returned, too_late
 from gateway.events import Events
 from gateway.model import SpoolTrouble, SpoolUnavailable
@@ -36,6 +37,7 @@ class Upkeep:
         self._wake_all = wake_all
         self._notices = DelayNotices(spool, clock)
         self._digests = Digests(spool, events, clock)
+        self._rests = Rests(spool, clock)
         self._changed = asyncio.Event()
         self._stopping = False
         self._rounds = 0
@@ -61,6 +63,7 @@ class Upkeep:
                     pass  # until nothing is left that is past its time
                 await self._notices.tell(lambda: self._stopping)
                 await self._digests.tell(self._orders.bouncer, lambda: self._stopping)
+                await self._rests.look(self._orders.breakers)
             except SpoolTrouble as trouble:
                 self._events.warning("housekeeping_waits", reason=trouble.text)
             await self.publish()

@@ -55,6 +55,31 @@ def _why(reason: str, settings: Settings) -> tuple[str, str]:
     }.get(reason, (reason, ""))
 
 
+_RESTS: Mapping[str, str] = {
+    "operator": "{backend} was paused",
+    "throttled": "{backend} was asked to slow down",
+    "unreachable": "{backend} could not be reached",
+    "misconfigured": "{backend} was not accepted",
+}
+
+
+def rests(detail: MessageDetail) -> Iterator[Entry]:
+    """Backends that it waited for and that did not work meanwhile."""
+    for row in detail.rests:
+        title = _RESTS.get(row.by, "{backend} did not work").format(backend=row.backend)
+        by = f" by {row.who}" if row.who else ""
+        if row.ended_at:
+            lasts = (
+                f"From {row.since_at:%Y-%m-%d %H:%M:%SZ} for {lasting(row.ended_at - row.since_at)}: its mail waited."
+            )
+        else:
+            lasts = f"Since {row.since_at:%Y-%m-%d %H:%M:%SZ}, and its mail waits."
+        yield Entry(
+            at=max(row.since_at, detail.message.received_at), kind="rest", title=f"{title}{by}", said=row.detail,
+            note=lasts, fix=" ".join(row.fix.split()) if row.ended_at is None else "", backend=row.backend,
+        )  # fmt: skip
+
+
 def untold(detail: MessageDetail) -> Iterator[Entry]:
     """A failure of which no bounce was decided: the sender wanted none, or an older version has not kept it."""
     failed = [row for row in detail.recipients if row.state == "failed"]
@@ -82,11 +107,14 @@ def events(detail: MessageDetail) -> Iterator[Entry]:
 
 
 def acts(detail: MessageDetail) -> Iterator[Entry]:
+    copies = list(detail.copies)
     for row in detail.acts:
         done = _VERBS.get(row.verb, row.verb)
         what = f"With {number(row.count - 1, 'other message')}" if row.count > 1 else ""
-        note = ": ".join(filter(None, (what, row.what)))
-        yield Entry(at=row.made_at, kind="act", title=f"{row.name or 'Somebody'} {done}", note=note)
+        link = copies.pop(0) if copies and row.verb == "resend" else ""
+        note = ". ".join(filter(None, (f"as {link}" if link else "", what, row.what)))
+        title = f"{row.name or 'Somebody'} {done}"
+        yield Entry(at=row.made_at, kind="act", title=title, note=note, link=link)
 
 
 def clock(detail: MessageDetail) -> Iterator[Entry]:

@@ -42,6 +42,9 @@ def accepted(detail: MessageDetail) -> Entry:
         of = str(how.get("of", ""))
         note = _BOUNCES.get(str(how.get("kind", "")), "It is a report of ours.").format(of=of)
         return Entry(at=message.received_at, kind="made", title="Made here", note=note, link=of)
+    if of := message.resend_of:
+        note = f"It is another copy of {of}, which stays as it was."
+        return Entry(at=message.received_at, kind="made", title="Sent again by order", note=note, link=of)
     secured = str(how.get("tls", "")) or ("no TLS" if message.peer and how else "")
     login = "" if message.login == message.client else message.login
     facts = {

@@ -9,7 +9,7 @@ from datetime import datetime
 from gateway.config.models import Settings
 from gateway.delivery import BackendStatus
 from gateway.lifeline import words
-from gateway.lifeline.afterwards import acts, clock, events, told, untold
+from gateway.lifeline.afterwards import acts, clock, events, rests, told, untold
 from gateway.lifeline.arrival import accepted, decided
 from gateway.lifeline.entry import Entry
 from gateway.lifeline.now import end
@@ -59,6 +59,7 @@ def kept_until(detail: MessageDetail, settings: Settings) -> datetime | None:
 def _between(detail: MessageDetail, settings: Settings, *, whole: bool) -> Iterator[Entry]:
     """In the order of their kinds: those of one moment stay in it."""
     yield from _attempts(detail, whole=whole)
+    yield from rests(detail)
     yield from told(detail, settings)
     yield from untold(detail)
     yield from events(detail)

@@ -8,7 +8,7 @@ from datetime import datetime
 # Those of an attempt are its verdict (model.Verdict, interrupted, corrupt), or under_way.
 KINDS = frozenset((
     "accepted", "made", "decided", "sent", "rejected", "deferred", "throttled", "misconfigured", "in_doubt",
-    "interrupted", "corrupt", "under_way", "more", "moved", "told", "untold", "event", "act", "clock", "now",
+    "interrupted", "corrupt", "under_way", "more", "moved", "rest", "told", "untold", "event", "act", "clock", "now",
 ))  # fmt: skip
 
 
@@ -53,4 +53,5 @@ _TONES = {
     "in_doubt": "warn",
     "interrupted": "warn",
     "untold": "warn",
+    "rest": "warn",
 }

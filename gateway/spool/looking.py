@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.pools import read_files
-from gateway.spool import acts, checked, digests, near, notices, queries, refusals, signins, tally, tokens
+from gateway.spool import acts, checked, digests, near, notices, queries, refusals, rests, signins, tally, tokens
 from gateway.spool.engine import Engine
 from gateway.spool.filters import question
 from gateway.spool.keys import key_of
@@ -116,7 +116,8 @@ class Looking:
     async def show(self, ident: str) -> MessageDetail | None:
         """All that is known of one message."""
         async with self._reading() as reader:
-            return await queries.show(reader, ident, self._time.shift())
+            detail = await queries.show(reader, ident, self._time.shift())
+            return replace(detail, rests=await rests.of_message(reader, ident)) if detail else None
 
     async def states(self, ids: Sequence[str]) -> dict[str, str]:
         """Of those that are there."""

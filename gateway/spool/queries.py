@@ -68,6 +68,7 @@ FROM step s JOIN message m ON m.id = :id
 WHERE s.spool_at >= (SELECT min(d.received_at) FROM delivery d WHERE d.message_id = m.id)
     AND (m.finished_at IS NULL OR s.spool_at <= m.finished_at)
 ORDER BY s.id"""
+_COPIES_OF = "SELECT id FROM message WHERE resend_of = :id AND resend_of <> '' ORDER BY id"
 _ACTS_OF = "SELECT a.* FROM act_message m JOIN act a ON a.id = m.act_id WHERE m.message_id = :id ORDER BY a.id"
 STEPS = "SELECT was_at, now_at, 0 AS after FROM step ORDER BY id DESC LIMIT :limit"
 
@@ -195,6 +196,7 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
         bounces=tuple(record(BounceRow, row) for row in bounces),
         clock_steps=tuple(record(ClockStep, row) for row in await reader.all(_STEPS_OF, id=ident)),
         acts=tuple(record(ActRow, row) for row in await reader.all(_ACTS_OF, id=ident)),
+        copies=tuple(row["id"] for row in await reader.all(_COPIES_OF, id=ident)),
         how=str((await reader.all("SELECT how FROM message WHERE id = :id", id=ident))[0]["how"]),
     )
 

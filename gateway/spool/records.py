@@ -227,8 +227,24 @@ class ActRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RestRow:
+    """A backend did not work: ``by`` is the cause as in delivery.breaker, ``who`` ordered it, ``detail`` was said."""
+
+    backend: str
+    since_at: datetime
+    ended_at: datetime | None
+    by: str
+    who: str
+    detail: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
 class MessageDetail:
-    """The whole life of a message, oldest attempt first. ``how`` was noted when it was accepted (gateway.how)."""
+    """The whole life of a message, oldest attempt first. ``how`` was noted when it was accepted (gateway.how).
+
+    ``copies`` are the messages by which it was sent again.
+    """
 
     message: MessageRow
     recipients: tuple[RecipientRow, ...]
@@ -238,6 +254,8 @@ class MessageDetail:
     bounces: tuple[BounceRow, ...] = ()
     clock_steps: tuple[ClockStep, ...] = ()
     acts: tuple[ActRow, ...] = ()
+    rests: tuple[RestRow, ...] = ()
+    copies: tuple[str, ...] = ()
     how: str = ""
 
     @property

@@ -24,6 +24,7 @@ from gateway.spool import (
     notices,
     queries,
     refusals,
+    rests,
     settle,
     signins,
     sql,
@@ -34,7 +35,7 @@ from gateway.spool import (
 )
 from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.ordering import LEASE, Ordering
-from gateway.spool.records import Claim, Notice, Poll, Settlement, SpoolError, TokenRow, Told, micros
+from gateway.spool.records import Claim, Notice, Poll, RestRow, Settlement, SpoolError, TokenRow, Told, micros
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
 from gateway.spool.steady import SpoolTime
@@ -179,6 +180,10 @@ class Spool(Ordering):
     async def keep_check(self, row: checked.CheckRow) -> None:
         """In the place of the check before."""
         await self._writer.submit(lambda tx: checked.keep(tx, row))
+
+    async def rested(self, began: Sequence[RestRow], ended: Sequence[str], *, anew: bool) -> None:
+        """Keep that these backends do not work, and that those do again; ``anew``: by a service that has just begun."""
+        await self._writer.submit(partial(rests.note, began=began, ended=ended, anew=anew), late=True)
 
     async def add_token(self, row: TokenRow) -> None:
         await self._writer.submit(lambda tx: tokens.add(tx, row))

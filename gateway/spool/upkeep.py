@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.config.models import RetentionSettings
-from gateway.spool import acts, refusals, tally
+from gateway.spool import acts, refusals, rests, tally
 from gateway.spool.filters import still
 from gateway.spool.listing import Filter
 from gateway.spool.records import micros
@@ -79,7 +79,7 @@ def sweeps(now: datetime, kept: RetentionSettings) -> list[Callable[[Transaction
         lambda tx: _sweep_bodies(tx, "failed", failed, _SWEEP),
         lambda tx: _sweep_history(tx, history, _SWEEP),
         lambda tx: _sweep_door(tx, kept),
-        lambda tx: acts.sweep(tx, history, _SWEEP),
+        lambda tx: acts.sweep(tx, history, _SWEEP) + rests.sweep(tx, kept.history),
     ]
 
 

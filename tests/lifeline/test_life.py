@@ -13,11 +13,13 @@ import pytest_asyncio
 
 from gateway.actor import Actor, Order
 from gateway.delivery import BackendStatus
+from gateway.delivery.breaker import CircuitBreaker
+from gateway.delivery.rests import Rests
 from gateway.lifeline import Entry, Life, life, shown_row
 from gateway.lifeline.entry import KINDS
 from gateway.model import DeliveryEvent, Outcome, Recipient, Scope, Verdict
 from gateway.spool import Claim, Settlement, Told
-from tests.builders import AWAY, BAD_LOGIN, GREYLISTED, IN_DOUBT, NO_USER, SENT, START, THROTTLED, envelope
+from tests.builders import AWAY, BAD_LOGIN, GREYLISTED, IN_DOUBT, NO_USER, SENT, START, THROTTLED, envelope, new_message
 from tests.builders import settings as made_settings
 from tests.spool_kit import At, of, opened, peer, settlement
 
@@ -364,6 +366,19 @@ async def test_a_failure_without_a_word(story: Story, notify: str, title: str) -
     assert (await story.entry("untold")).title == title
 
 
+async def test_a_copy_and_what_it_is_a_copy_of(story: Story) -> None:
+    """Each has a link to the other, and who ordered it."""
+    await story.put()
+    await story.answer(SENT)
+    copy = new_message(resend_of=story.id, received_at=story.at.clock.now())
+    await story.at.spool.resend([copy], Order(ANNA, "resend"))
+    act = await story.entry("act")
+    assert (act.title, act.note, act.link) == ("anna sent it again", f"as {copy.id}", copy.id)
+    of, story.id = story.id, copy.id
+    made = await story.entry("made")
+    assert (made.link, made.note) == (of, f"It is another copy of {of}, which stays as it was.")
+
+
 async def test_a_bounce_says_of_what(story: Story) -> None:
     """With a link to it."""
     await story.put(how={"of": "M0", "kind": "failed"}, bounce=True, sender="")
@@ -387,6 +402,34 @@ async def test_what_happened_beside(story: Story) -> None:
     assert found["clock"].title == "This machine's clock was set forward by 2 hours"
     assert (found["event"].title, found["event"].said) == ("b reports: bounced", "mailbox full")
     assert found["event"].note == "It said so by itself."
+
+
+async def test_what_it_waited_for(story: Story) -> None:
+    """Why its backend did not work and for how long; not what was over before it came, nor began when it had gone."""
+    breaker, rests = CircuitBreaker(), Rests(story.at.spool, story.at.clock)
+    for before in (True, False):
+        if not before:
+            await story.put(received_at=story.at.clock.now())
+        breaker.judge("M", {ONE: AWAY}, story.at.clock.monotonic())
+        for _ in range(2):  # it lasts: no other one
+            await rests.look({"b": breaker})
+        story.at.clock.advance(600)
+        breaker.close()
+        await rests.look({"b": breaker})
+        story.at.clock.advance(60)
+    breaker.pause(story.at.clock.monotonic(), None, "anna")
+    await rests.look({"b": breaker, "two": CircuitBreaker()})
+    found = [entry for entry in (await story.told()).entries if entry.kind == "rest"]
+    assert [(entry.title, entry.said, entry.note) for entry in found] == [
+        ("b could not be reached", "cannot connect: Connection refused",
+         "From 2026-11-20 12:11:00Z for 10 minutes: its mail waited."),
+        ("b was paused by anna", "", "Since 2026-11-20 12:22:00Z, and its mail waits."),
+    ]  # fmt: skip
+    await story.at.spool.rested([], [], anew=True)  # as the next service begins
+    await story.answer(SENT, ended_at=story.at.clock.now())
+    breaker.pause(story.at.clock.monotonic(), None, "berta")
+    await rests.look({"b": breaker})
+    assert len([entry for entry in (await story.told()).entries if entry.kind == "rest"]) == 2
 
 
 async def test_many_tries(story: Story) -> None:

@@ -7,6 +7,7 @@ import gateway.spool.acts
 import gateway.spool.checked
 import gateway.spool.door_tables
 import gateway.spool.lastuse
+import gateway.spool.rests
 import gateway.spool.signins
 import gateway.spool.tables  # noqa: F401
 

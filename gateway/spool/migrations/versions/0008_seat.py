@@ -63,6 +63,11 @@ CREATE TABLE signin (
 """
 _DIGEST = "CREATE INDEX bounce_for_digest ON bounce (id) WHERE reason = 'digest'"
 
+_REST = """
+CREATE TABLE rest (
+    id INTEGER NOT NULL PRIMARY KEY, backend VARCHAR NOT NULL, since_at INTEGER NOT NULL, ended_at INTEGER,
+    by VARCHAR NOT NULL, who VARCHAR NOT NULL, detail VARCHAR NOT NULL, fix VARCHAR NOT NULL
+)"""
 SCHEMA: tuple[str, ...] = (
     _DIGEST,
     _LASTUSE,
@@ -71,6 +76,7 @@ SCHEMA: tuple[str, ...] = (
     _ACT,
     _CHECKED,
     _SIGNIN,
+    _REST,
 )  # texts parted by ";"
 
 
