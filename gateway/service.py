@@ -13,11 +13,14 @@ from gateway.app import App, Load
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded
 from gateway.health.descriptors import lacking
+from gateway.health.gather import gather
+from gateway.health.problems import problems, verdict
 from gateway.model import Fault, SpoolUnavailable
 from gateway.spool import SpoolError
-from gateway.systemd import notify, watchdog_interval
+from gateway.systemd import listens, notify, watchdog_interval
 
 EX_CONFIG = 78  # sysexits.h
+_EVERY = 30.0  # seconds between lines for systemctl status
 
 
 async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] | None = None) -> int:
@@ -49,14 +52,15 @@ async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] |
             task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
-    watchdog = loop.create_task(_watchdog(app))
+    tellers = [loop.create_task(_watchdog(app)), loop.create_task(_tell(app))]
     app.events.info("started", version=__version__, listeners=_listening(app), backends=sorted(app.settings.backends))
     notify("READY=1", _status(app))
     if on_ready:
         on_ready(app)
     await stop.wait()
     notify("STOPPING=1")
-    watchdog.cancel()
+    for task in tellers:
+        task.cancel()
     return 0 if await _stop(app, loop) else 1
 
 
@@ -100,6 +104,17 @@ async def _reload(app: App) -> None:
     else:
         _raise_descriptor_limit(app)
     notify("READY=1", _status(app))
+
+
+async def _tell(app: App) -> None:
+    """The line of ``systemctl status`` is the verdict of ``gateway status``."""
+    while listens():
+        try:
+            seen = await gather(app)
+            notify(f"STATUS={verdict(seen, problems(seen))}")
+        except Exception as error:
+            app.events.bug("status", error)
+        await app.clock.sleep(_EVERY)
 
 
 async def _watchdog(app: App) -> None:

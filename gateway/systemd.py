@@ -15,6 +15,11 @@ def notify(*lines: str) -> None:
             channel.sendto("\n".join(lines).encode(), f"\0{address[1:]}" if abstract else address)
 
 
+def listens() -> bool:
+    """Whether there is a systemd that is told."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
 def watchdog_interval() -> float | None:
     """Half of what systemd waits for a sign of life, in seconds; None when it does not watch."""
     micros = os.environ.get("WATCHDOG_USEC", "")

@@ -215,3 +215,21 @@ async def test_a_limit_of_files_that_cannot_be_raised(
     code = await serve(loaded, load=lambda: loaded, on_ready=lambda _: os.kill(os.getpid(), signal.SIGTERM))
     assert (code, [one.closed for one in built]) == (0, [True])
     assert "this process may have 256 (ulimit -n)" in capfd.readouterr().err
+
+
+async def test_systemctl_status_shows_the_verdict(
+    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever types that first reads what ``gateway status`` says first."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        loaded = settings(tmp_path)
+        serving = asyncio.create_task(serve(loaded, load=lambda: loaded))
+        lines: list[str] = []
+        while not any(line.startswith("STATUS=Everything is all right.") for line in lines):
+            lines += (await asyncio.to_thread(systemd.recv, 4096)).decode().splitlines()
+        assert lines.index("READY=1") < len(lines) - 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await serving == 0

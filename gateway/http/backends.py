@@ -18,6 +18,7 @@ from gateway.http import acts
 from gateway.http.access import actor_of
 from gateway.http.problem import duration_of, fields_of, json_body, text_of
 from gateway.http.service import Service, running
+from gateway.lifeline.words import meaning
 from gateway.model import SpoolTrouble
 from gateway.spool import CheckRow
 
@@ -41,9 +42,10 @@ async def backend(service: Service, request: Request) -> object:
     """One backend with its identity, its last check and its last answers."""
     name = _known(service, request)
     spool = service.spool
-    [standing] = [one for each, one in (await _all(service)).items() if each == name]
+    standing = (await _all(service))[name]
     counts, oldest, doubts = spool.counts(), await spool.oldest(), await spool.doubts()
-    last_success = standing.get("last_success") or await spool.last_sent(name)
+    # A running service has looked it up at its start; history may be long.
+    last_success = standing["last_success"] if service.dispatcher is not None else await spool.last_sent(name)
     checked = (await spool.checks()).get(name)
     return {
         **standing,
@@ -54,7 +56,7 @@ async def backend(service: Service, request: Request) -> object:
         "in_doubt": sum(one.count for one in doubts if one.backend == name),
         "oldest": oldest.get(name),
         "checked": shown(checked) if checked else None,
-        "answers": await spool.answers(name, _ANSWERS),
+        "answers": [{**fields_of(row), "meaning": meaning(row)} for row in await spool.answers(name, _ANSWERS)],
     }
 
 

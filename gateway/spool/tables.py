@@ -110,7 +110,7 @@ class Delivery(SQLModel, table=True):
         Index("delivery_of_message", "message_id", "backend", unique=True),
         Index("delivery_due", "backend", "next_attempt_at", sqlite_where=text("state = 'queued'")),
         Index("delivery_oldest", "backend", "received_at", sqlite_where=text("state = 'queued'")),
-        Index("delivery_held", "backend", sqlite_where=text("state = 'held'")),
+        Index("delivery_held", "backend", "in_doubt", sqlite_where=text("state = 'held'")),
         _one_of("queued", "held", "done"),
     )
 

@@ -117,7 +117,9 @@ async def test_a_check_is_kept(running: Service, action: str) -> None:
     assert reply.status == 200, reply.body
     assert running.done == [("renew", "box")]
     assert (reply.json["read"], reply.json["differs"], reply.json["errors"]) == (["client_secret"], ["mailbox"], [])
-    assert reply.json["steps"][1] == {"result": "untried", "text": "a whole message", "said": ""}
+    assert reply.json["steps"][1] == {
+        "result": "untried", "text": "a whole message. Only a sent message shows that.", "said": "",
+    }  # fmt: skip
     assert reply.json["status"]["paused_by"] == (
         "operator" if action == "check" else ""
     )  # only fix is an order to go on

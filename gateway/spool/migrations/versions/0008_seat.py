@@ -53,7 +53,10 @@ _CHECKED = """
 CREATE TABLE checked (
     backend VARCHAR NOT NULL PRIMARY KEY, at INTEGER NOT NULL, who VARCHAR NOT NULL, ok BOOLEAN NOT NULL,
     summary VARCHAR NOT NULL, fix VARCHAR NOT NULL, facts VARCHAR NOT NULL, steps VARCHAR NOT NULL
-)"""
+);
+DROP INDEX delivery_held;
+CREATE INDEX delivery_held ON delivery (backend, in_doubt) WHERE state = 'held'
+"""
 _SIGNIN = """
 CREATE TABLE signin (
     "key" VARCHAR NOT NULL PRIMARY KEY, kind VARCHAR NOT NULL, name VARCHAR NOT NULL, role VARCHAR NOT NULL,
