@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.responses import Response
@@ -45,9 +46,22 @@ async def page(visit: Visit) -> View:
         "unseen": [one for one in found if one.level == "unknown"],
         "show": visit.text("good") == "1", "reload": in_force.failed, "ends": [],
         "read_at": in_force.read_at, "file": str(path) if path else "", "q": q, "all": everything, "hidden": hidden,
-        "rows": [_row(one) for one in shown],
+        "rows": [_row(one) for one in shown], "sentence": partial(_sentence, _names(visit)),
     }  # fmt: skip
     return View(template="settings.html", values=values)
+
+
+def _names(visit: Visit) -> set[str]:
+    """What begins a sentence as it is written in the file."""
+    settings = visit.service.settings
+    return {*settings.backends, *settings.listeners, *settings.clients}
+
+
+def _sentence(names: set[str], text: str) -> str:
+    """With a capital, unless it begins with a name, as "example.com: the SPF record ..."."""
+    first = text.partition(" ")[0]
+    named = first in names or not first.isalpha()
+    return text if named else f"{text[:1].upper()}{text[1:]}"
 
 
 def _heading(findings: int, looked: bool) -> str:
