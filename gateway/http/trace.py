@@ -47,9 +47,15 @@ async def find(service: Service, request: Request) -> object:
     if not what:
         raise HTTPException(400, "say what to look for: ?what=max@example.com")
     rows = await _look(service, what, limit + 1)
-    kept = lasting(service.settings.retention.history)
     if rows:
+        kept = lasting(service.settings.retention.history)
         return Found(rows[:limit], len(rows) > limit, LOOKED_AT, kept, [], [], 0, [])
+    return await not_here(service, what)
+
+
+async def not_here(service: Service, what: str) -> Found:
+    """Of what no message has: as what it was looked for, and where else to look."""
+    kept = lasting(service.settings.retention.history)
     done = [act for act in await service.spool.acts(message=what.upper(), limit=5) if act.verb == "delete"]
     refused = await service.spool.refusals(RefusalFilter(q=what), limit=1)
     times = sum(refused.reasons.values())

@@ -104,6 +104,12 @@ class Looking:
         async with self._reading() as reader:
             return await queries.page(reader, which, cut, self._time.shift())
 
+    async def counted_page(self, which: Filter, cut: Cut, most: int) -> tuple[Page, Total]:
+        """Both of one moment."""
+        async with self._reading() as reader:
+            found = await queries.page(reader, which, cut, self._time.shift())
+            return found, Total(*await queries.search(reader, question(which)).total(most))
+
     async def total(self, which: Filter, most: int = 100_000) -> Total:
         """How many there are, as far as they can be counted in bounded time."""
         async with self._reading() as reader:

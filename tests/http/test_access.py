@@ -64,7 +64,7 @@ async def test_loopback_may_not_change_nor_see_content(ways: Ways, method: str, 
     assert [row.state for row in await ways.running.spool.find()] == ["queued"]
 
 
-FILLED = [(method, path.format(id="M001", name="box", action="hold")) for method, path, *_ in ROUTES]
+FILLED = [(method, path.format(id="M001", name="box", action="hold", number=1)) for method, path, *_ in ROUTES]
 
 
 @pytest.mark.parametrize("way", ["socket", "loopback", "network"])

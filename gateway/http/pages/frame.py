@@ -53,7 +53,7 @@ def templates() -> Environment:
     # the other three depend on who looks: Times of the visit, by the context
     made.globals.update(
         url=text.url, static=lambda name: text.Whole(f"/ui/static/{static_hash()}/{name}"), navigation=NAVIGATION,
-        version=gateway.__version__,
+        version=gateway.__version__, zip=zip,
     )  # fmt: skip
 
     def timely(name: str) -> Any:
@@ -63,7 +63,7 @@ def templates() -> Environment:
 
         return shown
 
-    made.filters.update({name: timely(name) for name in ("time", "hour", "day", "ago")})
+    made.filters.update({name: timely(name) for name in ("time", "time_of_day", "hour", "day", "ago")})
     return made
 
 
@@ -84,6 +84,7 @@ def render(visit: Visit, view: View, problems: int = 0) -> Response:
         "section": "", "done": visit.desk.find(visit.person.key, visit.request.query_params.get("done", "")),
         **view.values,
         "visit": visit, "person": visit.person, "may": visit.may, "times": visit.times, "token": visit.token_field,
+        "person_clients": visit.service.settings.clients,
         "hostname": visit.service.settings.hostname, "problems": problems, "part": rest,
         "up": (visit.service.clock.now() - visit.desk.started).total_seconds(),
         "here": text.Whole(visit.request.url.path + (f"?{query}" if (query := visit.request.url.query) else "")),

@@ -16,7 +16,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.actor import Role
 from gateway.http.access import Access
-from gateway.http.pages import backends, clients, flow, frame, overview, refused, settings, signing
+from gateway.http.pages import (
+    backends,
+    clients,
+    flow,
+    frame,
+    message,
+    messages,
+    orders,
+    overview,
+    refused,
+    settings,
+    signing,
+)
 from gateway.http.pages.badge import things_to_do
 from gateway.http.pages.guard import HEADERS, Refused, Way, check_origin, way_of
 from gateway.http.pages.persons import person_of
@@ -46,6 +58,16 @@ PAGES: tuple[tuple[str, str, Page, Role], ...] = (
     ("GET", "/ui/settings", settings.page, Role.READ),
     ("POST", "/ui/doctor", settings.look, Role.OPERATE),
     ("POST", "/ui/reload", settings.reload, Role.ADMIN),
+    ("GET", "/ui/messages", messages.page, Role.READ),
+    ("GET", "/ui/messages/all", orders.all_found, Role.OPERATE),
+    ("POST", "/ui/messages/ask", orders.ask, Role.OPERATE),
+    ("POST", "/ui/messages/do", orders.do, Role.OPERATE),
+    ("GET", "/ui/work/{n}", orders.work, Role.READ),
+    ("POST", "/ui/work/{n}/stop", orders.stop, Role.OPERATE),
+    ("GET", "/ui/messages/{id}", message.page, Role.READ),
+    ("GET", "/ui/messages/{id}/header", message.header, Role.OPERATE),
+    ("GET", "/ui/messages/{id}/source", message.source, Role.OPERATE),
+    ("GET", "/ui/messages/{id}/download", message.download, Role.OPERATE),
     ("POST", "/ui/logout", signing.out, Role.READ),
     ("POST", "/ui/times", signing.times, Role.READ),
 )
@@ -144,10 +166,13 @@ def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
                 403, "This page is old", "Nothing was done. Load the page again, then press the button again."
             )
         found = await handler(visit)
+        if request.method == "POST":
+            desk.badge = None
         if isinstance(found, Response):
             return found
-        known = 0 if visit.asked_part else found.needs
-        return frame.render(visit, found, await things_to_do(service) if known is None else known)
+        overview_shown = found.values.get("section") == "overview"
+        number = 0 if visit.asked_part else await things_to_do(service, desk, now=overview_shown)
+        return frame.render(visit, found, number)
 
     async def endpoint(request: Request) -> Response:
         return await explained(service, request, lambda: answer(request))

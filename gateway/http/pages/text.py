@@ -103,9 +103,21 @@ class Times:
         """As an element whose ``datetime`` programs read, and which says UTC to who points at it."""
         return "-" if at is None else self._element(at, self.text(at, seconds=seconds))
 
+    def time_of_day(self, at: datetime) -> object:
+        """Where the day stands above it."""
+        return self._element(at, f"{at.astimezone(self._zone):%H:%M:%S}")
+
     def hour(self, at: datetime | None) -> object:
         """Without the seconds."""
         return self.time(at, False)
+
+    def today(self, at: datetime) -> bool:
+        return at.astimezone(self._zone).date() == self._here.date()
+
+    @property
+    def local_is_utc(self) -> bool:
+        """There is nothing to switch."""
+        return not self.now.astimezone().utcoffset()
 
     def day_text(self, at: datetime) -> str:
         here = at.astimezone(self._zone)

@@ -59,6 +59,8 @@ class Desk:
         self.wrong_keys = FailureLimit(_WRONG_KEYS, 60 / _WRONG_KEYS)
         self.seen: dict[str, datetime] = {}  # of each sign-in, when it was used last
         self.utc: dict[str, bool] = {}
+        self.badge: tuple[float, int] | None = None  # when it was counted, and what came of it
+        self._asks: dict[tuple[str, str], object] = {}
         self._flashes: dict[tuple[str, str], Flash] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -70,6 +72,19 @@ class Desk:
 
     def find(self, person: str, number: str) -> Flash | None:
         return self._flashes.get((person, number)) if number else None
+
+    def keep_ask(self, person: str, ask: object) -> str:
+        """The number with which that person, and nobody else, may confirm it."""
+        number = secrets.token_hex(16)
+        self.put_ask(person, number, ask)
+        return number
+
+    def put_ask(self, person: str, number: str, ask: object) -> None:
+        remember(self._asks, (person, number), ask)
+
+    def find_ask(self, person: str, number: str) -> object:
+        """None where it was not asked, or too long ago."""
+        return self._asks.get((person, number))
 
     def see(self, person: str, now: datetime) -> None:
         remember(self.seen, person, now)
