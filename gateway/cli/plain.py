@@ -22,6 +22,15 @@ def show_json(value: Any) -> None:
     say(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
+def visible(text: str) -> str:
+    """As ``say`` would print it."""
+    return written_out(text, keep="")
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], below: Sequence[str] = ()) -> None:
     """Columns aligned with spaces; the last one is as wide as it likes. ``below``: a line under each row, or ""."""
     lines = [tuple(header), *(tuple(" ".join(str(cell).split()) for cell in row) for row in rows)]
@@ -36,6 +45,15 @@ def now() -> datetime:
     from gateway.clock import SystemClock
 
     return SystemClock().now()
+
+
+def pause(seconds: float) -> None:
+    """KeyboardInterrupt ends it."""
+    import asyncio
+
+    from gateway.clock import SystemClock
+
+    asyncio.run(SystemClock().sleep(seconds))
 
 
 def moment(text: str | None) -> datetime | None:
