@@ -79,7 +79,6 @@ class App:
         self._parts = AsyncExitStack()
         self._parts.callback(self.events.close)
         self._parts.push_async_callback(self.fetch.aclose)
-        self._parts.push_async_callback(self.doctor.aclose)
         self._revocations, self._guesses = auth.Revocations(), auth.Guesses()
 
     # -- start and stop --------------------------------------------------------------------------------------------
@@ -125,6 +124,7 @@ class App:
         self.drop = Drop(self.spool, self.ids, self.events, self.clock)
         self._parts.push_async_callback(self._unless_hurried, self.drop.stop)
         self._direct_drop()
+        self._parts.push_async_callback(self.doctor.aclose)
 
     async def stop(self, seconds: float = DRAIN) -> None:
         """Stop accepting, let sessions and then sends end within ``seconds`` each, close in reverse order.

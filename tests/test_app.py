@@ -21,8 +21,11 @@ from gateway.backends import Context, settings_types
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded, load
 from gateway.config.models import BackendSettings, PickupSettings
+from gateway.doctor import Subject
+from gateway.doctor.examine import LOOKS
 from gateway.model import SpoolUnavailable
 from gateway.service import serve
+from gateway.spool import Filter
 from tests.fakes import ScriptedBackend, until
 
 BOX = "  {}: {{type: capture, concurrency: {}}}\n"
@@ -233,3 +236,28 @@ async def test_systemctl_status_shows_the_verdict(
         assert lines.index("READY=1") < len(lines) - 1
         os.kill(os.getpid(), signal.SIGTERM)
         assert await serving == 0
+
+
+async def test_a_stop_ends_the_doctor_before_what_it_looks_at(
+    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is under way is cut off while the spool is still open, and no other begins."""
+    seen: list[bool] = []
+    begun = asyncio.Event()
+
+    async def look(subject: Subject, _tell: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert subject.spool is not None
+            seen.append(await subject.spool.count(Filter()) == 0)
+
+    monkeypatch.setitem(LOOKS, "spool", look)
+    app = App(loaded := settings(tmp_path), lambda: loaded)
+    await app.start()
+    app.doctor.start("ann", ["spool"])
+    await begun.wait()
+    await app.stop(0)
+    assert seen == [True]
+    assert (app.doctor.under_way, app.doctor.last) == (None, None)

@@ -55,6 +55,8 @@ def _by_service(api: Api, areas: Sequence[str]) -> Any:
         state = api.get("doctor")
         under_way = state["under_way"]
         if under_way is None or under_way["since"] != began["since"]:
+            if state["last"] is None or state["last"]["at"] < began["since"]:
+                raise TryAgain("the run ended without a report: the service stops, or was restarted")
             return state["last"]
         _progress(under_way["areas"], under_way["done"])
         never.wait(_POLL)

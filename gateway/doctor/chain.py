@@ -89,14 +89,16 @@ def _dates(about: str, leaf: x509.Certificate, now: datetime) -> Iterator[Findin
     ends, begins = leaf.not_valid_after_utc, leaf.not_valid_before_utc
     fix, paste = "renew it; the service sees the new file by itself", "certbot renew"
     if ends <= now:
-        yield finding("certificate_ended", "bad", f"it ended on {ends:%Y-%m-%d}", fix, paste=paste, about=about)
+        yield finding(
+            "certificate_ended", "bad", f"its certificate ended on {ends:%Y-%m-%d}", fix, paste=paste, about=about
+        )
     elif begins > now:
-        what = f"it is good only from {begins:%Y-%m-%d %H:%M:%SZ}"
+        what = f"its certificate is good only from {begins:%Y-%m-%d %H:%M:%SZ}"
         yield finding(
             "certificate_early", "bad", what, "is this machine's clock right?", paste="timedatectl", about=about
         )
     elif ends - now <= SOON:
-        what = f"it ends on {ends:%Y-%m-%d}, in {(ends - now).days} days"
+        what = f"its certificate ends on {ends:%Y-%m-%d}, in {(ends - now).days} days"
         yield finding("certificate_ends", "warn", what, fix, paste=paste, about=about)
 
 
@@ -108,13 +110,13 @@ def _names(about: str, leaf: x509.Certificate, hostname: str) -> Iterator[Findin
         names = [one.lower() for one in found.get_values_for_type(x509.DNSName)]
     wanted = {hostname.lower(), f"*.{hostname.lower().partition('.')[2]}"}
     if not wanted & set(names):
-        what = f"it is for {', '.join(names[:3]) or 'no host at all'}, not for hostname {hostname}"
+        what = f"its certificate is for {', '.join(names[:3]) or 'no host at all'}, not for hostname {hostname}"
         fix = "let clients ask for one of its names, or have it made for this name, too"
         yield finding("certificate_name", "warn", what, fix, about=about)
     with suppress(x509.ExtensionNotFound, ValueError):
         usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usage):
-            what = "it is not meant for servers (extended key usage has no serverAuth)"
+            what = "its certificate is not meant for servers (extended key usage has no serverAuth)"
             yield finding("certificate_purpose", "bad", what, "ask its authority for one that is", about=about)
 
 
@@ -148,7 +150,7 @@ def _chain(about: str, file: Path, certificates: Sequence[x509.Certificate]) -> 
         yield finding("certificate_order", "warn", what, fix, about=about)
     if _self_signed(last):
         if len(path) == 1:
-            what = "it is signed by itself: clients that look at it refuse it"
+            what = "its certificate is signed by itself: clients that look at it refuse it"
             fix = "fine for devices that do not look; for others get one of an authority"
             yield finding("certificate_self_signed", "warn", what, fix, about=about)
         elif not any(last.fingerprint(hashes.SHA256()) == one.fingerprint(hashes.SHA256()) for one in store):
@@ -173,7 +175,7 @@ def _incomplete(about: str, file: Path, last: x509.Certificate) -> Finding:
 
 
 def _private(about: str, issuer: str) -> Finding:
-    what = f"its authority ({issuer}) is not one that this machine trusts"
+    what = f"its certificate's authority ({issuer}) is not one that this machine trusts"
     fix = "if it is your own, give clients its certificate; else the file lacks the certificate of the issuer"
     return finding("certificate_private", "note", what, fix, about=about)
 

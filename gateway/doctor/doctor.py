@@ -15,7 +15,7 @@ from gateway.doctor.subject import Subject
 
 
 class Busy(Exception):
-    """A run is under way; the text says whose."""
+    """No run can begin now; the text says why: another is under way, or the service ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class Doctor:
         self._subject = subject
         self._run: asyncio.Task[Report] | None = None
         self._began: UnderWay | None = None
+        self._closed = False
         self._done: list[str] = []
         self._waited: Mapping[str, int] = {}
 
@@ -53,6 +54,8 @@ class Doctor:
         """
         if unknown := [area for area in areas if area not in AREAS]:
             raise ValueError(f"no area {', '.join(unknown)}; there are {', '.join(AREAS)}")
+        if self._closed:
+            raise Busy("the service is stopping")
         if (other := self.under_way) is not None:
             raise Busy(f"a run that {other.by} asked for at {other.since:%H:%M:%SZ} is under way; wait for its end")
         chosen = tuple(area for area in AREAS if area in areas) or tuple(AREAS)
@@ -67,7 +70,8 @@ class Doctor:
         return await asyncio.shield(self.start(by, areas))
 
     async def aclose(self) -> None:
-        """The service ends, and the run with it."""
+        """The service ends, and the run with it, before what it looks at does."""
+        self._closed = True
         if self._run is not None:
             self._run.cancel()
             with suppress(asyncio.CancelledError):

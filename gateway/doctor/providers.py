@@ -37,6 +37,12 @@ async def _one(subject: Subject, name: str, built: Backend | str, tell: Tell) ->
         async with asyncio.timeout(PART):
             await _reached(subject, name, probes, on_the_way)
             await _checked(subject, name, built, probes, lambda one: None if one.what in known else tell(one))
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        what, fix = f"{name} was replaced while it was looked at: the settings were reloaded", "run the doctor again"
+        tell(Finding(key="part_late", area="backends", level="unknown", what=what, fix=fix, about=about))
     except TimeoutError:
         what = f"not all of {name} was looked at within {PART:g} s"
         fix = "what it asks does not answer; see whether this machine reaches it"

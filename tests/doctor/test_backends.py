@@ -207,6 +207,20 @@ async def test_a_backend_that_does_not_take_us(tmp_path: Path) -> None:
     assert one.paste == "gateway backend check way\ngateway backend resume way"
 
 
+async def test_a_backend_that_is_replaced_meanwhile(tmp_path: Path) -> None:
+    """A reload ends what the old one does: that is said, and the rest of the report is there."""
+
+    class Replaced(ScriptedBackend):
+        async def check(self) -> Check:
+            raise asyncio.CancelledError
+
+    boxes = "way: {type: capture, directory: x}, other: {type: capture, directory: y}"
+    text = f"backends: {{{boxes}}}\nroutes: [{{backend: way}}]\n"
+    both = {"way": Replaced("way"), "other": ScriptedBackend("other")}
+    result = await found(subject(settings(tmp_path, text), backends=both), "backends")
+    assert levels(result) == {"part_late backends.way": "unknown", "backend_good backends.other": "good"}
+
+
 # -- senders -----------------------------------------------------------------------------------------------------------
 
 

@@ -136,6 +136,9 @@ async def test_one_run_at_a_time(tmp_path: Path, looks: None) -> None:
     assert doctor.under_way is not None
     await doctor.aclose()
     assert (doctor.under_way, doctor.last) == (None, None)
+    with pytest.raises(Busy, match="is stopping"):
+        doctor.start("bob")
+    doctor = Doctor(lambda: looked_at)
     made = await doctor.run("bob", ["relay"])
     assert (made.by, made.areas, made.at, made.service) == ("bob", ("relay",), looked_at.clock.now(), False)
     assert doctor.last is made
