@@ -47,6 +47,8 @@ def how(
         found["rewrite"] = "always" if client.rewrite.always else "not_allowed"
         if rewrite_from and rewrite_from not in shown:
             found["from"] = ", ".join(shown)[:_LONGEST]
+            if shown and "reply-to" not in names:
+                found["answers"] = shown[0][:_LONGEST]
     if stripped := [name for name in _DISCLOSING if name in names]:
         found["stripped"] = stripped
     if rewrite_from and "sender" in names:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gateway import __version__
+from gateway.actor import Actor, Order
 from gateway.app import App, Load
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded
@@ -96,7 +97,8 @@ async def _stop(app: App, loop: asyncio.AbstractEventLoop) -> bool:
 async def _reload(app: App) -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={int(app.clock.monotonic() * 1_000_000)}")
     try:
-        await app.reload()
+        changes = await app.reload()
+        await app.spool.act(Order(Actor("SIGHUP", "signal"), "reload", "; ".join(changes) or "nothing has changed"))
     except (ConfigError, SpoolUnavailable):
         pass  # it has said why, or the service stops
     except Exception as error:

@@ -41,12 +41,8 @@ def _entry(entry: Json) -> Iterator[str]:
     width = max((len(name) for name, _ in entry["facts"]), default=0)
     below = [f"{name:{width}}  {text}" for name, text in entry["facts"]]
     said = " ".join(filter(None, (entry["code"], entry["said"])))
-    below += [
-        f"they said: {said}" if said else "",
-        entry["meaning"],
-        entry["note"],
-        f"to do: {entry['fix']}" if entry["fix"] else "",
-    ]
+    by_them = "they said: " if entry["said_by"] != "gateway" else ""
+    below += [f"{by_them}{said}" if said else "", entry["meaning"], entry["note"], to_do(entry)]
     yield from (f"{'':24}{text}" for text in below if text)
 
 

@@ -104,8 +104,9 @@ def _sender(detail: MessageDetail, how: Mapping[str, Any]) -> Iterator[str]:
         yield ", ".join(filter(None, (f"{was} became {message.sender or '<>'}", why)))
     if "from" in how:
         came = how["from"] or "nobody"
-        back = f". Answers go to {came}" if how["from"] and "," not in came else ""
-        yield ", ".join(filter(None, (f"From of {came} became {message.header_from}", why))) + back
+        change = f"{came if came == was else f'From of {came}'} became {message.header_from}"
+        back = f". Answers go to {how['answers']}" if how.get("answers") else ""
+        yield ", ".join(filter(None, (change, why))) + back
 
 
 def _ways(detail: MessageDetail) -> Iterator[str]:

@@ -125,7 +125,8 @@ def _attempt(row: AttemptRow, before: Sequence[AttemptRow], recipients: int) -> 
         at=row.started_at,
         kind=row.verdict or "under_way",
         title=(title or _TITLES.get(row.verdict, "{by}: " + row.verdict).format(by=by)) + whom,
-        said=said,
+        said="" if row.verdict in ("interrupted", "corrupt") else said,  # the note says it
+        said_by=row.said_by,
         code=code,
         meaning=words.meaning(row),
         fix=" ".join(row.fix.split()),

@@ -17,9 +17,9 @@ class Entry:
     """What happened, when: None is now.
 
     ``title`` says it in a clause; ``facts`` are its details by name. ``said`` are the other side's own words and
-    ``code`` the codes it gave; ``meaning`` says them plainly, ``fix`` what somebody has to do, ``note`` what follows.
-    ``link`` is the queue id of another message that it is about. ``tone`` is quiet, ok, warn or bad. ``seconds``: how
-    long it took. ``cut``: some of it is longer.
+    ``code`` the codes it gave (``said_by`` is gateway where the words are our own); ``meaning`` says them plainly,
+    ``fix`` what somebody has to do, ``note`` what follows. ``link`` is the queue id of another message that it is
+    about. ``tone`` is quiet, ok, warn or bad. ``seconds``: how long it took. ``cut``: some of it is longer.
     """
 
     at: datetime | None
@@ -27,6 +27,7 @@ class Entry:
     title: str
     facts: tuple[tuple[str, str], ...] = ()
     said: str = ""
+    said_by: str = ""
     code: str = ""
     meaning: str = ""
     fix: str = ""

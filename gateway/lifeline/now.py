@@ -41,12 +41,12 @@ def end(
 
 def _failures(detail: MessageDetail) -> Iterator[Entry]:
     """Each answer that ended it, once for all who got it."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
     for row in detail.recipients:
         if row.state == "failed":
-            groups.setdefault((*words.answer(row), row.fix), []).append(row.address)
-    for (code, said, fix), whom in groups.items():
-        yield _now(f"{people(whom)} will not get it", code=code, said=said, fix=" ".join(fix.split()))
+            groups.setdefault((*words.answer(row), row.said_by, row.fix), []).append(row.address)
+    for (code, said, said_by, fix), whom in groups.items():
+        yield _now(f"{people(whom)} will not get it", code=code, said=said, said_by=said_by, fix=" ".join(fix.split()))
 
 
 def _ended(detail: MessageDetail, state: str) -> str:

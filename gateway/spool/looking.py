@@ -168,7 +168,8 @@ class Looking:
     async def addresses(self, like: str) -> tuple[str, list[str]]:
         """The key of an address, and the keys of addresses that mail is from or to: for near.closest."""
         async with self._reading() as reader:
-            return key_of(like), await near.keys(reader)
+            wanted = key_of(like)
+            return wanted, await near.keys(reader, wanted)
 
     async def counted(self, keys: Sequence[str]) -> list[tuple[str, int]]:
         """These as they are spelled, and how many messages have each, up to 1,001."""

@@ -7,14 +7,14 @@ from difflib import SequenceMatcher
 
 from gateway.spool.queries import Reader
 
-_MOST = 20_000  # addresses that are compared
+_MOST = 10_000  # addresses that are compared
 _CLOSE = 0.8  # of 1, as difflib counts
 _SHOWN = 3
 _COUNTED = 1001  # messages
 # Each key once, by going from one to the next: whatever the number of messages.
 _KEYS = """
 WITH RECURSIVE known(key) AS (
-    SELECT min({column}) FROM {table} WHERE {column} <> ''
+    SELECT min({column}) FROM {table} WHERE {column} >= :start AND {column} <> ''
     UNION ALL SELECT (SELECT min({column}) FROM {table} WHERE {column} > known.key) FROM known WHERE key IS NOT NULL
     LIMIT :most)
 SELECT key FROM known WHERE key IS NOT NULL"""
@@ -41,8 +41,16 @@ def closest(wanted: str, known: Sequence[str]) -> list[str]:
     return [key for ratio, key in sorted(found, reverse=True)[:_SHOWN] if ratio >= _CLOSE]
 
 
-async def keys(reader: Reader) -> list[str]:
-    found = [row["key"] for text in (RECIPIENTS, SENDERS) for row in await reader.all(text, most=_MOST)]
+async def keys(reader: Reader, wanted: str) -> list[str]:
+    """All of them, or of many the first ones, and those behind where the one that is wanted would stand."""
+    domain = wanted.partition("@")[0]
+    starts = ("", wanted[: domain.rfind(".") + 2])  # the key has the top-level domain first, then the one below it
+    found = [
+        row["key"]
+        for text in (RECIPIENTS, SENDERS)
+        for start in starts
+        for row in await reader.all(text, most=_MOST, start=start)
+    ]
     return list(dict.fromkeys(found))
 
 

@@ -152,7 +152,7 @@ def test_hold_release_bounce_delete(run: Commands, waiting: str) -> None:
     assert run.ok("queue", "bounce", waiting) == f"bounce: 1 of 1 messages\n{told}\n"
     told = run.ok("trace", waiting)
     assert "x@away.example will not get it" in told
-    assert "they said: returned by the operator" in told
+    assert "    returned by the operator" in told
     for done in ("held it", "released it", "asked for another try", "returned it to the sender"):
         assert f"{ME} {done}" in told
     assert [row["verb"] for row in run.json("acts", "--of", waiting)] == ["bounce", "retry", "release", "hold"]

@@ -259,6 +259,7 @@ async def test_what_was_decided(story: Story) -> None:
     """Rewritten from what and why, which line of routes for whom and why, who is hidden, what was changed."""
     how = {
         "with": "SMTP", "by": "network", "rewrite": "not_allowed", "from": "x@dev.local", "blind": [1], "unsent": 2,
+        "answers": "x@dev.local",
         "stripped": ["bcc", "return-path"], "added": ["date", "message-id"], "repairs": ["line_ends", "default_domain"],
         "routes": [[2, "recipients: *, backend: b two", "two", "too big for b", [0]], [3, "backend: b", "b", "", [1]]],
     }  # fmt: skip
@@ -278,6 +279,22 @@ async def test_what_was_decided(story: Story) -> None:
         ("Added", "Date, Message-ID"),
         ("Mended", "line ends that were no CRLF, addresses without a domain got the client's"),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("noted", "fact"),
+    [
+        ({"answers": "x@dev.local"}, ". Answers go to x@dev.local"),
+        ({}, ""),
+    ],
+)  # fmt: skip
+async def test_one_sender_in_both_places(story: Story, noted: dict[str, object], fact: str) -> None:
+    """Envelope and From were the same: one sentence; where answers go is said only where it was changed."""
+    to = envelope(ONE, sender="scan@example.com", original="x@dev.local")
+    how = {"rewrite": "always", "from": "x@dev.local", **noted}
+    await story.put(how=how, envelope=to, header_from="scan@example.com")
+    became = "x@dev.local became scan@example.com, because clients.c.rewrite_sender says always"
+    assert (await story.entry("decided")).facts == (("Sender", became + fact),)
 
 
 @pytest.mark.parametrize("how", ["", "{", "[]", '{"routes": 5, "blind": [9]}'])
@@ -305,6 +322,7 @@ async def test_failover_and_a_crash(story: Story) -> None:
         found = await story.told()
     titles = [entry.title for entry in found.entries]
     assert titles[2:] == ["b: not yet", "two has it now", "two: interrupted", "two took it", "Sent to everybody"]
+    assert [entry.said for entry in found.entries if entry.kind == "interrupted"] == [""]
     by_kind = {entry.kind: entry for entry in found.entries}
     assert by_kind["moved"].note == "b did not take it. The route allows it."
     assert by_kind["interrupted"].note == "The service ended in the middle of it. It may have been sent."
