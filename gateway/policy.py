@@ -16,7 +16,7 @@ from gateway.routing import Freight, Routing
 _ROUTE = re.compile("[%!@]")  # Postfix resolve.c: RESOLVE_FLAG_ROUTED
 _DOMAIN = re.compile(r"\*@(?!\*\Z)")  # a pattern for everybody of certain domains
 BOUNCES = "gateway"  # the client name that our own bounces are routed and shown under
-_FROM = "set bounces.from to an address that a backend may send as"
+_ANYBODY = "noreply@example.com"
 
 
 def allowed(groups: Sequence[Sequence[str]], address: str) -> bool:
@@ -114,21 +114,41 @@ def bounce_author(bounces: BounceSettings, hostname: str) -> str:
 
 
 def no_bounces(bounces: BounceSettings, hostname: str, routing: Routing) -> str:
-    """Why senders would not hear of mail that fails, by the routes that a bounce takes; "" where they would."""
-    if bounces.mode == "off":
+    """Why senders would not hear of mail that fails, by the routes that a bounce takes, and the line that helps.
+
+    "" where they would.
+    """
+    if bounces.mode == "off" or any(map(all, by_sender := _reached(bounces, hostname, routing))):
         return ""
-    senders = bounce_senders(bounces)
-    by_sender = [routing.reachable(bounce_freight(bounces, hostname, one, 1, smtputf8=False)) for one in senders]
-    if any(map(all, by_sender)):
-        return ""
-    fix = f"{_FROM}, or name an smtp backend in bounces.backend"
     if any(map(any, by_sender)):
-        text = "not every sender has a route to a backend that could send a bounce, so some would not hear of mail that"
-        return f"{text} fails; {fix}"
-    if bounces.sender and bounces.mode != "dsn":
-        text = f"no backend that a route or bounces.backend leads to sends as bounces.from {bounces.sender}"
+        why = "not every sender has a route to a backend that could send a bounce"
+    elif bounces.sender and bounces.mode != "dsn":
+        why = f"no backend that a route or bounces.backend leads to sends as bounces.from {bounces.sender}"
     elif bounces.mode == "notice":
-        return f"bounces.mode is notice without bounces.from, so senders would not hear of mail that fails; {_FROM}"
+        why = "bounces.mode is notice without bounces.from"
     else:
-        text = "no backend that a route or bounces.backend leads to can send with the null sender"
-    return f"{text}, so senders would not hear of mail that fails; {fix}"
+        why = "no backend that a route or bounces.backend leads to can send with the null sender"
+    return f"senders would not hear of mail that fails: {why}; write {_would_help(bounces, hostname, routing)}"
+
+
+def _reached(bounces: BounceSettings, hostname: str, routing: Routing) -> list[list[tuple[str, ...]]]:
+    """For each sender that a bounce may have, the backends of each route that could send it."""
+    freights = (bounce_freight(bounces, hostname, one, 1, smtputf8=False) for one in bounce_senders(bounces))
+    return [list(routing.reachable(one)) for one in freights]
+
+
+def _would_help(bounces: BounceSettings, hostname: str, routing: Routing) -> str:
+    """The line to paste: with an address that a backend here sends as, or one that takes the null sender."""
+    known = [pattern for able in routing.capabilities.values() for pattern in able.senders]
+    own = [one.replace("*@", "postmaster@") for one in known if "*" not in one.removeprefix("*@") and "{" not in one]
+    tries = [({"sender": one}, f"bounces: {{from: {one}}}") for one in dict.fromkeys(own)]
+    anybody = (
+        {"sender": _ANYBODY},
+        f"bounces: {{from: {_ANYBODY}}}, with an address that your provider lets you send as",
+    )
+    tries += [anybody, *(({"backend": name}, f"bounces: {{backend: {name}}}") for name in routing.capabilities)]
+    for change, line in tries:
+        better = BounceSettings(mode="auto").model_copy(update=change)
+        if any(map(all, _reached(better, hostname, routing))):
+            return line
+    return 'bounces: {mode: "off"} if that is meant, or a last route to an smtp backend'

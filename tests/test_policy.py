@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from gateway import policy
 from gateway.config.models import BounceSettings, RouteSettings
@@ -191,7 +193,28 @@ def test_no_bounces(
     )
     found = policy.no_bounces(BounceSettings.model_validate(given), "relay.example.com", routing)
     assert (said in found) if said else found == ""
-    assert not found or "set bounces.from" in found
+    assert not found or "; write bounces: {" in found
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "line"),
+    [
+        ([OWN], "write bounces: {from: a@x.example}"),
+        ([Capabilities(9, null_sender=False, senders=("*@y.example",))], "write bounces: {from: postmaster@y.example}"),
+        ([API], "write bounces: {from: noreply@example.com}, with an address that your provider lets you send as"),
+        ([Capabilities(9, null_sender=False, own_token=True), SMTP], "write bounces: {backend: 1}"),
+        ([Capabilities(9, null_sender=False, own_token=True)], 'write bounces: {mode: "off"} if that is meant, or'),
+    ],
+)
+def test_the_line_that_lets_senders_hear(capabilities: list[Capabilities], line: str) -> None:
+    """Pasted, it helps: an address that a backend sends as, or the backend that takes reports as they are."""
+    routing = Routing((RouteSettings(backend=("0",)),), {str(n): able for n, able in enumerate(capabilities)})
+    found = policy.no_bounces(BounceSettings(), "relay.example.com", routing)
+    assert line in found
+    pasted = yaml.safe_load(re.search(r"bounces: \{.*?\}", found)[0])["bounces"]  # type: ignore[index]
+    if "from" in pasted or "backend" in pasted:
+        pasted = {key: str(value) for key, value in pasted.items()}
+    assert policy.no_bounces(BounceSettings.model_validate(pasted), "relay.example.com", routing) == ""
 
 
 def test_a_bounce_without_a_from_is_the_postmaster_s() -> None:

@@ -397,7 +397,8 @@ def test_nobody_would_hear_of_a_bounce(tmp_path: Path) -> None:
     only = only[0], only[1].replace('"gmail"', '"gmail", "service_account_file": "f"').replace("[box, b]", "b")
     found = seen(tmp_path, (only[0], only[1] + "bounces: {mode: dsn}\n"))
     (line,) = (one for one in found.warnings if "would not hear" in one)
-    assert ".yaml:8:1: bounces: no backend that a route" in line
+    assert ".yaml:8:1: bounces: senders would not hear of mail that fails: no backend that a route" in line
+    assert line.endswith("; write bounces: {from: a@b.example}")
 
 
 def test_a_service_with_an_ended_certificate_comes_up(tmp_path: Path) -> None:
@@ -430,7 +431,8 @@ def test_a_disk_that_hangs_at_a_reload_holds_up_nobody(service: Gateway) -> None
                 assert service.get("/readyz")[0] == 200
                 assert not waiting.done()
                 pipe.write(text + "limits: {idle: 7m}\n")
-            assert waiting.result(timeout=30) == (200, {"changes": ["limits.idle: changed"]})
+            status, answer = waiting.result(timeout=30)
+            assert (status, answer["changes"]) == (200, ["limits.idle: changed"])
         finally:
             service.file.unlink()
             service.file.write_text(text)

@@ -18,11 +18,16 @@ from gateway.fetch import Fetch
 
 def show_checks(settings: Settings, names: Sequence[str], as_json: bool = False) -> None:
     """Build and check these backends. Exit code 1 if one fails."""
-    checks = dict(zip(names, asyncio.run(_check_all(settings, names)), strict=True))
+    checks = check_all(settings, names)
     found = {name: asdict(one) for name, one in checks.items()}
     show_json(found) if as_json else say("\n".join(line for name in names for line in checked(name, found[name])))
     if not all(one.ok for one in checks.values()):
         raise SystemExit(1)
+
+
+def check_all(settings: Settings, names: Sequence[str]) -> dict[str, Check]:
+    """What each of these backends says."""
+    return dict(zip(names, asyncio.run(_check_all(settings, names)), strict=True))
 
 
 async def _check_all(settings: Settings, names: Sequence[str]) -> list[Check]:

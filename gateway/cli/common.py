@@ -87,7 +87,7 @@ def _checked(status: int, value: Any) -> Any:
     if status < 400:
         return value
     if "errors" in value:
-        raise BadConfig("\n".join(value["errors"]))
+        raise BadConfig("\n".join(value["errors"]), value.get("findings", ()))
     raise (TryAgain if status == 503 else Failed)(value["detail"])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import click
 
 
@@ -16,9 +19,13 @@ class TryAgain(Failed):
 
 
 class BadConfig(Failed):
-    """The configuration must be corrected first."""
+    """The configuration must be corrected first; ``found`` are its errors as objects, for --json."""
 
     exit_code = 78
+
+    def __init__(self, message: str, found: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.found = list(found)
 
 
 class NoService(Failed):

@@ -17,6 +17,7 @@ from gateway.cli.errors import BadConfig, TryAgain
 from gateway.cli.plain import now, say
 from gateway.config import ConfigError, loading
 from gateway.config.loading import Loaded
+from gateway.config.objects import objects
 from gateway.http.access import Access
 from gateway.http.client import AdminClient, DirectWay
 from gateway.http.routes import build
@@ -49,13 +50,13 @@ def _bad(file: Path | None, error: ConfigError) -> BadConfig:
     """What is wrong, but to who may not read the settings, or the keys that they name: what to type instead."""
     service = whose.meant(file)
     if os.geteuid() == 0 or (service.readable and not service.foreign):
-        return BadConfig(str(error))
+        return BadConfig(str(error), objects(error.lines))
     said = [line for line in error.lines if not line.endswith(os.strerror(errno.EACCES))]
     if len(said) < len(error.lines):
         owner = f" or {whose.user(service.owner)}" if service.owner else ""
         which = "the settings" if not service.readable else "files that the settings name"
         said.append(f"{whose.user()} may not read {which}, root{owner} may: {service.again('sudo ')}")
-    return BadConfig("\n".join(said))
+    return BadConfig("\n".join(said), objects(said))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import gateway
-from gateway.cli.common import chosen_file, config_option, connect, json_option
+from gateway.cli.common import chosen_file, config_option, connect, example, json_option
 from gateway.cli.errors import BadConfig
 from gateway.cli.plain import say, show_json
 
@@ -64,20 +64,23 @@ def auth() -> None:
     """Sign in to a provider once, so that the service may send."""
 
 
-@cli.command("check-config")
+@cli.command("check-config", epilog=example("gateway check-config --online"))
 @click.option("--online", is_flag=True, help="Also ask every backend whether it would take mail from us.")
+@json_option
 @config_option
-def check_config(online: bool) -> None:
+def check_config(online: bool, as_json: bool) -> None:
     """Say all that is wrong with the configuration. Exit code 78 if it cannot be used."""
     from gateway.cli import local
-    from gateway.cli.checking import show_checks
+    from gateway.cli.judging import judged
 
-    loaded = local.usable(chosen_file())
-    for warning in loaded.warnings:
-        say(f"warning: {warning}")
-    say(f"{loaded.path or 'built-in default'}: ok")
-    if online:
-        show_checks(loaded.settings, tuple(loaded.settings.backends))
+    try:
+        found = judged(local.usable(chosen_file()), online=online)
+    except BadConfig as error:
+        if not as_json:
+            raise
+        show_json({"ok": False, "file": chosen_file(), "errors": error.found, "warnings": []})
+        raise SystemExit(error.exit_code) from None
+    found.show(as_json=as_json)
 
 
 @cli.group()
@@ -168,13 +171,20 @@ def healthcheck(as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@cli.command()
+@cli.command(epilog=example("gateway reload"))
+@json_option
 @config_option
-def reload() -> None:
+def reload(as_json: bool) -> None:
     """Make the running service read its configuration again; if that is wrong, the old one stays."""
+    found: dict[str, Any] = {"ok": True, "changes": [], "errors": [], "warnings": []}
     with connect(offline=False) as api:
         try:
-            changes = api.post("reload")["changes"]
+            found |= api.post("reload")
         except BadConfig as error:
-            raise BadConfig(f"{error.message}\nthe running service keeps its old settings") from None
-    say("\n".join(changes) or "nothing has changed")
+            if not as_json:
+                raise BadConfig(f"{error.message}\nthe running service keeps its old settings") from None
+            found |= {"ok": False, "errors": error.found}
+    if as_json:
+        show_json(found)
+        raise SystemExit(0 if found["ok"] else BadConfig.exit_code)
+    say("\n".join(found["changes"]) or "nothing has changed")

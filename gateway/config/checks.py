@@ -9,6 +9,7 @@ from gateway.config.document import Keys, hint
 from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings, users
 from gateway.config.values import format_size, parse_bind, parse_scrypt
 from gateway.networks import MOST_OF_ONE, is_public, public_addresses
+from gateway.url import is_loopback
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
 Findings = Iterator[tuple[Keys, str]]
@@ -144,8 +145,24 @@ def _references(settings: Settings, names: Names) -> Findings:
             yield keys, f'there is no {kind.removesuffix("s")} "{wanted}"{hint(wanted, names[kind])}'
 
 
+def reach(settings: Settings) -> str:
+    """Which other machines may send, where that is none: what it takes. "" where some may."""
+    hosts = {name: parse_bind(listener.bind)[0] for name, listener in settings.listeners.items()}
+    if all(is_loopback(host) for host in hosts.values()):
+        where = ", ".join(sorted(settings.listeners[name].bind for name in hosts))
+        fix = 'listeners: {local: {bind: "0.0.0.0:25"}}'
+        return f"nobody but this machine may send: it listens at {where} only; for others write for example {fix}"
+    networks = [one for client in settings.clients.values() if not client.logs_in for one in client.networks]
+    if not any(client.logs_in for client in settings.clients.values()) and all(one.is_loopback for one in networks):
+        fix = 'clients: {printers: {networks: ["192.0.2.0/24"]}}'
+        return f"nobody but this machine may send: no client has a network of others; write for example {fix}"
+    return ""
+
+
 def warnings(settings: Settings) -> Findings:
     """What works but is hardly meant."""
+    if not settings.clients:
+        yield ("clients",), "nobody may send, for no client is listed"
     bound = {parse_bind(listener.bind) for listener in settings.listeners.values()}
     for name, listener in settings.listeners.items():
         if listener.tls == "none" and listener.certificate:
@@ -153,6 +170,13 @@ def warnings(settings: Settings) -> Findings:
         host, port = parse_bind(listener.bind)
         if host == "::" and ("0.0.0.0", port) not in bound:  # noqa: S104 - compared, not bound
             yield ("listeners", name, "bind"), f"is IPv6 only; for IPv4 add a listener with bind: 0.0.0.0:{port}"
+    inside = all(is_loopback(parse_bind(one.bind)[0]) for one in settings.listeners.values())
+    for name, client in settings.clients.items():
+        if inside and client.networks and not any(one.is_loopback for one in client.networks):
+            yield (
+                ("clients", name, "networks"),
+                "nobody there gets here: every listener binds this machine only",
+            )
     first: dict[object, str] = {}
     for name, client in settings.clients.items():
         known_by = ((client.token, client.key),) if client.token is not None else client.networks

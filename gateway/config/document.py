@@ -39,7 +39,7 @@ class Place(NamedTuple):
     column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+        return ":".join([self.source, *(str(number) for number in (self.line, self.column) if number and self.line)])
 
     def origin(self) -> str:
         return f"{Path(self.source).name}:{self.line}" if self.line else self.source
@@ -56,10 +56,24 @@ def find_place(places: Mapping[Keys, Place], keys: Keys, otherwise: Place) -> Pl
     return next((places[one] for one in holders if one in places), otherwise)
 
 
+class Line(str):
+    """A line for the operator, ``file:line:column: dotted.key: text``, and its parts for programs."""
+
+    place: Place
+    key: str
+    text: str
+
+    def __new__(cls, place: Place, keys: Keys, text: str) -> Line:
+        key = dotted(keys)
+        made = super().__new__(cls, f"{place}: {key}: {text}" if key else f"{place}: {text}")
+        made.place, made.key, made.text = place, key, text
+        return made
+
+
 def in_order(found: Iterable[tuple[Place, Keys, str]]) -> list[str]:
-    """Lines for the operator in the order of the file, then those of the environment and the command line."""
+    """Lines in the order of the file, then those of the environment and the command line."""
     ordered = sorted(found, key=lambda one: (not one[0].line, one[0]))
-    return [f"{place}: {dotted(keys)}: {text}" for place, keys, text in ordered]
+    return [Line(place, keys, text) for place, keys, text in ordered]
 
 
 def _section_of(word: str, sections: Iterable[str]) -> str:
@@ -112,31 +126,33 @@ class Document:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             self.data = {} if node is None else self._build(node, (), None)
         except yaml.MarkedYAMLError as error:
-            raise ConfigError([f"{self._at(error.problem_mark)}: {explain(error, text)}"]) from None
+            raise ConfigError([Line(self._at(error.problem_mark), (), explain(error, text))]) from None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            raise ConfigError([f"{self._name}:{line}: holds a control character"]) from None
+            raise ConfigError([Line(Place(self._name, line), (), "holds a control character")]) from None
         except RecursionError:
             raise ConfigError([f"{self._name}: nested too deeply"]) from None
         if not isinstance(self.data, dict):
             line, why = no_mapping(text)
-            raise ConfigError([f"{Place(self._name, line, 1)}: {why}"])
+            raise ConfigError([Line(Place(self._name, line, 1), (), why)])
 
     def read_environment(self, environ: Mapping[str, str], names: Iterable[str]) -> list[str]:
         """Take over ``GATEWAY_A__B__C``; returns warnings about what looks like a setting and is none.
 
         A name without ``__`` counts only if it is known: others use the prefix too (Kubernetes: GATEWAY_PORT).
         """
-        warnings = []
+        warnings: list[str] = []
         given = {k: k[len(PREFIX) :].lower().split("__") for k in environ if k.startswith(PREFIX)}
         for variable, keys in sorted(given.items(), key=lambda item: (len(item[1]), item[0])):
             if len(keys) > 1 or keys[0] in names:
                 self.put(tuple(keys), environ[variable], f"environment {variable}")
             elif section := _section_of(keys[0], names):
                 parts = f"{PREFIX}{section.upper()}__{keys[0][len(section) + 1 :].upper()}"
-                warnings.append(f"environment {variable}: ignored, two _ stand between the parts of a key: {parts}")
+                text = f"ignored, two _ stand between the parts of a key: {parts}"
+                warnings.append(Line(Place(f"environment {variable}"), (), text))
             elif near := closest(keys[0], names, 0.8):
-                warnings.append(f'environment {variable}: ignored, did you mean "{PREFIX}{near.upper()}"?')
+                text = f'ignored, did you mean "{PREFIX}{near.upper()}"?'
+                warnings.append(Line(Place(f"environment {variable}"), (), text))
         return warnings
 
     def put(self, keys: Keys, text: str, source: str) -> None:
@@ -231,7 +247,7 @@ def _read(path: Path, name: str) -> str:
             raise ConfigError([f"{name}: larger than 1 MB, this cannot be a configuration"])
         return raw.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError([f"{name}: cannot be read: {error.strerror}"]) from None
+        raise ConfigError([Line(Place(name), (), f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
         line, column = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start)
-        raise ConfigError([f"{name}:{line}:{column}: not UTF-8 text, save the file as UTF-8"]) from None
+        raise ConfigError([Line(Place(name, line, column), (), "not UTF-8 text, save the file as UTF-8")]) from None

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gateway.config.document import Document, Keys, dotted
+from gateway.config.document import Document, Keys, Line, Place, dotted
 from gateway.config.finding import Finding
 from gateway.config.models import Settings
 from gateway.files import unwritable
@@ -140,7 +140,9 @@ class Files:
             else:
                 public = keys[-1] == "certificate_file" and b"BEGIN " in data and b"PRIVATE KEY" not in data
                 if private and not public and mode & 0o007 and candidate.parent not in self._managed:
-                    self.warnings.append(f"{candidate}: every user of this machine can read it, chmod 600 it")
+                    self.warnings.append(
+                        Line(Place(str(candidate)), (), "every user of this machine can read it, chmod 600 it")
+                    )
                 return candidate, data
             return candidate, b"?"
         if keys != OWN_KEY:
@@ -162,6 +164,5 @@ class Files:
         """A secret that stands in a configuration file which everybody can read."""
         if self._path and self._inline and self._path.stat().st_mode & 0o007:
             names = ", ".join(map(dotted, self._inline))
-            self.warnings.append(
-                f"{self._path}: every user of this machine can read {names}; chmod 640 it or use a _file"
-            )
+            text = f"every user of this machine can read {names}; chmod 640 it or use a _file"
+            self.warnings.append(Line(Place(str(self._path)), (), text))

@@ -13,7 +13,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 
 from gateway.config.checks import findings, warnings
-from gateway.config.document import Document, Keys, Place, closest, dotted, find_place, hint, in_order
+from gateway.config.document import Document, Keys, Line, Place, closest, dotted, find_place, hint, in_order
 from gateway.config.files import Files
 from gateway.config.finding import Finding
 from gateway.config.locate import SECTIONS, default_state_dir, find_file, is_missing, read
@@ -23,6 +23,7 @@ from gateway.config.structure import find_misplaced
 from gateway.config.values import parse_hostname, unlikely_path
 
 _PATHS = re.compile(r"certificate|private_key|.*_file")
+_EMPTY = "is empty, so its default is in force; take the line out, or indent what belongs to it further right"
 _WORDS = {  # pydantic's error type, or what it begins with -> plain words
     "missing": "is missing",
     "string_pattern_mismatch": "does not have the right form ({pattern})",
@@ -74,6 +75,7 @@ def load(
     """
     path = find_file(path, environ)
     document, notes = read(path, environ)
+    empty = [Finding((key,), _EMPTY) for key in SECTIONS if key in document.data and document.data[key] is None]
     for key, text in overrides.items():
         document.put(tuple(key.split(".")), text, "command line")
     find_misplaced(document, SECTIONS)
@@ -98,9 +100,13 @@ def load(
     ):
         origins["state_dir"] = "environment STATE_DIRECTORY"
     if path and origins.get("backends.box.type") == "default":
-        notes.append(f"{path}: no backends are given, so mail is only written to files and delivered to nobody")
+        notes.append(
+            Line(
+                Place(str(path)), (), "no backends are given, so mail is only written to files and delivered to nobody"
+            )
+        )
     loaded = Loaded(settings, origins, path, (), MappingProxyType(document.places))
-    doubts = loaded.lines(Finding(keys, text) for keys, text in warnings(settings))
+    doubts = loaded.lines([*empty, *(Finding(keys, text) for keys, text in warnings(settings))])
     return replace(loaded, warnings=(*notes, *files.warnings, *doubts))
 
 

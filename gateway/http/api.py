@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.address import parse_address
+from gateway.config.objects import objects
 from gateway.drop.drop import places
 from gateway.drop.overview import overview
 from gateway.http import acts
@@ -73,7 +74,8 @@ async def drop(service: Service, _request: Request) -> object:
 
 
 async def reload(service: Service, request: Request) -> object:
-    return {"changes": await reload_now(service, request)}
+    changes = await reload_now(service, request)
+    return {"changes": changes, "warnings": objects(service.in_force.loaded.warnings)}
 
 
 async def reload_now(service: Service, request: Request) -> list[str]:

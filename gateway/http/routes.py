@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.actor import Role
 from gateway.config import ConfigError
+from gateway.config.objects import objects
 from gateway.http import (
     acts,
     api,
@@ -123,7 +124,8 @@ def _explain(service: Service, request: Request, error: Exception) -> Response:
         case Fault():
             return problem(STATUS[type(error), error.kind], error.text)
         case ConfigError():
-            return problem(422, "the configuration is wrong, the old one stays", errors=str(error).splitlines())
+            words = "the configuration is wrong, the old one stays"
+            return problem(422, words, errors=str(error).splitlines(), findings=objects(error.lines))
         case ClientDisconnect():
             return problem(400, "the request broke off")  # to nobody
     service.events.bug("http", error)

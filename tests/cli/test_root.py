@@ -24,7 +24,8 @@ def run(tmp_path: Path) -> Commands:
 
 def test_check_config(run: Commands, tmp_path: Path) -> None:
     """A good file is called ok before the service ever ran; --online asks the backends."""
-    assert run.ok("check-config") == f"{run.file}: ok\n"
+    note, ok = run.ok("check-config").splitlines()
+    assert (note.startswith("note: nobody but this machine may send: "), ok) == (True, f"{run.file}: ok")
     assert "box: ok" in run.ok("check-config", "--online")
     with run.file.open("a") as file:
         file.write(
@@ -33,6 +34,39 @@ def test_check_config(run: Commands, tmp_path: Path) -> None:
     done = run("check-config", "--online")
     assert (done.exit_code, "gone: FAILED" in done.stdout) == (1, True)
     assert "warning: " in done.stdout
+
+
+def test_check_config_for_programs(run: Commands) -> None:
+    """Warnings and errors as objects: where, which key, the words, and what to do; also the answers of backends."""
+    with run.file.open("a") as file:
+        file.write("clients: {}\n")
+    found = run.json("check-config", "--online")
+    where = {"file": str(run.file), "line": 4, "column": 1, "key": "clients"}
+    assert found["warnings"] == [{**where, "text": "nobody may send, for no client is listed", "fix": ""}]
+    assert (found["ok"], found["file"], found["errors"], len(found["notes"])) == (True, str(run.file), [], 1)
+    assert found["backends"]["box"]["ok"] is True
+    run.file.write_text("limits: {idel: 5m, max_size: 9 MBit}\nhostname: [\n")
+    done = run("check-config", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["errors"][0]["line"]) == (78, 3)
+    run.file.write_text("limits: {idel: 5m, max_size: 9 MBit}\n")
+    done = run("check-config", "--json")
+    assert [(one["column"], one["key"], one["text"], one["fix"]) for one in json.loads(done.stdout)["errors"]] == [
+        (10, "limits.idel", "unknown key", 'did you mean "idle"?'),
+        (20, "limits.max_size", '"9 MBit" is not a size', "write for example 25MB or 512KB"),
+    ]
+    assert (done.exit_code, json.loads(done.stdout)["ok"]) == (78, False)
+
+
+def test_reload_for_programs(service: Gateway) -> None:
+    """What changed, or the errors as objects."""
+    run = Commands(service.file)
+    with run.with_more("limits: {idle: 7m}"):
+        assert run.json("reload")["changes"] == ["limits.idle: changed"]
+    with run.with_more("limits: {idel: 7m}"):
+        done = run("reload", "--json")
+        (error,) = json.loads(done.stdout)["errors"]
+        assert (done.exit_code, error["key"], error["fix"]) == (78, "limits.idel", 'did you mean "idle"?')
+        assert error["line"] > 0
 
 
 @pytest.mark.parametrize("command", ["check-config", "queue list", "reload"])
@@ -119,7 +153,19 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple
 
 
 BARE = {("version",), ("demo",), ("config", "schema"), ("password", "mint"), ("man",), ("completion",)}
-READING = ["list", "summary", "show", "trace", "check", "version", "healthcheck", "inspect", "send-test"]
+READING = [
+    "check-config",
+    "reload",
+    "list",
+    "summary",
+    "show",
+    "trace",
+    "check",
+    "version",
+    "healthcheck",
+    "inspect",
+    "send-test",
+]
 
 
 @pytest.mark.parametrize(

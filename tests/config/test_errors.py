@@ -7,7 +7,9 @@ import os
 
 import pytest
 
+from gateway.config import ConfigError
 from gateway.config.files import unusable_places
+from gateway.config.objects import objects
 from tests.config.kit import SECRET, Files
 
 TOP = "allowed: auth, backends, bounces, clients, hostname, http, limits, listeners, log, pickup, retention, retry, routes"
@@ -317,6 +319,24 @@ def test_folders_that_serve_could_not_use(files: Files) -> None:
 def test_a_wrong_setting(files: Files, text: str, expected: str) -> None:
     """One mistake gives one line, with file, line, column, dotted key and plain words."""
     assert files.errors(text) == [expected]
+
+
+def test_errors_as_objects(files: Files) -> None:
+    """Nothing of a line is lost in its parts, and most say what to do apart from what is wrong."""
+    fixes = 0
+    rows = VALUES[::4]
+    for text, expected in rows:
+        with pytest.raises(ConfigError) as caught:
+            files.load(text)
+        (found,) = objects(caught.value.lines)
+        found = {key: str(value).replace(f"{files.directory}/", "") for key, value in found.items()}
+        place = f"{found['file']}:{found['line']}:{found['column']}" if found["line"] != "0" else found["file"]
+        whole = expected.partition(": ")[2] if found["key"] else expected
+        assert place == expected.partition(": ")[0], text
+        assert found["text"] in whole
+        assert found["fix"] in whole
+        fixes += bool(found["fix"])
+    assert fixes > len(rows) * 0.6
 
 
 def test_two_clients_with_one_user_name(files: Files) -> None:

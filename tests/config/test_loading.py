@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.config import ConfigError, locate
+from gateway.config.checks import reach
 from gateway.config.loading import load
 from gateway.config.locate import find_file
 from gateway.config.models import Settings
@@ -39,12 +40,49 @@ def test_without_any_configuration_everything_has_a_value(files: Files) -> None:
 
 
 def test_an_empty_file_is_the_default_with_a_warning(files: Files) -> None:
-    """A file that is only comments means the defaults, but mail that goes nowhere is said aloud."""
+    """A file that is only comments means the defaults, but mail that goes nowhere, and what is empty, is said aloud."""
     loaded = files.load("# nothing yet\nlisteners:\nclients:\nbackends:\nauth:\n  keys:\nroutes:\nretry:\n")
     assert loaded.settings == load(None, files.environ, TYPES).settings
     assert loaded.warnings == (
         f"{files.directory}/config.yaml: no backends are given, so mail is only written to files and delivered to nobody",
+        *(
+            f"{files.directory}/config.yaml:{line}:1: {key}: is empty, so its default is in force; "
+            "take the line out, or indent what belongs to it further right"
+            for line, key in ((2, "listeners"), (3, "clients"), (4, "backends"), (7, "routes"), (8, "retry"))
+        ),
     )
+
+
+REACH = [
+    ("", "nobody but this machine may send: it listens at 127.0.0.1:8025 only; for others write for example listeners: "),
+    ("listeners: {a: {bind: '0.0.0.0:25'}}", ""),  # whoever has a token
+    ("listeners: {a: {bind: '0.0.0.0:25'}}\nclients: {a: {networks: ['::1', 127.0.0.0/8]}}", "nobody but this machine may "
+     "send: no client has a network of others; write for example clients: "),
+    ("listeners: {a: {bind: '0.0.0.0:25'}}\nclients: {a: {networks: ['::1', 192.0.2.1]}}", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), REACH)
+def test_who_may_send(files: Files, text: str, said: str) -> None:
+    """A note, for it may be meant so; what helps stands there to paste."""
+    found = reach(files.load(text).settings)
+    assert found.startswith(said) if said else found == ""
+
+
+DOUBTS = [
+    ("clients: {}", "clients: nobody may send, for no client is listed"),
+    (
+        "clients: {a: {networks: [192.0.2.1]}}",
+        "clients.a.networks: nobody there gets here: every listener binds this machine only",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), DOUBTS)
+def test_clients_that_come_to_nothing(files: Files, text: str, said: str) -> None:
+    assert said in [
+        line.split(": ", 1)[1] for line in files.load(f"backends: {{box: {{type: capture}}}}\n{text}").warnings
+    ]
 
 
 def test_the_only_backend_gets_everything(files: Files) -> None:

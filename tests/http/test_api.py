@@ -480,10 +480,11 @@ async def test_send_refused(running: Service, body: object, status: int, said: d
 
 async def test_reload(running: Service) -> None:
     """What changed; or every error, and the old configuration stays."""
-    assert (await post(running, "/api/v1/reload")).json == {"changes": ["limits.max_size"]}
+    assert (await post(running, "/api/v1/reload")).json == {"changes": ["limits.max_size"], "warnings": []}
     running.reload_error = ConfigError(["c.yaml:1:1: wrong", "c.yaml:2:1: wrong too"])
     reply = await post(running, "/api/v1/reload")
     assert (reply.status, reply.json["errors"]) == (422, ["c.yaml:1:1: wrong", "c.yaml:2:1: wrong too"])
+    assert [one["text"] for one in reply.json["findings"]] == reply.json["errors"]
 
 
 async def test_a_bug_is_reported_and_tells_nothing(running: Service) -> None:
