@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.events import Events
 from gateway.events.memory import MANY, WITHIN
+from gateway.refusals import Refused
 from tests.fakes import START, FakeClock
 
 
@@ -23,7 +24,8 @@ def events(clock: FakeClock) -> Events:
 
 
 def refuse(events: Events, peer: str, result: str = "failed") -> None:
-    events.auth("mail", "PLAIN", result, peer, user="u", reason="auth_failed")
+    said = Refused(listener="mail", stage="auth", reason="auth_failed", peer=peer)
+    events.login_refused(said, "PLAIN", result)
 
 
 def test_bugs_are_counted_with_their_places(events: Events, clock: FakeClock) -> None:
@@ -42,7 +44,7 @@ def test_many_refused_log_ins_are_an_attack_until_they_end(events: Events, clock
     """In a short time, whoever they come from; who comes most often is named. One that is let in counts for nothing."""
     for n in range(MANY - 1):
         refuse(events, "192.0.2.7" if n % 2 else f"198.51.100.{n}", "refused" if n % 3 else "failed")
-        refuse(events, "192.0.2.9", "ok")
+        events.logged_in("mail", "PLAIN", "192.0.2.9", client="c", user="u")
         refuse(events, "192.0.2.9", "unavailable")
     assert events.memory.log_ins is None
     clock.advance(120)
@@ -51,6 +53,12 @@ def test_many_refused_log_ins_are_an_attack_until_they_end(events: Events, clock
     assert found
     assert (found.count, found.where[0]) == (MANY, "192.0.2.7")
     assert (found.last - found.since).total_seconds() == 120
+    clock.advance(60 * WITHIN - 60)
+    for _ in range(MANY):
+        refuse(events, "192.0.2.7")
+    later = events.memory.log_ins
+    assert later
+    assert later.since == found.since  # the event goes on
     clock.advance(60 * WITHIN)
     assert events.memory.log_ins is None
 

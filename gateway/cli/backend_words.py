@@ -45,7 +45,7 @@ def checked(name: str, found: Json) -> Iterator[str]:
     """A check with its steps; where the service found that the files on disk say otherwise, that too."""
     if read := found.get("read"):
         yield f"  read anew from disk: {', '.join(read)}"
-    elif not found["ok"] and "read" in found:
+    elif not found["ok"] and "read" in found and not found["errors"]:
         yield "  no secret of it has changed on disk; one that systemd hands over changes at a restart only"
     if differs := [key or "the whole section" for key in found.get("differs", ())]:
         yield f"  on disk, and not in force before gateway reload: {', '.join(differs)}"
@@ -53,7 +53,8 @@ def checked(name: str, found: Json) -> Iterator[str]:
         yield f"  the settings on disk are wrong: {error}"
     yield f"{name}: {'ok' if found['ok'] else 'FAILED'}: {found['summary']}"
     for step in found["steps"]:
-        yield f"  {_MARKS[step['result']]}: {step['text']}" + (f": {step['said']}" if step["said"] else "")
+        said = f": {step['said']}" if step["said"] else "."
+        yield f"  {_MARKS[step['result']]}: {step['text'].rstrip('.')}{said}"
     for key, value in found["facts"].items():
         yield f"  {key}: {value}"
     if found["fix"]:

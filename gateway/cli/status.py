@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway.cli.common import config_option, connect, json_option
-from gateway.cli.errors import Failed, TryAgain
+from gateway.cli.errors import BadConfig, Failed, NoService, TryAgain
 from gateway.cli.plain import moment, relative, say, show_json, span, stamp
 from gateway.health.words import number, octets, state_word
 
@@ -22,10 +22,13 @@ _SAID = 200  # characters of the other side's words
 _ENDS = 5
 _SOON = 30  # days
 _NONE = "No service is running."
+_CORRECT = (
+    "\nCorrect that until this finds nothing: gateway check-config. Then: systemctl start gateway, or gateway serve"
+)
 
 
 @click.command(epilog="Example: gateway status --watch")
-@click.option("--watch", is_flag=True, help="Show it anew every 2 seconds, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it anew every 2 seconds, until Ctrl-C; not with --json.")
 @json_option
 @config_option
 def status(watch: bool, as_json: bool) -> None:
@@ -33,30 +36,37 @@ def status(watch: bool, as_json: bool) -> None:
 
     Exit code 0 if everything is all right, 1 if something needs you, 75 if no service runs.
     """
+    if watch and as_json:
+        raise click.UsageError("give --watch or --json, not both")
+    if not watch:
+        found, code = _look()
+        show_json(found) if as_json else say("\n".join(lines(found, width())))
+        raise SystemExit(code)
     never = threading.Event()
     while True:
-        found, code = _look()
-        if watch:
-            click.clear()
-        if as_json:
-            show_json(found)
-        else:
-            say("\n".join(lines(found, width())))
-        if not watch:
-            raise SystemExit(code)
+        try:
+            text = "\n".join(lines(_look()[0], width()))
+        except Failed as error:  # a service that starts or stops: later it may answer
+            text = error.message
+        click.clear()
+        say(text)
         never.wait(_EVERY)
 
 
 def _look() -> tuple[Json, int]:
-    """The status, and the exit code. Where no service runs, what the spool knows, or why nobody can look."""
+    """The status, and the exit code. Where no service runs, what the spool knows, or why nobody can look.
+
+    Raises Failed where it is not known whether one runs.
+    """
     try:
         with connect() as api:
             found = api.get("status")
             if not api.running:
                 return {**found, "why": _start()}, TryAgain.exit_code
             return found, 1 if found["problems"] else 0
-    except Failed as error:
-        return {"running": False, "verdict": _NONE, "problems": [], "why": error.message}, TryAgain.exit_code
+    except (NoService, BadConfig) as error:
+        why = error.message + (_CORRECT if isinstance(error, BadConfig) else "")
+        return {"running": False, "verdict": _NONE, "problems": [], "why": why}, TryAgain.exit_code
 
 
 def _start() -> str:

@@ -38,6 +38,7 @@ class Memory:
         self.ends: dict[tuple[str, str], float] = {}
         self._refused: deque[tuple[int, int]] = deque(maxlen=WITHIN + 1)  # by minute since the machine's start
         self._peers: deque[str] = deque(maxlen=MANY)
+        self._many_since: datetime | None = None
 
     def bug(self, where: str) -> None:
         with self._lock:
@@ -61,13 +62,15 @@ class Memory:
 
     @property
     def log_ins(self) -> Happened | None:
-        """Those refused in the last minutes, where they are many, and who came most often of the last of them."""
+        """Those refused in the last minutes, where they are many, since when, and who came most often of the last."""
         now, minute = self._clock.now(), int(self._clock.monotonic() // 60)
         with self._lock:
             recent = [(at, count) for at, count in self._refused if at > minute - WITHIN]
             peers = Counter(map(neighbour, self._peers))
         if (count := sum(count for _, count in recent)) < MANY:
+            self._many_since = None
             return None
         since, last = (now - timedelta(minutes=minute - at) for at in (recent[0][0], recent[-1][0]))
+        self._many_since = since = min(since, self._many_since or since)
         worst = tuple(peer for peer, _ in peers.most_common(_NAMED))
         return Happened(count=count, since=since, last=max(last, since + timedelta(minutes=1)), where=worst)

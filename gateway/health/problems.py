@@ -271,7 +271,7 @@ def _log_ins(seen: Snapshot) -> Iterator[Problem]:
         whom = ", ".join(one.where)
         yield Problem(
             key="log_ins", kind="log_in_attack", severity="warn", since=one.since,
-            what=f"{number(one.count, 'log-in')} were refused within {lasting(one.last - one.since)}.",
+            what=f"{number(one.count, 'log-in')} were refused within 10 minutes.",
             cost="Who guesses is slowed down. Nobody else is kept out, and no mail is lost.",
             fix="See who it is: gateway refused. A device of yours has a wrong password; else block the address.",
             said=f"most of them from {whom}" if whom else "",

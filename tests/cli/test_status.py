@@ -144,6 +144,12 @@ def test_without_a_service(seat: Gateway) -> None:
     assert json.loads(seat.run("status", "--json").stdout)["queue"] == {"away": {"queued": 1}}
     tried = seat.run("backend", "check", "box")
     assert (tried.returncode, "no service is running" in tried.stderr) == (0, True)
+    assert seat.run("status", "--watch", "--json").returncode == 2
+    good = seat.file.read_text()
+    seat.file.write_text(good.replace("routes:", "rutes:"))
+    wrong = seat.run("status")
+    assert (wrong.returncode, "gateway check-config" in wrong.stdout) == (75, True)
+    seat.file.write_text(good)
     (seat.directory / "state" / "spool.db").unlink()
     lost = seat.run("status")
     assert (lost.returncode, lost.stdout.splitlines()[0]) == (75, "No service is running.")

@@ -105,7 +105,7 @@ def test_a_running_service(running: Machine, who: str, port: int) -> None:
 def test_who_may_not(running: Machine) -> None:
     """The people who may, and what to type; no key, no traceback, and nothing is made."""
     before = running.made()
-    for command in COMMANDS:
+    for command in [*COMMANDS, "status"]:
         done = running.run("alice", *command.split())
         typed = re.match(r"[a-z-]+( [a-z]+)?", command.partition(" -")[0].partition(" 1K")[0])
         assert typed
