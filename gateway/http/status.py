@@ -37,7 +37,7 @@ async def status(service: Service, request: Request) -> object:
     queue: dict[str, dict[str, int]] = {}
     for (backend, state), count in service.spool.counts().items():
         queue.setdefault(backend, {})[state] = count
-    refused = await service.spool.refusals(limit=_REFUSALS)
+    refused = await service.spool.last_refused(_REFUSALS)
     in_force = service.in_force
     return {
         "version": gateway.__version__,
@@ -66,7 +66,7 @@ async def status(service: Service, request: Request) -> object:
         },
         "spool": _spool(seen.disk),
         "ends": [{**fields_of(one), "step": one.step(seen.now)} for one in seen.ends],
-        "refusals": [door.explained(service, row) for row in refused.rows],
+        "refusals": [door.explained(service, row) for row in refused],
     }
 
 

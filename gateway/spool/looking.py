@@ -198,6 +198,11 @@ class Looking:
         async with self._reading() as reader:
             return await tokens.revocations(reader)
 
+    async def last_refused(self, limit: int, client: str = "") -> Sequence[refusals.RefusalRow]:
+        """The newest refusals, of everybody or of one client."""
+        async with self._reading() as reader:
+            return await refusals.last(reader, limit, client)
+
     async def refusals(
         self, which: refusals.RefusalFilter = ANYBODY, *, limit: int = 100, before: str = ""
     ) -> refusals.RefusalPage:

@@ -47,7 +47,8 @@ class Flow:
     """What came and went from ``since`` on, in whole hours or days (UTC) of which the last is running.
 
     before + accepted + again = sent + failed + deleted + all that is ``waiting`` (by state: queued, held, corrupt), at
-    one moment. The reports that this gateway writes itself are in it, as the client "gateway".
+    one moment. The reports that this gateway writes itself are in it, as the client "gateway". ``running`` are the
+    backends in the running step.
     """
 
     since: datetime
@@ -59,6 +60,7 @@ class Flow:
     listeners: Mapping[str, Counts]
     clients: Mapping[str, Counts]
     backends: Mapping[str, Counts]
+    running: Mapping[str, Counts]
 
 
 async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Flow:
@@ -70,7 +72,7 @@ async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Fl
     found = await reader.all(_WAITING)
     waiting = {"queued": 0, "held": 0, "corrupt": 0} | {row["state"]: row["n"] for row in found}
     bars: dict[int, Counter[str]] = {at: Counter() for at in range(since, last + 1, size)}
-    groups: dict[str, dict[str, Counter[str]]] = {"listener": {}, "client": {}, "backend": {}}
+    groups: dict[str, dict[str, Counter[str]]] = {"listener": {}, "client": {}, "backend": {}, "running": {}}
     total: Counter[str] = Counter()
     for row in rows:
         counts = Counter({name: row[name] for name in COLUMNS})
@@ -80,6 +82,8 @@ async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Fl
             to.update({"deferred": counts["deferred"]} if of_backend else counts)
         for name in ("backend",) if of_backend else ("listener", "client"):
             groups[name].setdefault(row[name], Counter()).update(counts)
+        if of_backend and row["hour_at"] >= last:
+            groups["running"].setdefault(row["backend"], Counter()).update(counts)
     out = total["sent"] + total["failed"] + total["deleted"]
     return Flow(
         since=moment(since),
@@ -91,6 +95,7 @@ async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Fl
         listeners=_named(groups["listener"]),
         clients=_named(groups["client"]),
         backends=_named(groups["backend"]),
+        running=_named(groups["running"]),
     )
 
 

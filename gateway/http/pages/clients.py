@@ -13,7 +13,6 @@ from gateway.config.durations import parse_duration
 from gateway.http import clients, door, tokens
 from gateway.http.pages.visit import Flash, View, Visit
 from gateway.http.tokens import Made, TokenView, Wanted
-from gateway.spool import RefusalFilter
 
 LASTS = (("30d", "30 days"), ("90d", "90 days"), ("365d", "1 year"), ("", "ever, until it is revoked"))
 _TRIED = timedelta(days=30)  # so long a revoked token that is still tried is worth a line
@@ -48,9 +47,8 @@ async def client(visit: Visit) -> View:
     service = visit.service
     name = clients.find(service, visit.request.path_params["name"])
     (one,) = await clients.views(service, (name,))
-    refusals = await service.spool.refusals(RefusalFilter(q=name), limit=5)
     mine = [row for row in await tokens.views(service) if row.subject and row.subject == one.token]
-    refused = [door.explained(service, row) for row in refusals.rows if row.client == name]
+    refused = [door.explained(service, row) for row in await service.spool.last_refused(5, name)]
     values = {"section": "clients", "one": one, "tokens": mine[::-1], "refused": refused}
     return View(template="client.html", values=values)
 

@@ -31,7 +31,7 @@ async def page(visit: Visit) -> View:
     values["found"] = [_problem(one, seen) for one in found]
     if visit.asked_part != "lead":
         flow = await service.spool.flow(times.now, _DAY, _HOUR)
-        values |= {"charts": charts(flow, times), "backends": _backends(seen, await _this_hour(visit), times)}
+        values |= {"charts": charts(flow, times), "backends": _backends(seen, flow.running, times)}
         values |= _totals(seen)
     if not visit.asked_part:
         values |= _ends(seen) | _disk(seen)
@@ -90,12 +90,8 @@ def _problem(one: Problem, seen: Snapshot) -> dict[str, Any]:
     return {**fields_of(one), "fix": fix, "link": link, "by_whom": titles.get(one.backend, "").partition(",")[0]}
 
 
-async def _this_hour(visit: Visit) -> Mapping[str, Counts]:
-    return (await visit.service.spool.flow(visit.times.now, 1, _HOUR)).backends
-
-
 def _backends(seen: Snapshot, hour: Mapping[str, Counts], times: Times) -> list[dict[str, Any]]:
-    """In the order of the file: who looks every day finds each in its place."""
+    """The worst first; ``hour`` is what each did in the running hour."""
     return [
         {
             **fields_of(one), "tag": tag(one.state, one.who), "note": note(one, times),
@@ -129,5 +125,5 @@ def _disk(seen: Snapshot) -> dict[str, Any]:
 
 
 async def _refused(visit: Visit) -> list[dict[str, Any]]:
-    page = await visit.service.spool.refusals(limit=_REFUSED)
-    return [{**door.explained(visit.service, row), "short": row.reason.replace("_", " ")} for row in page.rows]
+    rows = await visit.service.spool.last_refused(_REFUSED)
+    return [{**door.explained(visit.service, row), "short": row.reason.replace("_", " ")} for row in rows]

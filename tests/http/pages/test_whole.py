@@ -67,6 +67,7 @@ async def test_what_is_wrong_comes_first(browser: Browser) -> None:
         assert words in problem
     assert problem.count("<button") == 1
     assert "Check and resume office" in problem
+    assert 'data-label="Sent this hour">9</td>' in main
     assert main.index("office cannot send") < main.index("Mail in the last 24 hours") < main.index("Queue by backend")
 
 
@@ -105,7 +106,7 @@ def flow(*values: int) -> Flow:
     points = tuple(Point(at=START + n * HOUR, accepted=value) for n, value in enumerate(values))
     return Flow(
         since=START, step="hour", points=points, total=Counts(), waiting={}, before=0, listeners={}, clients={},
-        backends={},
+        backends={}, running={},
     )  # fmt: skip
 
 
@@ -223,6 +224,9 @@ async def test_clients_with_numbers_of_today(browser: Browser) -> None:
     one = await browser.get("/ui/clients/printers")
     assert one.h1 == "printers has not sent for 12 days"
     assert "It used to send daily." in one.text
+    refused = (await browser.get("/ui/clients/copier")).text
+    assert "copier may not send as copier@dev.local 553 5.7.1 sender_denied" in refused
+    assert "192.0.2.41" not in refused
     assert (await browser.get("/ui/clients/none")).status == 404
 
 
