@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from gateway.health.gather import gather
 from gateway.health.problems import Problem, problems, verdict
-from gateway.health.records import BackendNow, Ends, Snapshot
+from gateway.health.records import BackendNow, Snapshot
 from gateway.http import door
 from gateway.http.pages.charts import charts
-from gateway.http.pages.standing import ending_tag, note, tag
+from gateway.http.pages.standing import ending, note, tag
 from gateway.http.pages.text import Times, url
 from gateway.http.pages.visit import View, Visit
 from gateway.http.problem import fields_of
@@ -86,7 +86,9 @@ def _problem(one: Problem, seen: Snapshot) -> dict[str, Any]:
     backend = one.backend or one.key.partition(":")[2] * (one.kind == "no_backend")
     link, fix = url("/ui/messages", state=state, backend=backend), one.fix
     if one.action == "fix":  # which the button does
-        fix = fix.replace(f"Then: gateway backend fix {one.backend}", "Then press the button.")
+        command = f"gateway backend fix {one.backend}"
+        fix = fix.replace(f"Then: {command}", "Then press the button.")
+        fix = fix.replace(f"try again: {command}", "press the button.")
     return {**fields_of(one), "fix": fix, "link": link, "by_whom": titles.get(one.backend, "").partition(",")[0]}
 
 
@@ -111,10 +113,6 @@ def _ends(seen: Snapshot) -> dict[str, Any]:
     soon = [one for one in seen.ends if one.ends_at - seen.now <= _SOON]
     later = next((one for one in seen.ends if one.ends_at - seen.now > _SOON), None)
     return {"ends": [ending(one, seen.now) for one in soon], "first": later}
-
-
-def ending(one: Ends, now: datetime) -> dict[str, Any]:
-    return {**fields_of(one), "tag": ending_tag(one.ends_at, now)}
 
 
 def _disk(seen: Snapshot) -> dict[str, Any]:

@@ -13,7 +13,10 @@ from gateway.config import ConfigError
 from gateway.config.inforce import Setting
 from gateway.doctor import Busy
 from gateway.doctor.finding import AREAS
+from gateway.health.gather import gather
+from gateway.health.problems import problems
 from gateway.http import api, settings
+from gateway.http.pages.standing import ending
 from gateway.http.pages.visit import View, Visit
 from gateway.http.service import running
 
@@ -37,18 +40,19 @@ async def page(visit: Visit) -> View:
     found = report.findings if report else ()
     serious = [one for one in found if one.level in ("bad", "warn", "note")]
     shown, hidden = settings.chosen(visit.service, q=q, everything=everything)
-    path = in_force.loaded.path
+    path, seen = in_force.loaded.path, await gather(visit.service)
     values = {
         "section": "settings", "report": report, "under_way": doctor.under_way, "watched": bool(visit.asked_part),
         "heading": _heading(len([one for one in serious if one.level != "note"]), bool(report)),
         "whole": report is not None and len(report.areas) == len(AREAS), "findings": serious,
         "good": [one for one in found if one.level == "good"],
         "unseen": [one for one in found if one.level == "unknown"],
-        "show": visit.text("good") == "1", "reload": in_force.failed, "ends": [],
+        "show": visit.text("good") == "1", "reload": in_force.failed,
+        "ends": [ending(one, seen.now) for one in seen.ends],
         "read_at": in_force.read_at, "file": str(path) if path else "", "q": q, "all": everything, "hidden": hidden,
         "rows": [_row(one) for one in shown], "sentence": partial(_sentence, _names(visit)),
     }  # fmt: skip
-    return View(template="settings.html", values=values)
+    return View(template="settings.html", values=values, needs=len(problems(seen)))
 
 
 def _names(visit: Visit) -> set[str]:
@@ -57,8 +61,11 @@ def _names(visit: Visit) -> set[str]:
     return {*settings.backends, *settings.listeners, *settings.clients}
 
 
-def _sentence(names: set[str], text: str) -> str:
-    """With a capital, unless it begins with a name, as "example.com: the SPF record ..."."""
+def _sentence(names: set[str], text: str, about: str = "") -> str:
+    """With a capital, unless it begins with a name, as "example.com: the SPF record ...". What it is ``about``, as
+    "backends.office", is named, if it is not in it."""
+    if about and (name := about.partition(".")[2] if about.partition(".")[2] in names else about) not in text:
+        return f"{name}: {text}"
     first = text.partition(" ")[0]
     named = first in names or not first.isalpha()
     return text if named else f"{text[:1].upper()}{text[1:]}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from gateway.health.records import BackendNow
+from gateway.health.records import BackendNow, Ends
 from gateway.health.words import lasting, state_word
 from gateway.http.pages.text import Times
+from gateway.http.problem import fields_of
 
 _TAGS = {  # a backend's state -> tone and icon; the shape tells them apart without the colour
     "working": ("ok", "tick"), "slowed_down": ("warn", "clock"), "paused": ("warn", "bars"),
@@ -20,7 +22,11 @@ def tag(state: str, who: str = "") -> dict[str, str]:
     return {"tone": tone, "icon": icon, "word": state_word(state, who)}
 
 
-def ending_tag(ends_at: datetime, now: datetime) -> dict[str, str]:
+def ending(one: Ends, now: datetime) -> dict[str, Any]:
+    return {**fields_of(one), "tag": _ending_tag(one.ends_at, now)}
+
+
+def _ending_tag(ends_at: datetime, now: datetime) -> dict[str, str]:
     left = ends_at - now
     if left <= timedelta(0):
         return {"tone": "bad", "icon": "octagon", "word": "Ended"}

@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.config import ConfigError
+from gateway.doctor import Report
+from gateway.doctor.finding import finding
 from gateway.http.pages.charts import charts, nice
 from gateway.http.pages.text import Times
 from gateway.spool import CheckRow, Counts, Flow, Point
@@ -290,6 +292,7 @@ async def test_settings_in_force(browser: Browser) -> None:
     seen = await browser.get("/ui/settings")
     for words in ("set, not shown graph.secret, from config.yaml:", "config.yaml:26, default", "also show the"):
         assert words in seen.text
+    assert "The token of erp (ERP server, Anna) token:2b67bdf7127a 11 December 21 days" in seen.text
     found = await browser.get("/ui/settings?q=lifetime")
     assert "retry.lifetime" in found.text
     assert "hostname" not in found.html.partition("<tbody")[2]
@@ -360,3 +363,26 @@ async def hostile(running: Service) -> None:
     standing = running.dispatcher
     assert isinstance(standing, Standing)
     standing.reason = HOSTILE + "z" * 5000
+
+
+@pytest.mark.parametrize(
+    ("what", "about", "heading"),
+    [
+        ("cannot connect", "backends.office", "office: cannot connect"),
+        ("office cannot connect", "backends.office", "office cannot connect"),
+        ("the SPF record does not name it", "example.com", "example.com: the SPF record does not name it"),
+        ("the clock is wrong", "", "The clock is wrong"),
+        ("example.com: no SPF", "", "example.com: no SPF"),
+    ],
+)
+async def test_a_finding_names_what_it_is_about(
+    browser: Browser, running: Service, what: str, about: str, heading: str
+) -> None:
+    """Once; a sentence begins with a capital and a name as it is written."""
+    found = finding("backend_fails", "bad", what, "do this", paste="this", about=about)
+    running.doctor.last = Report(
+        at=START, by="root", seconds=1.0, service=True, areas=("backends",), findings=(found,)
+    )  # fmt: skip
+    seen = await browser.get("/ui/settings")
+    assert f"<h2>{heading}</h2>" in seen.html
+    assert "Do this" in seen.text
