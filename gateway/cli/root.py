@@ -25,6 +25,7 @@ _COMMANDS = {
     "backend": "gateway.cli.backend:backend",
     "client": "gateway.cli.client:client",
     "status": "gateway.cli.status:status",
+    "refused": "gateway.cli.refused:refused",
     "send-test": "gateway.cli.backend:send_test",
     "doctor": "gateway.cli.doctor:doctor",
     "token": "gateway.cli.token:token",

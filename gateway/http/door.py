@@ -9,6 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from gateway.config.durations import parse_moment
 from gateway.http.problem import fields_of
 from gateway.http.service import Service
 from gateway.remedies import remedy
@@ -21,14 +22,13 @@ _MOST_STEPS = {"hours": 168, "days": 90}
 
 async def refusals(service: Service, request: Request) -> object:
     """Newest first; ``next`` is the ``before`` of the next page, "" on the last."""
-    query = dict(request.query_params)
+    query, now = dict(request.query_params), service.clock.now()
     limit, before = _number(query.pop("limit", str(_PAGE)), "limit", _LARGEST_PAGE), query.pop("before", "")
     if unknown := query.keys() - {"q", "reason", "from", "to"}:
         known = "q, reason, from, to, before, limit"
         raise HTTPException(400, f"unknown filter {', '.join(sorted(unknown))}; there are {known}")
-    which = RefusalFilter(
-        q=query.get("q", ""), reason=query.get("reason", ""), since=_time(query, "from"), until=_time(query, "to")
-    )
+    since, until = _time(query, "from", now), _time(query, "to", now)
+    which = RefusalFilter(q=query.get("q", ""), reason=query.get("reason", ""), since=since, until=until)
     try:
         page = await service.spool.refusals(which, limit=limit, before=before)
     except ValueError as error:
@@ -58,13 +58,10 @@ def _number(given: str, name: str, most: int) -> int:
     return int(given)
 
 
-def _time(query: Mapping[str, str], name: str) -> datetime | None:
+def _time(query: Mapping[str, str], name: str, now: datetime) -> datetime | None:
     if not (given := query.get(name, "")):
         return None
     try:
-        found = datetime.fromisoformat(given)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise HTTPException(400, f"{name}: write a time with its zone, as 2026-11-20T10:15:00Z")
-    return found
+        return parse_moment(given, now)
+    except ValueError as error:
+        raise HTTPException(400, f"{name}: {error}") from None

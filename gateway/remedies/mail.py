@@ -105,7 +105,9 @@ def too_big(case: Case) -> Remedy:
     backend = case.settings.backends.get(case.backend)
     if backend is not None:
         own = backend.max_size
-        asked.append(f"{case.backend} carries " + (f"{format_size(own)} by its max_size" if own else "no more"))
+        able = re.search(r"([0-9]{1,12}) (?:octets|bytes)(?: allowed|$|[;,])", case.row.text)
+        most = f"{int(able[1]) / _MB:g} MB" if able else "no more"
+        asked.append(f"{case.backend} carries " + (f"{format_size(own)} by its max_size" if own else most))
         if own is not None and need > own:
             tree["backends"] = {case.backend: {"max_size": format_size(need)}}
     hint = case.row.text.rpartition("; ")[2] if "; " in case.row.text else ""

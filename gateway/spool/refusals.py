@@ -159,6 +159,7 @@ def _behind(before: str) -> tuple[str, dict[str, int]]:
 # -- what was asked for as a condition -------------------------------------------------------------------------------
 
 _NAMES = ("peer", "client", "user", "sender", "helo", "reason", "listener", "stage")
+_LONGEST = 300  # characters of what is looked for
 _LISTED = "lower(recipients) LIKE :listed ESCAPE '\\'"
 
 
@@ -171,7 +172,9 @@ async def _condition(reader: Reader, which: RefusalFilter) -> tuple[str, dict[st
     if which.until:
         meets.append("first_at <= :until")
         values["until"] = micros(which.until)
-    if (q := which.q.strip().strip("<>")) and (network := _network(q)):
+    if which.q.strip() == "<>":
+        meets.append("sender = '<>'")
+    elif (q := which.q.strip().strip("<>")[:_LONGEST]) and (network := _network(q)):
         peers = [row["peer"] for row in await reader.all("SELECT DISTINCT peer FROM refusal")]
         values["peers"] = [peer for peer in peers if prefix_length([network], peer) >= 0]
         meets.append("peer @in(:peers)")

@@ -72,6 +72,7 @@ def sent(service: Gateway) -> str:
         "healthcheck",
         "reload",
         "doctor --area settings",
+        "refused --since 2h --json",
         "send-test --to light@example.net",
     ],
 )
