@@ -50,7 +50,7 @@ def _verb(name: str, text: str, example: str) -> click.Command:
         with connect() as api:
             if not ids and not yes:
                 chosen = _agreed(api, name, chosen)
-            body |= {"ids": ids} if ids else {"filter": chosen, "background": True}
+            body |= {"ids": ids} if ids else {"filter": chosen}
             result = _carry_out(api, name, body)
             if not result["changed"]:
                 refuse_unknown(api, chosen.get("backend"))
@@ -96,7 +96,7 @@ def _agreed(api: Api, name: str, chosen: Chosen) -> Chosen:
 
 def _carry_out(api: Api, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The answer; of long work once it is over, with a bar on a terminal. ^C stops it, and tells what was done."""
-    result: dict[str, Any] = api.post(f"messages/{name}", body)
+    result: dict[str, Any] = api.post(f"messages/{name}", {**body, "background": True})
     if "work" not in result:
         return result
     work, path = result["work"], f"work/{result['work']['id']}"

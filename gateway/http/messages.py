@@ -70,8 +70,9 @@ async def change_many(service: Service, request: Request) -> object:
 
 
 async def works(service: Service, _request: Request) -> object:
-    """What runs in the background, and the last of what has ended, the last first."""
-    return {"work": [fields_of(work) for work in service.works.all()]}
+    """What runs in the background, and the last of what has ended, the last first: without its ``result``."""
+    all_works = [fields_of(work) for work in service.works.all()]
+    return {"work": [{name: value for name, value in one.items() if name != "result"} for one in all_works]}
 
 
 async def work(service: Service, request: Request) -> object:

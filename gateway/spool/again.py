@@ -88,6 +88,7 @@ async def standing(reader: Reader, ids: list[str]) -> list[Standing]:
     return found
 
 
+_LEAST = 3_600_000_000  # of a lifetime
 _NEW_LIFE = """
 UPDATE message SET expires_at = :expires, checksum = :checksum, delay_notified = FALSE WHERE id = :id"""
 _QUEUE = f"""
@@ -124,6 +125,23 @@ def requeue(tx: Transaction, ways: Sequence[Way], expires: int) -> list[str]:
                 tx.later(_DELIVER, {"id": ident, "backend": backend, "now": tx.now})
                 tx.woken.add(backend)
     return ids
+
+
+_ENDED = f"""
+SELECT m.*, (SELECT min(d.received_at) FROM delivery d WHERE d.message_id = m.id) AS since
+FROM message m WHERE m.id {IN_IDS} AND m.expires_at <= :now"""
+
+
+def revive(tx: Transaction, ids: list[str]) -> None:
+    """Those past their end live as long again: what a person let go is not given up at the first delay."""
+    ended = tx.all(_ENDED, ids=ids, now=tx.now)
+    recipients: dict[str, list[object]] = {row["id"]: [] for row in ended}
+    for each in tx.all(f"SELECT * FROM recipient WHERE message_id {IN_IDS} ORDER BY n", ids=list(recipients)):
+        recipients[each["message_id"]].append(each)
+    for row in ended:
+        expires = tx.now + max(row["expires_at"] - (row["since"] or row["received_at"]), _LEAST)
+        seal = resealed(row, recipients[row["id"]], {"expires_at": expires})
+        tx.later(_NEW_LIFE, {"id": row["id"], "expires": expires, "checksum": seal})
 
 
 _OF_OLD = "FROM delivery WHERE delivery.message_id = recipient.message_id AND delivery.backend = recipient.backend"

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from gateway.config.models import RetentionSettings
-from gateway.spool import acts, refusals, rests, tally
+from gateway.spool import acts, again, refusals, rests, tally
 from gateway.spool.filters import still
 from gateway.spool.listing import Filter
 from gateway.spool.records import micros
@@ -50,6 +50,7 @@ def release(tx: Transaction, ids: list[str], now: int) -> list[str]:
     with tx.changing(ids):
         rows = tx.all(f"{step} RETURNING message_id, backend", ids=ids)
         tx.all(f"{_DUE_NOW} AND state = 'held' AND NOT {UNDER_WAY}", ids=_ids(rows), now=now)
+        again.revive(tx, _ids(rows))
     tx.woken.update(row["backend"] for row in rows)
     return _ids(rows)
 

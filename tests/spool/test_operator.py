@@ -33,6 +33,18 @@ async def test_held_mail_stays_until_released(at: At) -> None:
     assert at.spool.counts() == {("b", "queued"): 1, ("other", "queued"): 1}
 
 
+async def test_what_is_released_after_its_end_lives_as_long_again(at: At) -> None:
+    """It is not given up at the first delay, and whole by its checksum; what has time left keeps its end."""
+    late, other = await at.put(expires_at=START + DAY), await at.put(expires_at=START + 5 * DAY)
+    await at.spool.hold(of(late, other), START)
+    at.clock.advance(2 * 86400)
+    assert await at.spool.release(of(late, other), at.spool.now()) == 2
+    ends = [(await at.show(ident)).message.expires_at for ident in (late, other)]
+    assert ends == [START + 3 * DAY, START + 5 * DAY]
+    assert await at.spool.overdue(at.spool.now() + MINUTE) == []
+    assert await at.spool.bodies([late, other]) == {late: RAW, other: RAW}
+
+
 @pytest.mark.parametrize(("outcome", "state"), [(SENT, "done"), (DEFERRED, "held"), (REJECTED, "failed")])
 async def test_hold_during_a_send_keeps_what_it_can(at: At, outcome: object, state: str) -> None:
     """The send under way is not called back: its final answers count, what is left is held."""
