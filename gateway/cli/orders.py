@@ -81,9 +81,11 @@ def _verb(name: str, text: str, example: str) -> click.Command:
 def _agreed(api: Api, name: str, chosen: Chosen) -> Chosen:
     """What a person at the terminal agreed to: the filter, and nothing that came in after he was asked."""
     states = [chosen["state"]] if "state" in chosen else _STATES.get(name, ("queued",))
-    found = [api.get("messages", **{**chosen, "state": state}, limit=1, total=1) for state in states]
-    number, more = sum(page["total"] for page in found), any(page["total_more"] for page in found)
-    words = f"{'more than ' if more else ''}{number:,} message{'s' if number != 1 else ''}"
+    found = [api.get("messages", **{**chosen, "state": state}, limit=1, total="exact") for state in states]
+    number = sum(page["total"] for page in found)
+    if not number:
+        return chosen  # nothing to be asked about
+    words = f"{number:,} message{'s' if number != 1 else ''}"
     if name == "delete" and number >= _MANY:
         click.echo(f"{words} will be gone for good; nobody is told. The gentler ways: hold, bounce.", err=True)
         if click.prompt("To delete them, type their number", err=True).replace(",", "") != str(number):
@@ -103,12 +105,12 @@ def _carry_out(api: Api, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
     with _bar(name, work["total"]) as show:
         while not work["ended_at"]:
             try:
-                show(work["changed"])
+                show(work["changed"], work["total"])
                 plain.pause(_LOOK)
                 work = api.get(path)
             except KeyboardInterrupt:
                 work = api.post(f"{path}/stop")
-        show(work["changed"])
+        show(work["changed"], work["total"])
     if work["state"] != "done":
         why = f": {work['error']}" if work["error"] else ""
         raise Failed(f"{name}: {work['state']} after {work['changed']:,} messages{why}; what was done holds")
@@ -117,13 +119,18 @@ def _carry_out(api: Api, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _bar(name: str, length: int) -> Iterator[Callable[[int], object]]:
-    """On a terminal only."""
+def _bar(name: str, length: int) -> Iterator[Callable[[int, int], object]]:
+    """Called with how much is done, of how much; on a terminal only."""
     if not sys.stderr.isatty():
-        yield int
+        yield max
         return
     with click.progressbar(length=length, label=name, file=sys.stderr) as bar:
-        yield lambda done: bar.update(min(done, length) - bar.pos)
+
+        def show(done: int, of: int) -> None:
+            bar.length = of
+            bar.update(min(done, of) - bar.pos)
+
+        yield show
 
 
 def _report(name: str, result: Mapping[str, Any], *, named: bool, as_json: bool) -> None:

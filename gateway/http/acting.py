@@ -221,6 +221,8 @@ async def background(service: Service, order: Order, chosen: Selection, deed: De
 
     async def run(work: Work) -> None:
         deed.step = work.go_on
+        if more:
+            work.total, work.total_more = sum([await service.spool.count(which) for which in chosen.filters]), False
         try:
             await carry_out(service, order, chosen, deed)
         finally:

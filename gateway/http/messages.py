@@ -14,6 +14,7 @@ from gateway.http.problem import answer, fields_of, json_body
 from gateway.http.selection import cut_of, filter_of
 from gateway.http.service import Service
 from gateway.http.work import Work
+from gateway.spool import Total
 
 
 async def find(service: Service, request: Request) -> object:
@@ -21,14 +22,15 @@ async def find(service: Service, request: Request) -> object:
 
     ``next`` is the ``before`` of the next page, ``previous`` the ``after`` of the one in front (oldest first the other
     way round); "" where there is none. ``partial``: the search stopped before the page was full, and goes on with
-    ``next``. With ``total`` given, ``total`` of them are counted, and ``total_more`` says whether there may be more.
+    ``next``. With ``total`` given, ``total`` of them are counted, and ``total_more`` says whether there may be more;
+    ``total=exact`` counts them all, however long that takes.
     """
     query = dict(request.query_params)
-    cut, wants_total = cut_of(query), bool(query.pop("total", ""))
+    cut, wanted = cut_of(query), query.pop("total", "")
     which = filter_of({name: value for name, value in query.items() if value}, service.clock.now())
     page = fields_of(await service.spool.page(which, cut))
-    if wants_total:
-        total = await service.spool.total(which)
+    if wanted:
+        total = Total(await service.spool.count(which)) if wanted == "exact" else await service.spool.total(which)
         page |= {"total": total.number, "total_more": total.more}
     return page
 

@@ -40,6 +40,9 @@ async def test_what_is_about_many_goes_on_as_work(running: Service) -> None:
     assert (work["total_more"], work["what"]) == (True, "all with recipient example.net")
     found = await ended(running, work["id"])
     assert (found["state"], found["changed"], found["error"]) == ("done", MANY, "")
+    assert (found["total"], found["total_more"]) == (MANY, False)
+    page = (await ask(running, "GET", f"{M}?recipient=example.net&limit=1&total=exact")).json
+    assert (page["total"], page["total_more"]) == (MANY, False)
     assert found["result"] == {"changed": MANY, "unchanged": [], "why": []}
     assert running.spool.counts() == {("box", "held"): MANY}
     assert [one["id"] for one in (await ask(running, "GET", "/api/v1/work")).json["work"]] == [work["id"]]
