@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import SystemRandom
@@ -14,6 +13,7 @@ from typing import Any
 from gateway import backends
 from gateway.cli import local
 from gateway.cli.errors import Failed
+from gateway.cli.plain import say
 from gateway.clock import SystemClock
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded
@@ -32,7 +32,7 @@ class _Signals:
     """A bug is told at once, where somebody sits."""
 
     def bug(self, where: str, error: BaseException) -> None:
-        print(f"bug in {where}: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        say(f"bug in {where}: {type(error).__name__}: {error}", err=True)
 
 
 def diagnose(file: Path | None, areas: Sequence[str], progress: Progress) -> Any:

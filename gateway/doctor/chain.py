@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from shlex import quote
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -170,7 +171,7 @@ def _incomplete(about: str, file: Path, last: x509.Certificate) -> Finding:
         return finding(
             "certificate_chain", "bad", what, "use the whole chain", paste=f"{about}.certificate: {full}", about=about
         )
-    paste = f"curl -s {url} | openssl x509 -inform der >> {file}" if url else ""
+    paste = f"curl -s {quote(url)} | openssl x509 -inform der >> {quote(str(file))}" if url else ""
     return finding("certificate_chain", "bad", what, "add it behind its own", paste=paste, about=about)
 
 

@@ -26,6 +26,10 @@ _ANSWER = 16_384  # octets of a proxy's answer that are read
 _NETWORK = "see whether this machine may go out to that port: firewall, proxy (HTTPS_PROXY, setting proxy), routes"
 
 
+class _NotTried(Exception):
+    """The way cannot be looked at step by step; the check goes it all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """How a backend goes out. ``proxy``: its setting, None for what the environment says."""
@@ -45,6 +49,8 @@ async def reach(url: str, way: Way, tell: Callable[[Finding], None]) -> None:
     try:
         proxy = Proxies(way.proxy).find(host, port)
         _, issuer = await _secured(host, port, proxy, way, await read_files(Trust(way.ca_file).load))
+    except _NotTried:
+        return
     except ssl.SSLCertVerificationError as error:
         tell(await _untrusted(host, port, proxy, way, error))
         return
@@ -80,7 +86,7 @@ async def _connected(host: str, port: int, proxy: Proxy | None, way: Way) -> soc
         return await way.names.connect(host, port, seconds=_SECONDS)
     at = urlsplit(proxy.url)
     if at.scheme != "http":
-        raise ValueError(f"by the proxy {proxy.url}: not tried, its own TLS comes first")
+        raise _NotTried  # its own TLS comes first
     sock = await way.names.connect(at.hostname or "", at.port or 80, seconds=_SECONDS)
     try:
         async with asyncio.timeout(_SECONDS):

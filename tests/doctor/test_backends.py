@@ -137,6 +137,13 @@ async def test_a_proxy_that_refuses(tmp_path: Path) -> None:
     assert "secret" not in str(one)
 
 
+async def test_a_proxy_that_has_tls_of_its_own(tmp_path: Path) -> None:
+    """Nothing is said of a way that was not tried; the check goes it all the same."""
+    results: list[Finding] = []
+    await reach(f"https://{HOST}", by(tmp_path, None, "https://proxy.example:3129"), results.append)
+    assert results == []
+
+
 async def test_a_name_that_is_not_found(tmp_path: Path) -> None:
     """It is called by its name, with the line that shows it."""
 
@@ -259,13 +266,16 @@ async def test_senders_and_what_backends_send_as(
 
 
 async def test_the_provider_is_asked_about_those_in_use(tmp_path: Path, log: Events) -> None:
-    """Those of the settings, and those under which mail really left of late, each once."""
+    """Those of the settings, and those under which mail left of late, each once; none that would be odd to paste."""
     backend = Provider(verified=(Observed(key="sender_unverified", level="bad", what="a@x.com", fix="verify it"),))
     text = clients("senders: ['a@x.com', '*@y.com']") + "bounces: {from: b@x.com}\n"
     clock = FakeClock()
     spool = await Spool.open(tmp_path / "state", clock, events=log, reserve=1.0)
     message = new_message("to@example.net", backend="way", ident="M1", sender="root@z.com", received_at=clock.now())
     await spool.put(message)
+    for number, odd in enumerate(("$(reboot)@z.com", "x@`id`.com", "a;b@z.com")):
+        odd_one = new_message("to@example.net", backend="way", ident=f"O{number}", sender=odd, received_at=clock.now())
+        await spool.put(odd_one)
     looked_at = subject(settings(tmp_path, text), clock, backends={"way": backend}, spool=spool)
     result = await found(looked_at, "senders")
     await spool.aclose()

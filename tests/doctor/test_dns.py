@@ -137,6 +137,7 @@ async def test_spf_records(record: str, expected: Mapping[str, object]) -> None:
         ("v=spf1 +all", "v=spf1 include:x.com ~all"),
         ("v=spf1 a", "v=spf1 a include:x.com ~all"),
         ("v=spf1 a redirect=y.com", "v=spf1 a include:x.com redirect=y.com"),
+        ('v=spf1 a "; $(reboot) `id` -all', "v=spf1 a include:x.com -all"),
     ],
 )
 def test_what_is_to_be_pasted_keeps_the_rest(before: str, after: str) -> None:

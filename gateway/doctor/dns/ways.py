@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from gateway.doctor.dns import policy, spf, tags
 from gateway.doctor.dns.resolver import Resolver
 from gateway.doctor.finding import Finding, Level, finding
 
+_TERM = re.compile(r"[A-Za-z0-9+~?%{}_.:/=-]+")
 _LOOK = "look at Authentication-Results in a delivered mail"
 
 
@@ -28,7 +30,7 @@ class Way:
 
 def spf_with(record: str, part: str) -> str:
     """The record with one more part before its end, which becomes ~all where it was +all or nothing."""
-    terms = record.split()[1:]
+    terms = [one for one in record.split()[1:] if _TERM.fullmatch(one)]  # strangers wrote it, and it is to be pasted
     ends = [one for one in terms if one.lower() in ("-all", "~all", "?all") or one.lower().startswith("redirect=")]
     inner = [one for one in terms if one not in ends and one.lower() not in ("all", "+all")]
     return " ".join(filter(None, ["v=spf1", *inner, part, *(ends or ["~all"])]))
