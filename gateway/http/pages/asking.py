@@ -33,12 +33,12 @@ class Verb:
 
 
 VERBS: Mapping[str, Verb] = {
-    "retry": Verb("Try now", "Try {} now?", "They are due at once.", "are due now", "is due now"),
+    "retry": Verb("Try now", "Try {} now?", "It is due at once.", "are due now", "is due now"),
     "hold": Verb(
-        "Hold", "Hold {}?", "They stay here until somebody releases them. Nobody is told meanwhile.",
+        "Hold", "Hold {}?", "Held mail stays here until somebody releases it. Nobody is told meanwhile.",
         "are held", "is held",
     ),
-    "release": Verb("Release", "Release {}?", "They are due at once.", "are due now", "is due now"),
+    "release": Verb("Release", "Release {}?", "It is due at once.", "are due now", "is due now"),
     "again": Verb(
         "Send again", "Send {} again?",
         "What failed goes to those only who did not get it. What was sent goes out once more, so whoever has it may "
@@ -47,18 +47,18 @@ VERBS: Mapping[str, Verb] = {
     ),
     "reroute": Verb(
         "Send by another backend", "Send {} by another backend?",
-        "They leave by the backend that you choose, if it can carry them. What another may have taken already stays "
+        "It leaves by the backend that you choose, if that can carry it. What another may have taken already stays "
         "with that, so that nobody gets it twice.",
         "go by {} now", "goes by {} now", asks=True,
     ),
     "bounce": Verb(
         "Return to the senders", "Return {} to the senders?",
-        "They are given up. Each sender gets a message that says so, where a backend can send it.",
+        "What is returned is given up. Its sender gets a message that says so, where a backend can send one.",
         "are given up", "is given up", asks=True, danger=True,
     ),
     "delete": Verb(
         "Delete", "Delete {}?",
-        "They will never be sent. Nobody is told, neither the senders nor the recipients. This cannot be undone.",
+        "What is deleted is never sent. Nobody is told, neither sender nor recipient. This cannot be undone.",
         "are deleted", "is deleted", asks=True, danger=True,
     ),
 }  # fmt: skip

@@ -21,6 +21,7 @@ from gateway.spool.listing import Page, Total
 
 PAGE = 50
 COUNTED = 1001
+_FRESH = 5.0  # seconds
 _LONGEST = 320  # characters of what is looked for: an address has no more (RFC 5321 4.5.3.1)
 _ID = re.compile("[0-9A-HJKMNP-TV-Z]{13}", re.IGNORECASE | re.ASCII)
 # As people call them in the address and above the list, and as the API does.
@@ -103,7 +104,7 @@ async def page(visit: Visit) -> View | Response:
             return await _newer(visit, wanted, query.get("top", ""))
         by, listed, total = await _listed(visit, wanted, cut)
         wanted = wanted.but(by=by if wanted.q else "")
-        values = _values(visit, wanted, cut, listed)
+        values = _values(visit, wanted, cut, listed, await _failed(visit))
         values["all_found"] = counted(total.number, more=total.more)
         if not listed.messages and not (cut.before or cut.after):
             values |= await _nothing(visit, wanted)
@@ -126,7 +127,16 @@ async def _listed(visit: Visit, wanted: Wanted, cut: Cut) -> tuple[str, Page, To
     return first
 
 
-def _values(visit: Visit, wanted: Wanted, cut: Cut, listed: Page) -> dict[str, Any]:
+async def _failed(visit: Visit) -> str:
+    """How many have failed, as of a few seconds ago, but never of before what was done here last."""
+    desk, now = visit.desk, visit.service.clock.monotonic()
+    if desk.failed is None or now - desk.failed[0] >= _FRESH:
+        found = await visit.service.spool.total(Filter(state="failed"), COUNTED)
+        desk.failed = now, counted(found.number, more=found.more) if found.number else ""
+    return desk.failed[1]
+
+
+def _values(visit: Visit, wanted: Wanted, cut: Cut, listed: Page, failed: str) -> dict[str, Any]:
     service, times = visit.service, visit.times
     backends = service.dispatcher.status() if service.dispatcher is not None else {}
     rows = [line(row, backends, times) for row in listed.messages]
@@ -134,7 +144,8 @@ def _values(visit: Visit, wanted: Wanted, cut: Cut, listed: Page) -> dict[str, A
     names = {"back": "after", "onward": "before"} if not cut.oldest else {"back": "before", "onward": "after"}
     newest = max((row.id for row in listed.messages), default="")
     return {
-        "section": "messages", "wanted": wanted, "rows": rows, "tabs": list(_tabs(visit, wanted)), "periods": PERIODS,
+        "section": "messages", "wanted": wanted, "rows": rows, "tabs": list(_tabs(visit, wanted, failed)),
+        "periods": PERIODS,
         "clients": sorted({*service.settings.clients, wanted.client} - {""}),
         "backends": sorted({*service.settings.backends, wanted.backend} - {""}),
         "chips": list(_chips(wanted)), "turned": list_url(wanted.but(order="" if wanted.order else "oldest")),
@@ -153,7 +164,7 @@ def list_url(wanted: Wanted, **more: object) -> Whole:
     return url("/ui/messages", **wanted.query, **more)
 
 
-def _tabs(visit: Visit, wanted: Wanted) -> Iterator[dict[str, object]]:
+def _tabs(visit: Visit, wanted: Wanted, failed: str) -> Iterator[dict[str, object]]:
     """Sent has no number: counting it is work for nothing."""
     waiting: dict[str, int] = {"queued": 0, "held": 0}
     for (_, state), number in visit.service.spool.counts().items():
@@ -162,7 +173,7 @@ def _tabs(visit: Visit, wanted: Wanted) -> Iterator[dict[str, object]]:
     yield {"word": "All", "url": list_url(wanted.but(state="")), "here": not wanted.state, "count": ""}
     for name in tabs:
         here, number = wanted.state == name, waiting.get(STATES[name][1], 0)
-        shown = f"{number:,}" if number else ""
+        shown = failed if name == "failed" else f"{number:,}" if number else ""
         yield {"word": STATES[name][0], "url": list_url(wanted.but(state=name)), "here": here, "count": shown}
 
 

@@ -103,7 +103,8 @@ async def _page(visit: Visit, found: Ask, number: str, wrong: str = "") -> View:
         "typed": str(found.count) if found.verb == "delete" and found.count >= TYPED else "",
         "resting": resting[:1], "back": _back(found), "backends": list(visit.service.settings.backends),
         "hidden": {f"f_{name}": value for name, value in found.wanted.query.items() if value},
-        "label": _label(found), "none": not found.count,
+        "open": not rows or any(row.state in ("queued", "held") for row in rows), "label": _label(found),
+        "none": not found.count,
     }  # fmt: skip
     return View(template="ask.html", values=values, status=422 if wrong else 200)
 

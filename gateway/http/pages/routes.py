@@ -167,7 +167,7 @@ def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
             )
         found = await handler(visit)
         if request.method == "POST":
-            desk.badge = None
+            desk.badge = desk.failed = None
         if isinstance(found, Response):
             return found
         overview_shown = found.values.get("section") == "overview"

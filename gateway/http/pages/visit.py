@@ -59,7 +59,9 @@ class Desk:
         self.wrong_keys = FailureLimit(_WRONG_KEYS, 60 / _WRONG_KEYS)
         self.seen: dict[str, datetime] = {}  # of each sign-in, when it was used last
         self.utc: dict[str, bool] = {}
-        self.badge: tuple[float, int] | None = None  # when it was counted, and what came of it
+        # When it was counted, and what came of it: things that need somebody, and failed messages.
+        self.badge: tuple[float, int] | None = None
+        self.failed: tuple[float, str] | None = None
         self._asks: dict[tuple[str, str], object] = {}
         self._flashes: dict[tuple[str, str], Flash] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
