@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
 import sys
 import tomllib
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +94,14 @@ def test_the_licence_is_apache_2() -> None:
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_wheel_has_what_pages_are_made_of(tmp_path: Path) -> None:
+    """Templates, style, script and icons lie in the package: hatchling takes them along, and nothing ignores them."""
+    pytest.importorskip("hatchling", reason="hatchling is not installed")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    pages = ROOT / "gateway/http/pages"
+    wanted = {str(path.relative_to(ROOT)) for kind in ("templates", "static") for path in (pages / kind).iterdir()}
+    assert wanted <= set(zipfile.ZipFile(wheel).namelist())
