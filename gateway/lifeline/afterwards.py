@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 
 from gateway.config.models import Settings
 from gateway.health.words import lasting, number
@@ -121,6 +122,6 @@ def clock(detail: MessageDetail) -> Iterator[Entry]:
     for row in detail.clock_steps:
         by = row.now_at - row.was_at
         way = "forward" if by.total_seconds() > 0 else "back"
-        title = f"This machine's clock was set {way} by {lasting(abs(by))}"
+        title = f"This machine's clock was set {way} by {lasting(timedelta(seconds=round(abs(by).total_seconds())))}"
         was = f"It had shown {row.was_at:%Y-%m-%d %H:%M:%SZ}. No mail expires or waits because of it."
         yield Entry(at=row.now_at, kind="clock", title=title, note=was)

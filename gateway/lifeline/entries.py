@@ -42,7 +42,7 @@ def life(
     """
     state, kept = words.shown(detail), kept_until(detail, settings)
     entries = [accepted(detail), *decided(detail)]
-    entries += sorted(_between(detail, settings, whole=whole), key=lambda entry: entry.at or now)
+    entries += _between(detail, settings, now, whole=whole)
     entries += end(detail, state, now, kept, settings, backends)
     most = None if whole else LONGEST
     return Life(state, tuple(_fit(entry, most) for entry in entries), kept)
@@ -56,15 +56,32 @@ def kept_until(detail: MessageDetail, settings: Settings) -> datetime | None:
     return message.finished_at + (kept.sent_body if message.state == "done" else kept.failed_body)
 
 
-def _between(detail: MessageDetail, settings: Settings, *, whole: bool) -> Iterator[Entry]:
-    """In the order of their kinds: those of one moment stay in it."""
-    yield from _attempts(detail, whole=whole)
-    yield from rests(detail)
-    yield from told(detail, settings)
-    yield from untold(detail)
-    yield from events(detail)
-    yield from acts(detail)
-    yield from clock(detail)
+def _between(detail: MessageDetail, settings: Settings, now: datetime, *, whole: bool) -> list[Entry]:
+    """In the order in which it happened. Those of one moment stay in the order of their kinds."""
+    tries = list(_attempts(detail, whole=whole))
+    steps = list(clock(detail))
+    beside = [*rests(detail), *told(detail, settings), *untold(detail), *events(detail), *acts(detail)]
+    if not steps:
+        return sorted([*tries, *beside], key=lambda entry: entry.at or now)
+    line = _with_steps(detail, tries, steps)  # times of a clock that was set order nothing
+    found: list[list[Entry]] = [[] for _ in range(len(line) + 1)]
+    for entry in sorted(beside, key=lambda entry: entry.at or now):
+        place = max((n for n, one in enumerate(line, 1) if (one.at or now) <= (entry.at or now)), default=0)
+        found[place].append(entry)
+    behind = [[one, *found[n]] for n, one in enumerate(line, 1)]
+    return [*found[0], *(entry for some in behind for entry in some)]
+
+
+def _with_steps(detail: MessageDetail, tries: Sequence[Entry], steps: Sequence[Entry]) -> list[Entry]:
+    """Each step of the clock in front of the first try that came after it."""
+    left, line = list(zip(detail.clock_steps, steps, strict=True)), list[Entry]()
+    begun = [row.started_at for row in detail.attempts]
+    for entry in tries:
+        number = begun.index(entry.at) if entry.at in begun else len(begun)
+        while left and left[0][0].after <= number:
+            line.append(left.pop(0)[1])
+        line.append(entry)
+    return [*line, *(step for _, step in left)]
 
 
 def _attempts(detail: MessageDetail, *, whole: bool) -> Iterator[Entry]:

@@ -144,6 +144,10 @@ def test_reload_is_all_or_nothing(tmp_path: Path) -> None:
         gateway.wait(lambda: "gateway_config_last_reload_successful 1.0" in gateway.get("/metrics")[1])
         with pytest.raises(smtplib.SMTPException):
             send(gateway.port)
+        gateway.wait(lambda: bool(gateway.json("acts")))
+        [act] = gateway.json("acts")
+        assert (act["name"], act["way"], act["verb"]) == ("SIGHUP", "signal", "reload")
+        assert act["what"].startswith("clients")
 
 
 def test_sigterm_drains(tmp_path: Path) -> None:
