@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -29,8 +28,12 @@ _ACTIONS = ("check", "pause", "resume", "fix")
 
 async def backends(service: Service, _request: Request) -> object:
     """How each backend does; without a running service only what is configured and queued."""
+    return await _standing(service)
+
+
+async def _standing(service: Service) -> dict[str, dict[str, Any]]:
     if service.dispatcher is not None:
-        return service.dispatcher.status()
+        return {name: fields_of(one) for name, one in service.dispatcher.status().items()}
     queued = await service.spool.queued()
     return {
         name: {"name": name, "type": section.type, "queued": queued.get(name, 0), "title": section.title, "state": ""}
@@ -42,7 +45,7 @@ async def backend(service: Service, request: Request) -> object:
     """One backend with its identity, its last check and its last answers."""
     name = _known(service, request)
     spool = service.spool
-    standing = (await _all(service))[name]
+    standing = (await _standing(service))[name]
     counts, oldest, doubts = spool.counts(), await spool.oldest(), await spool.doubts()
     # A running service has looked it up at its start; history may be long.
     last_success = standing["last_success"] if service.dispatcher is not None else await spool.last_sent(name)
@@ -58,13 +61,6 @@ async def backend(service: Service, request: Request) -> object:
         "checked": shown(checked) if checked else None,
         "answers": [{**fields_of(row), "meaning": meaning(row)} for row in await spool.answers(name, _ANSWERS)],
     }
-
-
-async def _all(service: Service) -> Mapping[str, dict[str, Any]]:
-    if service.dispatcher is not None:
-        return {name: fields_of(one) for name, one in service.dispatcher.status().items()}
-    found: Any = await backends(service, Request({"type": "http"}))
-    return found  # type: ignore[no-any-return]
 
 
 def shown(row: CheckRow) -> dict[str, Any]:

@@ -95,6 +95,10 @@ def test_from_a_wrong_password_to_delivered_mail(seat: Gateway, provider: tuple[
     assert "in the service: Stopped (misconfigured), next try" in seen.stdout
     assert "heard last: " in seen.stdout
 
+    (seat.directory / "smart.pw").write_text("wrong, too")  # it is taken, and is not thought to be good
+    other = seat.run("backend", "fix", "smart", "--json")
+    assert (other.returncode, json.loads(other.stdout)["read"]) == (1, ["password"])
+    assert json.loads(other.stdout)["status"]["state"] == "stopped"
     (seat.directory / "smart.pw").write_text(NEW)
     fixed = seat.run("backend", "fix", "smart")
     assert fixed.returncode == 0, fixed.stdout + fixed.stderr
