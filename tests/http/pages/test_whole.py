@@ -50,6 +50,14 @@ async def test_budget(browser: Browser, path: str) -> None:
     assert len([one for one in asked if "signin" not in one and one not in ("BEGIN", "COMMIT")]) <= 20
 
 
+async def test_every_link_leads_somewhere(browser: Browser) -> None:
+    """From each of these pages, with the filters that it gives along."""
+    links = {link for path in PATHS for link in (await browser.get(path)).reader.links if link.startswith("/ui/")}
+    lost = [link for link in sorted(links) if (await browser.get(link)).status != 200]
+    assert lost == []
+    assert "/ui/messages?state=waiting&backend=office" in links
+
+
 async def test_what_is_wrong_comes_first(browser: Browser) -> None:
     """The verdict is the heading; each problem says since when, what it costs and what to do, and has one button."""
     seen = await browser.get("/ui/")
