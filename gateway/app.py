@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from gateway import auth, intake
+from gateway.alerts.watch import Alerts
 from gateway.building import Built, Means, build
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError
@@ -27,6 +28,7 @@ from gateway.drop.drop import Drop
 from gateway.drop.judge import Judge
 from gateway.events import Events
 from gateway.fetch import Fetch
+from gateway.health.gather import gather
 from gateway.http.work import Works
 from gateway.message import Arrival
 from gateway.model import Client, Envelope, Recipient, SpoolUnavailable
@@ -68,6 +70,7 @@ class App:
         self.spool: Spool
         self.dispatcher: Dispatcher | None = None
         self.drop: Drop | None = None
+        self.alerts: Alerts
         self._doors = Doors(self, self.events)
         self._shared = Shared()
         self.rates = self._shared.rates
@@ -115,6 +118,8 @@ class App:
         self.dispatcher = Dispatcher(
             self.spool, self.settings, routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng
         )
+        look, works = partial(gather, self), self.dispatcher.works
+        self.alerts = Alerts(self.spool, look, works, self.events, self.clock, self.ids)
         self._parts.push_async_callback(self._drain_dispatcher)
         await self.dispatcher.start(built.backends)
         self._parts.push_async_callback(self.works.aclose)
@@ -125,6 +130,9 @@ class App:
         self._parts.push_async_callback(self._unless_hurried, self.drop.stop)
         self._direct_drop()
         self._parts.push_async_callback(self.doctor.aclose)
+        self.alerts.update(self.settings, built.rules, built.ways)
+        self._parts.push_async_callback(self._unless_hurried, self.alerts.stop)
+        self.alerts.start()
 
     async def stop(self, seconds: float = DRAIN) -> None:
         """Stop accepting, let sessions and then sends end within ``seconds`` each, close in reverse order.
@@ -253,6 +261,7 @@ class App:
         self._adopt(built)
         self._declare()
         self._direct_drop()
+        self.alerts.update(built.settings, built.rules, built.ways)
         await dispatcher.update(built.settings, built.rules.routing, built.backends, resting=resting)
         await self._doors.enter(opened, built.settings, built.rules, built.auth)
         await before.auth.aclose()

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from gateway import auth, backends, intake
+from gateway.alerts.ways import Way, outside
 from gateway.clock import Clock
 from gateway.config.models import Settings
 from gateway.events import Events
@@ -39,6 +40,7 @@ class Built:
     backends: dict[str, Backend]
     auth: auth.Authenticator
     rules: intake.Rules
+    ways: tuple[Way, ...]  # by which alerts go out, mail excepted
 
     async def discard(self, before: Built) -> None:
         """These settings are not taken: close what was made for them."""
@@ -62,6 +64,7 @@ async def build(settings: Settings, means: Means, before: Built | None) -> Built
             means.events.memory.ends.pop(("credential", name), None)
             built[name] = backends.build(name, section, context)
             new.push_async_callback(built[name].aclose)
+        ways = outside(settings.alerts, means.fetch)
         providers = {name: backend for name, backend in built.items() if isinstance(backend, Verifies)}
         made = auth.Authenticator(
             settings, means.clock, means.fetch, means.events, means.revocations, providers, means.guesses, means.uses
@@ -70,7 +73,7 @@ async def build(settings: Settings, means: Means, before: Built | None) -> Built
             made.take_over(before.auth)
         new.pop_all()
     routing = Routing(settings.routes, {name: backend.capabilities for name, backend in built.items()})
-    return Built(settings, built, made, intake.Rules.of(settings, routing))
+    return Built(settings, built, made, intake.Rules.of(settings, routing), ways)
 
 
 def _same(one: Settings, other: Settings, name: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gateway import auth, backends, policy
+from gateway.alerts import ways as alerts
 from gateway.clock import Clock
 from gateway.config import ConfigError
 from gateway.config.files import unusable_places
@@ -45,7 +46,8 @@ def ready(loaded: Loaded, now: datetime) -> Loaded:
 
 def _examine(settings: Settings) -> tuple[list[Finding | Ending], Mapping[str, Capabilities]]:
     of_backends, capabilities = backends.examine(settings)
-    return [*tls.examine(settings.listeners, settings.hostname), *auth.examine(settings), *of_backends], capabilities
+    found = [*tls.examine(settings.listeners, settings.hostname), *auth.examine(settings), *of_backends]
+    return [*found, *alerts.examine(settings.alerts)], capabilities
 
 
 class Endings:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "trace": "gateway.cli.trace:trace",
     "acts": "gateway.cli.trace:acts",
     "backend": "gateway.cli.backend:backend",
+    "alert": "gateway.cli.alert:alert",
     "client": "gateway.cli.client:client",
     "status": "gateway.cli.status:status",
     "refused": "gateway.cli.refused:refused",

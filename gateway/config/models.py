@@ -173,6 +173,26 @@ class BounceSettings(Section):
     copy_to: values.Address | None = None
 
 
+class WebhookSettings(Section):
+    """Alerts as JSON by POST, signed with ``secret``."""
+
+    url: values.UrlAsWritten
+    secret: SecretStr
+    ca_file: Path | None = None
+
+
+class AlertSettings(Section):
+    """Whom to tell what needs somebody. Without ``to``, ``webhook`` and ``command`` nobody is told."""
+
+    to: tuple[values.Address, ...] = ()
+    sender: values.Address | None = Field(default=None, alias="from")
+    webhook: WebhookSettings | None = None
+    command: tuple[str, ...] = ()
+    stopped_for: values.Duration = timedelta(minutes=15)
+    per_hour: Annotated[int, Field(ge=1)] = 10
+    daily: values.TimeOfDay | None = None
+
+
 class RetentionSettings(Section):
     sent_body: values.Duration = timedelta(0)
     failed_body: values.Duration = timedelta(days=30)
@@ -224,6 +244,7 @@ class Settings(Section):
     pickup: dict[values.Name, PickupSettings] = Field(default_factory=dict)
     retry: RetrySettings = Field(default_factory=RetrySettings)
     bounces: BounceSettings = Field(default_factory=BounceSettings)
+    alerts: AlertSettings = Field(default_factory=AlertSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)

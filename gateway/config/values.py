@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import timedelta
+from datetime import time, timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,6 +117,16 @@ def unlikely_path(text: str) -> str:
     return ""
 
 
+def parse_time_of_day(value: Any) -> time:
+    """``07:00`` or ``17:30``. YAML reads what is not in quotes as minutes in base 60."""
+    if isinstance(value, time):
+        return value
+    text = f"{value // 60}:{value % 60:02}" if isinstance(value, int) else str(value).strip()
+    if not (match := re.fullmatch("([0-9]{1,2}):([0-5][0-9])", text)) or int(match[1]) > 23:
+        raise ValueError(f'"{value}" is not a time of the day, write for example "07:00"')
+    return time(int(match[1]), int(match[2]))
+
+
 def parse_hostname(text: str) -> str:
     """A host name as it may stand in EHLO (RFC 5321 section 4.1.2)."""
     _match(_HOST.pattern, text, "a host name such as relay.example.com")
@@ -170,6 +180,8 @@ _STRING = WithJsonSchema({"type": "string"})
 NetworkText = Annotated[Network, BeforeValidator(parse_network), PlainSerializer(str), _STRING]
 _format_free = PlainSerializer(lambda free: f"{free:.0%}" if free < 1 else format_size(int(free)))
 FreeSpace = Annotated[float, BeforeValidator(parse_spool_free), _format_free, _FREE_TEXT]
+_TIME_TEXT = _text_schema(r"^([01]?[0-9]|2[0-3]):[0-5][0-9]$")
+TimeOfDay = Annotated[time, BeforeValidator(parse_time_of_day), PlainSerializer("{:%H:%M}".format), _TIME_TEXT]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Bind = Annotated[str, AfterValidator(lambda text: text if parse_bind(text) else "")]
 BindOrNone = Annotated[str, AfterValidator(lambda text: text if not text or parse_bind(text) else "")]

@@ -80,14 +80,15 @@ class Dispatcher:
 
     def _apply(self, settings: Settings, routing: Routing) -> None:
         self._settings = settings
-        bouncer = Bouncer(settings, routing, self._events, self._ids, self._rng, self._works)
+        bouncer = Bouncer(settings, routing, self._events, self._ids, self._rng, self.works)
         self._orders = Orders(routing, settings.retry, bouncer, MappingProxyType(self._breakers), self._rng)
         self._upkeep.update(self._orders, settings.retention)
         self.again.update(self._orders, settings)
         for post in self._posts.values():
             post.worker.orders = self._orders
 
-    def _works(self, name: str) -> bool:
+    def works(self, name: str) -> bool:
+        """Whether a backend of this name sends now."""
         return self._orders.free(name, self._clock.monotonic())
 
     # -- life --------------------------------------------------------------------------------------------------------

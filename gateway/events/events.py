@@ -173,6 +173,13 @@ class Events:
         shown = os.fsencode(path).decode("utf-8", "replace")
         self._log.warning("drop_corrupt", id=queue_id, folder=folder, path=shown, owner=owner, detail=detail)
 
+    # Telling a person
+
+    def alert(self, way: str, subject: str, why: str) -> None:
+        """By mail, webhook or command; ``why`` it could not be told, or ""."""
+        self._metrics.alerts(way, "failed" if why else "ok").inc()
+        (self._log.warning if why else self._log.info)("alert", way=way, subject=subject, ok=not why, detail=why)
+
     # Delivery
 
     def attempt(self, queue_id: str, backend: str, attempt: int) -> None:

@@ -35,6 +35,7 @@ MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "other")
 AUTH_RESULTS = ("ok", "failed", "unavailable", "refused")
 BOUNCES = ("failed", "delayed", "relayed", "digest", "suppressed")
 REFRESHES = ("ok", "refused", "unavailable")
+WAYS = ("mail", "webhook", "command")  # of alerts
 DIRECTIONS = ("forward", "back")
 REPORTS = ("queued", "delivered", "bounced", "failed", "unknown")
 SHUT = ("disk", "quota", "spool_size", "silent", "missing", "moved", "replaced", "log")
@@ -122,6 +123,7 @@ class Metrics:
         self.spool_shut.create(product(SHUT))
         self.tls = gauge("tls_certificate_not_after_timestamp_seconds", "End of the certificate.", "listener")
         self.jwks = gauge("jwks_up", "0 when the last fetch of the key set failed.", "key")
+        self.alerts = counter("alerts_total", "Alerts told, or not.", "way", "result")
         self.bounces = counter("bounces_total", "Reports to senders.", "result")
         self.clock_steps = counter("clock_steps_total", "Times the machine's clock was set.", "direction")
         self.reload = gauge("config_last_reload_successful", "0 when the last reload was refused.")
@@ -132,6 +134,7 @@ class Metrics:
         self.reload().set(1)
         for kind in BOUNCES:
             self.bounces(kind)
+        self.alerts.create(product(WAYS, ("ok", "failed")))
         for direction in DIRECTIONS:
             self.clock_steps(direction)
 

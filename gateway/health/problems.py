@@ -207,12 +207,17 @@ def _ends(seen: Snapshot) -> Iterator[Problem]:
     for one in seen.ends:
         step = one.step(seen.now)
         if step is not None and step <= SOON:
-            yield Problem(
-                key=f"ends:{one.key}", kind="ends", severity="bad" if step <= 1 else "warn", since=None,
-                what=_ending(one, seen.now), cost=_LOST[one.kind], fix=_RENEW[one.kind].format(of=one.of, key=one.key),
-                backend=one.of.removeprefix("backend ") if one.of.startswith("backend ") else "",
-                action="check" if one.of.startswith("backend ") else "",
-            )  # fmt: skip
+            yield ending(one, seen.now)
+
+
+def ending(one: Ends, now: datetime) -> Problem:
+    """What is to be said of it, however soon it ends."""
+    step, of_backend = one.step(now), one.of.startswith("backend ")
+    return Problem(
+        key=f"ends:{one.key}", kind="ends", severity="bad" if step is not None and step <= 1 else "warn", since=None,
+        what=_ending(one, now), cost=_LOST[one.kind], fix=_RENEW[one.kind].format(of=one.of, key=one.key),
+        backend=one.of.removeprefix("backend ") if of_backend else "", action="check" if of_backend else "",
+    )  # fmt: skip
 
 
 def _ending(one: Ends, now: datetime) -> str:

@@ -17,6 +17,7 @@ from gateway.config import ConfigError
 from gateway.config.objects import objects
 from gateway.http import (
     acts,
+    alerts,
     api,
     backends,
     clients,
@@ -76,6 +77,8 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("POST", "/api/v1/work/{number}/stop", messages.stop_work, Role.OPERATE),
     ("GET", "/api/v1/refusals", door.refusals, Role.READ),
     ("GET", "/api/v1/flow", door.flow, Role.READ),
+    ("GET", "/api/v1/alerts", alerts.alerts, Role.READ),
+    ("POST", "/api/v1/alerts/test", alerts.test, Role.OPERATE),
     ("POST", "/hooks/{name}", hooks.receive, Role.NOBODY),
 )
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from starlette.exceptions import HTTPException
 
+from gateway.alerts.watch import Alerts
 from gateway.auth import Authenticator
 from gateway.config.renewal import Renewal
 from gateway.delivery import Dispatcher
@@ -22,6 +23,8 @@ class Service(Watched, Protocol):
 
     @property
     def rates(self) -> RateWindow: ...
+    @property
+    def alerts(self) -> Alerts: ...
     @property
     def authenticator(self) -> Authenticator | None: ...
     @property

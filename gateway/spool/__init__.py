@@ -1,6 +1,7 @@
 """The durable queue. The only room with SQLModel, SQLAlchemy, alembic and aiosqlite."""
 
 from gateway.spool.again import Place, Standing, Way
+from gateway.spool.alerts import Kept
 from gateway.spool.checked import AnswerRow, CheckRow
 from gateway.spool.digests import Piece, Untold
 from gateway.spool.doorbook import DoorBook
@@ -38,6 +39,7 @@ __all__ = [
     "DoorBook",
     "Filter",
     "Flow",
+    "Kept",
     "Late",
     "MessageDetail",
     "MessageRow",

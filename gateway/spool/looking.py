@@ -14,7 +14,20 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.pools import read_files
-from gateway.spool import acts, checked, digests, near, notices, queries, refusals, rests, signins, tally, tokens
+from gateway.spool import (
+    acts,
+    alerts,
+    checked,
+    digests,
+    near,
+    notices,
+    queries,
+    refusals,
+    rests,
+    signins,
+    tally,
+    tokens,
+)
 from gateway.spool.engine import Engine
 from gateway.spool.filters import question
 from gateway.spool.keys import key_of
@@ -83,6 +96,11 @@ class Looking:
         """Since when something is to be told in a digest, by the machine's clock of then."""
         async with self._reading() as reader:
             return await digests.first(reader)
+
+    async def kept_alerts(self) -> list[alerts.Kept]:
+        """What somebody was told of."""
+        async with self._reading() as reader:
+            return await alerts.kept(reader)
 
     async def untold(self, senders: int, pieces: int) -> list[digests.Untold]:
         """By sender what he is to hear in a digest: at most so many senders, and so many messages of each."""

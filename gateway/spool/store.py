@@ -17,6 +17,7 @@ from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import DeliveryEvent, NewMessage, SpoolFull, SpoolTrouble
 from gateway.spool import (
+    alerts,
     changes,
     checked,
     digests,
@@ -220,6 +221,10 @@ class Spool(Ordering):
         """Put the mail that tells a sender all of it, and mark that; without one, why he is not told."""
         with self.room.taking([message] if message is not None else []):
             await self._writer.submit(lambda tx: digests.told(tx, what, message, reason), late=True, fresh=True)
+
+    async def keep_alerts(self, entries: Sequence[alerts.Kept], forgotten: Sequence[str]) -> None:
+        """What somebody was told of, for the next run."""
+        await self._writer.submit(lambda tx: alerts.keep(tx, entries, forgotten), late=True)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 

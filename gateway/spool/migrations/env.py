@@ -4,6 +4,7 @@ from alembic import context
 from sqlmodel import SQLModel
 
 import gateway.spool.acts
+import gateway.spool.alerts
 import gateway.spool.checked
 import gateway.spool.door_tables
 import gateway.spool.lastuse

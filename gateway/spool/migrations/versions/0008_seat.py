@@ -72,15 +72,21 @@ CREATE TABLE rest (
     by VARCHAR NOT NULL, who VARCHAR NOT NULL, detail VARCHAR NOT NULL, fix VARCHAR NOT NULL
 )"""
 SCHEMA: tuple[str, ...] = (
+_ALERT = """
+CREATE TABLE alert (key VARCHAR NOT NULL PRIMARY KEY, entry VARCHAR NOT NULL) WITHOUT ROWID"""
+
+SCHEMA: tuple[str, ...] = (  # texts parted by ";"
+    _ACT,
+    _ALERT,
+    _CHECKED,
     _DIGEST,
     _LASTUSE,
     _REFUSAL,
-    _TALLY,
-    _ACT,
-    _CHECKED,
     _SIGNIN,
     _REST,
 )  # texts parted by ";"
+    _TALLY,
+)
 
 
 def upgrade() -> None:

@@ -1,0 +1,1 @@
+"""Telling a person what needs somebody: by mail, by webhook or by a command, once for each event."""

@@ -1,0 +1,71 @@
+"""What was worth telling somebody, and who was told; and a test of the ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from gateway.alerts.ledger import Entry
+from gateway.http.service import Service, running
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRow:
+    """``told`` are the ways that have told of it, ``owed`` those that still have to, with new or over.
+
+    ``over_at`` is when it was found to be over. The other fields are those of a problem.
+    """
+
+    key: str
+    kind: str
+    severity: str
+    what: str
+    since: datetime
+    cost: str
+    fix: str
+    said: str
+    backend: str
+    told: tuple[str, ...]
+    owed: Mapping[str, str]
+    over_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertList:
+    """``ways`` are those that are configured: mail, webhook, command."""
+
+    ways: tuple[str, ...]
+    alerts: list[AlertRow]
+
+
+async def alerts(service: Service, _request: Request) -> AlertList:
+    """The newest first, with what is over since at most 90 days."""
+    running(service)
+    return AlertList(service.alerts.ways, [_row(entry) for entry in service.alerts.entries])
+
+
+def _row(entry: Entry) -> AlertRow:
+    one = entry.event
+    return AlertRow(
+        key=one.key, kind=one.kind, severity=one.severity, what=one.what, since=entry.first, cost=one.cost, fix=one.fix,
+        said=one.said, backend=one.backend, told=entry.told, owed=dict(entry.owed), over_at=entry.over_at,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """By way "" where it took the test, else why not."""
+
+    ways: Mapping[str, str]
+
+
+async def test(service: Service, _request: Request) -> Tested:
+    """Send a test alert by every way."""
+    running(service)
+    if not service.alerts.ways:
+        raise HTTPException(409, "nobody is told: write for example  alerts: {to: [admin@example.com]}  and reload")
+    return Tested(await service.alerts.test())
