@@ -107,5 +107,6 @@ class Command:
         finally:
             with suppress(ProcessLookupError):  # it and all that it started, also when nobody waits any more
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
         text = said.decode("utf-8", "replace").strip()[-_SAID:]
         return "" if process.returncode == 0 else f"{self._arguments[0]} ended with {process.returncode}: {text}"

@@ -108,6 +108,7 @@ async def test_a_token_may_what_its_role_says(ways: Ways, way: str, role: str) -
         if not needed:
             continue
         filled = re.sub(r"\{\w+\}", "0", path)
+        filled = path.format(id="none", name="none", action="none", number=1)
         reply = await ask(getattr(ways, way), method, filled, {}, authorization=bearer)
         assert (reply.status == 403) == (holds < needed), (path, reply.body)
         assert reply.status != 401

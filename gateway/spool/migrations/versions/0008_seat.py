@@ -71,7 +71,6 @@ CREATE TABLE rest (
     id INTEGER NOT NULL PRIMARY KEY, backend VARCHAR NOT NULL, since_at INTEGER NOT NULL, ended_at INTEGER,
     by VARCHAR NOT NULL, who VARCHAR NOT NULL, detail VARCHAR NOT NULL, fix VARCHAR NOT NULL
 )"""
-SCHEMA: tuple[str, ...] = (
 _ALERT = """
 CREATE TABLE alert (key VARCHAR NOT NULL PRIMARY KEY, entry VARCHAR NOT NULL) WITHOUT ROWID"""
 
@@ -84,7 +83,6 @@ SCHEMA: tuple[str, ...] = (  # texts parted by ";"
     _REFUSAL,
     _SIGNIN,
     _REST,
-)  # texts parted by ";"
     _TALLY,
 )
 
