@@ -61,6 +61,7 @@ class Works:
         self._works: dict[int, Work] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._last = 0
+        self._closing = False
 
     def all(self) -> list[Work]:
         """The last first."""
@@ -73,7 +74,7 @@ class Works:
         self, verb: str, what: str, by: str, *, total: int, total_more: bool, run: Callable[[Work], Awaitable[None]]
     ) -> Work:
         """``run`` counts in the work what it does. Raises Busy."""
-        if len(self._tasks) >= AT_ONCE:
+        if self._closing or len(self._tasks) >= AT_ONCE:
             raise Busy
         self._last += 1
         work = Work(self._last, verb, what, by, total, total_more, self._clock.now())
@@ -105,7 +106,8 @@ class Works:
             work.state = "stopping"
 
     async def aclose(self) -> None:
-        """Stop it all, and wait for the steps under way."""
+        """Stop it all, and wait for the steps under way; nothing begins any more."""
+        self._closing = True
         for work in self._works.values():
             self.stop(work)
         if self._tasks:

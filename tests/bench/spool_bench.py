@@ -150,7 +150,7 @@ def fill(directory: Path, number: int) -> None:
     source, vault = messages(), Vault(bytes(32), Events())
     for _ in range(0, number, 1000):
         with connection.begin():
-            transaction = Transaction(connection, engine, 0, vault=vault, drop_sent=True)
+            transaction = Transaction(connection, engine, 0, 0, vault=vault, drop_sent=True)
             for one in itertools.islice(source, 1000):
                 changes.put(transaction, one)
             transaction.flush()
