@@ -57,7 +57,8 @@ def refused(
             say(line)
         say()
     counts = ", ".join(f"{name} {count}" for name, count in found["reasons"].items())
-    say(f"{'More than ' * bool(found['next'])}{len(found['refusals'])} lines; refusals by reason: {counts}")
+    lines = f"{len(found['refusals'])} line{'s' * (len(found['refusals']) != 1)}"
+    say(f"{'More than ' * bool(found['next'])}{lines}; refusals by reason: {counts}")
     if found["next"]:
         say(f"There are more; see them with --limit {min(1000, 10 * limit)}, or --until")
     return None

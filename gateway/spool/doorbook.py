@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 from gateway.clock import Clock
@@ -168,17 +169,20 @@ class DoorBook:
         return ident(hour, kind, "", "", mixed=True), True, _blurred(refused)
 
     async def flush(self) -> None:
-        """Write what is there; what the spool does not take now waits."""
-        while self._lines or self._counts:
-            some = list(self._lines)[:STEP]
-            lines = {number: self._lines.pop(number) for number in some}
-            counts, self._counts = self._counts, Counter()
+        """Write what is there now; what comes meanwhile, and what the spool does not take, waits for the next time."""
+        waiting, self._lines = self._lines, {}
+        counts, self._counts = self._counts, Counter()
+        while waiting or counts:
+            lines = dict(islice(waiting.items(), STEP))
             try:
                 await self._write([_row(number, line) for number, line in lines.items()], counts)
             except SpoolTrouble:
                 self._counts += counts
-                self._put_back(lines)
+                self._put_back(waiting)
                 return
+            counts = Counter()
+            for number in lines:
+                del waiting[number]
 
     def _put_back(self, lines: dict[int, _Line]) -> None:
         for number, line in lines.items():

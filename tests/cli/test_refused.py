@@ -57,7 +57,7 @@ def test_one_line_with_a_count_reason_and_fix(run: Commands, printer: Callable[[
     assert "from scan@dev.example, 4.0 MB" in text
     assert "[501 5.1.3 bad_address]" in text
     assert "to do: Correct it at the device" in text
-    assert "1 lines; refusals by reason: bad_address 3" in text
+    assert "1 line; refusals by reason: bad_address 3" in text
     assert "helo: printer.example" in run.ok("refused", "dev.example", "--wide")
 
 

@@ -179,6 +179,23 @@ async def test_no_room_for_mail_is_no_room_for_this(tmp_path: Path) -> None:
             await at.spool.note_refusals([], {})
 
 
+async def test_a_flood_is_written_once_a_second(at: At) -> None:
+    """What comes while it is written waits for the next time, or the writer would do nothing else."""
+    written = []
+
+    async def write(rows: Any, counts: Any) -> None:
+        written.append(len(rows))
+        book.note(refused())  # it never ends
+
+    book = DoorBook(write, at.clock, at.events)
+    for n in range(251):
+        book.note(refused(reason=f"r{n}"))
+    await book.flush()
+    assert written == [250, 1]
+    await book.flush()
+    assert written == [250, 1, 1]
+
+
 SECRET = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJiaWxsaW5nIn0.c2lnbmF0dXJl"
 
 
