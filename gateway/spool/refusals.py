@@ -174,7 +174,7 @@ async def _condition(reader: Reader, which: RefusalFilter) -> tuple[str, dict[st
         values["until"] = micros(which.until)
     if which.q.strip() == "<>":
         meets.append("sender = '<>'")
-    elif (q := which.q.strip().strip("<>")[:_LONGEST]) and (network := _network(q)):
+    elif (q := which.q.replace("\0", "\ufffd").strip().strip("<>")[:_LONGEST]) and (network := _network(q)):
         peers = [row["peer"] for row in await reader.all("SELECT DISTINCT peer FROM refusal")]
         values["peers"] = [peer for peer in peers if prefix_length([network], peer) >= 0]
         meets.append("peer @in(:peers)")
