@@ -72,7 +72,7 @@ async def _count(visit: Visit, found: Ask) -> None:
 
 
 def _pressed(visit: Visit) -> str:
-    """The same button on the same page with the same ticks is the same press."""
+    """The same button of the same page with the same ticks is the same press; a page that was loaded again is not."""
     said = "\n".join(f"{name}={value}" for name, values in sorted(visit.form.items()) for value in values)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
@@ -153,8 +153,8 @@ async def do(visit: Visit) -> View | Response:
 async def _do(visit: Visit, found: Ask, backend: str) -> Response:
     try:
         done = await carry(visit, found, backend)
-    except HTTPException:
-        found.doing = None  # it was refused before anything was done: it may be asked again
+    except Exception:
+        found.doing = None  # it may be pressed again, and goes on with what is left
         raise
     return _told(visit, found, done)
 

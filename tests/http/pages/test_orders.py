@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.model import SpoolUnavailable
 from tests.builders import new_message
 from tests.fakes import until
 from tests.http.kit import Service
@@ -58,6 +59,36 @@ async def test_a_few_are_acted_on_at_once(running: Service, browser: Browser, ve
     assert await states(running, ids) == {state}
     (act,) = await running.spool.acts(message=ids[0])
     assert (act.name, act.way, act.verb, act.count) == ("root", "page", verb, 3)
+
+
+async def test_a_press_counts_once_and_the_next_page_counts_anew(running: Service, browser: Browser) -> None:
+    """A double press shows what the first did. Who presses the same button later, on the page that came, means it."""
+    ids = await some(running, 1)
+
+    async def press(form: str) -> str:
+        return await shown(browser, await ask(browser, "hold", id=ids, one="1", form=form))
+
+    pages = [(await browser.get(f"/ui/messages/{ids[0]}")).html for _ in range(2)]
+    first, later = (re.findall(r'name="form" value="(\w+)"', page) for page in pages)
+    assert len({*first, *later}) == 2  # one for each page
+    assert "1 message is held." in await press(first[0])
+    assert "1 message is held." in await press(first[0])
+    assert "Nothing was done. 1 was left alone: it is held." in await press(later[0])
+
+
+async def test_what_broke_off_may_be_pressed_again(
+    running: Service, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spool that could not be written for a moment keeps nobody from pressing the same button again."""
+    ids = await some(running, 1)
+
+    async def broken(*_: object) -> int:
+        raise SpoolUnavailable("the disk does not answer")
+
+    with monkeypatch.context() as now:
+        now.setattr(running.spool, "hold", broken)
+        assert (await ask(browser, "hold", id=ids)).status == 503
+    assert "1 message is held." in await shown(browser, await ask(browser, "hold", id=ids))
 
 
 @pytest.mark.parametrize("verb", ["again", "reroute", "bounce", "delete"])
