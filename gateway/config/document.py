@@ -88,6 +88,25 @@ def closest(word: object, options: Iterable[str], likeness: float = 0.6) -> str:
     return next(iter(difflib.get_close_matches(str(word), list(options), 1, likeness)), "")
 
 
+_OTHER_WORDS = {  # what people write -> what it may be here
+    "no": "off none", "false": "off none", "disabled": "off none", "never": "off none", "off": "none", "none": "off",
+    "yes": "required", "true": "required", "on": "required", "mandatory": "required",
+    "ssl": "implicit", "smtps": "implicit",
+    "tls": "starttls", "warn": "warning", "verbose": "debug", "err": "error", "text": "console", "plain": "console",
+    "google": "gmail", "gsuite": "gmail", "workspace": "gmail", "microsoft": "graph", "microsoft365": "graph",
+    "office365": "graph", "o365": "graph", "m365": "graph", "exchange": "graph", "outlook": "graph", "azure": "graph",
+    "smarthost": "smtp", "relay": "smtp", "postfix": "smtp", "ses": "smtp", "sendgrid": "smtp", "mailgun": "smtp",
+    "file": "capture", "dummy": "capture",
+}  # fmt: skip
+
+
+def meant(word: object, options: Iterable[str]) -> str:
+    """The option that may have been meant, also by another word for it or with capitals; or ""."""
+    known, given = {one.lower(): one for one in options}, str(word).lower()
+    other = (one for one in _OTHER_WORDS.get(given, "").split() if one in known)
+    return known.get(given) or next(other, known.get(closest(given, known), ""))
+
+
 def hint(word: object, options: Iterable[str]) -> str:
     """`, did you mean "x"?`, or else all that is allowed."""
     known = sorted(options)

@@ -14,6 +14,8 @@ def parse_duration(value: Any) -> timedelta:
     if isinstance(value, timedelta):
         return value
     text = str(value).strip().lower()
+    if text.isdigit() and text.strip("0"):
+        raise ValueError(f'"{value}" has no unit, write for example {text}s for seconds or {text}m for minutes')
     if not re.fullmatch("0|([0-9]{1,9}[smhdw])+", text):
         raise ValueError(f'"{value}" is not a duration, write for example 30s, 5m, 4h or 5d')
     seconds = sum(int(number) * SECONDS[unit] for number, unit in re.findall("([0-9]+)([smhdw])", text))

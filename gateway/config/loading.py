@@ -13,7 +13,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 
 from gateway.config.checks import findings, warnings
-from gateway.config.document import Document, Keys, Line, Place, closest, dotted, find_place, hint, in_order
+from gateway.config.document import Document, Keys, Line, Place, closest, dotted, find_place, hint, in_order, meant
 from gateway.config.files import Files
 from gateway.config.finding import Finding
 from gateway.config.locate import SECTIONS, default_state_dir, find_file, is_missing, read
@@ -213,13 +213,18 @@ def _backends(document: Document, files: Files, types: Mapping[str, type[Backend
         if kind is None:
             document.fail((*here, "type"), f"is missing; allowed: {', '.join(sorted(types))}")
         elif not isinstance(kind, str) or kind not in types:
-            document.fail((*here, "type"), f'there is no backend type "{kind}"{hint(kind, types)}')
+            document.fail((*here, "type"), f'there is no backend type "{kind}"{_type_hint(kind, types)}')
         else:
             _prepare(document, files, types[kind], section, here)
             try:
                 backends[name] = types[kind].model_validate(section)
             except ValidationError as error:
                 _note_types(document, error, here, types[kind].secret_keys())
+
+
+def _type_hint(kind: object, types: Iterable[str]) -> str:
+    near = meant(kind, types)
+    return f', did you mean "{near}"?' if near else hint(kind, types)
 
 
 def _validate(document: Document, path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -246,7 +251,7 @@ def _note_types(document: Document, error: ValidationError, above: Keys, secrets
         kind, context = item["type"], item.get("ctx", {})
         if kind == "literal_error":
             options = re.findall(r"'([^']*)'", context["expected"])
-            near = closest(item["input"], options)
+            near = meant(item["input"], options)
             text = f"must be one of {', '.join(options)}" + (f', did you mean "{near}"?' if near else "")
         elif "[key]" in item["loc"]:
             text = "a name begins with a small letter and holds only small letters, digits and _, at most 40"

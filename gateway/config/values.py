@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import suppress
 from datetime import time, timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -102,7 +103,7 @@ def parse_bind(text: str) -> tuple[str, int]:
     except ValueError:
         good = _HOST.fullmatch(host) is not None and re.fullmatch("[0-9.]+", host) is None
     if not (good and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):
-        raise ValueError(f'"{text}" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25')
+        raise ValueError(f'"{text}" is not a place to listen at, {_place(text)}')
     return bare, int(port)
 
 
@@ -125,6 +126,20 @@ def parse_time_of_day(value: Any) -> time:
     if not (match := re.fullmatch("([0-9]{1,2}):([0-5][0-9])", text)) or int(match[1]) > 23:
         raise ValueError(f'"{value}" is not a time of the day, write for example "07:00"')
     return time(int(match[1]), int(match[2]))
+
+
+def _place(text: str) -> str:
+    """What may have been meant to listen at."""
+    if port := re.fullmatch(r"(?:\*?:)?([0-9]{1,5})", text):
+        return f'did you mean "0.0.0.0:{port[1]}" (every address), or "127.0.0.1:{port[1]}" (this machine only)?'
+    host, _, number = text.rpartition(":")
+    with suppress(ValueError):
+        if number.isdigit() and int(number) <= 65535 and ip_address(host).version == 6:
+            return f'did you mean "[{host}]:{number}"?'
+    with suppress(ValueError):
+        found = ip_address(text.strip("[]"))
+        return f'did you mean "{found}:25"?' if found.version == 4 else f'did you mean "[{found}]:25"?'
+    return "write for example 127.0.0.1:25 or [::1]:25"
 
 
 def parse_hostname(text: str) -> str:
@@ -158,6 +173,8 @@ def parse_pattern(text: str) -> str:
     example = re.sub(r"^\{(sub|email)\}$", "x@example.com", text).replace("{sub}", "x")
     if text != "*" and "@" not in example:
         raise ValueError(f'"{text}" is not an address pattern, did you mean "*@{text}"?')
+    if example.startswith("@"):
+        raise ValueError(f'"{text}" is not an address pattern, did you mean "*{text}"?')
     if text != "*" and not _PATTERN.fullmatch(example):
         raise ValueError(f'"{text}": a * stands for the whole local part, the whole domain, or what precedes .domain')
     return text if text == "*" or _address(example.replace("*", "x")) else ""

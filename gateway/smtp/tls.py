@@ -23,9 +23,10 @@ _VERSIONS = {
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
 _GROUP = Path(__file__).with_name("ffdhe2048.pem")  # RFC 7919 A.1
+_PAIR = "does not belong to private_key {key}; take both from one folder, as made together"
 _REASONS = {  # what OpenSSL calls it -> what it means
-    "KEY_VALUES_MISMATCH": "does not belong to private_key",
-    "NO_CERTIFICATE_ASSIGNED": "does not belong to private_key",  # a key of another kind
+    "KEY_VALUES_MISMATCH": _PAIR,
+    "NO_CERTIFICATE_ASSIGNED": _PAIR,  # a key of another kind
     "EE_KEY_TOO_SMALL": "its key is too short, RSA needs 2048 bits or more",
     "CA_KEY_TOO_SMALL": "the key of its issuer is too short, RSA needs 2048 bits or more",
     "CA_MD_TOO_WEAK": "it is signed with a digest that is too weak, such as SHA-1",
@@ -117,7 +118,7 @@ def _read(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, x509.C
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, ssl.SSLError) else ""
         if reason in _REASONS:
-            raise Unfit(("listeners", name, "certificate"), _REASONS[reason]) from None
+            raise Unfit(("listeners", name, "certificate"), _REASONS[reason].format(key=file)) from None
         said = None if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
         why = f": {said}" if said else f" {complaint(data, setting.replace('_', ' '))}"
         raise Unfit(("listeners", name, setting), f"{file}{why}") from None

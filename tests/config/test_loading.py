@@ -366,7 +366,7 @@ def test_all_errors_at_once_in_the_order_of_the_file(files: Files) -> None:
     assert files.errors(text, {"GATEWAY_LOG__LEVEL": "loud"}) == [
         'config.yaml:1:1: hostnme: unknown key, did you mean "hostname"?',
         "config.yaml:3:33: listeners.front.tls: implicit needs certificate and private_key",
-        'config.yaml:4:10: listeners.back.bind: "127.0.0.1" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25',
+        'config.yaml:4:10: listeners.back.bind: "127.0.0.1" is not a place to listen at, did you mean "127.0.0.1:25"?',
         'config.yaml:6:18: clients.a.networks.0: "10.0.0.0/99" is not an IP address or network such as 192.0.2.0/24',
         'config.yaml:7:17: clients.b.backend: there is no backend "smort", did you mean "smart"?',
         'config.yaml:9:23: backends.smart.hst: unknown key, did you mean "host"?',
