@@ -60,7 +60,7 @@ def way_of(settings: HttpSettings, access: Access, peer: str, headers: Headers) 
     except ValueError:
         name = ""
     proxy = prefix_length(settings.trusted_proxies, peer) >= 0 if peer else False
-    secure = proxy and headers.get("x-forwarded-proto", "").strip().lower() == "https"
+    secure = proxy and _only(headers, "x-forwarded-proto").lower() == "https"
     if is_loopback(name) and access is not Access.NETWORK:
         return Way(authority, peer, proxy=False, secure=False)
     if name not in settings.ui_hosts:
@@ -74,8 +74,19 @@ def way_of(settings: HttpSettings, access: Access, peer: str, headers: Headers) 
         )
     if not secure:
         raise Refused(421, "Only over TLS", "The proxy has to say X-Forwarded-Proto: https, and mean it.")
-    user = headers.get(settings.user_header, "").strip() if settings.user_header else ""
+    user = _only(headers, settings.user_header) if settings.user_header else ""
     return Way(authority, peer, proxy=True, secure=True, user=user)
+
+
+def _only(headers: Headers, name: str) -> str:
+    """What the proxy says in this header. Raises Refused where it stands twice: a proxy that adds its own line behind
+    that of whoever asks would let him say who he is (RFC 9110 5.2: the first of them is his)."""
+    given = headers.getlist(name)
+    if len(given) > 1:
+        raise Refused(
+            400, "Said twice", f"The proxy has to set {name} in the place of what it was sent, not beside it."
+        )
+    return given[0].strip() if given else ""
 
 
 def check_origin(way: Way, headers: Headers) -> None:

@@ -18,17 +18,26 @@ from gateway.http.signins import hashed
 from gateway.model import Refusal, SpoolTrouble
 
 COOKIE = "gateway_ui"
+_COOKIES = 8  # of that name that are looked at
 _WRITTEN = 60  # seconds between two notes of when somebody was last here
 
 
 async def person_of(service: Service, desk: Desk, request: Request, way: Way) -> Person | None:
     """None for nobody. Raises Refused for somebody whom the proxy knows and we do not."""
-    cookie = request.cookies.get(COOKIE, "")
-    if cookie and (found := await _signed_in(service, desk, request, cookie)) is not None:
-        return found
+    for cookie in _cookies(request):
+        if (found := await _signed_in(service, desk, request, cookie)) is not None:
+            return found
     if way.user:
         return _by_proxy(service, desk, way.user)
     return _by_token(service, request)
+
+
+def _cookies(request: Request) -> list[str]:
+    """All of this name. Any server of this host can set one for us, on whatever port (RFC 6265 8.5), and where it goes
+    among the others is its choice by the path (5.4): that must not sign anybody out."""
+    pairs = [one.partition("=") for line in request.headers.getlist("cookie") for one in line.split(";")]
+    given = [value.strip().strip('"') for name, _, value in pairs if name.strip() == COOKIE]
+    return list(dict.fromkeys(filter(None, given)))[:_COOKIES]
 
 
 async def _signed_in(service: Service, desk: Desk, request: Request, secret: str) -> Person | None:

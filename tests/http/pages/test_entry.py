@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.http.access import Access
@@ -220,6 +221,17 @@ async def test_a_sign_in_ends(running: Service) -> None:
     assert (await idle.get("/ui/")).status == 401
 
 
+@pytest.mark.parametrize(
+    "cookies", ["gateway_ui={0}; gateway_ui=x", "gateway_ui=x; gateway_ui={0}", 'gateway_ui="{0}"']
+)
+async def test_a_cookie_of_another_port_signs_nobody_out(running: Service, cookies: str) -> None:
+    """Cookies know no port: whatever another server of this host sets beside ours, ours counts."""
+    browser = await Browser(running).sign_in()
+    mine, browser.cookie = browser.cookie, ""
+    assert (await browser.get("/ui/", cookie=cookies.format(mine))).status == 200
+    assert (await browser.get("/ui/", cookie="; ".join(f"gateway_ui=x{n}" for n in range(500)))).status == 401
+
+
 async def test_signing_out(running: Service, browser: Browser) -> None:
     """The cookie is gone from the browser, and worth nothing to who kept it."""
     kept = browser.cookie
@@ -296,6 +308,17 @@ async def test_behind_a_proxy(
     """Only a listed proxy, only over TLS, only by a listed name; what it says of the person counts, from others not."""
     given = {"x_forwarded_user": "anna", **headers}
     assert (await behind(proxied, peer, access, **given).get("/ui/")).status == status
+
+
+@pytest.mark.parametrize("name", ["x-forwarded-user", "x-forwarded-proto"])
+async def test_a_proxy_says_it_once(proxied: Service, name: str) -> None:
+    """One that puts its header behind that of whoever asks lets nobody choose who he is."""
+    given = {"host": "relay.example.com", **TLS, "x-forwarded-user": "boss"}
+    headers = [*given.items(), (name, "guest" if name.endswith("user") else "http")]
+    transport = httpx.ASGITransport(behind(proxied).app, client=("192.0.2.1", 5555))
+    async with httpx.AsyncClient(transport=transport, base_url="http://relay.example.com") as client:
+        reply = await client.get("/ui/", headers=headers)
+    assert (reply.status_code, name in reply.text.lower()) == (400, True)
 
 
 @pytest.mark.parametrize(("user", "role"), [("anna", "operate"), ("boss", "admin"), ("guest", "read")])
