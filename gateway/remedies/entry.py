@@ -58,8 +58,6 @@ def _listed(case: Case, why: str, way: str) -> Remedy:
 
 def auth_failed(case: Case) -> Remedy:
     user, name = case.row.user, case.user_client
-    if case.row.mixed:
-        return Remedy(why="Many addresses try user names and passwords.", fix="Nothing to do: they are slowed down.")
     if name:
         return Remedy(
             why=f"The password for {user} is wrong.",

@@ -71,4 +71,19 @@ REMEDIES: Mapping[str, Callable[[Case], Remedy]] = {
 
 def remedy(row: RefusalRow, settings: Settings) -> Remedy:
     """By these settings, which may be others than those that it was refused by."""
+    if row.mixed:
+        return _of_many(row)
     return REMEDIES.get(row.reason, REMEDIES["other"])(Case(row, settings))
+
+
+def _of_many(row: RefusalRow) -> Remedy:
+    """Of a mixed row only the count is known, so it lets nobody in: the first of them have rows of their own."""
+    who = row.client or row.peer
+    if not who and row.stage == "auth":
+        return Remedy(why="Many addresses try user names and passwords.", fix="Nothing to do: they are slowed down.")
+    why = f"{who} was turned away for too many" if who else "Too many addresses were turned away for"
+    return Remedy(
+        why=f"{why} {'different mails or names' if who else 'this reason'} to tell them apart.",
+        fix="The first of them stand in lines of their own, with what to do, and all of them in the log.",
+        command=f"gateway refused {f'{who} ' if who else ''}--reason {row.reason}",
+    )

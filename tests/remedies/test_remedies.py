@@ -264,3 +264,14 @@ def test_each_says_why_and_what_to_do(reason: str, odd: bool, tmp_path: Path) ->
             assert HOSTILE not in cure.command
             if cure.yaml:
                 loaded(merged(tree, yaml.safe_load(cure.yaml)), tmp_path)
+
+
+@pytest.mark.parametrize("who", [{}, {"client": "copier"}, {"peer": "192.0.2.7"}], ids=["many", "client", "address"])
+@pytest.mark.parametrize("reason", sorted(REMEDIES))
+def test_a_row_of_many_lets_nobody_in(reason: str, who: Tree, tmp_path: Path) -> None:
+    """Of a mixed row only the count is true: nothing to paste, nobody is named who is not in it."""
+    settings = loaded(merged(BASE, clients(copier={"networks": ["192.0.2.0/27"]})), tmp_path)
+    cure = remedy(row(Refused(listener="local", stage="mail", reason=reason, **who), mixed=True), settings)
+    assert (cure.yaml, "127.0.0.1" in cure.why) == ("", False)
+    assert "".join(who.values()) in cure.why
+    assert f"--reason {reason}" in cure.command
