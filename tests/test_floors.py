@@ -71,7 +71,7 @@ ROOMS = {
     "uvicorn": {"http"},
     "click": {"cli"},
     "rich": {"cli"},
-    "pydantic": {"config", "backends"},
+    "pydantic": {"config", "backends", "http"},
     "pydantic_core": {"config"},
     "pydantic_settings": {"config"},
     "yaml": {"config"},

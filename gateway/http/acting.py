@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 
 from gateway.actor import Order
 from gateway.delivery.again import Step
-from gateway.http.problem import text_of, texts_of
+from gateway.http.outcome import Bounced, Changed, Deleted, Resent, Retried, Why
+from gateway.http.problem import text_of, texts_of, truth_of
 from gateway.http.selection import filter_of
 from gateway.http.service import Service, running
 from gateway.http.work import Busy, Work
@@ -70,20 +71,27 @@ class Deed:
         self.unchanged.difference_update(found)
         self.step(self.changed)
 
-    def answer(self) -> dict[str, object]:
-        more = {"bounce": ("told", "left"), "delete": ("bounces",), "retry": ("told",)}.get(self.verb, ())
-        why = [{"why": text, "count": len(ids), "ids": sorted(ids)[:_NAMED]} for text, ids in self.left.items()]
-        found: dict[str, object] = {"changed": self.changed, "unchanged": sorted(self.unchanged), "why": why}
-        if self.verb == "resend":
-            found["copies"] = dict(sorted(self.copies.items())[:MANY])
-        return found | {name: self.counts[name] for name in more}
+    def answer(self) -> Changed:
+        """The record of its verb."""
+        why = [Why(why=text, count=len(ids), ids=sorted(ids)[:_NAMED]) for text, ids in self.left.items()]
+        kind, names = _RECORDS.get(self.verb, (Changed, ()))
+        more: dict[str, Any] = {name: self.counts[name] for name in names}
+        if kind is Resent:
+            more["copies"] = dict(sorted(self.copies.items())[:MANY])
+        return kind(changed=self.changed, unchanged=sorted(self.unchanged), why=why, **more)
+
+
+_RECORDS: Mapping[str, tuple[type[Changed], tuple[str, ...]]] = {
+    "bounce": (Bounced, ("told", "left")),
+    "delete": (Deleted, ("bounces",)),
+    "retry": (Retried, ("told",)),
+    "resend": (Resent, ()),
+}
 
 
 def selection(service: Service, verb: str, body: Mapping[str, Any]) -> Selection:
     """``ids`` or a ``filter``; for reroute with ``backend`` and ``force``. Raises HTTPException."""
-    ids, chosen, force = body.get("ids"), body.get("filter"), body.get("force") or False
-    if not isinstance(force, bool):
-        raise HTTPException(400, "force must be true or false")
+    ids, chosen, force = body.get("ids"), body.get("filter"), truth_of(body, "force")
     target = _target(service, body) if verb == "reroute" else ""
     if ids is not None and chosen is None:
         named = frozenset(texts_of(body, "ids"))

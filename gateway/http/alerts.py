@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from gateway.alerts.ledger import Entry
+from gateway.http.described import described
 from gateway.http.service import Service, running
 
 
@@ -42,8 +43,9 @@ class AlertList:
     alerts: list[AlertRow]
 
 
+@described(refusals=(409,))
 async def alerts(service: Service, _request: Request) -> AlertList:
-    """The newest first, with what is over since at most 90 days."""
+    """What somebody was told: the newest first, with what is over since at most 90 days."""
     running(service)
     return AlertList(service.alerts.ways, [_row(entry) for entry in service.alerts.entries])
 
@@ -63,6 +65,7 @@ class Tested:
     ways: Mapping[str, str]
 
 
+@described(refusals=(409,))
 async def test(service: Service, _request: Request) -> Tested:
     """Send a test alert by every way."""
     running(service)

@@ -3,69 +3,101 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from gateway.checks import Check
-from gateway.config.renewal import Renewal
-from gateway.delivery import Dispatcher
+from gateway.delivery import BackendStatus, Dispatcher
 from gateway.health.words import state_word
 from gateway.http import acts
 from gateway.http.access import actor_of
+from gateway.http.described import Described, described, given
 from gateway.http.problem import duration_of, fields_of, json_body, text_of
 from gateway.http.service import Service, running
 from gateway.lifeline.words import meaning
 from gateway.model import SpoolTrouble
-from gateway.spool import CheckRow
+from gateway.spool import AnswerRow, CheckRow
 
 _ANSWERS = 50
 _PATIENCE = 45.0  # seconds for a check, less than a command waits for its answer
 _ACTIONS = ("check", "pause", "resume", "fix")
 
 
-async def backends(service: Service, _request: Request) -> object:
-    """How each backend does; without a running service only what is configured and queued."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerShown(AnswerRow):
+    """``meaning`` says it plainly."""
+
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckShown(Check):
+    """When it was made, and asked for by whom."""
+
+    at: datetime
+    who: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendDetail(BackendStatus):
+    """``word`` is its state for people, ``known_as`` the sender that its provider knows it by. ``held`` and
+    ``in_doubt`` count what is held for it, ``oldest`` is since when the first of what waits does."""
+
+    word: str
+    known_as: str
+    held: int
+    in_doubt: int
+    oldest: datetime | None
+    checked: CheckShown | None
+    answers: list[AnswerShown]
+
+
+async def backends(service: Service, _request: Request) -> Mapping[str, BackendStatus]:
+    """How each backend does, by name.
+
+    Without a running service only what is configured and queued; ``state`` is "" then.
+    """
     return await _standing(service)
 
 
-async def _standing(service: Service) -> dict[str, dict[str, Any]]:
+async def _standing(service: Service) -> Mapping[str, BackendStatus]:
     if service.dispatcher is not None:
-        return {name: fields_of(one) for name, one in service.dispatcher.status().items()}
+        return service.dispatcher.status()
     queued = await service.spool.queued()
     return {
-        name: {"name": name, "type": section.type, "queued": queued.get(name, 0), "title": section.title, "state": ""}
+        name: BackendStatus(
+            name, section.type, queued.get(name, 0), 0, None, "", "", None, state="", title=section.title
+        )
         for name, section in service.settings.backends.items()
     }
 
 
-async def backend(service: Service, request: Request) -> object:
+@described(refusals=(404,))
+async def backend(service: Service, request: Request) -> BackendDetail:
     """One backend with its identity, its last check and its last answers."""
     name = _known(service, request)
     spool = service.spool
     standing = (await _standing(service))[name]
     counts, oldest, doubts = spool.counts(), await spool.oldest(), await spool.doubts()
     # A running service has looked it up at its start; history may be long.
-    last_success = standing["last_success"] if service.dispatcher is not None else await spool.last_sent(name)
+    last_success = standing.last_success if service.dispatcher is not None else await spool.last_sent(name)
     checked = (await spool.checks()).get(name)
-    return {
-        **standing,
-        "word": state_word(standing["state"], standing.get("who", "")),
-        "known_as": service.settings.backends[name].known_as,
-        "last_success": last_success,
-        "held": counts.get((name, "held"), 0),
-        "in_doubt": sum(one.count for one in doubts if one.backend == name),
-        "oldest": oldest.get(name),
-        "checked": shown(checked) if checked else None,
-        "answers": [{**fields_of(row), "meaning": meaning(row)} for row in await spool.answers(name, _ANSWERS)],
-    }
-
-
-def shown(row: CheckRow) -> dict[str, Any]:
-    """A check with its time and person, in one object."""
-    return {**fields_of(row.check), "at": row.at, "who": row.who}
+    answers = await spool.answers(name, _ANSWERS)
+    return BackendDetail(
+        **{**fields_of(standing), "last_success": last_success},
+        word=state_word(standing.state, standing.who),
+        known_as=service.settings.backends[name].known_as,
+        held=counts.get((name, "held"), 0),
+        in_doubt=sum(one.count for one in doubts if one.backend == name),
+        oldest=oldest.get(name),
+        checked=CheckShown(**fields_of(checked.check), at=checked.at, who=checked.who) if checked else None,
+        answers=[AnswerShown(**fields_of(row), meaning=meaning(row)) for row in answers],
+    )
 
 
 def _known(service: Service, request: Request) -> str:
@@ -75,7 +107,39 @@ def _known(service: Service, request: Request) -> str:
     return name
 
 
-async def steer(service: Service, request: Request) -> object:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseOrder:
+    for_: str | None = given("Go on by itself after this, as 30m; until it is resumed where it is left out.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steered(BackendStatus):
+    """How it stands now; what came of messages ``at`` that time or later came after the order."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedNow(CheckShown):
+    """``read`` are secrets that were read anew from their changed files, ``differs`` what waits for a reload, both by
+    their keys; ``errors`` are those of the settings on disk. ``status`` is how the backend stands after it."""
+
+    read: tuple[str, ...]
+    differs: tuple[str, ...]
+    errors: tuple[str, ...]
+    status: BackendStatus
+
+
+@described(
+    refusals=(404, 409),
+    actions={
+        "check": Described(says="Try credentials and reachability, sending nothing.", gives=CheckedNow),
+        "fix": Described(says="Check it, and let it work again if the check is good.", gives=CheckedNow),
+        "pause": Described(says="Send nothing more by it; its messages wait.", gives=Steered, body=PauseOrder),
+        "resume": Described(says="Send by it again, now.", gives=Steered),
+    },
+)
+async def steer(service: Service, request: Request) -> Steered | CheckedNow:
     """What an operator orders of one backend."""
     action, body = request.path_params["action"], await json_body(request)
     dispatcher, name = running(service), _known(service, request)
@@ -85,7 +149,7 @@ async def steer(service: Service, request: Request) -> object:
         return await check_now(service, request, name, fix=action == "fix")
     at = service.clock.now()
     await order(service, request, name, action, text_of(body, "for"))
-    return {**fields_of(dispatcher.status()[name]), "at": at}
+    return Steered(**fields_of(dispatcher.status()[name]), at=at)
 
 
 async def order(service: Service, request: Request, name: str, action: str, lasts: str = "") -> None:
@@ -101,7 +165,7 @@ async def order(service: Service, request: Request, name: str, action: str, last
     await acts.note(service, request, action, f"backend {name}{f' for {lasts}' if lasts else ''}")
 
 
-async def check_now(service: Service, request: Request, name: str, *, fix: bool) -> dict[str, Any]:
+async def check_now(service: Service, request: Request, name: str, *, fix: bool) -> CheckedNow:
     """Reads secrets that have changed, tries, and says how it went; ``fix``: what works goes back to work, whoever
     paused it. Before a check has passed nothing is said to work."""
     dispatcher = running(service)
@@ -114,7 +178,10 @@ async def check_now(service: Service, request: Request, name: str, *, fix: bool)
     with suppress(SpoolTrouble):  # what was found counts, also while the disk is full
         await service.spool.keep_check(row)
         await acts.note(service, request, "fix" if fix else "check", f"backend {name}: {_came(check)}")
-    return {**shown(row), **_said(renewal), "status": dispatcher.status()[name]}
+    return CheckedNow(
+        **fields_of(check), at=at, who=row.who, read=renewal.taken, differs=renewal.differs, errors=renewal.errors,
+        status=dispatcher.status()[name],
+    )  # fmt: skip
 
 
 async def _try(dispatcher: Dispatcher, name: str) -> Check:
@@ -128,7 +195,3 @@ async def _try(dispatcher: Dispatcher, name: str) -> Check:
 
 def _came(check: Check) -> str:
     return "good" if check.ok else check.summary
-
-
-def _said(renewal: Renewal) -> dict[str, Any]:
-    return {"read": renewal.taken, "differs": renewal.differs, "errors": renewal.errors}

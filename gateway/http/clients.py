@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from gateway.config.models import ClientSettings
 from gateway.config.values import format_rate, format_size
+from gateway.http.described import described
 from gateway.http.service import Service
 from gateway.spool import Counts
 
@@ -58,11 +59,21 @@ class ClientView:
     password_used_from: str
 
 
-async def clients(service: Service, _request: Request) -> object:
-    return {"clients": await views(service)}
+@dataclass(frozen=True, slots=True)
+class ClientList:
+    """In the order of the settings."""
+
+    clients: list[ClientView]
 
 
-async def client(service: Service, request: Request) -> object:
+async def clients(service: Service, _request: Request) -> ClientList:
+    """Every client, how it is known, what it may do, and what it did today."""
+    return ClientList(await views(service))
+
+
+@described(refusals=(404,))
+async def client(service: Service, request: Request) -> ClientView:
+    """One client."""
     name = request.path_params["name"]
     return (await views(service, (find(service, name),)))[0]
 

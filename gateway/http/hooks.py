@@ -5,17 +5,30 @@ Whether a call is the provider's, the backend decides by what it carries (a sign
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from gateway.http.described import described
 from gateway.http.service import Service
 from gateway.model import HookRefused
 
 LARGEST_BODY = 256 * 1024
 
 
-async def receive(service: Service, request: Request) -> object:
-    """On disk before the answer. What is not ours is no error: others may send by the same account."""
+@dataclass(frozen=True, slots=True)
+class Received:
+    """``events``: how much was said of mail of ours."""
+
+    events: int
+
+
+@described(refusals=(404, 413, 503))
+async def receive(service: Service, request: Request) -> Received:
+    """For providers: what became of mail that they took. The body is the provider's own.
+
+    On disk before the answer. What is not ours is no error: others may send by the same account."""
     name = request.path_params["name"]
     if service.dispatcher is None or service.draining:
         raise HTTPException(503, "not running, call again later")
@@ -28,4 +41,4 @@ async def receive(service: Service, request: Request) -> object:
         service.events.warning("hook_refused", backend=name, detail=error.text)
         raise
     await service.spool.add_events(name, said, "webhook")
-    return {"events": len(said)}
+    return Received(len(said))

@@ -3,22 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from gateway.http.acting import STATES, Deed, background, carry_out, selection
 from gateway.http.acts import order_of
-from gateway.http.problem import answer, fields_of, json_body
-from gateway.http.selection import cut_of, filter_of
+from gateway.http.described import Described, described
+from gateway.http.outcome import Bounced, Changed, Deleted, Resent, Retried
+from gateway.http.problem import Answer, answer, fields_of, json_body, truth_of
+from gateway.http.selection import REROUTES, ManyOrder, OneOrder, PageQuery, cut_of, filter_of
 from gateway.http.service import Service
 from gateway.http.work import Work
-from gateway.spool import Total
+from gateway.spool import Page, Total
 
 
-async def find(service: Service, request: Request) -> object:
-    """A page: newest first, or by ``order`` oldest first.
+@dataclass(frozen=True, slots=True)
+class CountedPage(Page):
+    """With ``total`` given, so many of all pages; ``total_more``: or more."""
+
+    total: int = 0
+    total_more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkBegun:
+    """The work that goes on: /api/v1/work/{number} by its ``id``."""
+
+    work: Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkRow:
+    """As work, without its ``result``."""
+
+    id: int
+    verb: str
+    what: str
+    by: str
+    total: int
+    total_more: bool
+    started_at: datetime
+    ended_at: datetime | None
+    state: Literal["running", "stopping", "done", "stopped", "failed"]
+    changed: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkList:
+    work: list[WorkRow]
+
+
+def _actions(body: type, *, also: Mapping[int, object] = {}) -> Mapping[str, Described]:
+    """What each act is for; ``body`` is what it takes, for a reroute with more."""
+    takes = {"reroute": REROUTES[body]}
+    return {
+        verb: Described(says=says, gives=gives, body=takes.get(verb, body), also=also)
+        for verb, (says, gives) in _SAYS.items()
+    }
+
+
+_SAYS: Mapping[str, tuple[str, type]] = {
+    "retry": ("Try again now; failed mail too, by its ids or the state failed.", Retried),
+    "hold": ("Keep until it is released.", Changed),
+    "release": ("Let held mail go.", Changed),
+    "delete": ("Remove for good; nobody is told.", Deleted),
+    "bounce": ("Give up, and tell the senders.", Bounced),
+    "resend": ("Send what was sent once more, as new messages: they may arrive twice.", Resent),
+    "reroute": ("Let it go by another backend that can carry it.", Changed),
+}
+
+
+@described(query=PageQuery)
+async def find(service: Service, request: Request) -> Page | CountedPage:
+    """Messages, a page: newest first, or by ``order`` oldest first.
 
     ``next`` is the ``before`` of the next page, ``previous`` the ``after`` of the one in front (oldest first the other
     way round); "" where there is none. ``partial``: the search stopped before the page was full, and goes on with
@@ -28,15 +90,18 @@ async def find(service: Service, request: Request) -> object:
     query = dict(request.query_params)
     cut, wanted = cut_of(query), query.pop("total", "")
     which = filter_of({name: value for name, value in query.items() if value}, service.clock.now())
-    page = fields_of(await service.spool.page(which, cut))
-    if wanted:
-        total = Total(await service.spool.count(which)) if wanted == "exact" else await service.spool.total(which)
-        page |= {"total": total.number, "total_more": total.more}
-    return page
+    page = await service.spool.page(which, cut)
+    if not wanted:
+        return page
+    total = Total(await service.spool.count(which)) if wanted == "exact" else await service.spool.total(which)
+    return CountedPage(**fields_of(page), total=total.number, total_more=total.more)
 
 
-async def change_one(service: Service, request: Request) -> object:
-    """For reroute with ``backend`` and ``force``."""
+@described(refusals=(404, 409), actions=_actions(OneOrder))
+async def change_one(service: Service, request: Request) -> Changed:
+    """One message.
+
+    For reroute with ``backend`` and ``force``."""
     action, queue_id = _action(request), request.path_params["id"]
     if await service.spool.show(queue_id) is None:
         raise HTTPException(404, f"no message {queue_id}")
@@ -49,8 +114,11 @@ async def change_one(service: Service, request: Request) -> object:
     return deed.answer()
 
 
-async def change_many(service: Service, request: Request) -> object:
-    """``{"ids": [...]}`` or ``{"filter": {...}}``; the empty filter means every message the action is for.
+@described(status=202, refusals=(404, 409, 503), actions=_actions(ManyOrder, also={202: WorkBegun}))
+async def change_many(service: Service, request: Request) -> Changed | Answer[WorkBegun]:
+    """Many messages.
+
+    ``{"ids": [...]}`` or ``{"filter": {...}}``; the empty filter means every message the action is for.
 
     ``changed`` is the number of messages; ``unchanged`` are those of the given ids that nothing happened to, and
     ``why`` says for how many messages, and which, there was what reason. A filter never bounces what would be lost
@@ -64,28 +132,31 @@ async def change_many(service: Service, request: Request) -> object:
     chosen = selection(service, action, body)
     deed = Deed(action, set(chosen.ids or ()))
     order = order_of(request, action, _words(body.get("filter")))
-    wanted = body.get("background") is True and service.dispatcher is not None
+    wanted = truth_of(body, "background") and service.dispatcher is not None
     if wanted and (work := await background(service, order, chosen, deed)):
-        return answer({"work": fields_of(work)}, 202)
+        return answer(WorkBegun(work), 202)
     await carry_out(service, order, chosen, deed)
     return deed.answer()
 
 
-async def works(service: Service, _request: Request) -> object:
+async def works(service: Service, _request: Request) -> WorkList:
     """What runs in the background, and the last of what has ended, the last first: without its ``result``."""
-    all_works = [fields_of(work) for work in service.works.all()]
-    return {"work": [{name: value for name, value in one.items() if name != "result"} for one in all_works]}
+    names = [one.name for one in fields(WorkRow)]
+    return WorkList([WorkRow(**{name: getattr(one, name) for name in names}) for one in service.works.all()])
 
 
-async def work(service: Service, request: Request) -> object:
-    return fields_of(_work(service, request))
+@described(refusals=(404,))
+async def work(service: Service, request: Request) -> Work:
+    """Work in the background."""
+    return _work(service, request)
 
 
-async def stop_work(service: Service, request: Request) -> object:
-    """After the step that it is at; what was done holds."""
+@described(refusals=(404,))
+async def stop_work(service: Service, request: Request) -> Work:
+    """Stop it after the step that it is at; what was done holds."""
     found = _work(service, request)
     service.works.stop(found)
-    return fields_of(found)
+    return found
 
 
 def _work(service: Service, request: Request) -> Work:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -39,6 +39,13 @@ STATUS: Mapping[tuple[type[Fault], str], int] = {
 }
 
 
+T = TypeVar("T")
+
+
+class Answer(Response, Generic[T]):
+    """A record as JSON with a status of its own."""
+
+
 def fields_of(record: Any) -> dict[str, Any]:
     """A dataclass, one level deep."""
     return {field.name: getattr(record, field.name) for field in fields(record)}
@@ -48,10 +55,10 @@ def _plain(value: object) -> Any:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else fields_of(value)
 
 
-def answer(value: object, status: int = 200) -> Response:
+def answer(value: T, status: int = 200) -> Answer[T]:
     """``value`` as JSON, indented for people with curl: times ISO 8601 in UTC with Z, dataclasses as objects."""
     body = json.dumps(value, ensure_ascii=False, indent=1, default=_plain) + "\n"
-    return Response(body, status, media_type="application/json")
+    return Answer(body, status, media_type="application/json")
 
 
 def problem(status: int, detail: str, **more: object) -> Response:
@@ -87,6 +94,22 @@ def duration_of(body: Mapping[str, Any], name: str) -> timedelta | None:
         return duration
     except ValueError as error:
         raise HTTPException(400, f"{name}: {error}") from None
+
+
+def truth_of(body: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    """True or false, ``default`` where it is absent or null. Raises HTTPException."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise HTTPException(400, f"{name} must be true or false")
+    return default if value is None else value
+
+
+def flag(request: Request, name: str) -> bool:
+    """A switch of the query: 1, or 0 as if it were not there. Raises HTTPException."""
+    given: str = request.query_params.get(name, "")
+    if given not in ("", "0", "1"):
+        raise HTTPException(400, f"{name} must be 1 or 0")
+    return given == "1"
 
 
 async def json_body(request: Request) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,6 +27,7 @@ from gateway.http import (
     hooks,
     message,
     messages,
+    openapi,
     settings,
     signins,
     status,
@@ -33,12 +35,26 @@ from gateway.http import (
     trace,
 )
 from gateway.http.access import Access, Guard, identify, require
+from gateway.http.described import described
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
 from gateway.model import Fault, Refusal
+from gateway.pools import read_files
 
 Handler = Callable[[Service, Request], Awaitable[object]]
 _LARGEST_BODY = 8_000_000  # bytes: room for 250,000 queue ids
+
+
+@cache
+def _document() -> str:
+    return json.dumps(openapi.document(ROUTES), ensure_ascii=False)
+
+
+@described(media="application/json")
+async def openapi_json(_service: Service, _request: Request) -> Response:
+    """This interface as an OpenAPI document."""
+    return Response(await read_files(_document), media_type="application/json")
+
 
 # The last column: what role it takes. The admin socket has them all, loopback may read; else a token says.
 ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
@@ -79,6 +95,7 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
     ("GET", "/api/v1/flow", door.flow, Role.READ),
     ("GET", "/api/v1/alerts", alerts.alerts, Role.READ),
     ("POST", "/api/v1/alerts/test", alerts.test, Role.OPERATE),
+    ("GET", "/api/v1/openapi.json", openapi_json, Role.READ),
     ("POST", "/hooks/{name}", hooks.receive, Role.NOBODY),
 )
 

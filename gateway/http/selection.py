@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
 
 from gateway.config.durations import parse_duration, parse_moment
+from gateway.http.described import given, needed
 from gateway.http.problem import text_of
 from gateway.spool import STATES, Cut, Filter
 
@@ -20,6 +22,69 @@ _TEXTS = (
 )  # fmt: skip
 _TIMES = ("since", "until", "older")
 _ORDERS = ("newest", "oldest")
+_WHEN = "2026-11-20T10:15Z, 10:15, or an age as 2h"
+State = Literal["queued", "held", "in_doubt", "sent", "done", "failed", "corrupt", "unfinished"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterGiven:
+    """Which messages: those that meet everything given."""
+
+    id: str = given("This queue id.")
+    message_id: str = given("With this Message-ID.")
+    address: str = given("With this sender or recipient, in any of the forms of these.")
+    remote_id: str = given("That the provider knows by this name.")
+    state: State | Literal[""] = given("In this state; in_doubt: held, for no answer came.")
+    backend: str = given("Waiting for this backend, or sent by it.")
+    client: str = given("From this client.")
+    peer: str = given("From this address of the network.")
+    sender: str = given("With this sender: an address, a domain, *@*.example.com, a name without a domain, <>.")
+    recipient: str = given("With this recipient, in the same forms.")
+    verdict: str = given("To a recipient of which this was said last.")
+    upto: str = given("Up to this queue id.")
+    since: str = given(f"Accepted since: {_WHEN}.")
+    until: str = given(f"Accepted before: {_WHEN}.")
+    older: str = given("Older than this, as 2h.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageQuery(FilterGiven):
+    limit: int = given(f"At most so many, up to {LARGEST_PAGE}.", PAGE)
+    before: str = given("The next of the page before.")
+    after: str = given("Instead of before: the previous of the page behind.")
+    order: Literal["", "newest", "oldest"] = given("What comes first.", "newest")
+    total: str = given("1: count all pages up to 1,001; exact: count them all.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneOrder:
+    """Nothing has to be given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneReroute:
+    backend: str = needed("Where to.")
+    force: bool | None = given("Also what may arrive twice, or demands another backend.", False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyOrder:
+    """``ids`` or ``filter``; the empty filter means every message the act is for."""
+
+    ids: list[str] | None = given("These messages; or", None)
+    filter: FilterGiven | None = given("those that meet this.", None)
+    background: bool | None = given(
+        "What is about more than 1,000 messages goes on as work, and 202 says which.", False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyReroute(ManyOrder):
+    backend: str = needed("Where to.")
+    force: bool | None = given("Also what may arrive twice, or demands another backend.", False)
+
+
+REROUTES: Mapping[type, type] = {OneOrder: OneReroute, ManyOrder: ManyReroute}
 
 
 def filter_of(given: Mapping[str, Any], now: datetime) -> Filter:

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from gateway.config.inforce import Setting, rows
+from gateway.config.inforce import FailedReload, Setting, rows
+from gateway.http.described import described, given
 from gateway.http.service import Service
 
 
-async def settings(service: Service, request: Request) -> object:
-    """What differs from the defaults; ``all`` of them with 1; those that ``q`` is found in, defaults too.
+@dataclass(frozen=True, slots=True)
+class SettingList:
+    """``file`` is null where there is none, ``read_at`` when it was read. ``hidden`` counts those that are left out,
+    for they are as by default. ``failed`` is the reload that came to nothing, null where the last one did not."""
+
+    file: str | None
+    read_at: datetime
+    failed: FailedReload | None
+    settings: list[Setting]
+    hidden: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingQuery:
+    all: Literal["", "0", "1"] = given("1: also what is as by default.")
+    q: str = given("Only those that hold every one of these words.")
+
+
+@described(query=SettingQuery)
+async def settings(service: Service, request: Request) -> SettingList:
+    """The settings in force.
+
+    What differs from the defaults; ``all`` of them with 1; those that ``q`` is found in, defaults too.
 
     ``hidden`` are left out for they are as by default. ``failed`` is the reload that came to nothing, null where the
     last one did not.
@@ -23,13 +48,10 @@ async def settings(service: Service, request: Request) -> object:
     if query or everything not in ("", "0", "1"):
         raise HTTPException(400, "give all=1 for every setting, or q=WORD")
     shown, hidden = chosen(service, q=q, everything=everything == "1")
-    return {
-        "file": None if service.in_force.loaded.path is None else str(service.in_force.loaded.path),
-        "read_at": service.in_force.read_at,
-        "failed": service.in_force.failed,
-        "settings": shown,
-        "hidden": hidden,
-    }
+    path = service.in_force.loaded.path
+    return SettingList(
+        None if path is None else str(path), service.in_force.read_at, service.in_force.failed, shown, hidden
+    )
 
 
 def chosen(service: Service, *, q: str = "", everything: bool = False) -> tuple[list[Setting], int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -13,7 +15,8 @@ from gateway.actor import ROLES
 from gateway.config.models import HttpSettings
 from gateway.config.values import parse_bind
 from gateway.http.access import actor_of
-from gateway.http.problem import answer, json_body, text_of
+from gateway.http.described import described, given
+from gateway.http.problem import Answer, answer, json_body, text_of
 from gateway.http.service import Service, running
 from gateway.url import is_loopback
 
@@ -37,7 +40,31 @@ def bases(settings: HttpSettings) -> list[str]:
     return found
 
 
-async def make(service: Service, request: Request) -> object:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOrder:
+    role: Literal["", "read", "operate", "admin"] | None = given('What the link allows; all you may where it is "".')
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """``url`` is the best of ``urls``; it works once, until ``expires_at``, for ``name`` with ``role``."""
+
+    url: str
+    urls: list[str]
+    name: str
+    role: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """``ended``: sign-ins, and links that were not used."""
+
+    ended: int
+
+
+@described(body=LinkOrder, status=201, refusals=(409,))
+async def make(service: Service, request: Request) -> Answer[Link]:
     """A link for whoever asks, with a role that is at most his."""
     running(service)
     actor = actor_of(request)
@@ -51,9 +78,9 @@ async def make(service: Service, request: Request) -> object:
     await service.spool.add_link(hashed(secret), actor.name, role.word, LINK_LASTS)
     links = [f"{base}/ui/login?k={secret}" for base in found]
     ends = service.clock.now() + LINK_LASTS
-    return answer({"url": links[0], "urls": links, "name": actor.name, "role": role.word, "expires_at": ends}, 201)
+    return answer(Link(links[0], links, actor.name, role.word, ends), 201)
 
 
-async def end(service: Service, _request: Request) -> object:
+async def end(service: Service, _request: Request) -> Ended:
     """Everybody is signed out, and links that were not used are void."""
-    return {"ended": await service.spool.end_signins()}
+    return Ended(await service.spool.end_signins())

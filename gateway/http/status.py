@@ -3,82 +3,161 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
 from starlette.requests import Request
 
 import gateway
+from gateway.config.inforce import FailedReload, InForce
+from gateway.delivery import BackendStatus
 from gateway.health.gather import gather
-from gateway.health.problems import problems, verdict
-from gateway.health.records import DiskNow, Snapshot
+from gateway.health.problems import Problem, problems, verdict
+from gateway.health.records import DiskNow, ListenerNow
 from gateway.health.timekeeping import synchronised
-from gateway.http import door
 from gateway.http.backends import backends
+from gateway.http.door import RefusalShown, explained
 from gateway.http.problem import fields_of
 from gateway.http.service import Service
+from gateway.spool.records import ClockStep
 
 _REFUSALS = 5
 
 
-async def found(service: Service, _request: Request) -> object:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """The ``verdict`` in words, and what needs somebody, worst first."""
+
+    verdict: str
+    problems: list[Problem]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsNow:
+    """Which ``file``, null for none; when it was read; the reload that came to nothing since, null for none."""
+
+    file: str | None
+    read_at: datetime
+    failed: FailedReload | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClockNow:
+    """``synchronised`` is null where nobody can tell; ``steps``: when this machine's clock was set, the last first."""
+
+    now: datetime
+    synchronised: bool | None
+    steps: list[ClockStep]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolNow:
+    """``reserve_bytes`` is kept free of new mail, ``room_bytes`` is left for it. ``shut`` says why none is taken, or is
+    "", since ``shut_at``, and ``fix`` what helps."""
+
+    used_bytes: int
+    free_bytes: int
+    total_bytes: int
+    reserve_bytes: int
+    room_bytes: int
+    writable: bool
+    shut: str
+    shut_at: datetime | None
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndsShown:
+    """What is good until ``ends_at``: ``kind`` is certificate, secret, sign_in, key or token, ``of`` whose it is,
+    ``key`` stays the same. ``step``: within so many days of 30, 14, 7 and 1; 0: it has ended; null: there is time."""
+
+    key: str
+    kind: str
+    what: str
+    of: str
+    ends_at: datetime
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """All of it. ``queue`` counts deliveries by backend and state, ``oldest`` is since when the first of what waits for
+    a backend does, ``in_doubt`` counts what is held for no answer came, ``damaged`` messages that cannot be read.
+    ``ends`` is what is good until a day, ``refusals`` are the last five. ``started_at`` is null where none runs."""
+
+    version: str
+    hostname: str
+    running: bool
+    draining: bool
+    started_at: datetime | None
+    uptime_seconds: int | None
+    verdict: str
+    problems: list[Problem]
+    settings: SettingsNow
+    listeners: Mapping[str, ListenerNow]
+    queue: Mapping[str, Mapping[str, int]]
+    backends: Mapping[str, BackendStatus]
+    oldest: Mapping[str, datetime]
+    in_doubt: Mapping[str, int]
+    damaged: int
+    clock: ClockNow
+    spool: SpoolNow
+    ends: list[EndsShown]
+    refusals: list[RefusalShown]
+
+
+async def found(service: Service, _request: Request) -> Needs:
     """What needs somebody, worst first, and the verdict in words."""
     seen = await gather(service)
-    return fields_of_found(seen)
-
-
-def fields_of_found(seen: Snapshot) -> dict[str, Any]:
     needs = problems(seen)
-    return {"verdict": verdict(seen, needs), "problems": needs}
+    return Needs(verdict=verdict(seen, needs), problems=needs)
 
 
-async def status(service: Service, request: Request) -> object:
+async def status(service: Service, request: Request) -> Status:
     """All that ``gateway status`` shows. Without a running service what the spool and the settings tell."""
     seen = await gather(service)
     queue: dict[str, dict[str, int]] = {}
     for (backend, state), count in service.spool.counts().items():
         queue.setdefault(backend, {})[state] = count
-    refused = await service.spool.last_refused(_REFUSALS)
-    in_force = service.in_force
-    return {
-        "version": gateway.__version__,
-        "hostname": service.settings.hostname,
-        "running": seen.running,
-        "draining": seen.draining,
-        "started_at": seen.started_at,
-        "uptime_seconds": round((seen.now - seen.started_at).total_seconds()) if seen.started_at else None,
-        **fields_of_found(seen),
-        "settings": {
-            "file": str(in_force.loaded.path) if in_force.loaded.path else None,
-            "read_at": in_force.read_at,
-            "failed": in_force.failed,
-            "warnings": in_force.loaded.warnings,
-        },
-        "listeners": {one.name: fields_of(one) for one in seen.listeners},
-        "queue": queue,
-        "backends": await backends(service, request),
-        "oldest": await service.spool.oldest(),
-        "in_doubt": {pile.backend: pile.count for pile in seen.doubts},
-        "damaged": seen.damaged,
-        "clock": {
-            "now": seen.now,
-            "synchronised": synchronised(),
-            "steps": await service.spool.clock_steps(),
-        },
-        "spool": _spool(seen.disk),
-        "ends": [{**fields_of(one), "step": one.step(seen.now)} for one in seen.ends],
-        "refusals": [door.explained(service, row) for row in refused],
-    }
+    refused, needs = await service.spool.last_refused(_REFUSALS), problems(seen)
+    return Status(
+        version=gateway.__version__,
+        hostname=service.settings.hostname,
+        running=seen.running,
+        draining=seen.draining,
+        started_at=seen.started_at,
+        uptime_seconds=round((seen.now - seen.started_at).total_seconds()) if seen.started_at else None,
+        verdict=verdict(seen, needs),
+        problems=needs,
+        settings=_settings(service.in_force),
+        listeners={one.name: one for one in seen.listeners},
+        queue=queue,
+        backends=await backends(service, request),
+        oldest=await service.spool.oldest(),
+        in_doubt={pile.backend: pile.count for pile in seen.doubts},
+        damaged=seen.damaged,
+        clock=ClockNow(seen.now, synchronised(), await service.spool.clock_steps()),
+        spool=_spool(seen.disk),
+        ends=[EndsShown(**fields_of(one), step=one.step(seen.now)) for one in seen.ends],
+        refusals=[explained(service, row) for row in refused],
+    )
 
 
-def _spool(disk: DiskNow) -> Mapping[str, Any]:
-    return {
-        "used_bytes": disk.used,
-        "free_bytes": disk.free,
-        "total_bytes": disk.total,
-        "reserve_bytes": disk.reserve,
-        "room_bytes": disk.room,
-        "writable": disk.writable,
-        "shut": disk.shut,
-        "shut_at": disk.since,
-        "fix": disk.fix,
-    }
+def _settings(now: InForce) -> SettingsNow:
+    path = now.loaded.path
+    return SettingsNow(str(path) if path else None, now.read_at, now.failed, now.loaded.warnings)
+
+
+def _spool(disk: DiskNow) -> SpoolNow:
+    return SpoolNow(
+        used_bytes=disk.used,
+        free_bytes=disk.free,
+        total_bytes=disk.total,
+        reserve_bytes=disk.reserve,
+        room_bytes=disk.room,
+        writable=disk.writable,
+        shut=disk.shut,
+        shut_at=disk.since,
+        fix=disk.fix,
+    )

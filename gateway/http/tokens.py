@@ -15,7 +15,8 @@ from starlette.requests import Request
 from gateway import auth
 from gateway.auth.tokens import Invalid, is_short_text, parse
 from gateway.http import acts
-from gateway.http.problem import answer, duration_of, json_body, text_of
+from gateway.http.described import described, given, needed
+from gateway.http.problem import Answer, answer, duration_of, json_body, text_of, truth_of
 from gateway.http.service import Service
 from gateway.pools import read_files
 from gateway.spool import TokenRow
@@ -138,17 +139,64 @@ def _refuse_token(text: str) -> None:
 # -- over HTTP ------------------------------------------------------------------------------------------------------
 
 
-async def list_tokens(service: Service, _request: Request) -> object:
-    return {"tokens": await views(service)}
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    tokens: list[TokenView]
 
 
-async def mint_token(service: Service, request: Request) -> object:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenOrder:
+    subject: str = needed("Who it is for.")
+    expires: str | None = given("How long it is good, as 90d; without it the token never ends.")
+    key: str | None = given("Sign with this key of auth.keys.", "own")
+    note: str | None = given("A remark for the list.")
+    admin: bool | None = given("For this interface instead of SMTP.", False)
+    claims: Mapping[str, Any] | None = given("What it narrows: senders, recipients, networks, backend, role ...", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenGiven:
+    token: str = needed("The token.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeOrder:
+    jti: str | None = given("The id of one token; or")
+    subject: str | None = given("all tokens of this subject that were issued until now.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """``valid`` is null where only the issuer's published keys can tell; ``verdict`` says it in words. ``key`` is the
+    key of auth.keys that signed it, ``header`` and ``claims`` are what the token says."""
+
+    valid: bool | None
+    verdict: str
+    key: str
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """``revoked`` is the id or the subject; ``known``: one of these was made here."""
+
+    revoked: str
+    known: bool
+
+
+async def list_tokens(service: Service, _request: Request) -> TokenList:
+    """Tokens that were made or revoked here."""
+    return TokenList(await views(service))
+
+
+@described(body=TokenOrder, status=201)
+async def mint_token(service: Service, request: Request) -> Answer[Made]:
+    """Make a token; it is told this once."""
     body = await json_body(request)
-    claims, admin = body.get("claims") or {}, body.get("admin") or False
-    if not isinstance(claims, dict) or not isinstance(admin, bool):
-        raise HTTPException(
-            400, 'claims must be an object, as {"claims": {"backend": "office"}}, and admin true or false'
-        )
+    claims, admin = body.get("claims") or {}, truth_of(body, "admin")
+    if not isinstance(claims, dict):
+        raise HTTPException(400, 'claims must be an object, as {"claims": {"backend": "office"}}')
     wanted = Wanted(
         subject=text_of(body, "subject"),
         lifetime=duration_of(body, "expires"),
@@ -160,19 +208,23 @@ async def mint_token(service: Service, request: Request) -> object:
     return answer(await mint(service, request, wanted), 201)
 
 
-async def inspect_token(service: Service, request: Request) -> object:
+@described(body=TokenGiven)
+async def inspect_token(service: Service, request: Request) -> Inspected:
     """What a token says, and whether it would be accepted now; never the token itself."""
     text = text_of(await json_body(request), "token")
     revocations = auth.Revocations(*await service.spool.revocations())
     try:
-        return await read_files(partial(auth.inspect, service.settings, text, service.clock.now(), revocations))
+        found = await read_files(partial(auth.inspect, service.settings, text, service.clock.now(), revocations))
     except ValueError as error:
         raise HTTPException(400, str(error)) from None
+    return Inspected(**found)
 
 
-async def revoke_token(service: Service, request: Request) -> object:
+@described(body=RevokeOrder)
+async def revoke_token(service: Service, request: Request) -> Revoked:
+    """Make a token worthless at once, or all of a subject."""
     body = await json_body(request)
     jti, subject = (text_of(body, name).strip() for name in ("jti", "subject"))
     if bool(jti) == bool(subject):
         raise HTTPException(400, 'give {"jti": "..."} or {"subject": "..."}')
-    return {"revoked": jti or subject, "known": await revoke(service, request, jti=jti, subject=subject)}
+    return Revoked(jti or subject, await revoke(service, request, jti=jti, subject=subject))

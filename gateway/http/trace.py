@@ -12,6 +12,7 @@ from starlette.requests import Request
 from gateway.config.models import Settings
 from gateway.health.words import lasting, number
 from gateway.http import acts
+from gateway.http.described import described, given, needed
 from gateway.http.service import Service
 from gateway.pools import look_through_mail
 from gateway.spool import Filter, near
@@ -25,6 +26,14 @@ LOOKED_AT = ("queue id", "Message-ID", "provider id", "sender", "rewritten sende
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """An ``address`` that is like the one looked for, and how many ``messages`` have it (up to 1,001)."""
+
+    address: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """``messages`` are the newest, ``more`` says that there are others. Without any: ``looked_at`` is as what it was
     looked for among what is ``kept``, ``near`` are addresses like it, ``acts`` who deleted it, ``refusals`` how often
@@ -34,14 +43,23 @@ class Found:
     more: bool
     looked_at: tuple[str, ...]
     kept: str
-    near: list[dict[str, object]]
+    near: list[Near]
     acts: list[ActRow]
     refusals: int
     elsewhere: list[str]
 
 
-async def find(service: Service, request: Request) -> object:
-    """``what`` is a queue id, a Message-ID, a provider's id, an address, a domain, a pattern or a part before the @."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceQuery:
+    what: str = needed("What somebody knows of it.")
+    limit: int = given("At most so many messages, up to 1000.", 10)
+
+
+@described(query=TraceQuery)
+async def find(service: Service, request: Request) -> Found:
+    """Look for mail by whatever somebody knows of it.
+
+    ``what`` is a queue id, a Message-ID, a provider's id, an address, a domain, a pattern or a part before the @."""
     what = request.query_params.get("what", "").strip()[:_LONGEST]
     limit = acts.number(request, "limit", 10, 1, 1000)
     if not what:
@@ -80,12 +98,12 @@ async def _look(service: Service, what: str, limit: int) -> list[MessageRow]:
     return []
 
 
-async def _near(service: Service, what: str) -> list[dict[str, object]]:
+async def _near(service: Service, what: str) -> list[Near]:
     if "@" not in what:
         return []
     wanted, known = await service.spool.addresses(what.strip("<>"))
     close = await look_through_mail(partial(near.closest, wanted, known))
-    return [{"address": address, "messages": count} for address, count in await service.spool.counted(close)]
+    return [Near(address, count) for address, count in await service.spool.counted(close)]
 
 
 def _elsewhere(settings: Settings, what: str, refused: int) -> Iterator[str]:

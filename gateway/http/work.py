@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from gateway.clock import Clock
 from gateway.events import Events
+from gateway.http.outcome import Changed
 from gateway.model import Fault
 
 KEPT = 50  # pieces of work that are remembered
@@ -29,7 +30,7 @@ class Work:
     """``total``: how many messages it is about, ``total_more``: or more; ``changed`` of them so far.
 
     ``state`` is running, stopping, done, stopped, or failed, and then ``error`` says why. What was done holds in any
-    case. ``result`` is what the act would have answered, as far as it went.
+    case. ``result`` is what the act would have answered, as far as it went; null before it has ended.
     """
 
     id: int
@@ -43,7 +44,7 @@ class Work:
     state: Literal["running", "stopping", "done", "stopped", "failed"] = "running"
     changed: int = 0
     error: str = ""
-    result: Mapping[str, object] = field(default_factory=dict)
+    result: Changed | None = None
 
     def go_on(self, changed: int) -> None:
         """Between two steps. Raises Stopped."""

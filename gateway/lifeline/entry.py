@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 # Those of an attempt are its verdict (model.Verdict, interrupted, corrupt), or under_way.
@@ -37,10 +37,10 @@ class Entry:
     remote_id: str = ""
     seconds: float | None = None
     cut: bool = False
+    tone: str = field(default="quiet", init=False)
 
-    @property
-    def tone(self) -> str:
-        return _TONES.get(self.kind, "quiet")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tone", _TONES.get(self.kind, "quiet"))
 
 
 _TONES = {

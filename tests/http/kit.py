@@ -86,6 +86,14 @@ class Listener:
 
 
 @dataclass
+class Alerting:
+    """Nobody is told, and nothing was."""
+
+    ways: tuple[str, ...] = ()
+    entries: tuple[Any, ...] = ()
+
+
+@dataclass
 class Service:
     """What gateway.app.App is to the handlers."""
 
@@ -106,6 +114,7 @@ class Service:
     ending: tuple[Ending, ...] = ()
     works: Works = field(init=False)
     rates: RateWindow = field(default_factory=RateWindow)
+    alerts: Alerting = field(default_factory=Alerting)
 
     def __post_init__(self) -> None:
         self.settings = self.loaded.settings

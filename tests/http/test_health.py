@@ -78,7 +78,7 @@ async def test_without_a_service_the_configured_backends_are_shown(running: Serv
     """The offline spool of the commands has no dispatcher."""
     running.dispatcher = None
     await running.put(1)
-    assert (await ask(running, "GET", "/api/v1/backends")).json == {
-        "box": {"name": "box", "type": "capture", "queued": 1, "title": "Files, captured", "state": ""}
-    }
+    shown = {"name": "box", "type": "capture", "queued": 1, "title": "Files, captured", "state": ""}
+    box = (await ask(running, "GET", "/api/v1/backends")).json["box"]
+    assert box | shown == box
     assert (await ask(running, "GET", "/api/v1/status")).json["running"] is False

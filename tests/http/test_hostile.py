@@ -72,7 +72,14 @@ async def test_bodies(running: Service, path: str, values: list[bytes]) -> None:
 
 def test_every_path_with_a_body_is_tried() -> None:
     """These others take none, or are tried by tests of their own (hooks)."""
-    others = {"/api/v1/reload", "/api/v1/signins/end", "/api/v1/messages/{id}/{action}", "/hooks/{name}"}
+    others = {
+        "/api/v1/work/{number}/stop",
+        "/api/v1/alerts/test",
+        "/api/v1/reload",
+        "/api/v1/signins/end",
+        "/api/v1/messages/{id}/{action}",
+        "/hooks/{name}",
+    }
     patterns = {
         "/api/v1/messages/hold": "/api/v1/messages/{action}",
         "/api/v1/backends/box/pause": "/api/v1/backends/{name}/{action}",
@@ -94,7 +101,7 @@ async def test_paths_and_queries(running: Service, method: str) -> None:
     odd = ["%00", "%FF", "%ED%A0%80", "..", "a%2Fb", "%2F", "x" * 5000, "%F0%9F%93%A7"]
     for template in sorted({template for _, template, *_ in ROUTES}):
         for word in odd if "{" in template else ["M001"]:
-            reply = await ask(running, method, template.format(id=word, name=word, action=word))
+            reply = await ask(running, method, template.format(id=word, name=word, action=word, number=word))
             assert reply.status < 500 or reply.status == 503, (method, template, word)
     for query in QUERIES:
         reply = await ask(running, method, f"/api/v1/messages?{query}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -186,19 +185,19 @@ async def _try(visit: Visit, *, fix: bool) -> Response:
     name = _name(visit)
     found = await backends.check_now(visit.service, visit.request, name, fix=fix)
     read = _read(name, found)
-    if found["ok"]:
-        text = f"{name} passed the check and is resumed." if fix else f"{name} passed the check: {found['summary']}."
+    if found.ok:
+        text = f"{name} passed the check and is resumed." if fix else f"{name} passed the check: {found.summary}."
         return visit.go("/ui/backends", done=visit.say(text + read), checked=name)
-    text = f"{name} {'is still stopped' if fix else 'does not work'}: {found['summary']}.{read}"
+    text = f"{name} {'is still stopped' if fix else 'does not work'}: {found.summary}.{read}"
     done = visit.say(text, "bad", link=f"#check-{name}", link_text="See the steps of the check.")
     return visit.go("/ui/backends", done=done, checked=name)
 
 
-def _read(name: str, found: Mapping[str, Any]) -> str:
+def _read(name: str, found: backends.CheckedNow) -> str:
     """Which secrets were read from their changed files, and what waits for a reload."""
-    if found["errors"]:
+    if found.errors:
         return " The settings on disk have errors, so no changed secret was read."
-    text = f" Read anew: {', '.join(found['read'])}." if found["read"] else ""
-    if found["differs"]:
-        text += f" On disk it differs in {', '.join(filter(None, found['differs'])) or name}: reload to take that."
+    text = f" Read anew: {', '.join(found.read)}." if found.read else ""
+    if found.differs:
+        text += f" On disk it differs in {', '.join(filter(None, found.differs)) or name}: reload to take that."
     return text

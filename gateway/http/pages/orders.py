@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -197,8 +196,7 @@ async def work(visit: Visit) -> View:
 
 
 def _result(found: Work) -> list[str]:
-    why: Any = found.result.get("why", ())
-    return [f"{one['count']:,} left alone: {one['why']}" for one in why if isinstance(one, Mapping)]
+    return [f"{one.count:,} left alone: {one.why}" for one in (found.result.why if found.result else ())]
 
 
 async def stop(visit: Visit) -> Response:

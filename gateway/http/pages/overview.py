@@ -124,4 +124,4 @@ def _disk(seen: Snapshot) -> dict[str, Any]:
 
 async def _refused(visit: Visit) -> list[dict[str, Any]]:
     rows = await visit.service.spool.last_refused(_REFUSED)
-    return [{**door.explained(visit.service, row), "short": row.reason.replace("_", " ")} for row in rows]
+    return [{**fields_of(door.explained(visit.service, row)), "short": row.reason.replace("_", " ")} for row in rows]

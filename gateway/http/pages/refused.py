@@ -12,6 +12,7 @@ from gateway.config.durations import format_duration
 from gateway.config.values import parse_bind
 from gateway.http import door
 from gateway.http.pages.visit import View, Visit
+from gateway.http.problem import fields_of
 from gateway.http.service import Service
 from gateway.spool import RefusalFilter, RefusalRow
 
@@ -52,7 +53,7 @@ def _row(service: Service, row: RefusalRow) -> dict[str, Any]:
     whence = (row.peer if row.client else "not a client", f"login {row.user}" if row.user else "", _way(service, row))
     codes = (str(row.code) if row.code else "", row.enhanced, row.reason)
     shown = {"whence": ", ".join(filter(None, whence)), "codes": " ".join(filter(None, codes))}
-    return door.explained(service, row) | shown
+    return fields_of(door.explained(service, row)) | shown
 
 
 def _way(service: Service, row: RefusalRow) -> str:
