@@ -102,11 +102,12 @@ def _moved(detail: MessageDetail, row: AttemptRow, before: Sequence[AttemptRow])
     """The first try by a backend that others were chosen before."""
     if row.backend in {one.backend for one in before}:
         return None
-    first = {str(way[2]) for way in words.decided_ways(detail)} or ({before[0].backend} if before else set())
-    if row.backend in first or not first:
-        return None
+    first = {str(way[2]) for way in words.decided_ways(detail)}
     mine = [one for one in before if set(one.recipients) & set(row.recipients)]
-    why = f"{mine[-1].backend} did not take it." if mine else f"{', '.join(sorted(first))} did not work."
+    if row.backend in first or not (first or mine):
+        return None
+    idle = sorted(first - {one.backend for one in before}) or sorted(first)
+    why = f"{mine[-1].backend} did not take it." if mine else f"{', '.join(idle)} did not work."
     return Entry(
         at=row.started_at, kind="moved", title=f"{row.backend} has it now", note=f"{why} The route allows it.",
         backend=row.backend,

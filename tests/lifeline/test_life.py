@@ -330,6 +330,20 @@ async def test_failover_and_a_crash(story: Story) -> None:
     assert claim.attempt_id != again.attempt_id
 
 
+@pytest.mark.parametrize("how", [{}, {"routes": [[1, "backend: b two", "b", ""], [2, "backend: c", "c", ""]]}])
+async def test_another_way_is_no_failover(story: Story, how: dict[str, Any]) -> None:
+    """Who took it for others has not failed, whether or not it is known what was decided."""
+    await story.put(how=how, envelope=envelope("x@a", "y@b", "z@c"), deliveries={"b": ("x@a",), "c": ("y@b", "z@c")})
+    (mine,) = await story.at.claim("c")
+    await story.at.spool.settle(_settled(mine))
+    (other,) = await story.at.claim("b")
+    await story.at.spool.settle(settlement(other, AWAY, backend="two", next_attempt_at=story.at.spool.now()))
+    (moved,) = await story.at.claim("two")
+    await story.at.spool.settle(_settled(moved))
+    notes = [entry.note for entry in (await story.told()).entries if entry.kind == "moved"]
+    assert notes == ["b did not take it. The route allows it."]
+
+
 async def test_what_was_found_out_after_a_crash(story: Story) -> None:
     """A backend that can look finds the copy: nothing was sent twice."""
     await story.put()
