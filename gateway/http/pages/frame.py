@@ -48,7 +48,13 @@ def templates() -> Environment:
         finalize=text.finalize, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     made.filters.update(
-        visible=text.visible, whole=text.Whole, number=text.number, size=text.size, span=text.span, count=text.count
+        visible=text.visible,
+        whole=text.Whole,
+        number=text.number,
+        short=text.short,
+        size=text.size,
+        span=text.span,
+        count=text.count,
     )
     # the other three depend on who looks: Times of the visit, by the context
     made.globals.update(
@@ -63,7 +69,7 @@ def templates() -> Environment:
 
         return shown
 
-    made.filters.update({name: timely(name) for name in ("time", "time_of_day", "hour", "day", "ago")})
+    made.filters.update({name: timely(name) for name in ("time", "time_of_day", "hour", "day", "ago", "told")})
     return made
 
 

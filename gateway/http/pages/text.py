@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -9,6 +10,7 @@ from urllib.parse import quote, urlencode
 from markupsafe import Markup, escape
 
 LONGEST = 300  # characters of a stranger's text
+_STAMP = re.compile(r"(?:(\d{4}-\d\d-\d\d) )?(\d\d:\d\d(:\d\d)?)Z")
 _UNITS = (("day", 86400), ("h", 3600), ("min", 60))
 
 
@@ -39,6 +41,14 @@ def url(path: str, /, **query: object) -> Whole:
 
 
 def number(count: int) -> str:
+    return f"{count:,}"
+
+
+def short(count: int) -> str:
+    """150k, 1.5M: where there is no room for more."""
+    for unit, scale in (("M", 1_000_000), ("k", 1000)):
+        if count >= 10 * scale or (count >= scale and unit == "M"):
+            return f"{count / scale:g}{unit}"
     return f"{count:,}"
 
 
@@ -107,6 +117,18 @@ class Times:
         """Where the day stands above it."""
         return self._element(at, f"{at.astimezone(self._zone):%H:%M:%S}")
 
+    def told(self, text: str) -> str:
+        """A sentence of our own, its times in UTC as commands tell them, by this page's clock."""
+        return _STAMP.sub(self._retold, text)
+
+    def _retold(self, found: re.Match[str]) -> str:
+        day = found[1] or f"{self.now.astimezone(UTC):%Y-%m-%d}"
+        try:
+            at = datetime.fromisoformat(f"{day} {found[2]}+00:00")
+        except ValueError:
+            return found[0]
+        return self.text(at, seconds=bool(found[3])) if found[1] else f"{at.astimezone(self._zone):%H:%M:%S}"
+
     def hour(self, at: datetime | None) -> object:
         """Without the seconds."""
         return self.time(at, False)
@@ -158,4 +180,17 @@ def _zone_name() -> str:
     return target.partition("zoneinfo/")[2]
 
 
-__all__ = ["Markup", "Times", "Whole", "count", "escape", "finalize", "number", "size", "span", "url", "visible"]
+__all__ = [
+    "Markup",
+    "Times",
+    "Whole",
+    "count",
+    "escape",
+    "finalize",
+    "number",
+    "short",
+    "size",
+    "span",
+    "url",
+    "visible",
+]

@@ -72,7 +72,7 @@ class Standing(Dispatching):
                 good("login.microsoftonline.com and graph.microsoft.com are reached, their certificates are good."),
                 good("The tenant contoso.onmicrosoft.com exists."),
                 wrong("The client secret has expired.", EXPIRED),
-                untried("Whether it may send as noreply@example.com. Only a sent message shows that."),
+                untried("Whether it may send as noreply@example.com"),
             ),
         )  # fmt: skip
 
@@ -110,13 +110,17 @@ class Standing(Dispatching):
 
 
 @asynccontextmanager
-async def house(folder: Path, *, well: bool = False) -> AsyncIterator[Service]:
+async def house(
+    folder: Path, *, well: bool = False, file: Path | None = None, standing: Standing | None = None
+) -> AsyncIterator[Service]:
     """Furnished as described above."""
     for name, text in (("graph.secret", "s"), ("sa.json", "{}"), ("s2g.key", "k" * 20)):
         (folder / name).write_text(text)
-    (folder / "config.yaml").write_text(FILE)
-    async with service(folder / "config.yaml") as running:
-        running.dispatcher = Standing(well=well)
+    if file is None:
+        file = folder / "config.yaml"
+        file.write_text(FILE)
+    async with service(file) as running:
+        running.dispatcher = standing or Standing(well=well)
         await furnish(running)
         yield running
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
+from gateway.http.pages.text import Times
 from gateway.model import Outcome, Verdict
+from tests.fakes import START
 from tests.http.kit import Service, service
 from tests.http.pages import mail
 from tests.http.pages.kit import Browser
@@ -216,3 +219,21 @@ async def test_older_and_newer(browser: Browser) -> None:
     newer = next(link for link in second.reader.links if "after=" in link)
     assert (await browser.get(newer)).reader.links.count("/ui/messages/" + ONE) == 1
     assert f"/ui/messages/{ONE}" not in second.reader.links
+
+
+async def test_sentences_go_by_the_clock_of_the_page() -> None:
+    """Those of commands say UTC; here the zone is that of the page, and nothing else in them is touched."""
+    times = Times(START, utc=True)
+    assert times.told("Kept until 2026-12-20 12:00Z. Until then") == "Kept until 20 Dec 12:00. Until then"
+    assert times.told("Next try by up at 12:21:05Z") == "Next try by up at 12:21:05"
+    assert times.told("since 2026-13-40 12:00:00Z, 99:99Z") == "since 2026-13-40 12:00:00Z, 99:99Z"
+
+
+async def test_what_is_cut_is_shown_by_one_link(running: Service, browser: Browser) -> None:
+    """The codes before a stranger's words do not make a second, shorter "all" of what was cut."""
+    await mail.put(running, "1K1EZZ0000009", "max@example.com", backend="b9", minutes=1)
+    await mail.answer(running, "b9", replace(mail.FULL, detail="full " * 100))
+    seen = await browser.get("/ui/messages/1K1EZZ0000009")
+    life = seen.html.partition('class="life"')[2].partition("</ol>")[0]
+    assert "Show all of it" in life
+    assert "show all" not in life

@@ -14,7 +14,7 @@ from gateway.config import ConfigError
 from gateway.doctor import Report
 from gateway.doctor.finding import finding
 from gateway.http.pages.charts import charts, nice
-from gateway.http.pages.text import Times
+from gateway.http.pages.text import Times, short
 from gateway.spool import CheckRow, Counts, Flow, Point
 from tests.fakes import START
 from tests.http.kit import Service
@@ -48,6 +48,13 @@ async def test_budget(browser: Browser, path: str) -> None:
     assert seen.status == 200
     assert len(seen.html.encode()) < 60_000
     assert len([one for one in asked if "signin" not in one and one not in ("BEGIN", "COMMIT")]) <= 20
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, "0"), (9_000, "9,000"), (10_000, "10k"), (150_000, "150k"),
+                                              (1_500_000, "1.5M"), (40_000_000, "40M")])  # fmt: skip
+async def test_the_number_at_an_axis_has_room(count: int, shown: str) -> None:
+    """It stands right of the bars, where six characters end in the next chart."""
+    assert short(count) == shown
 
 
 async def test_every_link_leads_somewhere(browser: Browser) -> None:
