@@ -41,18 +41,26 @@ async def chromium() -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def window(
-    browser: Any, base: str, width: int = 1280, theme: str = "light", *, script: bool = True
+    browser: Any,
+    base: str,
+    width: int = 1280,
+    theme: str = "light",
+    *,
+    script: bool = True,
+    statuses: bool = False,
+    **more: Any,
 ) -> AsyncIterator[Any]:
-    """A page whose console and requests are watched."""
+    """A page whose console and requests are watched. ``statuses``: answers of 400 and more are what is looked at."""
     phone = width < 640
     context = await browser.new_context(
         base_url=base, viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=script,
-        has_touch=phone, is_mobile=phone, reduced_motion="reduce",
+        has_touch=phone, is_mobile=phone, **{"reduced_motion": "reduce", **more},
     )  # fmt: skip
     context.set_default_timeout(10_000)
     page = await context.new_page()
     said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
+    expected = "Failed to load resource: the server responded" if statuses else "\n"
+    page.on("console", lambda one: None if one.text.startswith(expected) else said.append(one.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     context.on("request", lambda request: said.append(request.url) if not request.url.startswith(base) else None)
     try:

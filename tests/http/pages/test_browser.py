@@ -23,7 +23,7 @@ from gateway.http.signins import hashed
 from tests.flow.kit import free_port
 from tests.http.kit import Service, service, serving
 from tests.http.pages import mail
-from tests.http.pages.chromium import AXE, THEMES, WIDTHS, accessible, chromium, fits, needed, picture, shots, window
+from tests.http.pages.chromium import THEMES, WIDTHS, chromium, fits, needed, picture, shots, window
 
 pytestmark = needed
 SCAN = "From: scanner@example.com\r\nTo: max@example.com\r\nSubject: Scan_0921\r\n\r\nThe scan.\r\n"
@@ -159,51 +159,6 @@ async def furnished() -> AsyncIterator[Service]:
     async with service() as made:
         await mail.furnish(made)
         yield made
-
-
-PAGES = {
-    "messages": "/ui/messages",
-    "found": "/ui/messages?q=max@example.com&state=failed",
-    "nothing": "/ui/messages?q=max@exmaple.com",
-    "message": "/ui/messages/1K1EQM5KE2HT7",
-    "doubt": "/ui/messages/1K1EQ7Z0MBCN4",
-    "waiting": "/ui/messages/1K1EN2F7C04RA",
-    "source": "/ui/messages/1K1EQM5KE2HT7/source",
-    "all": "/ui/messages/all?q=max@example.com&upto=~",
-}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install axe-core below $GATEWAY_NPM")
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", [320, *WIDTHS])
-async def test_every_page_is_accessible(furnished: Service, tmp_path: Path, width: int, theme: str) -> None:
-    """axe-core finds nothing, nothing is scrolled sideways, and a picture is kept of each."""
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serving(furnished, "127.0.0.1:0"))
-        browser = await stack.enter_async_context(chromium())
-        page = await stack.enter_async_context(window(browser, f"http://127.0.0.1:{server.port}", width, theme))
-        await look_at_all(page, furnished, shots(tmp_path), f"{width}-{theme}")
-
-
-async def look_at_all(page: Any, running: Service, folder: Path, name: str) -> None:
-    async def look(at: str) -> None:
-        await fits(page)
-        await accessible(page)
-        await picture(page, folder, f"{at}-{name}")
-
-    await page.goto(await link(running))
-    await look("login")
-    await page.get_by_role("button", name="Sign in").click()
-    for at, path in PAGES.items():
-        await page.goto(path)
-        await look(at)
-    await page.goto("/ui/messages")
-    await page.get_by_label("Choose 1K1ER5XGPR3PN").check()
-    await page.locator("summary", has_text="More").click()
-    await look("more")
-    await page.get_by_role("button", name="Delete").click()
-    await look("ask")
 
 
 async def test_a_refresh_takes_nothing_away(furnished: Service) -> None:

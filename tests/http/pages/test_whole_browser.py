@@ -14,23 +14,10 @@ import pytest
 from gateway.http.signins import hashed
 from tests.builders import new_message
 from tests.http.kit import Service, serving
-from tests.http.pages.chromium import AXE, THEMES, WIDTHS, accessible, chromium, fits, needed, picture, shots, window
+from tests.http.pages.chromium import AXE, accessible, chromium, fits, needed, picture, shots, window
 from tests.http.pages.house import Standing, house
 
 pytestmark = needed
-PAGES = {
-    "overview": "/ui/",
-    "flow": "/ui/flow",
-    "days": "/ui/flow?days=7",
-    "refused": "/ui/refused",
-    "refused-nothing": "/ui/refused?q=nobody@example.org",
-    "backends": "/ui/backends",
-    "backend": "/ui/backends/office",
-    "clients": "/ui/clients?ended=1",
-    "client": "/ui/clients/printers",
-    "settings": "/ui/settings",
-    "settings-nothing": "/ui/settings?q=nothing-like-this",
-}
 
 
 @pytest.fixture
@@ -119,31 +106,3 @@ async def test_a_refresh_takes_nothing_away(running: Service) -> None:
         await page.clock.run_for(15_500)
         await page.get_by_role("link", name="18 waiting").wait_for()
         await context.close()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install axe-core below $GATEWAY_NPM")
-@pytest.mark.parametrize("script", [True, False], ids=["script", "plain"])
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", [320, *WIDTHS])
-async def test_every_page_is_accessible(running: Service, tmp_path: Path, width: int, theme: str, script: bool) -> None:
-    """axe-core finds nothing, nothing is scrolled sideways, and a picture is kept of each."""
-    await running.doctor.run("root", ["settings", "spool", "senders"])
-    running.in_force = running.in_force.after_failure(running.clock.now(), ["config.yaml:3:1: hostname: wrong"])
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serving(running, "127.0.0.1:0"))
-        browser = await stack.enter_async_context(chromium())
-        base = f"http://127.0.0.1:{server.port}"
-        page = await stack.enter_async_context(window(browser, base, width, theme, script=script))
-        await sign_in(page, running)
-        for name, path in PAGES.items():
-            await page.goto(path)
-            await fits(page)
-            if script:
-                await accessible(page)
-            await picture(page, shots(tmp_path), f"{name}-{width}-{theme}")
-        await page.goto("/ui/clients")
-        await page.get_by_role("button", name="Revoke token 2b67bdf7127a").click()
-        await page.get_by_role("heading", level=1, name="Revoke the token of erp?").wait_for()
-        await fits(page)
-        await picture(page, shots(tmp_path), f"revoke-{width}-{theme}")
