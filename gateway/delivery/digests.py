@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from email.message import EmailMessage
 from email.policy import SMTP
+from functools import partial
 from textwrap import wrap
 
 from gateway.clock import Clock
@@ -14,7 +15,7 @@ from gateway.events import Events
 from gateway.model import Recipient
 from gateway.spool import Piece, RecipientRow, Spool, Untold
 
-_SENDERS = 100  # in one round
+_SENDERS = 1000  # looked up together
 _SHOWN = 200  # messages that a digest tells of one by one
 _PEOPLE = 5  # recipients of each that are named
 _WIDTH = 76
@@ -35,22 +36,26 @@ class Digests:
         # A clock that was set must not keep anybody from hearing of it.
         if since is None or abs(self._clock.now() - since) < every:
             return
-        while found := await self._spool.untold(_SENDERS, _SHOWN):
+        while found := await self._spool.untold(_SENDERS):
             for one in found:
                 if stopping():
                     return
                 await self._one(bouncer, one)
 
     async def _one(self, bouncer: Bouncer, what: Untold) -> None:
-        now = self._clock.now()
-        message = bouncer.letter(what.sender, lambda author, ident: _letter(bouncer, what, author, ident), now)
-        reason = "" if message is not None else "off" if bouncer.settings.bounces.mode == "off" else "no_backend"
+        now, message, reason = self._clock.now(), None, ""
+        if what.count:
+            pieces = await self._spool.pieces(what, _SHOWN)
+            write = partial(_letter, bouncer, what, pieces)
+            message = bouncer.letter(what.sender, write, now)
+            reason = "" if message is not None else "off" if bouncer.settings.bounces.mode == "off" else "no_backend"
         await self._spool.digest(what, message, reason)
-        self._events.digest(what.sender, what.count, "" if message is None else message.id, reason)
+        if what.count:
+            self._events.digest(what.sender, what.count, "" if message is None else message.id, reason)
 
 
-def _letter(bouncer: Bouncer, what: Untold, author: str, ident: str) -> EmailMessage:
-    hostname, failed = bouncer.settings.hostname, any(one.kind == "failed" for one in what.pieces)
+def _letter(bouncer: Bouncer, what: Untold, pieces: Sequence[Piece], author: str, ident: str) -> EmailMessage:
+    hostname, failed = bouncer.settings.hostname, any(one.kind == "failed" for one in pieces)
     mail = EmailMessage(policy=SMTP)
     mail["From"] = f"Mail Delivery System <{author}>"
     count = f"{what.count} message{'s' if what.count != 1 else ''}"
@@ -58,28 +63,28 @@ def _letter(bouncer: Bouncer, what: Untold, author: str, ident: str) -> EmailMes
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834 5
     mail["X-Auto-Response-Suppress"] = "All"
     mail["Message-ID"] = f"<{ident}@{hostname}>"
-    text = "\n".join(_words(hostname, what)) + "\n"
+    text = "\n".join(_words(hostname, what, pieces)) + "\n"
     mail.set_content(text.encode("utf-8", "replace").decode(), cte="quoted-printable")
     return mail
 
 
-def _words(hostname: str, what: Untold) -> Iterator[str]:
+def _words(hostname: str, what: Untold, pieces: Sequence[Piece]) -> Iterator[str]:
     yield from (f"This is the mail gateway at {hostname}, about mail from {what.sender}.", "")
     for kind, title in _TITLES.items():
-        if pieces := [one for one in what.pieces if one.kind == kind]:
+        if these := [one for one in pieces if one.kind == kind]:
             yield from (f"{title}:", "")
-            for one in pieces:
+            for one in these:
                 yield from _piece(one)
                 yield ""
-    if (more := what.count - len(what.pieces)) > 0:
+    if (more := what.count - len(pieces)) > 0:
         yield from (f"And {more} more.", "")
     yield "Your administrator finds each by its queue id: gateway trace ID"
 
 
 def _piece(one: Piece) -> Iterator[str]:
     yield f"  {_stamp(one.received_at)}  queue id {one.id}"
-    state = "failed" if one.kind == "failed" else "queued"
-    asked = [each for each in one.recipients if each.state == state and wants(_recipient(each), one.kind)]
+    states = ("failed",) if one.kind == "failed" else ("queued", "held")
+    asked = [each for each in one.recipients if each.state in states and wants(_recipient(each), one.kind)]
     for each in asked[:_PEOPLE]:
         said = " ".join(f"{each.enhanced} {each.detail}".split()) or "no reason was given"
         line = f"to {each.address}: {_shown(said)}"

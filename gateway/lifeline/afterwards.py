@@ -51,6 +51,7 @@ def _why(reason: str, settings: Settings) -> tuple[str, str]:
             f"No backend can carry a bounce to the sender, neither as <> nor from {own}.",
             "name one that can: bounces: {backend: NAME}",
         ),
+        "over": ("It was so no longer when the digest was written.", ""),
         "relay_denied": ("Whoever dropped it may not send here: a bounce could go to anybody.", ""),
         "sender_denied": ("Whoever dropped it may not send as this sender: a bounce could go to anybody.", ""),
     }.get(reason, (reason, ""))

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,20 +13,29 @@ from gateway.model import NewMessage
 from gateway.spool.changes import put
 from gateway.spool.queries import Reader, of_messages
 from gateway.spool.records import RecipientRow, moment, record
+from gateway.spool.sql import IN_IDS
 from gateway.spool.transaction import Transaction
 
-_WAITS = "b.reason = 'digest' AND b.bounce_id = ''"
+ROWS = 100_000  # of what waits, looked at together: so many are marked in well under a second
+OVER = "over"  # in the place of a bounce: it was no longer so when the digest was written
 _FIRST = "SELECT made_at FROM bounce b WHERE b.reason = 'digest' ORDER BY b.id LIMIT 1"
+# Whether it is still so, of somebody who wants to hear of it (RFC 3461 4.1): since then he may have been sent it.
+_STILL = """EXISTS (
+    SELECT 1 FROM recipient r WHERE r.message_id = b.message_id AND CASE b.kind
+        WHEN 'failed' THEN r.state = 'failed' AND (r.notify = '' OR upper(r.notify) LIKE '%FAILURE%')
+        ELSE r.state IN ('queued', 'held') AND (r.notify = '' OR upper(r.notify) LIKE '%DELAY%') END)"""
 _SENDERS = f"""
-SELECT m.sender_key AS "key", min(m.sender) AS sender, count(*) AS n, max(b.id) AS last
-FROM bounce b JOIN message m ON m.id = b.message_id
-WHERE {_WAITS} GROUP BY m.sender_key ORDER BY min(b.id) LIMIT :limit"""
-_OF = f"""
-SELECT b.kind, m.id, m.received_at, m.message_id FROM bounce b JOIN message m ON m.id = b.message_id
-WHERE {_WAITS} AND m.sender_key = :key AND b.id <= :last ORDER BY b.id LIMIT :limit"""
-_MARK = """
-UPDATE bounce SET bounce_id = :bounce_id, reason = :reason WHERE reason = 'digest' AND id <= :last
-    AND EXISTS (SELECT 1 FROM message m WHERE m.id = bounce.message_id AND m.sender_key = :key)"""
+SELECT min(sender) AS sender, count(DISTINCT CASE WHEN still THEN kind || message_id END) AS n,
+    json_group_array(id) FILTER (WHERE still) AS ids, json_group_array(id) FILTER (WHERE NOT still) AS over
+FROM (
+    SELECT b.id, b.kind, b.message_id, m.sender, m.sender_key, {_STILL} AS still
+    FROM (SELECT id, kind, message_id FROM bounce WHERE reason = 'digest' ORDER BY id LIMIT :rows) b
+    JOIN message m ON m.id = b.message_id)
+GROUP BY sender_key ORDER BY min(id) LIMIT :limit"""
+_PIECES = f"""
+SELECT b.kind, m.id, m.received_at FROM bounce b JOIN message m ON m.id = b.message_id
+WHERE b.id {IN_IDS} GROUP BY 1, 2 ORDER BY min(b.id) LIMIT :limit"""
+_MARK = f"UPDATE bounce SET bounce_id = :bounce_id, reason = :reason WHERE id {IN_IDS} AND reason = 'digest'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +50,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Untold:
-    """What one sender is to hear: ``count`` messages, the first of them as ``pieces``; none after ``last``."""
+    """What one sender is to hear: of ``count`` messages, by the rows of ``ids``; what ``over`` is about is past."""
 
     sender: str
-    key: str
     count: int
-    last: int
-    pieces: tuple[Piece, ...]
+    ids: Sequence[int]
+    over: Sequence[int]
 
 
 async def first(reader: Reader) -> datetime | None:
@@ -54,23 +64,25 @@ async def first(reader: Reader) -> datetime | None:
     return moment(rows[0]["made_at"]) if rows else None
 
 
-async def untold(reader: Reader, senders: int, pieces: int) -> list[Untold]:
-    """At most so many senders, with at most so many messages of each."""
-    found = []
-    for row in await reader.all(_SENDERS, limit=senders):
-        rows = await reader.all(_OF, key=row["key"], last=row["last"], limit=pieces)
-        recipients = await of_messages(reader, "recipient", [one["id"] for one in rows], order="n")
-        shown = tuple(
-            Piece(
-                one["id"],
-                one["kind"],
-                moment(one["received_at"]),
-                tuple(record(RecipientRow, each) for each in recipients[one["id"]]),
-            )
-            for one in rows
+async def untold(reader: Reader, senders: int) -> list[Untold]:
+    """At most so many senders, those who wait longest first."""
+    rows = await reader.all(_SENDERS, limit=senders, rows=ROWS)
+    return [Untold(row["sender"], row["n"], json.loads(row["ids"]), json.loads(row["over"])) for row in rows]
+
+
+async def pieces(reader: Reader, what: Untold, limit: int) -> list[Piece]:
+    """The first of these messages."""
+    rows = await reader.all(_PIECES, ids=list(what.ids), limit=limit)
+    recipients = await of_messages(reader, "recipient", [row["id"] for row in rows], order="n")
+    return [
+        Piece(
+            row["id"],
+            row["kind"],
+            moment(row["received_at"]),
+            tuple(record(RecipientRow, each) for each in recipients[row["id"]]),
         )
-        found.append(Untold(row["sender"], row["key"], row["n"], row["last"], shown))
-    return found
+        for row in rows
+    ]
 
 
 def told(tx: Transaction, what: Untold, message: NewMessage | None, reason: str) -> None:
@@ -78,4 +90,5 @@ def told(tx: Transaction, what: Untold, message: NewMessage | None, reason: str)
     if message is not None:
         put(tx, message)
     ident = message.id if message is not None else ""
-    tx.all(_MARK, bounce_id=ident, reason=reason, last=what.last, key=what.key)
+    tx.all(_MARK, ids=list(what.ids), bounce_id=ident, reason=reason)
+    tx.all(_MARK, ids=list(what.over), bounce_id="", reason=OVER)

@@ -102,10 +102,15 @@ class Looking:
         async with self._reading() as reader:
             return await alerts.kept(reader)
 
-    async def untold(self, senders: int, pieces: int) -> list[digests.Untold]:
-        """By sender what he is to hear in a digest: at most so many senders, and so many messages of each."""
+    async def untold(self, senders: int) -> list[digests.Untold]:
+        """By sender what he is to hear in a digest: at most so many senders."""
         async with self._reading() as reader:
-            return await digests.untold(reader, senders, pieces)
+            return await digests.untold(reader, senders)
+
+    async def pieces(self, what: digests.Untold, limit: int) -> list[digests.Piece]:
+        """The first messages of what a sender is to hear."""
+        async with self._reading() as reader:
+            return await digests.pieces(reader, what, limit)
 
     async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
         """Newest first, however long it takes; ``before`` is the last id of the page before."""

@@ -94,7 +94,9 @@ def _sweep_bodies(tx: Transaction, state: str, before: int, limit: int) -> int:
 
 
 def _sweep_history(tx: Transaction, before: int, limit: int) -> int:
-    which = "finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
+    """But for what a sender is still to hear of in a digest."""
+    untold = "SELECT 1 FROM bounce b WHERE b.message_id = message.id AND b.reason = 'digest'"
+    which = f"finished_at IS NOT NULL AND finished_at <= :before AND NOT EXISTS ({untold}) LIMIT :limit"
     found = tx.all(f"SELECT id FROM message WHERE {which}", before=before, limit=limit)
     return len(delete(tx, [row["id"] for row in found], tx.now))
 

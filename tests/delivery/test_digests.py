@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.actor import Actor, Order
+from gateway.config.models import RetentionSettings
 from gateway.spool import Filter
 from tests.builders import BAD_LOGIN, NO_USER
-from tests.delivery.kit import REJECTED, House, house
+from tests.delivery.kit import REJECTED, House, house, settings
 from tests.fakes import SENT, ScriptedBackend
 
 DIGEST = {"mode": "digest", "backend": "other"}
@@ -26,6 +29,18 @@ async def due(at: House) -> None:
 def text_of(raw: bytes) -> tuple[str, str]:
     mail = message_from_bytes(raw, policy=policy.default)
     return mail["Subject"], mail.get_content()
+
+
+async def again(at: House, ident: str) -> None:
+    """An operator has it tried again."""
+    async for _ in at.dispatcher.again.retry(Filter(ids=(ident,)), Order(Actor("anna", "api"), "retry", "")):
+        pass
+
+
+async def reasons(at: House, ident: str) -> list[str]:
+    detail = await at.spool.show(ident)
+    assert detail is not None
+    return [row.reason for row in detail.bounces]
 
 
 @pytest.mark.parametrize("count", [1, 3, 320])
@@ -133,3 +148,64 @@ async def test_a_message_that_was_deleted_is_left_out(tmp_path: Path) -> None:
         await at.spool.delete(Filter(ids=(ident,)), at.clock.now())
         await due(at)
         assert await at.spool.find() == []
+
+
+async def test_what_was_sent_meanwhile_is_not_told_as_late(tmp_path: Path) -> None:
+    """A digest says what is so when it is written, not what was so an hour before."""
+    late, other = ScriptedBackend("late"), ScriptedBackend("other")
+    async with house(tmp_path, late, other, routes=("late",), bounces=DIGEST, notice=timedelta(seconds=20)) as at:
+        await at.dispatcher.pause("late", None)
+        ident = await at.put("late")
+        while await reasons(at, ident) != ["digest"]:
+            begun = len(at.ended)
+            await at.rounds(lambda before=begun: len(at.ended) > before)
+        await at.dispatcher.resume("late")
+        await at.settled(ident, "done")
+        await due(at)
+        assert other.calls == []
+        assert await reasons(at, ident) == ["over"]
+
+
+async def test_what_was_sent_again_meanwhile_is_not_told_as_failed(tmp_path: Path) -> None:
+    """By order of an operator."""
+    bad, other = ScriptedBackend("bad", REJECTED, SENT), ScriptedBackend("other")
+    async with house(tmp_path, bad, other, routes=("bad",), bounces=DIGEST) as at:
+        ident = await at.put("bad")
+        await at.settled(ident, "failed")
+        await again(at, ident)
+        await at.settled(ident, "done")
+        await due(at)
+        assert other.calls == []
+        assert await reasons(at, ident) == ["over"]
+
+
+async def test_what_failed_twice_is_told_once(tmp_path: Path) -> None:
+    """Retried, or by two backends: it is one message."""
+    bad, other = ScriptedBackend("bad", REJECTED), ScriptedBackend("other")
+    async with house(tmp_path, bad, other, routes=("bad",), bounces=DIGEST) as at:
+        ident = await at.put("bad")
+        await at.settled(ident, "failed")
+        await again(at, ident)
+        while len(await reasons(at, ident)) < 2:
+            await at.clock.sleep(0)
+        await due(at)
+        await at.rounds(lambda: other.calls)
+        subject, text = text_of(other.calls[0][1])
+        assert subject == "Undelivered mail: 1 message"
+        assert text.count("a@x.org") == 1
+        assert await reasons(at, ident) == ["", ""]
+
+
+async def test_history_is_kept_until_it_is_told(tmp_path: Path) -> None:
+    """However short it is."""
+    bad, other = ScriptedBackend("bad", REJECTED), ScriptedBackend("other")
+    config = settings(tmp_path, "bad", "other", routes=("bad",), bounces=DIGEST)
+    config = config.model_copy(update={"retention": RetentionSettings(history=timedelta(0))})
+    async with house(tmp_path, bad, other, config=config) as at:
+        ident = await at.put("bad")
+        await at.settled(ident, "failed")
+        await due(at)
+        await at.rounds(lambda: other.calls)
+        while await at.spool.show(ident) is not None:
+            begun = len(at.ended)
+            await at.rounds(lambda before=begun: len(at.ended) > before)
