@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoSuchTableError
 from sqlmodel import SQLModel
 
 from gateway.files import sync_folder
@@ -93,7 +93,10 @@ def _check(path: Path, copy: Copy) -> None:
             _keep(path.with_name(f"{path.name}.before-{known[0]}"), copy)
             command.upgrade(_alembic(connection), "head")
         for name, table in SQLModel.metadata.tables.items():
-            there = {column["name"] for column in inspector.get_columns(name)}
+            try:
+                there = {column["name"] for column in inspector.get_columns(name)}
+            except NoSuchTableError:
+                raise _damaged(path, f"table {name} is missing") from None
             if missing := set(table.columns.keys()) - there:
                 raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
 

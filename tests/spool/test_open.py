@@ -132,6 +132,7 @@ def _only_log(path: Path) -> None:
         (_only_log, "is missing but its spool.db-wal is there: put the file back, or move that away"),
         (Path.unlink, "is missing but its spool.key is there: put the file back, or move that away"),
         (_foreign, "not a spool"),
+        (lambda path: peer(path.parent, "DROP TABLE refusal"), "damaged: table refusal is missing"),
         (
             lambda path: peer(path.parent, "UPDATE alembic_version SET version_num = '9999'"),
             r"newer version \(schema 9999, this one knows 0009\)",
