@@ -320,6 +320,7 @@ class App:
             backends=self._made.backends,
             ports={name: listener.port for name, listener in self.listeners.items()},
             spool=self.spool,
+            standing=self.dispatcher.status() if self.dispatcher else {},
         )
 
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:

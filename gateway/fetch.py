@@ -23,7 +23,7 @@ import aiohttp.abc
 import httpx
 import httpx_aiohttp
 
-from gateway.names import PATIENCE, Names
+from gateway.names import PATIENCE, Names, in_words
 from gateway.proxies import Proxies, Proxy
 from gateway.trust import Trust, time_fix
 from gateway.url import check_url
@@ -37,8 +37,12 @@ _LONGEST = 3600.0  # no request takes longer
 # one that has rested is not used again. Messages that follow each other closely still share one.
 _KEEP_SECONDS = 0.5
 _UNKNOWN_AUTHORITY = (18, 19, 20, 21)  # X509_V_ERR_...: self-signed, or no issuer found
+_OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, ..._IP_ADDRESS_MISMATCH
 _AUTHORITY = "if a proxy looks into TLS, install its authority here (update-ca-certificates), or name it in ca_file"
 _PROXY = "check HTTPS_PROXY and NO_PROXY, or the setting proxy: host, port, user name and password"
+_NAME_SERVER = "see whether the name is spelled right, and this machine's name server knows it: getent ahosts {host}"
+_ROUTE = "see whether this machine may go out to there: firewall, routes, proxy (HTTPS_PROXY, setting proxy)"
+_ANOTHER = "somebody else answers in its place: a portal that wants a log-in, a proxy, or a name server that lies"
 _STORE = "see that the file named by ca_file or SSL_CERT_FILE is there and holds certificates"
 _name_deadline: ContextVar[float] = ContextVar("_name_deadline")  # of the request under way, in the loop's time
 _reused: ContextVar[list[bool]] = ContextVar("_reused")  # not empty: the request under way got a kept connection
@@ -264,17 +268,21 @@ def decoded(body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
 def _reason(error: BaseException, host: str) -> tuple[str, str]:
     """In words, and what to do about it."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return error.os_error.strerror or str(error.os_error), ""  # the words of names.Names, of a proxy too
+        said = error.os_error.strerror or str(error.os_error)  # the words of names.Names, of a proxy too
+        return said, _NAME_SERVER.format(host=error.host)
     reason, fix = str(error), ""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         reason = "timed out"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         inner = error.certificate_error
         reason = f"certificate not trusted: {getattr(inner, 'verify_message', '') or inner}"
-        fix = _AUTHORITY if getattr(inner, "verify_code", 0) in _UNKNOWN_AUTHORITY else time_fix(inner)
+        code = getattr(inner, "verify_code", 0)
+        fix = _AUTHORITY if code in _UNKNOWN_AUTHORITY else _ANOTHER if code in _OTHER_NAME else time_fix(inner)
     elif isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
-        reason = f"TLS failed: {cause.reason}" if isinstance(cause, ssl.SSLError) else cause.strerror or str(cause)
+        reason, fix = in_words(cause), _ROUTE
+        if isinstance(cause, ssl.SSLError):
+            reason, fix = f"TLS failed: {cause.reason}", ""
         if isinstance(error, aiohttp.ClientProxyConnectionError):
             reason, fix = f"the proxy {error.host}:{error.port}: {reason}", _PROXY
     elif isinstance(error, aiohttp.ClientHttpProxyError):

@@ -28,6 +28,14 @@ class Address:
     host: str
 
 
+def in_words(error: BaseException) -> str:
+    """What kept a connection from coming about, as the system calls it: asyncio puts words of its own in its place."""
+    number = getattr(error, "errno", None)
+    if number and number > 0 and isinstance(error, OSError) and not isinstance(error, socket.gaierror):
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or str(error)
+
+
 Resolve = Callable[[str], Sequence[Address]]
 _Found = tuple[Address, ...] | socket.gaierror
 

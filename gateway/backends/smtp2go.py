@@ -28,7 +28,7 @@ from gateway.backends.shared.base import (
 from gateway.backends.shared.calls import Call, carry_out, names, plan
 from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.over_http import OverHttpSettings
-from gateway.backends.shared.table import ANY, Row
+from gateway.backends.shared.table import ANY, TOO_BIG, Row
 from gateway.backends.smtp2go_probes import Smtp2goProbes
 from gateway.checks import Check, good, reached, unreached, untried, wrong
 from gateway.config.values import ApiKey
@@ -54,6 +54,7 @@ _ADDRESS = r"suppress|invalid|not (a )?valid|malformed|does not exist|unknown|no
 _BUSY = r"\brate|\blimit|quota|too many"
 _SIZE = r"(body|request|payload|message|email).{0,40}(too large|too big|exceed)"
 _KEY = "put a valid key into api_key of backends.{name}: Sending > API Keys"
+_PLAN = "the plan is used up or the account is closed: app.smtp2go.com > Reports, and Billing"
 _ALLOW = "let the key use /email/mime: Sending > API Keys > Permissions"
 _VERIFY = "verify the sender's domain or address: Sending > Verified Senders"
 _UNVERIFIED = r"sender.*verif|verif.*sender|not verified|unverified"
@@ -71,11 +72,12 @@ ROWS = (
         scope=Scope.MESSAGE,
         fix=_VERIFY,
     ),
-    Row((200, 400), Verdict.REJECTED, "5.3.4", text=_SIZE),
+    Row((200, 400), Verdict.REJECTED, "5.3.4", text=_SIZE, fix=TOO_BIG),
     Row((200, 400), Verdict.THROTTLED, "4.4.5", code="API_EXCEPTION", text=_BUSY, pause=_MINUTE, scope=Scope.MESSAGE),
     Row((200,), Verdict.REJECTED, "5.6.0", code="API_EXCEPTION"),
     Row((401,), Verdict.MISCONFIGURED, "4.7.0", fix=_KEY),
-    Row((402, 403), Verdict.MISCONFIGURED, "4.7.0"),  # 402: plan used up or account closed
+    Row((402,), Verdict.MISCONFIGURED, "4.7.0", fix=_PLAN),
+    Row((403,), Verdict.MISCONFIGURED, "4.7.0"),
     Row((429,), Verdict.THROTTLED, "4.4.5", pause=_MINUTE),
 )
 # The texts of failures inside a 200 answer, which speak of one recipient where they do not speak of the account.

@@ -24,7 +24,7 @@ AREAS: dict[str, tuple[str, ...]] = {
     ),
     "backends": (
         "backend_unbuilt", "backend_name", "backend_unreachable", "backend_certificate", "backend_inspected",
-        "backend_reached", "backend_fails", "backend_good", "permission_missing", "permission_unseen",
+        "backend_reached", "backend_fails", "backend_rests", "backend_good", "permission_missing", "permission_unseen",
         "permission_excess", "permission_good", "upstream_size", "upstream_extensions",
     ),
     "senders": (

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.probe import Observed, Probes
 from gateway.checks import Check
+from gateway.delivery import BackendStatus
 from gateway.doctor.finding import Finding, finding
 from gateway.doctor.reach import Way, reach
 from gateway.doctor.subject import Subject
 from gateway.model import Backend
 
 PART = 25.0  # seconds for one backend
+_RESTS = ("stopped", "slowed_down")
 Tell = Callable[[Finding], None]
 
 
@@ -27,16 +29,18 @@ async def _one(subject: Subject, name: str, built: Backend | str, tell: Tell) ->
         tell(finding("backend_unbuilt", "bad", built, f"correct {about}", about=about))
         return
     probes = subject.probes([name]).get(name) or Probes()
-    known: set[str] = set()  # what was said of the way there need not be said again
+    closed: list[Finding] = []  # a way that leads nowhere: what the check says of it need not be said again
 
     def on_the_way(one: Finding) -> None:
-        known.add(one.what)
+        closed.extend([one] if one.level == "bad" else [])
         tell(one)
 
     try:
         async with asyncio.timeout(PART):
             await _reached(subject, name, probes, on_the_way)
-            await _checked(subject, name, built, probes, lambda one: None if one.what in known else tell(one))
+            await _checked(
+                subject, name, built, probes, lambda one: None if closed and one.level == "bad" else tell(one)
+            )
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -74,9 +78,25 @@ async def _checked(subject: Subject, name: str, built: Backend, probes: Probes, 
             )
         )
         return
+    if (stands := subject.standing.get(name)) is not None and stands.state in _RESTS:
+        tell(_rests(stands, about))
     tell(finding("backend_good", "good", f"{name}: {made.summary}", made.fix, about=about))
     for one in await probes.permissions(subject.settings.limits.max_size):
         tell(as_finding(one, about))
+
+
+def _rests(stands: BackendStatus, about: str) -> Finding:
+    """What only mail shows: a check that is good does not make it work."""
+    name, until = stands.name, f" until {stands.paused_until:%Y-%m-%d %H:%MZ}" if stands.paused_until else ""
+    if stands.state == "stopped":
+        what = f"nothing is wrong that can be seen without sending, but {name} does not take mail: {stands.reason}"
+        fix, paste = stands.fix or "see what it says, and try again", f"gateway backend resume {name}"
+        return finding("backend_rests", "bad", what, fix, said=stands.reason, paste=paste, about=about)
+    what = f"{name} was asked to slow down and waits{until}: {stands.reason}"
+    fix = (
+        stands.fix or "nothing, it goes on by itself; if this comes often, send less at once or ask for a higher limit"
+    )
+    return finding("backend_rests", "warn", what, fix, said=stands.reason, about=about)
 
 
 def _said(made: Check) -> str:

@@ -15,7 +15,7 @@ from cryptography import x509
 
 from gateway.doctor.finding import Finding, finding
 from gateway.doctor.talk import any_tls
-from gateway.names import Names
+from gateway.names import Names, in_words
 from gateway.pools import read_files
 from gateway.proxies import Proxies, Proxy
 from gateway.trust import Trust, public_store, time_fix
@@ -23,6 +23,7 @@ from gateway.url import is_loopback
 
 _SECONDS = 8.0  # for each step
 _ANSWER = 16_384  # octets of a proxy's answer that are read
+_PROXY = "check HTTPS_PROXY and NO_PROXY, or the setting proxy: host, port, user name and password"
 _NETWORK = "see whether this machine may go out to that port: firewall, proxy (HTTPS_PROXY, setting proxy), routes"
 
 
@@ -145,11 +146,10 @@ def _unreached(host: str, port: int, error: Exception, way: Way) -> Finding:
         what, fix = error.strerror or f"cannot find {host}", "see whether this machine's name server knows it"
         paste = f"getent ahosts {host}"
         return finding("backend_name", "bad", what, fix, paste=paste, about=way.about)
-    said = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
+    said = "no answer" if isinstance(error, TimeoutError) else in_words(error)
     what = f"{host}:{port} is not reached: {said}"
-    return finding(
-        "backend_unreachable", "bad", what, _NETWORK, paste=f"curl -v https://{host}:{port}/", about=way.about
-    )
+    fix = _PROXY if "the proxy " in said else _NETWORK
+    return finding("backend_unreachable", "bad", what, fix, paste=f"curl -v https://{host}:{port}/", about=way.about)
 
 
 def _show(host: str, port: int) -> str:

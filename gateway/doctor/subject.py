@@ -10,6 +10,7 @@ from gateway.backends.shared.probe import Probed, Probes
 from gateway.clock import Clock
 from gateway.config.loading import Loaded
 from gateway.config.models import Settings
+from gateway.delivery import BackendStatus
 from gateway.doctor.dns.resolver import Resolver
 from gateway.doctor.host import Host
 from gateway.fetch import Fetch
@@ -31,7 +32,8 @@ class Subject:
     ``read`` reads the settings as they stand in the file now and judges them; it blocks, and raises ConfigError.
     ``at_start`` are those that the service was started with, None where none runs. ``backends`` are built, or say why
     that was not possible. ``ports`` are those that each listener has in the running service. ``spool`` is None where it
-    is not open here. ``before`` is how much waited for each backend at the last run.
+    is not open here. ``before`` is how much waited for each backend at the last run, and ``standing`` how the running
+    service gets on with each.
     """
 
     settings: Settings
@@ -46,6 +48,7 @@ class Subject:
     spool: Spool | None = None
     host: Host = field(default_factory=Host)
     before: Mapping[str, int] = field(default_factory=dict)
+    standing: Mapping[str, BackendStatus] = field(default_factory=dict)
     resolver: Callable[[], Resolver] = Resolver
 
     @property

@@ -7,12 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.config.document import dotted
 from gateway.config.finding import Ending
-from gateway.config.models import Settings
+from gateway.config.models import BackendSettings, Settings
 from gateway.health.records import Ends
 from gateway.spool import TokenRow
 
 LASTING = timedelta(days=30)  # a token made for less was meant to end
 _KINDS = {"certificate": "certificate", "secret": "secret", "sign-in": "sign_in"}  # by a word of what an Ending says
+
+_RIGHTS = {"certificate_file": "certificate", "client_secret_expires": "secret", "client_secret": "secret"}
+_WORDS = {"certificate": "The certificate", "secret": "The client secret", "sign_in": "The sign-in"}
 
 
 def ends(
@@ -28,16 +31,23 @@ def ends(
     for (kind, name), at in heard.items():
         place, known = ("backend", settings.backends) if kind == "credential" else ("listener", settings.listeners)
         if name in known and f"{place} {name}" not in told:
-            found.append(_heard(kind, place, name, at))
+            setting, what = _right(settings.backends[name]) if kind == "credential" else ("", "certificate")
+            found.append(_heard(setting, what, place, name, at))
     found += [_of_token(row, row.expires_at) for row in tokens if row.expires_at is not None]
     return tuple(sorted(found, key=lambda one: (one.ends_at, one.key)))
 
 
-def _heard(kind: str, place: str, name: str, at: float) -> Ends:
-    what = {"credential": ("sign_in", "The sign-in"), "certificate": ("certificate", "The certificate")}
-    one, words = what[kind]
-    ends_at = datetime.fromtimestamp(at, UTC)
-    return Ends(key=f"{place}s.{name}", kind=one, what=words, of=f"{place} {name}", ends_at=ends_at)
+def _right(section: BackendSettings) -> tuple[str, str]:
+    """By what right it gets tokens: the setting, and the word for it; what else is good for a time is a sign-in."""
+    given = (name for name in _RIGHTS if getattr(section, name, None))
+    setting = next(given, "")
+    return setting, _RIGHTS.get(setting, "sign_in")
+
+
+def _heard(setting: str, kind: str, place: str, name: str, at: float) -> Ends:
+    """With the key that its file has, where that is not read in time: nobody is told twice."""
+    key, ends_at = ".".join(filter(None, (f"{place}s", name, setting))), datetime.fromtimestamp(at, UTC)
+    return Ends(key=key, kind=kind, what=_WORDS[kind], of=f"{place} {name}", ends_at=ends_at)
 
 
 def _of_file(one: Ending) -> Ends:

@@ -148,7 +148,9 @@ async def _stuck(spool: Spool, backends: Sequence[BackendNow], now: datetime) ->
     waits = [one.name for one in backends if one.state == "working" and one.oldest and now - one.oldest > STUCK]
     firsts = [(name, await spool.first(name)) for name in waits]
     return tuple(
-        Stuck(backend=name, since=row.received_at, id=row.message_id, attempts=row.attempts, said=row.detail)
+        Stuck(
+            backend=name, since=row.received_at, id=row.message_id, attempts=row.attempts, said=row.detail, fix=row.fix
+        )
         for name, row in firsts
         if row is not None and now - row.received_at > STUCK
     )

@@ -155,7 +155,10 @@ def _spool(seen: Snapshot) -> Iterator[Problem]:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+    first, shown = text.partition(" ")[0], text.rstrip(".")
+    if "." in first or "@" in first:  # an address or a host is written as it is
+        return f"{shown}."
+    return f"{shown[:1].upper()}{shown[1:]}." if text else ""
 
 
 def _deaf(seen: Snapshot) -> Iterator[Problem]:
@@ -248,7 +251,7 @@ def _stuck(seen: Snapshot) -> Iterator[Problem]:
             key=f"stuck:{one.backend}", kind="queue_stuck", severity="warn", since=one.since, backend=one.backend,
             what=f"{one.backend} works, but a message has waited for {lasting(seen.now - one.since)}.", said=one.said,
             cost=f"It was tried {number(one.attempts, 'time')} and is tried again by itself. Other mail is sent.",
-            fix=f"See why: gateway queue show {one.id}", action="messages",
+            fix=f"{_sentence(one.fix) or 'See why.'} To see it: gateway queue show {one.id}", action="messages",
         )  # fmt: skip
 
 

@@ -38,13 +38,14 @@ class BackendNow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stuck:
-    """What has waited longest for a backend that works: its message, and what was said of it last."""
+    """What has waited longest for a backend that works: its message, what was said of it last, and what helps."""
 
     backend: str
     since: datetime
     id: str
     attempts: int
     said: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,6 +125,7 @@ _TITLES: Mapping[str, str] = {
     "interrupted": "{by}: interrupted",
     "corrupt": "{by}: not tried, the message is damaged on the disk",
 }
+_SET_UP = "{by}: not as it is set up"  # one message, and the backend works
 _OURS = {
     "4.4.7": "Given up: its time is over",
     "5.0.0": "Given up by order",
@@ -142,7 +143,7 @@ def _attempt(row: AttemptRow, before: Sequence[AttemptRow], recipients: int) -> 
     return Entry(
         at=row.started_at,
         kind=row.verdict or "under_way",
-        title=(title or _TITLES.get(row.verdict, "{by}: " + row.verdict).format(by=by)) + whom,
+        title=(title or _title(row).format(by=by)) + whom,
         said="" if row.verdict in ("interrupted", "corrupt") else said,  # the note says it
         said_by=row.said_by,
         code=code,
@@ -153,6 +154,12 @@ def _attempt(row: AttemptRow, before: Sequence[AttemptRow], recipients: int) -> 
         remote_id=row.remote_id,
         seconds=took.total_seconds() if took is not None else None,
     )
+
+
+def _title(row: AttemptRow) -> str:
+    if row.verdict == "misconfigured" and row.scope == "message":
+        return _SET_UP
+    return _TITLES.get(row.verdict, "{by}: " + row.verdict)
 
 
 def _after_doubt(row: AttemptRow, before: Sequence[AttemptRow]) -> str:

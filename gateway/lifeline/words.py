@@ -67,7 +67,7 @@ _SUBJECTS: Mapping[str, str] = {
     "3.1": "Their disk is full.",
     "3.2": "Their server takes no mail at the moment.",
     "3.4": "The message is larger than their server takes.",
-    "4.1": "Their server does not answer.",
+    "4.1": "Their server is not reached.",
     "4.4": "Nobody knows the way to their server.",
     "4.6": "The mail goes round in a circle.",
     "4.7": "It could not be handed over within the time that mail is kept.",
@@ -90,6 +90,13 @@ _SUBJECTS: Mapping[str, str] = {
     "7.27": "The sender's domain says of itself that it takes no mail.",
     "7.28": "They have got too much mail from here.",
 }
+# What a verdict means whatever code came with it: 403 for a spent limit, 7.0 for a log-in that failed.
+_VERDICTS: Mapping[tuple[str, str], str] = {
+    ("throttled", "backend"): "They ask us to slow down.",
+    ("throttled", "message"): "They ask us to slow down.",
+    ("misconfigured", "message"): "They would take it, but for how it is set up, here or there.",
+}
+_OF_MAIL = ("7.0", "7.1", "3.5")  # subjects that speak of this mail, and say nothing where nobody is taken
 _HTTP: Mapping[int, str] = {
     401: "They do not accept our sign-in.",
     402: "The account has to be paid for.",
@@ -105,12 +112,14 @@ def meaning(row: Said) -> str:
     subject = ".".join(row.enhanced.split(".")[1:])
     if row.verdict in ("", "sent", "interrupted", "corrupt"):
         return ""
-    if row.said_by != "http" and subject in _SUBJECTS:
-        return _SUBJECTS[subject]
-    if row.said_by == "http" and row.code:
-        found = _HTTP.get(row.code, "They have trouble of their own." if row.code >= 500 else "")
-        return found or _SUBJECTS.get(subject, "")
-    return _SUBJECTS.get(subject, "")
+    if found := _VERDICTS.get((row.verdict, row.scope), ""):
+        return found
+    code = (row.code or 0) if row.said_by == "http" else 0
+    if code in _HTTP:
+        return _HTTP[code]
+    if row.verdict == "misconfigured" and subject in _OF_MAIL:
+        return "They do not accept us as things are set up."
+    return _SUBJECTS.get(subject, "They have trouble of their own." if code >= 500 else "")
 
 
 # What follows from a verdict, for this message and for other mail.
@@ -118,7 +127,9 @@ CONSEQUENCES: Mapping[tuple[str, str], str] = {
     ("deferred", "backend"): "All mail for {backend} waits, not only this. It goes out by itself.",
     ("deferred", "message"): "It is tried again by itself. Other mail goes on.",
     ("deferred", "recipient"): "It is tried again by itself. Other mail goes on.",
+    ("throttled", "message"): "It is tried again by itself. Other mail goes on.",
     ("throttled", ""): "{backend} waits as long as it was asked to. This costs the message no try.",
+    ("misconfigured", "message"): "It waits, is tried again by itself, and is not lost. Other mail goes on.",
     ("misconfigured", ""): "All mail for {backend} waits until this is put right. Nothing is lost.",
     ("in_doubt", ""): "It may or may not have arrived: all of it went out, and no usable answer came.",
     ("interrupted", ""): "The service ended in the middle of it. It may have been sent.",

@@ -47,9 +47,10 @@ _DOUBTS = """
 SELECT backend, count(*) AS n, min(received_at) AS at FROM delivery WHERE state = 'held' AND in_doubt > 0
 GROUP BY backend ORDER BY backend"""
 _FIRST = """
-SELECT d.message_id, d.received_at, d.attempts, (SELECT r.detail FROM recipient r
-    WHERE r.message_id = d.message_id AND r.backend = d.backend AND r.state = 'queued' ORDER BY r.n LIMIT 1) AS detail
-FROM delivery d WHERE d.backend = :backend AND d.state = 'queued' ORDER BY d.received_at LIMIT 1"""
+SELECT w.*, r.detail, r.fix FROM (SELECT message_id, received_at, attempts FROM delivery
+    WHERE backend = :backend AND state = 'queued' ORDER BY received_at LIMIT 1) w
+LEFT JOIN recipient r ON r.message_id = w.message_id AND r.backend = :backend AND r.state = 'queued'
+ORDER BY r.n LIMIT 1"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ class FirstRow:
     received_at: datetime
     attempts: int
     detail: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,5 +131,5 @@ async def doubts(reader: Reader, shift: int) -> list[DoubtRow]:
 async def first(reader: Reader, backend: str, shift: int) -> FirstRow | None:
     for row in await reader.all(_FIRST, backend=backend):
         at = moment(row["received_at"] + shift)
-        return record(FirstRow, row, received_at=at, detail=row["detail"] or "")
+        return record(FirstRow, row, received_at=at, detail=row["detail"] or "", fix=row["fix"] or "")
     return None

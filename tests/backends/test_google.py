@@ -163,7 +163,6 @@ REFUSALS: list[tuple[dict[str, Any], bytes, tuple[str, ...]]] = [
     (USER, said("something_new", "?"), (SIGN_IN,)),
     (SERVICE, said("something_new", "?"), (SA,)),
     (SERVICE, http(404, "<html>Not Found</html>"), ("token_url",)),
-    (SERVICE, http(302, "", {"Location": "https://elsewhere.example"}), ("token_url",)),
 ]
 
 

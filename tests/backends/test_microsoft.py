@@ -294,6 +294,7 @@ async def test_what_entra_refuses_rests_the_backend_and_says_what_to_do(
         http(500, "<html>"),
         http(503, {"error": "temporarily_unavailable"}),
         http(200, "<html>proxy</html>"),
+        http(302, "", {"Location": "https://portal.example"}),
         kit.reset_at_once,
         kit.garbage,
     ],

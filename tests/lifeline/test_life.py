@@ -87,7 +87,7 @@ VERDICTS: list[tuple[Outcome, dict[str, Any], str, str]] = [
     (GREYLISTED, {"kind": "deferred", "title": "b: not yet", "code": "451 4.7.1", "said": "greylisted",
                   "note": "It is tried again by itself. Other mail goes on."}, "waiting", "It is kept"),
     (AWAY, {"kind": "deferred", "code": "", "said": "cannot connect: Connection refused",
-            "meaning": "Their server does not answer.",
+            "meaning": "Their server is not reached.",
             "note": "All mail for b waits, not only this. It goes out by itself."}, "waiting", "It is kept"),
     (THROTTLED, {"kind": "throttled", "title": "b: not yet, asked to slow down",
                  "note": "b waits as long as it was asked to. This costs the message no try."},

@@ -33,7 +33,7 @@ from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.recent import Recent
-from gateway.backends.shared.table import Row
+from gateway.backends.shared.table import TOO_BIG, Row
 from gateway.checks import Check, Step, Use, good, untried, wrong
 from gateway.config import values
 from gateway.config.finding import Examined, Unfit
@@ -64,11 +64,12 @@ _TOKEN = "a new token is refused too: api_base and token_url must belong togethe
 _REPORT = "this is a fault of the gateway: please report it"
 _DAILY = "the project's limit for this day is used up: console.cloud.google.com > Quotas"
 
+_SIZE = r"too (large|big)|size.{0,20}exceed|exceed.{0,40}(size|limit)"
 _ADDRESS = r"invalid (to|cc|bcc) header|recipient address required"
 
 # https://developers.google.com/workspace/gmail/api/guides/handle-errors; the code is errors[0].reason, else status.
 ROWS = (
-    Row((400,), Verdict.REJECTED, "5.3.4", text=r"too (large|big)|size.{0,20}exceed|exceed.{0,40}(size|limit)"),
+    Row((400,), Verdict.REJECTED, "5.3.4", text=_SIZE, fix=TOO_BIG),
     Row((400,), Verdict.REJECTED, "5.1.3", text=_ADDRESS, scope=Scope.RECIPIENT),
     Row((400,), Verdict.MISCONFIGURED, "4.7.0", code=("failedPrecondition", "FAILED_PRECONDITION"), fix=_LICENCE),
     Row((400,), Verdict.REJECTED, "5.6.0", text="payload message string", fix=_REPORT),

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.backends.shared.base import Context, NoAnswer
 from gateway.backends.shared.http import exchange, judge, start_of
 from gateway.backends.shared.oauth import TokenCache, authorized
-from gateway.backends.shared.table import Row
+from gateway.backends.shared.table import TOO_BIG, Row
 from gateway.fetch import Answer
 from gateway.model import Outcome, Scope, Verdict
 from gateway.strangers import lenient_json
@@ -32,7 +32,10 @@ def _row(
 _RECIPIENTS = "ErrorInvalidRecipients ErrorMissingRecipients ErrorInvalidSmtpAddress"
 TOO_MANY = "ErrorExceededMaxRecipientLimit"
 _SEND_AS = "From and Sender must be the mailbox or what it has Send As for, see docs/microsoft365.md"
-_ACCESS = "the application may not do this in that mailbox, see docs/microsoft365.md, Permissions"
+_ACCESS = (
+    "grant the application Mail.Send with admin consent, or by RBAC for Applications in Exchange for that mailbox "
+    "(docs/microsoft365.md, Permissions)"
+)
 _UNBLOCK = "unblock the account (Microsoft Defender, Restricted entities)"
 _ROOM = "the mailbox is full: make room, its Sent Items first"
 _NONE = "no such mailbox: check backends.{name}.mailbox"
@@ -49,8 +52,8 @@ ROWS = (
     _row(Verdict.REJECTED, "5.7.0", "ErrorVirusDetected"),
     _row(Verdict.REJECTED, "5.6.0", "ErrorMimeContentInvalidBase64String ErrorMimeContentInvalid"),
     _row(Verdict.REJECTED, "5.1.3", _RECIPIENTS, scope=Scope.RECIPIENT),
-    _row(Verdict.REJECTED, "5.3.4", "ErrorMessageSizeExceeded RequestEntityTooLarge"),
-    Row((400, 413), Verdict.REJECTED, "5.3.4", code="BadRequest", text="maximum request length"),
+    _row(Verdict.REJECTED, "5.3.4", "ErrorMessageSizeExceeded RequestEntityTooLarge", fix=TOO_BIG),
+    Row((400, 413), Verdict.REJECTED, "5.3.4", code="BadRequest", text="maximum request length", fix=TOO_BIG),
     _row(Verdict.DEFERRED, "4.5.3", TOO_MANY, scope=Scope.RECIPIENT, fix="lower backends.{name}.max_recipients"),
     _row(Verdict.REJECTED, "5.7.1", "ErrorSendAsDenied", fix=_SEND_AS),
     *NO_MAILBOX,

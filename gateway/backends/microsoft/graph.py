@@ -256,7 +256,7 @@ class Graph:
         if answer.status not in (200, 403, 429) or not lenient_json(answer.body):
             code, words = error_of(answer)
             fix = "check cloud, tenant and api_base" if answer.status == 401 else "check mailbox, cloud and api_base"
-            fix = "try again" if answer.status >= 500 else fix
+            fix = "try again" if answer.status >= 500 else self._api.judge(answer).fix or fix
             detail = safe(f"HTTP {answer.status} {code} {words}")
             failing = wrong("The API does not answer for this mailbox.", detail)
             return Check(False, detail, fix, facts, (*steps, failing, self._untried()))

@@ -93,8 +93,8 @@ class GraphProbes(Probes):
         try:
             answer = await self.api.call("GET", f"/users/{quote(address, safe='@')}?$select=id")
         except NoAnswer as error:
-            what = f"whether there is a mailbox {address} was not answered"
-            return Observed(key="mailbox_unseen", level="unknown", what=what, fix="try again", said=str(error))
+            what, fix = f"whether there is a mailbox {address} was not answered", error.outcome.fix or "try again"
+            return Observed(key="mailbox_unseen", level="unknown", what=what, fix=fix, said=str(error))
         if answer.status == 200:
             return Observed(key="mailbox_good", level="good", what=f"there is a mailbox {address}")
         code, words = error_of(answer)

@@ -47,6 +47,10 @@ def _row(codes: str, fix: str) -> Row:
 ROWS = (
     _row("7000215", _SECRET),
     _row("7000222", f"the client secret has expired: {_SECRET}"),
+    _row(
+        "1000502",
+        "the certificate has ended, or is not good yet: make a new one and upload it (Certificates & secrets)",
+    ),
     _row("700027", "upload the certificate of certificate_file to the application (Certificates & secrets)"),
     _row(
         "700024",
@@ -195,7 +199,8 @@ def _client(kind: str, identity: Identity, http: _Http, **more: Any) -> Any:
     try:
         return getattr(_msal(), kind)(identity.client_id, **common, **more)
     except _GARBAGE as error:
-        raise _refused(identity, f"{identity.authority}: {error}", "90002") from None
+        why = str(error).partition(". ")[0]  # it goes on with examples
+        raise _refused(identity, f"{identity.authority}: {why}", "90002") from None
 
 
 def _application(identity: Identity, http: _Http, ends: Callable[[float], None]) -> dict[str, Any]:

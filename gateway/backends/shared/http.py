@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from gateway.backends.shared.base import NoAnswer, away, safe
-from gateway.backends.shared.table import ANY, Row, first
+from gateway.backends.shared.table import ANY, TOO_BIG, Row, first
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Outcome, Scope, Verdict
 
@@ -28,8 +28,9 @@ _ACCOUNT = (
 _SPENT = r"^(?!.*\b(size|attachment|recipient|length)).*\b(daily|hourly|monthly|sending|send)\b.{0,40}\b(limit|quota)\b"
 _VERIFY = "verify the sender or its domain at the provider, or set senders so that others are refused"
 _LOOK = "look at the account of backends.{name} at the provider"
-_ELSEWHERE = (
-    "this is a web page, not the API: check base_url or api_base, and what stands between (proxy, portal, firewall)"
+ELSEWHERE = (
+    "this is a web page or a redirect, not the API: check base_url or api_base, and what stands between (proxy, "
+    "portal, firewall)"
 )
 BUSY_403 = Row((403,), Verdict.THROTTLED, "4.4.5", text=r"quota|rate.?limit")
 # For every status that a backend's own table does not name; the last row fits whatever is left.
@@ -39,8 +40,10 @@ COMMON = (
     BUSY_403,
     Row((401, 403), Verdict.MISCONFIGURED, "4.7.0"),
     # An unpaid account, a wrong URL, a proxy or a ban: none of them is the message's fault.
-    Row((402, 404, 405, 407, 410, 411, 426, 431, 451, *range(300, 400)), Verdict.MISCONFIGURED, "4.3.5"),
-    Row((413,), Verdict.REJECTED, "5.3.4"),
+    Row(range(300, 400), Verdict.MISCONFIGURED, "4.3.5", fix=ELSEWHERE),
+    Row((402,), Verdict.MISCONFIGURED, "4.3.5", fix=_LOOK),
+    Row((404, 405, 407, 410, 411, 426, 431, 451), Verdict.MISCONFIGURED, "4.3.5"),
+    Row((413,), Verdict.REJECTED, "5.3.4", fix=TOO_BIG),
     # Refused like a message, but not for its fault: our account, or who may send by it.
     Row((400, 409, 422), Verdict.MISCONFIGURED, "4.7.0", text=_UNVERIFIED, scope=Scope.MESSAGE, fix=_VERIFY),
     Row((400, 409, 422), Verdict.MISCONFIGURED, "4.7.0", text=_ACCOUNT, fix=_LOOK),
@@ -68,17 +71,17 @@ def judge(
     row = first((*rows, *COMMON), answer.status, code, words)
     detail = safe(f"HTTP {answer.status} {code.rpartition('.')[2]} {words}", *secrets)
     outcome = row.outcome("http", answer.status, detail, {"name": name})
-    if row.verdict in (Verdict.REJECTED, Verdict.IN_DOUBT) and answer.status < 500 and _page(answer):
+    if row.verdict in (Verdict.REJECTED, Verdict.IN_DOUBT) and answer.status < 500 and is_page(answer):
         # Nothing of ours got through. A page for a 200 comes to everybody; for a 4xx it may come for this message.
         scope = Scope.BACKEND if answer.status < 400 else Scope.MESSAGE
-        return replace(outcome, verdict=Verdict.DEFERRED, enhanced="4.4.0", scope=scope, fix=_ELSEWHERE)
+        return replace(outcome, verdict=Verdict.DEFERRED, enhanced="4.4.0", scope=scope, fix=ELSEWHERE)
     if row.verdict not in (Verdict.DEFERRED, Verdict.THROTTLED, Verdict.MISCONFIGURED):
         return outcome
     waits = filter(None, (retry_after(answer.headers, now), hint, row.pause))
     return replace(outcome, retry_after=max(waits, default=None))
 
 
-def _page(answer: Answer) -> bool:
+def is_page(answer: Answer) -> bool:
     """Whether this is a web page, which no API gives. That a body is too large (413) any server may say."""
     html = answer.headers.get("content-type", "").lower().startswith("text/html")
     return answer.status != 413 and (html or re.match(rb"\s*<(!doctype|html)", answer.body, re.IGNORECASE) is not None)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.backends.shared.base import Context, NoAnswer, away
 from gateway.backends.shared.flight import SingleFlight
+from gateway.backends.shared.http import is_page
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.model import Verdict
 from gateway.pools import Pool
@@ -42,6 +44,10 @@ class AccessToken:
 
 # For a library of an identity provider that blocks, or a file of its own: whoever waits for one holds up no mail.
 in_token_thread = Pool("token", 32)
+_BETWEEN = (
+    "see what stands between this machine and the identity provider (network, portal, proxy, firewall), and whether "
+    "authority or token_url is right"
+)
 _NETWORK = "see whether this machine reaches the identity provider (network, DNS, proxy), then try again"
 
 
@@ -63,11 +69,15 @@ class BlockingHttp:
         """Raises NoAnswer."""
         asked = self._fetch.request(method, url, headers=headers, content=content, deadline=_DEADLINE)
         try:
-            return asyncio.run_coroutine_threadsafe(asked, self.loop).result(_DEADLINE + 5)
+            answer = asyncio.run_coroutine_threadsafe(asked, self.loop).result(_DEADLINE + 5)
         except (NotSent, Lost) as error:
             raise unavailable(str(error), getattr(error, "fix", "") or _NETWORK) from None
         finally:
             asked.close()  # where the loop is closed it was never begun
+        if answer.status in range(300, 400) or (answer.status < 300 and is_page(answer)):
+            what = "a redirect" if answer.status >= 300 else "a web page"
+            raise unavailable(f"{urlsplit(url).netloc}: HTTP {answer.status}, {what} in place of an answer", _BETWEEN)
+        return answer
 
 
 def claims(token: str) -> dict[str, Any]:

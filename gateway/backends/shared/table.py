@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from gateway.model import Outcome, SaidBy, Scope, Verdict
 
+TOO_BIG = "send it smaller, or by another backend; set max_size on backends.{name}, then clients hear it at once"
 ANY = range(1000)  # every status, and 0 for words that came without one
 
 

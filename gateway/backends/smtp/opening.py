@@ -25,6 +25,8 @@ _FIXES = {
     "AUTH": "check username and password of backends.{name}, and auth",
 }
 _NO_EHLO = (500, 502, 504)  # it does not know the command (RFC 5321, 4.2.2); others do not take the name in it
+_NAME = "check host of backends.{name}, and whether this machine's name server knows it: getent ahosts {host}"
+_ROUTE = "check host and port of backends.{name}, and the firewall on the way: nc -vz {host} {port}"
 _CERTIFICATE = "check host and server_name, and set ca_file where its certificate is of an authority of your own"
 
 
@@ -101,13 +103,17 @@ class Opener:
     def _fix(self, step: str) -> str:
         return _FIXES[step].format(name=self._name, ehlo=self._hostname)
 
+    def _way(self, fix: str) -> str:
+        return fix.format(name=self._name, host=self._settings.host, port=self._settings.actual_port)
+
     def _failure(self, error: BaseException | None, step: str) -> NoAnswer:
         """What went wrong before there was a transaction: that is the backend's, never a message's."""
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= 400:
             outcome = refusal(self._name, error.code, error.message, *self._logins.secrets())
             # 432 4.7.12: the password must be changed first. With 4.3.2 it is Exchange's limit of sessions.
             ours = error.code >= 500 or (error.code == 432 and outcome.verdict is not Verdict.THROTTLED)
-            verdict, fix = (Verdict.MISCONFIGURED, self._fix(step)) if ours else (Verdict.THROTTLED, "")
+            own = outcome.fix if step == "AUTH" else ""  # what is known of such a reply says more than the step
+            verdict, fix = (Verdict.MISCONFIGURED, own or self._fix(step)) if ours else (Verdict.THROTTLED, "")
             return NoAnswer(replace(outcome, verdict=verdict, scope=Scope.BACKEND, fix=fix))
         text = str(error).replace(" on port None", "")  # aiosmtplib was given a connection
         if isinstance(error, aiosmtplib.SMTPResponseException):
@@ -119,9 +125,9 @@ class Opener:
             if isinstance(error, ssl.SSLError):
                 return away(f"TLS with {self._where} failed: {error.reason}", enhanced="4.7.5")
             if isinstance(error, socket.gaierror):
-                return away(error.strerror or "", enhanced="4.4.3")
+                return away(error.strerror or "", self._way(_NAME), "4.4.3")
             if isinstance(error, OSError) and error.errno:
-                return away(f"cannot connect to {self._where}: {os.strerror(error.errno)}")
+                return away(f"cannot connect to {self._where}: {os.strerror(error.errno)}", self._way(_ROUTE))
             error = error.__cause__
         greeted = step != "greeting"
         return away(f"{self._where}: {text}" + (f" (at {step})" if greeted else ""), self._fix(step) if greeted else "")

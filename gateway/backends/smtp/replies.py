@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from gateway.address import parse_address, with_a_labels
 from gateway.backends.shared.base import PIECE, safe
-from gateway.backends.shared.table import ANY, Row, first
+from gateway.backends.shared.table import ANY, TOO_BIG, Row, first
 from gateway.model import BadAddress, Outcome, Scope, Verdict
 
 _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})\b")
@@ -43,10 +43,26 @@ _UNBLOCK = (
 _ROOM = "the mailbox of the account is full: make room, its Sent Items first"
 _VERIFY = "verify this sender at the provider, or set clients.NAME.senders so that others are refused"
 _LOGIN = "check username and password of backends.{name}, and how the server wants them"
+# Exchange Online's words for log-ins that are switched off (aka.ms/smtp_auth_disabled).
+_OFF = r"SmtpClientAuthentication is disabled|basic authentication is (disabled|not supported)|^5\.7\.30\b"
+_TENANT = (
+    "let backends.{name} have type: graph (docs/microsoft365.md), which needs no password; or switch SMTP AUTH on for "
+    "this mailbox: admin.microsoft.com > Users > Mail > Manage email apps"
+)
+_APP = "make an app password at the provider for backends.{name}, or use type: gmail, which needs none (docs/gmail.md)"
+_RELAY = r"relay(ing)?( access)? (denied|not (permitted|allowed))|(unable|not permitted) to relay|relay access denied"
+_OPEN_UP = (
+    "the server does not relay for us: set username and password of backends.{name}, or let it allow this machine's "
+    "address"
+)
+_OWNED = r"not owned by|(permission|right)s? to send as|SendAsDenied|sender address rejected"
+_AS = "let the account send as this From, or set senders or rewrite_sender of the client in clients"
+_BIG = r"^5\.(3\.4|2\.3)\b|message (size )?(exceeds|is too (large|big))|message too (large|big)"
 # Replies that refuse (RFC 5321 4.2.3, RFC 4954 6): the text is searched in "enhanced code, text".
 REPLIES = (
+    Row((535, 550), Verdict.MISCONFIGURED, "", text=_OFF, fix=_TENANT),
+    Row((534, 535), Verdict.MISCONFIGURED, "", text=r"application-specific password", fix=_APP),
     Row((530, 534, 535, 538), Verdict.MISCONFIGURED, "", fix=_LOGIN),
-    Row((550,), Verdict.MISCONFIGURED, "", text=r"^5\.7\.30\b", fix=_LOGIN),  # Exchange Online: no passwords any more
     Row((421,), Verdict.THROTTLED, ""),
     # Too many recipients is told by 452, by 552 in older servers (RFC 5321, 4.5.3.1.10), by 550 in others.
     Row(range(450, 600), Verdict.DEFERRED, "", text=_TOO_MANY, scope=Scope.RECIPIENT, fix=_MOST),
@@ -61,6 +77,10 @@ REPLIES = (
     Row((454,), Verdict.THROTTLED, "", text="throttling"),
     # Greylisting, a full mailbox, a busy server: of one message, until several in a row hear it (delivery.breaker).
     Row(range(400, 500), Verdict.DEFERRED, ""),
+    # Our wrong setting sends nothing back; but who relays for some gets on with the others.
+    Row(range(550, 600), Verdict.MISCONFIGURED, "", text=_RELAY, scope=Scope.MESSAGE, fix=_OPEN_UP),
+    Row(range(500, 600), Verdict.REJECTED, "", text=_OWNED, fix=_AS),
+    Row(range(500, 600), Verdict.REJECTED, "", text=_BIG, fix=TOO_BIG),
     Row(range(500, 600), Verdict.REJECTED, ""),
     Row(ANY, Verdict.DEFERRED, "4.5.0"),  # it has lost its place in the dialogue
 )
