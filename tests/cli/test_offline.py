@@ -81,7 +81,7 @@ def test_mail_of_a_removed_backend(spooled: Commands) -> None:
     spooled.file.write_text(spooled.file.read_text().replace("box", "crate"))
     for found in (2, 0):
         assert spooled.ok("queue", "hold", "--backend", "box", "--yes") == f"hold: {found} of {found} messages\n"
-    assert spooled.ok("queue", "list", "--backend", "box", "--to", "x@example.net") == "No such message\n"
+    assert spooled.ok("queue", "list", "--backend", "box", "--to", "x@example.net").startswith("No such message")
     assert spooled.ok("queue", "delete", "--backend", "box", "--yes") == "delete: 2 of 2 messages\n"
     for command in (["list"], ["delete", "--yes"]):
         done = spooled("queue", *command, "--backend", "box")

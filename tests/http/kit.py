@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from gateway import auth
+from gateway.alerts.watch import Alerts
 from gateway.backends import settings_types
 from gateway.checks import Check
 from gateway.clock import QueueIds
@@ -32,6 +34,7 @@ from gateway.delivery.orders import Orders
 from gateway.doctor import Doctor, Subject
 from gateway.events import Events
 from gateway.fetch import Fetch
+from gateway.health.gather import gather
 from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.server import HttpServer
@@ -121,6 +124,7 @@ class Service:
         self.in_force = InForce(self.loaded, self.clock.now())
         self.doctor = Doctor(self.subject)
         self.works = Works(self.clock, self.events)
+        self.alerts = Alerts(self.spool, partial(gather, self), lambda name: True, self.events, self.clock, lambda: "N")
         if self.dispatcher:
             self.dispatcher.again = self._again()
 
