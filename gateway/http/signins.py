@@ -65,9 +65,14 @@ class Ended:
 
 @described(body=LinkOrder, status=201, refusals=(409,))
 async def make(service: Service, request: Request) -> Answer[Link]:
-    """A link for whoever asks, with a role that is at most his."""
+    """A link for whoever asks at the admin socket, with a role that is at most his.
+
+    Not for who shows a token: a sign-in of his would outlive it, also where it is revoked.
+    """
     running(service)
     actor = actor_of(request)
+    if actor.way != "socket":
+        raise HTTPException(403, "a link is made at the admin socket, by gateway ui-login on this machine")
     body = await json_body(request)
     role = ROLES.get(text_of(body, "role") or actor.role.word)
     if role is None:

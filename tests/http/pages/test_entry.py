@@ -260,7 +260,13 @@ async def test_ui_login_and_end_all_over_the_socket(running: Service) -> None:
         assert (await browser.get("/ui/")).status == 401
         assert (await Browser(running).post("/ui/login", {"k": other["url"].partition("k=")[2]})).status == 403
     await until(lambda: '"signed_in"' in running.log.read_text())
-    assert key not in running.log.read_text()
+
+
+async def test_a_token_makes_no_link(running: Service) -> None:
+    """What is signed in by it would go on when it has ended or is revoked."""
+    async with serving(running) as served:
+        made = await ask(served.port, "POST", "/api/v1/signins", {}, authorization=f"Bearer {running.admin_token()}")
+    assert (made.status, "gateway ui-login" in made.json["detail"]) == (403, True)
 
 
 PROXY: dict[str, Any] = {
