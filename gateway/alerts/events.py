@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gateway.health.problems import ending, problems
 from gateway.health.records import Snapshot
 
 ENDS = "ends"
 ONCE = frozenset(("clock_stepped", "bug"))  # they are over at once: nobody needs to hear that
+# So long it must be gone to be over. Strangers begin and end it as they like: else each of their pauses is two alerts.
+CALMER: Mapping[str, timedelta] = {"log_in_attack": timedelta(days=1)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

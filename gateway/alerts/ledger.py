@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from gateway.alerts.events import ONCE, Event
+from gateway.alerts.events import CALMER, ONCE, Event
 
 CALM = timedelta(minutes=2)  # so long an event must be gone, or it comes and goes
 
@@ -72,7 +72,7 @@ class Ledger:
             return replace(entry, over_at=now, owed={}), True
         if entry.gone is None:
             return replace(entry, gone=now), True
-        if now - entry.gone < CALM:
+        if now - entry.gone < CALMER.get(entry.event.kind, CALM):
             return entry, False
         owed = {} if entry.event.kind in ONCE else dict.fromkeys(entry.told, "over")
         return replace(entry, over_at=now, owed=owed), True

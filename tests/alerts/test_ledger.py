@@ -62,6 +62,19 @@ def test_what_comes_back_while_it_is_hardly_gone_is_the_same_event() -> None:
     assert tell(ledger) == []
 
 
+def test_what_strangers_begin_and_end_is_one_event_for_a_day() -> None:
+    """Who guesses passwords in bursts sends nobody an alert for each of them."""
+    ledger, guesses = Ledger(), replace(DISK, key="log_ins", group="log_ins", kind="log_in_attack")
+    told = []
+    for burst in range(200):
+        see(ledger, replace(guesses, since=None), after=burst * 15 * MINUTE)
+        see(ledger, after=(burst * 15 + 5) * MINUTE)
+        see(ledger, after=(burst * 15 + 10) * MINUTE)
+        told += tell(ledger)
+    see(ledger, after=timedelta(days=4))
+    assert [*told, *tell(ledger)] == [("log_ins", "new"), ("log_ins", "over")]
+
+
 def test_what_comes_back_later_is_told_again() -> None:
     """The next outage is another event."""
     ledger = Ledger()
