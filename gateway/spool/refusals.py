@@ -11,11 +11,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
 from gateway.address import comparable
+from gateway.model import Network
 from gateway.networks import plain_address, prefix_length
+from gateway.pools import look_through_mail
 from gateway.spool.door_tables import Refusal
 from gateway.spool.queries import Reader
 from gateway.spool.records import micros, record
@@ -175,20 +178,27 @@ async def _condition(reader: Reader, which: RefusalFilter) -> tuple[str, dict[st
     if which.q.strip() == "<>":
         meets.append("sender = '<>'")
     elif (q := which.q.replace("\0", "\ufffd").strip().strip("<>")[:_LONGEST]) and (network := _network(q)):
-        peers = [row["peer"] for row in await reader.all("SELECT DISTINCT peer FROM refusal")]
-        values["peers"] = [peer for peer in peers if prefix_length([network], peer) >= 0]
+        if network.num_addresses == 1:
+            values["peers"] = [str(network.network_address)]
+        else:  # strangers can make them many: not on the loop
+            peers = [row["peer"] for row in await reader.all("SELECT DISTINCT peer FROM refusal")]
+            values["peers"] = await look_through_mail(partial(_inside, network, peers))
         meets.append("peer @in(:peers)")
     elif q:
         meets.append(f"({' OR '.join((*_any_of(q, values), _LISTED))})")
     return " AND ".join(meets), values
 
 
-def _network(q: str) -> Any:
+def _network(q: str) -> Network | None:
     """An address is a network of one."""
     try:
         return ip_network(str(plain_address(q)) if "/" not in q else q, strict=False)
     except ValueError:
         return None
+
+
+def _inside(network: Network, peers: Sequence[str]) -> list[str]:
+    return [peer for peer in peers if prefix_length([network], peer) >= 0]
 
 
 def _any_of(q: str, values: dict[str, Any]) -> list[str]:

@@ -253,6 +253,16 @@ async def test_of_too_many_those_go_first_that_came_once(tmp_path: Path) -> None
         assert (await at.spool.refusals(limit=1)).rows[0].id == f"{MOST:016x}"
 
 
+@pytest.mark.parametrize("q", ["192.0.2.77", "192.0.2.77/32", "::ffff:192.0.2.77", "<192.0.2.77>"])
+async def test_one_address_is_looked_up_among_all(door: Book, q: str) -> None:
+    """However it is written; strangers may have made the addresses a hundred thousand."""
+    await door.write(refused(), refused("192.0.2.78"), refused("2001:db8::1"))
+    with statements() as seen:
+        assert [row.peer for row in await door.rows(q=q)] == ["192.0.2.77"]
+    assert not any("DISTINCT" in one for one in seen)
+    assert {row.peer for row in await door.rows(q="192.0.2.76/30")} == {"192.0.2.77", "192.0.2.78"}
+
+
 KEEP = """
 import asyncio, sys
 from pathlib import Path
