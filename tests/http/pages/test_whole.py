@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -362,6 +363,20 @@ async def test_what_strangers_wrote_is_text(path: str, tmp_path: Path) -> None:
     assert "49gnp" not in main
     assert "alert(1)" in main
     assert len(seen.html) < 60_000
+
+
+async def test_what_a_check_heard_is_text(tmp_path: Path) -> None:
+    """Also in the line that says how it went, which is never cut."""
+    async with house(tmp_path) as bad:
+        standing = bad.dispatcher
+        assert isinstance(standing, Standing)
+        standing.answer = replace(standing.answer, summary=HOSTILE)
+        browser = await Browser(bad).sign_in()
+        done = await browser.press("/ui/backends/office/fix")
+        seen = await browser.get(done.headers["location"])
+    main = seen.html.partition("<main")[2]
+    assert not {"\u202e", "\x07"} & set(main)
+    assert "office is still stopped: \"'><script>alert(1)</script>" in seen.text
 
 
 async def hostile(running: Service) -> None:
