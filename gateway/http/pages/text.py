@@ -125,9 +125,12 @@ class Times:
         day = found[1] or f"{self.now.astimezone(UTC):%Y-%m-%d}"
         try:
             at = datetime.fromisoformat(f"{day} {found[2]}+00:00")
-        except ValueError:
+            return self.text(at, seconds=bool(found[3])) if found[1] else f"{at.astimezone(self._zone):%H:%M:%S}"
+        except (
+            ValueError,
+            OverflowError,
+        ):  # no time, or not in this zone: strangers may write it
             return found[0]
-        return self.text(at, seconds=bool(found[3])) if found[1] else f"{at.astimezone(self._zone):%H:%M:%S}"
 
     def hour(self, at: datetime | None) -> object:
         """Without the seconds."""

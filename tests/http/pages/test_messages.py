@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -227,6 +228,18 @@ async def test_sentences_go_by_the_clock_of_the_page() -> None:
     assert times.told("Kept until 2026-12-20 12:00Z. Until then") == "Kept until 20 Dec 12:00. Until then"
     assert times.told("Next try by up at 12:21:05Z") == "Next try by up at 12:21:05"
     assert times.told("since 2026-13-40 12:00:00Z, 99:99Z") == "since 2026-13-40 12:00:00Z, 99:99Z"
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+async def test_a_year_that_a_zone_does_not_reach_stays_as_it_is(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address may hold one, and every page that names it would fail."""
+    with monkeypatch.context() as there:
+        there.setenv("TZ", zone)
+        time.tzset()
+        found = [Times(START, utc=False).told(f"to {year} 23:59:59Z@x") for year in ("0001-01-01", "9999-12-31")]
+        found += [Times(START, utc=False).told("to 0001-01-01 00:00:00Z@x")]
+    time.tzset()
+    assert any("Z@x" in one for one in found)
 
 
 async def test_what_is_cut_is_shown_by_one_link(running: Service, browser: Browser) -> None:
