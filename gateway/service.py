@@ -22,6 +22,7 @@ from gateway.systemd import listens, notify, watchdog_interval
 
 EX_CONFIG = 78  # sysexits.h
 _EVERY = 30.0  # seconds between lines for systemctl status
+_PATIENCE = 3600.0  # seconds for a start, of which a new version takes many when the spool is large
 
 
 async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] | None = None) -> int:
@@ -33,12 +34,15 @@ async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] |
     app = App(loaded, load)
     for warning in loaded.warnings:
         app.events.warning("settings_doubtful", detail=warning)
+    starting = asyncio.create_task(_ask_patience(app))
     try:
         await app.start()
     except (SpoolError, OSError, ValueError, Fault) as error:
         app.events.error("start_failed", detail=str(error))
         await app.stop(0)
         return EX_CONFIG if isinstance(error, ValueError) else 1
+    finally:
+        starting.cancel()
     _raise_descriptor_limit(app)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -106,6 +110,14 @@ async def _reload(app: App) -> None:
     else:
         _raise_descriptor_limit(app)
     notify("READY=1", _status(app))
+
+
+async def _ask_patience(app: App) -> None:
+    """A start that is cut off begins anew, and would never end where the spool is large and has to be upgraded."""
+    begun = app.clock.monotonic()
+    while app.clock.monotonic() - begun < _PATIENCE:
+        notify(f"EXTEND_TIMEOUT_USEC={int(4 * _EVERY * 1_000_000)}")
+        await app.clock.sleep(_EVERY)
 
 
 async def _tell(app: App) -> None:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,21 @@ async def test_systemctl_status_shows_the_verdict(
         assert lines.index("READY=1") < len(lines) - 1
         os.kill(os.getpid(), signal.SIGTERM)
         assert await serving == 0
+
+
+async def test_systemd_waits_for_a_long_start(
+    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade of a large spool that is cut off would begin anew for ever: more time is asked for meanwhile."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        loaded = settings(tmp_path)
+        stop = partial(os.kill, os.getpid(), signal.SIGTERM)
+        assert await serve(loaded, load=lambda: loaded, on_ready=lambda _: stop()) == 0
+        assert systemd.recv(4096) == b"EXTEND_TIMEOUT_USEC=120000000"
+        assert systemd.recv(4096).startswith(b"READY=1")
 
 
 async def test_a_stop_ends_the_doctor_before_what_it_looks_at(

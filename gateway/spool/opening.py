@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -90,7 +91,7 @@ def _check(path: Path, copy: Copy) -> None:
             text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[0]})"
             raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
         if revision != known[0]:
-            _keep(path.with_name(f"{path.name}.before-{known[0]}"), copy)
+            _keep(path, path.with_name(f"{path.name}.before-{known[0]}"), copy)
             command.upgrade(_alembic(connection), "head")
         for name, table in SQLModel.metadata.tables.items():
             try:
@@ -101,8 +102,11 @@ def _check(path: Path, copy: Copy) -> None:
                 raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
 
 
-def _keep(to: Path, copy: Copy) -> None:
-    """The spool as it was, unless the disk is full: an upgrade is one transaction and needs no copy to be undone."""
+def _keep(path: Path, to: Path, copy: Copy) -> None:
+    """The spool as it was, unless that took the room of the upgrade, which is one transaction and needs no copy to be
+    undone."""
+    if shutil.disk_usage(path.parent).free < 2 * path.stat().st_size:
+        return
     try:
         copy(to)
     except SpoolError as error:

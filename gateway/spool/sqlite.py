@@ -311,4 +311,5 @@ def _copy(source: sqlite3.Connection, to: Path) -> None:
             source.backup(destination)
         publish(fresh, to)
     finally:
-        fresh.unlink(missing_ok=True)  # half a copy would keep a full disk full
+        for ending in ("", "-journal"):  # half a copy would keep a full disk full
+            fresh.with_name(f"{fresh.name}{ending}").unlink(missing_ok=True)

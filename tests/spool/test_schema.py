@@ -171,6 +171,19 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         assert await at.spool.raw(ident) == RAW
 
 
+async def test_the_copy_of_before_leaves_the_upgrade_its_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that has room for one of them it is the upgrade: without it there is no start."""
+    async with opened(tmp_path / "state") as at:
+        ident = await at.put()
+    usage = shutil.disk_usage(tmp_path)
+    size = (tmp_path / "state" / "spool.db").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=int(1.9 * size)))
+    monkeypatch.setattr(opening, "MIGRATIONS", newer_code(tmp_path, "pass"))
+    async with opened(tmp_path / "state") as at:
+        assert await at.spool.raw(ident) == RAW
+    assert not list((tmp_path / "state").glob("*.before-*"))
+
+
 async def test_a_failed_migration_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file stays as it was."""
     async with opened(tmp_path / "state"):
