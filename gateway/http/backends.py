@@ -149,7 +149,7 @@ async def steer(service: Service, request: Request) -> Steered | CheckedNow:
         return await check_now(service, request, name, fix=action == "fix")
     at = service.clock.now()
     await order(service, request, name, action, text_of(body, "for"))
-    return Steered(**fields_of(dispatcher.status()[name]), at=at)
+    return Steered(**fields_of(_still(dispatcher, name)), at=at)
 
 
 async def order(service: Service, request: Request, name: str, action: str, lasts: str = "") -> None:
@@ -167,24 +167,34 @@ async def order(service: Service, request: Request, name: str, action: str, last
 
 async def check_now(service: Service, request: Request, name: str, *, fix: bool) -> CheckedNow:
     """Reads secrets that have changed, tries, and says how it went; ``fix``: what works goes back to work, whoever
-    paused it. Before a check has passed nothing is said to work."""
-    dispatcher = running(service)
+    paused it before. Before a check has passed nothing is said to work. Raises HTTPException: it was removed."""
+    dispatcher, begun = running(service), service.clock.now()
     renewal = await service.renew(name)
     check = await _try(dispatcher, name)
     at = service.clock.now()  # what is heard from here on is heard of what was found
-    if check.ok and fix:
+    status = _still(dispatcher, name)
+    if check.ok and fix and not (status.who and status.since and status.since > begun):  # else the last order holds
         await dispatcher.resume(name)
+        status = _still(dispatcher, name)
     row = CheckRow(backend=name, at=at, who=actor_of(request).name, check=check)
     with suppress(SpoolTrouble):  # what was found counts, also while the disk is full
         await service.spool.keep_check(row)
         await acts.note(service, request, "fix" if fix else "check", f"backend {name}: {_came(check)}")
     return CheckedNow(
         **fields_of(check), at=at, who=row.who, read=renewal.taken, differs=renewal.differs, errors=renewal.errors,
-        status=dispatcher.status()[name],
+        status=dispatcher.status().get(name, status),
     )  # fmt: skip
 
 
+def _still(dispatcher: Dispatcher, name: str) -> BackendStatus:
+    """Raises HTTPException: a reload has removed it meanwhile."""
+    if (status := dispatcher.status().get(name)) is None:
+        raise HTTPException(409, f"backend {name} was removed meanwhile")
+    return status
+
+
 async def _try(dispatcher: Dispatcher, name: str) -> Check:
+    _still(dispatcher, name)
     try:
         async with asyncio.timeout(_PATIENCE):
             return await dispatcher.check(name)

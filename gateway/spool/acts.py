@@ -70,7 +70,7 @@ def note(tx: Transaction, order: Order, ids: Sequence[str], count: int | None = 
         return act
     number = len(ids) if count is None else count
     if act is None:
-        said = {"name": order.actor.name, "way": order.actor.way, "verb": order.verb}
+        said = {"name": clean(order.actor.name), "way": order.actor.way, "verb": order.verb}
         times = {"made_at": tx.wall, "spool_at": tx.now}
         what = clean(order.what)[:_LONGEST]
         act = int(tx.all(_ADD, **said, **times, what=what, count=number, named=bool(ids))[0]["id"])

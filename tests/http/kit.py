@@ -57,6 +57,7 @@ class Dispatching:
     def __init__(self) -> None:
         self.alive = True
         self.paused: dict[str, float | None] = {}
+        self.who, self.since = "", START
         self.published = 0
         self.hooks: dict[str, CallsBack] = {}
         self.found = Check(True, "it can be written")
@@ -66,13 +67,14 @@ class Dispatching:
 
     def status(self) -> Mapping[str, BackendStatus]:
         by = "operator" if "box" in self.paused else ""
-        return {"box": BackendStatus("box", "capture", 1, 0, None, by, "", START)}
+        more = {"who": self.who, "since": self.since} if by else {}
+        return {"box": BackendStatus("box", "capture", 1, 0, None, by, "", START, **more)}
 
     async def publish(self) -> None:
         self.published += 1
 
     async def pause(self, name: str, seconds: float | None, who: str = "") -> None:
-        self.paused[name] = seconds
+        self.paused[name], self.who = seconds, who
 
     async def resume(self, name: str) -> None:
         del self.paused[name]

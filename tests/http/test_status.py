@@ -137,6 +137,39 @@ async def test_a_fix_that_fails_resumes_nothing(running: Service) -> None:
     assert (reply.json["ok"], reply.json["fix"], reply.json["status"]["paused_by"]) == (False, "do this", "operator")
 
 
+async def test_a_pause_while_it_is_tried_holds(running: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check may take long: the pause was ordered later than the fix."""
+    dispatcher = running.dispatcher
+    assert dispatcher is not None
+
+    async def check(name: str) -> Check:
+        running.clock.advance(1)
+        await dispatcher.pause(name, None, "ben")
+        dispatcher.since = running.clock.now()
+        return Check(True, "well")
+
+    monkeypatch.setattr(dispatcher, "check", check)
+    reply = await ask(running, "POST", "/api/v1/backends/box/fix", {})
+    assert (reply.json["ok"], reply.json["status"]["paused_by"]) == (True, "operator")
+
+
+@pytest.mark.parametrize("action", ["check", "fix"])
+async def test_a_backend_that_is_removed_while_it_is_tried(
+    running: Service, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """By a reload: that is said, and is no bug."""
+    dispatcher = running.dispatcher
+    assert dispatcher is not None
+
+    async def check(name: str) -> Check:
+        monkeypatch.setattr(dispatcher, "status", dict)
+        return Check(True, "well")
+
+    monkeypatch.setattr(dispatcher, "check", check)
+    reply = await ask(running, "POST", f"/api/v1/backends/box/{action}", {})
+    assert (reply.status, reply.json["detail"]) == (409, "backend box was removed meanwhile")
+
+
 async def test_an_unknown_order(running: Service) -> None:
     """The answer names those that there are."""
     reply = await ask(running, "POST", "/api/v1/backends/box/kick", {})

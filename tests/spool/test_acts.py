@@ -36,6 +36,13 @@ async def test_an_order_is_kept_with_what_it_changed(at: At, verb: str) -> None:
     assert [line["by"] for line in at.logged("deleted")] == (["anna"] if verb == "delete" else [])
 
 
+async def test_any_name_can_be_kept(at: At) -> None:
+    """A token may hold what no file takes; the order is carried out."""
+    ident = await at.put()
+    assert await at.spool.hold(of(ident), START, order=Order(Actor("a\udc80", "token"), "hold", "b\udc80")) == 1
+    assert [act.count for act in await at.spool.acts()] == [1]
+
+
 async def test_an_order_of_many_steps_is_one_act(at: At) -> None:
     """Over all its steps and filters it counts together; each step costs as many statements as one message does."""
     ids = list(await asyncio.gather(*(at.put() for _ in range(600))))
