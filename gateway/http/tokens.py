@@ -211,7 +211,10 @@ async def mint_token(service: Service, request: Request) -> Answer[Made]:
 @described(body=TokenGiven)
 async def inspect_token(service: Service, request: Request) -> Inspected:
     """What a token says, and whether it would be accepted now; never the token itself."""
-    text = text_of(await json_body(request), "token")
+    body = await json_body(request)
+    if body.get("token") is None:
+        raise HTTPException(400, 'give the token: {"token": "eyJ..."}')
+    text = text_of(body, "token")
     revocations = auth.Revocations(*await service.spool.revocations())
     try:
         found = await read_files(partial(auth.inspect, service.settings, text, service.clock.now(), revocations))
