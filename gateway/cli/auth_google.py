@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import click
 
-from gateway.cli.common import chosen_file, config_option
+from gateway.cli.common import chosen_file, config_option, example, named
 from gateway.cli.errors import Failed
 from gateway.cli.plain import now, say
 
@@ -58,10 +58,16 @@ class _Plan:
     settings: GmailSettings | None = None
 
 
-@click.command()
+@click.command(epilog=example("gateway auth google --client-file client.json --out google.json"))
 @click.option("--client-file", metavar="FILE", type=click.Path(path_type=Path), help="The downloaded Desktop client.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Where the sign-in is to be stored.")
-@click.option("--backend", "name", metavar="NAME", help="Sign in again for this backend, with its client and file.")
+@click.option(
+    "--backend",
+    "name",
+    metavar="NAME",
+    shell_complete=named("backends"),
+    help="Sign in again for this backend, with its client and file.",
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--auth-url", hidden=True, default=_AUTH_URL)
 @click.option("--token-url", hidden=True)

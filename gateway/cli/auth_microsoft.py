@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.common import chosen_file, config_option
+from gateway.cli.common import chosen_file, config_option, example, named
 from gateway.cli.errors import Failed
 from gateway.cli.plain import say
 
@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from gateway.backends.microsoft.tokens import Identity
 
 
-@click.command()
-@click.option("--backend", "name", required=True, metavar="NAME", help="A graph backend that has device_login: true.")
+@click.command(epilog=example("gateway auth microsoft --backend office"))
+@click.option(
+    "--backend",
+    "name",
+    required=True,
+    metavar="NAME",
+    shell_complete=named("backends"),
+    help="A graph backend that has device_login: true.",
+)
 @config_option
 def microsoft(name: str) -> None:
     """Sign in to Microsoft, so that backend NAME may send as you."""

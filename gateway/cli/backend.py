@@ -10,7 +10,7 @@ import click
 
 from gateway.cli import lifeline, plain
 from gateway.cli.backend_words import before, checked, ends, outcome, state_of
-from gateway.cli.common import Api, checked_by, chosen_file, config_option, connect, json_option, said
+from gateway.cli.common import Api, checked_by, chosen_file, config_option, connect, example, json_option, named, said
 from gateway.cli.errors import Failed, NoService, TryAgain
 from gateway.cli.plain import moment, say, show_json
 
@@ -22,7 +22,7 @@ def backend() -> None:
     """The ways out: list, check, pause, resume, fix."""
 
 
-@backend.command("list", epilog="Example: gateway backend list")
+@backend.command("list", epilog=example("gateway backend list"))
 @json_option
 @config_option
 def list_(as_json: bool) -> None:
@@ -46,8 +46,8 @@ def _steer(api: Api, name: str, action: str, body: dict[str, Any]) -> Any:
     return api.post(f"backends/{name}/{action}", body)
 
 
-@backend.command(epilog="Example: gateway backend pause office --for 30m")
-@click.argument("name", callback=said)
+@backend.command(epilog=example("gateway backend pause office --for 30m"))
+@click.argument("name", callback=said, shell_complete=named("backends"))
 @click.option(
     "--for", "duration", metavar="TIME", callback=checked_by("durations", "parse_duration"),
     help="Go on by itself after this, for example 30m.",
@@ -68,8 +68,8 @@ _wait_option = click.option(
 _no_wait_option = click.option("--no-wait", is_flag=True, help="Do not wait for an outcome.")
 
 
-@backend.command(epilog="Example: gateway backend resume office")
-@click.argument("name", callback=said)
+@backend.command(epilog=example("gateway backend resume office"))
+@click.argument("name", callback=said, shell_complete=named("backends"))
 @_wait_option
 @_no_wait_option
 @config_option
@@ -86,8 +86,8 @@ def resume(name: str, wait: float, no_wait: bool) -> None:
             ends(*outcome(api, name, since, wait))
 
 
-@backend.command(epilog="Example: gateway backend fix office")
-@click.argument("name", callback=said)
+@backend.command(epilog=example("gateway backend fix office"))
+@click.argument("name", callback=said, shell_complete=named("backends"))
 @_wait_option
 @_no_wait_option
 @json_option
@@ -106,8 +106,8 @@ def fix(name: str, wait: float, no_wait: bool, as_json: bool) -> None:
             ends(*outcome(api, name, found["at"], wait))
 
 
-@backend.command(epilog="Example: gateway backend check office")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@backend.command(epilog=example("gateway backend check office"))
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=named("backends"))
 @json_option
 @config_option
 def check(names: tuple[str, ...], as_json: bool) -> None:
@@ -158,10 +158,16 @@ def watch(api: Api, queue_id: str, seconds: float, *, until: Callable[[Any], boo
     return detail
 
 
-@click.command("send-test")
+@click.command("send-test", epilog=example("gateway send-test --to you@example.com --backend office"))
 @click.option("--to", "recipients", multiple=True, required=True, metavar="ADDRESS", help="May be given several times.")
 @click.option("--from", "sender", metavar="ADDRESS", help="Envelope sender and From field.")
-@click.option("--backend", "pin", metavar="NAME", help="By this backend, whatever the routes say.")
+@click.option(
+    "--backend",
+    "pin",
+    metavar="NAME",
+    shell_complete=named("backends"),
+    help="By this backend, whatever the routes say.",
+)
 @click.option("--wait", default=60.0, show_default=True, metavar="SECONDS", help="Wait so long for what becomes of it.")
 @json_option
 @config_option

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from gateway.cli import plain
-from gateway.cli.common import config_option, connect, json_option, said
+from gateway.cli.common import config_option, connect, example, json_option, named, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json
 
@@ -17,16 +17,11 @@ def client() -> None:
     """Who may send: list, show."""
 
 
-@client.command("list")
+@client.command("list", epilog=example("gateway client list"))
 @json_option
 @config_option
 def list_(as_json: bool) -> None:
-    """Every client, how it is known, what it may do, and what it did today.
-
-    \b
-    Example:
-      gateway client list
-    """
+    """Every client, how it is known, what it may do, and what it did today."""
     with connect() as api:
         found = api.get("clients")["clients"]
     if as_json:
@@ -42,17 +37,12 @@ def _row(one: Any) -> tuple[object, ...]:
     return (one["name"], known, *ways, rate, one["accepted_today"], one["refused_today"], last)
 
 
-@client.command()
-@click.argument("name", callback=said)
+@client.command(epilog=example("gateway client show printers"))
+@click.argument("name", callback=said, shell_complete=named("clients"))
 @json_option
 @config_option
 def show(name: str, as_json: bool) -> None:
-    """One client with all its limits, and where it last came from.
-
-    \b
-    Example:
-      gateway client show printers
-    """
+    """One client with all its limits, and where it last came from."""
     with connect() as api:
         known = {one["name"]: one for one in api.get("clients")["clients"]}
     if name not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -47,6 +48,22 @@ def checked_by(module: str, parser: str) -> Callable[[click.Context, click.Param
         return given
 
     return check
+
+
+def named(section: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """For ``shell_complete``: the names in this section of the settings, read without the service and its judgement."""
+
+    def complete(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+        from gateway.config import ConfigError, locate
+
+        try:
+            data = locate.read(locate.find_file(context.find_root().obj, os.environ), os.environ)[0].data
+        except (ConfigError, OSError):
+            return []  # who presses Tab asks for no explanation
+        found = data.get(section)
+        return sorted(name for name in found if name.startswith(typed)) if isinstance(found, dict) else []
+
+    return complete
 
 
 def said(_context: object, parameter: click.Parameter, given: str | None) -> str | None:

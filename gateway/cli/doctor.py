@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import Api, chosen_file, config_option, connect, json_option
+from gateway.cli.common import Api, chosen_file, config_option, connect, example, json_option
 from gateway.cli.errors import BadConfig, NoService, TryAgain
 from gateway.cli.plain import say, show_json
 
@@ -21,7 +21,7 @@ _HEADS = {"bad": "WRONG", "warn": "TO LOOK AT", "unknown": "NOT SEEN FROM HERE",
 _AREAS = ("settings", "listeners", "certificates", "backends", "senders", "dns", "machine", "spool", "relay")
 
 
-@click.command(epilog="Example: gateway doctor --area backends --area dns")
+@click.command(epilog=example("gateway doctor --area backends --area dns"))
 @click.option(
     "--area", "areas", multiple=True, type=click.Choice(_AREAS), help="Only this; may be given several times."
 )

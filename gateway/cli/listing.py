@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, checked_by, said
+from gateway.cli.common import Api, checked_by, named, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say
 
@@ -54,14 +54,15 @@ def filter_options(
             click.option("--since", metavar="WHEN", callback=_time, help=f"Accepted since: {when}"),
             click.option("--state", type=click.Choice(states), help="In this state; in_doubt: held, no answer came."),
             click.option("--peer", metavar="IP", callback=said, help="From this address of the network."),
-            click.option("--client", metavar="NAME", callback=said, help="From this client."),
+            click.option("--client", metavar="NAME", callback=said, shell_complete=named("clients"),
+                         help="From this client."),
             click.option(
                 "--to", "recipient", metavar="WHO", callback=said,
                 help="With this recipient: an address, a domain, *@*.example.com, or a name without a domain.",
             ),
             click.option("--from", "sender", metavar="WHO", callback=said,
                          help='With this sender, also as it was before it was rewritten; "<>": bounces.'),
-            click.option(backend, "backend", metavar="NAME", callback=said,
+            click.option(backend, "backend", metavar="NAME", callback=said, shell_complete=named("backends"),
                          help="Waiting for this backend, or sent by it."),
         ):  # fmt: skip
             command = option(command)

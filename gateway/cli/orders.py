@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gateway.cli import plain
-from gateway.cli.common import Api, config_option, connect, json_option, said
+from gateway.cli.common import Api, config_option, connect, example, json_option, named, said
 from gateway.cli.errors import Failed
 from gateway.cli.listing import filter_options, refuse_unknown
 from gateway.cli.plain import moment, say, show_json
@@ -32,7 +32,7 @@ def _ids(_context: object, _parameter: object, given: tuple[str, ...]) -> tuple[
     return found
 
 
-def _verb(name: str, text: str, example: str) -> click.Command:
+def _verb(name: str, text: str, typed: str) -> click.Command:
     other = name == "reroute"
 
     def command(ids: tuple[str, ...], everything: bool, yes: bool, as_json: bool, **more: Any) -> None:
@@ -68,14 +68,16 @@ def _verb(name: str, text: str, example: str) -> click.Command:
     ]
     if other:
         options += [
-            click.option("--backend", "target", metavar="NAME", callback=said, help="Where to."),
+            click.option(
+                "--backend", "target", metavar="NAME", callback=said, shell_complete=named("backends"), help="Where to."
+            ),
             click.option("--force", is_flag=True, help="Also what may arrive twice, or demands another backend."),
         ]
     wrapped: Any = command
     for option in reversed(options):
         wrapped = option(wrapped)
     about = f"{text} Give queue ids (- reads them from standard input), --all or filters."
-    return click.command(name, help=about, epilog=f"Example: gateway queue {example}")(wrapped)
+    return click.command(name, help=about, epilog=example(f"gateway queue {typed}"))(wrapped)
 
 
 def _agreed(api: Api, name: str, chosen: Chosen) -> Chosen:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import config_option, connect, json_option
+from gateway.cli.common import config_option, connect, example, json_option
 from gateway.cli.errors import Failed
 from gateway.cli.listing import STATES, Listing, filter_options, find, refuse_unknown, room, say_lines, watch
 from gateway.cli.orders import VERBS
@@ -30,7 +30,7 @@ def queue() -> None:
     """Look at the queue, and change what happens to its messages."""
 
 
-@queue.command("list", epilog="Example: gateway queue list --to example.com --since 2h --oldest")
+@queue.command("list", epilog=example("gateway queue list --to example.com --since 2h --oldest"))
 @filter_options(states=(*STATES, "all"))
 @click.option("--oldest", is_flag=True, help="The oldest first.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="At most so many, newest first.")
@@ -77,7 +77,7 @@ def _nothing(filters: Mapping[str, str | None]) -> str:
     return f"No such message{where}" + (f"; where else to look: gateway trace {who}" if who else "")
 
 
-@queue.command(epilog="Example: gateway queue dropped")
+@queue.command(epilog=example("gateway queue dropped"))
 @json_option
 @config_option
 def dropped(as_json: bool) -> None:
@@ -110,7 +110,7 @@ def say_dropped(folders: Sequence[Mapping[str, Any]], *, everything: bool = Fals
 _COUNTED = ("queued", "held", "corrupt")
 
 
-@queue.command(epilog="Example: gateway queue summary")
+@queue.command(epilog=example("gateway queue summary"))
 @json_option
 @config_option
 def summary(as_json: bool) -> None:
@@ -137,7 +137,7 @@ def summary(as_json: bool) -> None:
 queue.add_command(show)
 
 
-@queue.command(epilog="Example: gateway queue cat 1K1EQM5KE2HT7 > message.eml")
+@queue.command(epilog=example("gateway queue cat 1K1EQM5KE2HT7 > message.eml"))
 @click.argument("queue_id", callback=_queue_id)
 @config_option
 def cat(queue_id: str) -> None:

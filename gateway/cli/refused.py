@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, config_option, connect, json_option, said
+from gateway.cli.common import Api, config_option, connect, example, json_option, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json, stamp
 from gateway.visible import visible
@@ -27,7 +27,7 @@ def _moment(_context: object, parameter: click.Parameter, given: str | None) -> 
         raise click.BadParameter(str(error), param=parameter) from None
 
 
-@click.command(epilog="Example: gateway refused 192.0.2.41 --since 2d")
+@click.command(epilog=example("gateway refused 192.0.2.41 --since 2d"))
 @click.argument("what", required=False, default="")
 @click.option("--reason", metavar="NAME", callback=said, help="Only for this reason, as relay_denied.")
 @click.option("--since", metavar="TIME", callback=_moment, help="From then on.")

@@ -90,7 +90,7 @@ def config() -> None:
     """The configuration in effect, and what may stand in it."""
 
 
-@config.command("show")
+@config.command("show", epilog=example("gateway config show --json"))
 @json_option
 @config_option
 def config_show(as_json: bool) -> None:
@@ -105,18 +105,13 @@ def config_show(as_json: bool) -> None:
     return say(show(loaded).rstrip())
 
 
-@config.command("running")
+@config.command("running", epilog=example("gateway config running office rate"))
 @click.argument("words", nargs=-1, metavar="[WORD]...")
 @click.option("--all", "everything", is_flag=True, help="Also what is as by default.")
 @json_option
 @config_option
 def config_running(words: tuple[str, ...], everything: bool, as_json: bool) -> None:
-    """What the running service goes by: settings that differ from the default, or that hold every WORD.
-
-    \b
-    Example:
-      gateway config running office rate
-    """
+    """What the running service goes by: settings that differ from the default, or that hold every WORD."""
     from gateway.cli import plain
 
     with connect(offline=False) as api:
@@ -137,7 +132,7 @@ def config_running(words: tuple[str, ...], everything: bool, as_json: bool) -> N
     return None
 
 
-@config.command("schema")
+@config.command("schema", epilog=example("gateway config schema > gateway.schema.json"))
 def config_schema() -> None:
     """The JSON schema of the configuration file, for editors."""
     from gateway import backends
@@ -146,7 +141,7 @@ def config_schema() -> None:
     show_json(schema(backends.settings_types()))
 
 
-@cli.command()
+@cli.command(epilog=example("gateway version"))
 @json_option
 def version(as_json: bool) -> None:
     """Version of gateway and of what it runs on."""
@@ -157,7 +152,7 @@ def version(as_json: bool) -> None:
     show_json(found) if as_json else say("\n".join(f"{name} {number}" for name, number in found.items()))
 
 
-@cli.command()
+@cli.command(epilog=example("gateway healthcheck"))
 @json_option
 @config_option
 def healthcheck(as_json: bool) -> None:

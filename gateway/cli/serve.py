@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.common import chosen_file, config_option
+from gateway.cli.common import chosen_file, config_option, example
 from gateway.cli.plain import say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ backends: {{box: {{type: capture, directory: captured}}}}
 """
 
 
-@click.command()
+@click.command(epilog=example("gateway serve --config config.yaml"))
 @config_option
 def serve() -> None:
     """Run the service until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
@@ -47,7 +47,7 @@ def serve() -> None:
     raise SystemExit(asyncio.run(service.serve(loaded, load=lambda: local.load(file), on_ready=greet)))
 
 
-@click.command()
+@click.command(epilog=example("gateway demo --keep"))
 @click.option("--keep", is_flag=True, help="Stay up on ports 8025 and 8026 until Ctrl-C.")
 def demo(keep: bool) -> None:
     """Send one message through everything, on this machine only, and show what became of it."""

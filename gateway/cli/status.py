@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import config_option, connect, json_option
+from gateway.cli.common import config_option, connect, example, json_option
 from gateway.cli.errors import BadConfig, Failed, NoService, TryAgain
 from gateway.cli.plain import moment, relative, say, show_json, span, stamp
 from gateway.health.words import number, octets, state_word
@@ -27,7 +27,7 @@ _CORRECT = (
 )
 
 
-@click.command(epilog="Example: gateway status --watch")
+@click.command(epilog=example("gateway status --watch"))
 @click.option("--watch", is_flag=True, help="Show it anew every 2 seconds, until Ctrl-C; not with --json.")
 @json_option
 @config_option

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gateway.cli import plain
-from gateway.cli.common import Api, checked_by, config_option, connect, json_option
+from gateway.cli.common import Api, checked_by, config_option, connect, example, json_option, named
 from gateway.cli.plain import moment, say, show_json
 
 _DEVICE_FIELD = 128  # characters that a printer's password field takes at most
@@ -24,13 +24,15 @@ def token() -> None:
     """Tokens (JWT) that clients log in with."""
 
 
-@token.command()
+@token.command(epilog=example("gateway token mint --sub billing --sender invoice@example.com --expires 365d"))
 @click.option("--sub", "subject", required=True, metavar="NAME", help="Who it is for: the token's subject.")
 @click.option("--expires", default="90d", show_default=True, metavar="TIME", help='For example 12h, or "never".')
 @click.option("--sender", "senders", multiple=True, metavar="PATTERN", help="May only send as this (repeatable).")
 @click.option("--recipient", "recipients", multiple=True, metavar="PATTERN", help="May only send to this (repeatable).")
 @click.option("--network", "networks", multiple=True, metavar="CIDR", help="Only good from here (repeatable).")
-@click.option("--backend", metavar="NAME", help="Its mail leaves by this backend only.")
+@click.option(
+    "--backend", metavar="NAME", shell_complete=named("backends"), help="Its mail leaves by this backend only."
+)
 @click.option("--admin", is_flag=True, help="For the HTTP interface instead of SMTP.")
 @click.option(
     "--role",
@@ -57,7 +59,7 @@ def mint_token(api: Api, subject: str, expires: str, *, claims: Mapping[str, Any
     return str(api.post("tokens", wanted)["token"])
 
 
-@token.command("list")
+@token.command("list", epilog=example("gateway token list"))
 @json_option
 @config_option
 def list_(as_json: bool) -> None:
@@ -77,7 +79,7 @@ def list_(as_json: bool) -> None:
     return plain.table(header, lines) if lines else say("No tokens")
 
 
-@token.command()
+@token.command(epilog=example("gateway token revoke 4f1c09be2d7a", "gateway token revoke --sub billing"))
 @click.argument("jti", required=False, default="")
 @click.option("--sub", "subject", default="", metavar="NAME", help="All tokens of this subject issued until now.")
 @config_option
@@ -92,7 +94,7 @@ def revoke(jti: str, subject: str) -> None:
     say(f"revoked: {jti or f'every token of {subject} issued until now'}{note}")
 
 
-@token.command()
+@token.command(epilog=example("gateway token inspect < token.txt"))
 @click.argument("given", required=False, metavar="[TOKEN]")
 @json_option
 @config_option
@@ -122,7 +124,7 @@ def password() -> None:
     """Short passwords for devices that cannot hold a token."""
 
 
-@password.command("mint")
+@password.command("mint", epilog=example("gateway password mint copier --network 192.0.2.17"))
 @click.argument("name", default="copier")
 @click.option(
     "--network", "networks", multiple=True, metavar="CIDR", callback=checked_by("values", "parse_network"),

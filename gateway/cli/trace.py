@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, config_option, connect, json_option, said
+from gateway.cli.common import Api, config_option, connect, example, json_option, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json, stamp
 
@@ -25,7 +25,7 @@ def _queue_id(_context: object, _parameter: object, given: str) -> str:
     return found
 
 
-@click.command(epilog="Example: gateway queue show 1K1EQM5KE2HT7")
+@click.command(epilog=example("gateway queue show 1K1EQM5KE2HT7"))
 @click.argument("queue_id", callback=_queue_id)
 @_all_option
 @json_option
@@ -58,7 +58,7 @@ def _recipients(rows: Sequence[Mapping[str, Any]], *, whole: bool) -> None:
         say(f"The first and last {_EDGE} of {len(rows)}; see {left} more with --all")
 
 
-@click.command(epilog="Example: gateway trace max@example.com")
+@click.command(epilog=example("gateway trace max@example.com"))
 @click.argument("what")
 @click.option("--limit", default=10, show_default=True, type=click.IntRange(1, 1000), help="At most so many messages.")
 @_all_option
@@ -103,7 +103,7 @@ def _nothing(what: str, found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "Where else to look:", *(f"  {line}" for line in found["elsewhere"])])
 
 
-@click.command(epilog="Example: gateway acts --limit 20")
+@click.command(epilog=example("gateway acts --limit 20"))
 @click.argument("number", required=False, type=click.IntRange(1))
 @click.option("--of", "message", metavar="ID", callback=said, help="What was done to this message.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from gateway.cli import plain
-from gateway.cli.common import config_option, connect, json_option
+from gateway.cli.common import config_option, connect, example, json_option
 from gateway.cli.plain import moment, say, show_json
 
 
-@click.command("ui-login")
+@click.command("ui-login", epilog=example("gateway ui-login --role read"))
 @click.option(
     "--role", type=click.Choice(["read", "operate", "admin"]), help="What the link allows (default: all you may)."
 )
@@ -20,10 +20,6 @@ def login(role: str | None, end_all: bool, as_json: bool) -> None:
     """Print a link that opens the operator's pages in a browser.
 
     It works once, within 5 minutes. Whoever opens it is signed in for at most 8 hours, under your name.
-
-    \b
-    Example:
-      gateway ui-login --role read
     """
     with connect(offline=False) as api:
         if end_all:

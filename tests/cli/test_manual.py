@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -77,14 +78,56 @@ def path_with_gateway(tmp_path: Path) -> dict[str, str]:
 )
 def test_bash_completes(path_with_gateway: dict[str, str], typed: str, offered: str) -> None:
     """The printed script, sourced by a real bash."""
+    assert complete(path_with_gateway, typed) == ([offered], "")
+
+
+def complete(environ: dict[str, str], typed: str) -> tuple[list[str], str]:
+    """What a real bash offers for the last word, and what it says on stderr."""
     words = typed.split()
     script = f"""source <(gateway completion bash)
         COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}
         _gateway_completion gateway {words[-1]} {words[-2]}; echo "${{COMPREPLY[@]}}" """
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=path_with_gateway, check=False
-    )
-    assert (done.stdout.split(), done.stderr) == ([offered], "")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, env=environ, check=False)
+    return done.stdout.split(), done.stderr
+
+
+NAMES = [
+    ("gateway queue list --backend of", ["office", "offsite"]),
+    ("gateway queue reroute --backend s", ["smart"]),
+    ("gateway queue list --client pr", ["printers"]),
+    ("gateway queue list --state hel", ["held"]),
+    ("gateway backend pause smart", ["smart"]),
+    ("gateway client show pr", ["printers"]),
+    ("gateway token mint --backend x", []),
+]
+
+
+@pytest.mark.parametrize(("typed", "offered"), NAMES, ids=[typed for typed, _ in NAMES])
+def test_bash_completes_names(
+    path_with_gateway: dict[str, str], tmp_path: Path, typed: str, offered: list[str]
+) -> None:
+    """From the settings, which need not even be right: no service runs here."""
+    file = tmp_path / "config.yaml"
+    file.write_text("backends: {office: {type: wrong}, offsite: {}, smart: {}}\nclients: {printers: {}}\n")
+    assert complete(path_with_gateway | {"GATEWAY_CONFIG": str(file)}, typed) == (offered, "")
+
+
+@pytest.mark.parametrize("text", [None, "backends: [", "backends: 3"], ids=["none", "no YAML", "no mapping"])
+def test_settings_that_cannot_be_read_complete_nothing(
+    path_with_gateway: dict[str, str], tmp_path: Path, text: str | None
+) -> None:
+    """The Tab key prints no error into the line that is typed."""
+    file = tmp_path / "config.yaml"
+    if text is not None:
+        file.write_text(text)
+    assert complete(path_with_gateway | {"GATEWAY_CONFIG": str(file)}, "gateway backend pause o") == ([], "")
+
+
+def test_completion_goes_by_the_file_that_was_typed(path_with_gateway: dict[str, str], tmp_path: Path) -> None:
+    """--config stands in the line already."""
+    (tmp_path / "other.yaml").write_text("backends: {other: {}}\n")
+    typed = f"gateway backend pause --config {tmp_path / 'other.yaml'} o"
+    assert complete(path_with_gateway, typed) == (["other"], "")
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
@@ -96,3 +139,38 @@ def test_other_shells_take_the_script(path_with_gateway: dict[str, str], shell: 
     assert "_GATEWAY_COMPLETE" in done.stdout
     if shutil.which(shell):
         subprocess.run([shell, "-n", "/dev/stdin"], input=done.stdout, text=True, check=True)
+
+
+LEAVES = [(name, one) for name, one in commands() if not isinstance(one, click.Group)]
+
+
+def examples(command: click.Command) -> list[str]:
+    return [line.strip() for line in (command.epilog or "").splitlines()[2:]]
+
+
+@pytest.mark.parametrize(("name", "command"), LEAVES, ids=[name for name, _ in LEAVES])
+def test_every_command_has_an_example_that_can_be_typed(name: str, command: click.Command, pages: Path) -> None:
+    """Help ends with it, the manual shows it, and the command's own options and arguments allow it."""
+    assert examples(command), "give it an epilog=example(...)"
+    shown = CliRunner().invoke(cli, [*name.split()[1:], "--help"]).output.rstrip()
+    assert shown.endswith(examples(command)[-1])
+    for line in examples(command):
+        words = shlex.split(line.partition(" > ")[0].partition(" < ")[0])
+        assert words[: len(name.split())] == name.split()
+        command.make_context(name, words[len(name.split()) :])
+        page = (pages / f"{name.replace(' ', '-')}.1").read_text().partition(".SH EXAMPLES")[2]
+        assert line in page.replace("\\-", "-").replace("\\(aq", "'")
+
+
+# What only changes something, or prints what is no record: a secret, bytes, a schema that is JSON anyway.
+WITHOUT_JSON = {
+    "gateway auth google", "gateway auth microsoft", "gateway backend pause", "gateway backend resume",
+    "gateway completion", "gateway config schema", "gateway demo", "gateway man", "gateway queue cat", "gateway serve",
+    "gateway token mint", "gateway token revoke",
+}  # fmt: skip
+
+
+def test_every_command_that_reads_has_json() -> None:
+    """For programs; a new command is in this list or has it."""
+    without = {name for name, one in LEAVES if not any("--json" in each.opts for each in one.params)}
+    assert without == WITHOUT_JSON
