@@ -17,7 +17,7 @@ from gateway.health.descriptors import lacking
 from gateway.health.ends import LASTING, ends
 from gateway.health.problems import STUCK
 from gateway.health.records import BackendNow, DiskNow, ListenerNow, PickupNow, Pile, Snapshot, StepNow, Stuck
-from gateway.spool import FIXES, Spool
+from gateway.spool import FIXES, Backlog, Spool
 
 _OVER = timedelta(days=7)  # a token that ended longer ago is missed by nobody
 _AHEAD = timedelta(days=30)
@@ -59,14 +59,12 @@ class Watched(Protocol):
 
 
 async def gather(seen: Watched) -> Snapshot:
-    """A few short questions to the spool, whatever waits there. Nobody else is asked."""
+    """Two short questions to the spool, whatever waits there. Nobody else is asked."""
     spool, settings, now, memory = seen.spool, seen.settings, seen.clock.now(), seen.events.memory
     dispatcher = seen.dispatcher
-    oldest = await spool.oldest()
-    backends = _backends(seen, oldest)
-    damaged, damaged_id = await spool.damaged()
+    backlog = await spool.backlog()
+    backends = _backends(seen, backlog.oldest)
     tokens = await spool.tokens_ending(now - _OVER, now + _AHEAD, LASTING)
-    steps = await spool.clock_steps()
     disk = _disk(spool)
     return Snapshot(
         now=now,
@@ -76,15 +74,15 @@ async def gather(seen: Watched) -> Snapshot:
         draining=seen.draining,
         delivering=dispatcher is None or dispatcher.alive,
         backends=backends,
-        doubts=tuple(Pile(backend=one.backend, count=one.count, since=one.since) for one in await spool.doubts()),
-        orphans=_orphans(seen, oldest),
-        stuck=await _stuck(spool, backends, now),
-        damaged=damaged,
-        damaged_id=damaged_id,
+        doubts=tuple(Pile(backend=one.backend, count=one.count, since=one.since) for one in backlog.doubts),
+        orphans=_orphans(seen, backlog.oldest),
+        stuck=_stuck(backlog, backends, now),
+        damaged=backlog.damaged,
+        damaged_id=backlog.damaged_id,
         ends=ends(settings, await seen.endings(), memory.ends, tokens),
         listeners=_listeners(seen),
         reload=seen.in_force.failed,
-        steps=tuple(StepNow(was_at=one.was_at, now_at=one.now_at) for one in steps),
+        steps=tuple(StepNow(was_at=one.was_at, now_at=one.now_at) for one in backlog.steps),
         bugs=memory.bugs,
         log_ins=memory.log_ins,
         descriptors=lacking(settings) if dispatcher is not None else "",
@@ -144,14 +142,13 @@ def _orphans(seen: Watched, oldest: Mapping[str, datetime]) -> tuple[Pile, ...]:
     )
 
 
-async def _stuck(spool: Spool, backends: Sequence[BackendNow], now: datetime) -> tuple[Stuck, ...]:
-    waits = [one.name for one in backends if one.state == "working" and one.oldest and now - one.oldest > STUCK]
-    firsts = [(name, await spool.first(name)) for name in waits]
+def _stuck(backlog: Backlog, backends: Sequence[BackendNow], now: datetime) -> tuple[Stuck, ...]:
+    working = [(one.name, backlog.firsts.get(one.name)) for one in backends if one.state == "working"]
     return tuple(
         Stuck(
             backend=name, since=row.received_at, id=row.message_id, attempts=row.attempts, said=row.detail, fix=row.fix
         )
-        for name, row in firsts
+        for name, row in working
         if row is not None and now - row.received_at > STUCK
     )
 

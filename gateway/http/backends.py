@@ -83,7 +83,7 @@ async def backend(service: Service, request: Request) -> BackendDetail:
     name = _known(service, request)
     spool = service.spool
     standing = (await _standing(service))[name]
-    counts, oldest, doubts = spool.counts(), await spool.oldest(), await spool.doubts()
+    counts, backlog = spool.counts(), await spool.backlog()
     # A running service has looked it up at its start; history may be long.
     last_success = standing.last_success if service.dispatcher is not None else await spool.last_sent(name)
     checked = (await spool.checks()).get(name)
@@ -93,8 +93,8 @@ async def backend(service: Service, request: Request) -> BackendDetail:
         word=state_word(standing.state, standing.who),
         known_as=service.settings.backends[name].known_as,
         held=counts.get((name, "held"), 0),
-        in_doubt=sum(one.count for one in doubts if one.backend == name),
-        oldest=oldest.get(name),
+        in_doubt=sum(one.count for one in backlog.doubts if one.backend == name),
+        oldest=backlog.oldest.get(name),
         checked=CheckShown(**fields_of(checked.check), at=checked.at, who=checked.who) if checked else None,
         answers=[AnswerShown(**fields_of(row), meaning=meaning(row)) for row in answers],
     )

@@ -13,7 +13,7 @@ from gateway.config.inforce import FailedReload, InForce
 from gateway.delivery import BackendStatus
 from gateway.health.gather import gather
 from gateway.health.problems import Problem, problems, verdict
-from gateway.health.records import DiskNow, ListenerNow
+from gateway.health.records import DiskNow, ListenerNow, Snapshot
 from gateway.health.timekeeping import synchronised
 from gateway.http.backends import backends
 from gateway.http.door import RefusalShown, explained
@@ -116,6 +116,11 @@ async def found(service: Service, _request: Request) -> Needs:
 
 async def status(service: Service, request: Request) -> Status:
     """All that ``gateway status`` shows. Without a running service what the spool and the settings tell."""
+    async with service.spool.one_moment():
+        return await _whole(service, request)
+
+
+async def _whole(service: Service, request: Request) -> Status:
     seen = await gather(service)
     queue: dict[str, dict[str, int]] = {}
     for (backend, state), count in service.spool.counts().items():
@@ -134,7 +139,7 @@ async def status(service: Service, request: Request) -> Status:
         listeners={one.name: one for one in seen.listeners},
         queue=queue,
         backends=await backends(service, request),
-        oldest=await service.spool.oldest(),
+        oldest=_oldest(seen),
         in_doubt={pile.backend: pile.count for pile in seen.doubts},
         damaged=seen.damaged,
         clock=ClockNow(seen.now, synchronised(), await service.spool.clock_steps()),
@@ -142,6 +147,12 @@ async def status(service: Service, request: Request) -> Status:
         ends=[EndsShown(**fields_of(one), step=one.step(seen.now)) for one in seen.ends],
         refusals=[explained(service, row) for row in refused],
     )
+
+
+def _oldest(seen: Snapshot) -> dict[str, datetime]:
+    """Since when the oldest waits, by backend, also by one that is no longer there."""
+    known = {one.name: one.oldest for one in seen.backends} | {one.backend: one.since for one in seen.orphans}
+    return {name: at for name, at in known.items() if at is not None}
 
 
 def _settings(now: InForce) -> SettingsNow:

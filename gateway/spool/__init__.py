@@ -2,6 +2,7 @@
 
 from gateway.spool.again import Place, Standing, Way
 from gateway.spool.alerts import Kept
+from gateway.spool.backlog import Backlog
 from gateway.spool.checked import AnswerRow, CheckRow
 from gateway.spool.digests import Piece, Untold
 from gateway.spool.doorbook import DoorBook
@@ -31,6 +32,7 @@ __all__ = [
     "FIXES",
     "STATES",
     "AnswerRow",
+    "Backlog",
     "CheckRow",
     "Claim",
     "Counts",

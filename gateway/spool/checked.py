@@ -43,14 +43,6 @@ ORDER BY id DESC LIMIT 1"""
 _ANSWERS = f"""
 SELECT * FROM attempt WHERE id > (SELECT coalesce(max(id), 0) FROM attempt) - {_LOOKED_AT}
     AND backend = :backend AND ended_at IS NOT NULL ORDER BY id DESC LIMIT :limit"""
-_DOUBTS = """
-SELECT backend, count(*) AS n, min(received_at) AS at FROM delivery WHERE state = 'held' AND in_doubt > 0
-GROUP BY backend ORDER BY backend"""
-_FIRST = """
-SELECT w.*, r.detail, r.fix FROM (SELECT message_id, received_at, attempts FROM delivery
-    WHERE backend = :backend AND state = 'queued' ORDER BY received_at LIMIT 1) w
-LEFT JOIN recipient r ON r.message_id = w.message_id AND r.backend = :backend AND r.state = 'queued'
-ORDER BY r.n LIMIT 1"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,26 +60,6 @@ class CheckRow:
     at: datetime
     who: str
     check: Check
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstRow:
-    """What has waited longest for a backend, and what was last said of it."""
-
-    message_id: str
-    received_at: datetime
-    attempts: int
-    detail: str
-    fix: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoubtRow:
-    """So many deliveries of a backend are held in doubt, the oldest of them accepted then."""
-
-    backend: str
-    count: int
-    since: datetime
 
 
 def keep(tx: Transaction, row: CheckRow) -> None:
@@ -120,16 +92,3 @@ async def answers(reader: Reader, backend: str, limit: int) -> list[AnswerRow]:
         record(AnswerRow, row, recipients=tuple(json.loads(row["addresses"])))
         for row in await reader.all(_ANSWERS, backend=backend, limit=limit)
     ]
-
-
-async def doubts(reader: Reader, shift: int) -> list[DoubtRow]:
-    """``shift``: what the machine's clock shows minus the spool's time, in microseconds; also below."""
-    found = await reader.all(_DOUBTS)
-    return [DoubtRow(backend=row["backend"], count=row["n"], since=moment(row["at"] + shift)) for row in found]
-
-
-async def first(reader: Reader, backend: str, shift: int) -> FirstRow | None:
-    for row in await reader.all(_FIRST, backend=backend):
-        at = moment(row["received_at"] + shift)
-        return record(FirstRow, row, received_at=at, detail=row["detail"] or "", fix=row["fix"] or "")
-    return None

@@ -17,7 +17,7 @@ class Refusal(SQLModel, table=True):
     address that is not of the Internet; such rows are given up last.
     """
 
-    __table_args__ = (Index("refusal_by_last", "last_at"),)
+    __table_args__ = (Index("refusal_by_last", "last_at", "reason", "count", "first_at"),)  # all that is counted
 
     id: int | None = Field(primary_key=True)
     first_at: int

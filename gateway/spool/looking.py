@@ -6,24 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
-
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.pools import read_files
 from gateway.spool import (
     acts,
     alerts,
+    backlog,
     checked,
+    detail,
     digests,
     near,
     notices,
     queries,
     refusals,
-    rests,
     signins,
     tally,
     tokens,
@@ -32,7 +31,7 @@ from gateway.spool.engine import Engine
 from gateway.spool.filters import question
 from gateway.spool.keys import key_of
 from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
-from gateway.spool.queries import Reader
+from gateway.spool.moments import Moments
 from gateway.spool.records import (
     ActRow,
     ClockStep,
@@ -58,7 +57,7 @@ class Looking:
     """The part of the spool that only reads."""
 
     _engine: Engine
-    _readers: AsyncEngine
+    _moments: Moments
     _pool: ThreadPoolExecutor
     _time: SpoolTime
 
@@ -66,12 +65,14 @@ class Looking:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Reader]:
-        async with self._readers.connect() as connection:
-            yield Reader(connection, self._engine)
+    async def one_moment(self) -> AsyncIterator[None]:
+        """What this task asks within it, it asks of one moment, in one transaction. What it writes meanwhile is not
+        seen. Not for long: until it ends, the log of the spool cannot begin anew."""
+        async with self._moments.one():
+            yield
 
     async def _ask(self, statement: str, **values: Any) -> queries.Rows:
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await reader.all(statement, **values)
 
     def counts(self) -> dict[tuple[str, str], int]:
@@ -89,27 +90,32 @@ class Looking:
 
     async def oldest(self) -> dict[str, datetime]:
         """Since when the oldest message of each backend waits, as the machine's clock shows it now."""
-        found = {name: (await self._ask(queries.OLDEST, backend=name))[0]["at"] for name in await self.queued()}
-        return {backend: moment(at + self._time.shift()) for backend, at in found.items() if at is not None}
+        async with self._moments.reading() as reader:
+            return await backlog.oldest(reader, self._time.shift())
+
+    async def backlog(self) -> backlog.Backlog:
+        """What waits for whom and since when, what is in doubt, what is damaged, when the clock was set."""
+        async with self._moments.reading() as reader:
+            return await backlog.backlog(reader, self._time.shift())
 
     async def first_untold(self) -> datetime | None:
         """Since when something is to be told in a digest, by the machine's clock of then."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await digests.first(reader)
 
     async def kept_alerts(self) -> list[alerts.Kept]:
         """What somebody was told of."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await alerts.kept(reader)
 
     async def untold(self, senders: int) -> list[digests.Untold]:
         """By sender what he is to hear in a digest: at most so many senders."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await digests.untold(reader, senders)
 
     async def pieces(self, what: digests.Untold, limit: int) -> list[digests.Piece]:
         """The first messages of what a sender is to hear."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await digests.pieces(reader, what, limit)
 
     async def find(self, which: Filter = EVERYTHING, *, limit: int = 100, before: str = "") -> list[MessageRow]:
@@ -124,29 +130,30 @@ class Looking:
 
     async def page(self, which: Filter, cut: Cut) -> Page:
         """What can be found of it in bounded time. ValueError for a state that does not exist."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await queries.page(reader, which, cut, self._time.shift())
 
     async def counted_page(self, which: Filter, cut: Cut, most: int) -> tuple[Page, Total]:
         """Both of one moment."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             found = await queries.page(reader, which, cut, self._time.shift())
+            if not (found.next or cut.before or cut.after):
+                return found, Total(len(found.messages))
             return found, Total(*await queries.search(reader, question(which)).total(most))
 
     async def total(self, which: Filter, most: int = 100_000) -> Total:
         """How many there are, as far as they can be counted in bounded time."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return Total(*await queries.search(reader, question(which)).total(most))
 
     async def count(self, which: Filter) -> int:
         """How many there are, however long it takes."""
-        return await queries.count(self._reading, which)
+        return await queries.count(self._moments.own, which)
 
     async def show(self, ident: str) -> MessageDetail | None:
         """All that is known of one message."""
-        async with self._reading() as reader:
-            detail = await queries.show(reader, ident, self._time.shift())
-            return replace(detail, rests=await rests.of_message(reader, ident)) if detail else None
+        async with self._moments.reading() as reader:
+            return await detail.show(reader, ident, self._time.shift())
 
     async def states(self, ids: Sequence[str]) -> dict[str, str]:
         """Of those that are there."""
@@ -163,7 +170,7 @@ class Looking:
 
         Whatever becomes of those of a page meanwhile, none of the next is left out.
         """
-        async for page in queries.waiting(self._reading, backend, limit):
+        async for page in queries.waiting(self._moments.own, backend, limit):
             yield page
 
     async def late(
@@ -173,7 +180,7 @@ class Looking:
         told of it: in pages of 1 to ``limit``, the oldest first. Nothing that is past its end."""
         since = -(2**63) if after is None else micros(after)
         given = {"until": micros(until), "after": since, "now": micros(self.now()), "limit": limit}
-        async for page in notices.late(self._reading, backend, **given):
+        async for page in notices.late(self._moments.own, backend, **given):
             yield page
 
     async def polls(self, backend: str, limit: int) -> list[Poll]:
@@ -185,23 +192,23 @@ class Looking:
 
         Also of a message that is gone: who deleted it.
         """
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await acts.find(reader, limit=limit, before=before, message=message)
 
     async def addresses(self, like: str) -> tuple[str, list[str]]:
         """The key of an address, and the keys of addresses that mail is from or to: for near.closest."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             wanted = key_of(like)
             return wanted, await near.keys(reader, wanted)
 
     async def counted(self, keys: Sequence[str]) -> list[tuple[str, int]]:
         """These as they are spelled, and how many messages have each, up to 1,001."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await near.counted(reader, keys)
 
     async def acted_on(self, act: int, *, limit: int = 1000, after: str = "") -> list[str]:
         """The ids of the messages that an order changed, from behind that id on."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await acts.messages(reader, act, limit=limit, after=after)
 
     async def senders(self, limit: int = 5000) -> list[SenderRow]:
@@ -218,64 +225,49 @@ class Looking:
 
     async def revocations(self) -> tuple[set[str], dict[str, datetime]]:
         """Revoked token ids, and for each subject the time before which all its tokens are void."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await tokens.revocations(reader)
 
     async def last_refused(self, limit: int, client: str = "") -> Sequence[refusals.RefusalRow]:
         """The newest refusals, of everybody or of one client."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await refusals.last(reader, limit, client)
 
     async def refusals(
         self, which: refusals.RefusalFilter = ANYBODY, *, limit: int = 100, before: str = ""
     ) -> refusals.RefusalPage:
         """Who was turned away, newest first; ``before`` is the ``next`` of the page before. Raises ValueError."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await refusals.find(reader, which, limit, before)
 
     async def flow(self, now: datetime, count: int, step: timedelta) -> tally.Flow:
         """How much came and went in the last ``count`` hours or days, as ``step`` says, the running one included."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await tally.flow(reader, now, count, step)
 
     async def last_sent(self, backend: str) -> datetime | None:
         """When the backend last took a message, as far back as history goes. It may take a while: not for a page."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await checked.last_sent(reader, backend)
 
     async def answers(self, backend: str, limit: int = 50) -> list[checked.AnswerRow]:
         """What the backend said last, newest first; of the last 100,000 attempts of all backends."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await checked.answers(reader, backend, limit)
 
     async def checks(self) -> dict[str, checked.CheckRow]:
         """The last check of each backend."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await checked.checks(reader)
-
-    async def doubts(self) -> list[checked.DoubtRow]:
-        """What is held because nobody knows whether it arrived, by backend."""
-        async with self._reading() as reader:
-            return await checked.doubts(reader, self._time.shift())
-
-    async def first(self, backend: str) -> checked.FirstRow | None:
-        """What has waited longest for the backend."""
-        async with self._reading() as reader:
-            return await checked.first(reader, backend, self._time.shift())
-
-    async def damaged(self) -> tuple[int, str]:
-        """How many messages are, and the last of them, "" for none."""
-        found = (await self._ask("SELECT count(*) AS n, max(id) AS id FROM message WHERE state = 'corrupt'"))[0]
-        return found["n"], found["id"] or ""
 
     async def tokens_ending(self, after: datetime, before: datetime, lasting: timedelta) -> list[TokenRow]:
         """Tokens that end between these times, are not revoked, and were made for longer than that; at most 100."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await tokens.ending(reader, micros(after), micros(before), lasting // timedelta(microseconds=1))
 
     async def signin(self, key: str) -> signins.SigninRow | None:
         """A link or a session of the operator's pages, by the hash of its secret."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             return await signins.find(reader, key, self._time.shift())
 
     async def clock_steps(self, limit: int = 5) -> list[ClockStep]:

@@ -57,7 +57,7 @@ class Ordering(Looking):
         total = 0
 
         try:
-            async for ids in queries.steps(self._reading, which):
+            async for ids in queries.steps(self._moments.own, which):
                 run = partial(upkeep.change, step=step, which=which, ids=ids, now=micros(now))
                 changed = await self._noted(run, order)
                 total += len(changed)
@@ -82,7 +82,7 @@ class Ordering(Looking):
     async def fail(self, which: Filter, now: datetime) -> AsyncIterator[list[Claim]]:
         """Claims, in pages, on all that is queued or held of these and not under way; the caller settles as failed."""
         meets, values = filters.still_of_delivery(which)
-        async for ids in queries.steps(self._reading, which):
+        async for ids in queries.steps(self._moments.own, which):
             if claims := await self._claim(now, LEASE, f"{sql.IDLE_OF} AND {meets}", **{**values, "ids": ids}):
                 yield claims
 
@@ -90,8 +90,8 @@ class Ordering(Looking):
 
     async def standing(self, which: Filter) -> AsyncIterator[list[again.Standing]]:
         """These messages as they stand, as many as one step takes."""
-        async for ids in queries.steps(self._reading, which):
-            async with self._reading() as reader:
+        async for ids in queries.steps(self._moments.own, which):
+            async with self._moments.own() as reader:
                 yield await again.standing(reader, ids)
 
     async def requeue(self, ways: Sequence[again.Way], expires: datetime, order: Order | None = None) -> list[str]:

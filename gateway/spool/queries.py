@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -18,15 +17,7 @@ from gateway.spool.engine import Engine
 from gateway.spool.filters import LAST, Question, behind, question
 from gateway.spool.listing import Cut, Filter, MessageRow, Page
 from gateway.spool.records import (
-    ActRow,
-    AttemptRow,
-    BounceRow,
-    ClockStep,
     Delivery,
-    DeliveryRow,
-    EventRow,
-    MessageDetail,
-    RecipientRow,
     moment,
     record,
 )
@@ -49,27 +40,23 @@ SELECT received_at, id FROM delivery WHERE backend = :backend AND state = 'queue
     AND (received_at, id) > (:received_at, :id)
 ORDER BY received_at, id LIMIT :limit"""  # the order of an index, so that no page sorts the whole queue
 _FIRST_PAGE = {"received_at": -(2**63), "id": 0}
-_TOTALS = f"""
-SELECT message_id, count(*) AS n, max(updated_at) AS at, sum(CASE WHEN state = 'sent' THEN 1 ELSE 0 END) AS sent,
-    sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) AS failed,
-    max(CASE WHEN state = 'held' AND verdict = 'in_doubt' THEN 1 ELSE 0 END) AS doubt
-FROM recipient WHERE message_id {IN_IDS} GROUP BY 1"""
+_TOLD = "SELECT b.bounce_id FROM bounce b WHERE b.message_id = message.id AND b.kind = 'failed' AND b.bounce_id <> ''"
+_MESSAGES = f"""
+SELECT message.*, ({_TOLD} ORDER BY b.id DESC LIMIT 1) AS told_by FROM message WHERE id {IN_IDS}"""
+# The first of each, and what is true of all of them.
+_RECIPIENTS = f"""
+SELECT r.*, t.total, t.at, t.sent, t.failed, t.doubt FROM (
+    SELECT message_id, count(*) AS total, max(updated_at) AS at,
+        sum(CASE WHEN state = 'sent' THEN 1 ELSE 0 END) AS sent,
+        sum(CASE WHEN state = 'failed' THEN 1 ELSE 0 END) AS failed,
+        max(CASE WHEN state = 'held' AND verdict = 'in_doubt' THEN 1 ELSE 0 END) AS doubt
+    FROM recipient WHERE message_id {IN_IDS} GROUP BY message_id) AS t
+JOIN recipient r ON r.message_id = t.message_id AND r.n < :most ORDER BY r.n"""
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
-OLDEST = FIRST.format("received_at")
 _BODIES = f"""
 SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
 WHERE m.id {IN_IDS} AND (b.raw IS NOT NULL OR m.finished_at IS NULL)"""
-
-
-_STEPS_OF = """
-SELECT s.was_at, s.now_at, (SELECT count(*) FROM attempt a WHERE a.message_id = m.id AND a.id <= s.attempt_id) AS after
-FROM step s JOIN message m ON m.id = :id
-WHERE s.spool_at >= (SELECT min(d.received_at) FROM delivery d WHERE d.message_id = m.id)
-    AND (m.finished_at IS NULL OR s.spool_at <= m.finished_at)
-ORDER BY s.id"""
-_COPIES_OF = "SELECT id FROM message WHERE resend_of = :id AND resend_of <> '' ORDER BY id"
-_ACTS_OF = "SELECT a.* FROM act_message m JOIN act a ON a.id = m.act_id WHERE m.message_id = :id ORDER BY a.id"
 STEPS = "SELECT was_at, now_at, 0 AS after FROM step ORDER BY id DESC LIMIT :limit"
 
 
@@ -136,32 +123,44 @@ async def page(reader: Reader, which: Filter, cut: Cut, shift: int) -> Page:
     onward, known = found.last if found.more else "", cut.before or cut.after
     whence = ids[-1 if back else 0] if known and ids else known
     following, previous = (whence, onward) if back else (onward, whence)
-    rows = await _listed(reader, ids, shift)
+    rows = [one.row for one in await listed(reader, ids, shift)]
     return Page(tuple(rows), following, previous, partial=found.more and len(ids) < cut.limit)
 
 
-async def _listed(reader: Reader, ids: list[str], shift: int) -> list[MessageRow]:
-    """In the order of the ids."""
-    rows = {row["id"]: row for row in await reader.all(f"SELECT * FROM message WHERE id {IN_IDS}", ids=ids)}
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line of the list, and the rows of tables that it was made of."""
+
+    row: MessageRow
+    message: RowMapping
+    recipients: Rows
+    deliveries: Rows
+
+
+async def listed(reader: Reader, ids: list[str], shift: int, recipients: int = _SHOWN) -> list[Listed]:
+    """Those that are there, in the order of the ids; of each so many recipients at most."""
+    rows = {row["id"]: row for row in await reader.all(_MESSAGES, ids=ids)} if ids else {}
     shown = [ident for ident in ids if ident in rows]
-    first = await of_messages(reader, "recipient", shown, f"n < {_SHOWN}", "n")
-    deliveries = await of_messages(reader, "delivery", shown)
-    told = await of_messages(reader, "bounce", shown, "kind = 'failed'")
-    totals = {row["message_id"]: row for row in await reader.all(_TOTALS, ids=shown)}
-    return [_row(rows[one], first[one], deliveries[one], totals.get(one), told[one], shift) for one in shown]
+    if not shown:
+        return []
+    whom: dict[str, list[RowMapping]] = {ident: [] for ident in shown}
+    for row in await reader.all(_RECIPIENTS, ids=shown, most=recipients):
+        whom[row["message_id"]].append(row)
+    ways = await of_messages(reader, "delivery", shown)
+    return [Listed(_row(rows[one], whom[one], ways[one], shift), rows[one], whom[one], ways[one]) for one in shown]
 
 
-def _row(
-    message: RowMapping, recipients: Rows, deliveries: Rows, total: RowMapping | None, told: Rows, shift: int
-) -> MessageRow:
+def _row(message: RowMapping, recipients: Rows, deliveries: Rows, shift: int) -> MessageRow:
+    total = recipients[0] if recipients else None
     due = [delivery["next_attempt_at"] for delivery in deliveries if delivery["state"] == "queued"]
-    last = [dict(row) for row in sorted(recipients, key=lambda row: (row["state"] != "sent", row["updated_at"]))[-1:]]
+    first = recipients[:_SHOWN]
+    last = [dict(row) for row in sorted(first, key=lambda row: (row["state"] != "sent", row["updated_at"]))[-1:]]
     said = {name: "".join(row[name] for row in last) for name in ("verdict", "enhanced", "detail", "said_by", "fix")}
     return record(
         MessageRow,
         message,
-        recipients=tuple(row["address"] for row in recipients),
-        recipient_count=total["n"] if total else 0,
+        recipients=tuple(row["address"] for row in first),
+        recipient_count=total["total"] if total else 0,
         sent_count=total["sent"] if total else 0,
         failed_count=total["failed"] if total else 0,
         in_doubt=bool(total and total["doubt"]),
@@ -171,33 +170,8 @@ def _row(
         expires_at=moment(message["expires_at"] + shift),
         finished_at=moment(total["at"]) if total and message["finished_at"] is not None else None,
         code=next((row["code"] for row in last), None),
-        told_by=next((row["bounce_id"] for row in told[::-1] if row["bounce_id"]), ""),
+        told_by=message["told_by"] or "",
         **said,
-    )
-
-
-async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
-    found = await _listed(reader, [ident], shift)
-    if not found:
-        return None
-    recipients = (await of_messages(reader, "recipient", [ident], order="n"))[ident]
-    attempts = (await of_messages(reader, "attempt", [ident]))[ident]
-    deliveries = (await of_messages(reader, "delivery", [ident]))[ident]
-    bounces = (await of_messages(reader, "bounce", [ident]))[ident]
-    events = (await of_messages(reader, "event", [ident], order="reported_at, id"))[ident]
-    return MessageDetail(
-        message=found[0],
-        recipients=tuple(record(RecipientRow, row) for row in recipients),
-        attempts=tuple(record(AttemptRow, row, recipients=tuple(json.loads(row["addresses"]))) for row in attempts),
-        deliveries=tuple(
-            record(DeliveryRow, row, next_attempt_at=moment(row["next_attempt_at"] + shift)) for row in deliveries
-        ),
-        events=tuple(record(EventRow, row) for row in events),
-        bounces=tuple(record(BounceRow, row) for row in bounces),
-        clock_steps=tuple(record(ClockStep, row) for row in await reader.all(_STEPS_OF, id=ident)),
-        acts=tuple(record(ActRow, row) for row in await reader.all(_ACTS_OF, id=ident)),
-        copies=tuple(row["id"] for row in await reader.all(_COPIES_OF, id=ident)),
-        how=str((await reader.all("SELECT how FROM message WHERE id = :id", id=ident))[0]["how"]),
     )
 
 

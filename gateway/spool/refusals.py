@@ -8,11 +8,13 @@ None of it is mail: what is written here never takes the room that settling mail
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from ipaddress import ip_network
+from itertools import takewhile
 from typing import Any
 
 from gateway.address import comparable
@@ -116,19 +118,30 @@ def sweep(tx: Transaction, before: int) -> int:
     return gone + rows - _LESS
 
 
+# Looked through once: those of the page, and by reason how many.
+_FOUND = """
+WITH hit AS (SELECT id, last_at, reason, count FROM refusal WHERE {})
+SELECT * FROM (SELECT 1 AS shown, id, reason, count AS n FROM hit WHERE {} AND {}
+    ORDER BY last_at DESC, id DESC LIMIT :limit) AS page
+UNION ALL SELECT 0, 0, reason, sum(count) FROM hit GROUP BY reason"""
+_KEPT = "SELECT count(*) AS kept, min(first_at) AS since_at FROM refusal"
+
+
 async def find(reader: Reader, which: RefusalFilter, limit: int, before: str) -> RefusalPage:
     """Raises ValueError for a ``before`` that none of our pages ended with."""
     meets, values = await _condition(reader, which)
-    reason = "reason = :reason" if which.reason else "TRUE"
     newer, cursor = _behind(before)
-    page = f"SELECT * FROM refusal WHERE {meets} AND {reason} AND {newer} ORDER BY last_at DESC, id DESC LIMIT :limit"
-    rows = await reader.all(page, **values, **cursor, reason=which.reason, limit=limit)
-    counts = await reader.all(f"SELECT reason, sum(count) AS n FROM refusal WHERE {meets} GROUP BY reason", **values)
-    whole = (await reader.all("SELECT count(*) AS kept, min(first_at) AS since_at FROM refusal"))[0]
+    statement = _FOUND.format(meets, "reason = :reason" if which.reason else "TRUE", newer)
+    found = await reader.all(statement, **values, **cursor, reason=which.reason, limit=limit)
+    ids = [row["id"] for row in found if row["shown"]]
+    page = "SELECT * FROM refusal WHERE id @in(:ids) ORDER BY last_at DESC, id DESC"
+    rows = await reader.all(page, ids=ids) if ids else ()
+    counts = sorted((-row["n"], row["reason"]) for row in found if not row["shown"])
+    whole = (await reader.all(_KEPT))[0]
     return RefusalPage(
         rows=tuple(_row(row) for row in rows),
         next=f"{rows[-1]['last_at']}-{rows[-1]['id']}" if len(rows) == limit else "",
-        reasons={row["reason"]: row["n"] for row in sorted(counts, key=lambda row: (-row["n"], row["reason"]))},
+        reasons={reason: -n for n, reason in counts},
         kept=whole["kept"],
         since=record(_Since, whole).since_at,
     )
@@ -163,6 +176,8 @@ def _behind(before: str) -> tuple[str, dict[str, int]]:
 
 _NAMES = ("peer", "client", "user", "sender", "helo", "reason", "listener", "stage")
 _LONGEST = 300  # characters of what is looked for
+# All of it at once: who looks for a word looks closer only at where that is.
+_SAID = "lower(" + " || ' ' || ".join(f'"{name}"' for name in (*_NAMES, "recipients")) + ")"
 _LISTED = "lower(recipients) LIKE :listed ESCAPE '\\'"
 
 
@@ -178,14 +193,13 @@ async def _condition(reader: Reader, which: RefusalFilter) -> tuple[str, dict[st
     if which.q.strip() == "<>":
         meets.append("sender = '<>'")
     elif (q := which.q.replace("\0", "\ufffd").strip().strip("<>")[:_LONGEST]) and (network := _network(q)):
-        if network.num_addresses == 1:
-            values["peers"] = [str(network.network_address)]
-        else:  # strangers can make them many: not on the loop
-            peers = [row["peer"] for row in await reader.all("SELECT DISTINCT peer FROM refusal")]
-            values["peers"] = await look_through_mail(partial(_inside, network, peers))
+        one = network.num_addresses == 1
+        values["peers"] = [str(network.network_address)] if one else await _peers(reader, network)
         meets.append("peer @in(:peers)")
     elif q:
-        meets.append(f"({' OR '.join((*_any_of(q, values), _LISTED))})")
+        found = (*_any_of(q, values), _LISTED)
+        values["bare"] = max(re.split(r"[*?]", _lower(values["key"])), key=len)
+        meets.append(f"instr({_SAID}, :bare) > 0 AND ({' OR '.join(found)})")
     return " AND ".join(meets), values
 
 
@@ -201,9 +215,32 @@ def _inside(network: Network, peers: Sequence[str]) -> list[str]:
     return [peer for peer in peers if prefix_length([network], peer) >= 0]
 
 
+def _lower(text: str) -> str:
+    """As SQL does it."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+
+
+async def _peers(reader: Reader, network: Network) -> list[str]:
+    """Those of a network, of the ones that begin as all its addresses do."""
+    start = _start(network)
+    known = "SELECT DISTINCT peer FROM refusal WHERE substr(peer, 1, :n) = :start OR substr(peer, 1, 7) = '::ffff:'"
+    peers = [row["peer"] for row in await reader.all(known, start=start, n=len(start))]
+    return await look_through_mail(partial(_inside, network, peers))  # strangers can make them many
+
+
+def _start(network: Network) -> str:
+    """What the text of every address in it begins with (RFC 5952: the first zeros may be left out)."""
+    if network.version == 4:
+        parts = str(network.network_address).split(".")[: network.prefixlen // 8]
+        return ".".join(parts) + "." * (0 < len(parts) < 4)
+    words = network.network_address.exploded.split(":")[: network.prefixlen // 16]
+    whole = [word.lstrip("0") for word in takewhile(lambda word: word != "0000", words)]
+    return ":".join(whole) + ":" * (0 < len(whole) < 8)
+
+
 def _any_of(q: str, values: dict[str, Any]) -> list[str]:
     """A name meets what is the same; without an @ also a domain, one above it, and what stands before the @."""
-    key = comparable(q) if "@" in q else q.lower()
+    key = values["key"] = comparable(q) if "@" in q else q.lower()
     plain = key.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     text = plain.replace("*", "%").replace("?", "_")
     values["text"], values["listed"] = text, f'%"{text}"%'

@@ -7,13 +7,11 @@ from datetime import timedelta
 
 from sqlmodel import Field, SQLModel
 
-from gateway.spool.queries import Reader
-from gateway.spool.records import RestRow, micros, record
+from gateway.spool.records import RestRow, micros
 from gateway.spool.sql import clean, insert_into
 from gateway.spool.transaction import Transaction
 
 _MOST = 10_000  # kept of all backends: one that comes and goes all day must not fill the disk
-_SHOWN = 20  # of a message
 _LONGEST = 500
 
 
@@ -33,13 +31,6 @@ class Rest(SQLModel, table=True):
 _ADD = insert_into(Rest, "backend since_at by who detail fix", id="NULL", ended_at="NULL")
 _END = "UPDATE rest SET ended_at = :now WHERE ended_at IS NULL AND (:every OR backend = :backend)"
 _TRIM = "DELETE FROM rest WHERE ended_at <= :before OR id <= (SELECT max(id) FROM rest) - :most"
-# While it waited: from when it came to when the last of its recipients was done with.
-_OF = """
-SELECT rest.* FROM rest JOIN message m ON m.id = :id
-WHERE rest.backend IN (SELECT backend FROM delivery WHERE message_id = :id)
-    AND (rest.ended_at IS NULL OR rest.ended_at >= m.received_at)
-    AND (m.finished_at IS NULL OR rest.since_at <= (SELECT max(updated_at) FROM recipient WHERE message_id = :id))
-ORDER BY rest.since_at LIMIT :most"""
 
 
 def note(tx: Transaction, began: Sequence[RestRow], ended: Sequence[str], *, anew: bool) -> None:
@@ -55,7 +46,3 @@ def note(tx: Transaction, began: Sequence[RestRow], ended: Sequence[str], *, ane
 def sweep(tx: Transaction, kept: timedelta) -> int:
     tx.all(_TRIM, before=tx.wall - kept // timedelta(microseconds=1), most=_MOST)
     return 0
-
-
-async def of_message(reader: Reader, ident: str) -> tuple[RestRow, ...]:
-    return tuple(record(RestRow, row) for row in await reader.all(_OF, id=ident, most=_SHOWN))

@@ -21,6 +21,7 @@ All = Callable[..., Awaitable[Sequence[RowMapping]]]
 COUNTED = 1000  # of what has to be looked at
 RARE = 3000  # what there is no more of is fetched whole
 LOOKED = 10_000  # messages looked at in one search
+SORTED = 100_000  # rows of an index that are put in order; of what is there more often, the walk goes on
 _CHUNK = 2000  # of them at a time
 _EVERYTHING = (Part("message WHERE TRUE"),)
 
@@ -47,6 +48,7 @@ class Search:
     thorough: bool = True
     rare: int = RARE
     looked: int = LOOKED
+    sorted: int = SORTED
 
     async def find(self, limit: int) -> Found:
         """At most so many."""
@@ -117,11 +119,15 @@ class Search:
         rare, _ = await rest._probe([one for one in self.asked.sources if one.scans])
         if rare is not None:
             more = await rest._checked_all(rare, limit)
-        elif self.thorough and len(self.asked.conditions) == 1 == len(self.asked.sources):
+        elif self.thorough and len(self.asked.conditions) == 1 == len(self.asked.sources) and await rest._sortable():
             more = await rest._sorted(self.asked.sources[0], limit)
         else:
             return found
         return Found([*found.ids, *more.ids], more.more, more.last or found.last)
+
+    async def _sortable(self) -> bool:
+        rows = f"SELECT count(*) AS n FROM ({self._union(self.asked.sources[0])} LIMIT :limit) AS found"
+        return int((await self.all(rows, **self._given(self.sorted + 1)))[0]["n"]) <= self.sorted
 
     async def _sorted(self, source: Source, limit: int) -> Found:
         """As many as wanted of all that a source says; one message may be there several times."""

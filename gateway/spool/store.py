@@ -35,6 +35,7 @@ from gateway.spool import (
     vault,
 )
 from gateway.spool.keeper import Keeper, last_seen
+from gateway.spool.moments import Moments
 from gateway.spool.ordering import LEASE, Ordering
 from gateway.spool.records import Claim, Notice, Poll, RestRow, Settlement, SpoolError, TokenRow, Told, micros
 from gateway.spool.space import Room
@@ -96,10 +97,11 @@ class Spool(Ordering):
             parts.callback(asyncio.create_task(room.watch(), name="spool-space").cancel)
             events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)
             parts.push_async_callback(keeper.look, last=True)
-            async with readers.connect() as looking:
-                uses = lastuse.Uses(writer, clock, await lastuse.known(queries.Reader(looking, engine)))
+            moments = Moments(readers, engine)
+            async with moments.own() as reader:
+                uses = lastuse.Uses(writer, clock, await lastuse.known(reader))
             parts.push_async_callback(uses.write, last=True)
-            return cls(engine, readers, pool, time, writer, room, events, keeper, parts.pop_all(), uses)
+            return cls(engine, moments, pool, time, writer, room, events, keeper, parts.pop_all(), uses)
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""
@@ -138,7 +140,7 @@ class Spool(Ordering):
 
     async def bodies(self, ids: Sequence[str]) -> dict[str, bytes]:
         """The bytes of these messages. One that is damaged is missing here, and is corrupt from now on."""
-        async with self._reading() as reader:
+        async with self._moments.reading() as reader:
             found = await queries.bodies(reader, list(ids))
         whole, damaged = await self._run(lambda: queries.verified(*found))
         if damaged:

@@ -49,24 +49,23 @@ async def test_what_is_held_in_doubt(at: At) -> None:
     claim = next(one for one in await at.claim() if one.message.id == doubtful)
     await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START + HOUR))
     await at.spool.hold(of(doubtful, held), START)
-    assert await at.spool.doubts() == []
+    assert (await at.spool.backlog()).doubts == []
     await at.spool.release(of(doubtful), START)
     claim = next(one for one in await at.claim(now=START + HOUR) if one.message.id == doubtful)
     held_all = {one.address: "held" for one in claim.message.envelope.recipients}
     await at.spool.settle(settlement(claim, IN_DOUBT, states=held_all))
-    [doubt] = await at.spool.doubts()
+    [doubt] = (await at.spool.backlog()).doubts
     assert (doubt.backend, doubt.count, doubt.since) == ("b", 1, START)
 
 
 async def test_the_first_in_the_queue_and_what_was_said_of_it(at: At) -> None:
     """The oldest, however often it was tried; nobody where nothing waits."""
-    assert await at.spool.first("b") is None
+    assert (await at.spool.backlog()).firsts == {}
     ident = await at.put()
     await at.put()
     claim = next(one for one in await at.claim() if one.message.id == ident)
     await at.spool.settle(settlement(claim, DEFERRED, next_attempt_at=START + HOUR))
-    found = await at.spool.first("b")
-    assert found
+    found = (await at.spool.backlog()).firsts["b"]
     assert (found.message_id, found.attempts, found.detail) == (ident, 1, DEFERRED.detail)
 
 

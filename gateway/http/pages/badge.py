@@ -10,9 +10,9 @@ from gateway.http.service import Service
 _FRESH = 5.0  # seconds for which it is not counted again: that takes more than a list of messages
 
 
-async def things_to_do(service: Service, desk: Desk, *, now: bool = False) -> int:
-    """``now``: as of now; else it may be a few seconds old, though never older than what was done here last."""
+async def things_to_do(service: Service, desk: Desk) -> int:
+    """It may be a few seconds old, though never older than what was done here last."""
     at = service.clock.monotonic()
-    if now or desk.badge is None or at - desk.badge[0] >= _FRESH:
+    if desk.badge is None or at - desk.badge[0] >= _FRESH:
         desk.badge = at, len(problems(await gather(service)))
     return desk.badge[1]

@@ -16,6 +16,7 @@ from gateway.http.tokens import Made, TokenView, Wanted
 
 LASTS = (("30d", "30 days"), ("90d", "90 days"), ("365d", "1 year"), ("", "ever, until it is revoked"))
 _TRIED = timedelta(days=30)  # so long a revoked token that is still tried is worth a line
+_MOST = 30  # tokens on a page
 _EMPTY = {"subject": "", "expires": "90d", "senders": "", "note": ""}
 
 
@@ -29,9 +30,10 @@ async def _page(
     service, everything = visit.service, visit.text("ended") == "1"
     known, now = await tokens.views(service), service.clock.now()
     path = service.in_force.loaded.path
+    shown = [one for one in reversed(known) if everything or _worth(one, now)]
     values = {
         "section": "clients", "clients": await clients.views(service), "file": path.name if path else "the settings",
-        "tokens": [one for one in reversed(known) if everything or _worth(one, now)], "all": everything,
+        "tokens": shown[:_MOST], "more": max(0, len(shown) - _MOST), "all": everything,
         "valid": sum(one.state == "valid" for one in known), "ended": sum(not _worth(one, now) for one in known),
         "made": made, "made_for": given["subject"], "given": _EMPTY if made else given, "lasts": LASTS,
         "once": secrets.token_hex(8),

@@ -11,9 +11,10 @@ from starlette.exceptions import HTTPException
 
 from gateway.http.pages.visit import View, Visit
 from gateway.http.problem import fields_of
-from gateway.spool import Flow
+from gateway.spool import Counts, Flow
 
 _PERIODS = {"1": "24 hours", "7": "7 days", "30": "30 days", "90": "90 days"}
+_MOST = 25  # clients in a table
 _COLUMNS = (
     ("accepted", "Accepted"), ("sent", "Handed over"), ("failed", "Failed"), ("deferred", "Put off"),
     ("refused", "Refused"), ("deleted", "Deleted"),
@@ -54,9 +55,19 @@ async def page(visit: Visit) -> View:
 def _groups(flow: Flow) -> list[Group]:
     found = []
     for which, word, columns in _BY:
-        rows = [(name, fields_of(one)) for name, one in getattr(flow, which).items()]
-        found.append(Group(f"By {word.lower()}", _heads(word, columns), columns, rows))
+        rows = [(name, fields_of(one)) for name, one in _busiest(getattr(flow, which))]
+        all_of = len(getattr(flow, which))
+        often = f", the {len(rows)} busiest of {all_of}" if all_of > len(rows) else ""
+        found.append(Group(f"By {word.lower()}{often}", _heads(word, columns), columns, rows))
     return [one for one in found if one.rows]
+
+
+def _busiest(group: Mapping[str, Counts]) -> list[tuple[str, Counts]]:
+    """By name; of many those with most mail, for the rest is small."""
+    if len(group) > _MOST:
+        often = sorted(group, key=lambda name: group[name].accepted + group[name].sent + group[name].refused)[-_MOST:]
+        return [(name, group[name]) for name in sorted(often)]
+    return list(group.items())
 
 
 def _heads(first: str, columns: Sequence[tuple[str, str]]) -> tuple[str, ...]:

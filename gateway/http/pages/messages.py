@@ -94,12 +94,12 @@ def wanted_of(given: Mapping[str, str]) -> Wanted:
 async def page(visit: Visit) -> View | Response:
     query = visit.request.query_params
     wanted = wanted_of(query)
-    if _ID.fullmatch(wanted.q) and await _exists(visit, wanted.q.upper()):
-        return visit.go(f"/ui/messages/{wanted.q.upper()}")
     cut = Cut(limit=PAGE, before=query.get("before", ""), after=query.get("after", ""), oldest=bool(wanted.order))
     if cut.before and cut.after:
         cut = replace(cut, after="")
     async with visit.desk.lock(visit.person.key):
+        if _ID.fullmatch(wanted.q) and await visit.service.spool.states([wanted.q.upper()]):
+            return visit.go(f"/ui/messages/{wanted.q.upper()}")
         if visit.asked_part == "newer":
             return await _newer(visit, wanted, query.get("top", ""))
         by, listed, total = await _listed(visit, wanted, cut)
@@ -109,10 +109,6 @@ async def page(visit: Visit) -> View | Response:
         if not listed.messages and not (cut.before or cut.after):
             values |= await _nothing(visit, wanted)
     return View(template="messages.html", values=values)
-
-
-async def _exists(visit: Visit, ident: str) -> bool:
-    return bool((await visit.service.spool.page(Filter(ids=(ident,)), Cut(limit=1))).messages)
 
 
 async def _listed(visit: Visit, wanted: Wanted, cut: Cut) -> tuple[str, Page, Total]:

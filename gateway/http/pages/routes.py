@@ -165,19 +165,30 @@ def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
             raise Refused(
                 403, "This page is old", "Nothing was done. Load the page again, then press the button again."
             )
-        found = await handler(visit)
         if request.method == "POST":
+            found = await handler(visit)
             desk.badge = desk.failed = None
-        if isinstance(found, Response):
-            return found
-        overview_shown = found.values.get("section") == "overview"
-        number = 0 if visit.asked_part else await things_to_do(service, desk, now=overview_shown)
-        return frame.render(visit, found, number)
+            number = await _number(visit, found)
+        else:
+            async with service.spool.one_moment():
+                found = await handler(visit)
+                number = await _number(visit, found)
+        return found if isinstance(found, Response) else frame.render(visit, found, number)
 
     async def endpoint(request: Request) -> Response:
         return await explained(service, request, lambda: answer(request))
 
     return endpoint
+
+
+async def _number(visit: Visit, found: View | Response) -> int:
+    """How many things need somebody; 0 where nobody is shown it."""
+    if isinstance(found, Response) or visit.asked_part:
+        return 0
+    if found.needs is not None:
+        visit.desk.badge = visit.service.clock.monotonic(), found.needs
+        return found.needs
+    return await things_to_do(visit.service, visit.desk)
 
 
 async def _form(request: Request) -> Mapping[str, list[str]]:

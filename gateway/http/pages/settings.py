@@ -20,6 +20,7 @@ from gateway.http.pages.standing import ending
 from gateway.http.pages.visit import View, Visit
 from gateway.http.service import running
 
+_MOST = 150  # rows on a page
 _LONG = 120  # characters of a value that is one line
 
 
@@ -50,7 +51,8 @@ async def page(visit: Visit) -> View:
         "show": visit.text("good") == "1", "reload": in_force.failed,
         "ends": [ending(one, seen.now) for one in seen.ends],
         "read_at": in_force.read_at, "file": str(path) if path else "", "q": q, "all": everything, "hidden": hidden,
-        "rows": [_row(one) for one in shown], "sentence": partial(_sentence, _names(visit)),
+        "rows": [_row(one) for one in shown[:_MOST]], "more": max(0, len(shown) - _MOST),
+        "sentence": partial(_sentence, _names(visit)),
     }  # fmt: skip
     return View(template="settings.html", values=values, needs=len(problems(seen)))
 

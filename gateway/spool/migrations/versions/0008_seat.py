@@ -20,7 +20,7 @@ CREATE TABLE refusal (
     size INTEGER NOT NULL, code INTEGER NOT NULL, enhanced VARCHAR NOT NULL, text VARCHAR NOT NULL,
     detail VARCHAR NOT NULL
 );
-CREATE INDEX refusal_by_last ON refusal (last_at)
+CREATE INDEX refusal_by_last ON refusal (last_at, reason, count, first_at)
 """
 # The counts begin with what is known: so they add up from the first hour on.
 _TALLY = """
