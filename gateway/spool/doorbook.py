@@ -173,16 +173,17 @@ class DoorBook:
         waiting, self._lines = self._lines, {}
         counts, self._counts = self._counts, Counter()
         while waiting or counts:
-            lines = dict(islice(waiting.items(), STEP))
+            lines, told = dict(islice(waiting.items(), STEP)), counts
+            counts, waiting = Counter(), dict(islice(waiting.items(), STEP, None))
             try:
-                await self._write([_row(number, line) for number, line in lines.items()], counts)
+                await self._write([_row(number, line) for number, line in lines.items()], told)
             except SpoolTrouble:
-                self._counts += counts
-                self._put_back(waiting)
+                self._counts += told
+                self._put_back(lines | waiting)
                 return
-            counts = Counter()
-            for number in lines:
-                del waiting[number]
+            except asyncio.CancelledError:  # what is handed over is written all the same
+                self._put_back(waiting)
+                raise
 
     def _put_back(self, lines: dict[int, _Line]) -> None:
         for number, line in lines.items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ from gateway.config.models import RetentionSettings
 from gateway.model import SpoolFull
 from gateway.refusals import Refused
 from gateway.spool import DoorBook, RefusalFilter, RefusalRow
+from gateway.spool.doorbook import Row
 from gateway.spool.refusals import MOST
 from tests.fakes import START, FakeClock
 from tests.spool.test_open import child
@@ -303,3 +306,23 @@ async def test_what_is_left_is_written_at_the_end(at: At) -> None:
     book.note(refused())
     await book.aclose()
     assert [row.count for row in (await at.spool.refusals()).rows] == [1]
+
+
+async def test_an_end_in_the_middle_of_writing_loses_none(at: At) -> None:
+    """What is handed over is written once, the rest behind it."""
+    begun = asyncio.Event()
+
+    async def write(rows: Sequence[Row], counts: Counter[tuple[str, str]]) -> None:
+        begun.set()
+        await at.spool.note_refusals(rows, counts)
+
+    book = DoorBook(write, at.clock, at.events)
+    book.start()
+    for n in range(400):
+        book.note(refused(client=f"c{n}"))
+    while not begun.is_set():
+        at.clock.advance(1)
+        await asyncio.sleep(0)
+    await book.aclose()
+    page = await at.spool.refusals(RefusalFilter(), limit=1000)
+    assert (len(page.rows), {row.count for row in page.rows}) == (400, {1})
