@@ -110,6 +110,7 @@ CELLS = [(width, theme, True) for width in (320, *WIDTHS) for theme in THEMES] +
 ]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install axe-core below $GATEWAY_NPM")
 @pytest.mark.parametrize(("width", "theme", "script"), CELLS)
 async def test_every_page(

@@ -15,7 +15,7 @@ from tests.http.pages.chromium import chromium, fits, needed, picture, shots, wi
 from tests.http.pages.house import house
 from tests.http.pages.test_every_page import sign_in
 
-pytestmark = [needed, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [needed, pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 PAGES = (
     "/ui/", "/ui/flow", "/ui/messages", "/ui/messages?q=nothing", "/ui/messages/1K1EQM5KE2HT7",
     "/ui/messages/1K1EQM5KE2HT7/source", "/ui/messages/all?upto=~", "/ui/refused", "/ui/backends",
