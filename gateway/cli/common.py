@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -71,6 +72,21 @@ def said(_context: object, parameter: click.Parameter, given: str | None) -> str
     if given is not None and not given.strip():
         raise click.BadParameter("is empty: leave it out, or say what to look for", param=parameter)
     return given
+
+
+def queue_id(given: str) -> str:
+    """As it is spelled here, without what is copied along with it: the brackets of a Message-ID, a comma."""
+    return given.strip().strip("<>,;:'\"").upper()
+
+
+def one_id(_context: object, _parameter: object, given: str) -> str:
+    """For an argument's callback."""
+    found = queue_id(given)
+    if not found:
+        raise click.UsageError("give a queue id: gateway queue list shows them")
+    if not found.isalnum() and found != "-":  # it would be another path; and no id has such a sign
+        raise Failed(f"no message {found}; to look for anything else that you know: gateway trace {shlex.quote(given)}")
+    return found
 
 
 def chosen_file() -> Path | None:

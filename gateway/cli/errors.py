@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+TYPED = "gateway.typed"  # in click's context: what was typed behind "gateway", for whoever has to type it again
+
 
 class Failed(click.ClickException):
     """Ends the command with this text on stderr and exit code 1."""

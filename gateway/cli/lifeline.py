@@ -17,6 +17,11 @@ def answer(row: Json) -> str:
     return " ".join(filter(None, spoken(row["code"], row["enhanced"], row["detail"], row.get("said_by", ""))))
 
 
+def state(row: Json) -> str:
+    """Of a message in a list, in the words of the log and of --state."""
+    return "in_doubt" if row["in_doubt"] else "sent" if row["state"] == "done" else str(row["state"])
+
+
 def to_do(row: Json) -> str:
     """What a person has to do about an answer or about a backend that rests, "" for nothing."""
     return f"to do: {' '.join(row['fix'].split())}" if row.get("fix") else ""

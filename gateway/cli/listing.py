@@ -126,10 +126,9 @@ def _cells(row: Row, backends: Mapping[str, Row]) -> tuple[str, ...]:
     names, whom = ",".join(row["backends"]), lifeline.addresses(row["recipients"], row["recipient_count"])
     if row["state"] == "queued" and not any(_works(backends, name) for name in row["backends"]):
         due = f"when {names} works"
-    state = "in_doubt" if row["in_doubt"] else {"done": "sent"}.get(row["state"], row["state"])
     found = (
         row["id"],
-        state,
+        lifeline.state(row),
         received,
         plain.size(row["size"]),
         names,

@@ -55,7 +55,7 @@ def _bad(file: Path | None, error: ConfigError) -> BadConfig:
     if len(said) < len(error.lines):
         owner = f" or {whose.user(service.owner)}" if service.owner else ""
         which = "the settings" if not service.readable else "files that the settings name"
-        said.append(f"{whose.user()} may not read {which}, root{owner} may: {service.again('sudo ')}")
+        said.append(f"{whose.user()} may not read {which}, root{owner} may: {service.as_root()}")
     return BadConfig("\n".join(said), objects(said))
 
 

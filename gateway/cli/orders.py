@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gateway.cli import plain
-from gateway.cli.common import Api, config_option, connect, example, json_option, named, said
+from gateway.cli.common import Api, config_option, connect, example, json_option, named, one_id, queue_id, said
 from gateway.cli.errors import Failed
 from gateway.cli.listing import filter_options, refuse_unknown
 from gateway.cli.plain import moment, say, show_json
@@ -23,13 +23,8 @@ _LOOK = 0.3  # seconds between two looks at work
 Chosen = dict[str, str]
 
 
-def _ids(_context: object, _parameter: object, given: tuple[str, ...]) -> tuple[str, ...]:
-    found = tuple(one.strip().upper() for one in given)
-    if not all(found):
-        raise click.UsageError("give a queue id")
-    if odd := [one for one in found if "/" in one]:  # it would be another path
-        raise Failed(f"no message {odd[0]}")
-    return found
+def _ids(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(one_id(context, parameter, one) for one in given)
 
 
 def _verb(name: str, text: str, typed: str) -> click.Command:
@@ -44,7 +39,7 @@ def _verb(name: str, text: str, typed: str) -> click.Command:
             raise click.UsageError("say by which backend they are to go: --backend NAME")
         body: dict[str, Any] = {"backend": target["target"], "force": target["force"]} if other else {}
         if "-" in ids:
-            ids = (*(one for one in ids if one != "-"), *sys.stdin.read().upper().split())
+            ids = (*(one for one in ids if one != "-"), *map(queue_id, sys.stdin.read().split()))
         elif not ids and not yes and not sys.stdin.isatty():
             raise click.UsageError(f"to {name} all messages that fit needs --yes")
         with connect() as api:

@@ -8,21 +8,11 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import config_option, connect, example, json_option
-from gateway.cli.errors import Failed
+from gateway.cli.common import config_option, connect, example, json_option, one_id
 from gateway.cli.listing import STATES, Listing, filter_options, find, refuse_unknown, room, say_lines, watch
 from gateway.cli.orders import VERBS
 from gateway.cli.plain import moment, say, show_json
 from gateway.cli.trace import show
-
-
-def _queue_id(_context: object, _parameter: object, given: str) -> str:
-    found = given.strip().upper()
-    if not found:
-        raise click.UsageError("give a queue id")
-    if "/" in found:  # it would be another path
-        raise Failed(f"no message {found}")
-    return found
 
 
 @click.group()
@@ -138,7 +128,7 @@ queue.add_command(show)
 
 
 @queue.command(epilog=example("gateway queue cat 1K1EQM5KE2HT7 > message.eml"))
-@click.argument("queue_id", callback=_queue_id)
+@click.argument("queue_id", callback=one_id)
 @config_option
 def cat(queue_id: str) -> None:
     """The message byte for byte, as it will be sent."""

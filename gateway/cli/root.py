@@ -11,7 +11,7 @@ import click
 
 import gateway
 from gateway.cli.common import chosen_file, config_option, connect, example, json_option
-from gateway.cli.errors import BadConfig
+from gateway.cli.errors import TYPED, BadConfig
 from gateway.cli.plain import say, show_json
 
 _COMMANDS = {
@@ -36,6 +36,22 @@ _COMMANDS = {
 _AUTH = {"google": "gateway.cli.auth_google:google", "microsoft": "gateway.cli.auth_microsoft:microsoft"}
 
 
+# What is looked for at the top and stands further down.
+_BELOW = {
+    **dict.fromkeys(["list", "ls", "summary", "show", "cat", "retry", "resend", "reroute"], "gateway queue {}"),
+    **dict.fromkeys(["hold", "release", "delete", "bounce"], "gateway queue {}"),
+    **dict.fromkeys(["check", "pause", "resume", "fix"], "gateway backend {}"),
+    **dict.fromkeys(["mint", "revoke", "inspect"], "gateway token {}"),
+    **dict.fromkeys(["start", "stop", "restart"], "systemctl {} gateway"),
+    "test": "gateway send-test",
+    "search": "gateway trace",
+    "help": "gateway --help",
+    "login": "gateway ui-login",
+    "log": "journalctl -u gateway",
+    "logs": "journalctl -u gateway",
+}
+
+
 class _LazyGroup(click.Group):
     """``lazy`` says where else commands are, by name: ``package.module:attribute``."""
 
@@ -46,6 +62,18 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self._lazy])
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and name[:1].isalnum():
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, self.list_commands(ctx), 1)
+            below = [_BELOW[name].format(name.replace("ls", "list"))] if self.name == "cli" and name in _BELOW else []
+            ctx.fail(f"No such command '{name}'." + "".join(f" Did you mean '{one}'?" for one in below or close))
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
@@ -54,7 +82,17 @@ class _LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=_LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+class _Root(_LazyGroup):
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        typed = tuple(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[TYPED] = typed
+        return context
+
+
+@click.group(cls=_Root, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(gateway.__version__, message="gateway %(version)s")
 @config_option
 def cli() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, config_option, connect, example, json_option, said
+from gateway.cli.common import Api, config_option, connect, example, json_option, one_id, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json, stamp
 
@@ -16,17 +16,8 @@ _RECIPIENTS, _EDGE = 20, 10  # of more recipients than these the first and last 
 _all_option = click.option("--all", "whole", is_flag=True, help="Nothing cut or left out.")
 
 
-def _queue_id(_context: object, _parameter: object, given: str) -> str:
-    found = given.strip().upper()
-    if not found:
-        raise click.UsageError("give a queue id")
-    if "/" in found:  # it would be another path
-        raise Failed(f"no message {found}")
-    return found
-
-
 @click.command(epilog=example("gateway queue show 1K1EQM5KE2HT7"))
-@click.argument("queue_id", callback=_queue_id)
+@click.argument("queue_id", callback=one_id)
 @_all_option
 @json_option
 @config_option
@@ -68,7 +59,8 @@ def trace(what: str, limit: int, whole: bool, as_json: bool) -> None:
     """What became of a message.
 
     WHAT is a queue id, a Message-ID, an address as it was sent or as it was rewritten, a domain, a pattern as
-    *@example.com, a name without a domain, or the provider's id. Of several messages the newest is told in full.
+    *@example.com, a name without a domain, the provider's id, or the network address of the device. Of several
+    messages the newest is told in full.
     """
     with connect() as api:
         found = api.get("trace", what=what, limit=limit)
@@ -80,7 +72,7 @@ def trace(what: str, limit: int, whole: bool, as_json: bool) -> None:
     if as_json:
         return show_json(details)
     if len(rows) > 1:
-        cells = [(row["id"], stamp(moment(row["received_at"])), row["state"], row["sender"] or "<>",
+        cells = [(row["id"], stamp(moment(row["received_at"])), lifeline.state(row), row["sender"] or "<>",
                   lifeline.addresses(row["recipients"], row["recipient_count"])) for row in rows]  # fmt: skip
         plain.table(("QUEUE ID", "ACCEPTED", "STATE", "FROM", "TO"), cells)
         say(f"\nThe newest of them; another one: gateway trace {rows[1]['id']}\n")
@@ -92,7 +84,8 @@ def trace(what: str, limit: int, whole: bool, as_json: bool) -> None:
 
 def _nothing(what: str, found: Mapping[str, Any]) -> str:
     """What was looked at, how long it is kept, what is close to it, and where else to look."""
-    lines = [f"no message has {what} as {', '.join(found['looked_at'])}, in the {found['kept']} that are kept."]
+    *most, last = found["looked_at"]
+    lines = [f"no message has {what} as {', '.join(most)} or {last}, in the {found['kept']} that are kept."]
     lines += [
         f"{act['name'] or 'Somebody'} deleted it at {stamp(moment(act['made_at']))}: gateway acts {act['id']}"
         for act in found["acts"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.errors import Failed, NoService
+from gateway.cli.errors import TYPED, Failed, NoService
 from gateway.config import ConfigError, locate
 
 
@@ -89,6 +89,8 @@ class Meant:
     def absent(self) -> NoService:
         """Nobody listens."""
         where = " or ".join(map(str, self.sockets)) or "a place that the settings leave in doubt"
+        if self.file is not None and self.named and not os.path.lexists(self.file):
+            return NoService(f"there is no {self.file}; --config or $GATEWAY_CONFIG names it")
         lines = [f"no service is running at {where}; start it with: {self.start()}"]
         if not self.readable:
             lines.append(f"{user()} may not read {self.file}, which may say another place. Type: {self.again('sudo ')}")
@@ -105,9 +107,20 @@ class Meant:
         return NoService("\n".join(lines))
 
     def again(self, before: str = "") -> str:
-        """This command as it is typed, without what was given to it: that may be a secret."""
+        """This command as it was typed, so that it can be pasted; without a token that was given to it."""
         context = click.get_current_context(silent=True)
-        return f"{before}{context.command_path if context else 'gateway'}{self._config()}"
+        path = context.command_path if context else "gateway"
+        given = context.find_root().meta.get(TYPED) if context else None
+        if given is None or path.endswith("token inspect"):
+            return f"{before}{path}{self._config()}"
+        named = any(one.partition("=")[0] == "--config" for one in given)
+        return f"{before}{shlex.join(['gateway', *given])}{'' if named else self._config()}"
+
+    def as_root(self) -> str:
+        """This command by root; but what runs the service is its unit, if it has one."""
+        context = click.get_current_context(silent=True)
+        serves = context is not None and context.info_name == "serve"
+        return self.start() if serves and self.unit else self.again("sudo ")
 
     def _config(self) -> str:
         return f" --config {shlex.quote(str(self.file))}" if self.named else ""

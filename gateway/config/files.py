@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -135,6 +136,8 @@ class Files:
                     mode, data = os.fstat(file.fileno()).st_mode, file.read(_MAX_FILE)
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except PermissionError as error:
+                self._miss(keys, f"{candidate}: {_closed(candidate)}: {error.strerror}")
             except (OSError, ValueError) as error:
                 self._miss(keys, f"{candidate}: {getattr(error, 'strerror', '') or 'not the name of a file'}")
             else:
@@ -166,3 +169,14 @@ class Files:
             names = ", ".join(map(dotted, self._inline))
             text = f"every user of this machine can read {names}; chmod 640 it or use a _file"
             self.warnings.append(Line(Place(str(self._path)), (), text))
+
+
+def _closed(file: Path) -> str:
+    """Who may not read it, and what lets him. Root may, so a check by root finds nothing."""
+    user = str(os.geteuid())
+    with suppress(KeyError):
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    if not os.access(file.parent, os.X_OK):
+        return f"user {user} may not enter its folder; let him, or let systemd hand the file over (LoadCredential)"
+    paste = shlex.join(["chown", user, str(file)])
+    return f"user {user} may not read it; {paste}, or let systemd hand it over (LoadCredential)"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -261,8 +263,14 @@ def _reload(seen: Snapshot) -> Iterator[Problem]:
             key="reload", kind="reload_refused", severity="bad", since=seen.reload.at,
             what="The settings on disk are wrong.", said="\n".join(seen.reload.errors),
             cost="The service goes on with the old ones. It would not start again with these.",
-            fix="Correct them until this finds nothing: gateway check-config. Then: gateway reload",
+            fix=f"{_to_correct(seen.reload.errors)} Then: gateway reload",
         )  # fmt: skip
+
+
+def _to_correct(errors: Sequence[str]) -> str:
+    if all(line.endswith(os.strerror(errno.EACCES)) for line in errors):  # a check by root would find nothing
+        return "Let the user of the service read what is named here."
+    return "Correct them until this finds nothing: gateway check-config."
 
 
 def _pickups(seen: Snapshot) -> Iterator[Problem]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +24,8 @@ from gateway.spool.refusals import RefusalFilter
 
 _LONGEST = 1000  # characters
 _PAGES = 5  # of bounded work: who asks must not keep others waiting
-LOOKED_AT = ("queue id", "Message-ID", "provider id", "sender", "rewritten sender", "recipient")
+_AROUND = "<>,;'\""  # what is copied along with an id or an address
+LOOKED_AT = ("queue id", "Message-ID", "provider id", "sender", "rewritten sender", "recipient", "network address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,12 @@ class TraceQuery:
 async def find(service: Service, request: Request) -> Found:
     """Look for mail by whatever somebody knows of it.
 
-    ``what`` is a queue id, a Message-ID, a provider's id, an address, a domain, a pattern or a part before the @."""
+    ``what`` is a queue id, a Message-ID, a provider's id, an address, a domain, a pattern, a part before the @, or
+    the network address that mail came from."""
     what = request.query_params.get("what", "").strip()[:_LONGEST]
     limit = acts.number(request, "limit", 10, 1, 1000)
     if not what:
-        raise HTTPException(400, "say what to look for: ?what=max@example.com")
+        raise HTTPException(400, "say what to look for: an id, an address, a domain, a part before the @")
     rows = await _look(service, what, limit + 1)
     if rows:
         kept = lasting(service.settings.retention.history)
@@ -74,7 +78,9 @@ async def find(service: Service, request: Request) -> Found:
 async def not_here(service: Service, what: str) -> Found:
     """Of what no message has: as what it was looked for, and where else to look."""
     kept = lasting(service.settings.retention.history)
-    done = [act for act in await service.spool.acts(message=what.upper(), limit=5) if act.verb == "delete"]
+    done = [
+        act for act in await service.spool.acts(message=what.strip(_AROUND).upper(), limit=5) if act.verb == "delete"
+    ]
     refused = await service.spool.refusals(RefusalFilter(q=what), limit=1)
     times = sum(refused.reasons.values())
     close = await _near(service, what)
@@ -83,9 +89,12 @@ async def not_here(service: Service, what: str) -> Found:
 
 async def _look(service: Service, what: str, limit: int) -> list[MessageRow]:
     """By the first meaning that finds any: the more particular ones come first."""
-    bare = what.strip("<>")
-    ways = [Filter(ids=(what.upper(),)), Filter(message_id=what), Filter(remote_id=what)]
-    for which in (*ways, Filter(address=bare) if bare else Filter(sender=what)):
+    bare = what.strip(_AROUND)
+    ways = [Filter(ids=(bare.upper(),)), Filter(message_id=what), Filter(remote_id=what)]
+    ways += [Filter(address=bare) if bare else Filter(sender=what)]
+    ways += [Filter(address=f"{bare}@*")] if is_name(bare) else []
+    ways += [Filter(peer=peer)] if (peer := as_peer(bare)) else []
+    for which in ways:
         cut, rows = Cut(limit=limit), list[MessageRow]()
         for _ in range(_PAGES):
             page = await service.spool.page(which, cut)
@@ -98,6 +107,19 @@ async def _look(service: Service, what: str, limit: int) -> list[MessageRow]:
     return []
 
 
+def is_name(what: str) -> bool:
+    """Whether it may be a part before the @ although it looks like a domain: john.doe."""
+    return "." in what and not set(what) & {"@", "*", "<", ">", " "}
+
+
+def as_peer(what: str) -> str:
+    """As the network address that mail came from; "" if it is none."""
+    try:
+        return str(ip_address(what))
+    except ValueError:
+        return ""
+
+
 async def _near(service: Service, what: str) -> list[Near]:
     if "@" not in what:
         return []
@@ -107,8 +129,10 @@ async def _near(service: Service, what: str) -> list[Near]:
 
 
 def _elsewhere(settings: Settings, what: str, refused: int) -> Iterator[str]:
-    shown = f"'{what}'" if " " in what or "*" in what else what
+    shown = shlex.quote(what)
     seen = f" ({number(refused, 'time')} turned away)" if refused else ""
+    if " " in what:
+        yield "by sender, recipient or time: no subject is kept of any message"
     yield f"among what was turned away at the door{seen}: gateway refused {shown}"
     yield "in the maildrop, where mail waits that came while no service ran: gateway queue dropped"
     yield f"in the log, which may reach further back: journalctl -u gateway | grep -F {shown}"

@@ -211,10 +211,27 @@ def test_trace_finds_by_every_name(run: Commands) -> None:
     """Queue id (in any case), Message-ID with and without brackets, address, provider's id."""
     sent = json.loads(run.ok("send-test", "--to", "found@example.net", "--json"))
     names = [sent["id"], sent["id"].lower(), sent["message_id"], sent["message_id"].strip("<>"), "Found@example.net"]
-    names += ["<found@example.net>", f" {sent['id']} "]
+    names += ["<found@example.net>", f" {sent['id']} ", f"<{sent['id']}>,"]
     for name in [*names, sent["attempts"][0]["remote_id"]]:
         assert run.ok("trace", name).startswith(sent["id"]), name
     assert [detail["id"] for detail in run.json("trace", "found@example.net")] == [sent["id"]]
+
+
+def test_an_id_with_what_was_copied_along(run: Commands) -> None:
+    """Brackets, commas, quotes and lower case are no part of it; what cannot be an id is looked for by trace."""
+    sent = json.loads(run.ok("send-test", "--to", "copied@example.net", "--json"))["id"]
+    for odd in (f"<{sent}>", f"{sent},", f" '{sent.lower()}':"):
+        assert run.json("queue", "show", odd)["id"] == sent
+        assert f"it is sent: {sent}" in run("queue", "hold", odd).stderr
+    done = run("queue", "show", "a b@example.net")
+    assert (done.exit_code, "gateway trace 'a b@example.net'" in done.stderr) == (1, True)
+
+
+def test_trace_names_states_as_the_list_does(run: Commands) -> None:
+    """One thing has one name."""
+    for _ in range(2):
+        run.ok("send-test", "--to", "words@example.net")
+    assert [line.split()[3] for line in run.ok("trace", "words@example.net").splitlines()[1:3]] == ["sent", "sent"]
 
 
 def test_trace_says_when_there_may_be_more(run: Commands) -> None:

@@ -184,3 +184,25 @@ def test_other_services_are_left_alone(run: Commands) -> None:
     run.file.write_text("nonsense: true\n")
     done = run("queue", "delete", "--all", "--yes")
     assert (done.exit_code, "nonsense" in done.stderr) == (78, True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("stauts", "status"),
+        ("queue lst", "list"),
+        ("list", "gateway queue list"),
+        ("retry", "gateway queue retry"),
+        ("restart", "systemctl restart gateway"),
+        ("login", "gateway ui-login"),
+        ("xyzzy", ""),
+    ],
+)
+def test_what_is_no_command(run: Commands, typed: str, meant: str) -> None:
+    """The nearest one, or where it stands: all are known, those too whose file is not loaded yet."""
+    done = run(*typed.split())
+    hint = f" Did you mean '{meant}'?" if meant else ""
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (
+        2,
+        f"Error: No such command '{typed.rsplit(maxsplit=1)[-1]}'.{hint}",
+    )

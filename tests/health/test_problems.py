@@ -90,6 +90,11 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
         ("config.yaml:3:1: bad", "old ones", "gateway check-config"),
     ),
     (
+        "reload_refused", "reload", "bad",
+        {"reload": FailedReload(at=AN_HOUR_AGO, errors=("config.yaml:3:1: s2g.key: Permission denied",))},
+        ("Let the user of the service read what is named here. Then: gateway reload",),
+    ),
+    (
         "pickup_unreadable", "pickup:scans", "bad",
         {"pickups": (PickupNow(name="scans", path="/srv/scans", reason="Permission denied"),)},
         ("/srv/scans", "Permission denied", "nothing is lost"),

@@ -164,6 +164,17 @@ async def test_trace(running: Service) -> None:
         assert (await ask(running, "GET", f"/api/v1/trace?{odd}")).status == 400
 
 
+async def test_trace_by_a_name_with_a_dot_and_by_a_device(running: Service) -> None:
+    """What looks like a domain and is none; the address of the network that mail came from."""
+    await running.spool.put(new_message(ident="M009", backend="box", sender="john.doe@example.com", peer="192.0.2.17"))
+    for what in ("john.doe", "192.0.2.17", "<M009>", "m009,"):
+        assert [row["id"] for row in (await get(running, f"/api/v1/trace?what={what}"))["messages"]] == ["M009"], what
+    await running.spool.delete(Filter(ids=("M009",)), running.spool.now())
+    found = await get(running, "/api/v1/trace?what=it's%20gone")
+    assert "no subject is kept" in found["elsewhere"][0]
+    assert found["elsewhere"][1].endswith("""gateway refused 'it'"'"'s gone'""")
+
+
 async def test_trace_of_what_is_not_here(running: Service) -> None:
     """What was looked at, how long that is kept, what is like it, who deleted it, and where else to look."""
     await put_three(running)

@@ -37,7 +37,7 @@ _API_STATES = {api: name for name, (_, api) in STATES.items()} | {"done": "sent"
 _TABS = ("waiting", "held", "failed", "sent")
 PERIODS: Mapping[str, str] = {"1h": "Last hour", "24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days"}
 # What the box may hold, in the order in which it is tried.
-WAYS = ("address", "message_id", "remote_id")
+WAYS = ("address", "message_id", "remote_id", "peer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +103,11 @@ async def page(visit: Visit) -> View | Response:
         if visit.asked_part == "newer":
             return await _newer(visit, wanted, query.get("top", ""))
         by, listed, total = await _listed(visit, wanted, cut)
+        if not listed.messages and not listed.partial and trace.is_name(wanted.q) and by == WAYS[0]:
+            name = wanted.but(q=f"{wanted.q}@*")
+            found = await _listed(visit, name, cut)
+            if found[1].messages:
+                wanted, (by, listed, total) = name, found
         wanted = wanted.but(by=by if wanted.q else "")
         values = _values(visit, wanted, cut, listed, await _failed(visit))
         values["all_found"] = counted(total.number, more=total.more)
@@ -114,7 +119,8 @@ async def page(visit: Visit) -> View | Response:
 async def _listed(visit: Visit, wanted: Wanted, cut: Cut) -> tuple[str, Page, Total]:
     """As the first of the ways that finds something, else as the first."""
     first: tuple[str, Page, Total] | None = None
-    for by in (wanted.by,) if wanted.by or not wanted.q else WAYS:
+    ways = WAYS if trace.as_peer(wanted.q) else WAYS[:-1]
+    for by in (wanted.by,) if wanted.by or not wanted.q else ways:
         found = by, *await visit.service.spool.counted_page(wanted.filter(visit, by), cut, COUNTED)
         if found[1].messages or found[1].partial:
             return found
