@@ -91,6 +91,13 @@ class Case:
     def can_log_in(self) -> bool:
         return any(client.logs_in for client in self.settings.clients.values())
 
+    def listed(self) -> str:
+        """The client that this address is of without a login by now; "" for none."""
+        held = ((prefix_length(one.networks, self.peer), name) for name, one in self.settings.clients.items()
+                if not one.logs_in)  # fmt: skip
+        length, name = max(held, default=(-1, ""))
+        return name if length >= 0 else ""
+
     def nearest(self) -> tuple[str, Network, Network] | None:
         """The client with a network beside this address: its name, that network, and one that would hold both."""
         found = []

@@ -31,6 +31,9 @@ def tls_required(case: Case) -> Remedy:
 
 def _listed(case: Case, why: str, way: str) -> Remedy:
     """With the address among a client's networks; beside those that are there, if one is near."""
+    required = case.listener is not None and case.listener.auth == "required"
+    if case.row.peer and not required and (now := case.listed()):
+        return Remedy(why=why, fix=f"Nothing more: by now {case.peer} belongs to client {now}.")
     near = case.nearest() if not case.stranger else None
     tree: dict[str, Any]
     if near is None:
@@ -47,7 +50,7 @@ def _listed(case: Case, why: str, way: str) -> Remedy:
         tree = case.with_client(name, **changes)
         text = f"{way} to a client: {name} holds {network}, which ends at {network.broadcast_address}"
         text = text if network.num_addresses > 1 else f"{way} to a client: {name} holds {network.network_address}"
-    if case.listener is not None and case.listener.auth == "required":
+    if required:
         tree["listeners"] = {case.row.listener: {"auth": "optional"}}
         text += f"; and let {case.row.listener} take mail without a login (now auth: required)"
     return Remedy(why=why, fix=f"{_INTERNET * case.stranger}{text}.", yaml=paste(tree), command=APPLY)

@@ -34,6 +34,8 @@ def sender_denied(case: Case) -> Remedy:
         tree = case.with_client(name, rewrite_sender={"to": to, "when": "not_allowed"}) if to else {}
         return Remedy(why=why, fix=fix, yaml=paste(tree), command=APPLY if to else "")
     more = [one for one in dict.fromkeys((denied, case.sender)) if one and not allows(client.senders, one)]
+    if denied and not more:
+        return Remedy(why=why, fix=f"Nothing more: by now {name} may send as {denied}.")
     allowed = ", ".join(client.senders) or "nobody"
     return Remedy(
         why=why,
@@ -69,6 +71,8 @@ def recipient_denied(case: Case) -> Remedy:
     if "the token allows" in case.row.text:
         command = f"gateway token mint --sub {shlex.quote(case.row.user)} --recipient {shlex.quote(address)}"
         return Remedy(why=why, fix="Its token says to whom it may send: make one with that recipient.", command=command)
+    if allows(client.recipients, address) and "pass it on" not in case.row.text:
+        return Remedy(why=why, fix=f"Nothing more: by now {name} may send to {address}.")
     fix = f"{name} may send to {', '.join(client.recipients) or 'nobody'} only: add the address."
     if "pass it on" in case.row.text:
         fix = "Its name asks the other host to pass it on. If that is meant, list this very address."

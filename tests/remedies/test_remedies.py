@@ -240,6 +240,25 @@ def test_a_stranger_on_the_internet_is_not_added_without_a_word(tmp_path: Path) 
     assert yaml.safe_load(cure.yaml) == {"clients": {"device": {"networks": ["93.184.216.34/32"]}}}
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("relay_denied", {}),
+        (
+            "sender_denied",
+            {"client": "copier", "sender": "a@example.com", "text": "<a@example.com>: sender not allowed"},
+        ),
+        ("recipient_denied", {"client": "copier", "recipients": ("b@example.net",)}),
+    ],
+)
+def test_who_was_let_in_meanwhile(reason: str, said: Tree, tmp_path: Path) -> None:
+    """Nothing is proposed that stands there already: a cure that was applied is seen to be."""
+    copier = {"networks": ["192.0.2.0/26"], "senders": ["*@example.com"], "recipients": ["*@example.net"]}
+    settings = loaded(merged(BASE, clients(copier=copier)), tmp_path)
+    cure = remedy(some(reason, **said), settings)
+    assert (cure.fix.startswith("Nothing more: by now "), cure.yaml, cure.command) == (True, "", "")
+
+
 def test_there_is_a_remedy_for_each_reason() -> None:
     """And for nothing else: a new reason needs one, and a sentence in docs/replies.md."""
     assert REMEDIES.keys() == REASONS
