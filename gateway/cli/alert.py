@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from gateway.cli import plain
@@ -33,7 +36,11 @@ def list_(as_json: bool) -> None:
     ]  # fmt: skip
     if rows:
         return plain.table(("SINCE", "OVER", "SEVERITY", "TOLD BY", "STILL TO TELL", "WHAT"), rows)
-    return say("Nothing has needed anybody.") if found["ways"] else None
+    return say("Nothing was told yet. What needs you now: gateway status") if found["ways"] else None
+
+
+def _whom(found: Mapping[str, Any]) -> str:
+    return str(next(iter(found.get("alerts.to") or ("ADDRESS",))))
 
 
 @alert.command(epilog=example("gateway alert test"))
@@ -43,10 +50,11 @@ def test(as_json: bool) -> None:
     """Send a test alert by every way, and say which of them took it. Exit code 1: not all did."""
     with connect(offline=False) as api:
         ways = api.post("alerts/test")["ways"]
+        found = {one["key"]: one["value"] for one in api.get("settings", q="alerts.to")["settings"]}
     if as_json:
         show_json({"ways": ways})
     for way, why in ways.items() if not as_json else ():
-        taken = "queued; gateway trace shows whether it arrives" if way == "mail" else "taken"
+        taken = "taken" if way != "mail" else f"queued; whether it was sent: gateway trace {_whom(found)}"
         say(f"{way}: {f'FAILED: {why}' if why else taken}")
     if any(ways.values()):
         raise Failed("not every way works")

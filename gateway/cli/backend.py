@@ -57,8 +57,8 @@ def pause(name: str, duration: str | None) -> None:
     """Send nothing more by this backend; its messages wait."""
     with connect(offline=False) as api:
         _steer(api, name, "pause", {"for": duration})
-    until = f"for {duration}, or until" if duration else "until"
-    say(f"{name} is paused {until} a restart or: gateway backend resume {name}")
+    until = f"for {duration}" if duration else "until you resume it"
+    say(f"{name} is paused {until}; a restart of the service ends that, too. To resume: gateway backend resume {name}")
 
 
 _wait_option = click.option(

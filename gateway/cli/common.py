@@ -140,12 +140,12 @@ def connect(path: Path | None = None, *, offline: bool = True) -> Iterator[Api]:
             yield Api(AdminClient(SocketWay(found)), running=True)
             return
         if service.foreign or not service.readable:
-            raise service.absent()  # it runs with files and an environment that are not those from here
+            raise service.absent(offline=offline)  # it runs with files and an environment that are not those from here
         from gateway.cli import local
 
         loaded = local.settings(chosen_file(), spared=("backends",))  # systemd keeps their secrets for a running one
         if not offline or not service.has_spool:
-            raise service.absent()
+            raise service.absent(offline=offline)
         with local.spool(loaded) as client:
             yield Api(client, running=False)
     except (NotSent, Lost) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import SystemRandom
@@ -58,7 +59,9 @@ def _as_the_service(state: Path) -> None:
             user = pwd.getpwuid(owner).pw_name
         except KeyError:
             user = f"#{owner}"
-        raise Failed(f"no service is running, and {state} belongs to {user}: sudo -u '{user}' gateway doctor")
+        raise Failed(
+            f"no service is running, and {state} belongs to {user}: sudo -u {shlex.quote(user)} gateway doctor"
+        )
 
 
 async def _examine(

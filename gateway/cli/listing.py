@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -38,6 +39,16 @@ def _time(_context: object, parameter: click.Parameter, given: str | None) -> st
     return given
 
 
+def _peer(context: object, parameter: click.Parameter, given: str | None) -> str | None:
+    from ipaddress import ip_address
+
+    text = said(context, parameter, given)
+    try:
+        return str(ip_address(text.strip())) if text else None
+    except ValueError:
+        raise click.BadParameter(f'"{text}" is no IP address', param=parameter) from None
+
+
 def filter_options(
     backend: str = "--backend", states: Sequence[str] = STATES
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -53,7 +64,7 @@ def filter_options(
             click.option("--until", metavar="WHEN", callback=_time, help=f"Accepted before this: {when}"),
             click.option("--since", metavar="WHEN", callback=_time, help=f"Accepted since: {when}"),
             click.option("--state", type=click.Choice(states), help="In this state; in_doubt: held, no answer came."),
-            click.option("--peer", metavar="IP", callback=said, help="From this address of the network."),
+            click.option("--peer", metavar="IP", callback=_peer, help="From this address of the network."),
             click.option("--client", metavar="NAME", callback=said, shell_complete=named("clients"),
                          help="From this client."),
             click.option(
@@ -83,8 +94,10 @@ def find(api: Api, limit: int, **query: Any) -> tuple[list[dict[str, Any]], Row]
         query = {**query, onward: page["next"]}
 
 
-def refuse_unknown(api: Api, name: str | None) -> None:
-    """A backend that was removed is known as long as any mail is: it may still wait for it."""
+def refuse_unknown(api: Api, name: str | None, client: str | None = None) -> None:
+    """What was removed from the settings is known as long as any mail is: it may still wait for that backend."""
+    if client and not find(api, 1, client=client)[0]:
+        api.get(f"clients/{quote(client, safe='')}")
     if name and name not in (backends := api.get("backends")) and not find(api, 1, backend=name)[0]:
         raise Failed(f"no backend {name}; there are {', '.join(backends)}")
 

@@ -21,6 +21,12 @@ _PAGE = 1000
 _STATES = {"release": ("held",), "delete": ("queued", "held"), "bounce": ("queued", "held"), "resend": ("sent",)}
 _LOOK = 0.3  # seconds between two looks at work
 Chosen = dict[str, str]
+_INSTEAD = {
+    ("retry", "it is sent"): "resend",
+    ("release", "it has failed"): "retry",
+    ("resend", "it has failed"): "retry",
+    ("retry", "it is held"): "release",
+}
 
 
 def _ids(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -41,14 +47,14 @@ def _verb(name: str, text: str, typed: str) -> click.Command:
         if "-" in ids:
             ids = (*(one for one in ids if one != "-"), *map(queue_id, sys.stdin.read().split()))
         elif not ids and not yes and not sys.stdin.isatty():
-            raise click.UsageError(f"to {name} all messages that fit needs --yes")
+            raise click.UsageError(f"nobody can be asked here: add --yes to {name} all messages that fit")
         with connect() as api:
             if not ids and not yes:
                 chosen = _agreed(api, name, chosen)
             body |= {"ids": ids} if ids else {"filter": chosen}
             result = _carry_out(api, name, body)
             if not result["changed"]:
-                refuse_unknown(api, chosen.get("backend"))
+                refuse_unknown(api, chosen.get("backend"), chosen.get("client"))
             if name == "retry" and result["changed"]:
                 _warn_paused(api, set(ids).difference(result["unchanged"]), chosen)
         _report(name, result, named=bool(ids), as_json=as_json)
@@ -133,7 +139,13 @@ def _bar(name: str, length: int) -> Iterator[Callable[[int, int], object]]:
 def _report(name: str, result: Mapping[str, Any], *, named: bool, as_json: bool) -> None:
     show_json(result) if as_json else say("\n".join(_done(name, result, named=named)))
     if named and result["unchanged"]:
-        raise Failed("\n".join(f"{one['why']}: {_listed(one)}" for one in result["why"]))
+        raise Failed("\n".join(f"{one['why']}: {_listed(one)}{_instead(name, one)}" for one in result["why"]))
+
+
+def _instead(name: str, one: Mapping[str, Any]) -> str:
+    """What does to such a message what was meant."""
+    verb = _INSTEAD.get((name, one["why"]), "")
+    return f"; what does that: gateway queue {verb} {_listed(one)}" if verb and len(one["ids"]) == one["count"] else ""
 
 
 def _listed(one: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ def list_(oldest: bool, limit: int, wide: bool, watching: bool, as_json: bool, *
         narrowed = any(filters.values())
         dropped = [] if narrowed else api.get("drop")["folders"]
         if not listing.rows:
-            refuse_unknown(api, filters["backend"])
+            refuse_unknown(api, filters["backend"], filters["client"])
     if listing.rows:
         say_lines(listing.lines(None if wide else room()))
     else:
@@ -64,6 +64,8 @@ def _nothing(filters: Mapping[str, str | None]) -> str:
     """Nobody takes "not there" for "not looked at"."""
     who = filters["recipient"] or filters["sender"]
     where = "" if filters["state"] else " among what is not finished (--state all: of all that is kept)"
+    if filters["state"] == "all" and not any(text for name, text in filters.items() if name != "state"):
+        return "No mail yet; to send a test: gateway send-test --to you@example.com"
     return f"No such message{where}" + (f"; where else to look: gateway trace {who}" if who else "")
 
 

@@ -162,6 +162,8 @@ def config_running(words: tuple[str, ...], everything: bool, as_json: bool) -> N
         value = "set, not shown" if one["secret"] else json.dumps(one["value"], ensure_ascii=False)
         default = f", default {json.dumps(one['default'])}" if one["changed"] and one["default"] is not None else ""
         say(f"{one['key']}: {value}  # {one['origin']}{default}")
+    if not found["settings"]:
+        say(f"# no setting has {' '.join(words)} in it; gateway config running --all shows every one")
     if found["hidden"]:
         say(f"# {found['hidden']} more are as by default: --all")
     if failed := found["failed"]:

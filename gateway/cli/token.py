@@ -76,7 +76,7 @@ def list_(as_json: bool) -> None:
         used += f", tried {plain.relative(tried)}" if tried else ""
         lines.append((row["jti"], row["subject"], row["key"], row["state"], until, used, row["note"]))
     header = ("ID", "SUBJECT", "KEY", "STATE", "EXPIRES", "LAST USED", "NOTE")
-    return plain.table(header, lines) if lines else say("No tokens")
+    return plain.table(header, lines) if lines else say("No token was made here yet: gateway token mint --sub NAME")
 
 
 @token.command(epilog=example("gateway token revoke 4f1c09be2d7a", "gateway token revoke --sub billing"))

@@ -86,15 +86,15 @@ class Meant:
         if os.geteuid() == 0 and self.foreign and self.has_spool:
             raise Failed(f"{self.state} belongs to user {user(self.owner)}, not to root; start it with: {self.start()}")
 
-    def absent(self) -> NoService:
-        """Nobody listens."""
+    def absent(self, *, offline: bool = True) -> NoService:
+        """Nobody listens. ``offline``: what was asked for can be done without a service, too."""
         where = " or ".join(map(str, self.sockets)) or "a place that the settings leave in doubt"
         if self.file is not None and self.named and not os.path.lexists(self.file):
             return NoService(f"there is no {self.file}; --config or $GATEWAY_CONFIG names it")
         lines = [f"no service is running at {where}; start it with: {self.start()}"]
         if not self.readable:
             lines.append(f"{user()} may not read {self.file}, which may say another place. Type: {self.again('sudo ')}")
-        elif self.foreign and self.has_spool:
+        elif offline and self.foreign and self.has_spool:
             lines.append(f"To do this while it stands still: {_as_user(self.owner, self.again())}")
         elif not self.has_spool and self.state:
             lines.append(f"There is no spool in {self.state} yet: the service makes it when it starts.")

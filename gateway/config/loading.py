@@ -150,6 +150,11 @@ def _unknown(key: str, keys: Keys, allowed: Iterable[str]) -> str:
     """What an unknown key may have been meant as."""
     if ":" in key:
         return 'unknown key; write "key: value", with a space behind the colon'
+    above, _, last = key.rpartition(".")
+    if above and not keys and key.split(".", maxsplit=1)[0] in allowed:
+        return (
+            f'unknown key; no dot leads into a section: write "{last}", indented, below "{above.replace(".", ": ")}:"'
+        )
     if not keys and not closest(key, allowed):
         inner = {name: next(iter(classes_in(kind)), None) for name, kind in Settings.file_keys().items()}
         homes = [name for name, kind in inner.items() if isinstance(kind, type) and issubclass(kind, Section)]

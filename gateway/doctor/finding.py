@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -54,6 +55,9 @@ EVERYWHERE = ("needs_service", "part_late", "part_failed")
 KEYS = {key: area for area, keys in AREAS.items() for key in keys}
 
 
+_SETTING = re.compile(r"((?:auth|backends|bounces|clients|http|limits|listeners|log|retry)(?:\.\w+)+): ([^\n]+)")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """``what`` is so, ``fix`` says what to do, ``paste`` is exactly that, line by line. Nothing in it is a secret.
@@ -79,10 +83,20 @@ class Finding:
 def finding(
     key: str, level: Level, what: str, fix: str = "", *, said: str = "", paste: str = "", about: str = ""
 ) -> Finding:
-    """One whose key tells its area."""
+    """One whose key tells its area. What is to be pasted into the settings is written as it stands there."""
     return Finding(
-        key=key, area=KEYS[key], level=level, what=what, fix=fix, said=said, paste=paste, about=about
+        key=key, area=KEYS[key], level=level, what=what, fix=fix, said=said, paste=_as_yaml(paste), about=about
     )  # fmt: skip
+
+
+def _as_yaml(paste: str) -> str:
+    """``backends.office.max_size: 3MB`` as three lines: no dot leads into a section of a file."""
+    found = _SETTING.fullmatch(paste)
+    if not found:
+        return paste
+    *above, last = found[1].split(".")
+    lines = [f"{'  ' * depth}{name}:" for depth, name in enumerate(above)]
+    return "\n".join([*lines, f"{'  ' * len(above)}{last}: {found[2]}"])
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -102,7 +102,10 @@ def test_failed_mail_is_tried_again(run: Commands, service: Gateway) -> None:
     service.wait(lambda: state(run, sent) == "done")
     done = run("queue", "retry", sent, "1K0000000000")
     told = set(done.stderr.removeprefix("Error: ").splitlines())
-    assert (done.exit_code, told) == (1, {f"it is sent: {sent}", "no such message: 1K0000000000"})
+    assert (done.exit_code, told) == (
+        1,
+        {f"it is sent: {sent}; what does that: gateway queue resend {sent}", "no such message: 1K0000000000"},
+    )
     done = run("queue", "resend", ident)
     assert (done.exit_code, f"it has failed: {ident}" in done.stderr) == (1, True)
 

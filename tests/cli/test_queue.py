@@ -100,7 +100,6 @@ def test_what_cannot_be_a_name(run: Commands, words: str) -> None:
         (["--to", "away.example", "--since", "1h", "--client", "localhost", "--peer", "127.0.0.1"], True),
         (["--to", "*@away.example", "--until", "1h"], False),
         (["--to", "x", "--oldest"], True),
-        (["--client", "nobody"], False),
         (["--state", "in_doubt"], False),
         (["--state", "held"], False),
         (["--state", "all"], True),
@@ -112,6 +111,21 @@ def test_filters(run: Commands, waiting: str, arguments: list[str], found: bool)
     assert (waiting in text) == found
     assert found or text.startswith("No such message")
     assert found or ("--from" in arguments) == ("where else to look: gateway trace other@example.com" in text)
+
+
+def test_filters_that_nothing_can_fit(run: Commands, waiting: str) -> None:
+    """A name that is no client's and no mail's, and what is no address: wrong use is told from nothing found."""
+    for verb in (["list"], ["hold", "--yes"]):
+        done = run("queue", *verb, "--client", "localhos")
+        assert (done.exit_code, "no client localhos; there are localhost" in done.stderr) == (1, True)
+        done = run("queue", *verb, "--peer", "127.0.0")
+        assert (done.exit_code, '"127.0.0" is no IP address' in done.stderr) == (2, True)
+
+
+def test_what_was_meant_by_an_order(run: Commands) -> None:
+    """Nothing to do for it, and what does it."""
+    sent = json.loads(run.ok("send-test", "--to", "meant@example.net", "--json"))["id"]
+    assert f"it is sent: {sent}; what does that: gateway queue resend {sent}" in run("queue", "retry", sent).stderr
 
 
 def test_show(run: Commands, waiting: str) -> None:
@@ -249,7 +263,8 @@ def test_trace_says_when_there_may_be_more(run: Commands) -> None:
 
 def test_pause_and_resume(run: Commands) -> None:
     """A paused backend keeps its mail, says who paused it, and sends at once when resumed."""
-    said = "spare is paused until a restart or: gateway backend resume spare\n"
+    said = "spare is paused until you resume it; a restart of the service ends that, too. "
+    said += "To resume: gateway backend resume spare\n"
     assert run.ok("backend", "pause", "spare") == said
     done = run("send-test", "--to", "a@example.net", "--backend", "spare", "--wait", "0")
     assert done.exit_code == 75
@@ -263,7 +278,7 @@ def test_pause_and_resume(run: Commands) -> None:
     assert "when spare works" in run.ok("queue", "list", "--backend", "spare")
     retried = run("queue", "retry", f" {identifier.lower()} ")
     assert retried.stderr == "spare is paused by the operator; to try now: gateway backend resume spare\n"
-    assert "for 1h, or until a restart or: " in run.ok("backend", "pause", "spare", "--for", "1h")
+    assert "is paused for 1h; a restart" in run.ok("backend", "pause", "spare", "--for", "1h")
     assert re.search(r"until [0-9: -]{19}Z \(in (59 minutes|1 hour)\)", run.ok("trace", "a@example.net"))
     assert re.search("operator until [0-9:]{8}Z; to try now: ", run("queue", "retry", identifier).stderr)
     run.ok("backend", "resume", "spare")

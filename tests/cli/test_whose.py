@@ -180,6 +180,15 @@ def test_a_stopped_service(stopped: Machine) -> None:
     assert stopped.run("root", "queue", "delete", "--all", "--yes").code == 0
 
 
+def test_what_no_spool_can_do(stopped: Machine) -> None:
+    """Where only a service helps, nothing is proposed that ends the same way."""
+    for command in ("reload", "ui-login", "alert test", "backend pause box"):
+        assert "stands still" not in stopped.run("root", *command.split()).err, command
+    assert (
+        "stands still: sudo -u gateway gateway queue list --wide" in stopped.run("root", "queue", "list", "--wide").err
+    )
+
+
 def test_the_spool_of_a_service_with_credentials(stopped: Machine, port: int) -> None:
     """systemd hands secrets to a running service only: its queue can be seen while it stands still all the same."""
     file = stopped.etc / "gateway" / "config.yaml"

@@ -88,6 +88,11 @@ SYNTAX = [
 
 VALUES = [
     # unknown and doubled keys
+    (
+        "limits.max_size: 1MB",
+        'config.yaml:1:1: limits.max_size: unknown key; no dot leads into a section: write "max_size", indented, below '
+        '"limits:"',
+    ),
     ("limit: {}", 'config.yaml:1:1: limit: unknown key, did you mean "limits"?'),
     ("zzzz: 1", f"config.yaml:1:1: zzzz: unknown key; {TOP}, state_dir"),
     ("limits:\n  idel: 5m", 'config.yaml:2:3: limits.idel: unknown key, did you mean "idle"?'),

@@ -262,7 +262,7 @@ async def test_senders_and_what_backends_send_as(
     assert levels(result) == expected
     for one in result:
         if one.key == "sender_pattern":
-            assert one.paste == "clients.app.rewrite_sender: {to: b@x.com, when: always}"
+            assert one.paste == "clients:\n  app:\n    rewrite_sender: {to: b@x.com, when: always}"
 
 
 async def test_the_provider_is_asked_about_those_in_use(tmp_path: Path, log: Events) -> None:

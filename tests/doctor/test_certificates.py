@@ -135,7 +135,7 @@ def test_a_missing_intermediate_can_be_had(files: Callable[..., ListenerSettings
     section.certificate.with_name("fullchain.pem").write_text("x")
     assert (
         of(look(section), "certificate_chain").paste
-        == f"listeners.devices.certificate: {section.certificate.with_name('fullchain.pem')}"
+        == f"listeners:\n  devices:\n    certificate: {section.certificate.with_name('fullchain.pem')}"
     )
 
 
