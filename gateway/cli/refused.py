@@ -9,7 +9,11 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
+<<<<<<< HEAD
 from gateway.cli.common import Api, config_option, connect, example, json_option, said
+=======
+from gateway.cli.common import config_option, connect, json_option, said
+>>>>>>> 32e8e4e (cli, http, health: say that the door is shut where nobody is listed as turned away)
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json, stamp
 from gateway.visible import visible
@@ -46,11 +50,11 @@ def refused(
     """
     with connect() as api:
         found = api.get("refusals", q=what, reason=reason, limit=limit, **{"from": since, "to": until})
-        listening = {} if found["refusals"] or as_json else _listeners(api)
+        status: Mapping[str, Any] = {} if found["refusals"] or as_json else api.get("status")
     if as_json:
         return show_json(found)
     if not found["refusals"]:
-        return _nothing(what, found, listening, narrowed=bool(reason or since or until))
+        return _nothing(what, found, status, narrowed=bool(reason or since or until))
     told: set[tuple[str, str]] = set()
     for row in found["refusals"]:
         for line in _lines(row, wide=wide, told=told):
@@ -62,11 +66,6 @@ def refused(
     if found["next"]:
         say(f"There are more; see them with --limit {min(1000, 10 * limit)}, or --until")
     return None
-
-
-def _listeners(api: Api) -> dict[str, Any]:
-    status: dict[str, Any] = api.get("status")
-    return dict(status["listeners"])
 
 
 def _lines(row: Mapping[str, Any], *, wide: bool, told: set[tuple[str, str]]) -> Iterator[str]:
@@ -116,13 +115,18 @@ def _fix(row: Mapping[str, Any], told: set[tuple[str, str]]) -> Iterator[str]:
         yield f"{_INDENT * 2}{'then' if row['yaml'] else 'by'}: {row['command']}"
 
 
-def _nothing(what: str, found: Mapping[str, Any], listening: Mapping[str, Any], *, narrowed: bool) -> None:
+def _nothing(what: str, found: Mapping[str, Any], status: Mapping[str, Any], *, narrowed: bool) -> None:
     """An answer for who did not ask for anybody; else what was looked at, and where the mistake is."""
     kept = found["kept"]
     since = f" since {stamp(moment(found['since']))}" if found["since"] else ""
+    if status["spool"]["shut"]:  # then nothing is written, not even who is turned away
+        raise Failed(
+            "no new mail is taken now: everybody is told to try again, and is listed here once there is room\n"
+            "What to do: gateway status. Until then: journalctl -u gateway | grep rejected"
+        )
     if not what and not narrowed:
         return say("Nobody was turned away.")
-    open_ = ", ".join(f"{name} {one['bind']}" for name, one in listening.items() if one["accepting"])
+    open_ = ", ".join(f"{name} {one['bind']}" for name, one in status["listeners"].items() if one["accepting"])
     asked = f"with {what} in it" if what else "within that"
     lines = [
         f"nobody was turned away {asked}: {kept} lines{since} were looked at.",

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from gateway.health.records import BackendNow, Ends, Snapshot
-from gateway.health.words import lasting, number, octets
+from gateway.health.words import SHUT, lasting, number, octets
 
 # Each kind, and in a word what it is; docs/operations.md says of each what to do.
 KINDS: Mapping[str, str] = {
@@ -143,7 +143,8 @@ def _spool(seen: Snapshot) -> Iterator[Problem]:
         )  # fmt: skip
     elif disk.shut:
         yield Problem(
-            key=f"door:{disk.shut}", kind="door_shut", severity="bad", what=f"No new mail is taken: {disk.shut}.",
+            key=f"door:{disk.shut}", kind="door_shut", severity="bad",
+            what=f"No new mail is taken: {SHUT.get(disk.shut, disk.shut)}.",
             since=disk.since, fix=_sentence(disk.fix),
             cost="Clients are told to try again. What is in the queue is sent and makes room.",
         )  # fmt: skip

@@ -13,6 +13,17 @@ STATES: Mapping[str, str] = {
     "stopped": "Stopped",
     "": "Not running",
 }
+# Why no new mail is taken, in data (gateway.spool.space), and as a person reads it.
+SHUT: Mapping[str, str] = {
+    "disk": "the disk is full",
+    "quota": "the quota of the service's user is used up",
+    "spool_size": "the spool is as large as limits.spool_size",
+    "missing": "spool.db was removed",
+    "moved": "spool.db was moved away",
+    "replaced": "another file stands in the place of spool.db",
+    "log": "spool.db-wal was removed",
+    "silent": "the disk does not answer",
+}
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 

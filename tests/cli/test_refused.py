@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import smtplib
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +89,23 @@ def test_nobody_is_told_with_what_was_looked_at(
     assert "never reached this machine: look at server name and port" in done.output
     assert "Open here: local 127.0.0.1:" in done.output
     assert run.json("refused", *arguments)["refusals"] == []
+
+
+def test_while_the_door_is_shut(run: Commands, service: Gateway, printer: Callable[[Commands], dict[str, Any]]) -> None:
+    """Then nothing is written: who is not listed may have been turned away all the same."""
+    printer(run)
+    file = run.file.read_text()
+    run.file.write_text(f"{file}\nlimits: {{spool_free: 90000GB}}\n")
+    try:
+        assert run.ok("reload").startswith("limits.spool_free")
+        service.wait(lambda: json.loads(run("status", "--json").stdout)["spool"]["shut"])
+        done = run("refused", "nobody@dev.example")
+        assert (done.exit_code, "is listed here once there is room" in done.output) == (1, True)
+        assert "never reached" not in done.output
+    finally:
+        run.file.write_text(file)
+        run.ok("reload")
+        service.wait(lambda: not json.loads(run("status", "--json").stdout)["spool"]["shut"])
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
     ("spool_unwritable", "spool", "bad", {"disk": replace(DISK, writable=False)}, ("cannot be written", "spool_error")),
     (
         "door_shut", "door:disk", "bad", {"disk": replace(DISK, shut="disk", fix="delete something", free=0)},
-        ("No new mail is taken: disk", "Delete something.", "try again"),
+        ("No new mail is taken: the disk is full.", "Delete something.", "try again"),
     ),
     ("listener_deaf", "listener:mail", "bad", {"listeners": listener(accepting=False)}, ("0.0.0.0:587", "ss -ltnp")),
     (

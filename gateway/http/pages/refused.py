@@ -18,6 +18,11 @@ from gateway.spool import RefusalFilter, RefusalRow
 
 _PAGE = 50
 PERIODS = (("1", "Last 24 hours"), ("7", "Last 7 days"), ("30", "Last 30 days"), ("all", "All that is kept"))
+_NEVER = (
+    "If mail is missing here and under Messages too, it never reached this machine: look at server name and port on"
+    " the device."
+)
+_SHUT = "No new mail is taken now: everybody is told to try again, and is listed here once there is room."
 _SAID = {"1": "in the last 24 hours", "7": "in the last 7 days", "30": "in the last 30 days", "all": "of what is kept"}
 
 
@@ -38,7 +43,8 @@ async def page(visit: Visit) -> View:
         "section": "refused", "q": q, "reason": reason, "days": days, "before": before, "periods": PERIODS,
         "period": _SAID[days], "kept": _kept(service.settings.retention.refusals),
         "rows": [_row(service, row) for row in found.rows], "next": found.next, "since": found.since,
-        "rows_kept": found.kept, "reasons": _reasons(found.reasons, reason),
+        "rows_kept": found.kept, "missing": _SHUT if service.spool.room.shut else _NEVER,
+        "reasons": _reasons(found.reasons, reason),
         "total": sum(row.count for row in found.rows),
     }  # fmt: skip
     return View(template="refused.html", values=values)
