@@ -9,11 +9,7 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-<<<<<<< HEAD
-from gateway.cli.common import Api, config_option, connect, example, json_option, said
-=======
-from gateway.cli.common import config_option, connect, json_option, said
->>>>>>> 32e8e4e (cli, http, health: say that the door is shut where nobody is listed as turned away)
+from gateway.cli.common import config_option, connect, example, json_option, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json, stamp
 from gateway.visible import visible
