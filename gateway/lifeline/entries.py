@@ -108,8 +108,13 @@ def _moved(detail: MessageDetail, row: AttemptRow, before: Sequence[AttemptRow])
         return None
     idle = sorted(first - {one.backend for one in before}) or sorted(first)
     why = f"{mine[-1].backend} did not take it." if mine else f"{', '.join(idle)} did not work."
+    note = f"{why} The route allows it."
+    since = mine[-1].started_at if mine else detail.message.received_at
+    for act in detail.acts:
+        if act.verb == "reroute" and since <= act.made_at <= row.started_at:
+            note = f"{act.name or 'Somebody'} ordered that."  # no route may lead there
     return Entry(
-        at=row.started_at, kind="moved", title=f"{row.backend} has it now", note=f"{why} The route allows it.",
+        at=row.started_at, kind="moved", title=f"{row.backend} has it now", note=note,
         backend=row.backend,
     )  # fmt: skip
 

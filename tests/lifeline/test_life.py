@@ -305,6 +305,16 @@ async def test_what_an_older_version_accepted(story: Story, how: str) -> None:
     assert [entry.kind for entry in found.entries] == ["accepted", "now", "now"]
 
 
+async def test_what_somebody_gave_to_another_backend(story: Story) -> None:
+    """His order is why that one has it: no route need lead there, and its own backend may work well."""
+    await story.put(how={"routes": [[1, "backend: b", "b", ""]]})
+    assert await story.at.spool.reroute([story.id], "two", order=Order(ANNA, "reroute", "all with backend b"))
+    (claim,) = await story.at.claim("two", now=story.at.spool.now())
+    await story.at.spool.settle(_settled(claim))
+    (moved,) = [entry for entry in (await story.told()).entries if entry.kind == "moved"]
+    assert (moved.title, moved.note) == ("two has it now", "anna ordered that.")
+
+
 async def test_failover_and_a_crash(story: Story) -> None:
     """Who has it now and why; what was cut off, and that it may have arrived twice then."""
     await story.put(how={"routes": [[1, "backend: b two", "b", ""]]})
