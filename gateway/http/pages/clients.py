@@ -16,7 +16,7 @@ from gateway.http.tokens import Made, TokenView, Wanted
 
 LASTS = (("30d", "30 days"), ("90d", "90 days"), ("365d", "1 year"), ("", "ever, until it is revoked"))
 _TRIED = timedelta(days=30)  # so long a revoked token that is still tried is worth a line
-_MOST = 30  # tokens on a page
+_MOST = 12  # tokens on a page
 _EMPTY = {"subject": "", "expires": "90d", "senders": "", "note": ""}
 
 
