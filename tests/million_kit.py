@@ -355,7 +355,7 @@ class _Maker:
 
 @cache
 def _how(client: str, ways: tuple[tuple[str, int], ...]) -> str:
-    route = [[1, "recipients *@example.com", name, "", many] for name, many in ways]
+    route = [[1, "recipients *@example.com", name, ""] for name, _ in ways]
     how = {"with": "ESMTP", "by": "network", "helo": f"{client}.{OWN}", "routes": route}
     return json.dumps(how, separators=(",", ":"))
 
