@@ -34,10 +34,9 @@ def named_files(text: str) -> list[str]:
 def example(tmp_path: Path) -> Path:
     """The switched-on example with the files that it names beside it."""
     text = switched_on()
+    special = {".hash": "$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ$" + "A" * 43, ".url": "https://alerts.example.com/gateway"}
     for name in named_files(text):
-        (tmp_path / name).write_text(
-            "$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ$" + "A" * 43 if name.endswith(".hash") else "x" * 40
-        )
+        (tmp_path / name).write_text(special.get(Path(name).suffix, "x" * 40))
         (tmp_path / name).chmod(0o600)
     path = tmp_path / "config.yaml"
     path.write_text(text)

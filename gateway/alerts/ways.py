@@ -60,7 +60,7 @@ class Webhook:
         self._fetch = fetch.by(settings.ca_file, None)
 
     async def tell(self, notice: Notice) -> str:
-        body, at = notice.body(), str(int(notice.at.timestamp()))
+        url, body, at = self._settings.url.get_secret_value(), notice.body(), str(int(notice.at.timestamp()))
         headers = {
             "content-type": "application/json",
             "gateway-signature": f"t={at},v1={signature(self._settings.secret.get_secret_value(), at, body)}",
@@ -68,7 +68,7 @@ class Webhook:
         }
         try:
             answer = await self._fetch.request(
-                "POST", self._settings.url, headers=headers, content=body, deadline=DEADLINE, max_bytes=_SAID
+                "POST", url, headers=headers, content=body, deadline=DEADLINE, max_bytes=_SAID
             )
         except (NotSent, Lost) as error:
             return str(error)

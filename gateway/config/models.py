@@ -174,9 +174,9 @@ class BounceSettings(Section):
 
 
 class WebhookSettings(Section):
-    """Alerts as JSON by POST, signed with ``secret``."""
+    """Alerts as JSON by POST, signed with ``secret``. Who knows the ``url`` may post there at many services."""
 
-    url: values.UrlAsWritten
+    url: values.SecretUrl
     secret: SecretStr
     ca_file: Path | None = None
 

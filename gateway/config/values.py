@@ -168,6 +168,11 @@ def _api_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _secret_url(secret: SecretStr) -> SecretStr:
+    check_url(secret.get_secret_value())
+    return secret
+
+
 def parse_pattern(text: str) -> str:
     """An address pattern; ``{sub}`` and ``{email}`` stand for the token's claims."""
     example = re.sub(r"^\{(sub|email)\}$", "x@example.com", text).replace("{sub}", "x")
@@ -203,6 +208,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length
 Bind = Annotated[str, AfterValidator(lambda text: text if parse_bind(text) else "")]
 BindOrNone = Annotated[str, AfterValidator(lambda text: text if not text or parse_bind(text) else "")]
 UrlAsWritten = Annotated[str, AfterValidator(lambda text: text if check_url(text) else "")]
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 Hostname = Annotated[str, AfterValidator(parse_hostname)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 Directory = Annotated[Path, AfterValidator(absolute)]

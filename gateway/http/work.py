@@ -14,6 +14,7 @@ from gateway.http.outcome import Changed
 from gateway.model import Fault
 
 KEPT = 50  # pieces of work that are remembered
+RESULTS = 3  # of them, whose whole answer is: it may name 250,000 messages
 AT_ONCE = 8
 
 
@@ -30,7 +31,8 @@ class Work:
     """``total``: how many messages it is about, ``total_more``: or more; ``changed`` of them so far.
 
     ``state`` is running, stopping, done, stopped, or failed, and then ``error`` says why. What was done holds in any
-    case. ``result`` is what the act would have answered, as far as it went; null before it has ended.
+    case. ``result`` is what the act would have answered, as far as it went; null before it has ended,
+    and of all but the last three that have.
     """
 
     id: int
@@ -82,6 +84,8 @@ class Works:
         self._works[work.id] = work
         for old in [one for one, kept in self._works.items() if kept.ended_at][: max(0, len(self._works) - KEPT)]:
             del self._works[old]
+        for kept in [kept for kept in self._works.values() if kept.result][:-RESULTS]:
+            kept.result = None
         task = asyncio.create_task(self._carry_out(work, run), name=f"work-{work.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

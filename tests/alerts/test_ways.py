@@ -65,6 +65,12 @@ async def test_a_webhook_can_tell_that_it_is_ours() -> None:
     assert (found["host"], headers["gateway-delivery"]) == ("relay.example.com", "N1")
 
 
+def test_the_url_of_a_webhook_is_nobodys_business() -> None:
+    """At many services whoever knows it may post there."""
+    settings = WebhookSettings(url="https://hooks.example.com/T0/B0/secret-part", secret="s3cret-of-the-hook")
+    assert "secret-part" not in f"{settings} {settings.model_dump_json()}"
+
+
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "302 Found", "401 Unauthorized"])
 async def test_only_2xx_is_taken(status: str) -> None:
     """What it answered is said, so that somebody can mend it."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.http.work import AT_ONCE, KEPT, Busy, Work, Works
+from gateway.http.outcome import Changed
+from gateway.http.work import AT_ONCE, KEPT, RESULTS, Busy, Work, Works
 from gateway.model import SpoolFull
 from gateway.spool import Filter
 from tests.http.kit import Service, ask
@@ -74,6 +75,22 @@ async def test_unknown_work(running: Service, path: str) -> None:
     """It may have been forgotten."""
     reply = await ask(running, "GET", path)
     assert (reply.status, "no work" in reply.json["detail"]) == (404, True)
+
+
+async def test_only_the_last_answers_are_kept_whole(running: Service) -> None:
+    """Each may name 250,000 messages: who orders that again and again must not fill the memory."""
+    works = Works(running.clock, running.events)
+
+    async def answers(work: Work) -> None:
+        work.result = Changed(changed=0, unchanged=["M001"], why=[])
+
+    for _ in range(RESULTS + 2):
+        works.start("retry", "", "ann", total=1, total_more=False, run=answers)
+        while not works.all()[0].ended_at:
+            await asyncio.sleep(0)
+    works.start("retry", "", "ann", total=1, total_more=False, run=answers)
+    assert [work.result is not None for work in works.all()[1:]] == [True] * RESULTS + [False] * 2
+    await works.aclose()
 
 
 async def test_works_are_few_and_not_kept_for_ever(running: Service) -> None:

@@ -50,6 +50,7 @@ def contents() -> dict[str, str]:
         "token.key": private(Ed25519PrivateKey.generate()),
         "tls.key": private(key),
         ".crt": chain,
+        ".url": "https://alerts.example.com/gateway\n",
         ".pem": chain + private(key),
         "sa.json": json.dumps(SERVICE | {"private_key": private(key)}),
         ".json": json.dumps(SIGN_IN | {"account": "noreply@example.com"}),
