@@ -143,7 +143,8 @@ class Smtp2go:
             return Check(False, detail, fix, facts, (unreached(self._url, detail), _UNTRIED))
         body = lenient_json(answer.body)
         if answer.status != 200 or not isinstance(body.get("data"), list):
-            detail, fix = self._judge(answer, body).detail, "check api_key: Sending > API Keys"
+            outcome, fix = self._judge(answer, body), "check api_key: Sending > API Keys"
+            detail, fix = outcome.detail, fix if 400 <= answer.status < 500 else outcome.fix or fix
             return Check(False, detail, fix, facts, (there, wrong("The key is not accepted.", detail), _UNTRIED))
         if not any("/email/mime" in str(entry) for entry in body["data"]):
             step = wrong("The key may not send: it lacks /email/mime.")

@@ -135,7 +135,7 @@ async def _untrusted(
     what = f"the certificate shown for {host} is not trusted ({error.verify_message}); it is by {issuer}"
     fix = (
         time_fix(error)
-        or "if a proxy or portal of yours stands in between, let it pass this host, or name its authority"
+        or "if a proxy or portal of yours stands in between, let it pass this host, or name its authority in ca_file"
     )
     paste = _show(host, port) if time_fix(error) else f"{way.about}.ca_file: /path/to/its-authority.pem"
     return finding("backend_certificate", "bad", what, fix, said=issuer, paste=paste, about=way.about)

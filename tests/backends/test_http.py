@@ -40,7 +40,8 @@ def test_a_status_that_no_table_names(status: int, words: str, verdict: Verdict,
     """An unpaid account, a wrong URL, a proxy and a ban are never the message's fault."""
     outcome = judge(Answer(status, {}, b""), (), name="way", code="", words=words, now=START)
     assert (outcome.verdict, outcome.code, outcome.enhanced) == (verdict, status, enhanced)
-    assert outcome.detail == f"HTTP {status} {words}".strip()
+    instead = ", a redirect in place of an answer" if 300 <= status < 400 else ""
+    assert outcome.detail == f"HTTP {status}{instead} {words}".strip()
     assert outcome.retry_after is None
 
 

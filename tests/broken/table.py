@@ -28,7 +28,7 @@ _GOES_ON = "Nothing: it goes on by itself. If it comes often, send less at once,
 
 
 def page(seen: Mapping[str, Seen]) -> str:
-    parts = [PAGE.read_text().partition("\n## ")[0] + "\n"]  # the introduction is written by hand
+    parts = [PAGE.read_text().partition("\n## ")[0].rstrip() + "\n"]  # the introduction is written by hand
     for provider, (title, more) in TITLES.items():
         rows = [row(seen[case.name]) for case in SHOWN if case.provider == provider]
         parts.append(f"## {title}\n\n{more}\n\n{_HEAD}\n" + "\n".join(rows) + "\n")

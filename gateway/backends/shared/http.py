@@ -69,7 +69,7 @@ def judge(
     ``secrets`` are kept out of its detail. ``hint``: how long to wait, where that stands elsewhere than in Retry-After.
     """
     row = first((*rows, *COMMON), answer.status, code, words)
-    detail = safe(f"HTTP {answer.status} {code.rpartition('.')[2]} {words}", *secrets)
+    detail = safe(f"HTTP {answer.status}{_instead(answer)} {code.rpartition('.')[2]} {words}", *secrets)
     outcome = row.outcome("http", answer.status, detail, {"name": name})
     if row.verdict in (Verdict.REJECTED, Verdict.IN_DOUBT) and answer.status < 500 and is_page(answer):
         # Nothing of ours got through. A page for a 200 comes to everybody; for a 4xx it may come for this message.
@@ -79,6 +79,13 @@ def judge(
         return outcome
     waits = filter(None, (retry_after(answer.headers, now), hint, row.pause))
     return replace(outcome, retry_after=max(waits, default=None))
+
+
+def _instead(answer: Answer) -> str:
+    """What came in place of an answer, in words: a portal's page says nothing of that."""
+    if answer.status in range(300, 400):
+        return ", a redirect in place of an answer"
+    return ", a web page in place of an answer:" if answer.status < 300 and is_page(answer) else ""
 
 
 def is_page(answer: Answer) -> bool:
