@@ -12,6 +12,7 @@ import smtplib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -191,20 +192,21 @@ def hand_in(port: int, cases: Sequence[Case]) -> None:
             client.sendmail(case.sender, [to], "\r\n".join((*lines, "", "hello", "")))
 
 
-async def settled(app: App, names: Collection[str], since: float = -1.0) -> None:
-    """Until each has had its try, and nothing is due."""
+async def settled(app: App, names: Collection[str]) -> None:
+    """Until each of these has had a try that began no sooner than now, and its end is written down."""
     assert app.dispatcher is not None
-    left = set(names)
+    left, now = set(names), app.clock.now()
     while left:
         await asyncio.sleep(0.01)
         stand = app.dispatcher.status()
-        for name in sorted(left):
-            one = stand[name]
-            due = await app.spool.due(name)
-            rests = one.paused_until is not None and one.paused_until > app.clock.now()
-            idle = one.in_flight == 0 and (due is None or due > app.clock.now() or rests)
-            if idle and one.heard is not None:
-                left.discard(name)
+        left = {one for one in left if stand[one].in_flight or (heard := stand[one].heard) is None or heard.at < now}
+
+
+async def due(app: App, names: Collection[str], seconds: float) -> list[str]:
+    """Those of which something is to be tried again within so long."""
+    until = app.clock.now() + timedelta(seconds=seconds)
+    found = {name: await app.spool.due(name) for name in names}
+    return [name for name, at in found.items() if at is not None and at <= until]
 
 
 async def look(cases: Sequence[Case], folder: Path) -> dict[str, Seen]:
@@ -227,8 +229,9 @@ async def look(cases: Sequence[Case], folder: Path) -> dict[str, Seen]:
         await asyncio.to_thread(hand_in, app.listeners["local"].port, cases)
         await settled(app, backends)
         await app.alerts.round()
+        again = await due(app, backends, HALF_AN_HOUR)
         lab.clock.advance(HALF_AN_HOUR)
-        await settled(app, backends)
+        await settled(app, again)
         await app.alerts.round()
         return await _read(app, lab, cases, [one for notice in notices for one in notice["alerts"]])
 
