@@ -162,6 +162,10 @@ def test_distinct_outcomes_are_distinct_lines(log: Log) -> None:
             "smtp_rejected_total", {"listener": "local", "stage": "rcpt", "reason": "other"}, 1,
         ),
         (lambda e: e.bounced(SPOOLED, "Q2", "failed"), "bounced", "bounces_total", {"result": "failed"}, 1),
+        (lambda e: e.digest("s@x.example", 3, "Q2", ""), "digest", "bounces_total", {"result": "digest"}, 1),
+        (lambda e: e.digest("s@x.example", 3, "", "off"), "digest", "bounces_total", {"result": "suppressed"}, 1),
+        (lambda e: e.alert("mail", "full", ""), "alert", "alerts_total", {"way": "mail", "result": "ok"}, 1),
+        (lambda e: e.alert("mail", "full", "no"), "alert", "alerts_total", {"way": "mail", "result": "failed"}, 1),
         (
             lambda e: e.delivery_event("Q1", "box", DeliveryEvent("r1", "bounced"), "poll"), "delivery_event",
             "delivery_events_total", {"backend": "box", "state": "bounced"}, 1,
@@ -544,6 +548,7 @@ PROMISED = {
     "queue_messages", "queue_oldest_message_age_seconds", "spool_write_duration_seconds", "spool_bytes",
     "spool_room_bytes", "spool_shut",
     "spool_free_bytes", "backend_up", "backend_paused", "tls_certificate_not_after_timestamp_seconds",
+    "alerts_total",
     "bounces_total", "config_last_reload_successful", "bugs_total", "build_info", "log_lines_dropped_total",
     "jwks_up", "oauth_token_refresh_total", "oauth_token_expiry_timestamp_seconds",
     "credential_expiry_timestamp_seconds", "clock_steps_total", "dropped_files", "refusals_dropped_total",
@@ -561,7 +566,7 @@ def test_metric_names_and_labels(log: Log) -> None:
     }
     assert labels <= {
         "listener", "backend", "client", "folder", "mechanism", "stage", "result", "reason", "state", "key", "le",
-        "version", "python", "sqlite", "direction", "limit", "cause",
+        "version", "python", "sqlite", "direction", "limit", "cause", "way",
     }  # fmt: skip
     assert "@" not in text
     assert "process_cpu_seconds_total" in text

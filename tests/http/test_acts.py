@@ -105,7 +105,7 @@ async def test_a_token_may_what_its_role_says(ways: Ways, way: str, role: str) -
     bearer = f"Bearer {ways.running.admin_token(role=role)}"
     holds = {"read": Role.READ, "operate": Role.OPERATE}.get(role, Role.ADMIN)
     for method, path, _, needed in ROUTES:
-        if not needed:
+        if not needed or path == "/api/v1/signins":  # for no token at all: a session would outlive it
             continue
         filled = re.sub(r"\{\w+\}", "0", path)
         filled = path.format(id="none", name="none", action="none", number=1)
