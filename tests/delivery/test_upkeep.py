@@ -35,9 +35,9 @@ async def test_the_lifetime_ends_also_while_paused(
         if by_operator:
             await at.dispatcher.pause("b", None)
         at.clock.advance(5 * 86400 + 60)
+        await at.rounds(lambda: other.calls if state == "failed" else at.spool.counts().get(("b", "held")))
         await at.settled(identifier, state)
         if state == "failed":
-            await until(lambda: len(other.calls) == 1)
             assert b"4.4.7" in other.calls[0][1]
         else:
             assert other.calls == []
