@@ -20,6 +20,7 @@ from gateway.auth.tokens import (
     candidates,
     check,
     is_short_text,
+    narrowing,
     parse,
     role_of,
     signer,
@@ -31,7 +32,7 @@ from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.lastuse import Kind, LastUse
 from gateway.model import CannotTell, Client, LoginToken, Refusal, Verifies
-from gateway.networks import neighbour
+from gateway.networks import neighbour, prefix_length
 
 # ``Refusal.reason`` of a login is one of these; its text never tells them apart.
 REASONS = frozenset({
@@ -196,12 +197,18 @@ class Authenticator:
             return False
         return any(key.public is None for key in fits) or signer(fits, parsed) is not None
 
-    def admin_token(self, text: str) -> Actor:
-        """Whose token for the HTTP interface it is, signed by a key of our own. Raises Refusal 535."""
+    def admin_token(self, text: str, peer: str) -> Actor:
+        """Whose token for the HTTP interface it is, signed by a key of our own. Raises Refusal 535.
+
+        Its claim ``networks`` narrows where it is good, as at the door.
+        """
         try:
             parsed = parse(text)
             key = signer(candidates(self._keys, parsed), parsed)
             token = check(key, parsed.claims, self._clock.now(), self._revocations, admin=True)
+            within = narrowing(parsed.claims).networks
+            if within is not None and prefix_length(within, peer) < 0:
+                raise Invalid("wrong_network", f"the token's own networks do not hold {peer}")
             self._note("token", token.jti, "")
             return Actor(token.subject, "token", role_of(parsed.claims))
         except Invalid as error:

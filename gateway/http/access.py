@@ -110,7 +110,12 @@ async def _by_token(service: Service, request: Request) -> Actor | None:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or service.authenticator is None:
         return None
-    return service.authenticator.admin_token(token.strip())
+    return service.authenticator.admin_token(token.strip(), peer_of(request))
+
+
+def peer_of(request: Request) -> str:
+    """The address at the other end of the connection, "" at the socket; never what a header says."""
+    return request.client.host if request.client else ""
 
 
 # How somebody off the socket shows who he is, in this order. Each returns None where nothing of its kind is shown, and

@@ -194,13 +194,23 @@ def test_inspect_says_in_words_what_would_happen(
 # -- the HTTP interface --------------------------------------------------------------------------------------------
 
 
-def admin(house: House, text: str) -> str:
+def admin(house: House, text: str, peer: str = "192.0.2.1") -> str:
     try:
-        return house.auth.admin_token(text).name
+        return house.auth.admin_token(text, peer).name
     except Refusal as caught:
         refusal = caught
     assert (refusal.code, refusal.enhanced) == (535, "5.7.8")
     return refusal.reason
+
+
+@pytest.mark.parametrize(
+    ("peer", "becomes"), [("192.0.2.9", "ann"), ("198.51.100.1", "wrong_network"), ("", "wrong_network")]
+)
+async def test_networks_narrow_an_admin_token(tmp_path: Path, peer: str, becomes: str) -> None:
+    """What was minted for one network opens nothing from another."""
+    house = House(tmp_path, OWN)
+    text = mint(house.settings, claims={"aud": "gateway-admin", "networks": ["192.0.2.0/24"]}, subject="ann")
+    assert admin(house, text, peer) == becomes
 
 
 async def test_only_our_own_key_opens_the_http_interface(tmp_path: Path) -> None:

@@ -420,7 +420,7 @@ async def test_what_no_token_can_be_called_is_not_revoked(running: Service, body
 async def test_admin_tokens(running: Service) -> None:
     """A token for the HTTP interface is asked for by name, and is no login."""
     made = await post(running, "/api/v1/tokens", {"subject": "ops", "expires": "1h", "admin": True})
-    assert running.authenticator.admin_token(made.json["token"]) == Actor("ops", "token", Role.ADMIN)
+    assert running.authenticator.admin_token(made.json["token"], "127.0.0.1") == Actor("ops", "token", Role.ADMIN)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.actor import ROLES, Actor, Role, is_name
+from gateway.http.access import peer_of
 from gateway.http.pages.guard import Refused, Way
 from gateway.http.pages.visit import IDLE, LONGEST, Desk, Person
 from gateway.http.service import Service
@@ -73,7 +74,7 @@ def _by_token(service: Service, request: Request) -> Person | None:
     if scheme.lower() != "bearer" or service.authenticator is None:
         return None
     try:
-        name = service.authenticator.admin_token(token.strip()).name
+        name = service.authenticator.admin_token(token.strip(), peer_of(request)).name
     except Refusal:
         return None
     return Person(Actor(name, "token", Role.READ), f"token:{name}", secrets.token_hex(16))
