@@ -64,7 +64,9 @@ REMEDIES: Mapping[str, Callable[[Case], Remedy]] = {
     "internal": plain(
         "A mistake of the gateway itself.", "Report it, with what the log says in the same second.", _LOG
     ),
-    "shutting_down": plain("The service was about to stop.", "Nothing: clients come again."),
+    "shutting_down": plain(
+        "The service was about to stop, or a reload moved this listener.", "Nothing: clients come again."
+    ),
     "other": plain("The log has the reason.", "Look there, in the same second.", _LOG),
 }
 

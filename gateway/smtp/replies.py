@@ -44,7 +44,7 @@ TOO_SLOW = Reply(421, "4.4.2", "Message arrives too slowly, closing connection",
 RELOADED = Reply(
     421, "4.3.2", "The settings of clients have changed, connect and log in again", "token_expired", last=True
 )
-STOPPING = Reply(421, "4.3.2", "Service is stopping, try again later", "shutting_down", last=True)
+STOPPING = Reply(421, "4.3.2", "This listener is closing, try again later", "shutting_down", last=True)
 ENOUGH = Reply(421, "4.7.0", "Too many errors or idle commands, closing connection", "too_many_errors", last=True)
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins, try again later", "too_many_errors", last=True)
 INTERNAL = Reply(451, "4.3.0", "Temporary failure on our side, try again later", "internal")
