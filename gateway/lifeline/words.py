@@ -148,10 +148,27 @@ def how_of(detail: MessageDetail) -> Mapping[str, Any]:
         found = json.loads(detail.how)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and _places(found.get("blind", [])) and _ways(found) else {}
+
+
+def _places(found: object) -> bool:
+    return isinstance(found, list) and all(type(place) is int and place >= 0 for place in found)
+
+
+def _ways(found: Mapping[str, Any]) -> bool:
+    """Another version, or a tool, may have written other things there: a page must not break of it."""
+    ways = found.get("routes", [])
+    return isinstance(ways, list) and all(
+        isinstance(way, list)
+        and len(way) in (4, 5)
+        and type(way[0]) is int
+        and all(isinstance(text, str) for text in way[1:4])
+        and (len(way) == 4 or _places(way[4]))
+        for way in ways
+    )
 
 
 def decided_ways(detail: MessageDetail) -> list[list[Any]]:
     """Number of the line of routes, its words, the backend, why not the first there, and whose places, if few."""
-    ways = how_of(detail).get("routes", ())
-    return [way for way in ways if isinstance(way, list) and len(way) in (4, 5)] if isinstance(ways, list) else []
+    found: list[list[Any]] = how_of(detail).get("routes", [])
+    return found

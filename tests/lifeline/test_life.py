@@ -517,3 +517,16 @@ async def test_what_strangers_write(story: Story) -> None:
 
 def _settled(claim: Claim) -> Settlement:
     return settlement(claim, ended_at=claim.message.received_at + timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"routes": 7}, {"routes": [7]}, {"routes": [["1", "", "b", ""]]}, {"routes": [[1, "", "b", "", ["0"]]]},
+        {"routes": [[1, 2, 3, 4]]}, {"blind": "x"}, {"blind": [None]}, {"blind": [-1]},
+    ],
+)  # fmt: skip
+async def test_what_was_noted_otherwise_breaks_nothing(story: Story, how: dict[str, Any]) -> None:
+    """Another version or a tool may have written it: the rest of the life is told all the same."""
+    await story.put(how=how)
+    assert (await story.told()).entries[0].kind == "accepted"
