@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from gateway.health.problems import ending, problems
+from gateway.health.problems import Problem, ending, problems
 from gateway.health.records import Snapshot
 
 ENDS = "ends"
@@ -15,42 +15,20 @@ ONCE = frozenset(("clock_stepped", "bug"))  # they are over at once: nobody need
 CALMER: Mapping[str, timedelta] = {"log_in_attack": timedelta(days=1)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Event:
-    """``key`` stays the same as long as it lasts. ``group``: another of the same group takes its place without a word.
-
-    The other fields are those of health.Problem.
-    """
+    """``key`` stays the same as long as it lasts; another of the same ``group`` takes its place without a word."""
 
     key: str
     group: str
-    kind: str
-    severity: str
-    what: str
-    since: datetime | None
-    cost: str
-    fix: str
-    said: str = ""
-    backend: str = ""
+    problem: Problem
 
 
 def events_of(seen: Snapshot) -> list[Event]:
     """The worst first. What ends has a key for each step (30, 14, 7, 1 days, ended), so that each is told once."""
-    found = [
-        Event(
-            key=one.key, group=one.key, kind=one.kind, severity=one.severity, what=one.what, since=one.since,
-            cost=one.cost, fix=one.fix, said=one.said, backend=one.backend,
-        )
-        for one in problems(seen)
-        if one.kind != ENDS
-    ]  # fmt: skip
+    found = [Event(one.key, one.key, one) for one in problems(seen) if one.kind != ENDS]
     for each in seen.ends:
         if (step := each.step(seen.now)) is not None:
-            one, group = ending(each, seen.now), f"{ENDS}:{each.key}"
-            found.append(
-                Event(
-                    key=f"{group}:{step}", group=group, kind=ENDS, severity=one.severity, what=one.what, since=None,
-                    cost=one.cost, fix=one.fix, backend=one.backend,
-                )
-            )  # fmt: skip
-    return sorted(found, key=lambda one: one.severity != "bad")
+            one = ending(each, seen.now)
+            found.append(Event(f"{one.key}:{step}", one.key, one))
+    return sorted(found, key=lambda event: event.problem.severity != "bad")

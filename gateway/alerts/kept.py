@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from gateway.alerts.events import Event
 from gateway.alerts.ledger import Entry
+from gateway.health.problems import Problem
 from gateway.spool import Kept
 
 _DIGEST = "digest"  # no event's key: those that have no name after them are of health.problems
@@ -29,13 +31,16 @@ def last_digest(at: datetime) -> Kept:
 
 def digested(kept: Iterable[Kept]) -> datetime | None:
     """When the last digest was sent."""
-    return next((datetime.fromisoformat(json.loads(one.entry)) for one in kept if one.key == _DIGEST), None)
+    with suppress(ValueError, TypeError):  # a damaged row is none
+        return next((_time(json.loads(one.entry)) for one in kept if one.key == _DIGEST), None)
+    return None
 
 
 def _entry(text: str) -> Entry | None:
     try:
         found: dict[str, Any] = json.loads(text)
-        event = Event(**{**found["event"], "since": _time(found["event"]["since"])})
+        event, problem = found["event"], found["event"]["problem"]
+        event = Event(**{**event, "problem": Problem(**{**problem, "since": _time(problem["since"])})})
         times = {name: _time(found[name]) for name in ("first", "gone", "over_at")}
         return Entry(**{**found, **times, "event": event, "told": tuple(found["told"])})
     except (ValueError, TypeError, KeyError):

@@ -60,9 +60,9 @@ class Ledger:
         before = self._entries.get(event.key)
         new = before is None or before.over_at is not None
         if before is None or new:
-            before = Entry(event=event, first=min(event.since or now, now), owed={})
+            before = Entry(event=event, first=min(event.problem.since or now, now), owed={})
         entry = replace(before, event=event, gone=None)
-        if not entry.due and now - entry.first >= patience.get(event.kind, timedelta(0)):
+        if not entry.due and now - entry.first >= patience.get(event.problem.kind, timedelta(0)):
             return replace(entry, due=True, owed=dict.fromkeys(ways, "new")), True
         return entry, new or before.gone is not None
 
@@ -72,15 +72,15 @@ class Ledger:
             return replace(entry, over_at=now, owed={}), True
         if entry.gone is None:
             return replace(entry, gone=now), True
-        if now - entry.gone < CALMER.get(entry.event.kind, CALM):
+        if now - entry.gone < CALMER.get(entry.event.problem.kind, CALM):
             return entry, False
-        owed = {} if entry.event.kind in ONCE else dict.fromkeys(entry.told, "over")
+        owed = {} if entry.event.problem.kind in ONCE else dict.fromkeys(entry.told, "over")
         return replace(entry, over_at=now, owed=owed), True
 
     def owed(self, way: str) -> list[Entry]:
         """What this way has to say, news before what is over, the worst first."""
         found = [entry for entry in self._entries.values() if way in entry.owed]
-        return sorted(found, key=lambda one: (one.owed[way] == "over", one.event.severity != "bad", one.first))
+        return sorted(found, key=lambda one: (one.owed[way] == "over", one.event.problem.severity != "bad", one.first))
 
     def said(self, way: str, entries: Iterable[Entry]) -> list[Entry]:
         """This way has said these, as they were when they were taken from ``owed``."""
@@ -89,7 +89,7 @@ class Ledger:
             stage, entry = taken.owed[way], self._entries[taken.event.key]
             told = (*entry.told, way) if stage == "new" and way not in entry.told else entry.told
             owed = {name: what for name, what in entry.owed.items() if (name, what) != (way, stage)}
-            if stage == "new" and entry.over_at is not None and entry.event.kind not in ONCE:
+            if stage == "new" and entry.over_at is not None and entry.event.problem.kind not in ONCE:
                 owed[way] = "over"  # it was over while the way was saying it
             changed.append(replace(entry, told=told, owed=owed))
         self._entries |= {entry.event.key: entry for entry in changed}

@@ -29,7 +29,7 @@ class Notice:
     @property
     def backends(self) -> frozenset[str]:
         """Those that it says something bad of: it should not have to leave by one of them."""
-        return frozenset(one.backend for one in self.news if one.backend)
+        return frozenset(one.problem.backend for one in self.news if one.problem.backend)
 
     @property
     def subject(self) -> str:
@@ -37,16 +37,16 @@ class Notice:
         if self.title:
             return self.title
         if self.news:
-            first = self.news[0].what.rstrip(".")
+            first = self.news[0].problem.what.rstrip(".")
             return first if len(self.news) == 1 else f"{len(self.news)} things need you: {first} ..."
-        first = self.over[0].what.rstrip(".")
+        first = self.over[0].problem.what.rstrip(".")
         return f"Over: {first}" if len(self.over) == 1 else f"{len(self.over)} things are over: {first} ..."
 
     def text(self) -> str:
         """Plain text for a mail: what, since, cost, cure."""
         lines = [*self.words, *_blocks(self.news)]
         if self.over:
-            lines += ["Over:", "", *(f"  {line}" for one in self.over for line in wrap(one.what, _WIDTH)), ""]
+            lines += ["Over:", "", *(f"  {line}" for one in self.over for line in wrap(one.problem.what, _WIDTH)), ""]
         lines += [f"This is the mail gateway at {self.hostname}. To see everything: gateway status"]
         return "\n".join(lines) + "\n"
 
@@ -60,7 +60,7 @@ class Notice:
 
 
 def _blocks(events: Sequence[Event]) -> Iterator[str]:
-    for one in events:
+    for one in (event.problem for event in events):
         yield from wrap(one.what, _WIDTH)
         if one.since:
             yield f"  Since {one.since:%Y-%m-%d %H:%M:%SZ}."
@@ -74,9 +74,10 @@ def _blocks(events: Sequence[Event]) -> Iterator[str]:
         yield ""
 
 
-def _plain(one: Event, state: str) -> dict[str, Any]:
+def _plain(event: Event, state: str) -> dict[str, Any]:
+    one = event.problem
     return {
-        "state": state, "key": one.key, "kind": one.kind, "severity": one.severity, "what": one.what,
+        "state": state, "key": event.key, "kind": one.kind, "severity": one.severity, "what": one.what,
         "since": _time(one.since), "cost": one.cost, "fix": one.fix, "said": one.said, "backend": one.backend,
     }  # fmt: skip
 

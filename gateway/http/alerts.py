@@ -10,26 +10,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from gateway.alerts.ledger import Entry
+from gateway.health.problems import Problem
 from gateway.http.described import described
+from gateway.http.problem import fields_of
 from gateway.http.service import Service, running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertRow:
-    """``told`` are the ways that have told of it, ``owed`` those that still have to, with new or over.
+class AlertRow(Problem):
+    """A problem. ``told`` are the ways that have told of it, ``owed`` those that still have to, with new or over.
 
-    ``over_at`` is when it was found to be over. The other fields are those of a problem.
+    ``over_at`` is when it was found to be over.
     """
 
-    key: str
-    kind: str
-    severity: str
-    what: str
-    since: datetime
-    cost: str
-    fix: str
-    said: str
-    backend: str
     told: tuple[str, ...]
     owed: Mapping[str, str]
     over_at: datetime | None
@@ -51,11 +44,8 @@ async def alerts(service: Service, _request: Request) -> AlertList:
 
 
 def _row(entry: Entry) -> AlertRow:
-    one = entry.event
-    return AlertRow(
-        key=one.key, kind=one.kind, severity=one.severity, what=one.what, since=entry.first, cost=one.cost, fix=one.fix,
-        said=one.said, backend=one.backend, told=entry.told, owed=dict(entry.owed), over_at=entry.over_at,
-    )  # fmt: skip
+    problem = {**fields_of(entry.event.problem), "key": entry.event.key, "since": entry.first}
+    return AlertRow(**problem, told=entry.told, owed=dict(entry.owed), over_at=entry.over_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -36,26 +35,9 @@ class WorkBegun:
     work: Work
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkRow:
-    """As work, without its ``result``."""
-
-    id: int
-    verb: str
-    what: str
-    by: str
-    total: int
-    total_more: bool
-    started_at: datetime
-    ended_at: datetime | None
-    state: Literal["running", "stopping", "done", "stopped", "failed"]
-    changed: int
-    error: str
-
-
 @dataclass(frozen=True, slots=True)
 class WorkList:
-    work: list[WorkRow]
+    work: list[Work]
 
 
 def _actions(body: type, *, also: Mapping[int, object] = {}) -> Mapping[str, Described]:
@@ -141,8 +123,7 @@ async def change_many(service: Service, request: Request) -> Changed | Answer[Wo
 
 async def works(service: Service, _request: Request) -> WorkList:
     """What runs in the background, and the last of what has ended, the last first: without its ``result``."""
-    names = [one.name for one in fields(WorkRow)]
-    return WorkList([WorkRow(**{name: getattr(one, name) for name in names}) for one in service.works.all()])
+    return WorkList([replace(one, result=None) for one in service.works.all()])
 
 
 @described(refusals=(404,))

@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from gateway.alerts import kept
 from gateway.alerts.events import Event
 from gateway.alerts.ledger import CALM, Entry, Ledger
+from gateway.health.problems import Problem
 from tests.fakes import START
 
 MINUTE = timedelta(minutes=1)
-STOPPED = Event(
-    key="backend:office", group="backend:office", kind="backend_stopped", severity="bad", what="office cannot send.",
-    since=START, cost="2 messages wait.", fix="Put in a new secret.", backend="office",
-)  # fmt: skip
-DISK = replace(STOPPED, key="disk", group="disk", kind="disk_low", severity="warn", what="full", backend="")
+STOPPED = Event("backend:office", "backend:office", Problem(
+    key="backend:office", kind="backend_stopped", severity="bad", what="office cannot send.", since=START,
+    cost="2 messages wait.", fix="Put in a new secret.", backend="office",
+))  # fmt: skip
+
+
+def changed(event: Event, key: str = "", group: str = "", **problem: Any) -> Event:
+    return Event(key or event.key, group or event.group, replace(event.problem, **problem))
+
+
+DISK = changed(STOPPED, "disk", "disk", kind="disk_low", severity="warn", what="full", backend="")
 PATIENCE = {"backend_stopped": 15 * MINUTE}
 
 
@@ -64,10 +72,10 @@ def test_what_comes_back_while_it_is_hardly_gone_is_the_same_event() -> None:
 
 def test_what_strangers_begin_and_end_is_one_event_for_a_day() -> None:
     """Who guesses passwords in bursts sends nobody an alert for each of them."""
-    ledger, guesses = Ledger(), replace(DISK, key="log_ins", group="log_ins", kind="log_in_attack")
+    ledger, guesses = Ledger(), changed(DISK, key="log_ins", group="log_ins", kind="log_in_attack")
     told = []
     for burst in range(200):
-        see(ledger, replace(guesses, since=None), after=burst * 15 * MINUTE)
+        see(ledger, changed(guesses, since=None), after=burst * 15 * MINUTE)
         see(ledger, after=(burst * 15 + 5) * MINUTE)
         see(ledger, after=(burst * 15 + 10) * MINUTE)
         told += tell(ledger)
@@ -79,7 +87,7 @@ def test_what_comes_back_later_is_told_again() -> None:
     """The next outage is another event."""
     ledger = Ledger()
     for start in (0, 60):
-        see(ledger, replace(DISK, since=None), after=start * MINUTE)
+        see(ledger, changed(DISK, since=None), after=start * MINUTE)
         assert tell(ledger) == [("disk", "new")]
         see(ledger, after=(start + 1) * MINUTE)
         see(ledger, after=(start + 1) * MINUTE + CALM)
@@ -111,7 +119,7 @@ def test_what_is_over_while_it_is_told_is_said_to_be_over() -> None:
 def test_the_next_step_takes_the_place_of_the_one_before() -> None:
     """A certificate that ends in 7 days is not "over" ending in 14; renewed, it is over once."""
     ledger = Ledger()
-    steps = [replace(DISK, kind="ends", key=f"ends:tls:{days}", group="ends:tls") for days in (14, 7)]
+    steps = [changed(DISK, kind="ends", key=f"ends:tls:{days}", group="ends:tls") for days in (14, 7)]
     see(ledger, steps[0], after=MINUTE)
     assert tell(ledger) == [("ends:tls:14", "new")]
     see(ledger, steps[1], after=2 * MINUTE)
@@ -125,7 +133,7 @@ def test_the_next_step_takes_the_place_of_the_one_before() -> None:
 def test_what_happens_at_one_moment_is_never_over(kind: str) -> None:
     """Nobody has to hear that a step of the clock has ended."""
     ledger = Ledger()
-    see(ledger, replace(DISK, kind=kind), after=MINUTE)
+    see(ledger, changed(DISK, kind=kind), after=MINUTE)
     assert tell(ledger) == [("disk", "new")]
     see(ledger, after=2 * MINUTE)
     see(ledger, after=2 * MINUTE + CALM)
@@ -135,7 +143,7 @@ def test_what_happens_at_one_moment_is_never_over(kind: str) -> None:
 def test_the_worst_first() -> None:
     """What is bad before what is a warning, and what is over last."""
     ledger = Ledger()
-    see(ledger, replace(DISK, key="a", group="a"), after=MINUTE)
+    see(ledger, changed(DISK, key="a", group="a"), after=MINUTE)
     tell(ledger)
     see(ledger, DISK, STOPPED, after=20 * MINUTE)
     see(ledger, DISK, STOPPED, after=20 * MINUTE + CALM)
@@ -158,8 +166,8 @@ def test_words_that_count_on_are_not_written_each_time() -> None:
     """Else every look would be a commit."""
     ledger = Ledger()
     assert len(see(ledger, DISK, after=MINUTE)) == 1
-    assert see(ledger, replace(DISK, what="fuller"), after=2 * MINUTE) == []
-    assert ledger.owed("mail")[0].event.what == "fuller"
+    assert see(ledger, changed(DISK, what="fuller"), after=2 * MINUTE) == []
+    assert ledger.owed("mail")[0].event.problem.what == "fuller"
 
 
 def test_what_is_long_over_is_forgotten() -> None:

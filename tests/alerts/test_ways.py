@@ -19,7 +19,7 @@ from gateway.alerts.notice import Notice
 from gateway.alerts.ways import Command, Webhook
 from gateway.config.models import WebhookSettings
 from gateway.fetch import Fetch
-from tests.alerts.test_ledger import DISK, STOPPED
+from tests.alerts.test_ledger import DISK, STOPPED, changed
 from tests.fakes import START
 
 NOTICE = Notice(id="N1", at=START, hostname="relay.example.com", news=(STOPPED,), over=(DISK,))
@@ -89,7 +89,7 @@ async def test_a_command_reads_json_and_has_the_subject(tmp_path: Path) -> None:
     """On its standard input and in its environment, where no shell interprets what strangers wrote."""
     out = tmp_path / "out"
     script = f"import os,sys; open({str(out)!r}, 'w').write(os.environ['GATEWAY_ALERT'] + '\\n' + sys.stdin.read())"
-    notice = replace(NOTICE, news=(replace(STOPPED, what="office said $(touch x) `id` \0."),))
+    notice = replace(NOTICE, news=(changed(STOPPED, what="office said $(touch x) `id` \0."),))
     assert await Command((sys.executable, "-c", script)).tell(notice) == ""
     subject, _, body = out.read_text().partition("\n")
     assert subject == "office said $(touch x) `id` "
