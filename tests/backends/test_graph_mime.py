@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from email import message_from_bytes, policy
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.backends.microsoft.mime import prepare
@@ -167,15 +168,20 @@ BITS = [
 ]
 
 
+def unblanked(body: bytes, inside: bool) -> bytes:
+    """Without the blanks at the ends of lines, up to where the part ends: what follows is another, and not encoded."""
+    own, *rest = re.split(rb"(?=\r\n--b(?:--)?[ \t]*\r\n)", body, maxsplit=1) if inside else [body]
+    return b"".join([re.sub(rb"[ \t]+(?=\r\n|\Z)", b"", own), *rest])
+
+
 @given(st.lists(st.sampled_from(BITS), max_size=30).map(b"".join), st.sampled_from(SPELLED), st.booleans())
+@example(b"=\r\n--b \r\n=\t", SPELLED[0], True)
 def test_any_quoted_printable_keeps_its_content(body: bytes, field: str, inside: bool) -> None:
     """But for blanks at the ends of lines, which came in on the way (RFC 2045 6.7), and the email package leaves in."""
-    raw, bare = (
-        multi("mixed", textual(name, b"x" + body)) if inside else textual(name, b"x" + body) for name in (field, PLAIN)
-    )
-    while b" \r\n" in bare or b"\t\r\n" in bare:
-        bare = bare.replace(b" \r\n", b"\r\n").replace(b"\t\r\n", b"\r\n")
-    assert python_reading(prepared(HEAD + raw, to_base64=True)) == python_reading(HEAD + bare.rstrip(b" \t"))
+    raw, bare = textual(field, b"x" + body), textual(PLAIN, unblanked(b"x" + body, inside))
+    if inside:
+        raw, bare = multi("mixed", raw), multi("mixed", bare)
+    assert python_reading(prepared(HEAD + raw, to_base64=True)) == python_reading(HEAD + bare)
 
 
 @pytest.mark.parametrize(
