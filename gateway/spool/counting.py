@@ -11,11 +11,12 @@ from gateway.spool.sql import insert_into
 
 HOUR = 3_600_000_000  # microseconds
 COLUMNS = ("accepted", "again", "sent", "failed", "deleted", "deferred", "refused")
-ADD = (
-    insert_into(Tally, " ".join(("hour_at listener client backend", *COLUMNS)))
-    + " ON CONFLICT (hour_at, listener, client, backend) DO UPDATE SET "
-    + ", ".join(f"{name} = tally.{name} + excluded.{name}" for name in COLUMNS)
+ROW = ("hour_at", "listener", "client", "backend", *COLUMNS)
+# What is counted already grows.
+GROWS = "ON CONFLICT (hour_at, listener, client, backend) DO UPDATE SET " + ", ".join(
+    f"{name} = tally.{name} + excluded.{name}" for name in COLUMNS
 )
+ADD = f"{insert_into(Tally, ' '.join(ROW))} {GROWS}"
 _ENDED = frozenset(("done", "failed"))
 _OUT = {"done": "sent", "failed": "failed"}
 

@@ -21,6 +21,7 @@ from gateway.address import comparable
 from gateway.model import Network
 from gateway.networks import plain_address, prefix_length
 from gateway.pools import look_through_mail
+from gateway.spool.counting import HOUR
 from gateway.spool.door_tables import Refusal
 from gateway.spool.queries import Reader
 from gateway.spool.records import micros, record
@@ -42,6 +43,10 @@ _ADD = (
 # What goes first: strangers who came once or twice, then those who came again, then clients and our own networks.
 _TRIM = """
 DELETE FROM refusal WHERE id IN (SELECT id FROM refusal ORDER BY near, count > 2, last_at LIMIT :surplus)"""
+# Written while the clock was ahead: from now on it is kept like the others.
+_RECALL = f"""
+UPDATE refusal SET first_at = @least(first_at, :latest), last_at = :latest
+WHERE id IN (SELECT id FROM refusal WHERE last_at > :ahead LIMIT {_STEP})"""
 _FADE = "DELETE FROM refusal WHERE id IN (SELECT id FROM refusal WHERE last_at <= :before LIMIT :limit) RETURNING id"
 
 
@@ -108,8 +113,9 @@ def add(tx: Transaction, rows: Sequence[tuple[Any, ...]], counts: Mapping[tuple[
         tx.tally.add("refused", listener=listener, client=client, n=n)
 
 
-def sweep(tx: Transaction, before: int) -> int:
-    """Remove what was last seen ``before``, and what is too much; returns how many."""
+def sweep(tx: Transaction, before: int, latest: int) -> int:
+    """Remove what was last seen ``before``, and what is too much; returns how many. ``latest``: no time is later."""
+    tx.all(_RECALL, latest=latest, ahead=latest + HOUR)
     gone = len(tx.all(_FADE, before=before, limit=_STEP))
     rows: int = tx.all("SELECT count(*) AS n FROM refusal")[0]["n"]
     if rows <= MOST:

@@ -11,13 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
-from gateway.spool.counting import COLUMNS
+from gateway.spool.counting import COLUMNS, GROWS, HOUR, ROW
 from gateway.spool.queries import Reader
 from gateway.spool.records import micros, moment
+from gateway.spool.transaction import Transaction
 
 KEPT = timedelta(days=90)
 FADE = "DELETE FROM tally WHERE hour_at < :before"
-# The clock may have been set back: what it called the future counts as now.
+# What was counted while the clock was ahead goes into the running hour: else it would be of now for ever.
+_RECALL = f"""
+INSERT INTO tally ({", ".join(ROW)})
+SELECT :hour, listener, client, backend, {", ".join(f"sum({name})" for name in COLUMNS)}
+FROM tally WHERE hour_at > :hour GROUP BY 2, 3, 4 {GROWS}"""  # noqa: S608 - of constants of ours
+_GONE = "DELETE FROM tally WHERE hour_at > :hour"
+# The same until then: what it called the future counts as now.
 _SINCE = f"""
 SELECT @least(hour_at / :size * :size, :last) AS at, listener, client, backend,
     {", ".join(f"sum({name}) AS {name}" for name in COLUMNS)}
@@ -65,6 +72,13 @@ class Flow:
     clients: Mapping[str, Counts]
     backends: Mapping[str, Counts]
     running: Mapping[str, Counts]
+
+
+def recall(tx: Transaction, latest: int) -> None:
+    """No hour that was counted is later than that of ``latest``."""
+    hour = latest // HOUR * HOUR
+    tx.all(_RECALL, hour=hour)
+    tx.all(_GONE, hour=hour)
 
 
 async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Flow:

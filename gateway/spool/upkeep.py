@@ -102,7 +102,9 @@ def _sweep_history(tx: Transaction, before: int, limit: int) -> int:
 
 
 def _sweep_door(tx: Transaction, kept: RetentionSettings) -> int:
-    """Times of the machine's clock, which may be set to any year: what is past by the spool's time, too, is past."""
-    now = min(tx.now, tx.wall)
+    """Times of the machine's clock, which may be set to any year: what is past by the spool's time, too, is past,
+    and what neither has reached yet is of now."""
+    now, latest = min(tx.now, tx.wall), max(tx.now, tx.wall)
+    tally.recall(tx, latest)
     tx.all(tally.FADE, before=now - tally.KEPT // timedelta(microseconds=1))
-    return refusals.sweep(tx, now - kept.refusals // timedelta(microseconds=1))
+    return refusals.sweep(tx, now - kept.refusals // timedelta(microseconds=1), latest)

@@ -233,6 +233,25 @@ async def test_they_are_kept_so_long(tmp_path: Path) -> None:
         assert len(await door.rows()) == 198
 
 
+async def test_what_the_clock_called_the_future_is_kept_no_longer(tmp_path: Path) -> None:
+    """It was set back: they are of now, as far as anybody can tell, and go when what is of now goes."""
+    clock, kept = FakeClock(), RetentionSettings(refusals=timedelta(days=2))
+    async with opened(tmp_path, clock=clock) as at:
+        door = Book(at)
+        clock.set(timedelta(days=400))
+        await door.write(*(refused(f"192.0.2.{n}") for n in range(1, 31)))
+        clock.set(timedelta(days=-400))
+        await door.write(refused("198.51.100.1"))
+        await at.spool.sweep(at.spool.now(), kept)
+        rows = await door.rows()
+        assert len(rows) == 31
+        assert all(row.first_at <= row.last_at <= clock.now() for row in rows)
+        clock.advance(2 * 86400 + 1)
+        while await at.spool.sweep(at.spool.now(), kept):
+            pass
+        assert await door.rows() == []
+
+
 FILL = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
 INSERT INTO refusal SELECT i, :at + i, :at + i, 1, 'd', 'auth', 'auth_failed', '20.0.0.' || i, FALSE, FALSE, '', '', '',
