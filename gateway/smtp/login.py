@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
-from binascii import Error
+from binascii import Error, a2b_base64
 from collections.abc import Awaitable, Callable, Mapping
+from string import ascii_letters, digits
 
 from gateway.model import Refusal
 
@@ -22,6 +24,29 @@ def decode(text: bytes) -> bytes:
         return b"" if text == b"=" else b64decode(text, validate=True)
     except Error:
         raise _bad() from None
+
+
+# In base64: what PLAIN sends (RFC 4616), XOAUTH2, and OAUTHBEARER (RFC 7628).
+_WORDS = bytes(n if chr(n) in f"{ascii_letters}{digits}+/" else 32 for n in range(256))
+_LEAST = 6  # characters of one, without padding
+_SENT = re.compile(rb"[^\0]*\0[^\0]+\0[^\0]+|(?:user=|n,|y,)[^\x01]*\x01(?:[^\x01]*\x01)*", re.DOTALL)
+
+
+def holds_answer(line: bytes) -> bool:
+    """Whether a line that is no AUTH has in it what can only be the answer to one: a name and a password or token."""
+    return any(map(_is_answer, line.translate(_WORDS).split()))
+
+
+def _is_answer(word: bytes) -> bool:
+    if len(word) < _LEAST or len(word) % 4 == 1:
+        return False
+    said = a2b_base64(word + b"=" * (-len(word) % 4))
+    if b"\0" not in said and b"\x01" not in said:
+        return False
+    try:
+        return bool(_SENT.fullmatch(said)) and said.translate(None, b"\0\x01").decode().isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def encode(challenge: bytes) -> bytes:

@@ -65,6 +65,9 @@ FALSE_END = Reply(
     550, "5.5.2", "The dot at the end stands between bare newlines: end the message with CR LF . CR LF", "bad_newlines",
     last=True,
 )  # fmt: skip
+STRAY_LOGIN = Reply(
+    501, "5.5.2", "An answer to AUTH stands where none was asked for, log in again", "bad_syntax"
+)  # fmt: skip
 CUT_LOGIN = Reply(
     501, "5.5.2", "The login is cut into lines: send its base64 as one line", "token_malformed", last=True
 )  # fmt: skip

@@ -15,6 +15,7 @@ from gateway.refusals import Refused
 from gateway.smtp import replies
 from gateway.smtp.handshake import SILENT, cause
 from gateway.smtp.incoming import Incoming
+from gateway.smtp.login import holds_answer
 from gateway.smtp.refused import refused
 from gateway.smtp.site import Site
 from gateway.smtp.waits import Wait
@@ -229,6 +230,8 @@ class Session:
         if action is None:
             raise replies.UNKNOWN()
         self._stage = _STAGES.get(verb, "command")
+        if verb != b"AUTH" and holds_answer(line):  # a client out of step: nothing of it may be kept or quoted
+            raise replies.STRAY_LOGIN()
         return action(self, line[len(verb) :].strip())
 
     # -- refusals ----------------------------------------------------------------------------------------------------

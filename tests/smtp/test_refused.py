@@ -133,6 +133,48 @@ async def test_a_password_is_in_nothing_that_is_kept() -> None:
         assert [row.user for row in found] == ["copier", f"unknown, {len(PASSWORD)} characters"]
 
 
+PLAIN = base64.b64encode(f"\0copier\0{PASSWORD}".encode()).decode()
+ACTING = base64.b64encode(f"a@example.com\0copier\0{PASSWORD}".encode()).decode()
+XOAUTH2 = base64.b64encode(f"user=a@example.com\1auth=Bearer {PASSWORD}\1\1".encode()).decode()
+BEARER = base64.b64encode(f"n,a=a@example.com,\1port=25\1auth=Bearer {PASSWORD}\1\1".encode()).decode()
+
+
+@pytest.mark.parametrize("answer", [PLAIN, ACTING, XOAUTH2, BEARER])
+@pytest.mark.parametrize(
+    "line",
+    ["{}", "HELO {}", "EHLO {}", "MAIL FROM:<{}>", "MAIL FROM:{}", "MAIL FROM:<a@example.com> AUTH={}",
+     "MAIL FROM:<{}@example.com>", "RCPT TO:<{}>", "RCPT TO:<a@example.com> ORCPT=rfc822;{}", "VRFY {}", "NOOP {}"],
+)  # fmt: skip
+async def test_an_answer_to_auth_is_kept_nowhere(line: str, answer: str) -> None:
+    """A client that is out of step says it in the place of a command; also where any sender is taken and rewritten."""
+    clients = {"here": {"networks": ["127.0.0.1/32"], "default_domain": "example.com", **REWRITES["here"]}}
+    async with kept(clients=clients) as (made, peer, found):
+        await peer.ehlo()
+        if line.startswith("RCPT"):
+            await peer.say("MAIL FROM:<a@example.com>")
+        reply = await peer.say(line.format(answer))
+        assert reply.startswith("501" if " " in line else "500")
+        made.events.flush()
+        everything = repr(found) + made.log.getvalue() + reply
+        assert answer[:-2].lower() not in everything.lower()
+        assert len(found) == 1
+
+
+HONEST = [
+    "MAIL FROM:<googlegroups@example.com>", "MAIL FROM:<AAAAAAAA@example.com>", "MAIL FROM:<dXNlcm5hbWU=@example.com>",
+    "MAIL FROM:<prvs=1234567890=bob@example.com>", "MAIL FROM:<SRS0+abcd=AB=example.org=x@example.com>",
+    "MAIL FROM:<a@example.com> ENVID=AHVzZXI", "EHLO YWJjZGVmZ2hpamts", "NOOP AAAAAAAAAAAA",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", HONEST)
+async def test_what_only_looks_like_one_is_taken(line: str) -> None:
+    """Base64 of a name, of zeros, or of half an answer is none."""
+    async with kept(clients=NARROW) as (_, peer, _found):
+        await peer.ehlo()
+        assert (await peer.say(line)).startswith("250")
+
+
 async def test_who_is_not_let_in_at_all_is_kept() -> None:
     """Too many connections; a handshake that fails."""
     async with kept(limits={"connections_per_ip": 1}) as (made, _, found):
