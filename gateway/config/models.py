@@ -187,7 +187,7 @@ class AlertSettings(Section):
     to: tuple[values.Address, ...] = ()
     sender: values.Address | None = Field(default=None, alias="from")
     webhook: WebhookSettings | None = None
-    command: tuple[str, ...] = ()
+    command: values.CommandLine = Field(default=(), repr=False)
     stopped_for: values.Duration = timedelta(minutes=15)
     per_hour: Annotated[int, Field(ge=1)] = 10
     daily: values.TimeOfDay | None = None

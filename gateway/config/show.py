@@ -12,8 +12,8 @@ from gateway.config.document import Keys, dotted
 from gateway.config.loading import Loaded
 from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import flatten
+from gateway.config.values import MASK
 
-MASK = "********"
 RESTART_KEYS = ("state_dir",)  # what a running gateway cannot take over at SIGHUP
 
 

@@ -25,6 +25,9 @@ _SCRYPT = re.compile(r"\$scrypt\$ln=(\d\d?),r=(\d\d?),p=(\d\d?)\$([A-Za-z0-9+/]+
 _PATTERN = re.compile(r"(\*|[^*]+)@(\*|(\*\.)?[^*]+)")  # what gateway.address.matches understands, beside "*"
 
 
+MASK = "********"  # in the place of what is not shown
+
+
 def _match(pattern: str, value: Any, wanted: str) -> re.Match[str]:
     if match := re.fullmatch(pattern, str(value).strip(), re.IGNORECASE):
         return match
@@ -209,6 +212,8 @@ Bind = Annotated[str, AfterValidator(lambda text: text if parse_bind(text) else 
 BindOrNone = Annotated[str, AfterValidator(lambda text: text if not text or parse_bind(text) else "")]
 UrlAsWritten = Annotated[str, AfterValidator(lambda text: text if check_url(text) else "")]
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+# A program and its arguments, of which any may hold a secret: they are never shown.
+CommandLine = Annotated[tuple[str, ...], PlainSerializer(lambda words: (*words[:1], *(MASK for _ in words[1:])))]
 Hostname = Annotated[str, AfterValidator(parse_hostname)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 Directory = Annotated[Path, AfterValidator(absolute)]

@@ -9,6 +9,7 @@ import pytest
 from gateway.config import ConfigError
 from gateway.config.document import Document
 from gateway.config.files import Files as SecretFiles
+from gateway.config.inforce import rows
 from gateway.config.loading import load
 from gateway.config.show import diff, schema, show
 from tests.config.kit import SECRET, TYPES, Files
@@ -132,12 +133,15 @@ def test_no_secret_is_ever_shown(files: Files) -> None:
         clients: {{c: {{password_hash: "$scrypt$ln=14,r=8,p=1$c2FsdHNhbHQ${SECRET.replace("-", "/"):A<43}"}}}}
         backends: {{b: {{type: api, api_key_file: key}}, s: {{type: smtp, host: x}}}}
         routes: [{{backend: [b, s]}}]
+        alerts: {{command: [/usr/bin/curl, -d, "@-", "https://pager.example/?key={SECRET}"]}}
     """
     loaded = files.load(text, {"GATEWAY_BACKENDS__S__PASSWORD": SECRET})
     other = files.load("backends: {b: {type: api, api_key: x}}")
     shown = show(loaded)
     assert shown.count(': "********"  # ') == 4
-    everything = [shown, diff(other.settings, loaded.settings), schema(TYPES), loaded, loaded.warnings]
+    assert 'command: ["/usr/bin/curl", "********", "********", "********"]' in shown
+    as_json = loaded.settings.model_dump(mode="json", by_alias=True), rows(loaded)
+    everything = [shown, *as_json, diff(other.settings, loaded.settings), schema(TYPES), loaded, loaded.warnings]
     assert SECRET not in " ".join([*map(str, everything), *map(repr, everything), json.dumps(loaded.origins)])
 
 
@@ -149,6 +153,8 @@ def test_no_secret_is_ever_shown(files: Files) -> None:
         "backends: {b: {type: smtp, host: x, password: X, pasword: X}}",
         "auth: {keys: {k: {algorithm: RS256, secret: X}}}",
         "clients: {c: {password_hash: X}}",
+        "alerts: {command: X}",
+        "alerts: {command: [X, {X: X}]}",
         "clients: {c: {password_hash: X",
         "clients: {c: {password_hash: *X}}",
         "clients: {c: {password_hash: &X}}",
