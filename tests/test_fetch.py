@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import gzip
-import socket
 import ssl
 import warnings
 import zlib
@@ -17,6 +16,7 @@ from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.url import check_url
 from tests.backends import kit
 from tests.backends.kit import Certificates, Web, http
+from tests.flow.kit import free_port
 
 certificates = kit.certificates
 
@@ -27,12 +27,6 @@ async def post(url: str, deadline: float = 5, fetch: Fetch | None = None, **opti
         return await fetch.request("POST", url, content=b"body", deadline=deadline, **options)
     finally:
         await fetch.aclose()
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_an_answer_comes_whole_with_lower_case_header_names_and_the_request_went_as_given() -> None:
@@ -206,7 +200,7 @@ async def test_a_server_that_dribbles_is_cut_off_at_the_deadline() -> None:
 
 async def test_refused_connections_are_not_sent() -> None:
     with pytest.raises(NotSent, match=r"cannot connect to 127\.0\.0\.1:\d+: Connect call failed|refused"):
-        await post(f"http://127.0.0.1:{closed_port()}")
+        await post(f"http://127.0.0.1:{free_port()}")
 
 
 async def test_unknown_names_are_not_sent() -> None:

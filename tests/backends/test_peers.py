@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -18,16 +17,11 @@ from gateway.backends.smtp2go import Smtp2go, Smtp2goSettings
 from gateway.model import Verdict
 from tests.backends import kit
 from tests.backends.kit import KEY, RAW, spooled
+from tests.flow.kit import free_port
 
 SINK = shutil.which("smtp-sink", path=f"{os.environ['PATH']}:/usr/sbin")
 PRISM = shutil.which("prism")
 DESCRIPTION = os.environ.get("SMTP2GO_OPENAPI", "")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.backends.kit import SmtpFake
 from tests.broken.kit import Case, Ends, Lab, Settings
-from tests.broken.ways import ca_file, closed_port, tls
+from tests.broken.ways import ca_file, tls
+from tests.flow.kit import free_port
 
 HOST = "smtp.provider.com"
 LOGIN = ("AUTH PLAIN LOGIN", "SIZE 50000000", "ENHANCEDSTATUSCODES")
@@ -42,7 +43,7 @@ async def misspelled(lab: Lab) -> Settings:
 
 
 async def nobody(lab: Lab) -> Settings:
-    port = closed_port()
+    port = free_port()
     lab.known |= {f"{HOST}:{port}": f"{HOST}:587", f"{HOST} {port}": f"{HOST} 587"}
     return {"type": "smtp", "host": HOST, "port": port}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import trustme
 
 from tests.backends.kit import Handler, Request, http
 from tests.broken.kit import Case, Ends, Lab, Settings
+from tests.flow.kit import free_port
 
 # Given where its API is and what else has to be set, a provider's settings.
 Reached = Callable[[Lab, str, Settings], Awaitable[Settings]]
@@ -30,13 +30,6 @@ def tls(lab: Lab, *names: str, authority: str = "", trusted: bool = True, **time
 
 def ca_file(lab: Lab, name: str, authority: str = "world", times: int = 0) -> str:
     return str(lab.folder / f"{name}-{authority}-{times}.pem")
-
-
-def closed_port() -> int:
-    """Nobody listens there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def portal(request: Request) -> bytes:
@@ -79,7 +72,7 @@ def on_the_way(provider: str, host: str, fake: Handler, reached: Reached, *, slo
         return await reached(lab, f"https://wrong.{host}", {})
 
     async def nobody(lab: Lab) -> Settings:
-        port = closed_port()
+        port = free_port()
         lab.known[f"{host}:{port}"] = host
         return await reached(lab, f"https://{host}:{port}", {})
 

@@ -6,6 +6,7 @@ import getpass
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import smtplib
@@ -15,20 +16,27 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-READY_WITHIN = 30.0
+READY_WITHIN = 60.0
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = cycle(random.sample(range(20_000 + _WORKER % 32, 32_000, 32), 375))  # each worker its own
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens at, nor will: the system gives none below 32768 to a connection or to who asks for
+    any (ip(7), ip_local_port_range), and no other call has this one for a long time."""
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -76,6 +84,7 @@ class Gateway:
                     return self
             except OSError:
                 time.sleep(0.02)
+        self.kill()
         raise AssertionError(f"not ready:\n{self.log.read_text()}")
 
     def get(self, path: str) -> tuple[int, str]:
