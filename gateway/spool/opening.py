@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import runpy
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError, NoSuchTableError
 from sqlmodel import SQLModel
@@ -25,6 +23,8 @@ from gateway.spool.records import SpoolError
 MIGRATIONS = Path(__file__).with_name("migrations")
 LOCK = "spool.lock"
 RESCUED = "spool.db.rescued"
+_VERSION = """CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"""
 _MAGIC = b"SQLite format 3\0"
 Copy = Callable[[Path], None]
 
@@ -70,8 +70,26 @@ def _create(path: Path) -> None:
         leftover.unlink()
     fresh.touch(mode=0o600)
     with closing(connect(fresh)) as connection, connection.begin():
-        command.upgrade(_alembic(connection), "head")
+        _fill(connection)
     publish(fresh, path)
+
+
+def _fill(connection: Connection) -> None:
+    """As alembic would by all migrations, which takes it as long as the rest of a start."""
+    for file in _scripts():
+        for statement in runpy.run_path(str(file))["SCHEMA"].split(";"):
+            connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(_VERSION)
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (_revision(_scripts()[-1]),))
+
+
+def _scripts() -> list[Path]:
+    """The migrations, oldest first. The name of each begins with its revision."""
+    return sorted((MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _revision(script: Path) -> str:
+    return script.name.partition("_")[0]
 
 
 def _check(path: Path, copy: Copy) -> None:
@@ -85,14 +103,13 @@ def _check(path: Path, copy: Copy) -> None:
         if not inspector.has_table("alembic_version"):
             raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
         revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-        scripts = ScriptDirectory.from_config(_alembic(connection))
-        known = [script.revision for script in scripts.walk_revisions()]
+        known = [_revision(script) for script in _scripts()]
         if revision not in known:
-            text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[0]})"
+            text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[-1]})"
             raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
-        if revision != known[0]:
-            _keep(path, path.with_name(f"{path.name}.before-{known[0]}"), copy)
-            command.upgrade(_alembic(connection), "head")
+        if revision != known[-1]:
+            _keep(path, path.with_name(f"{path.name}.before-{known[-1]}"), copy)
+            _upgrade(connection)
         for name, table in SQLModel.metadata.tables.items():
             try:
                 there = {column["name"] for column in inspector.get_columns(name)}
@@ -176,8 +193,11 @@ def _damaged(path: Path, what: str) -> SpoolError:
     return SpoolError(f"spool {path} is damaged: {what}. {cure}")
 
 
-def _alembic(connection: Connection) -> Config:
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - costs a start much, and few of them need it
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    return config
+    command.upgrade(config, "head")

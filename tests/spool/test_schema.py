@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
@@ -64,6 +66,17 @@ def test_a_spool_of_the_first_version_becomes_the_same(tmp_path: Path, monkeypat
     assert "event" not in schema(tmp_path / "spool.db")[0]
     made(tmp_path)
     assert schema(tmp_path / "spool.db") == declared(tmp_path / "declared.db")
+
+
+def test_alembic_knows_the_migrations_by_the_names_of_their_files(tmp_path: Path) -> None:
+    """A new spool is made of their texts without alembic, and says of itself what alembic would."""
+    config = Config()
+    config.set_main_option("script_location", str(opening.MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    files = sorted(file.name[:4] for file in (opening.MIGRATIONS / "versions").glob("*.py"))
+    assert [script.revision for script in scripts.walk_revisions()] == files[::-1]
+    made(tmp_path)
+    assert peer(tmp_path, "SELECT version_num FROM alembic_version") == [(scripts.get_current_head(),)]
 
 
 OLD = """

@@ -1,7 +1,5 @@
 """The first schema."""
 
-from alembic import op
-
 revision = "0001"
 down_revision = None
 
@@ -58,5 +56,7 @@ CREATE TABLE revocation (subject VARCHAR NOT NULL PRIMARY KEY, "before" INTEGER 
 
 
 def upgrade() -> None:
+    from alembic import op
+
     for statement in SCHEMA.split(";"):
         op.execute(statement)

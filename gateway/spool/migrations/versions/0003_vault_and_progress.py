@@ -1,7 +1,5 @@
 """A client's own token with its message, and what providers say of mail after they took it."""
 
-from alembic import op
-
 revision = "0003"
 down_revision = "0002"
 
@@ -23,5 +21,7 @@ CREATE INDEX question_due ON question (backend, next_at)
 
 
 def upgrade() -> None:
+    from alembic import op
+
     for statement in SCHEMA.split(";"):
         op.execute(statement)

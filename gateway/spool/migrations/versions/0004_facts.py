@@ -1,7 +1,5 @@
 """All that routing needs to know of a message, who made an attempt, and of each answer who gave it and what to do."""
 
-from alembic import op
-
 revision = "0004"
 down_revision = "0003"
 
@@ -28,5 +26,7 @@ CREATE INDEX poll_due ON poll (backend, next_at)
 
 
 def upgrade() -> None:
+    from alembic import op
+
     for statement in SCHEMA.split(";"):
         op.execute(statement)

@@ -1,7 +1,5 @@
 """What the clocks showed last, and when the machine's was set."""
 
-from alembic import op
-
 revision = "0005"
 down_revision = "0004"
 
@@ -14,5 +12,7 @@ CREATE TABLE step (
 
 
 def upgrade() -> None:
+    from alembic import op
+
     for statement in SCHEMA.split(";"):
         op.execute(statement)

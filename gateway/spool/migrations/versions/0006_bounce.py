@@ -1,7 +1,5 @@
 """What senders were told of their mail, and why not."""
 
-from alembic import op
-
 revision = "0006"
 down_revision = "0005"
 
@@ -14,5 +12,7 @@ CREATE INDEX bounce_of_message ON bounce (message_id)
 
 
 def upgrade() -> None:
+    from alembic import op
+
     for statement in SCHEMA.split(";"):
         op.execute(statement)

@@ -1,7 +1,5 @@
 """Who stood where a sender was rewritten, and a way to find mail by it."""
 
-from alembic import op
-
 revision = "0007"
 down_revision = "0006"
 
@@ -13,5 +11,7 @@ CREATE INDEX message_by_original ON message (original_key) WHERE original_key <>
 
 
 def upgrade() -> None:
+    from alembic import op
+
     for statement in SCHEMA.split(";"):
         op.execute(statement)

@@ -1,7 +1,5 @@
 """What operators look at and do: refusals, acts, checks, sign-ins."""
 
-from alembic import op
-
 revision = "0008"
 down_revision = "0007"
 
@@ -74,20 +72,11 @@ CREATE TABLE rest (
 _ALERT = """
 CREATE TABLE alert (key VARCHAR NOT NULL PRIMARY KEY, entry VARCHAR NOT NULL) WITHOUT ROWID"""
 
-SCHEMA: tuple[str, ...] = (  # texts parted by ";"
-    _ACT,
-    _ALERT,
-    _CHECKED,
-    _DIGEST,
-    _LASTUSE,
-    _REFUSAL,
-    _SIGNIN,
-    _REST,
-    _TALLY,
-)
+SCHEMA = ";".join((_ACT, _ALERT, _CHECKED, _DIGEST, _LASTUSE, _REFUSAL, _SIGNIN, _REST, _TALLY))
 
 
 def upgrade() -> None:
-    for text in SCHEMA:
-        for statement in text.split(";"):
-            op.execute(statement)
+    from alembic import op
+
+    for statement in SCHEMA.split(";"):
+        op.execute(statement)
