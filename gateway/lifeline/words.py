@@ -78,6 +78,7 @@ _SUBJECTS: Mapping[str, str] = {
     "6.7": "They take no addresses with such characters.",
     "7.0": "They do not take this mail, for a reason of their own.",
     "7.1": "They do not allow this mail from here.",
+    "7.5": "Their server is not reached in a safe way.",
     "7.8": "They do not accept the user name or password.",
     "7.9": "They do not accept this way to log in.",
     "7.20": "The message has no DKIM signature that holds.",

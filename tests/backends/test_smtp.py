@@ -281,7 +281,7 @@ REPLIES = [
     ("connect", "250 hello", "DEFERRED", None, "4.4.1"),
     ("connect", DROP, "DEFERRED", None, "4.4.1"),
     ("EHLO", "421 4.3.2 going down", "THROTTLED", 421, "4.3.2"),
-    ("EHLO", DROP, "DEFERRED", None, "4.4.1"),
+    ("EHLO", DROP, "DEFERRED", None, "4.4.2"),
     ("MAIL", "421 4.7.0 try again later", "THROTTLED", 421, "4.7.0"),
     ("MAIL", "450 4.1.8 no such domain now", "DEFERRED", 450, "4.1.8"),
     ("MAIL", "451 4.3.0 local error", "DEFERRED", 451, "4.3.0"),

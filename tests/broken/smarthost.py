@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from tests.backends.kit import SmtpFake
+from tests.backends.kit import HANG, SmtpFake
 from tests.broken.kit import Case, Ends, Lab, Settings
 from tests.broken.ways import ca_file, tls
 from tests.flow.kit import free_port
@@ -15,13 +15,15 @@ HOST = "smtp.provider.com"
 LOGIN = ("AUTH PLAIN LOGIN", "SIZE 50000000", "ENHANCEDSTATUSCODES")
 
 
-async def server(lab: Lab, *, offers: tuple[str, ...] = LOGIN, login: bool = True, **replies: str) -> Settings:
+async def server(
+    lab: Lab, *, offers: tuple[str, ...] = LOGIN, login: bool = True, timeout: str = "60s", **replies: str
+) -> Settings:
     said = {{"RCPT_TO": "RCPT", "end": "."}.get(verb, verb): reply for verb, reply in replies.items()}
     there = await lab.server(SmtpFake(said, offers), HOST)
     own = (
         {"username": "app@corp.example", "password_file": lab.file("smtp.password", "hunter2-hunter2")} if login else {}
     )
-    return {"type": "smtp", "host": "127.0.0.1", "port": there.port, "tls": "none", **own}
+    return {"type": "smtp", "host": "127.0.0.1", "port": there.port, "tls": "none", "timeout": timeout, **own}
 
 
 async def secured(
@@ -143,6 +145,14 @@ CASES: tuple[Case, ...] = (
         "5.7.708",
         "has blocked the account",
         doctor="",
+    ),
+    case(
+        "silent",
+        "it says nothing to the log-in",
+        partial(server, AUTH=HANG, timeout="1s"),
+        r"[Tt]imed out.*AUTH|AUTH.*[Tt]imed out|no answer",
+        "ask its operator why",
+        never="check username|clock",
     ),
     case(
         "busy",

@@ -25,6 +25,7 @@ _FIXES = {
     "AUTH": "check username and password of backends.{name}, and auth",
 }
 _NO_EHLO = (500, 502, 504)  # it does not know the command (RFC 5321, 4.2.2); others do not take the name in it
+_SILENT = "ask its operator why it says nothing, and see what stands between (a firewall that looks into SMTP)"
 _NAME = "check host of backends.{name}, and whether this machine's name server knows it: getent ahosts {host}"
 _ROUTE = "check host and port of backends.{name}, and the firewall on the way: nc -vz {host} {port}"
 _CERTIFICATE = "check host and server_name, and set ca_file where its certificate is of an authority of your own"
@@ -118,16 +119,19 @@ class Opener:
         text = str(error).replace(" on port None", "")  # aiosmtplib was given a connection
         if isinstance(error, aiosmtplib.SMTPResponseException):
             text = safe(f"unexpected reply: {error.code} {error.message}", *self._logins.secrets())
+        silent = isinstance(error, aiosmtplib.SMTPTimeoutError)
         while error is not None:
             if isinstance(error, ssl.SSLCertVerificationError):
                 detail = f"certificate of {self._where} not trusted: {error.verify_message}"
-                return refused(detail, time_fix(error) or _CERTIFICATE, "4.7.5")
+                # No word of theirs against us, and it may pass: a portal, a clock that is not set yet.
+                return away(detail, time_fix(error) or _CERTIFICATE, "4.7.5")
             if isinstance(error, ssl.SSLError):
-                return away(f"TLS with {self._where} failed: {error.reason}", enhanced="4.7.5")
+                return away(f"TLS with {self._where} failed: {error.reason}", self._fix("STARTTLS"), "4.7.5")
             if isinstance(error, socket.gaierror):
                 return away(error.strerror or "", self._way(_NAME), "4.4.3")
             if isinstance(error, OSError) and error.errno:
                 return away(f"cannot connect to {self._where}: {os.strerror(error.errno)}", self._way(_ROUTE))
             error = error.__cause__
-        greeted = step != "greeting"
-        return away(f"{self._where}: {text}" + (f" (at {step})" if greeted else ""), self._fix(step) if greeted else "")
+        greeted, fix = step != "greeting", _SILENT if silent else self._fix(step)
+        detail = f"{self._where}: {text}" + (f" (at {step})" if greeted else "")
+        return away(detail, fix if greeted else self._way(_ROUTE), "4.4.2" if greeted else "4.4.1")
