@@ -121,7 +121,7 @@ def as_peer(what: str) -> str:
 
 
 async def _near(service: Service, what: str) -> list[Near]:
-    if "@" not in what:
+    if "@" not in what or "*" in what:
         return []
     wanted, known = await service.spool.addresses(what.strip("<>"))
     close = await look_through_mail(partial(near.closest, wanted, known))

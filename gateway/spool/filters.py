@@ -170,11 +170,12 @@ _SENDERS = (
 _RECIPIENTS = (_Column("recipient", "key", "recipient_by_key", "message_id"),)
 _COLUMNS = {"sender": _SENDERS, "recipient": _RECIPIENTS, "address": (*_SENDERS, *_RECIPIENTS)}
 # Each domain that there is, by a jump from its first key behind its last: the keys of one person whatever the domain.
-_EVERY_DOMAIN = """{0} IN (WITH RECURSIVE every(domain) AS (SELECT (SELECT substr({0}, 1, instr({0}, '@') - 1)
+_EVERY_DOMAIN = """WITH RECURSIVE every(domain) AS (SELECT (SELECT substr({0}, 1, instr({0}, '@') - 1)
         FROM {1} @by({2}) WHERE {0} >= '@'{3} ORDER BY {0} LIMIT 1)
     UNION ALL SELECT (SELECT substr({0}, 1, instr({0}, '@') - 1)
         FROM {1} @by({2}) WHERE {0} > every.domain || '@' || :after{3} ORDER BY {0} LIMIT 1) FROM every
-    WHERE domain IS NOT NULL) SELECT domain || :{4} FROM every WHERE domain IS NOT NULL)"""
+    WHERE domain IS NOT NULL) SELECT domain || :{4} AS at FROM every WHERE domain IS NOT NULL"""
+_OF_EVERY = "({}) AS every CROSS JOIN {} @by({}) WHERE {}"  # in this order
 
 
 def _addresses(name: str, given: str, asked: _Asked) -> None:
@@ -183,11 +184,9 @@ def _addresses(name: str, given: str, asked: _Asked) -> None:
     for n, keys in enumerate(meant):
         compared = _compared(keys, f"{name}{n}", asked)
         for column in _COLUMNS[name]:
-            check = holds = compared.format(column.key) + column.more
-            if keys.local and not keys.begins:
-                names = (column.key, column.table, column.index, column.more, f"{name}{n}_at")
-                holds = _EVERY_DOMAIN.format(*names) + column.more
-            parts.append(Part(f"{column.table} @by({column.index}) WHERE {holds}", column.ident))
+            check = compared.format(column.key) + column.more
+            rows = f"{column.table} @by({column.index}) WHERE {check}"
+            parts.append(Part(_in_every_domain(column, keys, f"{name}{n}_at") if keys.local else rows, column.ident))
             if column.table == "recipient":
                 check = f"EXISTS (SELECT 1 FROM recipient WHERE message_id = message.id AND {check})"
             checks.append(f"({check})")
@@ -196,11 +195,19 @@ def _addresses(name: str, given: str, asked: _Asked) -> None:
     asked.sources.append(Source(name, parts, ordered=all(keys.one for keys in meant), scans=scans))
 
 
+def _in_every_domain(column: _Column, keys: Keys, at: str) -> str:
+    """Rows of which nothing but the part before the @ is known, or how that begins."""
+    of_column = (column.table, column.index)
+    every = _EVERY_DOMAIN.format(column.key, *of_column, column.more, at)
+    holds = "{0} >= every.at AND {0} < every.at || :after" if keys.begins else "{0} = every.at"
+    return _OF_EVERY.format(every, *of_column, holds.format(column.key) + column.more)
+
+
 def _compared(keys: Keys, name: str, asked: _Asked) -> str:
     """The condition on a column of keys, which is called {0} in it."""
     at, low, high = f"{name}_at", f"{name}_low", f"{name}_high"
     if keys.begins:
-        asked.values |= {at: f"@{keys.local}", f"{name}_n": 1 + len(keys.local)}
+        asked.values |= {at: f"@{keys.local}", f"{name}_n": 1 + len(keys.local), "after": AFTER}
         return f"substr({{0}}, instr({{0}}, '@'), :{name}_n) = :{at}"
     if keys.local:
         asked.values |= {at: f"@{keys.local}", "after": AFTER}

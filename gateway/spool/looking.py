@@ -136,10 +136,7 @@ class Looking:
     async def counted_page(self, which: Filter, cut: Cut, most: int) -> tuple[Page, Total]:
         """Both of one moment."""
         async with self._moments.reading() as reader:
-            found = await queries.page(reader, which, cut, self._time.shift())
-            if not (found.next or cut.before or cut.after):
-                return found, Total(len(found.messages))
-            return found, Total(*await queries.search(reader, question(which)).total(most))
+            return await queries.counted_page(reader, which, cut, most, self._time.shift())
 
     async def total(self, which: Filter, most: int = 100_000) -> Total:
         """How many there are, as far as they can be counted in bounded time."""

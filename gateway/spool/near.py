@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
@@ -17,7 +18,7 @@ WITH RECURSIVE known(key) AS (
     SELECT min({column}) FROM {table} WHERE {column} >= :start AND {column} <> ''
     UNION ALL SELECT (SELECT min({column}) FROM {table} WHERE {column} > known.key) FROM known WHERE key IS NOT NULL
     LIMIT :most)
-SELECT key FROM known WHERE key IS NOT NULL"""
+SELECT json_group_array(key) AS keys FROM known WHERE key IS NOT NULL"""
 RECIPIENTS = _KEYS.format(table="recipient", column="key")
 SENDERS = _KEYS.format(table="message", column="sender_key")
 _ADDRESS = """
@@ -45,13 +46,14 @@ async def keys(reader: Reader, wanted: str) -> list[str]:
     """All of them, or of many the first ones, and those behind where the one that is wanted would stand."""
     domain = wanted.partition("@")[0]
     starts = ("", wanted[: domain.rfind(".") + 2])  # the key has the top-level domain first, then the one below it
-    found = [
-        row["key"]
-        for text in (RECIPIENTS, SENDERS)
-        for start in starts
-        for row in await reader.all(text, most=_MOST, start=start)
-    ]
-    return list(dict.fromkeys(found))
+    found: dict[str, None] = {}
+    for text in (RECIPIENTS, SENDERS):
+        for start in starts:
+            some = json.loads((await reader.all(text, most=_MOST, start=start))[0]["keys"])
+            found |= dict.fromkeys(some)
+            if len(some) < _MOST:  # from the first on: that is all of them
+                break
+    return list(found)
 
 
 async def counted(reader: Reader, keys: Sequence[str]) -> list[tuple[str, int]]:

@@ -15,14 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.spool.changes import deliveries_from
 from gateway.spool.engine import Engine
 from gateway.spool.filters import LAST, Question, behind, question
-from gateway.spool.listing import Cut, Filter, MessageRow, Page
+from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
 from gateway.spool.records import (
     Delivery,
     moment,
     record,
 )
 from gateway.spool.seal import intact
-from gateway.spool.search import Search
+from gateway.spool.search import COUNTED, Found, Search
 from gateway.spool.sql import IN_IDS, LOAD_DELIVERIES, UNDER_WAY
 
 Rows = Sequence[RowMapping]
@@ -117,12 +117,33 @@ async def count(reading: Reading, which: Filter) -> int:
 async def page(reader: Reader, which: Filter, cut: Cut, shift: int) -> Page:
     """``shift``: what the machine's clock shows minus the spool's time, in microseconds."""
     asked = question(which).within(behind(cut.after) if cut.after else "", cut.before or LAST)
-    back = bool(cut.before if cut.oldest else cut.after)  # to what stands in front of a page that is known
-    found = await search(reader, asked, oldest=cut.oldest != back).find(cut.limit)
-    ids = list(found.ids[::-1] if back else found.ids)
+    found = await search(reader, asked, oldest=cut.oldest != _back(cut)).find(cut.limit)
+    return await _shown(reader, found, cut, shift)
+
+
+async def counted_page(reader: Reader, which: Filter, cut: Cut, most: int, shift: int) -> tuple[Page, Total]:
+    """With how many there are, at most ``most``: without an index that counts, a first page is a part of these."""
+    counting = search(reader, question(which), oldest=cut.oldest)
+    first = not (cut.before or cut.after)
+    if first and not counting.countable:
+        counted = await counting.find(max(cut.limit, min(most, COUNTED)))
+        return await _shown(reader, counted.first(cut.limit), cut, shift), Total(len(counted.ids), counted.more)
+    found = await page(reader, which, cut, shift)
+    if first and not found.next:
+        return found, Total(len(found.messages))
+    return found, Total(*await counting.total(most))
+
+
+def _back(cut: Cut) -> bool:
+    """To what stands in front of a page that is known."""
+    return bool(cut.before if cut.oldest else cut.after)
+
+
+async def _shown(reader: Reader, found: Found, cut: Cut, shift: int) -> Page:
+    ids = list(found.ids[::-1] if _back(cut) else found.ids)
     onward, known = found.last if found.more else "", cut.before or cut.after
-    whence = ids[-1 if back else 0] if known and ids else known
-    following, previous = (whence, onward) if back else (onward, whence)
+    whence = ids[-1 if _back(cut) else 0] if known and ids else known
+    following, previous = (whence, onward) if _back(cut) else (onward, whence)
     rows = [one.row for one in await listed(reader, ids, shift)]
     return Page(tuple(rows), following, previous, partial=found.more and len(ids) < cut.limit)
 

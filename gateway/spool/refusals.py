@@ -182,8 +182,8 @@ def _behind(before: str) -> tuple[str, dict[str, int]]:
 
 _NAMES = ("peer", "client", "user", "sender", "helo", "reason", "listener", "stage")
 _LONGEST = 300  # characters of what is looked for
-# All of it at once: who looks for a word looks closer only at where that is.
-_SAID = "lower(" + " || ' ' || ".join(f'"{name}"' for name in (*_NAMES, "recipients")) + ")"
+# Whatever name it stands in: who looks for a word looks closer only at where that is.
+_SAID = " OR ".join(f"\"{name}\" LIKE :bare ESCAPE '\\'" for name in dict.fromkeys(("sender", "recipients", *_NAMES)))
 _LISTED = "lower(recipients) LIKE :listed ESCAPE '\\'"
 
 
@@ -204,8 +204,8 @@ async def _condition(reader: Reader, which: RefusalFilter) -> tuple[str, dict[st
         meets.append("peer @in(:peers)")
     elif q:
         found = (*_any_of(q, values), _LISTED)
-        values["bare"] = max(re.split(r"[*?]", _lower(values["key"])), key=len)
-        meets.append(f"instr({_SAID}, :bare) > 0 AND ({' OR '.join(found)})")
+        values["bare"] = f"%{_plain(max(re.split(r'[*?]', values['key']), key=len))}%"
+        meets.append(f"({_SAID}) AND ({' OR '.join(found)})")
     return " AND ".join(meets), values
 
 
@@ -221,9 +221,9 @@ def _inside(network: Network, peers: Sequence[str]) -> list[str]:
     return [peer for peer in peers if prefix_length([network], peer) >= 0]
 
 
-def _lower(text: str) -> str:
-    """As SQL does it."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+def _plain(text: str) -> str:
+    """For LIKE, which takes ASCII letters of either case for the same."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 async def _peers(reader: Reader, network: Network) -> list[str]:
@@ -247,8 +247,7 @@ def _start(network: Network) -> str:
 def _any_of(q: str, values: dict[str, Any]) -> list[str]:
     """A name meets what is the same; without an @ also a domain, one above it, and what stands before the @."""
     key = values["key"] = comparable(q) if "@" in q else q.lower()
-    plain = key.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    text = plain.replace("*", "%").replace("?", "_")
+    text = _plain(key).replace("*", "%").replace("?", "_")
     values["text"], values["listed"] = text, f'%"{text}"%'
     found = [f"lower(\"{name}\") LIKE :text ESCAPE '\\'" for name in _NAMES]
     if "@" in q or "*" in q:

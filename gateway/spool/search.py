@@ -24,6 +24,11 @@ LOOKED = 10_000  # messages looked at in one search
 SORTED = 100_000  # rows of an index that are put in order; of what is there more often, the walk goes on
 _CHUNK = 2000  # of them at a time
 _EVERYTHING = (Part("message WHERE TRUE"),)
+# What of a chunk meets everything; and how many were looked at, with the last of them.
+_CHUNKED = """
+WITH chunk(id) AS MATERIALIZED ({rows} LIMIT :limit)
+SELECT 0 AS looked, id FROM message WHERE id IN (SELECT id FROM chunk) AND {meets}
+UNION ALL SELECT count(*), coalesce({last}(id), '') FROM chunk"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,10 @@ class Found:
     ids: Sequence[str]
     more: bool = False
     last: str = ""
+
+    def first(self, limit: int) -> Found:
+        """The same search with at most so many."""
+        return Found(self.ids[:limit], True, self.ids[limit - 1]) if len(self.ids) > limit else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +85,19 @@ class Search:
                 few = ids if few is None else few & ids
         return None if few is None else list(few), many
 
+    @property
+    def countable(self) -> bool:
+        """Whether an index has each message once, and no other."""
+        source = next(iter(self.asked.sources), None)
+        apart = source is None or source.name in ("state", "client")
+        return self.asked.ids is None and apart and len(self.asked.conditions) == len(self.asked.sources) <= 1
+
     async def total(self, most: int) -> tuple[int, bool]:
         """How many there are, and whether there are or may be more; at most ``most`` are counted."""
-        source = next(iter(self.asked.sources), None)
-        apart = source is None or source.name in ("state", "client")  # a message is there once
-        if self.asked.ids is None and apart and len(self.asked.conditions) == len(self.asked.sources) <= 1:
-            counted = f"SELECT count(*) AS n FROM ({self._union(source)} LIMIT :limit) AS found"
+        if self.countable:
+            counted = (
+                f"SELECT count(*) AS n FROM ({self._union(next(iter(self.asked.sources), None))} LIMIT :limit) AS f"
+            )
             number = int((await self.all(counted, **self._given(most + 1)))[0]["n"])
             return min(number, most), number > most
         found = await self.find(min(most, COUNTED))
@@ -101,17 +117,27 @@ class Search:
         here = self
         while looked < self.looked:
             size = min(_CHUNK, limit + 1 - len(ids) if meets == "TRUE" else self.looked)
-            rows = await here._of(driver, size, order=self._order)
-            page = list(dict.fromkeys(row["id"] for row in rows))
-            for ident in page if meets == "TRUE" else await self._checked(page, meets):
+            fit, there, last = await here._chunk(driver, size, meets)
+            for ident in fit:
                 if len(ids) == limit:
                     return Found(ids, more=True, last=ids[-1])
                 ids.append(ident)
-            if len(rows) < size:
+            if there < size:
                 return Found(ids)
-            looked, last = looked + (0 if meets == "TRUE" else size), page[-1]
+            looked += 0 if meets == "TRUE" else size
             here = here._from(last)
         return Found(ids, more=True, last=last)
+
+    async def _chunk(self, driver: Source | None, size: int, meets: str) -> tuple[list[str], int, str]:
+        """What of the first so many of a source meets this, how many are there, and the last of them."""
+        if meets == "TRUE":
+            found = list(await self._of(driver, size, order=self._order))
+            ids = list(dict.fromkeys(row["id"] for row in found))
+            return ids, len(found), ids[-1] if ids else ""
+        rows = f"{self._union(driver)} ORDER BY 1 {self._order}"
+        statement = _CHUNKED.format(rows=rows, meets=meets, last="max" if self.oldest else "min")
+        *fit, seen = await self.all(statement, **self._given(size))
+        return sorted((row["id"] for row in fit), reverse=not self.oldest), seen["looked"], seen["id"]
 
     async def _behind(self, found: Found, limit: int) -> Found:
         """What the walk did not come to, by indexes that take longer."""

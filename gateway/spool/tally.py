@@ -6,10 +6,10 @@ always the difference, whatever is killed when.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import add
 
 from gateway.spool.counting import COLUMNS, GROWS, HOUR, ROW
 from gateway.spool.queries import Reader
@@ -29,6 +29,7 @@ _SINCE = f"""
 SELECT @least(hour_at / :size * :size, :last) AS at, listener, client, backend,
     {", ".join(f"sum({name}) AS {name}" for name in COLUMNS)}
 FROM tally WHERE hour_at >= :since GROUP BY 1, 2, 3, 4"""  # noqa: S608 - of constants of ours
+_DEFERRED = COLUMNS.index("deferred")
 # By an index, and no more than is queued is looked at.
 _WAITING = "SELECT state, count(*) AS n FROM message WHERE state IN ('queued', 'held', 'corrupt') GROUP BY state"
 
@@ -89,33 +90,44 @@ async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Fl
     rows = await reader.all(_SINCE, since=since, size=size, last=last)
     found = await reader.all(_WAITING)
     waiting = {"queued": 0, "held": 0, "corrupt": 0} | {row["state"]: row["n"] for row in found}
-    bars: dict[int, Counter[str]] = {at: Counter() for at in range(since, last + 1, size)}
-    groups: dict[str, dict[str, Counter[str]]] = {"listener": {}, "client": {}, "backend": {}, "running": {}}
-    total: Counter[str] = Counter()
+    bars = {at: [0] * len(COLUMNS) for at in range(since, last + 1, size)}
+    listeners: dict[str, list[int]] = {}
+    clients: dict[str, list[int]] = {}
+    backends: dict[str, list[int]] = {}
+    running: dict[str, list[int]] = {}
     for row in rows:
-        counts = Counter({name: row[name] for name in COLUMNS})
-        bar, of_backend = bars[row["at"]], row["backend"] != ""
-        for to in (bar, total):
-            to.update({"deferred": counts["deferred"]} if of_backend else counts)
-        for name in ("backend",) if of_backend else ("listener", "client"):
-            groups[name].setdefault(row[name], Counter()).update(counts)
-        if of_backend and row["at"] == last:
-            groups["running"].setdefault(row["backend"], Counter()).update(counts)
-    out = total["sent"] + total["failed"] + total["deleted"]
+        counts = [row[name] for name in COLUMNS]
+        if backend := row["backend"]:
+            bars[row["at"]][_DEFERRED] += counts[_DEFERRED]
+            _add(backends, backend, counts)
+        else:
+            bars[row["at"]] = [*map(add, bars[row["at"]], counts)]
+            _add(listeners, row["listener"], counts)
+            _add(clients, row["client"], counts)
+        if backend and row["at"] == last:
+            _add(running, backend, counts)
+    total = _counts(map(sum, zip(*bars.values(), strict=True)))
     return Flow(
         since=moment(since),
         step="hour" if step == timedelta(hours=1) else "day",
-        points=tuple(Point(at=moment(at), **bar) for at, bar in bars.items()),
-        total=Counts(**total),
+        points=tuple(Point(at=moment(at), **dict(zip(COLUMNS, bar, strict=True))) for at, bar in bars.items()),
+        total=total,
         waiting=waiting,
-        before=sum(waiting.values()) + out - total["accepted"] - total["again"],
-        listeners=_named(groups["listener"]),
-        clients=_named(groups["client"]),
-        backends=_named(groups["backend"]),
-        running=_named(groups["running"]),
+        before=sum(waiting.values()) + total.sent + total.failed + total.deleted - total.accepted - total.again,
+        listeners=_named(listeners),
+        clients=_named(clients),
+        backends=_named(backends),
+        running=_named(running),
     )
 
 
-def _named(group: Mapping[str, Counter[str]]) -> dict[str, Counts]:
-    known = {field.name for field in fields(Counts)}
-    return {name: Counts(**{key: counts[key] for key in known}) for name, counts in sorted(group.items())}
+def _add(to: dict[str, list[int]], name: str, counts: list[int]) -> None:
+    to[name] = [*map(add, to[name], counts)] if name in to else counts
+
+
+def _counts(values: Iterable[int]) -> Counts:
+    return Counts(**dict(zip(COLUMNS, values, strict=True)))
+
+
+def _named(group: Mapping[str, list[int]]) -> dict[str, Counts]:
+    return {name: _counts(group[name]) for name in sorted(group)}

@@ -186,7 +186,7 @@ async def collected(search: Callable[[str], Search], limit: int) -> list[str]:
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_is_asked_it_finds_what_fits(tmp_path: Path, at: At, seed: int) -> None:
     """Of 120 questions of every kind, as if a handful were many: the same as looking at every message, once each and in
-    order, from either end."""
+    order, from either end. A page with its count is what both are apart."""
     life = Life(seed)
     await life.fill(at, 300)
     readers = SQLite(tmp_path).readers()
@@ -206,6 +206,9 @@ async def test_whatever_is_asked_it_finds_what_fits(tmp_path: Path, at: At, seed
                 assert await collected(go_on, limit) == expected, (which, limit, oldest)
             number, more = await base.total(1000)
             assert (number <= len(expected), more or number == len(expected)) == (True, True), which
+            cut = Cut(limit=10, oldest=oldest)
+            both = await at.spool.page(which, cut), await at.spool.total(which, 1000)
+            assert await at.spool.counted_page(which, cut, 1000) == both, which
     await readers.dispose()
 
 
