@@ -18,7 +18,8 @@ from gateway.cli.plain import say
 from gateway.clock import SystemClock
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded
-from gateway.doctor import AREAS, Report, Subject, examine
+from gateway.doctor import AREAS, Report, Subject
+from gateway.doctor.examine import examine
 from gateway.doctor.finding import finding, worst_first
 from gateway.fetch import Fetch
 from gateway.http.doctor import report

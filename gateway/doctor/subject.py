@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.backends.shared.probe import Probed, Probes
 from gateway.clock import Clock
 from gateway.config.loading import Loaded
 from gateway.config.models import Settings
 from gateway.delivery import BackendStatus
-from gateway.doctor.dns.resolver import Resolver
 from gateway.doctor.host import Host
 from gateway.fetch import Fetch
 from gateway.model import Backend
 from gateway.names import Names
 from gateway.spool import Spool
+
+if TYPE_CHECKING:
+    from gateway.doctor.dns.resolver import Resolver
+
+
+def _resolver() -> Resolver:
+    from gateway.doctor.dns.resolver import Resolver  # noqa: PLC0415 - dnspython, only where somebody looks
+
+    return Resolver()
 
 
 class Signals(Protocol):
@@ -49,7 +57,7 @@ class Subject:
     host: Host = field(default_factory=Host)
     before: Mapping[str, int] = field(default_factory=dict)
     standing: Mapping[str, BackendStatus] = field(default_factory=dict)
-    resolver: Callable[[], Resolver] = Resolver
+    resolver: Callable[[], Resolver] = _resolver
 
     @property
     def runs(self) -> bool:

@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.flow.kit import Gateway
+from tests.flow.kit import Gateway, free_port
 
 # Packages that cost time or belong to the service itself.
 HEAVY = (
@@ -87,3 +88,38 @@ def test_what_speaks_to_nobody(arguments: str) -> None:
     code = RUN.replace(str(HEAVY), str(("http.client", "email.message", "asyncio", "yaml")))
     done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True, check=True)
     assert done.stderr == "\n"
+
+
+# What a service needs only for an upgrade of its spool, for the doctor, or to ask somebody over HTTP.
+AT_NEED = (
+    "aiohttp", "aiosmtplib", "alembic", "dns", "gateway.calling", "gateway.doctor.dns", "gateway.doctor.examine",
+    "google", "httpx", "httpx_aiohttp", "mako", "msal", "sqlalchemy.dialects.mssql", "sqlalchemy.dialects.mysql",
+    "sqlalchemy.dialects.oracle", "sqlalchemy.dialects.postgresql",
+)  # fmt: skip
+SERVE = f"""
+import asyncio, os, signal, sys
+from pathlib import Path
+from gateway import service
+from gateway.cli import local
+
+def up(app):
+    print(*(name for name in {AT_NEED} if name in sys.modules), sep=",")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+sys.exit(asyncio.run(service.serve(local.usable(Path(sys.argv[1])), load=lambda: None, on_ready=up)))
+"""
+WAYS = {  # and what the mail of these settings leaves by, which is there before the first
+    "box: {type: capture, directory: captured}": "",
+    "box: {type: smtp2go, api_key: api-0123456789ABCDEF}": "aiohttp,gateway.calling,httpx,httpx_aiohttp",
+}
+
+
+def test_what_serves(tmp_path: Path) -> None:
+    """A restart is a gap at the door: on a new spool as on an old one, nothing is loaded that no mail asks for."""
+    file = tmp_path / "config.yaml"
+    head = f'listeners: {{local: {{bind: "127.0.0.1:{free_port()}"}}}}\nhttp: {{bind: "127.0.0.1:{free_port()}"}}\n'
+    head += f"state_dir: {tmp_path}/state\nlimits: {{spool_free: 0}}\nlog: {{level: error}}\n"
+    for backend, more in WAYS.items():
+        file.write_text(f"{head}backends: {{{backend}}}\n")
+        done = subprocess.run([sys.executable, "-c", SERVE, str(file)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, f"{more}\n"), done.stderr

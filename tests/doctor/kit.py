@@ -10,7 +10,8 @@ from typing import Any
 from gateway.backends import settings_types
 from gateway.clock import Clock
 from gateway.config.loading import Loaded, load
-from gateway.doctor import Finding, Subject, examine
+from gateway.doctor import Finding, Subject
+from gateway.doctor.examine import examine
 from gateway.fetch import Fetch
 from gateway.names import Names
 from tests.fakes import FakeClock

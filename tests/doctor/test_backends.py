@@ -17,7 +17,8 @@ import trustme
 
 from gateway.backends.shared.probe import Observed, Probes
 from gateway.checks import Check
-from gateway.doctor import Finding, examine
+from gateway.doctor import Finding
+from gateway.doctor.examine import examine
 from gateway.doctor.reach import Way, reach
 from gateway.events import Events
 from gateway.model import Capabilities

@@ -11,8 +11,8 @@ import click
 import pytest
 
 from gateway.cli.doctor import doctor as command
-from gateway.doctor import AREAS, Busy, Doctor, Finding, Report, Subject, examine
-from gateway.doctor.examine import LOOKS
+from gateway.doctor import AREAS, Busy, Doctor, Finding, Report, Subject
+from gateway.doctor.examine import LOOKS, examine
 from gateway.doctor.finding import EVERYWHERE, KEYS, LEVELS, Level, finding, worst_first
 from tests.builders import START
 from tests.doctor.kit import Bugs, found, levels, of, settings, subject
