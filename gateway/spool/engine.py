@@ -70,6 +70,9 @@ class Engine(Protocol):
     def classify(self, error: BaseException) -> Trouble:
         """May try the disk: what the database calls an error of the disk may be a quota."""
 
+    def distrust(self) -> None:
+        """Something of it was found damaged: look all through at the next start. Quick."""
+
     def explain(self, error: BaseException) -> str:
         """In words for the operator, with what the disk itself says. May try it."""
 

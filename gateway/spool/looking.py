@@ -215,7 +215,10 @@ class Looking:
     async def survey(self, seconds: float) -> Survey:
         """Look the file through for damage, for at most so long; delivery and the door go on. Raises sqlite3.Error."""
         path = Path(self._engine.name)
-        return await read_files(lambda: quick_check(path, seconds))
+        found = await read_files(lambda: quick_check(path, seconds))
+        if found.fault:
+            self._engine.distrust()
+        return found
 
     async def tokens(self) -> list[TokenRow]:
         return [record(TokenRow, row) for row in await self._ask("SELECT * FROM token ORDER BY issued_at, jti")]

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.spool import clean
 from gateway.spool.records import SpoolError
 from gateway.spool.walindex import FRAME, Log, WalIndex
 
 _HEADER = (24, 76)  # of the file: from its change counter to the end, which differ after nearly every checkpoint
 _LAYOUT = struct.Struct("<8s16s8sIIqq76s")
 _MAGIC = b"gwmark01"
+_SIZE = _LAYOUT.size + 4  # with its checksum; behind it what clean.record says
 _PAGES, _VERSION = slice(4, 8), slice(36, 40)  # of that header: see https://www.sqlite.org/fileformat.html, 1.3
 _PAGE = 4096
 _LATER = 10_000  # times that a log may have begun anew since an old mark reached the disk
@@ -63,6 +65,7 @@ class MarkFile:
     def open(self) -> None:
         """An empty one, durable. Raises OSError."""
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._file, _SIZE)  # whatever ends without a word is no clean stop
         self._write(Mark())
         os.fsync(self._file)
 
@@ -80,6 +83,12 @@ class MarkFile:
         self._write(Mark())
         with suppress(OSError):
             os.fsync(self._file)
+
+    def stopped(self, spool: Path, file: int) -> None:
+        """No connection is left, and all that was written is in the ``file``: what ``untouched`` asks for later."""
+        with suppress(OSError):
+            if os.path.samestat(spool.lstat(), os.fstat(file)):  # nobody has put another in its place
+                os.pwrite(self._file, clean.record(spool, self._boot), _SIZE)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -105,10 +114,18 @@ def _read(spool: Path) -> Mark | None:
         data = mark_path(spool).read_bytes()
     except OSError:
         return None
-    body, checksum = data[: _LAYOUT.size], data[_LAYOUT.size : _LAYOUT.size + 4]
+    body, checksum = data[: _LAYOUT.size], data[_LAYOUT.size : _SIZE]
     if len(checksum) < 4 or not body.startswith(_MAGIC) or struct.unpack("<I", checksum)[0] != zlib.crc32(body):
         return None
     return Mark(*_LAYOUT.unpack(body)[1:])
+
+
+def untouched(spool: Path) -> bool:
+    """Whether a clean stop closed it, whole, and nobody has changed it nor started the machine anew since."""
+    try:
+        return _read(spool) == Mark() and clean.same(spool, mark_path(spool).read_bytes()[_SIZE:], boot())
+    except OSError:
+        return False
 
 
 def examine(spool: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import RowMapping
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.spool.changes import deliveries_from
@@ -69,7 +70,11 @@ class Reader:
 
     async def all(self, statement: str, **values: Any) -> Rows:
         given = {k: self._engine.listed(value) if isinstance(value, list) else value for k, value in values.items()}
-        return (await self._connection.exec_driver_sql(self._engine.render(statement), given)).mappings().all()
+        try:
+            return (await self._connection.exec_driver_sql(self._engine.render(statement), given)).mappings().all()
+        except DBAPIError as error:
+            self._engine.classify(error)  # which notes what it may tell of the file
+            raise
 
 
 Reading = Callable[[], AbstractAsyncContextManager[Reader]]

@@ -23,7 +23,7 @@ from gateway.spool import connecting, disk, vault
 from gateway.spool.connecting import driver
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
-from gateway.spool.mark import MarkFile, examine
+from gateway.spool.mark import MarkFile, examine, untouched
 from gateway.spool.opening import RESCUED, adopt, check_files, explained, lock, prepare, publish, relock, verify
 from gateway.spool.place import Place
 from gateway.spool.records import SpoolError
@@ -56,6 +56,7 @@ class SQLite:
         self._mark = MarkFile(self.path)
         self._key = b""  # of the vault
         self._suspect = False  # that it is not in its place
+        self._whole = True  # nothing has shown that it is damaged
         self._blocked_at = 0  # frames in the log when it could not begin anew
         self._numbering = (b"", 0)  # how far which log was copied when the version was last raised
         self._numbered: tuple[bytes, int] | None = None  # and that is committed; None: nothing is yet
@@ -71,8 +72,9 @@ class SQLite:
                 check_files(self.path)
                 adopt(self.path)
                 examine(self.path)
+                known = untouched(self.path)
                 self._mark.open()
-                prepare(self.path, self.copy)
+                prepare(self.path, self.copy, untouched=known)
                 self._place.open()
                 self._key = vault.key(self.path.parent)
                 return self._connected()
@@ -103,8 +105,12 @@ class SQLite:
         if code == _WHOLE and disk.why(self.path.parent) in disk.NO_ROOM:
             return Trouble.FULL  # a quota: SQLite knows only ENOSPC
         if code & 0xFF in _BROKEN and code != _WHOLE:
+            self.distrust()
             return Trouble.BROKEN
         return {sqlite3.SQLITE_FULL: Trouble.FULL, sqlite3.SQLITE_BUSY: Trouble.BUSY}.get(code & 0xFF, Trouble.FAILED)
+
+    def distrust(self) -> None:
+        self._whole = False
 
     def render(self, statement: str) -> str:
         return _rendered(statement)
@@ -184,12 +190,15 @@ class SQLite:
         with suppress(SpoolError, OSError):
             if self._place.astray():
                 connection = self.rescue(connection)
+        all_copied = False
         with suppress(OSError, sqlite3.Error):
             driver(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             log = self._index.read()
-            if log.copied == log.frames:
+            if all_copied := log.copied == log.frames:
                 self._mark.forget()
         connection.close()
+        if all_copied and self._whole:
+            self._mark.stopped(self.path, self._place.file)
 
     def _note(self, now: int = 0) -> Log:
         """Whenever the log may have been copied: the next commit may write over what shows that."""

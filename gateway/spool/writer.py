@@ -184,6 +184,8 @@ class Writer:
             else:
                 operation.future.set_result(answer)
         self._group = []
+        if applied.damaged:
+            self._engine.distrust()
         for identifier in applied.damaged:
             self._events.warning("corrupt", id=identifier, detail="damaged in the spool: not sent, kept")
         for backend in applied.woken:
