@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from gateway import auth
 from gateway.alerts.watch import Alerts
@@ -120,6 +121,11 @@ class Service:
     works: Works = field(init=False)
     rates: RateWindow = field(default_factory=RateWindow)
     alerts: Alerting = field(default_factory=Alerting)
+
+    @cached_property
+    def inside(self) -> ASGIApp:
+        """The admin socket's application, for who asks without any socket."""
+        return build(self, Access.SOCKET)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         self.settings = self.loaded.settings
@@ -270,7 +276,7 @@ async def ask(
 
 
 async def _inside(running: Service, method: str, path: str, content: bytes) -> Reply:
-    transport = httpx.ASGITransport(build(running, Access.SOCKET))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(running.inside)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         reply = await client.request(method, path, content=content)
     return Reply(reply.status_code, reply.headers, reply.content)
