@@ -17,7 +17,7 @@ class FakeClock:
     def __init__(self, start: datetime = START) -> None:
         self._start = start
         self._elapsed = self._slept = 0.0
-        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self._sleepers: list[tuple[float, asyncio.Future[None], asyncio.Task[object] | None]] = []
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._elapsed + self._slept)
@@ -41,7 +41,7 @@ class FakeClock:
             await asyncio.sleep(0)
             return
         future = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self._elapsed + seconds, future))
+        self._sleepers.append((self._elapsed + seconds, future, asyncio.current_task()))
         await future
 
     @property
@@ -49,20 +49,30 @@ class FakeClock:
         """How many wait for time to pass."""
         return len(self._sleepers)
 
+    def asleep(self, name: str) -> bool:
+        """Whether all tasks with this in their name wait for time to pass."""
+        sleepers = {task for _, future, task in self._sleepers if not future.done()}
+        return all(task in sleepers for task in asyncio.all_tasks() if name in task.get_name())
+
     def advance(self, seconds: float) -> None:
         """Move time and wake everyone whose time has come."""
         self._elapsed += seconds
         due = sorted((s for s in self._sleepers if s[0] <= self._elapsed), key=lambda s: s[0])
         self._sleepers = [s for s in self._sleepers if s[0] > self._elapsed and not s[1].done()]
-        for _, future in due:
+        for _, future, _ in due:
             if not future.done():
                 future.set_result(None)
+
+
+async def breathe() -> None:
+    """Before asking again: what is waited for is often a thread's work, which asking at full speed would slow down."""
+    await asyncio.sleep(0.001)
 
 
 async def until(true: Callable[[], bool]) -> None:
     """Let the loop run until the condition holds; the test's own time limit ends a wait in vain."""
     while not true():
-        await asyncio.sleep(0.001)
+        await breathe()
 
 
 class ScriptedBackend:

@@ -7,7 +7,7 @@ import inspect
 import io
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,7 +25,7 @@ from gateway.routing import Routing
 from gateway.spool import MessageDetail, Spool
 from tests import builders
 from tests.builders import BAD_LOGIN, GREYLISTED, NO_USER
-from tests.fakes import FakeClock, ScriptedBackend
+from tests.fakes import FakeClock, ScriptedBackend, breathe, until
 
 FULL = SpoolFull("not enough space in the spool")
 DEFERRED, REJECTED, MISCONFIGURED = GREYLISTED, NO_USER, BAD_LOGIN
@@ -61,6 +61,7 @@ class House:
     ids: Callable[[], str]
     events: Events
     log: io.StringIO
+    backends: Sequence[ScriptedBackend] = ()
 
     def __post_init__(self) -> None:
         self.begun, self.ended = self.calls("keep_time"), self.calls("oldest")  # rounds of housekeeping
@@ -122,15 +123,17 @@ class House:
             for _ in range(20):  # until it has begun, if it was not in one
                 await self.clock.sleep(0)
             while len(self.begun) > len(self.ended) and not over():
-                await self.clock.sleep(0)
+                await breathe()
 
     async def state(self, identifier: str) -> str:
-        detail = await self.spool.show(identifier)
-        return detail.message.state if detail else "gone"
+        return (await self.spool.states([identifier])).get(identifier, "gone")
 
     async def settled(self, identifier: str, state: str) -> None:
-        while await self.state(identifier) != state:
-            await self.clock.sleep(0)
+        await self.all_settled([identifier], state)
+
+    async def all_settled(self, identifiers: Sequence[str], state: str) -> None:
+        while await self.spool.states(identifiers) != dict.fromkeys(identifiers, state):
+            await breathe()
 
     async def tried(self, identifier: str) -> MessageDetail:
         """Wait until the last attempt has ended."""
@@ -139,12 +142,11 @@ class House:
             assert detail is not None
             if detail.attempts and detail.attempts[-1].ended_at is not None:
                 return detail
-            await self.clock.sleep(0)
+            await breathe()
 
     async def queued(self, backend: str, count: int) -> None:
         """Wait until so many deliveries wait for it or are under way."""
-        while self.spool.counts().get((backend, "queued"), 0) != count:
-            await self.clock.sleep(0.0)
+        await until(lambda: self.spool.counts().get((backend, "queued"), 0) == count)
 
     def paused_by(self, backend: str) -> str:
         return self.dispatcher.status()[backend].paused_by
@@ -171,7 +173,7 @@ async def house(
     by_name = {backend.name: backend for backend in backends}
     ways, rng = routing(config, by_name), random.Random(2)
     dispatcher = Dispatcher(spool, config, ways, events=events, clock=clock, ids=ids, rng=rng)
-    at = House(spool, dispatcher, clock, ids, events, log)
+    at = House(spool, dispatcher, clock, ids, events, log, backends)
     await dispatcher.start(by_name)
     try:
         yield at

@@ -14,7 +14,7 @@ from gateway.config.models import RetentionSettings
 from gateway.spool import Filter
 from tests.builders import BAD_LOGIN, NO_USER
 from tests.delivery.kit import REJECTED, House, house, settings
-from tests.fakes import SENT, ScriptedBackend
+from tests.fakes import SENT, ScriptedBackend, breathe
 
 DIGEST = {"mode": "digest", "backend": "other"}
 
@@ -49,8 +49,7 @@ async def test_one_mail_about_all_that_failed(tmp_path: Path, count: int) -> Non
     bad, other = ScriptedBackend("bad", REJECTED), ScriptedBackend("other")
     async with house(tmp_path, bad, other, routes=("bad",), bounces=DIGEST) as at:
         ids = await at.put_many(count, "bad")
-        for ident in ids:
-            await at.settled(ident, "failed")
+        await at.all_settled(ids, "failed")
         assert other.calls == []
         detail = await at.spool.show(ids[0])
         assert detail is not None
@@ -187,7 +186,7 @@ async def test_what_failed_twice_is_told_once(tmp_path: Path) -> None:
         await at.settled(ident, "failed")
         await again(at, ident)
         while len(await reasons(at, ident)) < 2:
-            await at.clock.sleep(0)
+            await breathe()
         await due(at)
         await at.rounds(lambda: other.calls)
         subject, text = text_of(other.calls[0][1])

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.delivery.tracking import AT_ONCE, SCHEDULE
 from gateway.model import DeliveryEvent, Outcome, Verdict
-from gateway.spool import Filter, MessageDetail
+from gateway.spool import MessageDetail
 from tests.delivery.kit import FULL, House, house, routing, settings
 from tests.fakes import ScriptedBackend, until
 
@@ -31,6 +31,10 @@ class TrackedBackend(ScriptedBackend):
         self.asking = 0
         self.most_asking = 0
         self.answer_gate: asyncio.Event | None = None
+
+    @property
+    def held(self) -> bool:
+        return self.asking > 0 and self.answer_gate is not None and not self.answer_gate.is_set()
 
     async def send(self, message: Any, raw: bytes, progress: Any = None) -> dict[str, Outcome]:
         outcomes = await super().send(message, raw)
@@ -63,20 +67,18 @@ async def told(at: House, ident: str) -> list[tuple[str, str]]:
 async def wait(at: House, true: Callable[[], bool], within: timedelta, step: float = LOOK) -> float:
     """Let time pass in small steps until it holds, at most so long; returns how many seconds it took."""
     passed = 0.0
+    await rest(at)
     while not true() and passed < within.total_seconds():
-        await rest(at)
-        if not true():
-            at.clock.advance(step)
-            passed += step
+        at.clock.advance(step)
+        passed += step
         await rest(at)
     return passed
 
 
 async def rest(at: House) -> None:
-    """Let whoever can work do so: some turns through the threads that read and write the spool."""
-    for _ in range(3):
-        await at.spool.due("b")
-        await at.spool.retry(Filter(), at.clock.now())
+    """Let who asks go on until he waits for time to pass, or for an answer that is held back."""
+    backends = [one for one in at.backends if isinstance(one, TrackedBackend)]
+    await until(lambda: at.clock.asleep("tracking.") or any(one.held for one in backends))
 
 
 async def settled(at: House, name: str = "b") -> str:

@@ -13,7 +13,7 @@ import pytest
 from gateway.model import Outcome, Progress, Rate, Scope, SpooledMessage, SpoolUnavailable, Verdict
 from tests.builders import AWAY, IN_DOUBT, RAW
 from tests.delivery.kit import DEFERRED, FULL, MISCONFIGURED, THROTTLED, house
-from tests.fakes import SENT, ScriptedBackend, until
+from tests.fakes import SENT, ScriptedBackend, breathe, until
 
 
 async def test_a_message_is_sent_once_and_done(tmp_path: Path) -> None:
@@ -142,8 +142,7 @@ async def test_concurrency_is_kept(tmp_path: Path) -> None:
         ids = [await at.put("b") for _ in range(20)]
         await until(lambda: backend.running == 4)
         backend.gate.set()
-        for identifier in ids:
-            await at.settled(identifier, "done")
+        await at.all_settled(ids, "done")
         assert backend.most_running == 4
         assert len(backend.calls) == 20
 
@@ -312,7 +311,7 @@ async def test_a_pause_gives_back_what_has_not_started(tmp_path: Path) -> None:
         await until(lambda: backend.running == 1)
         await at.dispatcher.pause("b", None)
         while (detail := await at.spool.show(second)) and detail.attempts:
-            await at.clock.sleep(0)
+            await breathe()
         backend.gate.set()
         await at.settled(first, "done")
         assert len(backend.calls) == 1
@@ -327,7 +326,7 @@ async def test_a_full_disk_keeps_the_answer(tmp_path: Path) -> None:
         await until(lambda: not refusals)
         while await at.state(identifier) != "done":
             at.clock.advance(1)
-            await at.clock.sleep(0)
+            await breathe()
         assert len(backend.calls) == 1
 
 

@@ -22,7 +22,7 @@ from gateway.drop.collector import AGAIN
 from gateway.model import BadMessage, Client, Rate, SpoolFull
 from tests import builders
 from tests.drop.kit import HERE, MAIL, PLAIN, Rig, rig
-from tests.fakes import until
+from tests.fakes import breathe, until
 from tests.test_line_ends import TABLE
 
 
@@ -95,7 +95,7 @@ async def test_refusals_are_accounted_for(
         assert len(at.logged("rejected")) == 1
         (row,) = [row for row in await at.at.spool.find() if not row.bounce]
         while await at.states(row.id) != states:
-            await at.at.clock.sleep(0)
+            await breathe()
 
 
 async def test_what_is_refused_for_now_waits(tmp_path: Path) -> None:
