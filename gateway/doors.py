@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +42,7 @@ class Doors:
         self.http: HttpServer | None = None
         self._service = service
         self._events = events
-        self._leaving: dict[asyncio.Task[None], Listener | None] = {}
+        self._leaving: dict[asyncio.Task[None], Listener | HttpServer] = {}
 
     async def start_http(self, settings: Settings) -> None:
         """Raises BindError; ``stop_http`` closes what is open, also after an error."""
@@ -58,6 +59,7 @@ class Doors:
         held = [sock for one in given_up for sock in one.sockets]
         if other_http := self.http is None or self.http.settings != settings.http:
             held += self.http.tcp if self.http else []
+        held += self._not_yet_closed()
         try:
             if other_http:
                 opened.http = HttpServer(self._service, settings.http)
@@ -70,6 +72,11 @@ class Doors:
             await opened.close()
             raise
         return opened
+
+    def _not_yet_closed(self) -> list[socket.socket]:
+        """What HTTP had before a reload of a moment ago, which it gives up as soon as it looks."""
+        leaving = [one for one in self._leaving.values() if isinstance(one, HttpServer)]
+        return [sock for one in leaving for sock in one.tcp if sock.fileno() >= 0]
 
     async def enter(self, opened: Opened, settings: Settings, rules: Rules, auth: Authenticator) -> None:
         """From now on by these: what was opened lets in, what stays takes over, what has no place any more leaves."""
@@ -89,7 +96,7 @@ class Doors:
             if self.listeners.get(name) is not one:
                 await self._show_out(one, self.listeners.get(name))
         if opened.http is not None and http is not None:
-            self._leave(http.stop(), "http", None)  # it is answering whoever ordered this
+            self._leave(http.stop(), "http", http)  # it is answering whoever ordered this
 
     async def _show_out(self, one: Listener, successor: Listener | None) -> None:
         await (successor or one).serve_waiting(one.sockets)
@@ -101,9 +108,9 @@ class Doors:
 
         self._leave(leave(), one.site.name, one)
 
-    def _leave(self, work: Coroutine[Any, Any, None], name: str, listener: Listener | None) -> None:
+    def _leave(self, work: Coroutine[Any, Any, None], name: str, who: Listener | HttpServer) -> None:
         task = asyncio.create_task(work, name=f"leaving.{name}")
-        self._leaving[task] = listener
+        self._leaving[task] = who
 
         def ended(task: asyncio.Task[None]) -> None:
             del self._leaving[task]
@@ -114,7 +121,7 @@ class Doors:
 
     async def drain(self, seconds: float) -> None:
         """No more are let in; sessions may end what they do within ``seconds``, also those of who leaves already."""
-        leaving = [one for one in self._leaving.values() if one is not None]
+        leaving = [one for one in self._leaving.values() if isinstance(one, Listener)]
         await asyncio.gather(*(one.drain(seconds) for one in (*self.listeners.values(), *leaving)))
 
     async def stop_http(self) -> None:

@@ -217,6 +217,15 @@ def test_http_moves(running: Running) -> None:
     assert running.get("/healthz")[0] == 200
 
 
+def test_http_moves_there_and_back_at_once(running: Running) -> None:
+    """An address that it is just giving up is still its own."""
+    there = f'{{bind: "127.0.0.1:{free_port()}"}}'
+    for _ in range(3):
+        assert running.reload(http=there) == ["http.bind: changed"]
+        assert running.reload() == ["http.bind: changed"]
+    assert running.get("/healthz")[0] == 200
+
+
 def test_the_log(running: Running) -> None:
     """Form and level from the next line on, from every part."""
     assert set(running.reload(log="{format: console, level: warning}")) == {"log.format: changed", "log.level: changed"}
