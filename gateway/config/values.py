@@ -78,11 +78,15 @@ def parse_network(value: Any) -> Network:
 
 def parse_spool_free(value: Any) -> float:
     """A share of the disk (``10%``) as 0.1, or a size in bytes (1 or more)."""
-    if match := re.fullmatch(r"([0-9]{1,9})\s*%", str(value).strip()):
-        if int(match[1]) >= 100:
-            raise ValueError(f'"{value}" is too much, write a percentage below 100, or a size')
+    if isinstance(value, float):
+        return value
+    if match := re.fullmatch(r"([0-9]{1,2})\s*%", str(value).strip()):
         return int(match[1]) / 100
-    return value if isinstance(value, float) else float(parse_size(value))
+    try:
+        return float(parse_size(value))
+    except ValueError:
+        share = "a share of the disk (a whole percentage from 0% to 99%)"
+        raise ValueError(f'"{value}" is neither {share} nor a size, write for example 10% or 5GB') from None
 
 
 def parse_scrypt(text: str) -> tuple[int, int, int, bytes, bytes]:
