@@ -99,13 +99,14 @@ def _nothing(what: str, found: Mapping[str, Any]) -> str:
 @click.command(epilog=example("gateway acts --limit 20"))
 @click.argument("number", required=False, type=click.IntRange(1))
 @click.option("--of", "message", metavar="ID", callback=said, help="What was done to this message.")
+@click.option("--did", "verb", metavar="VERB", callback=said, help="Only what did this, as hold, delete or pause.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
 @json_option
 @config_option
-def acts(number: int | None, message: str | None, limit: int, as_json: bool) -> None:
+def acts(number: int | None, message: str | None, verb: str | None, limit: int, as_json: bool) -> None:
     """Who did what, the last first; with NUMBER one act and which messages it changed."""
     with connect() as api:
-        found = _one(api, number) if number else api.get("acts", limit=limit, message=message)["acts"]
+        found = _one(api, number) if number else api.get("acts", limit=limit, message=message, verb=verb)["acts"]
     if as_json:
         return show_json(found)
     rows = found if isinstance(found, list) else [found]
@@ -119,7 +120,7 @@ def acts(number: int | None, message: str | None, limit: int, as_json: bool) -> 
             row["way"],
             row["verb"],
             row["count"] or "-",
-            row["what"] or lifeline.addresses(row["messages"], row["count"]),
+            _about(row),
         )
         for row in rows
     ]
@@ -127,6 +128,12 @@ def acts(number: int | None, message: str | None, limit: int, as_json: bool) -> 
     if number and found["messages"]:
         say("\n" + "\n".join(found["messages"]))
     return None
+
+
+def _about(row: Mapping[str, Any]) -> str:
+    """Which messages, where they were named one by one, and what else is known of it."""
+    named = not row["what"].startswith("all")
+    return ": ".join(filter(None, (lifeline.addresses(row["messages"], row["count"]) if named else "", row["what"])))
 
 
 def _one(api: Api, number: int) -> dict[str, Any]:

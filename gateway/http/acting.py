@@ -105,6 +105,13 @@ def selection(service: Service, verb: str, body: Mapping[str, Any]) -> Selection
     return Selection(filters, None, target, force)
 
 
+def about(chosen: Selection, given: Mapping[str, Any] | None) -> str:
+    """What an order is about, as an operator reads it: ``given`` is the filter, None where he gave ids."""
+    words = ", ".join(f"{name} {value}" for name, value in (given or {}).items())
+    which = "" if given is None else f"all with {words}" if words else "all"
+    return ", ".join(filter(None, (which, f"to backend {chosen.backend}" if chosen.backend else "")))
+
+
 def _target(service: Service, body: Mapping[str, Any]) -> str:
     name, known = text_of(body, "backend"), service.settings.backends
     if name not in known:

@@ -59,6 +59,7 @@ class ActsQuery:
     limit: int = given(f"At most so many, up to {_LARGEST_PAGE}.", _PAGE)
     before: int = given("The next of the page before.", 0)
     message: str = given("Only what changed the message with this queue id.")
+    verb: str = given("Only what did this: hold, release, retry, bounce, delete, resend, reroute, pause, resume ...")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,8 @@ async def find(service: Service, request: Request) -> ActList:
     limit = number(request, "limit", _PAGE, 1, _LARGEST_PAGE)
     before = number(request, "before", 0, 0, 10**17)
     message = request.query_params.get("message", "").strip().upper()
-    rows = await service.spool.acts(limit=limit, before=before, message=message)
+    verb = request.query_params.get("verb", "").strip()
+    rows = await service.spool.acts(limit=limit, before=before, message=message, verb=verb)
     return ActList(rows, rows[-1].id if len(rows) == limit else 0)
 
 

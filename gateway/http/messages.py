@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from gateway.http.acting import STATES, Deed, background, carry_out, selection
+from gateway.http.acting import STATES, Deed, about, background, carry_out, selection
 from gateway.http.acts import order_of
 from gateway.http.described import Described, described
 from gateway.http.outcome import Bounced, Changed, Deleted, Resent, Retried
@@ -90,7 +89,7 @@ async def change_one(service: Service, request: Request) -> Changed:
     given = {name: value for name, value in (await json_body(request)).items() if name in ("backend", "force")}
     chosen = selection(service, action, {"ids": [queue_id], **given})
     deed = Deed(action, {queue_id})
-    await carry_out(service, order_of(request, action), chosen, deed)
+    await carry_out(service, order_of(request, action, about(chosen, None)), chosen, deed)
     if not deed.changed:
         raise HTTPException(409, f"message {queue_id}: nothing to {action}: {'; '.join(deed.left)}")
     return deed.answer()
@@ -113,7 +112,7 @@ async def change_many(service: Service, request: Request) -> Changed | Answer[Wo
     body = await json_body(request)
     chosen = selection(service, action, body)
     deed = Deed(action, set(chosen.ids or ()))
-    order = order_of(request, action, _words(body.get("filter")))
+    order = order_of(request, action, about(chosen, body.get("filter")))
     wanted = truth_of(body, "background") and service.dispatcher is not None
     if wanted and (work := await background(service, order, chosen, deed)):
         return answer(WorkBegun(work), 202)
@@ -146,13 +145,6 @@ def _work(service: Service, request: Request) -> Work:
     if found is None:
         raise HTTPException(404, f"no work {given}: it is only remembered for a while, and not over a restart")
     return found
-
-
-def _words(chosen: Mapping[str, Any] | None) -> str:
-    """A filter as an operator reads it, "" where he gave ids."""
-    if chosen is None:
-        return ""
-    return "all with " + ", ".join(f"{name} {value}" for name, value in chosen.items()) if chosen else "all"
 
 
 def _action(request: Request) -> str:

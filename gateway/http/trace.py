@@ -84,7 +84,9 @@ async def not_here(service: Service, what: str) -> Found:
     refused = await service.spool.refusals(RefusalFilter(q=what), limit=1)
     times = sum(refused.reasons.values())
     close = await _near(service, what)
-    return Found([], False, LOOKED_AT, kept, close, done, times, list(_elsewhere(service.settings, what, times)))
+    deleted = [] if done else await service.spool.acts(verb="delete", limit=1)
+    where = [*_elsewhere(service.settings, what, times), *map(_deleted, deleted)]
+    return Found([], False, LOOKED_AT, kept, close, done, times, where)
 
 
 async def _look(service: Service, what: str, limit: int) -> list[MessageRow]:
@@ -126,6 +128,12 @@ async def _near(service: Service, what: str) -> list[Near]:
     wanted, known = await service.spool.addresses(what.strip("<>"))
     close = await look_through_mail(partial(near.closest, wanted, known))
     return [Near(address, count) for address, count in await service.spool.counted(close)]
+
+
+def _deleted(act: ActRow) -> str:
+    """Nobody knows any more from whom and to whom it was."""
+    who = f"{act.name or 'somebody'} at {act.made_at:%Y-%m-%d %H:%M:%SZ}"
+    return f"among what was deleted, of which only the queue ids are kept (last by {who}): gateway acts --did delete"
 
 
 def _elsewhere(settings: Settings, what: str, refused: int) -> Iterator[str]:

@@ -93,11 +93,12 @@ def sweep(tx: Transaction, before: int, limit: int) -> int:
     return len(ids) + len(crowd)
 
 
-async def find(reader: Reader, *, limit: int, before: int, message: str) -> list[ActRow]:
-    """The last first, from before that act on (0 is the last); those that changed this message, or "" all."""
+async def find(reader: Reader, *, limit: int, before: int, message: str, verb: str) -> list[ActRow]:
+    """The last first, from before that act on (0 is the last); of this message, of this verb; "" for all."""
     of = "id IN (SELECT act_id FROM act_message WHERE message_id = :message)" if message else "TRUE"
+    of += " AND verb = :verb" if verb else ""
     page = f"SELECT * FROM act WHERE {of} AND (:before = 0 OR id < :before) ORDER BY id DESC LIMIT :limit"
-    rows = await reader.all(page, limit=limit, before=before, message=message)
+    rows = await reader.all(page, limit=limit, before=before, message=message, verb=verb)
     named: dict[int, list[str]] = {row["id"]: [] for row in rows}
     for row in await reader.all(_MESSAGES, ids=list(named), most=_NAMED):
         named[row["act_id"]].append(row["message_id"])

@@ -184,13 +184,14 @@ class Looking:
         """What this provider is to be asked next, the first due first, also before its time."""
         return [record(Poll, row) for row in await self._ask(queries.POLLS, backend=backend, limit=limit)]
 
-    async def acts(self, *, limit: int = 100, before: int = 0, message: str = "") -> list[ActRow]:
-        """What operators ordered, the last first; ``before`` is the last id of the page before. Of one message, or all.
+    async def acts(self, *, limit: int = 100, before: int = 0, message: str = "", verb: str = "") -> list[ActRow]:
+        """What operators ordered, the last first; ``before`` is the last id of the page before. Of one message or all,
+        one verb or all.
 
         Also of a message that is gone: who deleted it.
         """
         async with self._moments.reading() as reader:
-            return await acts.find(reader, limit=limit, before=before, message=message)
+            return await acts.find(reader, limit=limit, before=before, message=message, verb=verb)
 
     async def addresses(self, like: str) -> tuple[str, list[str]]:
         """The key of an address, and the keys of addresses that mail is from or to: for near.closest."""

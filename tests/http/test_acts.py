@@ -17,6 +17,7 @@ from gateway.http.client import AdminClient, SocketWay
 from gateway.http.routes import ROUTES
 from gateway.pools import read_files
 from gateway.spool import Filter
+from tests.builders import new_message
 from tests.http.kit import Service, ask, service, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -70,6 +71,24 @@ async def test_every_order_is_kept(ways: Ways, path: str, body: object, verb: st
     line = ways.running.log.read_text().splitlines()[-1]
     assert f'"by":"{ME}"' in line
     assert f'"verb":"{verb}"' in line
+
+
+REROUTES: list[tuple[str, dict[str, Any], str]] = [
+    ("messages/M050/reroute", {}, "to backend box"),
+    ("messages/reroute", {"ids": ["M050"]}, "to backend box"),
+    ("messages/reroute", {"filter": {"backend": "old"}}, "all with backend old, to backend box"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "what"), REROUTES)
+async def test_of_a_reroute_is_kept_where_to(ways: Ways, path: str, body: dict[str, Any], what: str) -> None:
+    """Whichever messages, and however they were chosen."""
+    spool = ways.running.spool
+    await spool.put(new_message(ident="M050", backend="old"))
+    assert (await ask(ways.socket, "POST", f"/api/v1/{path}", {**body, "backend": "box"})).status == 200
+    (act,) = (await ask(ways.loopback, "GET", "/api/v1/acts?message=M050&limit=1")).json["acts"]
+    assert (act["verb"], act["what"], act["messages"]) == ("reroute", what, ["M050"])
+    await spool.delete(Filter(ids=("M050",)), spool.now())
 
 
 async def test_a_token_and_its_making_are_kept(ways: Ways) -> None:

@@ -185,6 +185,12 @@ async def test_trace_of_what_is_not_here(running: Service) -> None:
     await post(running, f"{M}/M002/delete")
     found = await get(running, "/api/v1/trace?what=M002")
     assert [act["verb"] for act in found["acts"]] == ["delete"]
+    assert "gateway acts" not in " ".join(found["elsewhere"])
+    found = await get(running, "/api/v1/trace?what=zoe@example.net")  # that may have been its recipient
+    assert found["elsewhere"][-1].startswith("among what was deleted, of which only the queue ids are kept (last by ")
+    assert found["elsewhere"][-1].endswith(": gateway acts --did delete")
+    await post(running, f"{M}/M001/hold")
+    assert {act["verb"] for act in (await get(running, "/api/v1/acts?verb=delete"))["acts"]} == {"delete"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.actor import Order
 from gateway.health.words import number
-from gateway.http.acting import Deed, Selection, background, carry_out, selection
+from gateway.http.acting import Deed, Selection, about, background, carry_out, selection
 from gateway.http.pages.messages import Wanted
 from gateway.http.pages.visit import Visit
 from gateway.http.service import Service
@@ -126,13 +126,13 @@ async def carry(visit: Visit, ask: Ask, backend: str) -> Done:
 
 async def _carry(visit: Visit, ask: Ask, backend: str) -> Done:
     service, deeds = visit.service, list[Deed]()
-    what = "" if ask.ids else "all with " + ", ".join(f"{name} {value}" for name, value in ask.given.items())
     for verb, asked in ask.orders(service, backend):
         ids = await _those(service, ask, verb)
         if ids is not None and not ids:
             continue
         chosen = asked if ids is None else selection(service, verb, {"ids": ids, "backend": backend})
-        order, deed = Order(visit.actor, verb, what), Deed(verb, set(chosen.ids or ()))
+        order = Order(visit.actor, verb, about(chosen, None if ask.ids else ask.given))
+        deed = Deed(verb, set(chosen.ids or ()))
         if service.dispatcher is not None and (work := await background(service, order, chosen, deed)):
             return Done("", work=work.id)
         await carry_out(service, order, chosen, deed)
