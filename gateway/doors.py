@@ -75,8 +75,7 @@ class Doors:
 
     def _not_yet_closed(self) -> list[socket.socket]:
         """What HTTP had before a reload of a moment ago, which it gives up as soon as it looks."""
-        leaving = [one for one in self._leaving.values() if isinstance(one, HttpServer)]
-        return [sock for one in leaving for sock in one.tcp if sock.fileno() >= 0]
+        return [sock for one in self._leaving.values() if isinstance(one, HttpServer) for sock in one.tcp]
 
     async def enter(self, opened: Opened, settings: Settings, rules: Rules, auth: Authenticator) -> None:
         """From now on by these: what was opened lets in, what stays takes over, what has no place any more leaves."""

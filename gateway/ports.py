@@ -53,7 +53,8 @@ async def listen(
 
 def _listen(family: int, place: tuple[object, ...], backlog: int, held: Collection[socket.socket]) -> socket.socket:
     port = place[1]
-    same_port = [one for one in held if one.family == family and port and one.getsockname()[1] == port]
+    there = [one for one in held if one.family == family and one.fileno() >= 0]  # some may be closed by now
+    same_port = [one for one in there if port and one.getsockname()[1] == port]
     if same := next((one for one in same_port if one.getsockname() == place), None):
         return same.dup()
     try:
