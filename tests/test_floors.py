@@ -22,6 +22,7 @@ FLOORS = [
         "ratelimit",
         "files",
         "lastuse",
+        "likeness",
         "pools",
         "names",
         "networks",

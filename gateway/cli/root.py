@@ -67,9 +67,9 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None and name[:1].isalnum():
-            from difflib import get_close_matches
+            from gateway.likeness import closest
 
-            close = get_close_matches(name, self.list_commands(ctx), 1)
+            close = [one] if (one := closest(name, self.list_commands(ctx))) else []
             below = [_BELOW[name].format(name.replace("ls", "list"))] if self.name == "cli" and name in _BELOW else []
             ctx.fail(f"No such command '{name}'." + "".join(f" Did you mean '{one}'?" for one in below or close))
         return super().resolve_command(ctx, args)
@@ -90,6 +90,29 @@ class _Root(_LazyGroup):
         context = super().make_context(info_name, args, parent, **extra)
         context.meta[TYPED] = typed
         return context
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            _propose(error)
+            raise
+
+
+def _propose(error: click.UsageError) -> None:
+    """Of an option or command that there is not: by our rule, click's is looser."""
+    from gateway.likeness import closest
+
+    if error.ctx is None or not hasattr(error, "possibilities"):
+        return
+    command = error.ctx.command
+    if isinstance(error, click.NoSuchOption):
+        given, known = error.option_name, [one for each in command.get_params(error.ctx) for one in each.opts]
+    elif isinstance(command, click.Group):
+        given, known = getattr(error, "command_name", ""), command.list_commands(error.ctx)
+    else:
+        return
+    error.possibilities = [one] if (one := closest(given, known)) else None
 
 
 @click.group(cls=_Root, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,7 +6,6 @@ Every scalar stays the text that was written and the setting's type decides what
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from gateway.config.syntax import explain, no_mapping, unseen
+from gateway.likeness import closest
 
 Keys = tuple[str | int, ...]
 PREFIX = "GATEWAY_"
@@ -81,11 +81,6 @@ def _section_of(word: str, sections: Iterable[str]) -> str:
     if re.search(r"_(service_(host|port).*|port(_\d.*)?)$", word):
         return ""
     return next((name for name in sections if word.startswith(f"{name}_")), "")
-
-
-def closest(word: object, options: Iterable[str], likeness: float = 0.6) -> str:
-    """The option that may have been meant, or ""."""
-    return next(iter(difflib.get_close_matches(str(word), list(options), 1, likeness)), "")
 
 
 _OTHER_WORDS = {  # what people write -> what it may be here
@@ -169,7 +164,7 @@ class Document:
                 parts = f"{PREFIX}{section.upper()}__{keys[0][len(section) + 1 :].upper()}"
                 text = f"ignored, two _ stand between the parts of a key: {parts}"
                 warnings.append(Line(Place(f"environment {variable}"), (), text))
-            elif near := closest(keys[0], names, 0.8):
+            elif near := closest(keys[0], names):
                 text = f'ignored, did you mean "{PREFIX}{near.upper()}"?'
                 warnings.append(Line(Place(f"environment {variable}"), (), text))
         return warnings

@@ -13,7 +13,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 
 from gateway.config.checks import findings, warnings
-from gateway.config.document import Document, Keys, Line, Place, closest, dotted, find_place, hint, in_order, meant
+from gateway.config.document import Document, Keys, Line, Place, dotted, find_place, hint, in_order, meant
 from gateway.config.files import Files
 from gateway.config.finding import Finding
 from gateway.config.locate import SECTIONS, default_state_dir, find_file, is_missing, read
@@ -21,6 +21,7 @@ from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import Section, classes_in, flatten
 from gateway.config.structure import find_misplaced
 from gateway.config.values import parse_hostname, unlikely_path
+from gateway.likeness import closest
 
 _PATHS = re.compile(r"certificate|private_key|.*_file")
 _EMPTY = "is empty, so its default is in force; take the line out, or indent what belongs to it further right"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from difflib import get_close_matches
 from typing import Any
 
 from gateway.config.models import users
+from gateway.likeness import closest
 from gateway.remedies.case import APPLY, Case, Remedy, allows, as_name, host, paste
 
 _INTERNET = "Strangers on the Internet try this all day: do so only if it is one of yours. "
@@ -71,8 +71,8 @@ def auth_failed(case: Case) -> Remedy:
         fix = "It logs in with a token, and what came is none: paste the whole token, or give it a password."
         return Remedy(why=f"{user} has no password here.", fix=fix, command=f"gateway password mint {as_name(user)}")
     names = [one for one, _ in users(case.settings.clients)]
-    close = get_close_matches(user, names, 1)
-    meant = f" Did you mean {close[0]}?" if close else f" There are {', '.join(names)}." if names else ""
+    close = closest(user, names)
+    meant = f" Did you mean {close}?" if close else f" There are {', '.join(names)}." if names else ""
     return Remedy(
         why=f"No client has the user name {user}." if user else "The login was not understood.",
         fix=f"{_INTERNET * case.stranger}Correct the name at the device, or make a client of that name.{meant}",

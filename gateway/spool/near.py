@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 
+from gateway.likeness import distance, is_like
 from gateway.spool.queries import Reader
 
 _MOST = 10_000  # addresses that are compared
-_CLOSE = 0.8  # of 1, as difflib counts
 _SHOWN = 3
 _COUNTED = 1001  # messages
 # Each key once, by going from one to the next: whatever the number of messages.
@@ -30,16 +29,16 @@ SELECT count(*) AS n FROM (SELECT message_id FROM recipient WHERE key = :key
 
 
 def closest(wanted: str, known: Sequence[str]) -> list[str]:
-    """The few that are most like it. Slow for many: not on the loop."""
-    matcher = SequenceMatcher(b=wanted, autojunk=False)
-    found = []
+    """The few that are most like it, in the domain as well as before the @. Slow for many: not on the loop."""
+    domain, _, local = wanted.partition("@")
+    like, found = {domain: True}, list[tuple[int, str]]()
     for key in known:
-        if abs(len(key) - len(wanted)) > 3:
-            continue
-        matcher.set_seq1(key)
-        if matcher.real_quick_ratio() >= _CLOSE and matcher.quick_ratio() >= _CLOSE:
-            found.append((matcher.ratio(), key))
-    return [key for ratio, key in sorted(found, reverse=True)[:_SHOWN] if ratio >= _CLOSE]
+        its_domain, _, its_local = key.partition("@")
+        if its_domain not in like:
+            like[its_domain] = is_like(domain, its_domain)
+        if like[its_domain] and (local == its_local or is_like(local, its_local)):
+            found.append((distance(wanted, key), key))
+    return [key for _, key in sorted(found)[:_SHOWN]]
 
 
 async def keys(reader: Reader, wanted: str) -> list[str]:

@@ -92,4 +92,5 @@ def test_it_is_light() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     own = ["gateway", "gateway.config", *(f"gateway.config.{name}" for name in ("document", "locate", "syntax"))]
+    own.append("gateway.likeness")
     assert sorted(found) == own
