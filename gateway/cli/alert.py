@@ -8,9 +8,16 @@ from typing import Any
 import click
 
 from gateway.cli import plain
+from gateway.cli.columns import Columns, wide_option
 from gateway.cli.common import config_option, connect, example, json_option
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json
+
+COLUMNS = Columns(
+    ("SINCE", "OVER", "SEVERITY", "TOLD BY", "STILL TO TELL", "WHAT"),
+    {"WHAT": 12},
+    ("STILL TO TELL", "TOLD BY", "OVER", "SEVERITY"),
+)
 
 
 @click.group()
@@ -19,9 +26,10 @@ def alert() -> None:
 
 
 @alert.command("list", epilog=example("gateway alert list"))
+@wide_option
 @json_option
 @config_option
-def list_(as_json: bool) -> None:
+def list_(wide: bool, as_json: bool) -> None:
     """What was told, the newest first."""
     with connect(offline=False) as api:
         found = api.get("alerts")
@@ -35,7 +43,7 @@ def list_(as_json: bool) -> None:
         for row in found["alerts"]
     ]  # fmt: skip
     if rows:
-        return plain.table(("SINCE", "OVER", "SEVERITY", "TOLD BY", "STILL TO TELL", "WHAT"), rows)
+        return COLUMNS.show(rows, wide=wide)
     return say("Nothing was told yet. What needs you now: gateway status") if found["ways"] else None
 
 

@@ -10,10 +10,27 @@ import click
 
 from gateway.cli import lifeline, plain
 from gateway.cli.backend_words import before, checked, ends, outcome, state_of
-from gateway.cli.common import Api, checked_by, chosen_file, config_option, connect, example, json_option, named, said
+from gateway.cli.columns import Columns, wide_option
+from gateway.cli.common import (
+    Api,
+    checked_by,
+    chosen_file,
+    config_option,
+    connect,
+    example,
+    json_option,
+    named,
+    said,
+    takes_no_word,
+)
 from gateway.cli.errors import Failed, NoService, TryAgain
 from gateway.cli.plain import moment, say, show_json
 
+COLUMNS = Columns(
+    ("BACKEND", "TYPE", "QUEUED", "SENDING", "LAST SUCCESS", "STATE", "REASON"),
+    {"STATE": 14, "REASON": 10},
+    ("SENDING", "TYPE", "REASON", "LAST SUCCESS", "QUEUED"),
+)
 _POLL = 0.2  # seconds between looks at a message on its way
 
 
@@ -23,9 +40,11 @@ def backend() -> None:
 
 
 @backend.command("list", epilog=example("gateway backend list"))
+@takes_no_word("one of them: gateway backend check {}".format)
+@wide_option
 @json_option
 @config_option
-def list_(as_json: bool) -> None:
+def list_(wide: bool, as_json: bool) -> None:
     """How each backend does."""
     with connect() as api:
         found = api.get("backends")
@@ -36,8 +55,7 @@ def list_(as_json: bool) -> None:
         success, sending = plain.relative(moment(one.get("last_success"))), one.get("in_flight", 0)
         state = state_of(one) if api.running else "no service is running"
         rows.append((one["name"], one["type"], one["queued"], sending, success, state, lifeline.reason(one)))
-    header = ("BACKEND", "TYPE", "QUEUED", "SENDING", "LAST SUCCESS", "STATE", "REASON")
-    return plain.table(header, rows, [lifeline.to_do(one) for one in found.values()])
+    return COLUMNS.show(rows, wide=wide, below=[lifeline.to_do(one) for one in found.values()])
 
 
 def _steer(api: Api, name: str, action: str, body: dict[str, Any]) -> Any:

@@ -7,9 +7,16 @@ from typing import Any
 import click
 
 from gateway.cli import plain
-from gateway.cli.common import config_option, connect, example, json_option, named, said
+from gateway.cli.columns import Columns, wide_option
+from gateway.cli.common import config_option, connect, example, json_option, named, said, takes_no_word
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json
+
+COLUMNS = Columns(
+    ("CLIENT", "KNOWN BY", "SENDS AS", "TO", "BY", "RATE USED", "ACCEPTED", "REFUSED", "LAST ACCEPTED"),
+    {"KNOWN BY": 10, "SENDS AS": 12, "TO": 8, "BY": 8},
+    ("BY", "TO", "RATE USED", "KNOWN BY", "SENDS AS", "REFUSED", "ACCEPTED", "LAST ACCEPTED"),
+)
 
 
 @click.group()
@@ -18,16 +25,17 @@ def client() -> None:
 
 
 @client.command("list", epilog=example("gateway client list"))
+@takes_no_word("one of them: gateway client show {}".format)
+@wide_option
 @json_option
 @config_option
-def list_(as_json: bool) -> None:
+def list_(wide: bool, as_json: bool) -> None:
     """Every client, how it is known, what it may do, and what it did today."""
     with connect() as api:
         found = api.get("clients")["clients"]
     if as_json:
         return show_json(found)
-    header = ("CLIENT", "KNOWN BY", "SENDS AS", "TO", "BY", "RATE USED", "ACCEPTED", "REFUSED", "LAST ACCEPTED")
-    return plain.table(header, [_row(one) for one in found]) if found else say("No clients: nobody may send.")
+    return COLUMNS.show(map(_row, found), wide=wide) if found else say("No clients: nobody may send.")
 
 
 def _row(one: Any) -> tuple[object, ...]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gateway.http.client import AdminClient
 
 
+Command = Callable[..., Any]
+
+
 def _set_config(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
     if value is not None:
         context.find_root().obj = value
@@ -72,6 +75,17 @@ def said(_context: object, parameter: click.Parameter, given: str | None) -> str
     if given is not None and not given.strip():
         raise click.BadParameter("is empty: leave it out, or say what to look for", param=parameter)
     return given
+
+
+def takes_no_word(instead: Callable[[str], str]) -> Callable[[Command], Command]:
+    """For a command that lists all: who gives it a word hears by ``instead`` what takes that."""
+
+    def refuse(context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> None:
+        if given and not context.resilient_parsing:
+            text = f"{context.command_path} takes options only; {instead(shlex.quote(given[0]))}"
+            raise click.UsageError(text, context)
+
+    return click.argument("words", nargs=-1, metavar="", expose_value=False, callback=refuse)
 
 
 def queue_id(given: str) -> str:
@@ -139,7 +153,7 @@ def connect(path: Path | None = None, *, offline: bool = True) -> Iterator[Api]:
         if (found := service.listening()) is not None:
             yield Api(AdminClient(SocketWay(found)), running=True)
             return
-        if service.foreign or not service.readable:
+        if service.foreign or not service.readable or service.deaf():
             raise service.absent(offline=offline)  # it runs with files and an environment that are not those from here
         from gateway.cli import local
 

@@ -30,5 +30,9 @@ class BadConfig(Failed):
         self.found = list(found)
 
 
-class NoService(Failed):
+class NoService(TryAgain):
     """Nobody answers; the text says where that was tried, and what starts a service."""
+
+
+class Starting(NoService):
+    """A service is there that does not listen yet, or no more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.cli.plain import moment, relative, span, stamp
+from gateway.cli.plain import moment, span, stamp
 from gateway.telling import STATES, people, spoken
 
 Json = Mapping[str, Any]
@@ -64,12 +64,3 @@ def step(row: Json) -> str:
 def reason(backend: Json) -> str:
     """What the backend said; an operator gives no reason."""
     return "" if backend.get("paused_by") == "operator" else backend.get("reason", "")
-
-
-def rest(backend: Json) -> str:
-    """Why a backend does not work, and when it goes on."""
-    until = moment(backend["paused_until"])
-    if backend["paused_by"] == "operator":
-        ends = f"{stamp(until)} ({relative(until)})" if until else "it is resumed or the service is restarted"
-        return f"paused by the operator until {ends}"
-    return f"{backend['paused_by']}, next try " + (f"{stamp(until)} ({relative(until)})" if until else "now")

@@ -12,19 +12,21 @@ from urllib.parse import quote
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import Api, checked_by, named, said
+from gateway.cli.backend_words import state_of
+from gateway.cli.columns import Columns, cut
+from gateway.cli.common import Api, Command, checked_by, named, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say
 
 # As gateway.spool.STATES, which is not loaded for that.
 STATES = ("queued", "held", "in_doubt", "sent", "done", "failed", "corrupt", "unfinished")
 _PAGE = 1000
-_HEADER = ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER")
-_LEAST = {"BACKEND": 7, "NEXT TRY": 9, "FROM": 12, "TO": 12, "LAST ANSWER": 11}  # what can be cut, and how far
-# Where even that is too much.
-_DISPENSABLE = ("LAST ANSWER", "SIZE", "BACKEND", "NEXT TRY", "ACCEPTED", "FROM", "TO", "STATE")
+_COLUMNS = Columns(
+    ("QUEUE ID", "STATE", "ACCEPTED", "SIZE", "BACKEND", "NEXT TRY", "FROM", "TO", "LAST ANSWER"),
+    {"BACKEND": 7, "NEXT TRY": 9, "FROM": 12, "TO": 12, "LAST ANSWER": 11},
+    ("LAST ANSWER", "SIZE", "BACKEND", "NEXT TRY", "ACCEPTED", "FROM", "TO", "STATE"),
+)
 Row = Mapping[str, Any]
-Command = Callable[..., Any]
 
 
 def _time(_context: object, parameter: click.Parameter, given: str | None) -> str | None:
@@ -124,12 +126,15 @@ class Listing:
         """A table no wider than that; None is as wide as it likes."""
         cells = [_cells(row, self.backends) for row in self.rows]
         last = ""
-        for line, row in zip(_fitted(cells, width), [None, *self.rows], strict=True):
+        for line, row in zip(_COLUMNS.lines(cells, width), [None, *self.rows], strict=True):
             yield line
             fix = lifeline.to_do(row) if row else ""
             if fix and fix != last:  # many wait for the same
                 yield cut(f"  {fix}", width)
             last = fix or last
+        for name in sorted({name for row in self.rows if row["state"] == "queued" for name in row["backends"]}):
+            if self.backends.get(name, {}).get("paused_by") == "operator":
+                yield f"{name}: {state_of(self.backends[name])}; to resume it now: gateway backend resume {name}"
         if self.more or self.total > len(self.rows):
             yield f"showing {len(self.rows):,} of {'more than ' if self.more else ''}{self.total:,}; more with --limit"
 
@@ -139,7 +144,7 @@ def _cells(row: Row, backends: Mapping[str, Row]) -> tuple[str, ...]:
     names, whom = ",".join(row["backends"]), lifeline.addresses(row["recipients"], row["recipient_count"])
     if row["state"] == "queued" and not any(_works(backends, name) for name in row["backends"]):
         due = f"when {names} works"
-    found = (
+    return (
         row["id"],
         lifeline.state(row),
         received,
@@ -150,37 +155,10 @@ def _cells(row: Row, backends: Mapping[str, Row]) -> tuple[str, ...]:
         whom,
         row["detail"],
     )
-    return tuple(plain.one_line(str(cell)) for cell in found)
 
 
 def _works(backends: Mapping[str, Row], name: str) -> bool:
     return name in backends and not backends[name].get("paused_by")
-
-
-def _fitted(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
-    """The header and a line for each row: the widest columns give way first, then the less important ones go."""
-    names = list(_HEADER)
-    columns = dict(zip(names, zip(_HEADER, *rows, strict=True), strict=True))
-    widths = {name: max(map(len, columns[name])) for name in names}
-    while width is not None and sum(widths.values()) + 2 * (len(widths) - 1) > width:
-        room = {name: widths[name] - least for name, least in _LEAST.items() if name in widths and widths[name] > least}
-        if room:
-            widths[max(room, key=lambda name: (widths[name], name))] -= 1
-        elif gone := next((name for name in _DISPENSABLE if name in widths), ""):
-            del widths[gone]
-        else:
-            break
-    for n in range(len(rows) + 1):
-        yield "  ".join(cut(columns[name][n], size).ljust(size) for name, size in widths.items()).rstrip()
-
-
-def cut(text: str, width: int | None) -> str:
-    return text if width is None or len(text) <= width else f"{text[: max(0, width - 1)]}…"
-
-
-def room() -> int | None:
-    """Columns of the terminal (COLUMNS, if it is set); None where there is none, for a program reads it."""
-    return get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def watch(draw: Callable[[int | None], Iterator[str]]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
-from gateway.cli.common import config_option, connect, example, json_option, one_id
-from gateway.cli.listing import STATES, Listing, filter_options, find, refuse_unknown, room, say_lines, watch
+from gateway.cli.columns import room, wide_option
+from gateway.cli.common import config_option, connect, example, json_option, one_id, takes_no_word
+from gateway.cli.listing import STATES, Listing, filter_options, find, refuse_unknown, say_lines, watch
 from gateway.cli.orders import VERBS
 from gateway.cli.plain import moment, say, show_json
 from gateway.cli.trace import show
@@ -20,11 +21,19 @@ def queue() -> None:
     """Look at the queue, and change what happens to its messages."""
 
 
+def _instead(word: str) -> str:
+    """What finds one message, or those of somebody."""
+    if word.isalnum() and word.isupper():
+        return f"one message: gateway queue show {word}"
+    return f"mail to it: --to {word}, from it: --from {word}, and whatever became of that: gateway trace {word}"
+
+
 @queue.command("list", epilog=example("gateway queue list --to example.com --since 2h --oldest"))
+@takes_no_word(_instead)
 @filter_options(states=(*STATES, "all"))
 @click.option("--oldest", is_flag=True, help="The oldest first.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="At most so many, newest first.")
-@click.option("--wide", is_flag=True, help="Cut nothing off to fit the terminal.")
+@wide_option
 @click.option("--watch", "watching", is_flag=True, help="Show it again every 2 seconds, until ^C.")
 @json_option
 @config_option

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gateway.cli.common import config_option, connect, example, json_option
-from gateway.cli.errors import BadConfig, Failed, NoService, TryAgain
+from gateway.cli.errors import BadConfig, Failed, NoService, Starting, TryAgain
 from gateway.cli.plain import moment, relative, say, show_json, span, stamp
 from gateway.health.words import number, octets, state_word
 
@@ -22,6 +22,7 @@ _SAID = 200  # characters of the other side's words
 _ENDS = 5
 _SOON = 30  # days
 _NONE = "No service is running."
+_SOON_OR_NO_MORE = "The service is starting, or stopping."
 _CORRECT = (
     "\nCorrect that until this finds nothing: gateway check-config. Then: systemctl start gateway, or gateway serve"
 )
@@ -66,7 +67,8 @@ def _look() -> tuple[Json, int]:
             return found, 1 if found["problems"] else 0
     except (NoService, BadConfig) as error:
         why = error.message + (_CORRECT if isinstance(error, BadConfig) else "")
-        return {"running": False, "verdict": _NONE, "problems": [], "why": why}, TryAgain.exit_code
+        verdict = _SOON_OR_NO_MORE if isinstance(error, Starting) else _NONE
+        return {"running": False, "verdict": verdict, "problems": [], "why": why}, TryAgain.exit_code
 
 
 def _start() -> str:

@@ -13,9 +13,15 @@ from typing import Any
 import click
 
 from gateway.cli import plain
+from gateway.cli.columns import Columns, wide_option
 from gateway.cli.common import Api, checked_by, config_option, connect, example, json_option, named
 from gateway.cli.plain import moment, say, show_json
 
+COLUMNS = Columns(
+    ("ID", "SUBJECT", "KEY", "STATE", "EXPIRES", "LAST USED", "NOTE"),
+    {"SUBJECT": 8, "EXPIRES": 10, "LAST USED": 9, "NOTE": 6},
+    ("NOTE", "KEY", "LAST USED", "EXPIRES", "STATE"),
+)
 _DEVICE_FIELD = 128  # characters that a printer's password field takes at most
 
 
@@ -60,9 +66,10 @@ def mint_token(api: Api, subject: str, expires: str, *, claims: Mapping[str, Any
 
 
 @token.command("list", epilog=example("gateway token list"))
+@wide_option
 @json_option
 @config_option
-def list_(as_json: bool) -> None:
+def list_(wide: bool, as_json: bool) -> None:
     """Tokens that were minted or revoked here."""
     with connect() as api:
         rows = api.get("tokens")["tokens"]
@@ -75,8 +82,7 @@ def list_(as_json: bool) -> None:
         used, tried = plain.relative(moment(row["used_at"])), moment(row["tried_at"])
         used += f", tried {plain.relative(tried)}" if tried else ""
         lines.append((row["jti"], row["subject"], row["key"], row["state"], until, used, row["note"]))
-    header = ("ID", "SUBJECT", "KEY", "STATE", "EXPIRES", "LAST USED", "NOTE")
-    return plain.table(header, lines) if lines else say("No token was made here yet: gateway token mint --sub NAME")
+    return COLUMNS.show(lines, wide=wide) if lines else say("No token was made here yet: gateway token mint --sub NAME")
 
 
 @token.command(epilog=example("gateway token revoke 4f1c09be2d7a", "gateway token revoke --sub billing"))

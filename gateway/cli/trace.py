@@ -8,10 +8,16 @@ from typing import Any
 import click
 
 from gateway.cli import lifeline, plain
+from gateway.cli.columns import Columns, wide_option
 from gateway.cli.common import Api, config_option, connect, example, json_option, one_id, said
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json, stamp
 
+ACTS = Columns(
+    ("NUMBER", "WHEN", "WHO", "BY", "DID", "MESSAGES", "WHAT"),
+    {"WHO": 6, "WHAT": 12},
+    ("BY", "MESSAGES", "WHO", "WHEN", "WHAT"),
+)
 _RECIPIENTS, _EDGE = 20, 10  # of more recipients than these the first and last ten are listed
 _all_option = click.option("--all", "whole", is_flag=True, help="Nothing cut or left out.")
 
@@ -96,14 +102,21 @@ def _nothing(what: str, found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "Where else to look:", *(f"  {line}" for line in found["elsewhere"])])
 
 
+def _number(_context: object, _parameter: object, given: str | None) -> int | None:
+    if given is None or (given.isascii() and given.isdigit() and int(given[:18])):
+        return int(given[:18]) if given else None
+    raise click.UsageError(f"{given} is no number of an act; what was done to a message: gateway acts --of {given}")
+
+
 @click.command(epilog=example("gateway acts --limit 20"))
-@click.argument("number", required=False, type=click.IntRange(1))
+@click.argument("number", required=False, callback=_number)
 @click.option("--of", "message", metavar="ID", callback=said, help="What was done to this message.")
 @click.option("--did", "verb", metavar="VERB", callback=said, help="Only what did this, as hold, delete or pause.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="At most so many.")
+@wide_option
 @json_option
 @config_option
-def acts(number: int | None, message: str | None, verb: str | None, limit: int, as_json: bool) -> None:
+def acts(number: int | None, message: str | None, verb: str | None, limit: int, wide: bool, as_json: bool) -> None:
     """Who did what, the last first; with NUMBER one act and which messages it changed."""
     with connect() as api:
         found = _one(api, number) if number else api.get("acts", limit=limit, message=message, verb=verb)["acts"]
@@ -124,7 +137,7 @@ def acts(number: int | None, message: str | None, verb: str | None, limit: int, 
         )
         for row in rows
     ]
-    plain.table(("NUMBER", "WHEN", "WHO", "BY", "DID", "MESSAGES", "WHAT"), cells)
+    ACTS.show(cells, wide=wide)
     if number and found["messages"]:
         say("\n" + "\n".join(found["messages"]))
     return None

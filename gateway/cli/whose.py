@@ -18,8 +18,10 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.errors import TYPED, Failed, NoService
+from gateway.cli.errors import TYPED, BadConfig, Failed, NoService, Starting
 from gateway.config import ConfigError, locate
+
+_SPOOL, _LOCK = "spool.db", "spool.lock"  # as gateway.spool has them, which is not loaded for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Meant:
     @property
     def has_spool(self) -> bool:
         with suppress(OSError):
-            return self.state is not None and (self.state / "spool.db").exists()
+            return self.state is not None and (self.state / _SPOOL).exists()
         return False
 
     def listening(self) -> Path | None:
@@ -86,11 +88,28 @@ class Meant:
         if os.geteuid() == 0 and self.foreign and self.has_spool:
             raise Failed(f"{self.state} belongs to user {user(self.owner)}, not to root; start it with: {self.start()}")
 
-    def absent(self, *, offline: bool = True) -> NoService:
+    def deaf(self) -> int:
+        """The process of a service that has its spool and does not listen yet, or no more; 0 for none. Linux.
+
+        The lock is only looked at: who took it for a moment would be in the way of a service that starts.
+        """
+        with suppress(OSError):
+            inode = (self.state / _LOCK).stat().st_ino if self.state else 0
+            for line in Path("/proc/locks").read_text().splitlines():
+                _, kind, _, _, pid, file, *_ = line.split()
+                if kind == "FLOCK" and file.endswith(f":{inode}") and _serves(pid):
+                    return int(pid)
+        return 0
+
+    def absent(self, *, offline: bool = True) -> Failed:
         """Nobody listens. ``offline``: what was asked for can be done without a service, too."""
         where = " or ".join(map(str, self.sockets)) or "a place that the settings leave in doubt"
         if self.file is not None and self.named and not os.path.lexists(self.file):
-            return NoService(f"there is no {self.file}; --config or $GATEWAY_CONFIG names it")
+            return BadConfig(f"there is no {self.file}; --config or $GATEWAY_CONFIG names it")
+        if pid := self.deaf():
+            more = f"\nIf it stays so: {_sudo()}journalctl -u {self.unit} -n 20" if self.unit else ""
+            text = f"{self.name} is starting, or stopping (process {pid}): nothing listens at {where}"
+            return Starting(f"{text}; try again in a moment{more}")
         lines = [f"no service is running at {where}; start it with: {self.start()}"]
         if not self.readable:
             lines.append(f"{user()} may not read {self.file}, which may say another place. Type: {self.again('sudo ')}")
@@ -156,6 +175,11 @@ def meant(chosen: Path | None, environ: Mapping[str, str] = os.environ) -> Meant
         state = locate.state_dir(file, environ)
     guessed = named and machine is None and state == Path(locate.default_state_dir(file, environ))
     return Meant(tuple(dict.fromkeys(sockets)), file, named, state or machine, locate.unit(file), guessed)
+
+
+def _serves(pid: str) -> bool:
+    """Whether that process is a service, and no command that looks into the spool meanwhile."""
+    return not {b"serve", b"demo"}.isdisjoint(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
 
 
 def user(uid: int | None = None) -> str:

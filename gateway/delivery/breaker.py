@@ -135,9 +135,10 @@ class CircuitBreaker:
         return {OPERATOR: "paused", THROTTLED: "slowed_down"}.get(self.by, "stopped")
 
     def pause(self, now: float, seconds: float | None, who: str = "") -> None:
-        """Open by order of ``who``, for so long or until it is closed by order."""
-        self.by, self.reason, self.fix = OPERATOR, f"paused by {who or 'the operator'}", ""
-        self.who, self.since = who, now
+        """Open by order of ``who``, for so long or until it is closed by order. Paused already, it only ends then."""
+        if self.by != OPERATOR or not self.is_open(now):
+            self.who, self.since = who, now
+        self.by, self.reason, self.fix = OPERATOR, f"paused by {self.who or 'the operator'}", ""
         self.until = FOREVER if seconds is None else now + seconds
 
     def close(self) -> tuple[str, ...]:

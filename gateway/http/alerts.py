@@ -36,7 +36,7 @@ class AlertList:
     alerts: list[AlertRow]
 
 
-@described(refusals=(409,))
+@described(refusals=(503,))
 async def alerts(service: Service, _request: Request) -> AlertList:
     """What somebody was told: the newest first, with what is over since at most 90 days."""
     running(service)
@@ -55,7 +55,7 @@ class Tested:
     ways: Mapping[str, str]
 
 
-@described(refusals=(409,))
+@described(refusals=(409, 503))
 async def test(service: Service, _request: Request) -> Tested:
     """Send a test alert by every way."""
     running(service)

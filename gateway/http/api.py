@@ -118,7 +118,7 @@ class Reloaded:
     warnings: list[Remark]
 
 
-@described(refusals=(409, 422))
+@described(refusals=(422, 503))
 async def reload(service: Service, request: Request) -> Reloaded:
     """Read the configuration again; if it is wrong, the old one stays."""
     changes = await reload_now(service, request)
@@ -147,7 +147,7 @@ class Sent:
     id: str
 
 
-@described(body=TestMessage, status=202, refusals=(404, 409, 422, 503))
+@described(body=TestMessage, status=202, refusals=(404, 422, 503))
 async def send(service: Service, request: Request) -> Answer[Sent]:
     """Accept a short test message, as if a client had sent it."""
     running(service)

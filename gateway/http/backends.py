@@ -131,7 +131,7 @@ class CheckedNow(CheckShown):
 
 
 @described(
-    refusals=(404, 409),
+    refusals=(404, 409, 503),
     actions={
         "check": Described(says="Try credentials and reachability, sending nothing.", gives=CheckedNow),
         "fix": Described(says="Check it, and let it work again if the check is good.", gives=CheckedNow),
@@ -160,6 +160,9 @@ async def order(service: Service, request: Request, name: str, action: str, last
     if action == "pause":
         duration = duration_of({"for": lasts}, "for")
         await dispatcher.pause(name, duration.total_seconds() if duration else None, actor_of(request).name)
+    elif _still(dispatcher, name).state == "working":
+        more = f"to try what waits now: gateway queue retry --backend {name}"
+        raise HTTPException(409, f"backend {name}: nothing to resume: it works; {more}")
     else:
         await dispatcher.resume(name)
     await acts.note(service, request, action, f"backend {name}{f' for {lasts}' if lasts else ''}")

@@ -60,7 +60,7 @@ async def show(service: Service, _request: Request) -> DoctorNow:
     return DoctorNow(service.doctor.under_way, report(last) if last else None)
 
 
-@described(body=RunOrder, status=202, refusals=(409,))
+@described(body=RunOrder, status=202, refusals=(409, 503))
 async def run(service: Service, request: Request) -> ReportShown | Answer[RunBegun]:
     """Begin a run. Answers with its report; with ``wait`` false at once, and ``show`` tells how far it is."""
     body = await json_body(request)

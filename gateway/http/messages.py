@@ -78,7 +78,7 @@ async def find(service: Service, request: Request) -> Page | CountedPage:
     return CountedPage(**fields_of(page), total=total.number, total_more=total.more)
 
 
-@described(refusals=(404, 409), actions=_actions(OneOrder))
+@described(refusals=(404, 409, 503), actions=_actions(OneOrder))
 async def change_one(service: Service, request: Request) -> Changed:
     """One message.
 

@@ -41,5 +41,5 @@ class Service(Watched, Protocol):
 def running(service: Service) -> Dispatcher:
     """Raises HTTPException while no service runs."""
     if service.dispatcher is None:
-        raise HTTPException(409, "no service is running; start it with: gateway serve")
+        raise HTTPException(503, "no service is running; start it with: gateway serve")
     return service.dispatcher

@@ -63,7 +63,7 @@ class Ended:
     ended: int
 
 
-@described(body=LinkOrder, status=201, refusals=(409,))
+@described(body=LinkOrder, status=201, refusals=(409, 503))
 async def make(service: Service, request: Request) -> Answer[Link]:
     """A link for whoever asks at the admin socket, with a role that is at most his.
 

@@ -93,9 +93,10 @@ def _due(
         return _now(f"It waits for {name}", "No service runs, so nothing is sent.", fix="gateway serve", backend=name)
     rests = backends[name]
     if rests.paused_by:
-        said = "" if rests.paused_by == "operator" else rests.reason
-        return _now(f"It waits until {name} works again", rest_words(rests, now), said=said,
-                    fix=" ".join(rests.fix.split()), backend=name)  # fmt: skip
+        paused = rests.paused_by == "operator"
+        fix = f"to send it now: gateway backend resume {name}" if paused else " ".join(rests.fix.split())
+        return _now(f"It waits until {name} works again", rest_words(rests, now), said="" if paused else rests.reason,
+                    fix=fix, backend=name)  # fmt: skip
     due = delivery.next_attempt_at
     when = f"in {lasting(due - now)}" if due > now else "as soon as others before it are done"
     return _now(f"Next try by {name} at {due:%H:%M:%SZ}", f"{when[0].upper()}{when[1:]}.", backend=name)

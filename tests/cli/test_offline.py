@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -100,15 +102,15 @@ def test_mail_of_a_removed_backend(spooled: Commands) -> None:
     ],
 )
 def test_what_needs_the_service(spooled: Commands, arguments: list[str]) -> None:
-    """Exit code 1, and how to start it."""
+    """Exit code 75, and how to start it."""
     done = spooled(*arguments)
-    assert (done.exit_code, "gateway serve" in done.stderr) == (1, True)
+    assert (done.exit_code, "gateway serve" in done.stderr) == (75, True)
 
 
 def test_no_spool_yet(run: Commands, tmp_path: Path) -> None:
     """Looking never makes a spool: it would hide a wrong --config, or belong to the wrong user."""
     done = run("queue", "list")
-    assert (done.exit_code, str(tmp_path / "state") in done.stderr) == (1, True)
+    assert (done.exit_code, str(tmp_path / "state") in done.stderr) == (75, True)
     assert not (tmp_path / "state").exists()
 
 
@@ -165,4 +167,24 @@ def test_root_leaves_another_users_spool_alone(spooled: Commands, tmp_path: Path
     """Files made by root would keep the service from starting."""
     os.chown(tmp_path / "state", 65534, 65534)
     done = spooled("queue", "list")
-    assert (done.exit_code, "To do this while it stands still: sudo -u nobody " in done.stderr) == (1, True), done
+    assert (done.exit_code, "To do this while it stands still: sudo -u nobody " in done.stderr) == (75, True), done
+
+
+_HOLD = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+
+
+@pytest.mark.parametrize("command", ["queue list", "healthcheck", "backend pause box", "status"])
+@pytest.mark.parametrize("owner", [os.geteuid(), *([65534] if os.geteuid() == 0 else [])])
+def test_a_service_that_does_not_listen_yet(spooled: Commands, tmp_path: Path, command: str, owner: int) -> None:
+    """It has the spool: nobody is told to start it, nor that it does not run; also root, whose it is not."""
+    state = tmp_path / "state"
+    os.chown(state, owner, -1)
+    holding = [sys.executable, "-c", _HOLD, str(state / "spool.lock"), "serve"]
+    with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
+        assert service.stdout
+        service.stdout.readline()
+        done = spooled(*command.split())
+        service.communicate()
+    said = f"the service is starting, or stopping (process {service.pid}): nothing listens at {state}/admin.sock"
+    assert (done.exit_code, f"{said}; try again in a moment" in done.output) == (75, True), done.output
+    assert "No service is running" not in done.output

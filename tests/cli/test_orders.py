@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from gateway.cli import alert, backend, client, token, trace
 from gateway.cli.listing import STATES, Listing
 from gateway.spool import STATES as KNOWN
 from tests.cli.kit import Commands
@@ -68,6 +69,31 @@ def test_a_list_is_as_wide_as_the_terminal(width: int | None) -> None:
     else:
         assert all(len(line) <= width for line in lines[:-1])
         assert ("LAST ANSWER" in header) == (width >= 100)
+
+
+def test_who_paused_what_waits_and_how_to_resume_it() -> None:
+    """Once, below the list."""
+    paused = {"office": {"state": "paused", "who": "anna", "paused_by": "operator", "paused_until": None}}
+    said = "office: Paused by anna until it is resumed or restarted; to resume it now: gateway backend resume office"
+    assert [line for line in Listing([ROW, ROW], 2, False, paused).lines(None) if "anna" in line] == [said]
+
+
+TABLES = {"backend": backend, "client": client, "token": token, "act": trace, "alert": alert}
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40, 30])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_list_is_as_wide_as_the_terminal(name: str, width: int) -> None:
+    """What tells one row from the others is whole, and the header says what is left."""
+    columns = getattr(TABLES[name], "ACTS" if name == "act" else "COLUMNS")
+    cells = [f"{n}{'x' * (30 if one in columns.least else 6)}" for n, one in enumerate(columns.names)]
+    rows = [["name-of-row", *cells[1:]]]
+    header, line = columns.lines(rows, width)
+    assert line.startswith("name-of-row")
+    assert header.startswith(columns.names[0])
+    assert max(len(line), len(header)) <= width
+    whole = list(columns.lines(rows, None))
+    assert all(str(cell) in whole[1] for cell in rows[0])
 
 
 def test_more_than_can_be_counted() -> None:

@@ -143,7 +143,7 @@ def test_before_the_first_start(tmp_path: Path, command: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(f"state_dir: {tmp_path / 'state'}\n")
     done = Commands(file)("token", *command.split())
-    assert (done.exit_code, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (75, "")
     assert f"There is no spool in {tmp_path / 'state'} yet: the service makes it when it starts" in done.stderr
     assert not (tmp_path / "state").exists()
 

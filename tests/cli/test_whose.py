@@ -84,7 +84,7 @@ def test_before_the_first_start(installed: Machine, who: str) -> None:
     for command in COMMANDS if who == "alice" else COMMANDS[::5]:
         done = installed.run(who, *command.split())
         first = f"no service is running at /var/lib/gateway/admin.sock; start it with: {sudo}systemctl start gateway"
-        assert (done.code, done.out, lines(done)[0]) == (1, "", first), command
+        assert (done.code, done.out, lines(done)[0]) == (75, "", first), command
     assert installed.made() == HOMES
 
 
@@ -161,7 +161,7 @@ def test_a_stopped_service(stopped: Machine) -> None:
     for who, sudo in (("root", ""), ("alice", "sudo ")):
         for command in ("queue list", "token mint --sub x", "healthcheck"):
             done = stopped.run(who, *command.split())
-            assert (done.code, done.out) == (1, "")
+            assert (done.code, done.out) == (75, "")
             assert lines(done)[0].endswith(f"; start it with: {sudo}systemctl start gateway")
     assert lines(stopped.run("root", "queue", "list"))[1:] == [
         "To do this while it stands still: sudo -u gateway gateway queue list",
@@ -257,7 +257,7 @@ def test_a_file_that_is_not_there(running: Machine) -> None:
     for command in ("reload", "queue list"):
         done = running.run("root", *command.split(), "--config", "/etc/gateway/confg.yaml")
         assert (done.code, lines(done)) == (
-            1,
+            78,
             ["there is no /etc/gateway/confg.yaml; --config or $GATEWAY_CONFIG names it"],
         )
 
@@ -273,7 +273,7 @@ def test_settings_in_a_place_of_their_own(running: Machine) -> None:
     file = running.place / "home" / "own.yaml"
     file.write_text("backends: {box: {type: capture}}\n")
     done = running.run("root", "queue", "list", "--config", "/home/own.yaml")
-    assert (done.code, lines(done)[-1].startswith("One that started")) == (1, True)
+    assert (done.code, lines(done)[-1].startswith("One that started")) == (75, True)
     assert "/home/own.yaml names no state_dir, so it depends on who asks. Write state_dir: /... into it." in lines(done)
 
 

@@ -243,5 +243,11 @@ def test_who_paused_it_and_since_when() -> None:
     breaker.pause(7.0, 60.0, "root")
     assert (breaker.condition(8.0), breaker.who, breaker.since) == ("paused", "root", 7.0)
     assert breaker.reason == "paused by root"
+    breaker.pause(20.0, None, "anna")  # who paused it and when stays, only the end is another
+    assert (breaker.who, breaker.since, breaker.until) == ("root", 7.0, float("inf"))
+    breaker.pause(30.0, 5.0, "anna")
+    assert (breaker.reason, breaker.since, breaker.until) == ("paused by root", 7.0, 35.0)
+    breaker.pause(40.0, 5.0, "anna")  # it had ended
+    assert (breaker.who, breaker.since) == ("anna", 40.0)
     breaker.close()
     assert (breaker.who, breaker.condition(8.0)) == ("", "working")

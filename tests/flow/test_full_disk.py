@@ -149,7 +149,7 @@ def test_a_full_disk_loses_nothing_and_the_door_opens_again(tmp_path: Path, mega
             assert gateway.stop() == 0
             gateway.start()
             with smtp_sink(sink, port):
-                gateway.run("backend", "resume", "smart")
+                gateway.run("queue", "retry", "--backend", "smart", "--yes")
                 gateway.wait(lambda: emptied(gateway))
             assert arrived(sink) == Counter(senders.accepted)
             assert not logged(gateway, "bug")

@@ -68,7 +68,7 @@ class Dispatching:
 
     def status(self) -> Mapping[str, BackendStatus]:
         by = "operator" if "box" in self.paused else ""
-        more = {"who": self.who, "since": self.since} if by else {}
+        more: dict[str, Any] = {"who": self.who, "since": self.since, "state": "paused"} if by else {}
         return {"box": BackendStatus("box", "capture", 1, 0, None, by, "", START, **more)}
 
     async def publish(self) -> None:

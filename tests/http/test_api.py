@@ -363,6 +363,8 @@ async def test_pause_and_resume(running: Service, body: object, seconds: float |
     assert running.dispatcher is not None
     assert running.dispatcher.paused == {"box": seconds}
     assert (await post(running, "/api/v1/backends/box/resume")).json["paused_by"] == ""
+    again = await post(running, "/api/v1/backends/box/resume")
+    assert (again.status, again.json["detail"].partition(";")[0]) == (409, "backend box: nothing to resume: it works")
     assert (await post(running, "/api/v1/backends/box/pause", {"for": "soon"})).status == 400
     assert (await post(running, "/api/v1/backends/box/pause", {"for": "0s"})).status == 400
     assert (await post(running, "/api/v1/backends/box/check")).json["ok"] is True
@@ -374,7 +376,7 @@ async def test_without_a_running_service(running: Service) -> None:
     await running.put(1)
     for path in ("/api/v1/backends/box/pause", "/api/v1/send", "/api/v1/reload", f"{M}/M001/bounce"):
         reply = await post(running, path)
-        assert (reply.status, "gateway serve" in reply.json["detail"]) == (409, True), path
+        assert (reply.status, "gateway serve" in reply.json["detail"]) == (503, True), path
 
 
 async def test_tokens(running: Service) -> None:

@@ -77,4 +77,4 @@ async def test_what_makes_no_sense(admin: Path, body: object, status: int, words
 async def test_while_no_service_runs(running: Service) -> None:
     """There is nothing that could look; the command looks itself."""
     running.dispatcher = None
-    assert (await ask(running, "POST", "/api/v1/doctor", {})).status == 409
+    assert (await ask(running, "POST", "/api/v1/doctor", {})).status == 503

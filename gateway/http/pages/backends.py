@@ -168,8 +168,13 @@ async def pause(visit: Visit) -> Response:
 
 async def resume(visit: Visit) -> Response:
     name = _name(visit)
-    await backends.order(visit.service, visit.request, name, "resume")
     text = f"{name} is resumed: what waited is tried now. The next answer shows whether it works."
+    try:
+        await backends.order(visit.service, visit.request, name, "resume")
+    except HTTPException as error:  # somebody was faster, or pressed twice
+        if error.status_code != 409:
+            raise
+        text = f"{name} works: there was nothing to resume."
     return visit.go("/ui/backends", done=visit.say(text))
 
 
