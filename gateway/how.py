@@ -73,12 +73,17 @@ def _known_by(client: Client, arrival: Arrival) -> str:
 
 
 def _seen(header: Header, envelope: Envelope) -> dict[str, object]:
-    """Whom nobody sees, by their places in the envelope, and how many stand in To and Cc whom it does not name."""
+    """Whom nobody sees, by their places in the envelope, and how many stand in To and Cc whom it does not name.
+
+    ``crowded``: nobody has looked, which is something else than that there is nobody.
+    """
     text = b"".join([field.raw for field in header.fields if field.name in ("to", "cc")])
     asked = [recipient.address.encode() for recipient in envelope.recipients]
     same = text.count(b"@") == len(asked) and all(address in text for address in asked)  # so most mail is
-    if same or len(text) > _EASY:
+    if same:
         return {}
+    if len(text) > _EASY:
+        return {"crowded": True}
     split = split_recipients(header, envelope)
     places = {recipient.address: n for n, recipient in enumerate(envelope.recipients)}
     blind = [places[address] for address in split.blind[:_EACH]]

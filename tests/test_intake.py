@@ -205,13 +205,14 @@ HOW = [
     (b"To: b\r\nDate: x\r\n" + RAW, ["b@example.org"], Client("c", default_domain="example.org"),
      {"repairs": ["line_ends", "default_domain"]}),
     (b"To: " + b"x@example.org, " * 200 + b"\r\nDate: x\r\n" + RAW, ["b@example.org"], Client("c"),
-     {"repairs": ["line_ends"]}),
+     {"repairs": ["line_ends"], "crowded": True}),
+    (b"To: " + b"x@example.org, " * 200 + b"\r\nDate: x\r\n" + RAW, ["x@example.org"] * 200, Client("c"), {}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("raw", "to", "client", "noted"), HOW)
 def test_how_it_came_is_noted(raw: bytes, to: list[str], client: Client, noted: dict[str, object]) -> None:
-    """Rewritten why, what was added, taken out and mended, who is hidden; a long list of names is not read for it."""
+    """Rewritten why, what was added, taken out and mended, who is hidden; or that nobody looked."""
     repairs = noted.get("repairs", ()) and ("line_ends",)
     envelope = Envelope("a@example.com", tuple(map(Recipient, to)))
     found = json.loads(prepare(raw, envelope, client, INSIDE, rules(), repairs=repairs).how)  # type: ignore[arg-type]

@@ -121,5 +121,7 @@ def _hidden(detail: MessageDetail, how: Mapping[str, Any]) -> Iterator[str]:
     names = [row.address for row in detail.recipients]
     if blind := [names[n] for n in how.get("blind", ()) if n < len(names)]:
         yield f"{people(blind)}: in no To or Cc, and stays undisclosed"
+    if how.get("crowded"):
+        yield "not looked for: To and Cc are too long to be compared with the envelope on the way in"
     if unsent := how.get("unsent"):
         yield f"{unsent} who stand in To or Cc are not mailed again: the envelope does not name them"

@@ -489,6 +489,13 @@ async def test_what_it_waited_for(story: Story) -> None:
     assert len([entry for entry in (await story.told()).entries if entry.kind == "rest"]) == 2
 
 
+async def test_whom_nobody_looked_for(story: Story) -> None:
+    """Too many stand in To and Cc: that is not said as though nobody were hidden."""
+    await story.put(ONE, how={"with": "SMTP", "by": "network", "crowded": True, "routes": []})
+    (hidden,) = (text for name, text in (await story.entry("decided")).facts if name == "Hidden")
+    assert hidden.startswith("not looked for: To and Cc are too long")
+
+
 async def test_many_tries(story: Story) -> None:
     """The first and the last ten, and how many are between; all of them on demand."""
     await story.put()
