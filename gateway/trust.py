@@ -21,6 +21,12 @@ PLACES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # RHEL 7 and later
     "/etc/ssl/cert.pem",  # BSD, macOS
 )
+VERSIONS = {  # of TLS, as settings call them
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
 _TIMES = {  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
     9: "set the clock of this machine (timedatectl shows it): it is before the certificate's time",
     10: "the server needs a new certificate; or set the clock of this machine (timedatectl shows it), if it is ahead",

@@ -12,8 +12,9 @@ from gateway.doctor import chain
 from gateway.doctor.finding import Finding, finding
 from gateway.doctor.host import reached
 from gateway.doctor.subject import Subject
-from gateway.doctor.talk import VERSIONS, NoSmtp, Talk, any_tls
+from gateway.doctor.talk import NoSmtp, Talk, any_tls
 from gateway.pools import read_files
+from gateway.trust import VERSIONS
 
 _OLD = ("1.0", "1.1")  # deprecated by RFC 8996
 _POLICY = "see MinProtocol and CipherString in /etc/ssl/openssl.cnf, and update-crypto-policies"

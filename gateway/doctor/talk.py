@@ -8,14 +8,10 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gateway.trust import VERSIONS
+
 STEP = 5.0  # seconds for a connection, a handshake or a reply
 _LONGEST = 100  # lines of a reply
-VERSIONS = {
-    "1.0": ssl.TLSVersion.TLSv1,
-    "1.1": ssl.TLSVersion.TLSv1_1,
-    "1.2": ssl.TLSVersion.TLSv1_2,
-    "1.3": ssl.TLSVersion.TLSv1_3,
-}
 
 
 class NoSmtp(Exception):

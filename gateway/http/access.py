@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pwd
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from gateway.model import Refusal
 from gateway.pools import read_files
 from gateway.url import is_loopback
 
+_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -39,6 +40,19 @@ def _host_of(authority: str) -> str:
         return ""
 
 
+def marking(send: Send, headers: Mapping[str, str]) -> Send:
+    """What sends an answer with these headers, where it does not say otherwise itself."""
+
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            found = MutableHeaders(scope=message)
+            for name, value in headers.items():
+                found.setdefault(name, value)
+        await send(message)
+
+    return marked
+
+
 class Guard:
     """The outermost layer: refuses what comes by way of a web page and marks every answer as private."""
 
@@ -47,16 +61,9 @@ class Guard:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-content-type-options"] = "nosniff"
-                headers["cache-control"] = "no-store"
-            await send(message)
-
         refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
         app = self._app if refusal is None else problem(*refusal)
-        await app(scope, receive, marked)
+        await app(scope, receive, marking(send, _HEADERS))
 
     def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         if not path.isprintable():  # "$" in the router's patterns also matches before a newline

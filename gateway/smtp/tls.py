@@ -15,13 +15,8 @@ from gateway.config.models import ListenerSettings
 from gateway.events import Events
 from gateway.pem import complaint
 from gateway.smtp.handshake import Context
+from gateway.trust import VERSIONS
 
-_VERSIONS = {
-    "1.0": ssl.TLSVersion.TLSv1,
-    "1.1": ssl.TLSVersion.TLSv1_1,
-    "1.2": ssl.TLSVersion.TLSv1_2,
-    "1.3": ssl.TLSVersion.TLSv1_3,
-}
 _GROUP = Path(__file__).with_name("ffdhe2048.pem")  # RFC 7919 A.1
 _PAIR = "does not belong to private_key {key}; take both from one folder, as made together"
 _REASONS = {  # what OpenSSL calls it -> what it means
@@ -103,7 +98,7 @@ def _read(name: str, listener: ListenerSettings) -> tuple[ssl.SSLContext, x509.C
     context.options |= ssl.OP_NO_RENEGOTIATION
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the operator asked for an old version by name
-        context.minimum_version = _VERSIONS[listener.min_tls]
+        context.minimum_version = VERSIONS[listener.min_tls]
     if listener.min_tls < "1.2":
         # OpenSSL 3 speaks TLS 1.0 and 1.1 at no higher level. Old devices know no forward secrecy, and SHA-1 only. DHE
         # comes last, for some that offer it cannot do it with 2048 bits.

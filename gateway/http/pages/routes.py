@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.actor import Role
-from gateway.http.access import Access
+from gateway.http.access import Access, marking
 from gateway.http.pages import (
     backends,
     clients,
@@ -103,12 +103,7 @@ class _Entrance:
         self._service, self._access, self._app = service, access, app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
+        marked = marking(send, HEADERS)
 
         try:
             scope["way"] = self._let_in(scope, Headers(scope=scope))
