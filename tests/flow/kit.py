@@ -66,7 +66,7 @@ class Gateway:
     def log(self) -> Path:
         return self.directory / "gateway.log"
 
-    def start(self, path: str = "/readyz") -> Gateway:
+    def start(self, path: str = "/readyz", within: float = READY_WITHIN) -> Gateway:
         """Until ``path`` answers 200."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -75,7 +75,7 @@ class Gateway:
                 stdout=log,
                 env=os.environ | {"GATEWAY_CONFIG": ""} | self.environ,
             )
-        deadline = time.monotonic() + READY_WITHIN
+        deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break

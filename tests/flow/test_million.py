@@ -38,6 +38,7 @@ STATEMENTS = 9  # one of them is who asks
 SEARCH = 40  # of a list: a search that finds little looks at 10,000 messages, 2,000 at a time
 GENEROUS = 4  # times the budget: what runs beside must fail no test
 AGAIN = 5  # warm
+CHECKED = 900.0  # seconds: a copy is looked through before it is used
 RATE = 50  # messages a second that come in
 BULK = 50_000
 _ID = re.compile(r"/ui/messages/([0-9A-Z]{13})")
@@ -108,7 +109,7 @@ def served(made: Path) -> Iterator[Served]:
     start.chmod(0o755)
     gateway.python = str(start)
     try:
-        yield Served(gateway.start(), counts)
+        yield Served(gateway.start(within=CHECKED), counts)
     finally:
         gateway.kill()
 
@@ -223,6 +224,11 @@ def commands(served: Served) -> dict[str, list[str]]:
         "oldest": ["--oldest"], "oldest of all": ["--state", "all", "--oldest"],
         "the first day": ["--state", "all", "--until", "89d"],
         "a day in the middle": ["--state", "all", "--until", "45d"],
+        "in doubt": ["--state", "in_doubt"], "damaged": ["--state", "corrupt"], "held": ["--state", "held"],
+        "older": ["--older", "1d"], "since": ["--state", "all", "--since", "2h"],
+        "below a domain": ["--state", "all", "--to", "*.example.net"],
+        "absent backend": ["--state", "all", "--backend", "archive"],
+        "null sender": ["--state", "all", "--from", "<>"],
         "never together": ["--state", "failed", "--client", "app39", "--to", "example.com"],
     }  # fmt: skip
     found = {f"queue list {name}": ["queue", "list", *more] for name, more in filters.items()}
@@ -233,14 +239,24 @@ def commands(served: Served) -> dict[str, list[str]]:
         "trace an address": ["trace", "app00-1@example.com"],
         "trace a domain": ["trace", "d1.example.net"],
         "trace a name": ["trace", "user77"],
+        "trace a pattern": ["trace", "user7*@example.com"],
+        "trace below a domain": ["trace", "*.example.net"],
+        "trace a peer": ["trace", "198.18.0.0"],
+        "trace an absent peer": ["trace", "192.0.2.1"],
+        "trace an absent pattern": ["trace", "zz*@*"],
+        "trace an absent domain": ["trace", "nowhere.example"],
         "trace an absent address": ["trace", "nobody@nowhere.example"],
         "trace an absent name": ["trace", "nobody"],
         "trace an absent id": ["trace", "0000000000000"],
         "refused": ["refused"],
         "refused of somebody": ["refused", "203.0.7.0/24"],
+        "refused by a word": ["refused", "someone77"],
+        "refused of nobody": ["refused", "nobody.example"],
+        "queue dropped": ["queue", "dropped"],
         "status": ["status"],
         "acts": ["acts"],
         "client list": ["client", "list"],
+        "client show": ["client", "show", "app00"],
         "backend list": ["backend", "list"],
         "alert list": ["alert", "list"],
         "token list": ["token", "list"],
