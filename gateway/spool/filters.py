@@ -60,6 +60,11 @@ class Source:
     ordered: bool = True
     scans: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """To have the first of it, all of it is read or put in order."""
+        return self.scans or not self.ordered
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

@@ -116,7 +116,8 @@ class Search:
         looked, last = 0, ""
         here = self
         while looked < self.looked:
-            size = min(_CHUNK, limit + 1 - len(ids) if meets == "TRUE" else self.looked)
+            chunk = self.looked if driver is not None and driver.whole else _CHUNK
+            size = min(chunk, limit + 1 - len(ids) if meets == "TRUE" else self.looked)
             fit, there, last = await here._chunk(driver, size, meets)
             for ident in fit:
                 if len(ids) == limit:
@@ -145,15 +146,22 @@ class Search:
         rare, _ = await rest._probe([one for one in self.asked.sources if one.scans])
         if rare is not None:
             more = await rest._checked_all(rare, limit)
-        elif self.thorough and len(self.asked.conditions) == 1 == len(self.asked.sources) and await rest._sortable():
-            more = await rest._sorted(self.asked.sources[0], limit)
-        else:
+        elif not self.thorough or (source := await rest._sortable()) is None:
             return found
+        elif len(self.asked.conditions) == 1:
+            more = await rest._sorted(source, limit)
+        else:  # as many of these, whatever came in after them
+            more = await rest._walk(source, limit)
         return Found([*found.ids, *more.ids], more.more, more.last or found.last)
 
-    async def _sortable(self) -> bool:
-        rows = f"SELECT count(*) AS n FROM ({self._union(self.asked.sources[0])} LIMIT :limit) AS found"
-        return int((await self.all(rows, **self._given(self.sorted + 1)))[0]["n"]) <= self.sorted
+    async def _sortable(self) -> Source | None:
+        """One that is read whole or put in order, where that is not too much."""
+        for source in self.asked.sources:
+            if source.whole:
+                rows = f"SELECT count(*) AS n FROM ({self._union(source)} LIMIT :limit) AS found"
+                if int((await self.all(rows, **self._given(self.sorted + 1)))[0]["n"]) <= self.sorted:
+                    return source
+        return None
 
     async def _sorted(self, source: Source, limit: int) -> Found:
         """As many as wanted of all that a source says; one message may be there several times."""

@@ -212,6 +212,20 @@ async def test_whatever_is_asked_it_finds_what_fits(tmp_path: Path, at: At, seed
     await readers.dispose()
 
 
+async def test_what_comes_to_others_later_hides_nothing(tmp_path: Path, at: At) -> None:
+    """Thousands of reports to everybody: of what is frequent as much is looked at, whatever came in after it."""
+    wanted = [await at.put(f"a{n}@x.example") for n in range(20)]
+    for n in range(40):
+        await at.put(f"a{n}@elsewhere.example", client="gateway")
+    readers = SQLite(tmp_path).readers()
+    async with readers.connect() as connection:
+        reader = Reader(connection, SQLite(tmp_path))
+        for which in (Filter(state="unfinished", recipient="x.example"), Filter(untold=False, address="a*@x.example")):
+            found = await Search(reader.all, question(which), rare=7, looked=30).find(50)
+            assert (found.ids, found.more) == (wanted[::-1], False)
+    await readers.dispose()
+
+
 async def test_pages_lead_on_and_back(at: At) -> None:
     """Through all of them in either order, and the same pages on the way back; at the ends nothing goes on."""
     ids = [await at.put() for _ in range(7)]
