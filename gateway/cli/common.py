@@ -160,7 +160,7 @@ def connect(path: Path | None = None, *, offline: bool = True) -> Iterator[Api]:
         loaded = local.settings(chosen_file(), spared=("backends",))  # systemd keeps their secrets for a running one
         if not offline or not service.has_spool:
             raise service.absent(offline=offline)
-        with local.spool(loaded) as client:
+        with local.spool(loaded, service) as client:
             yield Api(client, running=False)
     except (NotSent, Lost) as error:
         raise TryAgain(str(error)) from None

@@ -60,10 +60,10 @@ def _bad(file: Path | None, error: ConfigError) -> BadConfig:
 
 
 @contextmanager
-def spool(loaded: Loaded) -> Iterator[AdminClient]:
+def spool(loaded: Loaded, service: whose.Meant) -> Iterator[AdminClient]:
     """The admin interface over the spool of these settings, which is there and this user's, opened here.
 
-    Raises TryAgain: somebody has it open.
+    Raises TryAgain: somebody has it open, perhaps a service that has just begun to start.
     """
     directory = loaded.settings.state_dir
     quiet = loaded.settings.model_copy(update={"log": loaded.settings.log.model_copy(update={"level": "warning"})})
@@ -74,6 +74,6 @@ def spool(loaded: Loaded) -> Iterator[AdminClient]:
         try:
             runner.run(app.open_spool())
         except (SpoolError, OSError) as error:
-            raise TryAgain(str(error)) from None
+            raise (service.absent() if service.deaf() else TryAgain(str(error))) from None
         say(f"note: no service is running, nothing is being sent; reading the spool in {directory}", err=True)
         yield AdminClient(DirectWay(build(app, Access.SOCKET), runner.run))
