@@ -8,7 +8,7 @@ from typing import Any
 from gateway.health.words import octets
 from gateway.lifeline import words
 from gateway.lifeline.entry import Entry
-from gateway.spool import MessageDetail
+from gateway.spool import MessageDetail, MessageRow
 from gateway.telling import people
 
 _KNOWN_BY: Mapping[str, str] = {
@@ -45,13 +45,12 @@ def accepted(detail: MessageDetail) -> Entry:
     if of := message.resend_of:
         note = f"It is another copy of {of}, which stays as it was."
         return Entry(at=message.received_at, kind="made", title="Sent again by order", note=note, link=of)
-    secured = str(how.get("tls", "")) or ("no TLS" if message.peer and how else "")
     login = "" if message.login == message.client else message.login
     facts = {
         "Client": ", ".join(filter(None, (message.client, _KNOWN_BY.get(str(how.get("by", "")), ""), _key(how)))),
         "Login": login,
         "Address": ", ".join(filter(None, (message.peer, _helo(how)))),
-        "Listener": ", ".join(filter(None, (message.listener, str(how.get("with", "")), secured))),
+        **_door(message, how),
         "Size": octets(message.size),
         "Message-ID": message.message_id,
         "Asked for": _asked(detail),
@@ -59,6 +58,14 @@ def accepted(detail: MessageDetail) -> Entry:
     told = f"It was told 250 2.0.0 Ok: queued as {message.id}." if message.peer else ""
     known = tuple((name, text) for name, text in facts.items() if text)
     return Entry(at=message.received_at, kind="accepted", title="Accepted", facts=known, note=told)
+
+
+def _door(message: MessageRow, how: Mapping[str, Any]) -> Mapping[str, str]:
+    """What came as a file, or was made here by order, no listener took."""
+    if how.get("with") == "local":
+        return {"Handed in": f"as a file, in {message.listener}" if message.listener else "here, by no listener"}
+    secured = str(how.get("tls", "")) or ("no TLS" if message.peer and how else "")
+    return {"Listener": ", ".join(filter(None, (message.listener, str(how.get("with", "")), secured)))}
 
 
 def _helo(how: Mapping[str, Any]) -> str:

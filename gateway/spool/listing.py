@@ -54,8 +54,9 @@ class MessageRow:
     """A line of the queue list. ``recipients`` are the first 20 of ``recipient_count``.
 
     ``detail`` is the last word, with ``verdict``, ``code``, ``enhanced`` and ``said_by`` as in an Outcome, and ``fix``
-    what a person has to do about it. ``in_doubt``: it is held because no answer came. ``told_by``: the bounce that told
-    the sender that it failed, "" for none. ``resend_of``: the message of which this is another copy.
+    what a person has to do about it; ``remote_id`` is how the provider calls the message. ``in_doubt``: it is held
+    because no answer came. ``told_by``: the bounce that told the sender that it failed, "" for none. ``resend_of``: the
+    message of which this is another copy.
     """
 
     id: str
@@ -88,6 +89,7 @@ class MessageRow:
     code: int | None
     enhanced: str
     said_by: str
+    remote_id: str
     sent_count: int
     failed_count: int
     in_doubt: bool

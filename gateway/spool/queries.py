@@ -181,7 +181,8 @@ def _row(message: RowMapping, recipients: Rows, deliveries: Rows, shift: int) ->
     due = [delivery["next_attempt_at"] for delivery in deliveries if delivery["state"] == "queued"]
     first = recipients[:_SHOWN]
     last = [dict(row) for row in sorted(first, key=lambda row: (row["state"] != "sent", row["updated_at"]))[-1:]]
-    said = {name: "".join(row[name] for row in last) for name in ("verdict", "enhanced", "detail", "said_by", "fix")}
+    told = ("verdict", "enhanced", "detail", "said_by", "fix", "remote_id")
+    said = {name: "".join(row[name] for row in last) for name in told}
     return record(
         MessageRow,
         message,

@@ -256,6 +256,14 @@ async def test_how_it_came(story: Story) -> None:
     assert entry.note == f"It was told 250 2.0.0 Ok: queued as {story.id}."
 
 
+@pytest.mark.parametrize(("listener", "words"), [("", "here, by no listener"), ("maildrop", "as a file, in maildrop")])
+async def test_no_listener_took_it(story: Story, listener: str, words: str) -> None:
+    """What send-test makes comes from inside, what gateway-sendmail takes by a file."""
+    await story.put(how={"with": "local", "by": "inside"}, client="cli", listener=listener, peer="")
+    facts = dict((await story.entry("accepted")).facts)
+    assert (facts["Handed in"], "Listener" in facts) == (words, False)
+
+
 async def test_what_was_decided(story: Story) -> None:
     """Rewritten from what and why, which line of routes for whom and why, who is hidden, what was changed."""
     how = {

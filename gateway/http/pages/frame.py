@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,15 @@ def _part(template: Template, block: str, values: Mapping[str, Any]) -> str:
     if block not in template.blocks or block in ("title", "main", "head"):
         raise HTTPException(404, "this page has no such part")
     return "".join(template.blocks[block](template.new_context(dict(values))))
+
+
+def render_trouble(visit: Visit | None, view: View) -> Response:
+    """For whoever is signed in with the way to all other pages. Nothing is looked up: that may be what fails."""
+    if visit is None or visit.asked_part:
+        return render_alone(view.template, view.status, {"visit": None, **view.values})
+    section = visit.request.url.path.removeprefix("/ui/").partition("/")[0]
+    known = visit.desk.badge[1] if visit.desk.badge else 0
+    return render(visit, replace(view, values={"section": section, **view.values}), known)
 
 
 def render_alone(template: str, status: int, values: Mapping[str, Any]) -> Response:

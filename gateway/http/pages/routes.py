@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -32,7 +33,7 @@ from gateway.http.pages import (
 from gateway.http.pages.badge import things_to_do
 from gateway.http.pages.guard import HEADERS, Refused, Way, check_origin, way_of
 from gateway.http.pages.persons import person_of
-from gateway.http.pages.trouble import explained, refusal, wrong_path
+from gateway.http.pages.trouble import explained, refusal
 from gateway.http.pages.visit import Desk, View, Visit
 from gateway.http.service import Service
 
@@ -91,7 +92,9 @@ def build(service: Service, access: Access) -> ASGIApp:
         *(Route(path, _open(service, desk, handler), methods=[verb]) for verb, path, handler in OPEN),
         *(Route(path, _page(service, desk, handler, role), methods=[verb]) for verb, path, handler, role in PAGES),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: wrong_path}, max_body_size=_LARGEST_FORM)
+    app = Starlette(
+        routes=routes, exception_handlers={HTTPException: _lost(service, desk)}, max_body_size=_LARGEST_FORM
+    )
     app.router.redirect_slashes = False
     return _Entrance(service, access, app)
 
@@ -142,14 +145,34 @@ def _open(service: Service, desk: Desk, handler: signing.OpenPage) -> Endpoint:
     return endpoint
 
 
+def _lost(service: Service, desk: Desk) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """For what no page answers."""
+
+    async def endpoint(request: Request, error: Exception) -> Response:
+        async def answer() -> Response:
+            await _visit(service, desk, request)
+            raise error
+
+        return await explained(service, request, answer)
+
+    return endpoint
+
+
+async def _visit(service: Service, desk: Desk, request: Request) -> Visit | None:
+    """None of nobody. It stands in the request, for what goes wrong from now on. Raises Refused."""
+    person = await person_of(service, desk, request, request.scope["way"])
+    if person is None:
+        return None
+    visit = request.state.visit = Visit(service=service, desk=desk, request=request, person=person)
+    request.state.actor = person.actor  # for what is shared with the API
+    return visit
+
+
 def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
     async def answer(request: Request) -> Response:
-        person = await person_of(service, desk, request, request.scope["way"])
-        if person is None:
+        if (visit := await _visit(service, desk, request)) is None:
             return signing.signed_out_page(request)
-        request.state.actor = person.actor  # for what is shared with the API
-        form = await _form(request)
-        visit = Visit(service=service, desk=desk, request=request, person=person, form=form)
+        visit, person = replace(visit, form=await _form(request)), visit.person
         if person.actor.role < role:
             raise Refused(
                 403, "You may look, not change", f"This takes the role {role.word}; yours is {person.actor.role.word}."

@@ -38,6 +38,8 @@ def line(row: MessageRow, backends: Mapping[str, BackendStatus], times: Times) -
     state = shown_row(row)
     code, words = spoken(row.code, row.enhanced, row.detail, row.said_by)
     said = meaning(_said(row)) or words
+    if row.verdict == "sent":
+        said = f"Taken as {row.remote_id}" if row.remote_id else "Taken"
     if not row.verdict:
         said = _untried(row, backends)
     return Line(row, STATES[state], _next(row, state, backends, times), said, "" if said == code else code)
@@ -46,7 +48,7 @@ def line(row: MessageRow, backends: Mapping[str, BackendStatus], times: Times) -
 def _said(row: MessageRow) -> Said:
     return Said(
         backend=",".join(row.backends), verdict=row.verdict, code=row.code, enhanced=row.enhanced, detail=row.detail,
-        remote_id="", scope="", said_by=row.said_by, fix=row.fix,
+        remote_id=row.remote_id, scope="", said_by=row.said_by, fix=row.fix,
     )  # fmt: skip
 
 

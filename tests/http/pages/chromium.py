@@ -17,6 +17,7 @@ PROGRAM = next(
 )
 AXE = Path(os.environ.get("GATEWAY_NPM", "/nonexistent")) / "node_modules/axe-core/axe.min.js"
 needed = pytest.mark.skipif(not PROGRAM, reason="no chromium is installed (Debian package chromium)")
+_PLAIN: dict[Any, Any] = {}  # of each page without script, how that is switched
 WIDTHS, THEMES = (390, 768, 1280), ("light", "dark")
 
 
@@ -53,11 +54,14 @@ async def window(
     """A page whose console and requests are watched. ``statuses``: answers of 400 and more are what is looked at."""
     phone = width < 640
     context = await browser.new_context(
-        base_url=base, viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=script,
-        has_touch=phone, is_mobile=phone, **{"reduced_motion": "reduce", **more},
+        base_url=base, viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=phone,
+        is_mobile=phone, **{"reduced_motion": "reduce", **more},
     )  # fmt: skip
     context.set_default_timeout(10_000)
     page = await context.new_page()
+    if not script:  # not by java_script_enabled: that could not be switched on again for axe-core
+        _PLAIN[page] = await context.new_cdp_session(page)
+        await _let_run(page, script=False)
     said: list[str] = []
     expected = "Failed to load resource: the server responded" if statuses else "\n"
     page.on("console", lambda one: None if one.text.startswith(expected) else said.append(one.text))
@@ -67,7 +71,12 @@ async def window(
         yield page
         assert said == [], f"{urlsplit(page.url).path}: {said}"
     finally:
+        _PLAIN.pop(page, None)
         await context.close()
+
+
+async def _let_run(page: Any, *, script: bool) -> None:
+    await _PLAIN[page].send("Emulation.setScriptExecutionDisabled", {"value": not script})
 
 
 async def picture(page: Any, folder: Path, name: str) -> None:
@@ -81,8 +90,12 @@ async def fits(page: Any) -> None:
 
 
 async def accessible(page: Any) -> None:
-    """axe-core finds nothing (WCAG 2.2 AA and its best practices)."""
+    """axe-core finds nothing (WCAG 2.2 AA and its best practices). It waits by timers: without script those stand."""
+    if page in _PLAIN:
+        await _let_run(page, script=True)
     await page.evaluate(AXE.read_text())
     found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    if page in _PLAIN:
+        await _let_run(page, script=False)
     wrong = [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]]
     assert wrong == [], (page.url, wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator
 from datetime import timedelta
@@ -399,6 +400,28 @@ async def test_a_part_is_a_block_of_the_same_page(browser: Browser) -> None:
     assert (await browser.get("/ui/")).headers["vary"] == "X-Part"
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "section"),
+    [
+        ("/ui/nothing", 404, ""),
+        ("/ui/messages/1K1EQM5KE2HT8", 404, "Messages"),
+        ("/ui/backends/nobody", 404, "Backends"),
+    ],
+)
+async def test_an_error_takes_nobody_s_way(
+    running: Service, browser: Browser, path: str, status: int, section: str
+) -> None:
+    """Who is signed in keeps the way to the other pages and out; who is not sees none, nor what is wrong with his."""
+    seen = await browser.get(path)
+    main = seen.html.partition("<main")[2]
+    assert (seen.status, seen.h1 != "", main.count("<h1")) == (status, True, 1)
+    assert {"/ui/messages", "/ui/backends", "/ui/settings"} <= set(seen.reader.links)
+    assert re.findall(r'aria-current="page">(\w+)', seen.html) == [section] * (2 if section else 0)
+    assert "Sign out" in seen.text
+    stranger = await Browser(running).get(path)
+    assert (stranger.status, stranger.reader.links) == (401, []) if section else (404, ["/ui/"])
+
+
 async def test_an_error_of_ours_has_a_number(
     browser: Browser, running: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,5 +433,6 @@ async def test_an_error_of_ours_has_a_number(
     monkeypatch.setattr(running.spool, "counts", broken)
     seen = await browser.get("/ui/")
     assert (seen.status, "Nothing was changed." in seen.text, "secret inside" in seen.html) == (500, True, False)
+    assert "/ui/messages" in seen.reader.links
     number = seen.text.partition("under ")[2].split()[0].strip(":")
     await until(lambda: number in running.log.read_text())

@@ -37,7 +37,8 @@ ROWS = {
         "There is no such domain, or it takes no mail. 550 5.1.2",
     ),
     DOUBT: ("In doubt held, may have arrived", "oncall@example.net", "connection lost"),
-    SENT: ("Sent", "orders@partner.example from invoice@example.com", "250 2.0.0"),
+    SENT: ("Sent", "orders@partner.example from invoice@example.com", "Taken as r1 250 2.0.0"),
+    "1K1EMN8GZ5YEP": ("Sent", "reception@example.com", "Taken as 1w8gKj-FnQW0hPx3CD-kT2z 202"),
     WAITS: ("Waiting", "admin@example.com", "The mailbox is full. 452 4.2.2"),
     "1K1ETM2VAWG42": ("Waiting when office works", "reception@example.com", "Not tried yet, office does not run"),
 }
