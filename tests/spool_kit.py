@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,21 @@ def made(directory: Path) -> Path:
     engine = SQLite(directory)
     with closing(engine), closing(engine.open()):
         return engine.path
+
+
+@cache
+def _new() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return made(Path(folder)).read_bytes()
+
+
+def blank(directory: Path) -> Path:
+    """The same folder, with a new spool in it if it was empty: a copy, for making one costs more than many a test."""
+    if not any(directory.iterdir()):
+        file = directory / "spool.db"
+        file.touch(mode=0o600)
+        file.write_bytes(_new())
+    return directory
 
 
 def peer(directory: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:

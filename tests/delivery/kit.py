@@ -26,6 +26,7 @@ from gateway.spool import MessageDetail, Spool
 from tests import builders
 from tests.builders import BAD_LOGIN, GREYLISTED, NO_USER
 from tests.fakes import FakeClock, ScriptedBackend, breathe, until
+from tests.spool_kit import blank
 
 FULL = SpoolFull("not enough space in the spool")
 DEFERRED, REJECTED, MISCONFIGURED = GREYLISTED, NO_USER, BAD_LOGIN
@@ -167,7 +168,7 @@ async def house(
     events.declare(backends=[backend.name for backend in backends], clients=["c", "gateway"])
     ids = QueueIds(clock, random.Random(1))
     spool = await Spool.open(
-        path, clock, events=events, reserve=0.0, retention=config.retention,
+        blank(path), clock, events=events, reserve=0.0, retention=config.retention,
         wake=lambda name: dispatcher.wake(name),  # noqa: PLW0108 - it is made below
     )  # fmt: skip
     by_name = {backend.name: backend for backend in backends}

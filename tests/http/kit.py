@@ -46,6 +46,7 @@ from gateway.ratelimit import RateWindow
 from gateway.spool import Filter, Spool
 from tests.builders import new_message, routing
 from tests.fakes import START, FakeClock
+from tests.spool_kit import blank
 
 RAW = b"Subject: secret\r\n\r\nbody\r\n"
 
@@ -220,7 +221,7 @@ def read(folder: Path) -> Loaded:
 async def service(file: Path | None = None) -> AsyncIterator[Service]:
     """Its own short directory: the path of a UNIX socket has 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="gw-") as folder:
-        path = Path(folder)
+        path = blank(Path(folder))
         own = {"state_dir": folder, "http.bind": "127.0.0.1:0"}
         loaded = load(file, {}, settings_types(), own)
         settings = loaded.settings

@@ -21,7 +21,7 @@ from gateway.model import DeliveryEvent, Outcome, Recipient, Scope, Verdict
 from gateway.spool import Claim, Settlement, Told
 from tests.builders import AWAY, BAD_LOGIN, GREYLISTED, IN_DOUBT, NO_USER, SENT, START, THROTTLED, envelope, new_message
 from tests.builders import settings as made_settings
-from tests.spool_kit import At, of, opened, peer, settlement
+from tests.spool_kit import At, blank, of, opened, peer, settlement
 
 ONE, TWO = "a@example.org", "b@example.org"
 ANNA = Actor("anna", "socket")
@@ -67,7 +67,7 @@ def _status(name: str, **more: Any) -> BackendStatus:
 
 @pytest_asyncio.fixture
 async def story(tmp_path: Path) -> AsyncIterator[Story]:
-    async with opened(tmp_path) as at:
+    async with opened(blank(tmp_path)) as at:
         yield Story(at, tmp_path)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from tests.spool_kit import At, opened
+from tests.spool_kit import At, blank, opened
 
 
 @pytest_asyncio.fixture
 async def at(tmp_path: Path) -> AsyncIterator[At]:
-    async with opened(tmp_path) as made:
+    async with opened(blank(tmp_path)) as made:
         yield made

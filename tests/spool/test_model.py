@@ -21,7 +21,7 @@ from gateway.model import Outcome, Verdict
 from gateway.spool import Claim, Filter
 from tests.builders import IN_DOUBT, SENT
 from tests.fakes import FakeClock
-from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, of, opened, settlement
+from tests.spool_kit import DEFERRED, LEASE, REJECTED, At, blank, of, opened, settlement
 
 T = TypeVar("T")
 BACKENDS = ("a", "b")
@@ -79,7 +79,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     async def open(self) -> None:
         self.stack = AsyncExitStack()
-        self.at = await self.stack.enter_async_context(opened(self.directory, clock=self.clock))
+        self.at = await self.stack.enter_async_context(opened(blank(self.directory), clock=self.clock))
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
