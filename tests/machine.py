@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import gc
 import json
 import os
 import pwd
@@ -103,7 +104,7 @@ class Machine:
         deadline = time.monotonic() + 30
         while self.run("root", "healthcheck", *more).code:
             assert time.monotonic() < deadline, (self.place / f"{name}.log").read_text()
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def stop(self, name: str = "gateway") -> None:
         """As systemd does; nothing where it does not run."""
@@ -245,8 +246,12 @@ def _start(place: Path, order: Mapping[str, Any]) -> int:
 def _main(place: Path) -> None:
     _furnish(place)
     sys.path_importer_cache.clear()
-    import gateway.cli.local  # noqa: F401 - once, for all that are made from here
+    import gateway.calling
+    import gateway.cli.checking
+    import gateway.cli.local
+    import gateway.doctor.examine  # noqa: F401 - once, for all that are made from here
 
+    gc.freeze()
     running: set[int] = set()
     for line in sys.stdin:
         order = json.loads(line)

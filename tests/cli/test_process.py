@@ -19,31 +19,30 @@ from tests.flow.kit import Gateway
 GATEWAY = [sys.executable, "-m", "gateway.cli"]
 
 
-def test_demo(tmp_path: Path) -> None:
-    """One message through everything, whatever is configured here: exit 0, the life line, no warning, nothing left."""
-    (tmp_path / "wrong.yaml").write_text("nonsense: true\n")
-    environment = {**os.environ, "GATEWAY_CONFIG": str(tmp_path / "wrong.yaml"), "GATEWAY_HOSTNAME": "-"}
-    done = subprocess.run([*GATEWAY, "demo"], env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert 'login("jwt", token): 235 2.7.0' in done.stdout
-    assert "250 2.0.0 Ok: queued as " in done.stdout
-    assert "  => now                Sent to everybody\n" in done.stdout
-    folder = done.stdout.partition("kept in ")[2].split()[0]
-    assert not Path(folder).exists()
-
-
-def test_demo_on_a_disk_that_is_nearly_full() -> None:
-    """It wants a few megabytes, and not the tenth of the disk that a service leaves free."""
-    code = """
+# With the disk nearly full: it wants a few megabytes, and not the tenth of the disk that a service leaves free.
+DEMO = """
 import os
 from types import SimpleNamespace
 os.statvfs = lambda _: SimpleNamespace(f_bavail=20_000_000, f_frsize=1, f_blocks=500_000_000_000)
 from gateway.cli.__main__ import main
 main(["demo"])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_demo(tmp_path: Path) -> None:
+    """One message through everything, whatever is configured here and although the disk is nearly full: exit 0, the
+    life line, no warning, nothing left.
+    """
+    (tmp_path / "wrong.yaml").write_text("nonsense: true\n")
+    environment = {**os.environ, "GATEWAY_CONFIG": str(tmp_path / "wrong.yaml"), "GATEWAY_HOSTNAME": "-"}
+    command = [sys.executable, "-c", DEMO]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+    assert 'login("jwt", token): 235 2.7.0' in done.stdout
     assert "250 2.0.0 Ok: queued as " in done.stdout
+    assert "  => now                Sent to everybody\n" in done.stdout
+    folder = done.stdout.partition("kept in ")[2].split()[0]
+    assert not Path(folder).exists()
 
 
 def test_demo_that_stays() -> None:
@@ -63,15 +62,6 @@ def test_second_service_is_refused(service: Gateway) -> None:
     assert service.get("/readyz")[0] == 200
 
 
-def test_control_c(tmp_path: Path) -> None:
-    """SIGINT ends the service with 0, and it takes its socket along."""
-    with Gateway(tmp_path) as running:
-        running.signal(signal.SIGINT)
-        assert running.process is not None
-        assert running.process.wait(timeout=60) == 0
-    assert not (tmp_path / "state" / "admin.sock").exists()
-
-
 def test_sendmail_to_a_real_service(service: Gateway) -> None:
     """What cron does: the message is in the queue, with the envelope of the call."""
     code = "from gateway.cli.sendmail import main; main()"
@@ -88,7 +78,10 @@ def test_sendmail_to_a_real_service(service: Gateway) -> None:
 
 
 def test_mail_while_the_service_is_away() -> None:
-    """Any user's waits in the maildrop, which mailq shows; the service takes it at its start, others cannot read it."""
+    """Any user's waits in the maildrop, which mailq shows; the service takes it at its start, others cannot read it.
+
+    Ctrl-C ends the service with 0, and it takes its socket along.
+    """
     call = [sys.executable, "-c", "from gateway.cli.sendmail import main; main()"]
     # Another user may not be let in to where Python is: all is there before it is that user.
     become = "import os, encodings.idna, encodings.utf_8_sig, gateway.cli.maildrop, gateway.config.locate; "
@@ -119,6 +112,10 @@ def test_mail_while_the_service_is_away() -> None:
             assert rows == {f"s{user}@example.com": ["a@away.example", "b@away.example"] for user in users}
             (found,) = running.json("queue", "dropped")
             assert (found["name"], found["waiting"], found["corrupt"], found["reason"]) == ("maildrop", 0, 0, "")
+            running.signal(signal.SIGINT)
+            assert running.process is not None
+            assert running.process.wait(timeout=60) == 0
+            assert not (state / "admin.sock").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,7 +58,8 @@ def provider() -> Iterator[tuple[Provider, int]]:
 
 
 @pytest.fixture
-def seat(tmp_path: Path, provider: tuple[Provider, int]) -> Iterator[Gateway]:
+def seat(tmp_path_factory: pytest.TempPathFactory, provider: tuple[Provider, int]) -> Iterator[Gateway]:
+    tmp_path = tmp_path_factory.mktemp("seat")  # which fits a terminal
     gateway = Gateway(tmp_path, CONFIG.format(port=provider[1], nobody=free_port()))
     (tmp_path / "smart.pw").write_text("wrong")
     (tmp_path / "smart.pw").chmod(0o600)
@@ -67,9 +67,29 @@ def seat(tmp_path: Path, provider: tuple[Provider, int]) -> Iterator[Gateway]:
         yield gateway
 
 
+def watched(seat: Gateway) -> list[str]:
+    """The lines of ``status --watch`` on a terminal, once it is drawn anew."""
+    command = [sys.executable, "-m", "gateway.cli", "--config", str(seat.file), "status", "--watch"]
+    outer, inner = pty.openpty()
+    process = subprocess.Popen(command, stdout=inner, env=os.environ | {"COLUMNS": "80", "LINES": "24"})
+    text, verdict = b"", b"Everything is all right."
+    try:
+        deadline = time.monotonic() + 30
+        while text.count(verdict) < 2:
+            assert time.monotonic() < deadline, text
+            if select.select([outer], [], [], 1)[0]:
+                text += os.read(outer, 65536)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(outer)
+        os.close(inner)
+    return text.split(verdict)[1].decode().replace("\r", "").split("\x1b")[0].splitlines()
+
+
 def test_from_a_wrong_password_to_delivered_mail(seat: Gateway, provider: tuple[Provider, int]) -> None:
     """Status says what needs you and ends with 1; fix with the same password changes nothing; with the new one it is
-    read, checked, and the first message goes out. Nothing says "works" before."""
+    read, checked, and the first message goes out. Nothing says "works" before. While all is well it fits a terminal."""
     assert seat.run("status").returncode == 0
     assert seat.run("send-test", "--to", "a@smart.example", "--wait", "0").returncode == 75
     seat.wait(lambda: json.loads(seat.get("/api/v1/backends")[1])["smart"]["state"] == "stopped")
@@ -109,6 +129,8 @@ def test_from_a_wrong_password_to_delivered_mail(seat: Gateway, provider: tuple[
     one = json.loads(seat.get("/api/v1/backends/smart")[1])
     answered = one["answers"][0]
     assert (one["word"], one["checked"]["ok"], answered["verdict"]) == ("Working", True, "sent")
+    seen = watched(seat)
+    assert (len(seen) <= 24, max(map(len, seen)) <= 80) == (True, True), seen
     seat.kill()
     with seat:  # what is known outlives the process
         seat.wait(lambda: json.loads(seat.get("/api/v1/backends")[1])["smart"]["last_success"])
@@ -157,25 +179,3 @@ def test_without_a_service(seat: Gateway) -> None:
     (seat.directory / "state" / "spool.db").unlink()
     lost = seat.run("status")
     assert (lost.returncode, lost.stdout.splitlines()[0]) == (75, "No service is running.")
-
-
-def test_it_fits_a_terminal(seat: Gateway) -> None:
-    """80 columns and 24 lines while all is well, and it is drawn anew until somebody has seen enough."""
-    command = [sys.executable, "-m", "gateway.cli", "--config", str(seat.file), "status", "--watch"]
-    outer, inner = pty.openpty()
-    process = subprocess.Popen(command, stdout=inner, env=os.environ | {"COLUMNS": "80", "LINES": "24"})
-    text, verdict = b"", b"Everything is all right."
-    try:
-        deadline = time.monotonic() + 30
-        while text.count(verdict) < 2:
-            assert time.monotonic() < deadline, text
-            if select.select([outer], [], [], 1)[0]:
-                text += os.read(outer, 65536)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(outer)
-        os.close(inner)
-    first = text.split(verdict)[1].decode().replace("\r", "").split("\x1b")[0].splitlines()
-    assert len(first) <= 24
-    assert max(map(len, first)) <= 80

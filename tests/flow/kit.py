@@ -136,10 +136,12 @@ class Gateway:
         return found
 
     def wait(self, condition: Any, seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
+        """Asks less often the longer it takes: to answer costs a process more than what it is waited for."""
+        began, pause = time.monotonic(), 0.02
         while not condition():
-            assert time.monotonic() < deadline, f"waited in vain:\n{self.log.read_text()[-4000:]}"
-            time.sleep(0.02)
+            assert time.monotonic() - began < seconds, f"waited in vain:\n{self.log.read_text()[-4000:]}"
+            time.sleep(pause)
+            pause = max(pause, (time.monotonic() - began) / 8)
 
     def __enter__(self) -> Gateway:
         return self.start()

@@ -57,7 +57,8 @@ def captured(gateway: Gateway) -> list[str]:
     ]
 
 
-def crash_loop(directory: Path, cycles: int) -> None:
+def crash_loop(directory: Path, cycles: int, most: int) -> None:
+    """``most``: messages between a start and a kill."""
     rng = random.Random(cycles)
     ledger = Ledger()
     gateway = Gateway(directory)
@@ -67,7 +68,7 @@ def crash_loop(directory: Path, cycles: int) -> None:
         threads = [threading.Thread(target=client, args=(gateway.port, ledger)) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
-        target = before + rng.randint(50, 400)
+        target = before + rng.randint(50, most)
         gateway.wait(lambda target=target: len(ledger.acknowledged) >= target)
         gateway.kill()
         for thread in threads:
@@ -82,14 +83,14 @@ def crash_loop(directory: Path, cycles: int) -> None:
 
 def test_kill_in_mid_load(tmp_path: Path) -> None:
     """Three kills under load: no acknowledged message is missing."""
-    crash_loop(tmp_path, 3)
+    crash_loop(tmp_path, 3, 200)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_in_mid_load_twenty_times(tmp_path: Path) -> None:
     """Twenty kills under load: no acknowledged message is missing."""
-    crash_loop(tmp_path, 20)
+    crash_loop(tmp_path, 20, 400)
 
 
 @pytest.mark.slow

@@ -281,15 +281,17 @@ def test_hangups_under_load(running: Running, hangups: int) -> None:
     threads = [threading.Thread(target=client) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for number in range(hangups):
-        host = ("127.0.0.1", "0.0.0.0")[number % 2]
-        running.write(listeners=f'{{local: {{bind: "{host}:{running.port}"}}}}')
-        running.signal(signal.SIGHUP)
-        count = len(taken)
-        running.wait(lambda count=count: len(taken) > count)
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for number in range(hangups):
+            host = ("127.0.0.1", "0.0.0.0")[number % 2]
+            running.write(listeners=f'{{local: {{bind: "{host}:{running.port}"}}}}')
+            running.signal(signal.SIGHUP)
+            count = len(taken)
+            running.wait(lambda count=count: len(taken) > count)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert shut == []
     assert len(taken) == len(set(taken)) >= hangups
     known = {row["id"] for row in running.json("queue", "list", "--state", "all", "--limit", "100000")}

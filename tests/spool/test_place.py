@@ -214,17 +214,20 @@ def _foreign(directory: Path) -> None:
 def worked_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """A folder with ``state``, of which a kill left so many new messages in the log, and ``older.db`` from before."""
 
+    before = tmp_path_factory.mktemp("old") / "state"
+    killed(before, 400, "old")
+
+    async def tidy() -> None:
+        async with opened(before) as at:
+            assert len(await ids(at)) == 400
+
+    asyncio.run(tidy())
+
     @functools.cache
     def made(new: int) -> Path:
         folder = tmp_path_factory.mktemp("killed")
         state = folder / "state"
-        killed(state, 400, "old")
-
-        async def tidy() -> None:
-            async with opened(state) as at:
-                assert len(await ids(at)) == 400
-
-        asyncio.run(tidy())
+        shutil.copytree(before, state)
         shutil.copy(state / "spool.db", folder / "older.db")
         killed(state, new, "new")
         return folder
