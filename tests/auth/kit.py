@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.auth import Authenticator, Guesses, Revocations, ensure_own_key
@@ -21,11 +21,11 @@ from gateway.fetch import Answer, NotSent
 from gateway.lastuse import LastUse
 from tests import builders
 from tests.fakes import START, FakeClock
+from tests.rsa_keys import rsa_key
 
 SECRET = "correct horse battery staple, and a few words more"  # 50 bytes
 NOW = int(START.timestamp())
-RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-SMALL_RSA = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+RSA, SMALL_RSA = rsa_key(), rsa_key(size=1024)
 P256 = ec.generate_private_key(ec.SECP256R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
 P521 = ec.generate_private_key(ec.SECP521R1())

@@ -20,9 +20,10 @@ from tests.auth import kit
 from tests.auth.kit import ED, P256, P384, RSA, SMALL_RSA, House, Issuer, jwk, signed
 from tests.auth.test_claims import login
 from tests.fakes import until
+from tests.rsa_keys import rsa_key
 
 CORP = {"corp": {"algorithm": "RS256", "jwks_url": Issuer.URL}}
-OTHER_RSA = kit.rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER_RSA = rsa_key("other")
 
 
 @pytest.fixture

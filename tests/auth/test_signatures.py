@@ -20,6 +20,7 @@ from gateway.fetch import Fetch
 from tests.auth import kit
 from tests.auth.kit import ED, P256, P384, P521, RSA, SECRET, House, b64, claims, hmac_token, jwk, signed, token
 from tests.auth.test_claims import login
+from tests.rsa_keys import rsa_key
 
 ED448 = ed448.Ed448PrivateKey.generate()
 LOCKED = ED.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
@@ -128,7 +129,7 @@ async def test_keys_in_the_header_are_neither_used_nor_fetched(tmp_path: Path) -
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
     fetch = Fetch()
     house = House(tmp_path, {"app": key_settings(tmp_path, "RS256", RSA)}, fetch=fetch)
-    attacker = kit.rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    attacker = rsa_key("other")
     der = base64.b64encode(kit.public_der(attacker)).decode()
     own = {"jwk": jwk(attacker, "RS256"), "x5c": [der], "jku": url, "x5u": url, "kid": url}
     for header in (own, *({name: value} for name, value in own.items())):

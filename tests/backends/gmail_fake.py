@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +16,6 @@ from urllib.parse import parse_qs
 
 import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway.backends import Context
 from gateway.backends.google.gmail import Gmail, GmailSettings
@@ -26,6 +24,7 @@ from gateway.model import Outcome
 from tests.backends import kit
 from tests.backends.kit import RAW, Handler, Request, Web, http, kept, spooled
 from tests.fakes import FakeClock
+from tests.rsa_keys import rsa_key
 
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
 AUDIENCE = "https://oauth2.googleapis.com/token"
@@ -36,13 +35,8 @@ SEND = "/upload/gmail/v1/users/me/messages/send?uploadType=media"
 HEX_ID = "19a3f0c2d4e5b6"
 
 
-@functools.cache
-def key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65537, 2048)
-
-
 def service_account_info(**changes: Any) -> dict[str, Any]:
-    pem = key().private_bytes(
+    pem = rsa_key().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return {
@@ -183,7 +177,7 @@ class GoogleFake:
         try:
             options: Any = {"require": ["iss", "aud", "exp", "iat", "scope"], "verify_exp": False, "verify_iat": False}
             claims = jwt.decode(
-                form["assertion"], key().public_key(), algorithms=["RS256"], audience=AUDIENCE, options=options
+                form["assertion"], rsa_key().public_key(), algorithms=["RS256"], audience=AUDIENCE, options=options
             )
         except jwt.PyJWTError as problem:
             raise Refused(400, "invalid_grant", f"Invalid JWT Signature. {problem}") from None

@@ -36,13 +36,13 @@ from tests.backends.gmail_fake import (
     SCOPE,
     GoogleFake,
     authorized_user_info,
-    key,
     open_way,
     service_account_info,
     stored,
 )
 from tests.backends.kit import Request, Web, http
 from tests.fakes import START, FakeClock, until
+from tests.rsa_keys import rsa_key
 
 SA = "sa@proj.iam.gserviceaccount.com"
 IMPERSONATE = f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{SA}:generateAccessToken"
@@ -89,7 +89,7 @@ async def test_the_assertion_is_google_auths_own(tmp_path: Path) -> None:
         {"typ": "JWT", "alg": "RS256", "kid": "kid-1"}
     ] * 2
     claims = [
-        jwt.decode(one, key().public_key(), ["RS256"], audience=AUDIENCE, options={"verify_iat": False})
+        jwt.decode(one, rsa_key().public_key(), ["RS256"], audience=AUDIENCE, options={"verify_iat": False})
         for one in assertions
     ]
     assert [one.pop("exp") - one.pop("iat") for one in claims] == [3600, 3600]

@@ -16,7 +16,7 @@ import msal
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
@@ -26,6 +26,7 @@ from gateway.model import Verdict
 from tests.backends import kit
 from tests.backends.graph_fake import CLIENT, LIFE, MAILBOX, RESOURCE, SECRET, TENANT, GraphFake, Way, open_way, refusal
 from tests.backends.kit import RAW, Web, http
+from tests.rsa_keys import rsa_key
 
 ENDS = datetime(2036, 5, 1, tzinfo=UTC)
 SIGNED_IN = {"client_secret": None, "device_login": True, "mailbox": "me", "senders": [MAILBOX]}
@@ -38,7 +39,7 @@ def certificate(key: Any) -> x509.Certificate:
     return builder.sign(key, hashes.SHA256())
 
 
-KEY = rsa.generate_private_key(65537, 2048)
+KEY = rsa_key()
 CERTIFICATE = certificate(KEY)
 
 
@@ -102,8 +103,8 @@ async def test_the_token_request_is_that_of_msal(tmp_path: Path, credential: str
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 PKCS1, LOCK = serialization.PrivateFormat.TraditionalOpenSSL, serialization.BestAvailableEncryption(b"pw")
-CA_KEY = rsa.generate_private_key(65537, 2048)
-OTHER, EC = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+CA_KEY = rsa_key("other")
+OTHER, EC = rsa_key("other"), ec.generate_private_key(ec.SECP256R1())
 CERT, AUTHORITY = (one.public_bytes(PEM) for one in (CERTIFICATE, certificate(CA_KEY)))
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from tests.backends.graph_fake import CLIENT, SECRET, TENANT, GraphFake, error, refusal
 from tests.broken.kit import SENDER, Case, Ends, Lab, Settings
 from tests.broken.ways import on_the_way
 from tests.fakes import FakeClock
+from tests.rsa_keys import rsa_key
 
 API, LOGIN = "graph.microsoft.com", "login.microsoftonline.com"
 MANY = 50  # answers: as often as anybody asks
@@ -27,7 +27,7 @@ def by_secret(lab: Lab) -> Settings:
 
 
 def by_certificate(lab: Lab, ends: datetime = datetime(2036, 1, 1, tzinfo=UTC)) -> Settings:
-    key = rsa.generate_private_key(65537, 2048)
+    key = rsa_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(7).not_valid_before(datetime(2024, 1, 1, tzinfo=UTC)).not_valid_after(ends)

@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from gateway.config.models import ListenerSettings
 from gateway.doctor.chain import examine
 from tests.doctor.kit import levels, of
+from tests.rsa_keys import rsa_key
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 EC = ec.generate_private_key(ec.SECP256R1())
 ROOT_KEY, MIDDLE_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-RSA1024 = rsa.generate_private_key(65537, 1024)
+RSA1024 = rsa_key(size=1024)
 
 
 def make(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway.backends.shared.probe import Probes, Traces, of_google, of_microsoft, of_smtp2go
 from gateway.doctor import Finding, Subject
@@ -20,6 +19,7 @@ from gateway.doctor.dns.ways import spf_with
 from tests.doctor.dns_fake import NameServer, Zone, name_server
 from tests.doctor.kit import found, levels, of, settings, subject
 from tests.fakes import ScriptedBackend
+from tests.rsa_keys import rsa_key
 
 
 def resolver(server: NameServer) -> Resolver:
@@ -28,7 +28,7 @@ def resolver(server: NameServer) -> Resolver:
 
 def key() -> str:
     """As a zone file has it: in strings of at most 255 octets."""
-    public = rsa.generate_private_key(65537, 2048).public_key()
+    public = rsa_key().public_key()
     raw = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     text = f"v=DKIM1; k=rsa; p={base64.b64encode(raw).decode()}"
     return " ".join(f'"{text[start : start + 200]}"' for start in range(0, len(text), 200))
