@@ -124,9 +124,9 @@ def sweep(tx: Transaction, before: int, latest: int) -> int:
     return gone + rows - _LESS
 
 
-# Looked through once: those of the page, and by reason how many.
+# Those of the page, and by reason how many. What has to be looked through is, once; of all an index has both.
 _FOUND = """
-WITH hit AS (SELECT id, last_at, reason, count FROM refusal WHERE {})
+WITH hit AS {} (SELECT id, last_at, reason, count FROM refusal WHERE {})
 SELECT * FROM (SELECT 1 AS shown, id, reason, count AS n FROM hit WHERE {} AND {}
     ORDER BY last_at DESC, id DESC LIMIT :limit) AS page
 UNION ALL SELECT 0, 0, reason, sum(count) FROM hit GROUP BY reason"""
@@ -137,7 +137,8 @@ async def find(reader: Reader, which: RefusalFilter, limit: int, before: str) ->
     """Raises ValueError for a ``before`` that none of our pages ended with."""
     meets, values = await _condition(reader, which)
     newer, cursor = _behind(before)
-    statement = _FOUND.format(meets, "reason = :reason" if which.reason else "TRUE", newer)
+    once = "MATERIALIZED" if which.q else "NOT MATERIALIZED"
+    statement = _FOUND.format(once, meets, "reason = :reason" if which.reason else "TRUE", newer)
     found = await reader.all(statement, **values, **cursor, reason=which.reason, limit=limit)
     ids = [row["id"] for row in found if row["shown"]]
     page = "SELECT * FROM refusal WHERE id @in(:ids) ORDER BY last_at DESC, id DESC"
