@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from gateway.likeness import distance, is_like
+from gateway.spool.keys import AFTER
 from gateway.spool.queries import Reader
 
 _MOST = 10_000  # addresses that are compared
@@ -14,9 +15,9 @@ _COUNTED = 1001  # messages
 # Each key once, by going from one to the next: whatever the number of messages.
 _KEYS = """
 WITH RECURSIVE known(key) AS (
-    SELECT min({column}) FROM {table} WHERE {column} >= :start AND {column} <> ''
-    UNION ALL SELECT (SELECT min({column}) FROM {table} WHERE {column} > known.key) FROM known WHERE key IS NOT NULL
-    LIMIT :most)
+    SELECT min({column}) FROM {table} WHERE {column} >= :start AND {column} <> '' AND {column} < :end
+    UNION ALL SELECT (SELECT min({column}) FROM {table} WHERE {column} > known.key AND {column} < :end)
+    FROM known WHERE key IS NOT NULL LIMIT :most)
 SELECT json_group_array(key) AS keys FROM known WHERE key IS NOT NULL"""
 RECIPIENTS = _KEYS.format(table="recipient", column="key")
 SENDERS = _KEYS.format(table="message", column="sender_key")
@@ -44,14 +45,12 @@ def closest(wanted: str, known: Sequence[str]) -> list[str]:
 async def keys(reader: Reader, wanted: str) -> list[str]:
     """All of them, or of many the first ones, and those behind where the one that is wanted would stand."""
     domain = wanted.partition("@")[0]
-    starts = ("", wanted[: domain.rfind(".") + 2])  # the key has the top-level domain first, then the one below it
+    start = wanted[: domain.rfind(".") + 2]  # the key has the top-level domain first, then the one below it
     found: dict[str, None] = {}
     for text in (RECIPIENTS, SENDERS):
-        for start in starts:
-            some = json.loads((await reader.all(text, most=_MOST, start=start))[0]["keys"])
-            found |= dict.fromkeys(some)
-            if len(some) < _MOST:  # from the first on: that is all of them
-                break
+        for first, end in (("", start), (start, AFTER)):
+            some = (await reader.all(text, most=_MOST, start=first, end=end))[0]["keys"]
+            found |= dict.fromkeys(json.loads(some))
     return list(found)
 
 
