@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy import event
@@ -21,6 +23,7 @@ from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import Outcome, Verdict
 from gateway.spool import Claim, Delivery, Filter, MessageDetail, Settlement, Spool
+from gateway.spool.line import Line
 from gateway.spool.sqlite import SQLite
 from tests.builders import GREYLISTED, NO_USER, SENT, new_message
 from tests.fakes import START, FakeClock
@@ -78,10 +81,22 @@ def peer(directory: Path, statement: str, *values: object) -> list[tuple[Any, ..
         return file.execute(statement, values).fetchall()
 
 
+_lines: WeakSet[Line] = WeakSet()
+
+
+def _note_line(name: str, values: tuple[Any, ...]) -> None:
+    if name == "sqlite3.connect/handle" and isinstance(values[0], Line):
+        _lines.add(values[0])
+
+
+sys.addaudithook(_note_line)
+
+
 @contextmanager
 def statements() -> Iterator[list[str]]:
-    """What any connection carries out: every statement, and COMMIT for each commit."""
+    """What any connection that is open carries out: every statement, and COMMIT for each commit."""
     seen: list[str] = []
+    lines = list(_lines)
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         seen.append(statement)
@@ -91,11 +106,20 @@ def statements() -> Iterator[list[str]]:
 
     event.listen(Engine, "before_cursor_execute", note)
     event.listen(Engine, "commit", commit)
+    for line in lines:
+        _trace(line, seen.append)
     try:
         yield seen
     finally:
+        for line in lines:
+            _trace(line, None)
         event.remove(Engine, "before_cursor_execute", note)
         event.remove(Engine, "commit", commit)
+
+
+def _trace(line: Line, into: Callable[[str], None] | None) -> None:
+    with suppress(sqlite3.ProgrammingError):  # closed
+        line.set_trace_callback(into)
 
 
 class At:

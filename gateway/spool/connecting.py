@@ -10,6 +10,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from gateway.spool.line import Line
+
 BUSY = 5000  # milliseconds to wait for a foreign lock
 # Deleted mail is overwritten where that costs no extra write. Freed pages are used again (and see SQLite.shrink).
 _WRITER = [
@@ -28,23 +30,39 @@ def _url(path: Path, driver: str) -> URL:
 
 
 def connect(path: Path) -> Connection:
-    """The one connection that writes. Transactions are taken at once, so that a wait for a lock is never a failure."""
+    """A connection that writes, for upgrades. Transactions are taken at once, as by a Line."""
     engine = create_engine(_url(path, "sqlite"), poolclass=NullPool)
     _prepare(engine, _WRITER, "BEGIN IMMEDIATE")
     return engine.connect()
+
+
+def line(path: Path) -> Line:
+    """The one that writes all the rest."""
+    made = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,  # of one at a time, which is more than the driver can see
+        factory=Line,
+        cached_statements=256,
+    )
+    made.text_factory, made.row_factory = _decode, sqlite3.Row
+    for pragma in (f"busy_timeout={BUSY}", *_WRITER):
+        made.execute(f"PRAGMA {pragma}").fetchall()
+    return made
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """What stands behind it."""
+    found: Any = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)
+    return found
 
 
 def readers(path: Path) -> AsyncEngine:
     engine = create_async_engine(_url(path, "sqlite+aiosqlite"), pool_size=4, max_overflow=0)
     _prepare(engine.sync_engine, _READER, "BEGIN")
     return engine
-
-
-def driver(connection: Connection) -> sqlite3.Connection:
-    """For what is no part of a transaction."""
-    found: Any = connection.connection.driver_connection
-    assert isinstance(found, sqlite3.Connection)
-    return found
 
 
 def _prepare(engine: Engine, pragmas: list[str], begin: str) -> None:

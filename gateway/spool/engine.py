@@ -7,13 +7,13 @@ are TRUE, FALSE or a bound bool.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 
@@ -48,8 +48,34 @@ class Space:
     astray: str = ""
 
 
+class Row(Protocol):
+    """By names of columns."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+    def keys(self) -> Iterable[str]: ...
+
+
+class Connection(Protocol):
+    """The one that writes, of one thread at a time. Its errors are the driver's, which the engine can classify."""
+
+    def begin(self) -> AbstractContextManager[None]:
+        """A transaction: committed at the end, undone by whatever is raised."""
+
+    def all(self, statement: str, values: Mapping[str, Any] = ..., /) -> Sequence[Row]:
+        """Run it; what it returns, if anything."""
+
+    def many(self, statement: str, rows: Sequence[Any], /) -> None:
+        """Run it for each of these rows, which are mappings, or all tuples."""
+
+    def close(self) -> None: ...
+
+
 class Engine(Protocol):
-    """One database. All of it blocks and belongs into a thread, except where it says that it is quick."""
+    """One database. All of it blocks and belongs into a thread, except where it says that it is quick.
+
+    ``connection`` is one that it opened.
+    """
 
     name: str  # where it is, for messages to the operator
     version: str  # of the database's own software
@@ -76,23 +102,23 @@ class Engine(Protocol):
     def explain(self, error: BaseException) -> str:
         """In words for the operator, with what the disk itself says. May try it."""
 
-    def probe(self, connection: Connection) -> None:
+    def probe(self, connection: Any) -> None:
         """Change something within a transaction, so that the commit shows whether the disk takes writes."""
 
-    def committed(self, connection: Connection, now: int) -> str:
+    def committed(self, connection: Any, now: int) -> str:
         """After each commit, in the writer's thread: keep the log short, and note what it holds (``now`` in
         microseconds). Returns what is wrong with the place of what was committed, "" for nothing."""
 
-    def rescue(self, connection: Connection) -> Connection:
+    def rescue(self, connection: Any) -> Connection:
         """Put all that the connection sees back into its place; from then on another one writes.
 
         Raises SpoolError, OSError where that cannot be done now.
         """
 
-    def finish(self, connection: Connection) -> None:
+    def finish(self, connection: Any) -> None:
         """The last of the connections: leave nothing in the log, and close it."""
 
-    def relieve(self, connection: Connection) -> str:
+    def relieve(self, connection: Any) -> str:
         """There is no room: give up the ballast, and let what is in the log go where it belongs.
 
         Returns what has no room: disk or quota.
@@ -107,7 +133,7 @@ class Engine(Protocol):
     def listed(self, values: Sequence[Any]) -> Any:
         """One bound value for ``@in``. Quick."""
 
-    def attempt_ids(self, connection: Connection) -> Iterator[int]:
+    def attempt_ids(self, connection: Any) -> Iterator[int]:
         """Numbers that no attempt had before, in rising order."""
 
     def count(self, counts: Mapping[tuple[str, str], int]) -> None:
@@ -119,7 +145,7 @@ class Engine(Protocol):
     def space(self) -> Space:
         """Raises OSError."""
 
-    def shrink(self, connection: Connection) -> int:
+    def shrink(self, connection: Any) -> int:
         """Give back to the disk what is unused, where that is much and takes no time; returns the bytes. On no account
         in a transaction."""
 

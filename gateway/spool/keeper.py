@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import Connection
-
 from gateway.events import Events
 from gateway.model import SpoolTrouble
+from gateway.spool.engine import Connection
 from gateway.spool.records import micros, moment
 from gateway.spool.sql import UNDER_WAY
 from gateway.spool.steady import Seen, SpoolTime, Step
@@ -24,6 +23,7 @@ _KEPT = 100  # steps: a clock that is set all day long must not fill the disk
 _NOTE = """
 INSERT INTO clock (id, spool_at, wall_at) VALUES (1, :spool, :wall)
 ON CONFLICT (id) DO UPDATE SET spool_at = :spool, wall_at = :wall"""
+_LAST = "SELECT spool_at, wall_at FROM clock"
 _STEP = """
 INSERT INTO step (spool_at, was_at, now_at, attempt_id)
 SELECT :spool, :was, :now, coalesce(max(id), 0) FROM attempt"""
@@ -58,8 +58,8 @@ class Keeper:
 def last_seen(connection: Connection) -> Seen | None:
     """As the run before left it."""
     with connection.begin():
-        found = connection.exec_driver_sql("SELECT spool_at, wall_at FROM clock").first()
-    if found is None or not all(isinstance(value, int) for value in found):  # damaged: begin anew
+        found = [row[name] for row in connection.all(_LAST) for name in ("spool_at", "wall_at")]
+    if not found or not all(isinstance(value, int) for value in found):  # damaged: begin anew
         return None
     return Seen(moment(found[0]), moment(found[1]))
 

@@ -7,7 +7,7 @@ import os
 import runpy
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -98,8 +98,12 @@ def _check(path: Path, copy: Copy, *, untouched: bool) -> None:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
     with closing(connect(path)) as connection, connection.begin():
+
+        def ask(text: str) -> Sequence[str]:
+            return connection.exec_driver_sql(text).scalars().all()
+
         if not untouched:
-            verify(connection, path)
+            verify(ask, path)
         inspector = inspect(connection)
         if not inspector.has_table("alembic_version"):
             raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
@@ -110,7 +114,9 @@ def _check(path: Path, copy: Copy, *, untouched: bool) -> None:
             raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
         if revision != known[-1]:
             if untouched:
-                verify(connection, path)  # before all of it is changed
+                verify(
+                    lambda text: connection.exec_driver_sql(text).scalars().all(), path
+                )  # before all of it is changed
             _keep(path, path.with_name(f"{path.name}.before-{known[-1]}"), copy)
             _upgrade(connection)
         for name, table in SQLModel.metadata.tables.items():
@@ -184,9 +190,9 @@ def publish(fresh: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def verify(connection: Connection, path: Path) -> None:
+def verify(ask: Callable[[str], Sequence[str]], path: Path) -> None:
     """Look through every page and index (a million messages: 20 s). Raises SpoolError when the structure is damaged."""
-    found = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
+    found = list(ask("PRAGMA integrity_check(3)"))
     if found != ["ok"]:
         raise _damaged(path, "; ".join(found))
 

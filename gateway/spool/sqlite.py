@@ -10,19 +10,17 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.files import sync_folder, write_whole
 from gateway.spool import connecting, disk, vault
-from gateway.spool.connecting import driver
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
+from gateway.spool.line import Line
 from gateway.spool.mark import MarkFile, examine, untouched
 from gateway.spool.opening import RESCUED, adopt, check_files, explained, lock, prepare, publish, relock, verify
 from gateway.spool.place import Place
@@ -64,7 +62,7 @@ class SQLite:
         self._attempt_ids: Iterator[int] | None = None
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def open(self) -> Connection:
+    def open(self) -> Line:
         self._lock = lock(self.path)
         try:
             with explained(self.path):
@@ -82,12 +80,12 @@ class SQLite:
             self.close()
             raise
 
-    def reopen(self) -> Connection:
+    def reopen(self) -> Line:
         self._index.close()
         self._place.forget()  # the last connection to close takes the log away
         connection = self._connected()
         with connection.begin():
-            verify(connection, self.path)
+            verify(lambda text: [row[0] for row in connection.execute(text)], self.path)
         return connection
 
     def readers(self) -> AsyncEngine:
@@ -99,8 +97,9 @@ class SQLite:
         os.close(self._lock)
 
     def classify(self, error: BaseException) -> Trouble:
-        code: int = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
-        if not isinstance(error, DBAPIError) or code & 0xFF in (0, sqlite3.SQLITE_CONSTRAINT):
+        cause = getattr(error, "orig", error)  # of one that looks it comes wrapped
+        code: int = getattr(cause, "sqlite_errorcode", 0)
+        if not isinstance(cause, sqlite3.Error) or code & 0xFF in (0, sqlite3.SQLITE_CONSTRAINT):
             return Trouble.OURS
         if code == _WHOLE and disk.why(self.path.parent) in disk.NO_ROOM:
             return Trouble.FULL  # a quota: SQLite knows only ENOSPC
@@ -118,10 +117,10 @@ class SQLite:
     def listed(self, values: Sequence[Any]) -> str:
         return json.dumps(values)
 
-    def attempt_ids(self, connection: Connection) -> Iterator[int]:
+    def attempt_ids(self, connection: Line) -> Iterator[int]:
         if self._attempt_ids is None:
-            last = connection.exec_driver_sql("SELECT max(id) FROM attempt").scalar()
-            self._attempt_ids = itertools.count(1 + (last or 0))
+            (last,) = connection.all("SELECT max(id) AS id FROM attempt")
+            self._attempt_ids = itertools.count(1 + (last["id"] or 0))
         return self._attempt_ids
 
     def count(self, counts: Mapping[tuple[str, str], int]) -> None:
@@ -131,39 +130,39 @@ class SQLite:
         return {key: count for key, count in self._counts.items() if count > 0}
 
     def explain(self, error: BaseException) -> str:
-        said = str(getattr(error, "orig", error))
-        number = disk.why(self.path.parent) if isinstance(error, DBAPIError) else 0
-        return f"{said}: {os.strerror(number)}" if number else said
+        cause = getattr(error, "orig", error)
+        number = disk.why(self.path.parent) if isinstance(cause, sqlite3.Error) else 0
+        return f"{cause}: {os.strerror(number)}" if number else str(cause)
 
-    def probe(self, connection: Connection) -> None:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar()
-        connection.exec_driver_sql(f"PRAGMA user_version = {version}")  # writes the first page also if nothing changes
+    def probe(self, connection: Line) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version}")  # writes the first page also if nothing changes
 
-    def committed(self, connection: Connection, now: int) -> str:
+    def committed(self, connection: Line, now: int) -> str:
         self._numbered = self._numbering
         with suppress(OSError, sqlite3.Error):  # what is committed stays so
             frames = self._note(now).frames
             self._blocked_at = 0 if frames < self._blocked_at else self._blocked_at
             if (frames - self._blocked_at) * FRAME > self._shares.log:
-                self._blocked_at = frames if self._blocked(driver(connection)) else 0
+                self._blocked_at = frames if self._blocked(connection) else 0
                 self._note(now)
         if self._place.in_place() and not self._suspect:
             return ""
         self._suspect = False
         return self._place.astray()
 
-    def rescue(self, connection: Connection) -> Connection:
+    def rescue(self, connection: Line) -> Line:
         gone, rescued = self._place.astray(), self.path.with_name(RESCUED)
         if gone not in ("missing", "log"):
             raise SpoolError(f"{self.path} is {gone}")
         if gone == "log":  # then all is in the file, whatever comes
-            driver(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._check_room()
         with explained(self.path):
             self._lock = relock(self.path, self._lock)
             if not (key := self.path.with_name(vault.FILE)).exists():  # removed along with it
                 write_whole(key, self._key)
-            _copy(driver(connection), rescued)
+            _copy(connection, rescued)
             self._place.clear()
             if gone == "missing":
                 os.link(rescued, self.path)  # unlike a rename it replaces nothing
@@ -172,7 +171,6 @@ class SQLite:
             else:
                 publish(rescued, self.path)
         # SQLite sees that its file has another place, and leaves what is there now alone.
-        connection.invalidate()
         connection.close()
         for part in (self._index, self._place, self._mark):
             part.close()
@@ -186,13 +184,13 @@ class SQLite:
         if (free := found.f_bavail * found.f_frsize) < needed:
             raise SpoolError(f"no room to write {self.path} back: {needed} bytes are needed, {free} are free")
 
-    def finish(self, connection: Connection) -> None:
+    def finish(self, connection: Line) -> None:
         with suppress(SpoolError, OSError):
             if self._place.astray():
                 connection = self.rescue(connection)
         all_copied = False
         with suppress(OSError, sqlite3.Error):
-            driver(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             log = self._index.read()
             if all_copied := log.copied == log.frames:
                 self._mark.forget()
@@ -214,11 +212,11 @@ class SQLite:
         finally:
             connection.execute(f"PRAGMA busy_timeout={connecting.BUSY}")
 
-    def relieve(self, connection: Connection) -> str:
+    def relieve(self, connection: Line) -> str:
         found = os.statvfs(self.path.parent)  # knows of no quota of a user
         self._ballast.release()
         with suppress(OSError, sqlite3.Error):
-            driver(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self._note()
         return "disk" if found.f_bavail * found.f_frsize < self._shares.log else "quota"
 
@@ -247,8 +245,8 @@ class SQLite:
             blocked=self._blocked_at * FRAME,
         )
 
-    def shrink(self, connection: Connection) -> int:
-        path, database = self.path, driver(connection)
+    def shrink(self, connection: Line) -> int:
+        path, database = self.path, connection
         unused, pages = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count"))
         used, before = (pages - unused) * _PAGE, _size(path)
         found = os.statvfs(path.parent)
@@ -274,16 +272,16 @@ class SQLite:
         if found.f_bavail * found.f_frsize < self._shares.log or not self._shares.ballast:
             self._ballast.release()
 
-    def _connected(self) -> Connection:
-        connection = connecting.connect(self.path)
+    def _connected(self) -> Line:
+        connection = connecting.line(self.path)
         pages = max(100, min(_CHECKPOINT, self._shares.log // 2 // FRAME))
         for pragma in (f"journal_size_limit={self._shares.log}", f"wal_autocheckpoint={pages}"):
-            driver(connection).execute(f"PRAGMA {pragma}")
+            connection.execute(f"PRAGMA {pragma}").fetchall()
         self._numbered = None  # a start writes nothing without need: the disk may be full
-        event.listen(connection, "begin", self._number)
+        connection.before = partial(self._number, connection)
         return connection
 
-    def _number(self, connection: Connection) -> None:
+    def _number(self, connection: Line) -> None:
         """Raise the version in what the log holds beyond what was copied: by it the mark knows who copied that."""
         if self._numbered is None:
             return
@@ -291,9 +289,8 @@ class SQLite:
             log = self._index.read()
             self._numbering = log.salt, log.copied
         if self._numbering != self._numbered:
-            database = driver(connection)
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            database.execute(f"PRAGMA user_version = {version + 1}")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            connection.execute(f"PRAGMA user_version = {version + 1}")
 
 
 @lru_cache(maxsize=512)

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping
-
 from gateway.spool import counting
-from gateway.spool.engine import Engine
+from gateway.spool.engine import Connection, Engine, Row
 from gateway.spool.vault import Vault
 
 # A delivery is queued while a recipient waits for its backend, else held if one is held for it, else done.
@@ -71,7 +69,7 @@ class Transaction:
     def flush(self) -> None:
         waiting, self._later = self._later, {}
         for statement, rows in waiting.items():
-            self._connection.exec_driver_sql(self.engine.render(statement), rows)
+            self._connection.many(self.engine.render(statement), rows)
 
     def finish(self) -> None:
         """The last step before the commit."""
@@ -79,13 +77,12 @@ class Transaction:
             self.later(counting.ADD, row)
         self.flush()
 
-    def all(self, statement: str, **values: Any) -> Sequence[RowMapping]:
+    def all(self, statement: str, **values: Any) -> Sequence[Row]:
         """Run it now. A list among the values is for ``@in``."""
         self.flush()
         engine = self.engine
         given = {name: engine.listed(value) if isinstance(value, list) else value for name, value in values.items()}
-        result = self._connection.exec_driver_sql(engine.render(statement), given)
-        return result.mappings().all() if result.returns_rows else ()
+        return self._connection.all(engine.render(statement), given)
 
     def probe(self) -> None:
         """Change something, and nothing that counts."""
@@ -106,9 +103,9 @@ class Transaction:
             self.counts.subtract(_to_do(before))
             self.tally.changed({row["id"]: row for row in before}, {row["id"]: row for row in after})
 
-    def _now(self, ids: list[str]) -> Sequence[RowMapping]:
+    def _now(self, ids: list[str]) -> Sequence[Row]:
         return self.all(_NOW, ids=ids)
 
 
-def _to_do(rows: Sequence[RowMapping]) -> Counter[tuple[str, str]]:
+def _to_do(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
     return Counter((row["backend"], row["to_do"]) for row in rows if row["to_do"])

@@ -10,12 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection
-
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.model import SpoolFull, SpoolTrouble, SpoolUnavailable
-from gateway.spool.engine import Engine, Trouble
+from gateway.spool.engine import Connection, Engine, Trouble
 from gateway.spool.records import micros
 from gateway.spool.steady import SpoolTime
 from gateway.spool.transaction import Transaction
@@ -275,9 +273,7 @@ class Writer:
     def _reopened(self) -> bool:
         """After a failed fsync a later one proves nothing (the kernel may have dropped the pages): start anew."""
         try:
-            if not self._connection.closed:
-                self._connection.invalidate()
-                self._connection.close()
+            self._connection.close()
             self._connection = self._engine.reopen()
         except Exception as error:  # tried again with the next group
             self._note(error, Trouble.BROKEN)

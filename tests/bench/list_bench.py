@@ -69,7 +69,7 @@ def fill(directory: Path, history: int, queued: int) -> None:
                 transaction.flush()
                 over = engine.listed([one.id for one in some][: max(0, history - done)])
                 for statement in _OVER:
-                    connection.exec_driver_sql(statement, {"ids": over, "now": now})
+                    connection.all(statement, {"ids": over, "now": now})
 
 
 QUESTIONS = {

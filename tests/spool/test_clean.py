@@ -9,8 +9,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from gateway.spool import SpoolError, clean
+from gateway.spool.engine import Trouble
 from gateway.spool.mark import boot
 from gateway.spool.sqlite import SQLite
 from tests.spool.test_open import OWNER, child
@@ -127,7 +129,7 @@ async def test_an_older_schema_is_looked_through_before_it_is_changed(tmp_path: 
     engine = SQLite(tmp_path)
     with closing(engine), closing(engine.open()) as connection:
         with connection.begin():
-            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+            connection.execute("UPDATE alembic_version SET version_num = '0001'")
         engine.finish(connection)
     assert await _looked_through(tmp_path)
 
@@ -140,3 +142,21 @@ def test_another_start_of_the_machine_is_another_file(tmp_path: Path) -> None:
     assert clean.same(file, known, b"1" * 16)
     assert not clean.same(file, known, b"2" * 16)
     assert not clean.same(file, clean.record(file, bytes(16)), bytes(16))
+
+
+async def test_damage_is_told_from_our_mistakes_whoever_finds_it(tmp_path: Path) -> None:
+    """The connections that look wrap the driver's errors, the one that writes does not."""
+    async with opened(tmp_path) as at:
+        await at.put()
+    file = tmp_path / SPOOL
+    file.write_bytes(file.read_bytes()[:4096] + b"\xff" * (file.stat().st_size - 4096))
+    engine, found = SQLite(tmp_path), list[Trouble]()
+    readers = engine.readers()
+    async with readers.connect() as reader:
+        for statement in ("SELECT count(*) FROM message", "SELECT nonsense"):
+            with pytest.raises(DBAPIError) as wrapped:
+                await reader.exec_driver_sql(statement)
+            assert wrapped.value.orig is not None
+            found += [engine.classify(wrapped.value), engine.classify(wrapped.value.orig)]
+    await readers.dispose()
+    assert found == [Trouble.BROKEN, Trouble.BROKEN, Trouble.FAILED, Trouble.FAILED]

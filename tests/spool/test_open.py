@@ -80,7 +80,7 @@ async def test_every_commit_is_synchronous_and_only_the_writer_checkpoints(tmp_p
     engine = SQLite(tmp_path)
     with closing(engine), closing(engine.open()) as writer:
         for name, value in (("synchronous", 2), ("journal_mode", "wal")):
-            assert writer.exec_driver_sql(f"PRAGMA {name}").scalar() == value
+            assert writer.execute(f"PRAGMA {name}").fetchone()[0] == value
         readers = engine.readers()
         async with readers.connect() as reader:
             for name, value in (("query_only", 1), ("wal_autocheckpoint", 0)):

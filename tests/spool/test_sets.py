@@ -182,7 +182,7 @@ def notice(late: Late, bounce: NewMessage) -> Notice:
 
 
 async def test_late_mail_is_found_by_age(at: At) -> None:
-    """Page by page the oldest first, the young not at all; told once, a look at all of them is one statement."""
+    """Page by page the oldest first, the young not at all; told once, in a few statements for all of them."""
     ids = await put_many(at, 450)
     at.clock.advance(60)
     await put_many(at, 10)
@@ -192,7 +192,7 @@ async def test_late_mail_is_found_by_age(at: At) -> None:
         pages.append([late.message.id for late in page])
         with statements() as seen:
             await at.spool.notice([notice(late, message("s@example.com", backend="other")) for late in page])
-        assert len(seen) <= 11
+        assert len(seen) <= 31  # five tables get up to 200 rows, 64 at a time
     assert ([len(page) for page in pages], sorted(ident for page in pages for ident in page)) == (
         [200, 200, 50],
         sorted(ids),

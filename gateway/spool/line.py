@@ -1,0 +1,59 @@
+"""The connection that writes to the spool's file: the driver's own, for nothing stands between it and a group."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any
+
+_CHUNKS = (
+    64,
+    16,
+    4,
+    2,
+    1,
+)  # rows in one statement: the driver gives up the interpreter for each statement that it runs
+_VALUES = re.compile(r"\bVALUES (\([^()]*\))", re.ASCII)
+
+
+class Line(sqlite3.Connection):
+    """Of one thread at a time. ``before`` runs within each transaction, before all else."""
+
+    before: Callable[[], None] | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[None]:
+        """Taken at once, so that a wait for a lock is never a failure; undone whole by whatever is raised."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            if self.before is not None:
+                self.before()
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            if self.in_transaction:  # SQLite undoes some by itself
+                with suppress(sqlite3.Error):
+                    self.execute("ROLLBACK")
+            raise
+
+    def all(self, statement: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[sqlite3.Row]:
+        return self.execute(statement, values).fetchall()
+
+    def many(self, statement: str, rows: Sequence[Any]) -> None:
+        """The same for each row. Rows of ``VALUES`` with places for tuples go in many at a time."""
+        if len(rows) == 1 or not isinstance(rows[0], tuple) or not _VALUES.search(statement):
+            self.executemany(statement, rows)
+            return
+        at = 0
+        while at < len(rows):
+            size = next(n for n in _CHUNKS if n <= len(rows) - at)
+            self.execute(_several(statement, size), [value for row in rows[at : at + size] for value in row])
+            at += size
+
+
+@lru_cache(maxsize=256)
+def _several(statement: str, rows: int) -> str:
+    return _VALUES.sub(lambda found: f"VALUES {', '.join([found[1]] * rows)}", statement, count=1)
