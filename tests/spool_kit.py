@@ -142,7 +142,7 @@ class At:
         return one.id
 
     async def claim(self, backend: str = "b", *, now: datetime = START, limit: int = 100) -> list[Claim]:
-        return await self.spool.claim(backend, now=now, lease=LEASE, limit=limit)
+        return list((await self.spool.claim(backend, now=now, lease=LEASE, limit=limit)).claims)
 
     async def settle(
         self, outcome: Outcome | Mapping[str, Outcome] = SENT, *, backend: str = "b", now: datetime = START, **more: Any

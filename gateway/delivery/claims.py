@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.model import SpoolTrouble
 from gateway.spool import Claim, Spool
@@ -28,6 +28,7 @@ class Claims:
         self._spool = spool
         self._ready: deque[tuple[Claim, bytes | None]] = deque()
         self._busy: set[int] = set()
+        self.due: datetime | None = None  # spool.Taken, of the last time
 
     def __len__(self) -> int:
         """How many wait for a free place."""
@@ -36,19 +37,12 @@ class Claims:
     async def take(self, limit: int) -> int:
         """Claim what is due; returns how many there were. Raises SpoolTrouble."""
         now, busy = self._spool.now(), sorted(self._busy)
-        claims = await self._spool.claim(self._backend, now=now, lease=LEASE, limit=limit, busy=busy)
-        small = [claim.message.id for claim in claims if claim.message.size <= EAGER_BODY]
-        try:
-            bodies = await self._spool.bodies(small) if small else {}
-        except BaseException:
-            await give_back(self._spool, claims)
-            raise
-        for claim in claims:
-            raw = bodies.get(claim.message.id)
-            if raw is not None or claim.message.size > EAGER_BODY:  # else the spool has marked it corrupt
-                self._ready.append((claim, raw))
-                self._busy.add(claim.delivery_id)
-        return len(claims)
+        taken = await self._spool.claim(self._backend, now=now, lease=LEASE, limit=limit, busy=busy, eager=EAGER_BODY)
+        for claim in taken.claims:
+            self._ready.append((claim, taken.bodies.get(claim.message.id)))
+            self._busy.add(claim.delivery_id)
+        self.due = taken.due
+        return len(taken.claims)
 
     def pop(self) -> tuple[Claim, bytes | None]:
         """The next to send; a large body is read when it is sent. IndexError when none waits."""

@@ -131,7 +131,7 @@ class Worker:
                 self._next_send = self._clock.monotonic() + taken * pace
             self._fill()
             if taken < room:
-                due = await self._spool.due(self._name)
+                due = self._claims.due
                 await self._wait(FOREVER if due is None else (due - self._spool.now()).total_seconds())
 
     async def _recall(self) -> None:

@@ -10,15 +10,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage, Verdict
 from gateway.spool import tables
 from gateway.spool.answers import refuse, tell
 from gateway.spool.keys import key_of
-from gateway.spool.records import Claim, Told, micros, moment
-from gateway.spool.seal import CHECKED, checksum
-from gateway.spool.sql import IDLE, IN_IDS, LOAD_DELIVERIES, NO_ANSWER, STILL_OPEN, UNDER_WAY, clean, insert_into
+from gateway.spool.records import Claim, Taken, Told, micros, moment
+from gateway.spool.seal import CHECKED, checksum, intact
+from gateway.spool.sql import (
+    DUE,
+    FIRST,
+    IDLE,
+    IN_IDS,
+    LOAD_DELIVERIES,
+    NO_ANSWER,
+    STILL_OPEN,
+    UNDER_WAY,
+    clean,
+    insert_into,
+)
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 
@@ -146,19 +158,53 @@ def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, A
 
 def claim(tx: Transaction, now: int, until: int, which: str, **values: Any) -> list[Claim]:
     """Take the deliveries that ``which`` selects: out of reach until ``until``, the attempt's row written first."""
+    return _claim(tx, now, until, which, values)[0]
+
+
+def take(tx: Transaction, now: int, until: int, *, eager: int, **values: Any) -> Taken:
+    """Claim what is due of a ``backend``, at most ``limit``, with the bodies of up to ``eager`` bytes."""
+    claims, rows = _claim(tx, now, until, DUE, values)
+    small = [each.message.id for each in claims if each.message.size <= eager]
+    bodies, damaged = _bodies(tx, small, rows) if small else ({}, [])
+    if damaged:
+        corrupt(tx, damaged)
+        claims = [each for each in claims if each.message.id not in damaged]
+    due = None
+    if len(claims) + len(damaged) < values["limit"]:
+        (first,) = tx.all(FIRST.format("next_attempt_at"), backend=values["backend"])
+        due = None if first["at"] is None else moment(first["at"])
+    return Taken(tuple(claims), bodies, due)
+
+
+def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[str, bytes], list[str]]:
+    """Those whose checksum holds, and the ids of those where it does not; ``rows`` from LOAD_DELIVERIES."""
+    known: dict[str, list[Any]] = {}
+    for row in rows:
+        known.setdefault(row["id"], []).append(row)
+    whole = {}
+    for found in tx.all(f"SELECT message_id, raw FROM body WHERE message_id {IN_IDS}", ids=ids):
+        ident, raw = found["message_id"], found["raw"]
+        with suppress(TypeError, ValueError):  # a damaged value may be of any type
+            if intact(known[ident][0], known[ident], raw):
+                whole[ident] = raw
+    return whole, [ident for ident in ids if ident not in whole]
+
+
+def _claim(tx: Transaction, now: int, until: int, which: str, values: Any) -> tuple[list[Claim], Sequence[Any]]:
     taken = [row["id"] for row in tx.all(_CLAIM.format(which), now=now, until=until, **values)]
     if not taken:
-        return []
+        return [], ()
     if interrupted := [row["delivery_id"] for row in tx.all(_INTERRUPT, ids=taken, wall=tx.wall)]:
         tx.all(_DOUBT, ids=interrupted, now=None, delay=0)  # a send that outlived its lease
-    deliveries, damaged = deliveries_from(tx.all(LOAD_DELIVERIES, ids=taken), tx.vault)
+    rows = tx.all(LOAD_DELIVERIES, ids=taken)
+    deliveries, damaged = deliveries_from(rows, tx.vault)
     corrupt(tx, damaged)
     claims = [Claim(attempt_id=next(tx.attempt_ids), **delivery) for delivery in deliveries]
     for each in claims:
         addresses = json.dumps([recipient.address for recipient in each.message.envelope.recipients])
         row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, tx.wall, tx.engine.owner)
         tx.later(_ADD_ATTEMPT, row)
-    return claims
+    return claims, rows
 
 
 def corrupt(tx: Transaction, ids: list[str]) -> None:

@@ -46,7 +46,7 @@ def line(path: Path) -> Line:
         factory=Line,
         cached_statements=256,
     )
-    made.text_factory, made.row_factory = _decode, sqlite3.Row
+    made.text_factory = _decode
     for pragma in (f"busy_timeout={BUSY}", *_WRITER):
         made.execute(f"PRAGMA {pragma}").fetchall()
     return made

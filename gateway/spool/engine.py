@@ -7,7 +7,7 @@ are TRUE, FALSE or a bound bool.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -48,12 +48,7 @@ class Space:
     astray: str = ""
 
 
-class Row(Protocol):
-    """By names of columns."""
-
-    def __getitem__(self, name: str, /) -> Any: ...
-
-    def keys(self) -> Iterable[str]: ...
+Row = Mapping[str, Any]  # by names of columns
 
 
 class Connection(Protocol):

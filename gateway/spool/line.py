@@ -9,13 +9,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
-_CHUNKS = (
-    64,
-    16,
-    4,
-    2,
-    1,
-)  # rows in one statement: the driver gives up the interpreter for each statement that it runs
+# Rows in one statement. For each that it runs the driver gives up the interpreter, which a busy loop then has.
+_CHUNKS = (64, 16, 4, 2, 1)
 _VALUES = re.compile(r"\bVALUES (\([^()]*\))", re.ASCII)
 
 
@@ -39,8 +34,12 @@ class Line(sqlite3.Connection):
                     self.execute("ROLLBACK")
             raise
 
-    def all(self, statement: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[sqlite3.Row]:
-        return self.execute(statement, values).fetchall()
+    def all(self, statement: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
+        cursor = self.execute(statement, values)
+        if cursor.description is None:
+            return []
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def many(self, statement: str, rows: Sequence[Any]) -> None:
         """The same for each row. Rows of ``VALUES`` with places for tuples go in many at a time."""

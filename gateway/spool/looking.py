@@ -24,6 +24,7 @@ from gateway.spool import (
     queries,
     refusals,
     signins,
+    sql,
     tally,
     tokens,
 )
@@ -85,7 +86,7 @@ class Looking:
 
     async def due(self, backend: str) -> datetime | None:
         """When the backend's next delivery falls due, counting what is under way; None when it is empty."""
-        at = (await self._ask(queries.FIRST.format("next_attempt_at"), backend=backend))[0]["at"]
+        at = (await self._ask(sql.FIRST.format("next_attempt_at"), backend=backend))[0]["at"]
         return None if at is None else moment(at)
 
     async def oldest(self) -> dict[str, datetime]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.actor import Order
 from gateway.events import Events
@@ -22,6 +22,7 @@ from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
 Each = Callable[[Sequence[str]], object]
+T = TypeVar("T")
 LEASE = timedelta(minutes=5)  # for giving up, which needs no network
 
 
@@ -132,13 +133,16 @@ class Ordering(Looking):
     # -- claims ------------------------------------------------------------------------------------------------------
 
     async def _claim(self, now: datetime, lease: timedelta, which: str, **values: Any) -> list[Claim]:
-        def run(tx: Transaction) -> list[Claim]:
-            return changes.claim(tx, micros(now), micros(now + lease), which, **values)
+        run = partial(changes.claim, now=micros(now), until=micros(now + lease), which=which, **values)
+        return await self._taking(run, list)
+
+    async def _taking(self, run: Callable[[Transaction], T], claims: Callable[[T], Sequence[Claim]]) -> T:
+        """What ``run`` claims is given back where nobody waits for it any more."""
 
         def give_back(_: object) -> None:
-            if not taken.cancelled() and not taken.exception() and taken.result():
+            if not taken.cancelled() and not taken.exception() and (left := claims(taken.result())):
                 with suppress(SpoolTrouble):
-                    self._writer.submit(lambda tx: changes.release_claims(tx, taken.result()))
+                    self._writer.submit(lambda tx: changes.release_claims(tx, left))
 
         taken = self._writer.submit(run, late=True)
         try:

@@ -54,7 +54,6 @@ SELECT r.*, t.total, t.at, t.sent, t.failed, t.doubt FROM (
     FROM recipient WHERE message_id {IN_IDS} GROUP BY message_id) AS t
 JOIN recipient r ON r.message_id = t.message_id AND r.n < :most ORDER BY r.n"""
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
-FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
 _BODIES = f"""
 SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
 WHERE m.id {IN_IDS} AND (b.raw IS NOT NULL OR m.finished_at IS NULL)"""

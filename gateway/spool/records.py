@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -62,6 +62,19 @@ class Claim(Delivery):
     """A delivery taken for one attempt, whose row is already written."""
 
     attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Claims, and the bodies of the small ones by queue id; large ones are read when they are sent.
+
+    ``due``: when the backend's next delivery falls due, by the spool's time, counting what is under way. None is never,
+    or not asked for, since there were as many as could be taken.
+    """
+
+    claims: tuple[Claim, ...] = ()
+    bodies: Mapping[str, bytes] = field(default_factory=dict)
+    due: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ NO_ANSWER = {
 }  # fmt: skip
 # All but what only people want to know: it would come with each recipient.
 _OF_MESSAGE = ", ".join(f"m.{name}" for name in Message.model_fields if name != "how")
+FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
 LOAD_DELIVERIES = f"""
 SELECT d.id AS delivery_id, d.backend, d.attempts, d.sticky, d.in_doubt, d.received_at AS queued_at,
     r.address, r.notify, r.orcpt, r.verdict AS said, {_OF_MESSAGE},

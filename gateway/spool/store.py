@@ -37,10 +37,11 @@ from gateway.spool import (
 from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.moments import Moments
 from gateway.spool.ordering import LEASE, Ordering
-from gateway.spool.records import Claim, Notice, Poll, RestRow, Settlement, SpoolError, TokenRow, Told, micros
+from gateway.spool.records import Claim, Notice, Poll, RestRow, Settlement, SpoolError, Taken, TokenRow, Told, micros
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
 from gateway.spool.steady import SpoolTime
+from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
 _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner than this
@@ -117,10 +118,18 @@ class Spool(Ordering):
             self.uses.note("client", message.client, message.received_at, message.peer)
 
     async def claim(
-        self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = ()
-    ) -> list[Claim]:
-        """Take due deliveries of a backend, each out of reach for ``lease``; the attempts are on disk by then."""
-        return await self._claim(now, lease, sql.DUE, backend=backend, limit=limit, busy=list(busy))
+        self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = (), eager: int = 0
+    ) -> Taken:
+        """Take due deliveries of a backend, each out of reach for ``lease``; the attempts are on disk by then.
+
+        With the bodies of up to ``eager`` bytes: one that is damaged is not among the claims, and corrupt.
+        """
+        given = {"backend": backend, "limit": limit, "busy": list(busy)}
+
+        def run(tx: Transaction) -> Taken:
+            return changes.take(tx, micros(now), micros(now + lease), eager=eager, **given)
+
+        return await self._taking(run, lambda taken: taken.claims)
 
     async def release_claims(self, claims: Sequence[Claim]) -> None:
         """Undo claims that never reached the network."""

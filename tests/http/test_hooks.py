@@ -64,7 +64,7 @@ async def ways(running: Service, server: HttpServer) -> Ways:
     assert running.dispatcher
     running.dispatcher.hooks |= {"box": Signed(), "s2g": smtp2go(running)}
     await running.put(1)
-    (claim,) = await running.spool.claim("box", now=START, lease=LEASE, limit=1)
+    (claim,) = (await running.spool.claim("box", now=START, lease=LEASE, limit=1)).claims
     sent = Outcome(Verdict.SENT, 200, "2.0.0", "", IDENT)
     await running.spool.settle(settlement(claim, sent, poll_at=START))
     return Ways(running, server.port)

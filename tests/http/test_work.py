@@ -180,7 +180,7 @@ async def test_all_that_failed_is_retried_only_when_it_is_asked_for(running: Ser
     await running.put(1)
     await running.put(2)
     given = {"now": running.spool.now(), "lease": running.settings.retry.lifetime, "limit": 1}
-    (one,) = await running.spool.claim("box", **given)
+    (one,) = (await running.spool.claim("box", **given)).claims
     await running.spool.settle(settlement(one, REJECTED))
     failed = one.message.id
     assert (await ask(running, "POST", f"{M}/retry", {"filter": {}})).json["changed"] == 1

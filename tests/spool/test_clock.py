@@ -222,7 +222,7 @@ async def test_a_lease_and_what_is_given_back(tmp_path: Path) -> None:
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
         await at.put()
-        claims = await at.spool.claim("b", now=at.spool.now(), lease=LEASE, limit=1)
+        claims = (await at.spool.claim("b", now=at.spool.now(), lease=LEASE, limit=1)).claims
         clock.set(-DAY)
         await at.spool.release_claims(claims)
         assert len(await at.claim(now=at.spool.now())) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -153,6 +154,9 @@ async def test_whatever_a_client_calls_a_password_comes_back(secret: str) -> Non
     assert vault.seal("M1", "") is None
 
 
+_VALUE = re.compile(r"NULL|[xX]?'(?:[^']|'')*'|\b-?\d+\b")
+
+
 async def test_messages_without_cost_no_statement(at: At) -> None:
     """The same statements in the same number, with a token and without."""
     counted = []
@@ -160,6 +164,6 @@ async def test_messages_without_cost_no_statement(at: At) -> None:
         with statements() as seen:
             await at.put(secret=secret)
             await at.settle()
-        counted.append(seen)
+        counted.append([_VALUE.sub("?", text) for text in seen])
     assert len(counted[0]) > 5
     assert counted[0] == counted[1]

@@ -60,7 +60,7 @@ async def answer(
 ) -> None:
     """To the one message that is due there."""
     lease = timedelta(minutes=5)
-    (claim,) = await service.spool.claim(backend, now=service.spool.now(), lease=lease, limit=1)
+    (claim,) = (await service.spool.claim(backend, now=service.spool.now(), lease=lease, limit=1)).claims
     more = {"states": {one.address: state for one in claim.message.envelope.recipients}} if state else {}
     again = None if state == "held" else service.spool.now() + timedelta(minutes=21)
     await service.spool.settle(settlement(claim, outcome, ended_at=START, next_attempt_at=again, told=told, **more))

@@ -37,7 +37,9 @@ async def furnish(service: Service) -> None:
     await mail.answer(service, "u3", {one: mail.TAKEN if n % 3 else WORDS for n, one in enumerate(people)})
     await mail.put(service, IDS["tried"], "max@example.com", backend="u4", minutes=400)
     for _ in range(60):
-        (claim,) = await service.spool.claim("u4", now=service.spool.now(), lease=timedelta(minutes=5), limit=1)
+        (claim,) = (
+            await service.spool.claim("u4", now=service.spool.now(), lease=timedelta(minutes=5), limit=1)
+        ).claims
         again = service.spool.now()
         await service.spool.settle(settlement(claim, mail.FULL, ended_at=START, next_attempt_at=again))
 
