@@ -13,7 +13,7 @@ from gateway.checks import Check, Metered
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
 from gateway.delivery.breaker import FOREVER, OPERATOR, CircuitBreaker, Ruling, State
-from gateway.delivery.claims import Claims, give_back
+from gateway.delivery.claims import EAGER_BODY, Claims, give_back
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Situation, decide
@@ -25,6 +25,8 @@ from gateway.spool import Claim, Filter, Settlement, Spool
 
 SEND_LIMIT = 25 * 60.0  # seconds; less than a claim lasts
 UNWRITABLE_WAIT = 5.0
+AHEAD = 3  # times as many as are sent at once are claimed
+UNSETTLED = 4  # and may be under way, with those whose outcome is being written down
 DIVERT_EVERY = 10.0  # while some have to stay; for new ones at once
 
 
@@ -56,6 +58,7 @@ class Worker:
         self._claims = Claims(self._name, spool)
         self._changed = asyncio.Event()
         self._sends: set[asyncio.Task[None]] = set()
+        self._placed: set[int] = set()  # deliveries that are on the network
         self._changes: set[asyncio.Task[None]] = set()  # of the queue, which nobody waits for
         self._stopping = False
         self._next_send = self._next_divert = 0.0
@@ -145,9 +148,11 @@ class Worker:
         return {State.CLOSED: most, State.HALF_OPEN: 1, State.OPEN: 0}[self._state()]
 
     def _room(self) -> int:
-        """How many to claim: as many again as are sent at once, but a probe goes alone."""
-        ahead = 2 if self._state() is State.CLOSED else 1
-        room = self._places() * ahead - len(self._sends) - len(self._claims)
+        """How many to claim: twice as many again as are sent at once, and in groups; but a probe goes alone."""
+        places, closed = self._places(), self._state() is State.CLOSED
+        if closed and not self._settings.rate and len(self._claims) > places // 2:
+            return 0
+        room = places * (AHEAD if closed else 1) - len(self._placed) - len(self._claims)
         if rate := self._settings.rate:
             room = min(room, max(1, int(rate.count / rate.period.total_seconds())))
         return room
@@ -155,8 +160,12 @@ class Worker:
     def _fill(self) -> None:
         if self._state() is State.OPEN and (waiting := self._claims.unstarted()):
             self._aside(give_back(self._spool, waiting))
-        while self._claims and len(self._sends) < self._places() and not self._stopping:
+        unsettled = UNSETTLED * self._settings.concurrency
+        while self._claims and len(self._placed) < self._places() and len(self._sends) < unsettled:
+            if self._stopping:
+                return
             claim, raw = self._claims.pop()
+            self._placed.add(claim.delivery_id)
             self._start(self._sends, self._attempt(claim, raw), f"send-{self._name}-{claim.message.id}")
 
     def _aside(self, change: Awaitable[object]) -> None:
@@ -212,6 +221,7 @@ class Worker:
             if raw is not None:  # else the spool has marked the message corrupt
                 await self._carry_out(claim, raw)
         finally:
+            self._placed.discard(claim.delivery_id)
             self._claims.ended(claim)
 
     async def _carry_out(self, claim: Claim, raw: bytes) -> None:
@@ -222,6 +232,9 @@ class Worker:
         outcomes = await self._send(claim, raw, partial(self._write_down, claim, written)) | written
         now, ended = self._spool.now(), self._clock.monotonic()
         ruling = self._judge(claim, outcomes, ended)
+        if claim.message.size <= EAGER_BODY:  # the next may go while this is written down; few large ones in memory
+            self._placed.discard(claim.delivery_id)
+            self._fill()
         waits_for, goes_to = self.orders.next_way(claim, outcomes, ended)
         situation = Situation(
             now=now,
