@@ -385,6 +385,8 @@ class SmtpFake(Server):
                 secure = True
                 continue
             reply = self.scripted(line)
+            if verb == "DATA" and not transaction.rcpt and "DATA" not in self.replies:
+                reply = "554 5.5.1 Error: no valid recipients"
             if verb == "AUTH" and line.split()[1:2] == ["LOGIN"] and "AUTH" not in self.replies:
                 for prompt in ("VXNlcm5hbWU6", "UGFzc3dvcmQ6"):
                     await self.say(writer, reader, f"334 {prompt}")
@@ -394,6 +396,8 @@ class SmtpFake(Server):
                 transaction = Transaction(line)
             elif verb == "RCPT" and reply.startswith("2"):
                 transaction.rcpt.append(line)
+            elif verb == "RSET":
+                transaction = Transaction("")
             elif verb == "DATA" and reply.startswith("354"):
                 await self._data(reader, writer, transaction)
             elif verb == "QUIT":

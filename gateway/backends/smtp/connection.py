@@ -8,97 +8,156 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import aiosmtplib
 
 from gateway.address import with_a_labels
 from gateway.backends.shared.base import NoAnswer, safe
+from gateway.backends.smtp.dialogue import Dialogue
 from gateway.backends.smtp.replies import parameters, path, refusal, too_many, wire
 from gateway.message.header import scan_part
-from gateway.model import Envelope, Outcome, Scope, Verdict
+from gateway.model import Envelope, Outcome, Recipient, Scope, Verdict
 
 END_OF_DATA = 600.0  # RFC 5321, 4.5.3.2.6: the reply to the final dot may take ten minutes
 _QUEUED_AS = re.compile(r"(?:queued as|\bid=)\s*<?([\w.@-]{1,200})", re.IGNORECASE)
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _MAILBOX = re.compile(r"4\.[12]\.")  # an address or a mailbox (RFC 3463, 3.2 and 3.3), which is no other recipient's
 BROKEN = (aiosmtplib.SMTPException, OSError)  # lost, timed out, unintelligible
+Command = tuple[bytes, ...]  # its words
 
 
 class Connection:
     """One connection, in step with its server: every command has had its reply, or the connection is closed."""
 
     def __init__(self, name: str, client: aiosmtplib.SMTP, seconds: float) -> None:
+        if not isinstance(client.transport, asyncio.Transport):
+            raise aiosmtplib.SMTPServerDisconnected("Connection lost")
         self.name = name
         self.client = client
         self.offers = client.supports_extension
         self.clean = True  # no transaction is open
         self._seconds = seconds
+        self._dialogue = Dialogue(client.transport)
+        self._ahead: deque[Command] = deque()  # written, their replies not yet read
 
     @property
     def alive(self) -> bool:
         return self.client.is_connected
 
+    @property
+    def ahead(self) -> bool:
+        """Something is written whose reply is not read."""
+        return bool(self._ahead)
+
+    def write_ahead(self, commands: Sequence[Command]) -> None:
+        """All at once, to be said in this order, where the server takes that (RFC 2920); else nothing."""
+        if self.alive and self.offers("pipelining") and not self._ahead:
+            self._dialogue.write(b"".join(map(_line, commands)), len(commands))
+            self._ahead.extend(commands)
+
     async def say(self, *words: bytes) -> aiosmtplib.SMTPResponse:
-        """A command and its reply. Raises NoAnswer: no usable reply, or 421, which closes the connection."""
+        """A command, unless it is written already, and its reply.
+
+        Raises NoAnswer: no usable reply, or 421, which closes the connection.
+        """
         try:
-            reply = await self.client.execute_command(*words, timeout=self._seconds)
+            if not self._ahead:
+                self._dialogue.write(_line(words), 1)
+            elif self._ahead.popleft() != words:
+                raise aiosmtplib.SMTPException("out of step")
+            reply = await self._dialogue.reply(self._seconds)
         except BaseException as error:
             self.client.close()
             if isinstance(error, BROKEN):
                 raise _lost(f"no usable reply to {words[0].decode()}: {error}") from error
             raise
         if reply.code == 421:
+            self.client.close()
             about = of_message if words[0] in (b"RCPT", b"DATA") else replace
             raise NoAnswer(about(refusal(self.name, *reply)))
         return reply
 
+    async def catch_up(self) -> None:
+        """Read the replies to what was written ahead and has no meaning any more; where one fails, close."""
+        with suppress(NoAnswer):
+            while self._ahead and self.alive:
+                reply = await self.say(*self._ahead[0])
+                if reply.code == 354:  # RFC 2920 3.1: with nobody to get it, an empty message
+                    self._dialogue.write(b".\r\n", 1)
+                    self._ahead.append((b".",))
+        self._ahead.clear()
+
     async def transfer(self, raw: bytes) -> aiosmtplib.SMTPResponse:
         """The body and the reply to its final dot. Raises NoAnswer: in doubt only once the dot has been written."""
-        if (protocol := self.client.protocol) is None:
-            raise _lost("connection lost before the message")
-        # Listening before the first byte: a server may refuse half-way, and hang up.
-        listening = asyncio.ensure_future(protocol.read_response())
-        written = False
+        dialogue, written = self._dialogue, False
         try:
+            dialogue.write(b"", 1)  # from the first byte on: a server may refuse half-way, and hang up
             for piece, last in wire(raw):
                 try:
-                    protocol.write(piece)
+                    dialogue.write(piece)
                     written = last
-                    async with asyncio.timeout(self._seconds):
-                        await protocol._drain_helper()  # what asyncio.StreamWriter.drain calls
+                    await dialogue.drained(self._seconds)
                 except BROKEN:
-                    await asyncio.wait((listening,), timeout=1)
-                    if not listening.done():
+                    if not dialogue.heard:
                         raise
-                if listening.done():
+                if dialogue.heard:
                     break
-            async with asyncio.timeout(max(END_OF_DATA, self._seconds)):
-                reply = await listening
+            reply = await dialogue.reply(max(END_OF_DATA, self._seconds))
             if not written and reply.code < 400:
                 raise aiosmtplib.SMTPException(f"{reply.code} came too early")
         except BaseException as error:
             self.client.close()
             if isinstance(error, BROKEN):
                 where = "after" if written else "before"
-                detail = f"no usable reply {where} the end of the message: {str(error) or 'timed out'}"
+                detail = f"no usable reply {where} the end of the message: {error}"
                 raise _lost(detail, in_doubt=written) from error
             raise
-        finally:
-            listening.cancel()
         if not written or reply.code == 421:
             self.client.close()
         return reply
 
     def bid_farewell(self) -> None:
         """Says QUIT without waiting for the reply, and closes."""
-        if self.alive and self.client.protocol is not None:
-            self.client.protocol.write(b"QUIT\r\n")
+        with suppress(aiosmtplib.SMTPException):
+            self._dialogue.write(b"QUIT\r\n", 1)
         self.client.close()
 
 
-async def open_transaction(connection: Connection, envelope: Envelope, raw: bytes) -> None:
-    """Opens the transaction for a message as ``fitted``. Raises NoAnswer: it cannot go, or the sender is refused."""
+def _line(words: Command) -> bytes:
+    line = b" ".join(words)
+    if _CONTROL.search(line):  # would be another command
+        raise ValueError("control character in a command")
+    return line + b"\r\n"
+
+
+Named = list[tuple[str, Command | Outcome]]  # by address: how it is named, or why it cannot be
+
+
+async def open_transaction(connection: Connection, envelope: Envelope, raw: bytes) -> Named:
+    """Opens the transaction for a message as ``fitted``; returns who is to be named.
+
+    Raises NoAnswer: it cannot go, or the sender is refused.
+    """
+    mail = _mail(connection, envelope, raw)
+    named: Named = [(one.address, _rcpt(connection, one)) for one in envelope.recipients]
+    first: list[Command] = [] if connection.clean else [(b"RSET",)]
+    if recipients := [words for _, words in named if not isinstance(words, Outcome)]:
+        connection.write_ahead([*first, mail, *recipients, (b"DATA",)])
+    for words in first:
+        await connection.say(*words)
+    connection.clean = False
+    reply = await connection.say(*mail)
+    if not 200 <= reply.code < 300:
+        raise NoAnswer(refusal(connection.name, *reply))
+    return named
+
+
+def _mail(connection: Connection, envelope: Envelope, raw: bytes) -> Command:
+    """Raises NoAnswer: the server cannot be told."""
     sender = path(envelope.sender)
     if sender is None:
         raise NoAnswer(_never("5.1.7", "the sender address cannot be written to the server as it is"))
@@ -112,16 +171,21 @@ async def open_transaction(connection: Connection, envelope: Envelope, raw: byte
     words += [b"BODY=8BITMIME"] if eightbit else []
     words += [b"SMTPUTF8"] if utf8 and connection.offers("smtputf8") else []
     words += parameters(RET=envelope.ret, ENVID=envelope.envid) if connection.offers("dsn") else []
-    if not connection.clean:
-        await connection.say(b"RSET")
-    connection.clean = False
-    reply = await connection.say(b"MAIL", b"FROM:" + sender, *words)
-    if not 200 <= reply.code < 300:
-        raise NoAnswer(refusal(connection.name, *reply))
+    return b"MAIL", b"FROM:" + sender, *words
+
+
+def _rcpt(connection: Connection, recipient: Recipient) -> Command | Outcome:
+    to = path(recipient.address)
+    if to is None:
+        return _of_one(_never("5.1.3", "the address cannot be written to the server as it is"))
+    if not to.isascii() and not connection.offers("smtputf8"):
+        return _of_one(_never("5.6.7", "the server takes no non-ASCII addresses (no SMTPUTF8)"))
+    words = parameters(NOTIFY=recipient.notify, ORCPT=recipient.orcpt) if connection.offers("dsn") else []
+    return b"RCPT", b"TO:" + to, *words
 
 
 async def name_recipients(
-    connection: Connection, envelope: Envelope, outcomes: dict[str, Outcome], most: Callable[[int], None]
+    connection: Connection, named: Named, outcomes: dict[str, Outcome], most: Callable[[int], None]
 ) -> list[str]:
     """Names them until it takes no more. Returns the accepted ones; the refused get their outcome, the rest get none.
 
@@ -129,23 +193,22 @@ async def name_recipients(
     said in so many words, ``most`` learns how many it takes.
     """
     accepted: list[str] = []
-    for recipient in envelope.recipients:
-        address, to = recipient.address, path(recipient.address)
-        if to is None:
-            outcomes[address] = _of_one(_never("5.1.3", "the address cannot be written to the server as it is"))
-        elif not to.isascii() and not connection.offers("smtputf8"):
-            outcomes[address] = _of_one(_never("5.6.7", "the server takes no non-ASCII addresses (no SMTPUTF8)"))
+    full = False
+    for address, words in named:
+        if isinstance(words, Outcome):
+            outcomes[address] = words
+            continue
+        if full and not connection.ahead:
+            break
+        reply = await connection.say(*words)
+        if 200 <= reply.code < 300:
+            accepted.append(address)
+        elif accepted and (are := too_many(*reply)) is not False:
+            if are and not full:
+                most(len(accepted))
+            full = True
         else:
-            words = parameters(NOTIFY=recipient.notify, ORCPT=recipient.orcpt) if connection.offers("dsn") else []
-            reply = await connection.say(b"RCPT", b"TO:" + to, *words)
-            if 200 <= reply.code < 300:
-                accepted.append(address)
-            elif accepted and (are := too_many(*reply)) is not False:
-                if are:
-                    most(len(accepted))
-                break
-            else:
-                outcomes[address] = _of_one(refusal(connection.name, *reply))
+            outcomes[address] = _of_one(refusal(connection.name, *reply))
     for address, outcome in outcomes.items():
         rests = outcome.verdict is Verdict.THROTTLED or outcome.scope is Scope.BACKEND
         if accepted and rests:  # it takes others: this recipient alone has to wait

@@ -126,14 +126,15 @@ class Smtp:
         """Raises NoAnswer, for whoever has no outcome."""
         try:
             fit, note = await fitted(connection, envelope, raw)
-            await open_transaction(connection, envelope, fit)
-            if accepted := await name_recipients(connection, envelope, outcomes, self._most.learn):
+            named = await open_transaction(connection, envelope, fit)
+            if accepted := await name_recipients(connection, named, outcomes, self._most.learn):
                 outcome = await send_message(connection, fit, note)
                 if outcome.scope is Scope.RECIPIENT and len(accepted) > 1:  # too many, told at the end
                     self._most.learn(len(accepted) // 2)
                 else:
                     outcomes |= dict.fromkeys(accepted, outcome)
         finally:
+            await connection.catch_up()
             if connection.alive:
                 self._idle[connection] = asyncio.get_running_loop().call_later(IDLE, self._retire, connection)
 
