@@ -67,6 +67,7 @@ def _new() -> bytes:
 
 def blank(directory: Path) -> Path:
     """The same folder, with a new spool in it if it was empty: a copy, for making one costs more than many a test."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not any(directory.iterdir()):
         file = directory / "spool.db"
         file.touch(mode=0o600)
