@@ -17,12 +17,21 @@ from gateway.spool.records import micros, moment
 from gateway.spool.transaction import Transaction
 
 KEPT = timedelta(days=90)
+_BY_HOUR = timedelta(days=9)  # two more than can be asked for by the hour
+_DAY = 24 * HOUR
 FADE = "DELETE FROM tally WHERE hour_at < :before"
 # What was counted while the clock was ahead goes into the running hour: else it would be of now for ever.
 _RECALL = f"""
 INSERT INTO tally ({", ".join(ROW)})
 SELECT :hour, listener, client, backend, {", ".join(f"sum({name})" for name in COLUMNS)}
 FROM tally WHERE hour_at > :hour GROUP BY 2, 3, 4 {GROWS}"""  # noqa: S608 - of constants of ours
+_HOURS = "SELECT hour_at FROM tally WHERE hour_at < :before AND hour_at % :day <> 0 ORDER BY hour_at LIMIT 1"
+_OF_DAY = "FROM tally WHERE hour_at > :first AND hour_at < :first + :day"
+_FOLD = f"""
+INSERT INTO tally ({", ".join(ROW)})
+SELECT :first, listener, client, backend, {", ".join(f"sum({name})" for name in COLUMNS)}
+{_OF_DAY} GROUP BY 2, 3, 4 {GROWS}"""
+_FOLDED = f"DELETE {_OF_DAY}"
 _GONE = "DELETE FROM tally WHERE hour_at > :hour"
 # The same until then: what it called the future counts as now.
 _SINCE = f"""
@@ -80,6 +89,18 @@ def recall(tx: Transaction, latest: int) -> None:
     hour = latest // HOUR * HOUR
     tx.all(_RECALL, hour=hour)
     tx.all(_GONE, hour=hour)
+
+
+def fold(tx: Transaction, now: int) -> bool:
+    """Put the hours of the oldest day that nobody asks for by the hour any more into its first one, so that 90 days of
+    many clients are soon summed. Whether there was such a day."""
+    old = tx.all(_HOURS, before=(now - _BY_HOUR // timedelta(microseconds=1)) // _DAY * _DAY, day=_DAY)
+    if not old:
+        return False
+    given = {"first": old[0]["hour_at"] // _DAY * _DAY, "day": _DAY}
+    tx.all(_FOLD, **given)
+    tx.all(_FOLDED, **given)
+    return True
 
 
 async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Flow:

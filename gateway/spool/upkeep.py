@@ -107,4 +107,5 @@ def _sweep_door(tx: Transaction, kept: RetentionSettings) -> int:
     now, latest = min(tx.now, tx.wall), max(tx.now, tx.wall)
     tally.recall(tx, latest)
     tx.all(tally.FADE, before=now - tally.KEPT // timedelta(microseconds=1))
-    return refusals.sweep(tx, now - kept.refusals // timedelta(microseconds=1), latest)
+    folded = tally.fold(tx, now)
+    return refusals.sweep(tx, now - kept.refusals // timedelta(microseconds=1), latest) + folded

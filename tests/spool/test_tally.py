@@ -8,9 +8,10 @@ from pathlib import Path
 
 from gateway.config.models import RetentionSettings
 from gateway.spool import Counts
+from gateway.spool.records import micros
 from tests.builders import NO_USER, SENT
 from tests.fakes import START, FakeClock
-from tests.spool_kit import DEFERRED, At, of, opened, statements
+from tests.spool_kit import DEFERRED, At, of, opened, peer, statements
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -92,3 +93,21 @@ async def test_counts_stay_for_ninety_days(tmp_path: Path) -> None:
                 pass
             assert await at.spool.find() == []
             assert (await at.spool.flow(clock.now(), 120, DAY)).total.accepted == accepted
+
+
+async def test_hours_become_days_and_no_count_changes(tmp_path: Path) -> None:
+    """What is older than can be asked for by the hour is one row a day of each client; the young stays as it is."""
+    clock = FakeClock()
+    async with opened(tmp_path, clock=clock) as at:
+        for n in range(12 * 8):  # each three hours
+            await at.put(client=f"c{n % 2}")
+            clock.advance(3 * 3600)
+        flows = [await at.spool.flow(clock.now(), 30, DAY), await at.spool.flow(clock.now(), 168, HOUR)]
+        rows = peer(tmp_path, "SELECT count(*) FROM tally")
+        while await at.spool.sweep(at.spool.now(), RetentionSettings()):
+            pass
+        assert [await at.spool.flow(clock.now(), 30, DAY), await at.spool.flow(clock.now(), 168, HOUR)] == flows
+        hours = [row[0] for row in peer(tmp_path, "SELECT hour_at FROM tally ORDER BY hour_at")]
+        day, old = micros(START + DAY) - micros(START), micros(clock.now() - 10 * DAY)
+        assert (len(hours) < rows[0][0], {hour % day for hour in hours if hour < old}) == (True, {0})
+        assert sum(hour >= old for hour in hours) > 2 * 10
