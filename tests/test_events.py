@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -309,8 +310,8 @@ NASTY = st.text(st.characters(codec=None), max_size=3000) | st.sampled_from(
 @given(NASTY, NASTY)
 def test_no_text_breaks_out_of_its_line(sender: str, detail: str) -> None:
     """Whatever strangers write: one JSON object on one line, every value printable and cut (door.md row 39)."""
-    render = Renderer(FakeClock(NOW), console=False, journal=False)
-    text = render(None, "info", {"event": "rejected", "sender": sender, "recipients": [detail] * 50, "n": 1})
+    render = Renderer(console=False, journal=False)
+    text = render("info", {"event": "rejected", "sender": sender, "recipients": [detail] * 50, "n": 1}, NOW)
     text.encode()
     assert text.endswith("}\n")
     assert text[:-1].isprintable()
@@ -323,8 +324,8 @@ def test_no_text_breaks_out_of_its_line(sender: str, detail: str) -> None:
 @given(NASTY)
 def test_no_text_breaks_out_of_a_console_line(detail: str) -> None:
     """On a terminal only a traceback has further lines, and those are indented."""
-    render = Renderer(FakeClock(NOW), console=True, journal=False)
-    first, *rest = render(None, "error", {"event": "bug", "detail": detail, "exception": detail}).split("\n")
+    render = Renderer(console=True, journal=False)
+    first, *rest = render("error", {"event": "bug", "detail": detail, "exception": detail}, NOW).split("\n")
     assert first.startswith("12:00:00 error")
     assert first.isprintable()
     assert rest[-1] == ""
@@ -352,7 +353,7 @@ TOKEN = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJiaWxsaW5nIn0.c2lnbmF0dXJl"
 @pytest.mark.parametrize("console", [True, False])
 def test_secrets_never_reach_a_line(fields: dict[str, Any], console: bool) -> None:
     """Masked by the name of the field and by the look of the value, also in the middle of a text."""
-    text = Renderer(FakeClock(NOW), console=console, journal=False)(None, "info", {"event": "x", **fields})
+    text = Renderer(console=console, journal=False)("info", {"event": "x", **fields}, NOW)
     assert "c2lnbmF0dXJl" not in text
     assert "[redacted]" in text
 
@@ -408,7 +409,7 @@ def test_console_line() -> None:
 @pytest.mark.parametrize(("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3)])
 def test_journald_gets_priorities_and_no_timestamps(level: str, priority: int) -> None:
     """sd-daemon(3): a <N> prefix; journald has its own clock."""
-    line = Renderer(FakeClock(NOW), console=False, journal=True)(None, level, {"event": "x"})
+    line = Renderer(console=False, journal=True)(level, {"event": "x"}, NOW)
     assert line == f'<{priority}>{{"level":"{level}","event":"x"}}\n'
 
 
@@ -437,14 +438,22 @@ class Stuck(io.StringIO):
         return super().write(text)
 
 
+@dataclass
+class Text:
+    text: str
+
+    def line(self) -> str:
+        return self.text
+
+
 def test_a_blocked_output_does_not_block_the_caller() -> None:
     """Lines wait in a bounded queue; what does not fit is dropped and counted, the rest comes out in order."""
     stream, dropped = Stuck(), []
     writer = Writer(stream, dropped.append)
-    writer.write("first\n")
+    writer.write(Text("first\n"))
     assert stream.taken.wait(60)
     for number in range(10_005):
-        writer.write(f"{number}\n")
+        writer.write(Text(f"{number}\n"))
     assert sum(dropped) == 5
     stream.free.set()
     writer.flush(60)
@@ -461,10 +470,10 @@ def test_a_broken_output_is_counted_and_survived(error: Exception) -> None:
         raise error
 
     stream.write, real = fail, stream.write  # type: ignore[method-assign]
-    writer.write("lost\n")
+    writer.write(Text("lost\n"))
     writer.flush(60)
     stream.write = real  # type: ignore[method-assign]
-    writer.write("kept\n")
+    writer.write(Text("kept\n"))
     writer.flush(60)
     assert (sum(dropped), stream.getvalue()) == (1, "kept\n")
 
@@ -474,7 +483,7 @@ def test_an_ascii_terminal_gets_escapes() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
     writer = Writer(stream, lambda _: pytest.fail("dropped"))
-    writer.write("grüße\n")
+    writer.write(Text("grüße\n"))
     writer.flush(60, stop=True)
     assert raw.getvalue() == b"gr\\xfc\\xdfe\n"
 

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.actor import Order
 from gateway.clock import Clock, SystemClock
-from gateway.events.log import Libraries, Renderer, Writer, in_journal, make_logger
+from gateway.events.log import Gathering, Libraries, Renderer, Writer, in_journal, make_logger
 from gateway.events.memory import Memory
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
 from gateway.model import DeliveryEvent, NewMessage, Outcome, SpooledMessage, Verdict
@@ -70,8 +70,8 @@ class Events:
     def style(self, format: str, level: str) -> None:  # noqa: A002 - the setting's name
         """From now on in this form, and what is at least so important."""
         console = format == "console" or (format == "auto" and self._stream.isatty())
-        renderer = Renderer(self._clock, console=console, journal=in_journal(self._stream, os.environ))
-        self._log = log = make_logger(self._writer, renderer, level)
+        renderer = Renderer(console=console, journal=in_journal(self._stream, os.environ))
+        self._log = log = make_logger(self._writer, Gathering(self._clock, renderer), level)
         self.info, self.warning, self.error = log.info, log.warning, log.error
 
     def _warn(self, event: str, **fields: object) -> None:

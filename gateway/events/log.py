@@ -13,9 +13,11 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from json import JSONEncoder
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import structlog
 
@@ -27,6 +29,7 @@ _SECRET = re.compile(r"eyJ[\w.+/=-]+|(?<=bearer )\S+", re.IGNORECASE)
 _FIELD_LIMIT = 1024
 _TRACE_LIMIT = 16_384
 _LINES_LIMIT = 10_000
+_FEW = 20  # values in a field that waits as it is
 _GATHER = 0.05  # seconds: waking the thread for each line would cost the event loop more than the line itself
 _encode = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -60,23 +63,38 @@ def _clean(value: Any) -> Any:
     return _printable(masked(text if len(text) <= _FIELD_LIMIT else text[:_FIELD_LIMIT] + "..."))
 
 
-class Renderer:
-    """The last structlog processor: one line from an event, harmless whatever a client or provider wrote."""
+def _is_small(value: Any) -> bool:
+    """It may wait in the queue as it is, and changes no more."""
+    if isinstance(value, str):
+        return len(value) <= _FIELD_LIMIT
+    if isinstance(value, list | tuple):
+        return len(value) <= _FEW and all(isinstance(item, str) and len(item) <= _FIELD_LIMIT for item in value)
+    return value is None or isinstance(value, int)
 
-    def __init__(self, clock: Clock, *, console: bool, journal: bool) -> None:
-        self._clock = clock
+
+@dataclass(frozen=True, slots=True)
+class _Clean:
+    """A value that was made safe already, since it was large."""
+
+    value: Any
+
+
+class Renderer:
+    """One line from what was said, harmless whatever a client or provider wrote."""
+
+    def __init__(self, *, console: bool, journal: bool) -> None:
         self._console = console
         self._journal = journal
 
-    def __call__(self, _logger: object, level: str, fields: Mapping[str, Any]) -> str:
+    def __call__(self, level: str, fields: Mapping[str, Any], at: datetime) -> str:
         safe = {
-            key: "[redacted]" if _is_secret(key) else _clean(value)
+            key: "[redacted]" if _is_secret(key) else value.value if isinstance(value, _Clean) else _clean(value)
             for key, value in fields.items()
             if value not in ("", None, ()) and key not in ("event", "exception")
         }
         trace = masked(fields.get("exception", "")[-_TRACE_LIMIT:])
         # journald stamps the time itself and reads the level from the prefix (sd-daemon(3)).
-        stamp = "" if self._journal else self._clock.now().isoformat(timespec="milliseconds")
+        stamp = "" if self._journal else at.isoformat(timespec="milliseconds")
         prefix = f"<{_PRIORITY[level]}>" if self._journal else ""
         if self._console:
             pairs = (f"{key}={','.join(v) if isinstance(v, list) else v}" for key, v in safe.items())
@@ -86,6 +104,33 @@ class Renderer:
         head = {"timestamp": stamp} if stamp else {}
         tail = {"exception": trace} if trace else {}
         return prefix + _encode({**head, "level": level, "event": fields["event"], **safe, **tail}) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What happened, as it was said. ``fields`` hold nothing large, and nothing that changes any more."""
+
+    renderer: Renderer
+    level: str
+    fields: Mapping[str, Any]
+    at: datetime
+
+    def line(self) -> str:
+        return self.renderer(self.level, self.fields, self.at)
+
+
+class Gathering:
+    """The last structlog processor: takes down what was said, and when. It becomes a line in the log's own thread."""
+
+    def __init__(self, clock: Clock, renderer: Renderer) -> None:
+        self._clock = clock
+        self._renderer = renderer
+
+    def __call__(self, _logger: object, level: str, fields: Mapping[str, Any]) -> tuple[tuple[Entry], dict[str, Any]]:
+        kept = {name: value if _is_small(value) else _Clean(_clean(value)) for name, value in fields.items()}
+        if trace := fields.get("exception"):
+            kept["exception"] = trace[-_TRACE_LIMIT:]
+        return (Entry(self._renderer, level, kept, self._clock.now()),), {}
 
 
 class Libraries(logging.Handler):
@@ -112,21 +157,25 @@ class Libraries(logging.Handler):
             self._warning("library", logger=record.name, text=record.getMessage())
 
 
+class Said(Protocol):
+    def line(self) -> str: ...
+
+
 class Writer:
     """Lines to a stream from a thread of its own; ``dropped`` is told how many were lost."""
 
     def __init__(self, stream: TextIO, dropped: Callable[[int], None]) -> None:
         self._stream = stream
         self._dropped = dropped
-        self._items: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[Said | threading.Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._flushing = threading.Event()
 
-    def write(self, line: str) -> None:
+    def write(self, said: Said) -> None:
         if self._items.qsize() >= _LINES_LIMIT:
             self._dropped(1)
             return
-        self._items.put(line)
+        self._items.put(said)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="log", daemon=True)
             self._thread.start()
@@ -145,7 +194,7 @@ class Writer:
             done.wait(seconds)
 
     def _run(self) -> None:
-        items: list[str | threading.Event | None] = []
+        items: list[Said | threading.Event | None] = []
         while None not in items:
             items = [self._items.get()]
             self._flushing.wait(_GATHER)
@@ -153,7 +202,7 @@ class Writer:
                 items.append(self._items.get())
             if self._items.empty():
                 self._flushing.clear()
-            self._put_out([item for item in items if isinstance(item, str)])
+            self._put_out([item.line() for item in items if item is not None and not isinstance(item, threading.Event)])
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
@@ -179,8 +228,8 @@ def in_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def make_logger(writer: Writer, renderer: Renderer, level: str) -> structlog.typing.FilteringBoundLogger:
+def make_logger(writer: Writer, gathering: Gathering, level: str) -> structlog.typing.FilteringBoundLogger:
     """A logger of its own, not touched by structlog's global configuration."""
     wrapper = structlog.make_filtering_bound_logger(_LEVEL[level])
-    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(writer, [renderer], wrapper, dict).bind()
+    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(writer, [gathering], wrapper, dict).bind()
     return logger
