@@ -112,3 +112,52 @@ async def test_a_thousand_recipients_at_once(tmp_path: Path) -> None:
         outcomes = await way.send(spooled(*many), RAW)
         assert {one.verdict for one in outcomes.values()} == {Verdict.SENT}
         assert [len(one.rcpt) for one in server.done] == [1000]
+
+
+OUT_OF_STEP: list[dict[str, Any]] = [
+    {"MAIL": ["550 5.7.1 not you", "250 ok"], "DATA": "354 go"},  # and yet it takes the recipients
+    {"MAIL": ["354 what?", "250 ok"], "DATA": "354 go"},
+    {"RCPT": ["250 ok", "354 what?", "250 ok"], "DATA": "354 go"},
+    {"RCPT": ["550 5.1.1 who?", "354 what?", "250 ok"], "DATA": ["250 ok", "354 go"]},
+    # What is refused to be undone is still there.
+    {
+        "RSET": "502 5.5.1 what?",
+        "MAIL": ["250 ok", "503 5.5.1 nested MAIL", "250 ok"],
+        "RCPT": ["550 5.1.1 who?", "550 5.1.1 who?", "250 ok"],
+        "DATA": ["503 5.5.1 RCPT first", "354 go"],
+    },
+]
+
+
+@pytest.mark.parametrize("replies", OUT_OF_STEP)
+async def test_nobody_who_was_taken_gets_an_empty_message(tmp_path: Path, replies: dict[str, Any]) -> None:
+    """DATA is said before it is known who is refused: where a dot would send something, the connection ends instead."""
+    async with both(tmp_path, replies) as (way, server):
+        outcomes = kit.kept(await way.send(spooled("b@x.example", "c@x.example"), RAW))
+        assert Verdict.SENT not in {one.verdict for one in outcomes.values()}
+        outcomes = await way.send(spooled("d@x.example"), RAW)
+        assert verdicts(outcomes) == {"d@x.example": ("SENT", 250, "2.0.0")}
+        assert [(one.rcpt, one.body) for one in server.done] == [(["RCPT TO:<d@x.example>"], RAW)]
+        assert server.connections == 2
+
+
+class Stuck(SmtpFake):
+    """Says 354 and reads nothing of what it asked for."""
+
+    async def _data(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, transaction: Any) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+
+def _sockets() -> int:
+    return sum(path.is_socket() for path in Path("/proc/self/fd").iterdir())
+
+
+async def test_what_nobody_reads_is_not_kept(tmp_path: Path) -> None:
+    """A connection whose server has stopped reading would wait for ever to write the rest, and write it at last."""
+    async with both(tmp_path, kind=Stuck, timeout=SOON) as (way, server):
+        before = _sockets()
+        for _ in range(2):
+            outcomes = await way.send(spooled("b@x.example"), RAW + b"x" * 20_000_000)
+            assert {one.verdict for one in kit.kept(outcomes).values()} == {Verdict.DEFERRED}
+        await until(lambda: _sockets() == before + server.connections)  # the server's own

@@ -43,6 +43,7 @@ class Connection:
         self._seconds = seconds
         self._dialogue = Dialogue(client.transport)
         self._ahead: deque[Command] = deque()  # written, their replies not yet read
+        self._named = False  # it has taken a recipient, who would get what follows DATA
 
     @property
     def alive(self) -> bool:
@@ -62,7 +63,7 @@ class Connection:
     async def say(self, *words: bytes) -> aiosmtplib.SMTPResponse:
         """A command, unless it is written already, and its reply.
 
-        Raises NoAnswer: no usable reply, or 421, which closes the connection.
+        Raises NoAnswer, and closes the connection: no usable reply, one to something else, or 421.
         """
         try:
             if not self._ahead:
@@ -71,22 +72,34 @@ class Connection:
                 raise aiosmtplib.SMTPException("out of step")
             reply = await self._dialogue.reply(self._seconds)
         except BaseException as error:
-            self.client.close()
+            self._give_up()
             if isinstance(error, BROKEN):
                 raise _lost(f"no usable reply to {words[0].decode()}: {error}") from error
             raise
-        if reply.code == 421:
+        hoped = reply.code == 354 if words[0] == b"DATA" else 200 <= reply.code < 300
+        if reply.code == 421 or not (hoped or reply.code >= 400):  # it goes, or has lost its place in the dialogue
             self.client.close()
             about = of_message if words[0] in (b"RCPT", b"DATA") else replace
             raise NoAnswer(about(refusal(self.name, *reply)))
+        self._named |= hoped and words[0] == b"RCPT"
         return reply
+
+    async def begin_anew(self) -> None:
+        """Whatever transaction is open is none any more. Raises NoAnswer, and closes the connection."""
+        reply = await self.say(b"RSET")
+        if reply.code >= 400:  # RFC 5321 4.1.1.5 knows of no refusal: who is named next would join those of before
+            self.client.close()
+            raise NoAnswer(refusal(self.name, *reply))
+        self._named = False
 
     async def catch_up(self) -> None:
         """Read the replies to what was written ahead and has no meaning any more; where one fails, close."""
         with suppress(NoAnswer):
             while self._ahead and self.alive:
                 reply = await self.say(*self._ahead[0])
-                if reply.code == 354:  # RFC 2920 3.1: with nobody to get it, an empty message
+                if reply.code == 354 and self._named:  # RFC 5321 4.1.1.10: who is cut off delivers nothing
+                    self._give_up()
+                elif reply.code == 354:  # RFC 2920 3.1: with nobody to get it, an empty message
                     self._dialogue.write(b".\r\n", 1)
                     self._ahead.append((b".",))
         self._ahead.clear()
@@ -110,7 +123,7 @@ class Connection:
             if not written and reply.code < 400:
                 raise aiosmtplib.SMTPException(f"{reply.code} came too early")
         except BaseException as error:
-            self.client.close()
+            self._give_up()
             if isinstance(error, BROKEN):
                 where = "after" if written else "before"
                 detail = f"no usable reply {where} the end of the message: {error}"
@@ -118,7 +131,14 @@ class Connection:
             raise
         if not written or reply.code == 421:
             self.client.close()
+        self.clean = 200 <= reply.code < 300
+        self._named &= not self.clean
         return reply
+
+    def _give_up(self) -> None:
+        """Close, and write nothing more: what is not read would be kept for ever, and half of it may yet be taken."""
+        self._dialogue.abort()
+        self.client.close()
 
     def bid_farewell(self) -> None:
         """Says QUIT without waiting for the reply, and closes."""
@@ -147,8 +167,8 @@ async def open_transaction(connection: Connection, envelope: Envelope, raw: byte
     first: list[Command] = [] if connection.clean else [(b"RSET",)]
     if recipients := [words for _, words in named if not isinstance(words, Outcome)]:
         connection.write_ahead([*first, mail, *recipients, (b"DATA",)])
-    for words in first:
-        await connection.say(*words)
+    if first:
+        await connection.begin_anew()
     connection.clean = False
     reply = await connection.say(*mail)
     if not 200 <= reply.code < 300:
@@ -222,13 +242,10 @@ async def send_message(connection: Connection, raw: bytes, note: str = "") -> Ou
     """``note`` is what has to be told where it was taken."""
     reply = await connection.say(b"DATA")
     if reply.code != 354:
-        if reply.code < 400:  # it has lost its place in the dialogue
-            connection.client.close()
         return of_message(refusal(connection.name, *reply))
     code, text = await connection.transfer(raw)
     if not 200 <= code < 300:
         return of_message(refusal(connection.name, code, text))
-    connection.clean = True
     queued, dsn = _QUEUED_AS.search(text), connection.offers("dsn")
     remote_id = queued[1] if queued else ""
     return Outcome(Verdict.SENT, code, "2.0.0", safe(f"{code} {text}") + note, remote_id, dsn=dsn, said_by="smtp")

@@ -64,6 +64,10 @@ class Dialogue(asyncio.Protocol):
         finally:
             self._waiter = None
 
+    def abort(self) -> None:
+        """What is written and not yet gone never goes."""
+        self._transport.abort()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -76,6 +80,8 @@ class Dialogue(asyncio.Protocol):
     # -- called by the transport -------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._lost is not None:  # TLS still hands out what came before it was closed
+            return
         self._buffer += data
         while self._lost is None and (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[: end + 1])

@@ -73,12 +73,12 @@ class Opener:
             if settings.username is not None:
                 step = "AUTH"
                 await self._logins.log_in(client)
+            return Connection(self._name, client, seconds)
         except BaseException as error:
             client.close()
             if isinstance(error, BROKEN):
                 raise self._failure(error, step) from error
             raise
-        return Connection(self._name, client, seconds)
 
     async def _greet(self, client: aiosmtplib.SMTP) -> None:
         """EHLO; HELO where that is refused and neither TLS nor a log-in is needed, of which HELO tells nothing.
