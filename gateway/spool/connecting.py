@@ -47,8 +47,12 @@ def line(path: Path) -> Line:
         cached_statements=256,
     )
     made.text_factory = _decode
-    for pragma in (f"busy_timeout={BUSY}", *_WRITER):
-        made.execute(f"PRAGMA {pragma}").fetchall()
+    try:
+        for pragma in (f"busy_timeout={BUSY}", *_WRITER):
+            made.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        made.close()
+        raise
     return made
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 # Rows in one statement. For each that it runs the driver gives up the interpreter, which a busy loop then has.
 _CHUNKS = (64, 16, 4, 2, 1)
+_HEAVY = 16 * 1024  # bytes: a statement keeps a copy of what it was given last
 _VALUES = re.compile(r"\bVALUES (\([^()]*\))", re.ASCII)
 
 
@@ -42,8 +43,8 @@ class Line(sqlite3.Connection):
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def many(self, statement: str, rows: Sequence[Any]) -> None:
-        """The same for each row. Rows of ``VALUES`` with places for tuples go in many at a time."""
-        if len(rows) == 1 or not isinstance(rows[0], tuple) or not _VALUES.search(statement):
+        """The same for each row. Rows of ``VALUES`` with places for tuples go in many at a time, except heavy ones."""
+        if len(rows) == 1 or not isinstance(rows[0], tuple) or not _VALUES.search(statement) or _heavy(rows):
             self.executemany(statement, rows)
             return
         at = 0
@@ -51,6 +52,11 @@ class Line(sqlite3.Connection):
             size = next(n for n in _CHUNKS if n <= len(rows) - at)
             self.execute(_several(statement, size), [value for row in rows[at : at + size] for value in row])
             at += size
+
+
+def _heavy(rows: Sequence[tuple[Any, ...]]) -> bool:
+    blobs = [n for n, value in enumerate(rows[0]) if isinstance(value, bytes)]
+    return any(len(row[n] or b"") > _HEAVY for n in blobs for row in rows)
 
 
 @lru_cache(maxsize=256)

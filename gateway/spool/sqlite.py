@@ -84,8 +84,12 @@ class SQLite:
         self._index.close()
         self._place.forget()  # the last connection to close takes the log away
         connection = self._connected()
-        with connection.begin():
-            verify(lambda text: [row[0] for row in connection.execute(text)], self.path)
+        try:
+            with connection.begin():
+                verify(lambda text: [row[0] for row in connection.execute(text)], self.path)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def readers(self) -> AsyncEngine:
@@ -185,7 +189,7 @@ class SQLite:
             raise SpoolError(f"no room to write {self.path} back: {needed} bytes are needed, {free} are free")
 
     def finish(self, connection: Line) -> None:
-        with suppress(SpoolError, OSError):
+        with suppress(SpoolError, OSError, sqlite3.Error):  # it may be closed: broken, and not to be had again
             if self._place.astray():
                 connection = self.rescue(connection)
         all_copied = False

@@ -10,16 +10,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from gateway.spool import Filter, SpoolError
+from gateway.spool import Filter, SpoolError, connecting
 from gateway.spool.sqlite import SQLite
 from tests.builders import RAW
 from tests.fakes import START
-from tests.spool_kit import At, message, of, opened, peer
+from tests.spool_kit import At, made, message, of, opened, peer
 
 ROOT = Path(__file__).parents[2]
 
@@ -304,3 +304,43 @@ async def test_a_corrupt_message_is_kept_for_a_person(tmp_path: Path, at: At) ->
     ((claim,),) = [page async for page in at.spool.fail(of(ident), START)]
     assert claim.message.id == ident
     assert await at.spool.delete(of(ident), START) == 1
+
+
+def _held(file: Path) -> int:
+    found = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += path.readlink() == file
+    return found
+
+
+def test_what_cannot_be_opened_anew_is_not_kept_open(tmp_path: Path) -> None:
+    """Tried again with each group: it would run out of descriptors. And it can be closed, with its log gone."""
+    engine = SQLite(tmp_path)
+    with closing(engine):
+        connection = engine.open()
+        engine.finish(connection)
+        file = engine.path
+        file.write_bytes(file.read_bytes()[:8192] + b"\xff" * (file.stat().st_size - 8192))
+        held = _held(file)
+        for _ in range(3):
+            with pytest.raises((SpoolError, sqlite3.DatabaseError)):
+                engine.reopen()
+        assert _held(file) == held
+        engine.finish(connection)
+
+
+def test_what_is_heavy_is_not_copied_for_good(tmp_path: Path) -> None:
+    """A statement keeps what it was given last: one body, never those of a whole group."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    with closing(connecting.line(made(tmp_path))) as line:
+        line.execute("CREATE TEMP TABLE sizes (size)")
+        heavy = b"x" * 2_000_000
+        before = resident()
+        with line.begin():
+            line.many("INSERT INTO sizes SELECT length(column1) FROM (VALUES (?))", [(heavy,)] * 64)
+        assert resident() - before < 32_000_000
+        assert line.all("SELECT count(*) AS n, sum(size) AS size FROM sizes") == [{"n": 64, "size": 128_000_000}]
