@@ -16,6 +16,7 @@ from typing import Any
 from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage, Verdict
 from gateway.spool import tables
 from gateway.spool.answers import refuse, tell
+from gateway.spool.engine import Trouble, Unreadable
 from gateway.spool.keys import key_of
 from gateway.spool.records import Claim, Taken, Told, micros, moment
 from gateway.spool.seal import CHECKED, checksum, intact
@@ -170,19 +171,29 @@ def take(tx: Transaction, now: int, until: int, *, eager: int, **values: Any) ->
         corrupt(tx, damaged)
         claims = [each for each in claims if each.message.id not in damaged]
     due = None
-    if len(claims) + len(damaged) < values["limit"]:
+    if len(claims) < values["limit"]:
         (first,) = tx.all(FIRST.format("next_attempt_at"), backend=values["backend"])
         due = None if first["at"] is None else moment(first["at"])
     return Taken(tuple(claims), bodies, due)
 
 
 def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[str, bytes], list[str]]:
-    """Those whose checksum holds, and the ids of those where it does not; ``rows`` from LOAD_DELIVERIES."""
+    """Those whose checksum holds, and the ids of those where it does not; ``rows`` from LOAD_DELIVERIES.
+
+    Raises Unreadable for the sake of one, which must not cost the others.
+    """
+    tx.flush()
+    try:
+        read = tx.all(f"SELECT message_id, raw FROM body WHERE message_id {IN_IDS}", ids=ids)
+    except Exception as error:
+        if tx.engine.classify(error) is Trouble.BROKEN:
+            raise Unreadable from error
+        raise
     known: dict[str, list[Any]] = {}
     for row in rows:
         known.setdefault(row["id"], []).append(row)
     whole = {}
-    for found in tx.all(f"SELECT message_id, raw FROM body WHERE message_id {IN_IDS}", ids=ids):
+    for found in read:
         ident, raw = found["message_id"], found["raw"]
         with suppress(TypeError, ValueError):  # a damaged value may be of any type
             if intact(known[ident][0], known[ident], raw):

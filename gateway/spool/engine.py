@@ -27,6 +27,10 @@ class Trouble(Enum):
     BROKEN = "broken"  # the connection and what it remembers are not to be trusted
 
 
+class Unreadable(Exception):
+    """What an operation looks at cannot be made out; undone whole, it has harmed nothing else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """Bytes. ``total`` and ``free`` are of the disk, ``used`` is what the spool takes of it.

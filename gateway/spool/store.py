@@ -34,6 +34,7 @@ from gateway.spool import (
     upkeep,
     vault,
 )
+from gateway.spool.engine import Unreadable
 from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.moments import Moments
 from gateway.spool.ordering import LEASE, Ordering
@@ -122,14 +123,18 @@ class Spool(Ordering):
     ) -> Taken:
         """Take due deliveries of a backend, each out of reach for ``lease``; the attempts are on disk by then.
 
-        With the bodies of up to ``eager`` bytes: one that is damaged is not among the claims, and corrupt.
+        With the bodies of up to ``eager`` bytes: one that is damaged is not among the claims, and corrupt. With none
+        where one cannot even be read: whoever asks for each alone finds out which.
         """
         given = {"backend": backend, "limit": limit, "busy": list(busy)}
 
-        def run(tx: Transaction) -> Taken:
+        def run(tx: Transaction, eager: int = eager) -> Taken:
             return changes.take(tx, micros(now), micros(now + lease), eager=eager, **given)
 
-        return await self._taking(run, lambda taken: taken.claims)
+        try:
+            return await self._taking(run, lambda taken: taken.claims)
+        except Unreadable:
+            return await self._taking(partial(run, eager=-1), lambda taken: taken.claims)
 
     async def release_claims(self, claims: Sequence[Claim]) -> None:
         """Undo claims that never reached the network."""

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.model import SpoolFull, SpoolTrouble, SpoolUnavailable
-from gateway.spool.engine import Connection, Engine, Trouble
+from gateway.spool.engine import Connection, Engine, Trouble, Unreadable
 from gateway.spool.records import micros
 from gateway.spool.steady import SpoolTime
 from gateway.spool.transaction import Transaction
@@ -207,6 +207,8 @@ class Writer:
         try:
             applied = self._commit(group)
         except Exception as error:
+            if isinstance(error, Unreadable) and len(group) == 1:
+                return Applied([(group[0], error)])
             trouble = self._engine.classify(error)
             if trouble is Trouble.FULL and not relieved:
                 return self._make_room(group)

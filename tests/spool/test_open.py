@@ -14,12 +14,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DatabaseError
 
 from gateway.spool import Filter, SpoolError, connecting
 from gateway.spool.sqlite import SQLite
 from tests.builders import RAW
 from tests.fakes import START
-from tests.spool_kit import At, made, message, of, opened, peer
+from tests.spool_kit import LEASE, At, made, message, of, opened, peer
 
 ROOT = Path(__file__).parents[2]
 
@@ -304,6 +305,45 @@ async def test_a_corrupt_message_is_kept_for_a_person(tmp_path: Path, at: At) ->
     ((claim,),) = [page async for page in at.spool.fail(of(ident), START)]
     assert claim.message.id == ident
     assert await at.spool.delete(of(ident), START) == 1
+
+
+def _break_pages(directory: Path, of: bytes) -> None:
+    """In the log: whatever page holds nothing but this byte leads to one that there is not."""
+    log = directory / "spool.db-wal"
+    pages = bytearray(log.read_bytes())
+    for at in range(32 + 24, len(pages), 24 + 4096):
+        if pages[at + 4 : at + 4096] == of * 4092:
+            pages[at : at + 4] = b"\xff" * 4
+    with log.open("r+b") as file:
+        file.write(pages)
+
+
+async def test_a_body_that_cannot_be_read_stops_nobody_else(tmp_path: Path, at: At) -> None:
+    """Claims bring bodies; a page that leads nowhere is one message's trouble, not that of all who write."""
+    bad, good = await at.put(raw=b"Z" * 40_000), await at.put()
+    _break_pages(tmp_path, b"Z")
+    peer(tmp_path, "UPDATE message SET login = 'x' WHERE id = ?", good)  # so that nothing cached is good any more
+    taken = await at.spool.claim("b", now=at.clock.now(), lease=LEASE, limit=10, eager=1 << 18)
+    assert [claim.message.id for claim in taken.claims] == [bad, good]
+    assert not taken.bodies
+    assert set(await at.spool.bodies([good])) == {good}
+    await at.put()
+    with pytest.raises(DatabaseError):
+        await at.spool.bodies([bad])
+
+
+async def test_whoever_claims_hears_that_more_is_due(tmp_path: Path, at: At) -> None:
+    """Also where all that was claimed turned out to be damaged: nothing else would wake him."""
+    for _ in range(2):
+        peer(tmp_path, "UPDATE body SET raw = 'x' || raw WHERE message_id = ?", await at.put())
+    good = await at.put()
+    now = at.clock.now()
+    taken = await at.spool.claim("b", now=now, lease=LEASE, limit=2, eager=1 << 18)
+    assert not taken.claims
+    assert taken.due is not None
+    assert taken.due <= at.spool.now()
+    taken = await at.spool.claim("b", now=now, lease=LEASE, limit=2, eager=1 << 18)
+    assert list(taken.bodies) == [good]
 
 
 def _held(file: Path) -> int:
