@@ -160,7 +160,8 @@ class Worker:
     def _fill(self) -> None:
         if self._state() is State.OPEN and (waiting := self._claims.unstarted()):
             self._aside(give_back(self._spool, waiting))
-        unsettled = UNSETTLED * self._settings.concurrency
+        # On a disk that takes no writes few are sent: after a crash each of them would be sent again.
+        unsettled = self._settings.concurrency * (UNSETTLED if self._spool.writable() else 1)
         while self._claims and len(self._placed) < self._places() and len(self._sends) < unsettled:
             if self._stopping:
                 return

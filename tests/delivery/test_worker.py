@@ -330,6 +330,28 @@ async def test_a_full_disk_keeps_the_answer(tmp_path: Path) -> None:
         assert len(backend.calls) == 1
 
 
+async def test_while_nothing_can_be_written_down_few_are_sent(tmp_path: Path) -> None:
+    """Of those that were claimed before, as many as are sent at once: a crash would send each of them again."""
+    backend = ScriptedBackend("b")
+    backend.gate = asyncio.Event()
+    async with house(tmp_path, backend) as at:
+        ids = await at.put_many(12, "b")
+        await until(lambda: backend.running == 4)
+        refusals, writable = at.refuse("settle", *[FULL] * 1000), [False]
+        at.spool.writable = lambda: writable[0]  # type: ignore[method-assign]
+        backend.gate.set()
+        await until(lambda: len(refusals) <= 996)
+        for _ in range(40):
+            await at.spool.due("b")
+        assert len(backend.calls) == 4
+        refusals.clear()
+        writable[0] = True
+        while await at.spool.states(ids) != dict.fromkeys(ids, "done"):
+            at.clock.advance(1)
+            await breathe()
+        assert len(backend.calls) == 12
+
+
 async def test_a_claim_that_is_refused_waits(tmp_path: Path) -> None:
     """Also while the spool says that it can be written: no round after the other at full speed."""
     backend = ScriptedBackend("b")
