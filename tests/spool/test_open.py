@@ -355,7 +355,7 @@ def _held(file: Path) -> int:
 
 
 def test_what_cannot_be_opened_anew_is_not_kept_open(tmp_path: Path) -> None:
-    """Tried again with each group: it would run out of descriptors. And it can be closed, with its log gone."""
+    """Tried again with each group: it would run out of descriptors."""
     engine = SQLite(tmp_path)
     with closing(engine):
         connection = engine.open()
@@ -367,7 +367,6 @@ def test_what_cannot_be_opened_anew_is_not_kept_open(tmp_path: Path) -> None:
             with pytest.raises((SpoolError, sqlite3.DatabaseError)):
                 engine.reopen()
         assert _held(file) == held
-        engine.finish(connection)
 
 
 def test_what_is_heavy_is_not_copied_for_good(tmp_path: Path) -> None:
@@ -384,3 +383,20 @@ def test_what_is_heavy_is_not_copied_for_good(tmp_path: Path) -> None:
             line.many("INSERT INTO sizes SELECT length(column1) FROM (VALUES (?))", [(heavy,)] * 64)
         assert resident() - before < 32_000_000
         assert line.all("SELECT count(*) AS n, sum(size) AS size FROM sizes") == [{"n": 64, "size": 128_000_000}]
+
+
+@pytest.mark.parametrize("ending", ["", "-wal"])
+def test_what_was_closed_for_good_can_be_finished(tmp_path: Path, ending: str) -> None:
+    """Broken and not to be opened anew, its file or its log gone: the stop ends in order all the same."""
+    made(tmp_path)
+    engine = SQLite(tmp_path)
+    with closing(engine):
+        connection = engine.open()
+        with connection.begin():
+            connection.execute("UPDATE alembic_version SET version_num = version_num")
+            engine.probe(connection)
+        engine.committed(connection, 1)
+        path = engine.path.with_name(f"{engine.path.name}{ending}")
+        path.unlink()
+        connection.close()
+        engine.finish(connection)
