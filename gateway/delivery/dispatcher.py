@@ -15,10 +15,11 @@ from gateway.delivery.again import Again
 from gateway.delivery.bounces import Bouncer
 from gateway.delivery.breaker import OPERATOR, CircuitBreaker
 from gateway.delivery.orders import Orders
+from gateway.delivery.sending import SEND_LIMIT
 from gateway.delivery.standing import BackendStatus
 from gateway.delivery.tracking import Tracker
 from gateway.delivery.upkeep import Upkeep
-from gateway.delivery.worker import SEND_LIMIT, Worker
+from gateway.delivery.worker import Worker
 from gateway.events import Events
 from gateway.model import Backend, CallsBack, NewMessage, Tracked
 from gateway.routing import Routing

@@ -17,13 +17,13 @@ from gateway.delivery.claims import EAGER_BODY, Claims, give_back
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Situation, decide
+from gateway.delivery.sending import answers
 from gateway.delivery.standing import BackendStatus, Record, status_of
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
-from gateway.model import Backend, Outcome, Progress, SpoolTrouble, Tracked, Verdict, same_for_all
+from gateway.model import Backend, Outcome, SpoolTrouble, Tracked, Verdict
 from gateway.spool import Claim, Filter, Settlement, Spool
 
-SEND_LIMIT = 25 * 60.0  # seconds; less than a claim lasts
 UNWRITABLE_WAIT = 5.0
 AHEAD = 3  # times as many as are sent at once are claimed
 UNSETTLED = 4  # and may be under way, with those whose outcome is being written down
@@ -57,6 +57,7 @@ class Worker:
         self._tracked = isinstance(backend, Tracked)
         self._claims = Claims(self._name, spool)
         self._changed = asyncio.Event()
+        self._news = True  # something may be due that the last claim has not told of
         self._sends: set[asyncio.Task[None]] = set()
         self._placed: set[int] = set()  # deliveries that are on the network
         self._changes: set[asyncio.Task[None]] = set()  # of the queue, which nobody waits for
@@ -71,6 +72,8 @@ class Worker:
         return status_of(self._name, self._settings, self.breaker, self._record, **there, own=own)
 
     def wake(self) -> None:
+        """There may be work that nobody knows of yet."""
+        self._news = True
         self._changed.set()
 
     def pause(self, seconds: float | None, who: str = "") -> None:
@@ -109,6 +112,7 @@ class Worker:
         while not self._stopping:
             self._changed.clear()
             if self._state() is State.OPEN:
+                self._news = True
                 await self._divert()
                 now = self._clock.monotonic()
                 await self._wait(
@@ -124,18 +128,25 @@ class Worker:
             if room <= 0 or not self._spool.writable():
                 await self._wait(UNWRITABLE_WAIT)
                 continue
+            if not self._news and (early := self._until_due()) > 0:
+                await self._wait(early)
+                continue
+            self._news = False
             try:
                 taken = await self._claims.take(room)
             except SpoolTrouble:
+                self._news = True
                 await self._wait(UNWRITABLE_WAIT)
                 continue
             if rate := self._settings.rate:  # paced before the claim: who waits for a turn can still be held or deleted
                 pace = rate.period.total_seconds() / rate.count
                 self._next_send = self._clock.monotonic() + taken * pace
             self._fill()
-            if taken < room:
-                due = self._claims.due
-                await self._wait(FOREVER if due is None else (due - self._spool.now()).total_seconds())
+
+    def _until_due(self) -> float:
+        """Seconds until the next delivery falls due, as the last claim told it."""
+        due = self._claims.due
+        return FOREVER if due is None else (due - self._spool.now()).total_seconds()
 
     async def _recall(self) -> None:
         """When it was last of use, which the process before knew; looked up beside the work."""
@@ -184,7 +195,7 @@ class Worker:
             if not task.cancelled() and (error := task.exception()):
                 self._events.bug(f"delivery.{self._name}", error)
             self._fill()
-            self.wake()
+            self._changed.set()
 
         task = asyncio.create_task(work, name=name)
         tasks.add(task)
@@ -216,21 +227,25 @@ class Worker:
     # -- one attempt -------------------------------------------------------------------------------------------------
 
     async def _attempt(self, claim: Claim, raw: bytes | None) -> None:
+        over = False
         try:
             if raw is None:
                 raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id)
             if raw is not None:  # else the spool has marked the message corrupt
-                await self._carry_out(claim, raw)
+                over = await self._carry_out(claim, raw)
         finally:
+            self._news = self._news or not over
             self._placed.discard(claim.delivery_id)
             self._claims.ended(claim)
 
-    async def _carry_out(self, claim: Claim, raw: bytes) -> None:
+    async def _carry_out(self, claim: Claim, raw: bytes) -> bool:
+        """Whether that was the last attempt for all of them."""
         self._events.attempt(claim.message.id, self._name, claim.message.attempt)
         started, began = self._clock.now(), self._clock.monotonic()
         self._record.begun()
         written: dict[str, Outcome] = {}
-        outcomes = await self._send(claim, raw, partial(self._write_down, claim, written)) | written
+        progress = partial(self._write_down, claim, written)
+        outcomes = await answers(self.backend, claim.message, raw, progress, self._events) | written
         now, ended = self._spool.now(), self._clock.monotonic()
         ruling = self._judge(claim, outcomes, ended)
         if claim.message.size <= EAGER_BODY:  # the next may go while this is written down; few large ones in memory
@@ -257,7 +272,7 @@ class Worker:
                 await self.orders.settle(
                     self._spool, claim, raw, decision, wall, started_at=started, poll_at=poll_at, written=written
                 )
-                return
+                return decision.next_attempt_at is None
             except SpoolTrouble as trouble:
                 # Without a record the message would be sent again: keep the answer until the disk takes it.
                 self._events.warning("settle_waits", id=claim.message.id, reason=trouble.text)
@@ -282,27 +297,6 @@ class Worker:
             return False
         written.update(sent)
         return True
-
-    async def _send(self, claim: Claim, raw: bytes, progress: Progress) -> dict[str, Outcome]:
-        """An outcome for every recipient whatever the backend does; what is made up here has no code.
-
-        A bug in the backend is reported and costs nobody his mail.
-        """
-        message = claim.message
-        try:
-            async with asyncio.timeout(SEND_LIMIT):
-                answers = dict(await self.backend.send(message, raw, progress))
-        except TimeoutError:
-            return same_for_all(message, Outcome(Verdict.IN_DOUBT, detail="no answer within the time limit"))
-        except Exception as error:
-            self._events.bug(f"backend.{self._name}", error)
-            detail = "internal error in the backend, see the log"
-            return same_for_all(message, Outcome(Verdict.DEFERRED, enhanced="4.3.0", detail=detail))
-        for recipient in message.envelope.recipients:
-            if recipient.address not in answers:
-                self._events.bug(f"backend.{self._name}", LookupError("no outcome for a recipient"))
-                answers[recipient.address] = Outcome(Verdict.IN_DOUBT, detail="the backend gave no outcome")
-        return answers
 
     def _judge(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> Ruling:
         """Open or close the circuit breaker by what came back."""

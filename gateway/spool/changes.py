@@ -170,11 +170,11 @@ def take(tx: Transaction, now: int, until: int, *, eager: int, **values: Any) ->
     if damaged:
         corrupt(tx, damaged)
         claims = [each for each in claims if each.message.id not in damaged]
-    due = None
+    due: int | None = now
     if len(claims) < values["limit"]:
         (first,) = tx.all(FIRST.format("next_attempt_at"), backend=values["backend"])
-        due = None if first["at"] is None else moment(first["at"])
-    return Taken(tuple(claims), bodies, due)
+        due = first["at"]
+    return Taken(tuple(claims), bodies, None if due is None else moment(due))
 
 
 def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[str, bytes], list[str]]:
@@ -209,7 +209,8 @@ def _claim(tx: Transaction, now: int, until: int, which: str, values: Any) -> tu
         tx.all(_DOUBT, ids=interrupted, now=None, delay=0)  # a send that outlived its lease
     rows = tx.all(LOAD_DELIVERIES, ids=taken)
     deliveries, damaged = deliveries_from(rows, tx.vault)
-    corrupt(tx, damaged)
+    if damaged:
+        corrupt(tx, damaged)
     claims = [Claim(attempt_id=next(tx.attempt_ids), **delivery) for delivery in deliveries]
     for each in claims:
         addresses = json.dumps([recipient.address for recipient in each.message.envelope.recipients])
