@@ -121,7 +121,7 @@ async def test_a_clock_that_is_set_costs_nobody_his_mail(tmp_path: Path, days: i
         await at.settled(waits, "done")
         at.clock.advance(7 * 60)
         await at.settled(kept, "done")
-        await until(lambda: bool(at.logged("clock_stepped")))
+        await at.rounds(lambda: at.logged("clock_stepped"))
         (line,) = at.logged("clock_stepped")
         assert (line["direction"], line["seconds"]) == ("forward" if days > 0 else "back", abs(days) * 86400)
         assert (len(busy.calls), len(resting.calls), other.calls) == (2, 2, [])
