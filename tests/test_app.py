@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -221,37 +221,39 @@ async def test_a_limit_of_files_that_cannot_be_raised(
     assert "this process may have 256 (ulimit -n)" in capfd.readouterr().err
 
 
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """What hears sd_notify(3)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield heard
+
+
 async def test_systemctl_status_shows_the_verdict(
-    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, built: list[ScriptedBackend], systemd: socket.socket
 ) -> None:
     """Whoever types that first reads what ``gateway status`` says first."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        loaded = settings(tmp_path)
-        serving = asyncio.create_task(serve(loaded, load=lambda: loaded))
-        lines: list[str] = []
-        while not any(line.startswith("STATUS=Everything is all right.") for line in lines):
-            lines += (await asyncio.to_thread(systemd.recv, 4096)).decode().splitlines()
-        assert lines.index("READY=1") < len(lines) - 1
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert await serving == 0
+    loaded = settings(tmp_path)
+    serving = asyncio.create_task(serve(loaded, load=lambda: loaded))
+    lines: list[str] = []
+    while not any(line.startswith("STATUS=Everything is all right.") for line in lines):
+        lines += (await asyncio.to_thread(systemd.recv, 4096)).decode().splitlines()
+    assert lines.index("READY=1") < len(lines) - 1
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await serving == 0
 
 
 async def test_systemd_waits_for_a_long_start(
-    tmp_path: Path, built: list[ScriptedBackend], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, built: list[ScriptedBackend], systemd: socket.socket
 ) -> None:
     """An upgrade of a large spool that is cut off would begin anew for ever: more time is asked for meanwhile."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        loaded = settings(tmp_path)
-        stop = partial(os.kill, os.getpid(), signal.SIGTERM)
-        assert await serve(loaded, load=lambda: loaded, on_ready=lambda _: stop()) == 0
-        assert systemd.recv(4096) == b"EXTEND_TIMEOUT_USEC=120000000"
-        assert systemd.recv(4096).startswith(b"READY=1")
+    loaded = settings(tmp_path)
+    stop = partial(os.kill, os.getpid(), signal.SIGTERM)
+    assert await serve(loaded, load=lambda: loaded, on_ready=lambda _: stop()) == 0
+    assert systemd.recv(4096) == b"EXTEND_TIMEOUT_USEC=120000000"
+    assert systemd.recv(4096).startswith(b"READY=1")
 
 
 async def test_a_stop_ends_the_doctor_before_what_it_looks_at(

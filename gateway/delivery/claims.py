@@ -21,7 +21,8 @@ async def give_back(spool: Spool, claims: Sequence[Claim]) -> None:
 
 
 class Claims:
-    """Few at a time, so that a crash interrupts few. A claim is busy until ``ended``, even if its lease runs out."""
+    """No more than will be sent soon, for a crash interrupts all of them. A claim is busy until ``ended``, even if its
+    lease runs out."""
 
     def __init__(self, backend: str, spool: Spool) -> None:
         self._backend = backend

@@ -114,9 +114,7 @@ def _check(path: Path, copy: Copy, *, untouched: bool) -> None:
             raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
         if revision != known[-1]:
             if untouched:
-                verify(
-                    lambda text: connection.exec_driver_sql(text).scalars().all(), path
-                )  # before all of it is changed
+                verify(ask, path)  # before all of it is changed
             _keep(path, path.with_name(f"{path.name}.before-{known[-1]}"), copy)
             _upgrade(connection)
         for name, table in SQLModel.metadata.tables.items():
