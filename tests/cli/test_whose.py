@@ -285,7 +285,8 @@ def test_a_group_that_may_operate(running: Machine, port: int, group: str) -> No
     member = {"gateway": "gina", "mailops": "olga"}[group]
     try:
         file.write_text(before.replace('bind: ""', f'bind: "", socket_group: {group}'))
-        assert running.run("root", "reload").out == "http.socket_group: changed\n"
+        done = running.run("root", "reload")
+        assert (done.out, done.err) == ("http.socket_group: changed\n", "")
         assert running.run(member, "queue", "list").out == "Mail queue is empty\n"
         assert lines(running.run("alice", "queue", "list")) == [
             "alice may not operate this gateway: "
