@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.model import NewMessage
-from gateway.spool.changes import put
+from gateway.spool.putting import put
 from gateway.spool.queries import Reader, of_messages
 from gateway.spool.records import RecipientRow, moment, record
 from gateway.spool.sql import IN_IDS

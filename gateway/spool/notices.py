@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from gateway.spool.answers import tell
-from gateway.spool.changes import deliveries_from, put
+from gateway.spool.changes import deliveries_from
+from gateway.spool.putting import put
 from gateway.spool.queries import Reading, of_messages
 from gateway.spool.records import Delivery, Late, Notice, RecipientRow, moment, record
 from gateway.spool.sql import IDLE, IN_IDS, LOAD_DELIVERIES, UNDER_WAY

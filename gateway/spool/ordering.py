@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from gateway.actor import Order
 from gateway.events import Events
 from gateway.model import NewMessage, SpoolTrouble
-from gateway.spool import acts, again, changes, filters, queries, sql, upkeep
+from gateway.spool import acts, again, changes, filters, putting, queries, sql, upkeep
 from gateway.spool.listing import Filter
 from gateway.spool.looking import Looking
 from gateway.spool.records import Claim, micros
@@ -110,7 +110,7 @@ class Ordering(Looking):
         """Put copies of messages beside them, all or none. Raises SpoolFull or SpoolUnavailable."""
 
         def step(tx: Transaction) -> list[str]:
-            changes.put(tx, *copies)
+            putting.put(tx, *copies)
             return [copy.resend_of for copy in copies]
 
         with self.room.taking(copies):

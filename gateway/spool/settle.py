@@ -13,7 +13,8 @@ from typing import Any
 
 from gateway.model import Outcome, Verdict
 from gateway.spool import answers
-from gateway.spool.changes import move_all, put
+from gateway.spool.changes import move_all
+from gateway.spool.putting import put
 from gateway.spool.records import Settlement, micros
 from gateway.spool.sql import STILL_OPEN, clean
 from gateway.spool.transaction import Transaction

@@ -23,6 +23,7 @@ from gateway.spool import (
     digests,
     lastuse,
     notices,
+    putting,
     queries,
     refusals,
     rests,
@@ -114,7 +115,7 @@ class Spool(Ordering):
     async def put(self, *messages: NewMessage, told: Sequence[Told] = ()) -> None:
         """Returns once they are on disk, all or none. Raises SpoolFull or SpoolUnavailable."""
         with self.room.taking(messages):
-            await self._writer.submit(lambda tx: changes.put(tx, *messages, told=told), fresh=True)
+            await self._writer.submit(lambda tx: putting.put(tx, *messages, told=told), fresh=True)
         for message in (one for one in messages if not one.bounce):  # in memory only
             self.uses.note("client", message.client, message.received_at, message.peer)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from gateway.clock import SystemClock, first_id
 from gateway.events import Events
 from gateway.model import NewMessage
-from gateway.spool import Cut, Filter, changes
+from gateway.spool import Cut, Filter, putting
 from gateway.spool.records import micros
 from gateway.spool.sqlite import SQLite
 from gateway.spool.transaction import Transaction
@@ -65,7 +65,7 @@ def fill(directory: Path, history: int, queued: int) -> None:
             with connection.begin():
                 transaction = Transaction(connection, engine, now, now, vault=vault, drop_sent=True)
                 some = list(islice(source, _BATCH))
-                changes.put(transaction, *some)
+                putting.put(transaction, *some)
                 transaction.flush()
                 over = engine.listed([one.id for one in some][: max(0, history - done)])
                 for statement in _OVER:

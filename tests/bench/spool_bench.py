@@ -25,7 +25,7 @@ from statistics import median
 from gateway.clock import SystemClock
 from gateway.events import Events
 from gateway.model import NewMessage
-from gateway.spool import changes, sql, sqlite, tables, writer
+from gateway.spool import putting, sql, sqlite, tables, writer
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 from tests.fakes import START
@@ -142,7 +142,7 @@ def fill(directory: Path, number: int) -> None:
         with connection.begin():
             transaction = Transaction(connection, engine, 0, 0, vault=vault, drop_sent=True)
             for one in itertools.islice(source, 1000):
-                changes.put(transaction, one)
+                putting.put(transaction, one)
             transaction.flush()
     connection.close()
     engine.close()
