@@ -150,11 +150,16 @@ def _claim(tx: Transaction, now: int, until: int, which: str, values: Any) -> tu
     if damaged:
         corrupt(tx, damaged)
     claims = [Claim(attempt_id=next(tx.attempt_ids), **delivery) for delivery in deliveries]
+    open_attempts(tx, claims)
+    return claims, rows
+
+
+def open_attempts(tx: Transaction, claims: Iterable[Claim]) -> None:
+    """That these are under way, written down before anything of them touches the network."""
     for each in claims:
         addresses = json.dumps([recipient.address for recipient in each.message.envelope.recipients])
         row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, tx.wall, tx.engine.owner)
         tx.later(_ADD_ATTEMPT, row)
-    return claims, rows
 
 
 def corrupt(tx: Transaction, ids: list[str]) -> None:
