@@ -36,7 +36,7 @@ from gateway.names import Names
 from gateway.pools import read_files
 from gateway.readiness import Endings, ready
 from gateway.smtp import Listener, Shared, Site
-from gateway.spool import DoorBook, Filter, Spool
+from gateway.spool import DoorBook, Filter, Offer, Spool
 
 DRAIN = 30.0  # seconds for sessions and sends under way at a stop
 Load = Callable[[], Loaded]
@@ -90,14 +90,9 @@ class App:
         """Raises SpoolError with a text for the operator."""
         settings = self.settings
         self.spool = await Spool.open(
-            settings.state_dir,
-            self.clock,
-            events=self.events,
-            wake=self._wake,
-            reserve=settings.limits.spool_free,
-            most=settings.limits.spool_size,
-            retention=settings.retention,
-        )
+            settings.state_dir, self.clock, events=self.events, wake=self._wake, offer=self._offer,
+            reserve=settings.limits.spool_free, most=settings.limits.spool_size, retention=settings.retention,
+        )  # fmt: skip
         self._parts.push_async_callback(self.spool.aclose)
         self._revocations = auth.Revocations(*await self.spool.revocations())
 
@@ -164,6 +159,9 @@ class App:
     def _wake(self, backend: str) -> None:
         if self.dispatcher:
             self.dispatcher.wake(backend)
+
+    def _offer(self, backend: str) -> Offer | None:
+        return self.dispatcher.offer(backend) if self.dispatcher else None
 
     def _declare(self) -> None:
         settings = self.settings

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Engine
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import Outcome, Verdict
-from gateway.spool import Claim, Delivery, Filter, MessageDetail, Settlement, Spool
+from gateway.spool import Claim, Delivery, Filter, MessageDetail, Offer, Settlement, Spool
 from gateway.spool.line import Line
 from gateway.spool.sqlite import SQLite
 from tests.builders import GREYLISTED, NO_USER, SENT, new_message
@@ -176,13 +176,15 @@ async def opened(
     reserve: float = 0.0,
     most: int | None = None,
     retention: RetentionSettings | None = None,
+    offer: Callable[[str], Offer | None] = lambda backend: None,
 ) -> AsyncIterator[At]:
     log = io.StringIO()
     at = At(clock or FakeClock(), log)
     at.events = Events(CollectorRegistry(), format="json", level="info", clock=at.clock, stream=log)
     at.spool = await Spool.open(
-        directory, at.clock, events=at.events, wake=at.woken.append, reserve=reserve, most=most, retention=retention
-    )
+        directory, at.clock, events=at.events, wake=at.woken.append, offer=offer,
+        reserve=reserve, most=most, retention=retention,
+    )  # fmt: skip
     try:
         yield at
     finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 from gateway.model import SpoolTrouble
-from gateway.spool import Claim, Spool
+from gateway.spool import Claim, Offer, Spool
 
 LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach; a send is cut off before that
 EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
@@ -22,34 +22,71 @@ async def give_back(spool: Spool, claims: Sequence[Claim]) -> None:
 
 class Claims:
     """No more than will be sent soon, for a crash interrupts all of them. A claim is busy until ``ended``, even if its
-    lease runs out."""
+    lease runs out; it has one of the places for what is sent at once until it has to ``leave`` it."""
 
     def __init__(self, backend: str, spool: Spool) -> None:
         self._backend = backend
         self._spool = spool
         self._ready: deque[tuple[Claim, bytes | None]] = deque()
         self._busy: set[int] = set()
-        self.due: datetime | None = None  # spool.Taken, of the last time
+        self._placed: set[int] = set()
+        self.expected = 0  # on their way in, and offered to be taken at once
+        self.due: datetime | None = (
+            None  # spool.Taken, of the last time; what is due while it is asked for is not known
+        )
 
     def __len__(self) -> int:
         """How many wait for a free place."""
         return len(self._ready)
 
+    @property
+    def placed(self) -> int:
+        """How many are being sent."""
+        return len(self._placed)
+
+    @property
+    def held(self) -> int:
+        """How many are being sent, will be, or are on their way in."""
+        return len(self._placed) + len(self._ready) + self.expected
+
+    def offer(self, taken: Callable[[], None]) -> Offer:
+        """To take one on its way in; ``taken`` is called when it waits here, or when nothing came of it."""
+
+        def arrived(claim: Claim | None, raw: bytes) -> None:
+            self.expected -= 1
+            if claim is not None:
+                self._add(claim, raw if len(raw) <= EAGER_BODY else None)
+            taken()
+
+        self.expected += 1
+        return Offer(LEASE, arrived)
+
     async def take(self, limit: int) -> int:
         """Claim what is due; returns how many there were. Raises SpoolTrouble."""
-        now, busy = self._spool.now(), sorted(self._busy)
+        self.due = now = self._spool.now()
+        busy = sorted(self._busy)
         taken = await self._spool.claim(self._backend, now=now, lease=LEASE, limit=limit, busy=busy, eager=EAGER_BODY)
         for claim in taken.claims:
-            self._ready.append((claim, taken.bodies.get(claim.message.id)))
-            self._busy.add(claim.delivery_id)
+            self._add(claim, taken.bodies.get(claim.message.id))
         self.due = taken.due
         return len(taken.claims)
 
+    def _add(self, claim: Claim, raw: bytes | None) -> None:
+        self._ready.append((claim, raw))
+        self._busy.add(claim.delivery_id)
+
     def pop(self) -> tuple[Claim, bytes | None]:
         """The next to send; a large body is read when it is sent. IndexError when none waits."""
-        return self._ready.popleft()
+        claim, raw = self._ready.popleft()
+        self._placed.add(claim.delivery_id)
+        return claim, raw
+
+    def leave(self, claim: Claim) -> None:
+        """Its place may be another's, while what became of it is written down."""
+        self._placed.discard(claim.delivery_id)
 
     def ended(self, claim: Claim) -> None:
+        self.leave(claim)
         self._busy.discard(claim.delivery_id)
 
     def unstarted(self) -> list[Claim]:

@@ -23,7 +23,7 @@ from gateway.delivery.worker import Worker
 from gateway.events import Events
 from gateway.model import Backend, CallsBack, NewMessage, Tracked
 from gateway.routing import Routing
-from gateway.spool import Filter, Spool
+from gateway.spool import Filter, Offer, Spool
 
 RESTART_DELAY = 1.0  # seconds
 
@@ -180,6 +180,11 @@ class Dispatcher:
         """There is new work for it."""
         if post := self._posts.get(backend):
             post.worker.wake()
+
+    def offer(self, backend: str) -> Offer | None:
+        """Of its worker, to take at once what comes for it just now (Worker.offer)."""
+        post = self._posts.get(backend)
+        return post.worker.offer() if post else None
 
     def _wake_all(self) -> None:
         for post in self._posts.values():

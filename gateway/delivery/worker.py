@@ -17,12 +17,12 @@ from gateway.delivery.claims import EAGER_BODY, Claims, give_back
 from gateway.delivery.orders import Orders
 from gateway.delivery.reroute import reroute
 from gateway.delivery.retry import Situation, decide
-from gateway.delivery.sending import answers
+from gateway.delivery.sending import answers, write_down
 from gateway.delivery.standing import BackendStatus, Record, status_of
 from gateway.delivery.tracking import SCHEDULE
 from gateway.events import Events
 from gateway.model import Backend, Outcome, SpoolTrouble, Tracked, Verdict
-from gateway.spool import Claim, Filter, Settlement, Spool
+from gateway.spool import Claim, Filter, Offer, Spool
 
 UNWRITABLE_WAIT = 5.0
 AHEAD = 3  # times as many as are sent at once are claimed
@@ -59,7 +59,6 @@ class Worker:
         self._changed = asyncio.Event()
         self._news = True  # something may be due that the last claim has not told of
         self._sends: set[asyncio.Task[None]] = set()
-        self._placed: set[int] = set()  # deliveries that are on the network
         self._changes: set[asyncio.Task[None]] = set()  # of the queue, which nobody waits for
         self._stopping = False
         self._next_send = self._next_divert = 0.0
@@ -74,6 +73,23 @@ class Worker:
     def wake(self) -> None:
         """There may be work that nobody knows of yet."""
         self._news = True
+        self._changed.set()
+
+    def offer(self) -> Offer | None:
+        """To take a message in the commit that puts it: where nothing waits that would be overtaken, and there is room.
+
+        At a backend that is paced, probed or at rest it has to wait for its turn.
+        """
+        if self._stopping or self._news or self._until_due() <= 0 or self._settings.rate:
+            return None
+        if self._state() is not State.CLOSED or not self._spool.writable() or self._free() <= 0:
+            return None
+        return self._claims.offer(self._taken)
+
+    def _taken(self) -> None:
+        if self._stopping and (waiting := self._claims.unstarted()):
+            self._aside(give_back(self._spool, waiting))
+        self._fill()
         self._changed.set()
 
     def pause(self, seconds: float | None, who: str = "") -> None:
@@ -163,21 +179,25 @@ class Worker:
         places, closed = self._places(), self._state() is State.CLOSED
         if closed and not self._settings.rate and len(self._claims) > places // 2:
             return 0
-        room = places * (AHEAD if closed else 1) - len(self._placed) - len(self._claims)
+        room = self._free()
         if rate := self._settings.rate:
             room = min(room, max(1, int(rate.count / rate.period.total_seconds())))
         return room
+
+    def _free(self) -> int:
+        """How many more may be taken from the queue; a probe goes alone."""
+        ahead = AHEAD if self._state() is State.CLOSED else 1
+        return self._places() * ahead - self._claims.held
 
     def _fill(self) -> None:
         if self._state() is State.OPEN and (waiting := self._claims.unstarted()):
             self._aside(give_back(self._spool, waiting))
         # On a disk that takes no writes few are sent: after a crash each of them would be sent again.
         unsettled = self._settings.concurrency * (UNSETTLED if self._spool.writable() else 1)
-        while self._claims and len(self._placed) < self._places() and len(self._sends) < unsettled:
+        while self._claims and self._claims.placed < self._places() and len(self._sends) < unsettled:
             if self._stopping:
                 return
             claim, raw = self._claims.pop()
-            self._placed.add(claim.delivery_id)
             self._start(self._sends, self._attempt(claim, raw), f"send-{self._name}-{claim.message.id}")
 
     def _aside(self, change: Awaitable[object]) -> None:
@@ -235,7 +255,6 @@ class Worker:
                 over = await self._carry_out(claim, raw)
         finally:
             self._news = self._news or not over
-            self._placed.discard(claim.delivery_id)
             self._claims.ended(claim)
 
     async def _carry_out(self, claim: Claim, raw: bytes) -> bool:
@@ -249,7 +268,7 @@ class Worker:
         now, ended = self._spool.now(), self._clock.monotonic()
         ruling = self._judge(claim, outcomes, ended)
         if claim.message.size <= EAGER_BODY:  # the next may go while this is written down; few large ones in memory
-            self._placed.discard(claim.delivery_id)
+            self._claims.leave(claim)
             self._fill()
         waits_for, goes_to = self.orders.next_way(claim, outcomes, ended)
         situation = Situation(
@@ -283,20 +302,8 @@ class Worker:
 
     async def _write_down(self, claim: Claim, written: dict[str, Outcome], sent: Mapping[str, Outcome]) -> bool:
         """Between two calls of an attempt: after a crash these are not sent to again. False where it cannot be done."""
-        now, done = self._clock.now(), {**written, **sent}
-        left = tuple(one.address for one in claim.message.envelope.recipients if one.address not in done)
-        if not left:
-            return True  # the attempt is at its end, and settled as a whole
-        states = dict.fromkeys(sent, "sent")
-        so_far = Settlement(
-            claim, now, sent, states, None, "", poll_at=self._poll_at(self._spool.now()), under_way=left
-        )
-        try:
-            await self._spool.settle(so_far)
-        except SpoolTrouble:
-            return False
-        written.update(sent)
-        return True
+        poll_at = self._poll_at(self._spool.now())
+        return await write_down(self._spool, claim, written, sent, now=self._clock.now(), poll_at=poll_at)
 
     def _judge(self, claim: Claim, outcomes: Mapping[str, Outcome], now: float) -> Ruling:
         """Open or close the circuit breaker by what came back."""
@@ -322,6 +329,11 @@ class Worker:
 
     async def drain(self, seconds: float) -> None:
         """After ``run`` has returned: give back what has not started, wait for what is under way, then cut it off."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._claims.expected:  # whose commit is under way
+                    self._changed.clear()
+                    await self._changed.wait()
         if waiting := self._claims.unstarted():
             await give_back(self._spool, waiting)
         if running := self._sends | self._changes:

@@ -203,6 +203,7 @@ def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:
     """These never reached the network: as if they had not been taken."""
     undo = "attempts = attempts - 1, next_attempt_at = :now"
     for each in claims:
+        tx.woken.add(each.backend)
         values = {"id": each.delivery_id, "attempt_id": each.attempt_id, "now": tx.now}
         tx.later(f"UPDATE delivery SET {undo} WHERE id = :id AND {STILL_OPEN}", values)
         tx.later("DELETE FROM attempt WHERE id = :attempt_id AND delivery_id = :id AND ended_at IS NULL", values)

@@ -88,7 +88,7 @@ async def pieces(reader: Reader, what: Untold, limit: int) -> list[Piece]:
 def told(tx: Transaction, what: Untold, message: NewMessage | None, reason: str) -> None:
     """Put the mail that says it, and mark all of it as told by that; without one, as not told for this ``reason``."""
     if message is not None:
-        put(tx, message)
+        put(tx, [message])
     ident = message.id if message is not None else ""
     tx.all(_MARK, ids=list(what.ids), bounce_id=ident, reason=reason)
     tx.all(_MARK, ids=list(what.over), bounce_id="", reason=OVER)

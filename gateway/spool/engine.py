@@ -67,6 +67,9 @@ class Connection(Protocol):
     def many(self, statement: str, rows: Sequence[Any], /) -> None:
         """Run it for each of these rows, which are mappings, or all tuples."""
 
+    def returned(self, statement: str, rows: Sequence[Any], /) -> Sequence[Row]:
+        """The same for tuples; what it returns, in any order."""
+
     def close(self) -> None: ...
 
 

@@ -46,12 +46,17 @@ class Line(sqlite3.Connection):
         """The same for each row. Rows of ``VALUES`` with places for tuples go in many at a time, except heavy ones."""
         if len(rows) == 1 or not isinstance(rows[0], tuple) or not _VALUES.search(statement) or _heavy(rows):
             self.executemany(statement, rows)
-            return
-        at = 0
+        else:
+            self.returned(statement, rows)
+
+    def returned(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
+        """What ``RETURNING`` says of rows of ``VALUES``, in any order."""
+        found, at = [], 0
         while at < len(rows):
             size = next(n for n in _CHUNKS if n <= len(rows) - at)
-            self.execute(_several(statement, size), [value for row in rows[at : at + size] for value in row])
+            found += self.all(_several(statement, size), [value for row in rows[at : at + size] for value in row])
             at += size
+        return found
 
 
 def _heavy(rows: Sequence[tuple[Any, ...]]) -> bool:

@@ -70,7 +70,7 @@ def notice(tx: Transaction, notices: Sequence[Notice]) -> list[str]:
     untold = {row["id"] for row in tx.all(_UNTOLD, ids=[each.message_id for each in notices])}
     kept = [each for each in notices if each.message_id in untold and idle.issuperset(each.delivery_ids)]
     for each in kept:
-        put(tx, *each.bounces)
+        put(tx, each.bounces)
         tell(tx, each.message_id, each.told)
     ids = [each.message_id for each in kept]
     tx.all(f"UPDATE message SET delay_notified = TRUE WHERE id {IN_IDS}", ids=ids)

@@ -110,7 +110,7 @@ class Ordering(Looking):
         """Put copies of messages beside them, all or none. Raises SpoolFull or SpoolUnavailable."""
 
         def step(tx: Transaction) -> list[str]:
-            putting.put(tx, *copies)
+            putting.put(tx, copies)
             return [copy.resend_of for copy in copies]
 
         with self.room.taking(copies):

@@ -6,14 +6,16 @@ Times in microseconds, of the spool where nothing else is said (steady).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
-from gateway.model import NewMessage
+from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage
 from gateway.spool import tables
 from gateway.spool.answers import refuse, tell
-from gateway.spool.changes import UNKNOWN
+from gateway.spool.changes import UNKNOWN, open_attempts
 from gateway.spool.keys import key_of
-from gateway.spool.records import Told, micros
+from gateway.spool.records import MICROSECOND, Claim, Offer, Told, micros, moment
 from gateway.spool.seal import CHECKED, checksum
 from gateway.spool.sql import NO_ANSWER, clean, insert_into
 from gateway.spool.transaction import Transaction
@@ -30,20 +32,40 @@ _ADD_RECIPIENT = insert_into(
 )
 _ADD_DELIVERY = insert_into(
     tables.Delivery,
-    "message_id backend next_attempt_at received_at",
-    **{"id": "NULL", "state": "'queued'", "attempts": "0", "sticky": "FALSE", "in_doubt": "0"},
+    "message_id backend next_attempt_at received_at attempts",
+    **{"id": "NULL", "state": "'queued'", "sticky": "FALSE", "in_doubt": "0"},
 )
+_CLAIM_DELIVERY = f"{_ADD_DELIVERY} RETURNING id, message_id, backend"
+Offers = Mapping[tuple[str, str], Offer]  # by queue id and backend
 
 
-def put(tx: Transaction, *messages: NewMessage, told: Iterable[Told] = ()) -> None:
-    """``told`` is what the sender of the first hears of it at once."""
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A delivery that somebody takes at once; its claim is to be among ``claims``."""
+
+    claims: list[Claim]
+    message: SpooledMessage
+    backend: str
+    until: int
+
+
+def put(
+    tx: Transaction,
+    messages: Sequence[NewMessage],
+    told: Iterable[Told] = (),
+    offers: Offers = MappingProxyType({}),
+) -> list[Claim]:
+    """``told`` is what the sender of the first hears of it at once. What is offered to be taken at once is claimed: the
+    list is filled at the end of the transaction."""
+    claims: list[Claim] = []
     for message in messages:
-        _put(tx, message)
+        _put(tx, message, offers, claims)
     if told:
         tell(tx, messages[0].id, told)
+    return claims
 
 
-def _put(tx: Transaction, message: NewMessage) -> None:
+def _put(tx: Transaction, message: NewMessage, offers: Offers, claims: list[Claim]) -> None:
     """A message with its recipients and deliveries, due at once. KeyError for a recipient without a backend, who is not
     among the refused either."""
     envelope, received = message.envelope, micros(message.received_at)
@@ -70,8 +92,64 @@ def _put(tx: Transaction, message: NewMessage) -> None:
     for n, (address, row) in enumerate(recipients.items()):
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, key_of(address), backend_of[address], received))
     for name in filter(None, dict.fromkeys(backend_of[address] for address in recipients)):
-        tx.later(_ADD_DELIVERY, (message.id, name, tx.now, tx.now))
         tx.counts[name, "queued"] += 1
-        tx.woken.add(name)
+        if offer := offers.get((message.id, name)):
+            own = [row for address, row in recipients.items() if backend_of[address] == name]
+            spooled = _spooled(tx, message, own, tuple(recipients), expires)
+            tx.once(_claim, _Taken(claims, spooled, name, tx.now + offer.lease // MICROSECOND))
+        else:
+            tx.later(_ADD_DELIVERY, (message.id, name, tx.now, tx.now, 0))
+            tx.woken.add(name)
     if message.refused:
         refuse(tx, message)
+
+
+def _spooled(
+    tx: Transaction, new: NewMessage, own: Iterable[tuple[str, ...]], everyone: tuple[str, ...], expires: int
+) -> SpooledMessage:
+    """As a claim of the queue would have it."""
+    envelope = new.envelope
+    return SpooledMessage(
+        id=new.id,
+        envelope=Envelope(
+            envelope.sender,
+            tuple(Recipient(*row) for row in own),
+            envelope.smtputf8,
+            envelope.eightbit,
+            envelope.ret,
+            envelope.envid,
+        ),
+        received_at=moment(micros(new.received_at)),
+        queued_at=moment(tx.now),
+        expires_at=moment(expires),
+        client=new.client,
+        message_id=clean(new.message_id),
+        header_from=clean(new.header_from),
+        authors=tuple(map(clean, new.authors)),
+        pin=new.pin,
+        bounce=new.bounce,
+        features=None if new.features is None else dict.fromkeys(sorted(new.features), ""),
+        secret=new.secret,
+        own_token=bool(new.secret),
+        size=len(new.raw),
+        everyone=everyone,
+    )
+
+
+def _claim(tx: Transaction, taken: list[_Taken]) -> None:
+    rows = [(one.message.id, one.backend, one.until, tx.now, 1) for one in taken]
+    ids = {(row["message_id"], row["backend"]): row["id"] for row in tx.returned(_CLAIM_DELIVERY, rows)}
+    made = [
+        Claim(
+            delivery_id=ids[one.message.id, one.backend],
+            backend=one.backend,
+            message=one.message,
+            sticky=False,
+            in_doubt=0,
+            attempt_id=next(tx.attempt_ids),
+        )
+        for one in taken
+    ]
+    open_attempts(tx, made)
+    for one, claim in zip(taken, made, strict=True):
+        one.claims.append(claim)

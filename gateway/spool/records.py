@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -11,8 +11,8 @@ from gateway.model import NewMessage, Outcome, SpooledMessage
 from gateway.spool.listing import MessageRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_LAST = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+MICROSECOND = timedelta(microseconds=1)
+_LAST = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // MICROSECOND
 R = TypeVar("R")
 
 
@@ -22,7 +22,7 @@ class SpoolError(Exception):
 
 def micros(moment: datetime) -> int:
     """Microseconds since 1970. Raises TypeError for a naive datetime."""
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - _EPOCH) // MICROSECOND
 
 
 def moment(value: int) -> datetime:
@@ -75,6 +75,18 @@ class Taken:
     claims: tuple[Claim, ...] = ()
     bodies: Mapping[str, bytes] = field(default_factory=dict)
     due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Of a worker who has nothing else to do, for one delivery of a message that is on its way in.
+
+    ``taken`` is called once, with the claim for so long a ``lease`` once it is on disk, or None where it came to
+    nothing, and the message's bytes.
+    """
+
+    lease: timedelta
+    taken: Callable[[Claim | None, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def settle(tx: Transaction, done: Settlement) -> None:
     if (done.bounces or done.told) and tx.all(
         f"SELECT 1 FROM delivery WHERE id = :delivery_id AND {STILL_OPEN}", **delivery
     ):
-        put(tx, *done.bounces)
+        put(tx, done.bounces)
         answers.tell(tx, of.message.id, done.told)
     for state, n in Counter(done.states.values()).items():
         if column := _TALLIED.get(state):

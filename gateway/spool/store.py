@@ -39,7 +39,19 @@ from gateway.spool.engine import Unreadable
 from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.moments import Moments
 from gateway.spool.ordering import LEASE, Ordering
-from gateway.spool.records import Claim, Notice, Poll, RestRow, Settlement, SpoolError, Taken, TokenRow, Told, micros
+from gateway.spool.records import (
+    Claim,
+    Notice,
+    Offer,
+    Poll,
+    RestRow,
+    Settlement,
+    SpoolError,
+    Taken,
+    TokenRow,
+    Told,
+    micros,
+)
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
 from gateway.spool.steady import SpoolTime
@@ -56,6 +68,7 @@ class Spool(Ordering):
     _keeper: Keeper
     _parts: AsyncExitStack
     uses: lastuse.Uses
+    _offer: Callable[[str], Offer | None]
 
     @classmethod
     async def open(
@@ -65,13 +78,15 @@ class Spool(Ordering):
         *,
         events: Events,
         wake: Callable[[str], None] = lambda backend: None,
+        offer: Callable[[str], Offer | None] = lambda backend: None,
         reserve: float,
         most: int | None = None,
         retention: RetentionSettings | None = None,
     ) -> Spool:
         """Lock, check, migrate, recover. Raises SpoolError when another process has it or it is damaged.
 
-        ``wake`` is called with each backend that got new work. ``reserve`` and ``most`` are Room's.
+        ``wake`` is called with each backend that got new work, ``offer`` with each that is about to: an offer takes it
+        in the commit that puts it. ``reserve`` and ``most`` are Room's.
         """
         engine, run = SQLite(directory, reserve=reserve, most=most), asyncio.get_running_loop().run_in_executor
         async with AsyncExitStack() as parts:
@@ -104,7 +119,7 @@ class Spool(Ordering):
             async with moments.own() as reader:
                 uses = lastuse.Uses(writer, clock, await lastuse.known(reader))
             parts.push_async_callback(uses.write, last=True)
-            return cls(engine, moments, pool, time, writer, room, events, keeper, parts.pop_all(), uses)
+            return cls(engine, moments, pool, time, writer, room, events, keeper, parts.pop_all(), uses, offer)
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""
@@ -115,9 +130,29 @@ class Spool(Ordering):
     async def put(self, *messages: NewMessage, told: Sequence[Told] = ()) -> None:
         """Returns once they are on disk, all or none. Raises SpoolFull or SpoolUnavailable."""
         with self.room.taking(messages):
-            await self._writer.submit(lambda tx: putting.put(tx, *messages, told=told), fresh=True)
+            await self._submit(messages, told)
         for message in (one for one in messages if not one.bounce):  # in memory only
             self.uses.note("client", message.client, message.received_at, message.peer)
+
+    def _submit(self, messages: Sequence[NewMessage], told: Sequence[Told]) -> asyncio.Future[list[Claim]]:
+        """With those who take some of it at once: whatever becomes of it, they hear of that."""
+        every = {(each.id, name): self._offer(name) for each in messages for name in each.deliveries}
+        offers = {key: offer for key, offer in every.items() if offer is not None}
+
+        def ended(answer: list[Claim] | BaseException) -> None:
+            made = (
+                {} if isinstance(answer, BaseException) else {(each.message.id, each.backend): each for each in answer}
+            )
+            for (ident, name), offer in offers.items():
+                offer.taken(made.get((ident, name)), raw[ident])
+
+        raw = {each.id: each.raw for each in messages}
+        run = partial(putting.put, messages=messages, told=told, offers=offers)
+        try:
+            return self._writer.submit(run, fresh=True, then=ended if offers else None)
+        except SpoolTrouble as trouble:
+            ended(trouble)
+            raise
 
     async def claim(
         self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = (), eager: int = 0

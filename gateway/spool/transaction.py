@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.spool import counting
 from gateway.spool.engine import Connection, Engine, Row
 from gateway.spool.vault import Vault
 
+T = TypeVar("T")
 # A delivery is queued while a recipient waits for its backend, else held if one is held for it, else done.
 _DERIVE_DELIVERIES = """
 UPDATE delivery SET state = now.state FROM (
@@ -62,6 +63,11 @@ class Transaction:
         self._connection = connection
         self._drop_sent = drop_sent
         self._later: dict[str, list[Any]] = {}
+        self._steps: dict[Callable[[Transaction, list[Any]], None], list[Any]] = {}
+
+    def once(self, step: Callable[[Transaction, list[T]], None], item: T) -> None:
+        """``step`` comes once, after all else, with what everybody had for it."""
+        self._steps.setdefault(step, []).append(item)
 
     def later(self, statement: str, row: Mapping[str, Any] | tuple[Any, ...]) -> None:
         self._later.setdefault(statement, []).append(row)
@@ -73,6 +79,8 @@ class Transaction:
 
     def finish(self) -> None:
         """The last step before the commit."""
+        for step, items in self._steps.items():
+            step(self, items)
         for row in self.tally.rows(self.wall):
             self.later(counting.ADD, row)
         self.flush()
@@ -83,6 +91,11 @@ class Transaction:
         engine = self.engine
         given = {name: engine.listed(value) if isinstance(value, list) else value for name, value in values.items()}
         return self._connection.all(engine.render(statement), given)
+
+    def returned(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[Row]:
+        """Run it now for each of these rows; what it returns, in any order."""
+        self.flush()
+        return self._connection.returned(self.engine.render(statement), rows)
 
     def probe(self) -> None:
         """Change something, and nothing that counts."""

@@ -28,7 +28,7 @@ class Operation(Generic[T]):
     """``run`` is called in the writer's thread. ``ids`` are the messages whose states it may change.
 
     A ``late`` one runs after the others of its group, when all states are right (claims). A ``fresh`` one brings new
-    mail, for which the last of a full disk is not there.
+    mail, for which the last of a full disk is not there. ``then`` is told what came of it, whoever else waits.
     """
 
     run: Callable[[Transaction], T]
@@ -36,6 +36,17 @@ class Operation(Generic[T]):
     ids: Sequence[str]
     late: bool
     fresh: bool
+    then: Callable[[T | BaseException], None] | None
+
+    def end(self, answer: T | BaseException, refusal: SpoolTrouble | None = None) -> None:
+        """``refusal``: what its caller is told instead."""
+        if not self.future.done():  # else its caller has gone
+            if isinstance(told := refusal or answer, BaseException):
+                self.future.set_exception(told)
+            else:
+                self.future.set_result(told)
+        if self.then is not None:
+            self.then(answer)
 
 
 @dataclass(slots=True)
@@ -48,6 +59,7 @@ class Applied:
     damaged: list[str] = field(default_factory=list)
     full: str = ""  # what was, on the way: disk or quota
     astray: str = ""  # what is wrong with the place of it all
+    refusal: SpoolTrouble | None = None  # for those who bring new mail, though it is written down
     rescued: bool = False  # and was put right
 
     def __iadd__(self, other: Applied) -> Applied:
@@ -57,6 +69,7 @@ class Applied:
         self.damaged += other.damaged
         self.full = self.full or other.full
         self.astray = self.astray or other.astray
+        self.refusal = self.refusal or other.refusal
         self.rescued |= other.rescued
         return self
 
@@ -113,7 +126,13 @@ class Writer:
         return not self._closing and not self._task.done()
 
     def submit(
-        self, run: Callable[[Transaction], T], ids: Sequence[str] = (), *, late: bool = False, fresh: bool = False
+        self,
+        run: Callable[[Transaction], T],
+        ids: Sequence[str] = (),
+        *,
+        late: bool = False,
+        fresh: bool = False,
+        then: Callable[[T | BaseException], None] | None = None,
     ) -> asyncio.Future[T]:
         """Take part in the next group. The future may be cancelled or forgotten: the operation is carried out anyway.
 
@@ -122,7 +141,7 @@ class Writer:
         if not self.alive:
             raise SpoolUnavailable(OUT_OF_ORDER)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.append(Operation(run, future, ids, late, fresh))
+        self._queue.append(Operation(run, future, ids, late, fresh, then))
         self._arrived.set()
         return future
 
@@ -175,12 +194,7 @@ class Writer:
         if cause := applied.astray or applied.full:
             self.on_trouble(cause)
         for operation, answer in applied.answers:
-            if operation.future.done():
-                continue  # its caller has gone
-            if isinstance(answer, BaseException):
-                operation.future.set_exception(answer)
-            else:
-                operation.future.set_result(answer)
+            operation.end(answer, applied.refusal if operation.fresh else None)
         self._group = []
         if applied.damaged:
             self._engine.distrust()
@@ -194,8 +208,7 @@ class Writer:
             return
         self._events.bug("spool.writer", task.exception() or RuntimeError())
         for operation in (*self._group, *self._queue):
-            if not operation.future.done():
-                operation.future.set_exception(SpoolUnavailable(OUT_OF_ORDER))
+            operation.end(SpoolUnavailable(OUT_OF_ORDER))
         self._queue.clear()
 
     # -- in the writer's thread ----------------------------------------------------------------------------------
@@ -257,8 +270,7 @@ class Writer:
             if self._astray != astray:
                 self._events.error("spool_astray", cause=astray, detail=self._engine.explain(error))
             self._astray = applied.astray = astray
-            refused = SpoolUnavailable(OUT_OF_ORDER)
-            applied.answers = [(one, refused if one.fresh else answer) for one, answer in applied.answers]
+            applied.refusal = SpoolUnavailable(OUT_OF_ORDER)
             return applied
         self._astray = ""
         self._events.error("spool_rescued", cause=astray, path=self._engine.name)

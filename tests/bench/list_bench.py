@@ -65,7 +65,7 @@ def fill(directory: Path, history: int, queued: int) -> None:
             with connection.begin():
                 transaction = Transaction(connection, engine, now, now, vault=vault, drop_sent=True)
                 some = list(islice(source, _BATCH))
-                putting.put(transaction, *some)
+                putting.put(transaction, some)
                 transaction.flush()
                 over = engine.listed([one.id for one in some][: max(0, history - done)])
                 for statement in _OVER:

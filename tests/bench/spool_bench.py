@@ -142,7 +142,7 @@ def fill(directory: Path, number: int) -> None:
         with connection.begin():
             transaction = Transaction(connection, engine, 0, 0, vault=vault, drop_sent=True)
             for one in itertools.islice(source, 1000):
-                putting.put(transaction, one)
+                putting.put(transaction, [one])
             transaction.flush()
     connection.close()
     engine.close()

@@ -169,7 +169,7 @@ async def house(
     ids = QueueIds(clock, random.Random(1))
     spool = await Spool.open(
         blank(path), clock, events=events, reserve=0.0, retention=config.retention,
-        wake=lambda name: dispatcher.wake(name),  # noqa: PLW0108 - it is made below
+        wake=lambda name: dispatcher.wake(name), offer=lambda name: dispatcher.offer(name),  # noqa: PLW0108 - made below
     )  # fmt: skip
     by_name = {backend.name: backend for backend in backends}
     ways, rng = routing(config, by_name), random.Random(2)

@@ -49,6 +49,7 @@ class SmtpSettings(BackendSettings):
 
     label: ClassVar[str] = "SMTP"
     type: Literal["smtp"] = "smtp"
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 20  # as Postfix (default_destination_concurrency_limit)
     host: Host
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     tls: Literal["none", "starttls", "implicit"] = "starttls"

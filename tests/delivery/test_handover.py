@@ -1,0 +1,219 @@
+"""Hand-over at work: who gets a message in the commit that puts it, and what that costs nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.model import Rate, SpoolTrouble, SpoolUnavailable
+from gateway.spool import Filter
+from tests.builders import AWAY
+from tests.delivery.kit import House, house, routing, settings
+from tests.fakes import SENT, ScriptedBackend, breathe, until
+
+QUIET = 1  # rounds of housekeeping at the start
+
+
+async def ready(at: House) -> None:
+    """Until the workers know that nothing waits for them."""
+    await until(lambda: len(at.ended) == QUIET)
+    await at.settled(await at.put("b"), "done")
+    for _ in range(20):
+        await breathe()
+
+
+def offers(at: House, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each message put from now on is taken at once."""
+    seen, ask = [], at.dispatcher.offer
+
+    def offer(name: str) -> object:
+        seen.append((made := ask(name)) is not None)
+        return made
+
+    monkeypatch.setattr(at.dispatcher, "offer", offer)
+    return seen
+
+
+async def test_an_idle_worker_takes_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks the queue: one commit holds message, claim and attempt, and the network comes after it."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend) as at:
+        await ready(at)
+        asked, offered = at.calls("claim"), offers(at, monkeypatch)
+        backend.gate = asyncio.Event()
+        ident = await at.put("b")
+        detail = await at.spool.show(ident)
+        assert detail is not None
+        assert [row.ended_at for row in detail.attempts] == [None]
+        await until(lambda: backend.running == 1)
+        backend.gate.set()
+        await at.settled(ident, "done")
+        assert (asked, offered) == ([], [True])
+        assert [message.attempt for message, _ in backend.calls[1:]] == [1]
+
+
+async def test_as_many_as_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash interrupts what was handed over: never more than may be claimed ahead, three times the concurrency."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend, concurrency=4) as at:
+        await ready(at)
+        backend.gate, offered = asyncio.Event(), offers(at, monkeypatch)
+        ids = await at.put_many(50, "b")
+        assert offered.count(True) == 12
+        for _ in range(20):
+            await breathe()
+        assert backend.running == 4
+        backend.gate.set()
+        await at.all_settled(ids, "done")
+        assert len(backend.calls) == 51
+        assert backend.most_running == 4
+
+
+async def test_nobody_is_overtaken(tmp_path: Path) -> None:
+    """While older mail waits, what comes is not handed over: all leave in the order in which they came."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend, concurrency=1) as at:
+        await ready(at)
+        backend.gate = asyncio.Event()
+        ids = []
+        for _ in range(30):
+            ids.append(await at.put("b"))
+            at.clock.advance(0.001)
+        backend.gate.set()
+        for _ in range(30):
+            ids.append(await at.put("b"))
+            at.clock.advance(0.001)
+        await at.all_settled(ids, "done")
+        assert [message.id for message, _ in backend.calls[1:]] == ids
+
+
+async def _paced(at: House) -> None: ...
+
+
+async def _paused(at: House) -> None:
+    await at.dispatcher.pause("b", None)
+
+
+async def _away(at: House) -> None:
+    at.backends[0].script = [AWAY]
+    await at.tried(await at.put("b"))
+
+
+async def _probed(at: House) -> None:
+    await _away(at)
+    at.backends[0].gate = asyncio.Event()
+    at.clock.advance(61)
+    await until(lambda: at.backends[0].running == 1)
+
+
+async def _full(at: House) -> None:
+    at.refuse("claim", *[SpoolUnavailable("the disk")] * 3)
+    at.dispatcher.wake("b")
+    await breathe()
+
+
+@pytest.mark.parametrize("state", [_paced, _paused, _away, _probed, _full])
+async def test_who_does_not_work_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: Callable[[House], Awaitable[None]]
+) -> None:
+    """A backend that is paced, paused, away, or probed by one message; one whose queue cannot be asked: it waits for
+    its turn in the queue, as ever."""
+    more = {"rate": Rate(1000, timedelta(seconds=1))} if state is _paced else {}
+    async with house(tmp_path, ScriptedBackend("b"), **more) as at:
+        await until(lambda: len(at.ended) == QUIET)
+        await state(at)
+        offered = offers(at, monkeypatch)
+        ident = await at.put("b")
+        assert offered == [False]
+        backend = at.backends[0]
+        backend.script = [SENT]
+        if backend.gate:
+            backend.gate.set()
+        await at.dispatcher.resume("b")
+        at.clock.advance(60)
+        await at.settled(ident, "done")
+
+
+async def _replace(at: House) -> None:
+    """A reload brings another backend of this name."""
+    other = {"b": ScriptedBackend("b")}
+    await at.dispatcher.update(config := settings(Path("/nowhere"), "b"), routing(config, other), other)
+
+
+async def _pause(at: House) -> None:
+    await at.dispatcher.pause("b", None)
+
+
+async def _stop(at: House) -> None:
+    await at.dispatcher.drain(5)
+
+
+async def verdicts(at: House, ident: str) -> list[str]:
+    detail = await at.spool.show(ident)
+    assert detail is not None
+    return [row.verdict for row in detail.attempts]
+
+
+async def until_given_back(at: House, ident: str) -> None:
+    while await verdicts(at, ident):
+        await breathe()
+
+
+@pytest.mark.parametrize("change", [_replace, _pause, _stop])
+async def test_who_stops_at_that_moment_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[House], Awaitable[None]]
+) -> None:
+    """Between the offer and the commit a reload, a pause or a stop: it was not sent, and nobody thinks that it was."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend) as at:
+        await ready(at)
+        offered = offers(at, monkeypatch)
+        putting = asyncio.create_task(at.put("b"))
+        while not offered:
+            await asyncio.sleep(0)
+        assert offered == [True]
+        assert not putting.done()
+        await change(at)
+        ident = await putting
+        if change is _replace:
+            await at.settled(ident, "done")
+        else:
+            await until(lambda: at.spool.counts() == {("b", "queued"): 1})
+            await until_given_back(at, ident)
+            (waiting,) = [each async for page in at.spool.deliveries("b") for each in page]
+            assert (waiting.sticky, waiting.in_doubt) == (False, 0)
+        assert await verdicts(at, ident) == (["sent"] if change is _replace else [])
+        assert len(backend.calls) == 1
+
+
+async def test_a_commit_that_fails_frees_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place held for a message that is not accepted is there for the next one, again and again."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend, concurrency=1) as at:
+        await ready(at)
+        offered = offers(at, monkeypatch)
+        known = backend.calls[0][0].id
+        for _ in range(10):
+            with pytest.raises(SpoolTrouble):
+                await at.put("b", ident=known)
+        ident = await at.put("b")
+        assert offered == [True] * 11
+        await at.settled(ident, "done")
+
+
+async def test_held_at_that_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``queue hold`` of what was handed over and waits for a place does as for any other claim: it is under way."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend, concurrency=1) as at:
+        await ready(at)
+        backend.gate, offered = asyncio.Event(), offers(at, monkeypatch)
+        first, second = await at.put("b"), await at.put("b")
+        assert offered == [True, True]
+        await at.spool.hold(Filter(ids=(second,)), at.clock.now())
+        backend.gate.set()
+        await at.all_settled([first, second], "done")
+        assert [message.id for message, _ in backend.calls[1:]] == [first, second]
