@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Hashable
 from typing import TypeVar
 
@@ -82,20 +82,21 @@ class Shares:
 
     def __init__(self) -> None:
         self.total = 0
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
     def of(self, key: str) -> int:
-        return self._held[key]
+        return self._held.get(key, 0)
 
     def add(self, key: str, amount: int) -> None:
         """A negative ``amount`` gives back."""
         self.total += amount
-        self._held[key] += amount
-        if not self._held[key]:
-            del self._held[key]
+        if held := self._held.get(key, 0) + amount:
+            self._held[key] = held
+        else:
+            self._held.pop(key, None)
 
 
 def lengthened(first: float, times: int, longest: float) -> float:

@@ -14,16 +14,14 @@ from gateway.routing import Freight
 class Transaction:
     """From MAIL, which asked for this ``size`` (octets) and envelope, to the end of DATA.
 
-    ``limit`` is the size a message of this client may have, ``too_big`` the reply to more.
+    ``limit`` is the size a message of this client may have.
     """
 
     def __init__(self, client: Client, size: int, asked: Envelope, rules: Rules) -> None:
         self.client = client
         self.size = size
         self.asked = asked
-        self.limit, why = rules.routing.largest(client, rules.limits.max_size)
-        text = f"Message is larger than the {self.limit} octets allowed here{why}"
-        self.too_big = Refusal(552, "5.3.4", text, "too_big")
+        self.limit, self._why = rules.routing.largest(client, rules.limits.max_size)
         self.sender = sender = asked.sender
         self._original = asked.original
         self._rules = rules
@@ -36,7 +34,12 @@ class Transaction:
         elif sender:
             check_sender(client, sender, (sender,))
         if size > self.limit:
-            raise self.too_big
+            raise self.too_big()
+
+    def too_big(self) -> Refusal:
+        """The reply to a larger message."""
+        text = f"Message is larger than the {self.limit} octets allowed here{self._why}"
+        return Refusal(552, "5.3.4", text, "too_big")
 
     def add(self, address: str, notify: str, orcpt: str) -> bool:
         """One more recipient; False for one known already (its domain may be spelled otherwise).

@@ -61,7 +61,7 @@ def test_repaired(sent: bytes, kept: bytes, postfix: bytes | None) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 def test_at_the_door(sent: bytes, kept: bytes, postfix: bytes | None, size: int) -> None:
     """The same on a listener with ``tolerate: [bare_newlines]``, wherever the network cuts the message."""
-    reader = DataReader(10_000, Refusal(552, "5.3.4", "too big", "too_big"), bare_newlines=True)
+    reader = DataReader(10_000, lambda: Refusal(552, "5.3.4", "too big", "too_big"), bare_newlines=True)
     whole = sent if sent.endswith(b"\r\n") else sent + b"\r\n"  # SMTP has no other end
     stuffed = whole.replace(b"\n.", b"\n..") + b".\r\n"
     for start in range(0, len(stuffed), size):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 
-from gateway.message import normalise_newlines, repaired
+from gateway.message import has_bare_newlines, normalise_newlines, repaired
 from gateway.model import Refusal
 from gateway.smtp.replies import BARE_NEWLINES
 
 LINE = 998  # RFC 5322 2.1.1, octets without CRLF
 LONG_LINE = 65536
 DRAIN = 1_000_000  # octets read on top of twice the limit before a refused sender is cut off
+_COMPANY = 16_384  # octets: less waits for more to come, for looking at it costs nearly as much as at a lot
 _END = b"\r\n.\r\n"
 _LF_END = b"\n.\n"
+_DOT = b"\r\n."
 _FALSE_END = re.compile(rb"[\r\n]\.\r?\n\Z|(?:\r|(?<!\r)\n)\.\r\Z")  # CRLF.CR may go on
 
 
@@ -22,9 +25,9 @@ class DataReader:
 
     ``lf_only`` says that its sender ends every line with LF alone: then LF.LF is the end too, until a CR comes. Who
     sends both kinds of line ends could be passing on somebody's smuggled end (CVE-2023-51764).
-    ``limit`` counts the message's octets as stored, ``too_big`` answers more. The first fault is kept in ``refusal``:
-    from then on nothing is stored, but the end is still looked for, so that no line of a refused message is taken for
-    a command.
+    ``limit`` counts the message's octets as stored, ``too_big`` makes the answer to more. The first fault is kept in
+    ``refusal``: from then on nothing is stored, but the end is still looked for, so that no line of a refused message
+    is taken for a command. What came last may still wait to be looked at: ``look`` does that at once.
     ``odd`` says that line ends are to be repaired, once all of them are there; of much ``message`` takes a while then.
     ``done`` says that the end was seen, ``overrun`` that a refused sender went on for too long and must be cut off.
     """
@@ -32,7 +35,7 @@ class DataReader:
     def __init__(
         self,
         limit: int,
-        too_big: Refusal,
+        too_big: Callable[[], Refusal],
         *,
         max_line: int = LONG_LINE,
         bare_newlines: bool = False,
@@ -50,47 +53,60 @@ class DataReader:
         self._bare_newlines = bare_newlines
         self._column = 0  # octets of the unfinished line already stored
         self._end = _LF_END if lf_only else _END
-        self._tail = self._end[: self._end.index(b".")]  # what may begin the end; at first the end of the DATA command
-        self._skip = len(self._tail)  # ... which is no part of the message
+        self._skip = len(self._end) // 2  # octets of the end of the DATA command, which may begin the end
+        self._raw = bytearray(self._end[: self._skip])  # as it came, and not looked at yet
+        self._gone = b""  # the last octets in front of that
+        self._dotted = bare_newlines  # whether a dot may stand at the beginning of a line
         self._fresh = True  # the next octet to be stored begins a line
-        self._last = _END[:2]  # of what has come
         self._body = BytesIO()  # getvalue() gives its buffer away without a copy
 
     @property
     def false_end(self) -> bool:
         """Whether the sender may think that this was the end: a dot alone between line ends of which one is bare."""
-        return not self.done and _FALSE_END.search(self._last) is not None
+        last = (self._gone + bytes(self._raw[-4:]))[-4:]
+        return not self.done and b"." in last and _FALSE_END.search(last) is not None
+
+    @property
+    def kept(self) -> int:
+        """Octets in memory."""
+        return self.size + len(self._raw) - self._skip
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next octets from the wire; returns those behind the end of the message."""
         self.received += len(chunk)
-        self._last = (self._last + chunk[-4:])[-4:]
-        data = self._tail + chunk
-        end = self._find_end(data)
-        if end >= 0:
+        raw, start = self._raw, max(len(self._raw) - len(_END) + 1, 0)
+        raw += chunk
+        if (end := self._find_end(start)) >= 0:
             self.done = True
-            segment, rest = data[: end + self._end.index(b".")], data[end + len(self._end) :]
-        else:
-            held = next((n for n in range(len(self._end) - 1, 0, -1) if data.endswith(self._end[:n])), 0)
-            cut = len(data) - held
-            cut -= data[cut - 1 : cut] == b"\r"  # CR CR LF
-            segment, self._tail, rest = data[:cut], data[cut:], b""
+            rest = bytes(raw[end + len(self._end) :])
+            self._take(end + len(self._end) // 2)
+            self._raw.clear()
+            return rest
+        if len(raw) > _COMPANY or self.size + len(raw) > self._limit:
+            self.look()
             self.overrun = self.refusal is not None and self.received > 2 * self._limit + DRAIN
-        # A segment never ends inside a line end or CRLF-dot: what could become either is held back above.
-        if self._skip and len(segment) >= self._skip:
-            segment, self._skip = segment[self._skip :], 0
-        if self.refusal is None and segment:
-            # A dot is taken off behind a bare LF, too, as Postfix does.
-            stuffed, self._fresh = self._fresh and segment.startswith(b"."), segment.endswith(b"\n")
-            self._store((segment[1:] if stuffed else segment).replace(b"\n.", b"\n"))
-        return rest
+        return b""
 
-    def _find_end(self, data: bytes) -> int:
-        if self._end is _LF_END and (cr := data.find(b"\r")) >= 0:
-            if (end := data.find(_LF_END, 0, cr)) >= 0:
+    def look(self) -> None:
+        """See what has come so far, but for the last octets if they may begin a line end or the end."""
+        raw, end = self._raw, self._end
+        cut = len(raw) - next((n for n in range(len(end) - 1, 0, -1) if raw.endswith(end[:n])), 0)
+        cut -= raw[cut - 1 : cut] == b"\r"  # CR CR LF
+        if cut > self._skip:
+            self._take(cut)
+
+    def _find_end(self, start: int) -> int:
+        """Where it begins in what has come; nothing is there that begins before ``start``."""
+        raw = self._raw
+        if self._end is _LF_END:
+            cr = raw.find(b"\r", start)
+            if (end := raw.find(_LF_END, start, cr if cr >= 0 else len(raw))) >= 0 or cr < 0:
                 return end
             self._end = _END
-        return data.find(self._end)
+        if (dot := raw.find(_DOT, start)) < 0:
+            return -1
+        self._dotted = True
+        return raw.find(_END, dot)
 
     def fail(self, refusal: Refusal) -> None:
         """Refuse the message for the first reason only, and forget what was stored."""
@@ -105,9 +121,21 @@ class DataReader:
         body, self._body = self._body, BytesIO()
         return repaired(body.getvalue()) if self.odd else body.getvalue()
 
+    def _take(self, cut: int) -> None:
+        """Store what came up to there, which is not within a line end or between one and a dot."""
+        segment = bytes(self._raw[self._skip : cut])
+        self._gone = (self._gone + bytes(self._raw[max(cut - 4, 0) : cut]))[-4:]
+        del self._raw[:cut]
+        self._skip = 0
+        if self.refusal is None and segment:
+            stuffed, self._fresh = self._fresh and segment.startswith(b"."), segment.endswith(b"\n")
+            segment = segment[1:] if stuffed else segment
+            # A dot is taken off behind a bare LF, too, as Postfix does.
+            self._store(segment.replace(b"\n.", b"\n") if self._dotted else segment)
+
     def _store(self, segment: bytes) -> None:
-        ended, lines = segment, segment.count(b"\r\n")
-        if segment.count(b"\n") != lines or segment.count(b"\r") != lines:
+        ended = segment
+        if has_bare_newlines(segment):
             if not self._bare_newlines:
                 self.fail(BARE_NEWLINES())
                 return
@@ -115,7 +143,7 @@ class DataReader:
             ended = normalise_newlines(segment.replace(b"\r\r\n", b"\r\n"))  # about as it will be, for the limits
         self.size += len(ended)
         if self.size > self._limit:
-            self.fail(self._too_big)
+            self.fail(self._too_big())
         elif self._has_long_line(ended):
             hint = "" if self._max_line > LINE else "; for a sender that cannot, set tolerate: [long_lines]"
             text = f"A line is longer than {self._max_line} octets{hint}"

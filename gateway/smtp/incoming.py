@@ -22,6 +22,7 @@ class Incoming:
         now: float,
     ) -> None:  # fmt: skip
         self.reader = reader
+        self.ended = False  # or cut off
         self._shared = shared
         self._limits = limits
         self._peer = peer
@@ -34,18 +35,16 @@ class Incoming:
         self._hold(declared)
 
     @property
-    def ended(self) -> bool:
-        return self.reader.done or self.cut_off
-
-    @property
     def cut_off(self) -> bool:
         """There is no end, and no use in waiting for it: the connection has to be closed with the refusal."""
-        reader = self.reader
-        return reader.overrun or (reader.refusal is not None and self.wait is Wait.REFUSED and reader.false_end)
+        return self.reader.overrun or (self.reader.false_end and self.wait is Wait.REFUSED)
 
     @property
     def wait(self) -> Wait:
         reader = self.reader
+        reader.look()
+        if reader.refusal is not None:
+            self.release()
         if reader.refusal is not None and reader.refusal.reason == replies.BARE_NEWLINES.reason:
             return Wait.REFUSED
         return Wait.FALSE_END if reader.false_end else Wait.MESSAGE
@@ -54,19 +53,24 @@ class Incoming:
         """Take octets from the wire; returns those behind the end of the message."""
         reader = self.reader
         rest = reader.feed(data)
-        more = reader.size - self._reserved
-        if reader.refusal is None and not self._shared.has_room(self._peer, more, self._limits):
-            reader.fail(replies.BUSY())
-        elif reader.refusal is None and reader.size > self._held:
-            try:
-                self._hold(reader.size)
-            except SpoolTrouble as trouble:
-                reader.fail(replies.refusal_of(trouble))
+        self.ended = reader.done or self.cut_off
+        if reader.refusal is None:
+            self._make_room(reader.kept)
         if reader.refusal is not None:
             self.release()
-        else:
-            self._reserve(more)
         return rest
+
+    def _make_room(self, octets: int) -> None:
+        """For so many in all, in memory and in the spool; the reader fails where there is none."""
+        if not self._shared.reserve(self._peer, octets - self._reserved, self._limits):
+            self.reader.fail(replies.BUSY())
+            return
+        self._reserved = octets
+        if octets > self._held:
+            try:
+                self._hold(octets)
+            except SpoolTrouble as trouble:
+                self.reader.fail(replies.refusal_of(trouble))
 
     def too_slow(self, now: float, *, crowded: bool) -> bool:
         """Whether others have to be let in. Called now and then."""
@@ -92,13 +96,11 @@ class Incoming:
 
     def release(self) -> None:
         """Give everything back: when the message is stored, or will not be."""
-        self._reserve(-self._reserved)
+        if self._reserved:
+            self._shared.release(self._peer, self._reserved)
+            self._reserved = 0
         self.hand_over()
 
     def _hold(self, octets: int) -> None:
         self._room.hold(octets - self._held)
         self._held = octets
-
-    def _reserve(self, octets: int) -> None:
-        self._shared.reserve(self._peer, octets)
-        self._reserved += octets

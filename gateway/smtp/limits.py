@@ -42,9 +42,15 @@ class Shared:
 
     def has_room(self, peer: str, octets: int, limits: LimitSettings) -> bool:
         """Whether so much more fits into the budget; one network may hold half of it, and always one message."""
-        most = max(limits.memory // 2, limits.max_size)
-        return self.memory.total + octets <= limits.memory and self.memory.of(neighbour(peer)) + octets <= most
+        memory, most = self.memory, max(limits.memory // 2, limits.max_size)
+        return memory.total + octets <= limits.memory and memory.of(neighbour(peer)) + octets <= most
 
-    def reserve(self, peer: str, octets: int) -> None:
-        """Count octets of a message that is being received; negative ones give them back."""
-        self.memory.add(neighbour(peer), octets)
+    def reserve(self, peer: str, octets: int, limits: LimitSettings) -> bool:
+        """Count so many more octets of a message that is being received; False where they do not fit."""
+        if fits := self.has_room(peer, octets, limits):
+            self.memory.add(neighbour(peer), octets)
+        return fits
+
+    def release(self, peer: str, octets: int) -> None:
+        """Give them back."""
+        self.memory.add(neighbour(peer), -octets)
