@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Fetch", "Lost", "NotSent"]
 
 _LONGEST = 3600.0  # no request takes longer
+_WAYS = 1000  # URLs of which it is remembered how they are to be asked
 _STORE = "see that the file named by ca_file or SSL_CERT_FILE is there and holds certificates"
 
 
@@ -36,6 +37,7 @@ class Fetch:
         self._trust = trust or Trust()
         self._names = names or Names()
         self._proxies = Proxies(proxy)
+        self._ways: dict[str, tuple[bool, Proxy | None]] = {}  # by URL: whether by TLS, by which proxy
         self._clients: dict[tuple[Proxy | None, ssl.SSLContext | None], Caller] = {}
         self._outdated: list[tuple[float, Caller]] = []
         self._others: dict[tuple[Path | None, str | None], Fetch] = {}
@@ -56,20 +58,27 @@ class Fetch:
             other = self._others[ca_file, proxy] = Fetch(trust=trust, names=self._names, proxy=proxy)
         return other
 
+    def _way(self, url: str) -> tuple[bool, Proxy | None]:
+        """Whether by TLS, and by which proxy: both are settled once a URL is known. Raises ValueError."""
+        if (way := self._ways.get(url)) is None:
+            parts = urlsplit(check_url(url, metadata=True))
+            secure = parts.scheme == "https"
+            way = secure, self._proxies.find(parts.hostname or "", parts.port or (443 if secure else 80))
+            if len(self._ways) >= _WAYS:
+                self._ways.clear()
+            self._ways[url] = way
+        return way
+
     async def _client(self, url: str) -> Caller:
         """The one by which this URL is to be asked now. Raises ValueError and OSError: there is no way."""
-        parts = urlsplit(check_url(url, metadata=True))
-        secure = parts.scheme == "https"
-        proxy = self._proxies.find(parts.hostname or "", parts.port or (443 if secure else 80))
+        secure, proxy = self._way(url)
         context = await self._trust.current() if secure else None
-        if (proxy, context) not in self._clients:
+        if (client := self._clients.get((proxy, context))) is None:
             caller = await read_files(load)
-            if (proxy, context) not in self._clients:  # nor has somebody else made it meanwhile
-                self._clients[proxy, context] = caller(self._names, proxy, context)
-            client = self._clients[proxy, context]
+            if (client := self._clients.get((proxy, context))) is None:  # nor has somebody else made it meanwhile
+                client = self._clients[proxy, context] = caller(self._names, proxy, context)
             await self._put_away(context)
-            return client
-        return self._clients[proxy, context]
+        return client
 
     async def _put_away(self, now_trusted: ssl.SSLContext | None) -> None:
         """Clients that trust what no longer counts are closed when nothing they were asked can still be under way."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway import __version__
 from gateway.fetch import Answer, Fetch, Lost, NotSent
 from gateway.url import check_url
 from tests.backends import kit
@@ -21,22 +22,32 @@ from tests.flow.kit import free_port
 certificates = kit.certificates
 
 
-async def post(url: str, deadline: float = 5, fetch: Fetch | None = None, **options: Any) -> Answer:
+# What has a body, and what only asks, go through different libraries (gateway.calling): the same holds for both.
+both_ways = pytest.mark.parametrize("content", [b"body", None], ids=["sent", "asked"])
+
+
+async def post(
+    url: str, deadline: float = 5, fetch: Fetch | None = None, content: bytes | None = b"body", **options: Any
+) -> Answer:
     fetch = fetch or Fetch()
     try:
-        return await fetch.request("POST", url, content=b"body", deadline=deadline, **options)
+        return await fetch.request("POST", url, content=content, deadline=deadline, **options)
     finally:
         await fetch.aclose()
 
 
-async def test_an_answer_comes_whole_with_lower_case_header_names_and_the_request_went_as_given() -> None:
-    async with Web(lambda _: http(207, "words", {"Retry-After": "7", "X-Two": "a"})) as web:
-        answer = await post(web.url + "/p?q=1", headers={"X-Key": "k"})
+@both_ways
+async def test_an_answer_comes_whole_with_lower_case_header_names_and_the_request_went_as_given(
+    content: bytes | None,
+) -> None:
+    async with Web(lambda _: http(207, "words", {"Retry-After": "7", "X-Two": "a", "x-two": "\xfc"})) as web:
+        answer = await post(web.url + "/p?q=1", headers={"X-Key": "k"}, content=content)
         assert (answer.status, answer.body) == (207, b"words")
-        assert (answer.headers["retry-after"], answer.headers["x-two"]) == ("7", "a")
+        assert (answer.headers["retry-after"], answer.headers["x-two"]) == ("7", "a, \xc3\xbc")
         (request,) = web.requests
-        assert (request.method, request.path, request.body) == ("POST", "/p?q=1", b"body")
+        assert (request.method, request.path, request.body) == ("POST", "/p?q=1", content or b"")
         assert (request.headers["x-key"], request.headers["accept-encoding"]) == ("k", "identity")
+        assert request.headers["user-agent"] == f"smtp-api-gateway/{__version__}"
 
 
 async def test_a_large_body_goes_in_pieces_with_its_length_known() -> None:
@@ -50,46 +61,53 @@ async def test_a_large_body_goes_in_pieces_with_its_length_known() -> None:
         await fetch.aclose()
 
 
-async def test_connections_are_kept_and_used_again() -> None:
+@both_ways
+async def test_connections_are_kept_and_used_again(content: bytes | None) -> None:
     fetch = Fetch()
     async with Web(lambda _: http(200, "ok")) as web:
         for _ in range(5):
-            await fetch.request("POST", web.url, content=b"x", deadline=5)
+            await fetch.request("POST", web.url, content=content, deadline=5)
         assert web.connections == 1
         await fetch.aclose()
 
 
-async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+@both_ways
+async def test_a_redirect_is_an_answer_and_is_not_followed(content: bytes | None) -> None:
     """No request reaches the place a backend points to."""
     async with Web(lambda _: http(200, "secret place")) as target:
         async with Web(lambda _: http(302, "", {"Location": target.url})) as web:
-            assert (await post(web.url)).status == 302
+            assert (await post(web.url, content=content)).status == 302
         assert target.requests == []
 
 
-async def test_a_cookie_is_not_sent_back() -> None:
+@both_ways
+async def test_a_cookie_is_not_sent_back(content: bytes | None) -> None:
     """All backends share the client: what a provider sets for one account must not come with the calls of another."""
     fetch = Fetch()
     async with Web(lambda _: http(200, "ok", {"Set-Cookie": "account=one; Path=/"})) as web:
         for host in ("127.0.0.1", "localhost") * 2:
-            await fetch.request("POST", f"http://{host}:{web.port}", content=b"x", deadline=5)
+            await fetch.request("POST", f"http://{host}:{web.port}", content=content, deadline=5)
         assert not any("cookie" in request.headers for request in web.requests)
         await fetch.aclose()
 
 
-async def test_a_body_over_the_cap_is_cut_off_and_its_connection_given_up() -> None:
+@both_ways
+async def test_a_body_over_the_cap_is_cut_off_and_its_connection_given_up(content: bytes | None) -> None:
     async with Web(kit.gigabyte) as web:
-        answer = await post(web.url, max_bytes=1000)
+        answer = await post(web.url, max_bytes=1000, content=content)
         assert (answer.status, len(answer.body)) == (200, 1000)
         await web.closed.wait()
 
 
+@both_ways
 @pytest.mark.parametrize(("handler", "text"), kit.LOST)
-async def test_without_a_usable_answer_to_a_sent_request_it_is_lost(handler: kit.Handler, text: str) -> None:
+async def test_without_a_usable_answer_to_a_sent_request_it_is_lost(
+    handler: kit.Handler, text: str, content: bytes | None
+) -> None:
     """The transport calls most of these ConnectTimeout; taken for NotSent they would make duplicates."""
     async with Web(handler) as web:
         with pytest.raises(Lost) as error:
-            await post(web.url, deadline=0.2 if handler is kit.hang else 5)
+            await post(web.url, deadline=0.2 if handler is kit.hang else 5, content=content)
         assert str(error.value) == f"127.0.0.1:{web.port}: {text}"
         assert len(web.requests) == 1
 
@@ -122,6 +140,7 @@ async def test_a_kept_connection_is_used_again_at_once_or_not_at_all(rested: boo
         await fetch.aclose()
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("handler", "first", "stale"),
     [
@@ -132,15 +151,15 @@ async def test_a_kept_connection_is_used_again_at_once_or_not_at_all(rested: boo
     ],
 )
 async def test_a_kept_connection_that_ends_without_a_byte_is_called_stale(
-    handler: Any, first: bool, stale: bool
+    handler: Any, first: bool, stale: bool, content: bytes | None
 ) -> None:
     fetch = Fetch()
     answers = [] if first else [http(200, "first")]
     async with Web(lambda request: answers.pop() if answers else handler(request)) as web:
         if not first:
-            await fetch.request("POST", web.url, content=b"1", deadline=5)
+            await fetch.request("POST", web.url, content=content, deadline=5)
         with pytest.raises(Lost) as error:
-            await fetch.request("POST", web.url, content=b"2", deadline=5)
+            await fetch.request("POST", web.url, content=content, deadline=5)
         assert error.value.stale is stale
         await fetch.aclose()
 
@@ -181,7 +200,8 @@ async def test_a_bomb_ends_at_the_cap() -> None:
         assert len(answer.body) == 10_000
 
 
-async def test_a_server_that_dribbles_is_cut_off_at_the_deadline() -> None:
+@both_ways
+async def test_a_server_that_dribbles_is_cut_off_at_the_deadline(content: bytes | None) -> None:
     """The deadline is for the whole answer, not for each read."""
     stop = asyncio.Event()
 
@@ -194,21 +214,24 @@ async def test_a_server_that_dribbles_is_cut_off_at_the_deadline() -> None:
 
     async with Web(dribble) as web:
         with pytest.raises(Lost, match="no answer within"):
-            await post(web.url, deadline=0.3)
+            await post(web.url, deadline=0.3, content=content)
         stop.set()
 
 
-async def test_refused_connections_are_not_sent() -> None:
+@both_ways
+async def test_refused_connections_are_not_sent(content: bytes | None) -> None:
     with pytest.raises(NotSent, match=r"cannot connect to 127\.0\.0\.1:\d+: Connect call failed|refused"):
-        await post(f"http://127.0.0.1:{free_port()}")
+        await post(f"http://127.0.0.1:{free_port()}", content=content)
 
 
-async def test_unknown_names_are_not_sent() -> None:
+@both_ways
+async def test_unknown_names_are_not_sent(content: bytes | None) -> None:
     with pytest.raises(NotSent, match=r"^cannot find nowhere\.invalid: "):
-        await post("https://nowhere.invalid/")
+        await post("https://nowhere.invalid/", content=content)
 
 
-async def test_a_peer_that_never_completes_the_handshake_is_not_sent() -> None:
+@both_ways
+async def test_a_peer_that_never_completes_the_handshake_is_not_sent(content: bytes | None) -> None:
     class Silent(kit.Server):
         async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
@@ -216,7 +239,7 @@ async def test_a_peer_that_never_completes_the_handshake_is_not_sent() -> None:
 
     async with Silent() as server:
         with pytest.raises(NotSent, match="timed out"):
-            await post(f"https://127.0.0.1:{server.port}", deadline=0.4)
+            await post(f"https://127.0.0.1:{server.port}", deadline=0.4, content=content)
 
 
 def past() -> datetime.datetime:
