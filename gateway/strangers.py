@@ -13,7 +13,7 @@ _DIGITS = 21  # as many as a number of 64 bits has, with its sign
 
 def strict_json(raw: bytes) -> dict[str, Any]:
     """An object in UTF-8 that names nothing twice, with numbers and texts that exist. Raises ValueError, says why."""
-    return _object(raw.decode(), _refuse_number, _unique)
+    return _object(raw.decode(), _STRICT)
 
 
 def lenient_json(raw: bytes) -> dict[str, Any]:
@@ -23,23 +23,14 @@ def lenient_json(raw: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:  # RFC 8259, 8.1 wants UTF-8, of which some know nothing; what we look for is ASCII
         text = raw.decode("latin-1")
     try:
-        return _object(text, lambda number: None, None)
+        return _object(text, _LENIENT)
     except ValueError:
         return {}
 
 
-def _object(
-    text: str, no_number: Callable[[str], Any], pairs: Callable[[list[tuple[str, Any]]], Any] | None
-) -> dict[str, Any]:
-    def whole(number: str) -> Any:
-        return int(number) if len(number) <= _DIGITS else no_number(number)
-
-    def real(number: str) -> Any:
-        return value if isfinite(value := float(number)) else no_number(number)
-
-    hooks: dict[str, Any] = {"parse_int": whole, "parse_float": real, "parse_constant": no_number}
+def _object(text: str, decoder: json.JSONDecoder) -> dict[str, Any]:
     try:
-        value = json.loads(text, object_pairs_hook=pairs, **hooks)
+        value = decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(value, dict):
@@ -48,7 +39,7 @@ def _object(
     if "\\u" not in text:  # else half a surrogate pair can be written, but never stored (RFC 7493 2.1)
         return value
     plain = json.dumps(value, ensure_ascii=False)
-    if pairs is None:
+    if decoder is _LENIENT:
         found: dict[str, Any] = json.loads(plain.encode("utf-8", "replace"))
         return found
     try:
@@ -56,6 +47,18 @@ def _object(
     except UnicodeEncodeError:
         raise ValueError("half a surrogate pair is no text") from None
     return value
+
+
+def _decoder(
+    no_number: Callable[[str], Any], pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> json.JSONDecoder:
+    def whole(number: str) -> Any:
+        return int(number) if len(number) <= _DIGITS else no_number(number)
+
+    def real(number: str) -> Any:
+        return value if isfinite(value := float(number)) else no_number(number)
+
+    return json.JSONDecoder(object_pairs_hook=pairs, parse_int=whole, parse_float=real, parse_constant=no_number)
 
 
 def _refuse_depth(value: Any) -> None:
@@ -78,3 +81,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name stands twice")  # RFC 7519 section 4
     return found
+
+
+_STRICT = _decoder(_refuse_number, _unique)
+_LENIENT = _decoder(lambda number: None)

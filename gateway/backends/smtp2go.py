@@ -211,7 +211,7 @@ class Smtp2go:
 
 def _request(content: Callable[[], bytes]) -> bytes:
     """The JSON body, put together as bytes: base64 needs no escaping."""
-    return b"".join((b'{"mime_email":"', base64_of(canonical(content())), b'","fastaccept":false}'))
+    return base64_of(canonical(content()), b'{"mime_email":"', b'","fastaccept":false}')
 
 
 def _password(authorization: str) -> bytes:

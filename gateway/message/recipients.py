@@ -50,23 +50,21 @@ def qualify_header(raw: bytes, domain: str) -> bytes:
     return replace_fields(raw, header, raw[: header.start], changes) if changes else raw
 
 
-def readdress(raw: bytes, keep: Collection[str]) -> bytes:
+def readdress(raw: bytes, header: Header, keep: Collection[str]) -> bytes:
     """To and Cc narrowed to the addresses in ``keep``. Untouched fields keep their bytes, and so do kept entries
     unless somebody else could be read in them; but domains are written in A-labels.
 
     A field left without anybody is deleted, also one that named nobody before: some APIs refuse it.
     """
-    header = scan(raw)
     changes = _narrowed(header, keep)
     return replace_fields(raw, header, b"", changes) if changes else raw
 
 
-def address_call(raw: bytes, keep: Collection[str], blind: Collection[str]) -> bytes:
+def address_call(raw: bytes, header: Header, keep: Collection[str], blind: Collection[str]) -> bytes:
     """As ``readdress``, and one fresh Bcc with exactly ``blind``: for APIs that read all three and hide the last.
 
     To and Cc that stand behind the MIME fields are moved to the top: Gmail is said to overlook them there.
     """
-    header = scan(raw)
     changes = _narrowed(header, keep)
     new = [address_field("Bcc", (with_a_labels(one).encode() for one in blind))] if blind else []
     mime = False
@@ -114,9 +112,8 @@ def _entry(value: bytes, box: Mailbox) -> bytes:
     return own
 
 
-def address_to(raw: bytes, address: str) -> bytes:
+def address_to(raw: bytes, header: Header, address: str) -> bytes:
     """To becomes just ``address``, Cc goes: one recipient's own copy."""
-    header = scan(raw)
     changes = {index: b"" for index, field in enumerate(header.fields) if field.name in ("to", "cc")}
     to = f"To: {with_a_labels(address)}\r\n".encode()
     if not changes:

@@ -118,7 +118,10 @@ def safe(text: str, *secrets: str) -> str:
     """A provider's words as one printable line of at most 300 characters, without credentials."""
     for secret in secrets:
         text = text.replace(secret, "***") if secret else text
-    line = " ".join("".join(char if char.isprintable() else " " for char in text[: 10 * _DETAIL]).split())
+    text = text[: 10 * _DETAIL]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    line = " ".join(text.split())
     line = _SECRETS.sub("***", line)
     return line if len(line) <= _DETAIL else line[: _DETAIL - 1] + "…"
 
@@ -133,10 +136,11 @@ def canonical(raw: bytes) -> bytes:
     return raw
 
 
-def base64_of(raw: bytes) -> bytes:
-    """Unwrapped, and in pieces: a thread that does this lets the others run."""
-    pieces = (binascii.b2a_base64(raw[start : start + PIECE], newline=False) for start in range(0, len(raw), PIECE))
-    return b"".join(pieces)
+def base64_of(raw: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Unwrapped, between ``before`` and ``after``; and in pieces: a thread that does this lets the others run."""
+    view = memoryview(raw)
+    pieces = (binascii.b2a_base64(view[start : start + PIECE], newline=False) for start in range(0, len(raw), PIECE))
+    return b"".join((before, *pieces, after))
 
 
 def effort(raw: bytes) -> int:

@@ -56,7 +56,8 @@ def plan(
     """
     if not message.envelope.sender:
         raise CannotCarry("null_sender", "5.7.1", "this API cannot send with the null sender")
-    split = mime.split_recipients(mime.scan(raw), message.envelope)
+    header = mime.scan(raw)
+    split = mime.split_recipients(header, message.envelope)
     known = {comparable(address) for address in message.everyone}  # an attempt may be for fewer than the envelope
     strangers = [address for address in split.header_only if comparable(address) not in known]
     note = safe(f"; in To or Cc but not addressed, so stripped: {', '.join(strangers)}") if strangers else ""
@@ -67,12 +68,13 @@ def plan(
 
     def call(chunk: tuple[str, ...]) -> Call:
         seen, blind = ([one for one in chunk if (one in visible) is shown] for shown in (True, False))
-        content = partial(mime.address_call, raw, seen, blind) if hides_bcc else partial(mime.readdress, raw, seen)
+        narrowed = partial(mime.readdress, raw, header, seen)
+        content = partial(mime.address_call, raw, header, seen, blind) if hides_bcc else narrowed
         return Call(chunk, content, part=lambda some: (call(some),))
 
     calls = [call(everyone[start : start + per_call]) for start in range(0, len(everyone), per_call)]
     if not hides_bcc:
-        calls += [Call((address,), partial(mime.address_to, raw, address)) for address in split.blind]
+        calls += [Call((address,), partial(mime.address_to, raw, header, address)) for address in split.blind]
     return Plan(tuple(calls), note)
 
 
@@ -121,6 +123,8 @@ async def carry_out(
         sent = {address: outcome for address, outcome in results.items() if outcome.verdict is Verdict.SENT}
         if sent and waiting and rest is None and not await progress(sent):
             rest = _UNWRITTEN
+    if not notes and not to_do.note:
+        return outcomes
     said = {address: f"{one.detail}{notes.get(address, '')}{to_do.note}" for address, one in outcomes.items()}
     return {address: replace(outcome, detail=said[address]) for address, outcome in outcomes.items()}
 
