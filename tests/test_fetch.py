@@ -321,13 +321,25 @@ async def test_proxies_of_the_environment_are_used_and_their_refusal_is_not_sent
         assert [(request.method, request.path) for request in proxy.requests] == [("CONNECT", "api.example.com:443")]
 
 
-async def test_many_requests_at_once_share_the_client() -> None:
+async def test_many_requests_at_once_share_the_client_and_at_most_a_hundred_are_under_way() -> None:
+    under_way, most, full = 0, 0, asyncio.Event()
+
+    async def answer(request: kit.Request) -> bytes:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        if under_way == 100:
+            full.set()
+        await full.wait()
+        under_way -= 1
+        return http(200, request.body)
+
     fetch = Fetch()
-    async with Web(lambda request: http(200, request.body)) as web:
+    async with Web(answer) as web:
         bodies = [b"%d" % number for number in range(200)]
         answers = await asyncio.gather(
             *(fetch.request("POST", web.url, content=body, deadline=20) for body in bodies),
         )
         assert [answer.body for answer in answers] == bodies
-        assert web.connections <= 100
+        assert most == 100
         await fetch.aclose()
