@@ -59,6 +59,8 @@ class Orders:
         if claim.sticky or any(outcome.verdict is Verdict.IN_DOUBT for outcome in outcomes.values()):
             return claim.backend, ""
         left = [address for address, outcome in outcomes.items() if outcome.verdict not in _DONE]
+        if not left:
+            return claim.backend, ""
         ways = self.ways(claim.message, left)
         later = ways[ways.index(claim.backend) + 1 :] if claim.backend in ways else ways
         works = [name for name in ways if name in self.breakers and self.breakers[name].state(now) is State.CLOSED]

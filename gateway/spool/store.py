@@ -136,8 +136,14 @@ class Spool(Ordering):
 
     def _submit(self, messages: Sequence[NewMessage], told: Sequence[Told]) -> asyncio.Future[list[Claim]]:
         """With those who take some of it at once: whatever becomes of it, they hear of that."""
-        every = {(each.id, name): self._offer(name) for each in messages for name in each.deliveries}
-        offers = {key: offer for key, offer in every.items() if offer is not None}
+        offers = {}
+        for each in messages:
+            for name in each.deliveries:
+                if (offer := self._offer(name)) is not None:
+                    offers[each.id, name] = offer
+        if not offers:
+            return self._writer.submit(partial(putting.put, messages=messages, told=told), fresh=True)
+        raw = {each.id: each.raw for each in messages}
 
         def ended(answer: list[Claim] | BaseException) -> None:
             made = (
@@ -146,10 +152,9 @@ class Spool(Ordering):
             for (ident, name), offer in offers.items():
                 offer.taken(made.get((ident, name)), raw[ident])
 
-        raw = {each.id: each.raw for each in messages}
         run = partial(putting.put, messages=messages, told=told, offers=offers)
         try:
-            return self._writer.submit(run, fresh=True, then=ended if offers else None)
+            return self._writer.submit(run, fresh=True, then=ended)
         except SpoolTrouble as trouble:
             ended(trouble)
             raise

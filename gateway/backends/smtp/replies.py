@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import lru_cache
 
 from gateway.address import parse_address, with_a_labels
 from gateway.backends.shared.base import PIECE, safe
@@ -107,6 +108,7 @@ def too_many(code: int, text: str) -> bool | None:
     return None if code in (452, 552) and not _ENHANCED.match(text) else False
 
 
+@lru_cache(maxsize=1024)
 def path(address: str) -> bytes | None:
     """``<address>``, if what the server reads between the brackets is exactly this address; else None.
 

@@ -100,7 +100,10 @@ class Smtp:
 
     async def _deliver(self, envelope: Envelope, raw: bytes, call: Call) -> dict[str, Outcome]:
         """One transaction. Whom it has no room for is not among the outcomes, and goes in the next."""
-        some = replace(envelope, recipients=tuple(one for one in envelope.recipients if one.address in call.addresses))
+        some = envelope
+        if len(call.addresses) < len(envelope.recipients):
+            named = tuple(one for one in envelope.recipients if one.address in call.addresses)
+            some = replace(envelope, recipients=named)
         outcomes: dict[str, Outcome] = {}
         try:
             await self._connected(some, raw, outcomes)
