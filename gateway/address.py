@@ -22,6 +22,7 @@ _ADDRESS = rf"({_LOCAL})(?:@({_DOMAIN})(?:(?<!\])\.)?)?"
 _NAME = r'(?:"[^\x00-\x1f"<>\\\x7f]*+" *+|[^\x00-\x1f"(),:;<>@\[\\\]\x7f]*+)'
 _PATH = re.compile(rf" *+(?:<(?:{_NAME}(<))? *+(?:{_ADDRESS})? *+>(?(1)>)|{_ADDRESS})(?: |\Z)")
 _MAILBOX = re.compile(rf"({_LOCAL})@({_DOMAIN})")
+_SHORT = 320  # octets of a path that is remembered: RFC 5321 4.5.3.1.3 says 256
 _LONGEST = 255  # octets of a local part, where RFC 5321 4.5.3.1.1 says 64 and list servers need more; and of a domain
 
 
@@ -31,18 +32,36 @@ def parse_path(raw: bytes, *, utf8: bool, domain: str = "") -> tuple[str, bytes]
     The address is kept as it was spelled, but for a dot behind the domain, which RFC 5321 2.3.5 does not know. One that
     has no domain gets ``domain``. Raises BadAddress (RFC 5321 4.1.2, RFC 6531 3.3).
     """
+    path, _, rest = raw.lstrip(b" ").partition(b" ")
+    # Where it ends before the first blank, what stands behind changes nothing, if that is ASCII as well.
+    if len(path) <= _SHORT and raw.isascii() and (known := _known(path, domain)) is not None:
+        return known, rest
     try:
         text = raw.decode("utf-8" if utf8 else "ascii")
     except UnicodeDecodeError:
         raise _bad("the address is not valid UTF-8") if utf8 else _needs_utf8() from None
+    address, end = _read(text, domain)
+    return address, raw[end if text.isascii() else len(text[:end].encode()) :]
+
+
+@lru_cache(maxsize=1024)
+def _known(path: bytes, domain: str) -> str | None:
+    """None: not so."""
+    try:
+        return _read(path.decode(), domain)[0]
+    except BadAddress:
+        return None
+
+
+def _read(text: str, domain: str) -> tuple[str, int]:
+    """The address with which it begins, and where that ends. Raises BadAddress."""
     match = _PATH.match(text)
     if match is None:
         _explain(text)
     local, domain = match[2] or match[4], match[3] or match[5] or domain
     if local and not domain:
         _explain(text)
-    rest = raw[match.end() if text.isascii() else len(text[: match.end()].encode()) :]
-    return (_checked(local, domain) if local else ""), rest
+    return (_checked(local, domain) if local else ""), match.end()
 
 
 def parse_address(text: str, *, utf8: bool = True) -> str:

@@ -6,7 +6,8 @@ Everything here is on the way of every message: what takes long to find out is l
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 
 from gateway.message import Arrival, Header, split_recipients
 from gateway.model import Client, Envelope
@@ -35,8 +36,8 @@ def how(
 ) -> str:
     """``named``: it came with a Message-ID. ``shown`` are the addresses of From as they came, ``repairs`` is what was
     mended on the way in."""
-    names = {field.name for field in header.fields}
-    found: dict[str, object] = {"with": arrival.protocol, "by": _known_by(client, arrival)}
+    names = header.named
+    found: dict[str, Hashable] = {"with": arrival.protocol, "by": _known_by(client, arrival)}
     if arrival.helo:
         found["helo"] = arrival.helo[:_LONGEST]
     if arrival.tls:
@@ -49,18 +50,25 @@ def how(
             found["from"] = ", ".join(shown)[:_LONGEST]
             if shown and "reply-to" not in names:
                 found["answers"] = shown[0][:_LONGEST]
-    if stripped := [name for name in _DISCLOSING if name in names]:
-        found["stripped"] = stripped
+    stripped = tuple([name for name in _DISCLOSING if name in names])
     if rewrite_from and "sender" in names:
-        found["stripped"] = [*stripped, "sender"]
-    added = [name for name in ("date", "from") if name not in names]
+        stripped += ("sender",)
+    if stripped:
+        found["stripped"] = stripped
+    added = tuple([name for name in ("date", "from") if name not in names])
     if added or not named:
-        found["added"] = added if named else [*added, "message-id"]
+        found["added"] = added if named else (*added, "message-id")
     if repairs:
-        found["repairs"] = list(repairs)
+        found["repairs"] = tuple(repairs)
     found |= _seen(header, envelope)
     found["routes"] = _routes(freight, routing, deliveries, envelope)
-    return _encode(found)
+    return _text(tuple(found.items()))
+
+
+@lru_cache(maxsize=1024)
+def _text(found: tuple[tuple[str, Hashable], ...]) -> str:
+    """Of one client most mail comes in the same way."""
+    return _encode(dict(found))
 
 
 def _known_by(client: Client, arrival: Arrival) -> str:
@@ -72,27 +80,26 @@ def _known_by(client: Client, arrival: Arrival) -> str:
     return "password" if client.login else "network"
 
 
-def _seen(header: Header, envelope: Envelope) -> dict[str, object]:
+def _seen(header: Header, envelope: Envelope) -> dict[str, Hashable]:
     """Whom nobody sees, by their places in the envelope, and how many stand in To and Cc whom it does not name.
 
     ``crowded``: nobody has looked, which is something else than that there is nobody.
     """
-    text = b"".join([field.raw for field in header.fields if field.name in ("to", "cc")])
+    text = b"".join([field.raw for name in ("to", "cc") for field in header.named.get(name, ())])
     asked = [recipient.address.encode() for recipient in envelope.recipients]
-    same = text.count(b"@") == len(asked) and all(address in text for address in asked)  # so most mail is
-    if same:
+    if text.count(b"@") == len(asked) and all(address in text for address in asked):  # so most mail is
         return {}
     if len(text) > _EASY:
         return {"crowded": True}
     split = split_recipients(header, envelope)
     places = {recipient.address: n for n, recipient in enumerate(envelope.recipients)}
-    blind = [places[address] for address in split.blind[:_EACH]]
+    blind = tuple([places[address] for address in split.blind[:_EACH]])
     return {**({"blind": blind} if blind else {}), **({"unsent": len(split.header_only)} if split.header_only else {})}
 
 
 def _routes(
     freight: Freight, routing: Routing, deliveries: Mapping[str, Sequence[str]], envelope: Envelope
-) -> list[list[object]]:
+) -> tuple[tuple[Hashable, ...], ...]:
     """For each line of routes that was used and each backend that it led to: the line's number from 1 on (0: the client
     demands the backend), its words, the backend, why those before it were passed over, and for how many.
 
@@ -100,14 +107,14 @@ def _routes(
     """
     if len(deliveries) == 1 and len(envelope.recipients) == 1:  # so most mail is
         name, (address,) = next(iter(deliveries.items()))
-        return [routing.taken(freight, address, name)]
+        return (routing.taken(freight, address, name),)
     used: dict[tuple[int, str], list[int]] = {}
     backend_of = {address: name for name, addresses in deliveries.items() for address in addresses}
     for place, recipient in enumerate(envelope.recipients[:_EACH]):
         way = routing.line(freight, recipient.address), backend_of[recipient.address]
         used.setdefault(way, []).append(place)
     found = [
-        [*routing.taken(freight, envelope.recipients[places[0]].address, name), places]
+        (*routing.taken(freight, envelope.recipients[places[0]].address, name), tuple(places))
         for (_, name), places in used.items()
     ]
-    return found if len(found) > 1 else [one[:-1] for one in found]
+    return tuple(found) if len(found) > 1 else tuple([one[:-1] for one in found])

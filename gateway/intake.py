@@ -9,6 +9,7 @@ from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, 
 from gateway.how import how
 from gateway.message import (
     Arrival,
+    Field,
     Header,
     may_show_address,
     plain_addresses,
@@ -20,7 +21,7 @@ from gateway.message import (
 )
 from gateway.message.text import harmless
 from gateway.model import Client, Envelope, NewMessage, Refusal
-from gateway.policy import allowed, check_sender
+from gateway.policy import allowed, anybody, check_sender
 from gateway.routing import Freight, Routing
 
 _HOPS = 100  # Received fields in all, RFC 5321 6.3
@@ -65,14 +66,14 @@ def prepare(
     _check_header(header, rules.hostname, headerless=headerless)
     shown = header.addresses("from")
     sender, rewrite_from = _senders(header, shown, envelope.sender, client)
-    addresses = tuple(recipient.address for recipient in envelope.recipients)
+    addresses = tuple([recipient.address for recipient in envelope.recipients])
     # A declared SMTPUTF8 that nothing needs must not close the way through backends without it.
     utf8 = envelope.smtputf8 and not ("".join((sender, *addresses)).isascii() and raw[: header.end].isascii())
     original = envelope.original or (envelope.sender if envelope.sender != sender else "")
     if not original and rewrite_from not in ("", *shown):
         original = harmless(", ".join(shown), utf8=True)
     eightbit = envelope.eightbit or not raw.isascii()
-    envelope = replace(envelope, sender=sender, original=original, smtputf8=utf8, eightbit=eightbit)
+    envelope = Envelope(sender, envelope.recipients, utf8, eightbit, envelope.ret, envelope.envid, original)
     named = header.identifier("message-id")
     message_id = named or f"<{arrival.id}@{rules.hostname}>"
     if utf8:  # RFC 6531 4.3
@@ -142,22 +143,26 @@ def _check_header(header: Header, hostname: str, *, headerless: bool) -> None:
     if not header.fields and not headerless:
         text = "Message has no header; for a sender that cannot, set tolerate: [missing_headers]"
         raise Refusal(554, "5.6.0", text, "bad_message")
-    by_us = b"by " + hostname.lower().encode()
-    hops = [by_us in field.raw.lower() for field in header.fields if field.name == "received"]
-    if len(hops) >= _HOPS or sum(hops) >= _OWN_HOPS:
-        raise Refusal(554, "5.4.6", "Too many hops, this looks like a mail loop", "mail_loop")
-    if sum(len(field.raw) for field in header.fields if field.name in ("from", "sender")) > _FROM_LIMIT:
+    if hops := header.named.get("received", ()):
+        by_us = b"by " + hostname.lower().encode()
+        if len(hops) >= _HOPS or sum(by_us in field.raw.lower() for field in hops) >= _OWN_HOPS:
+            raise Refusal(554, "5.4.6", "Too many hops, this looks like a mail loop", "mail_loop")
+    if header.end > _FROM_LIMIT and sum(len(field.raw) for field in _authors(header)) > _FROM_LIMIT:
         raise Refusal(554, "5.6.0", "From and Sender fields are too long", "bad_message")
+
+
+def _authors(header: Header) -> list[Field]:
+    return [*header.named.get("from", ()), *header.named.get("sender", ())]
 
 
 def _senders(header: Header, shown: Sequence[str], sender: str, client: Client) -> tuple[str, str]:
     """Envelope sender, and the address that is to replace From ("" for none). Bounces keep their null sender."""
     rewrite = client.rewrite
-    if rewrite is None and all("*" in group for group in client.senders):
+    if rewrite is None and anybody(client.senders):
         return sender, ""
     # Where there is no From, the envelope sender will be written there.
     shown = (*(shown if header.count("from") else (sender,)), *header.addresses("sender"))
-    values = [field.value for field in header.fields if field.name in ("from", "sender")]
+    values = [field.value for field in _authors(header)]
     values += [sender.encode()] if sender and not header.count("from") else []
     plain = all(plain_addresses(value) or sole_address(value) for value in values)
     if rewrite is None:

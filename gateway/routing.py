@@ -5,8 +5,9 @@ Every CannotCarry names what was refused and the setting that allows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gateway.address import matches
 from gateway.config.models import RouteSettings
@@ -33,6 +34,8 @@ WORDS = {
 }
 
 _SHOWN = 200  # characters of a line of routes, or of why a backend was passed over
+_REMEMBERED = 1000  # answers; when there are more it begins anew
+_FEW = 3  # authors of a message whose answer is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,56 @@ class Freight:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asks:
+    """What the answers of a routing table depend on, as far as these routes and backends ask for it, and their words.
+
+    Mail that is the same in all this goes the same way, so the answer for it is remembered, and who makes up addresses
+    makes up nothing new. A refusal names what it refuses and is never remembered.
+    """
+
+    senders: bool
+    recipients: bool
+    authors: bool
+    sizes: tuple[int, ...]  # bounds, in order
+    words: tuple[str, ...]  # of each route
+
+    @classmethod
+    def of(cls, routes: Sequence[RouteSettings], able: Collection[Capabilities]) -> _Asks:
+        doubts = not all(one.quoted for one in able)
+        return cls(
+            senders=any(line.senders for line in routes),
+            recipients=doubts or any(line.recipients for line in routes),
+            authors=doubts or any(one.senders for one in able),
+            sizes=tuple(sorted({size for one in able for size in (one.max_bytes, one.whole_bytes)})),
+            words=tuple(map(_words, routes)),
+        )
+
+    def key(self, freight: Freight, recipient: str) -> Hashable:
+        return (
+            freight.client,
+            freight.pin,
+            freight.smtputf8,
+            freight.own_token,
+            freight.sender if self.senders else bool(freight.sender),
+            recipient if self.recipients else "",
+            freight.authors if self.authors else (),
+            None if freight.features is None else frozenset(freight.features),
+            bisect_left(self.sizes, freight.size),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """The routing table and what the backends can carry; made at start and at each reload, swapped as a whole."""
 
     routes: tuple[RouteSettings, ...]
     capabilities: Mapping[str, Capabilities]
+    _asks: _Asks = field(init=False, repr=False, compare=False)
+    _found: dict[Hashable, tuple[str, ...]] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _largest: dict[Hashable, tuple[int, str]] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_asks", _Asks.of(self.routes, self.capabilities.values()))
 
     @property
     def particular(self) -> bool:
@@ -96,6 +144,17 @@ class Routing:
 
         Where nobody has looked at the message, one that may have to refuse it is the last resort: that is a bounce.
         """
+        if len(freight.authors) > _FEW:
+            return self._usable(freight, recipient)
+        key = self._asks.key(freight, recipient)
+        if (found := self._found.get(key)) is None:
+            found = self._usable(freight, recipient)
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            self._found[key] = found
+        return found
+
+    def _usable(self, freight: Freight, recipient: str) -> tuple[str, ...]:
         names = self.backends(freight, recipient)
         if not names:
             raise CannotCarry("no_route", "5.7.1", f"<{recipient}>: no line of the setting routes matches")
@@ -141,13 +200,13 @@ class Routing:
             return 0 if freight.pin else 1
         return next((n for n, line in enumerate(self.routes, 1) if _fits(line, freight, recipient)), 0)
 
-    def taken(self, freight: Freight, recipient: str, chosen: str) -> list[object]:
+    def taken(self, freight: Freight, recipient: str, chosen: str) -> tuple[int, str, str, str]:
         """For people: the line, its words, the backend, and why the one that stands first there did not get it."""
         number = self.line(freight, recipient)
         line = self.routes[number - 1] if number else None
         first = line.backend[0] if line else chosen
         why = self._passed_over(freight, recipient, first) if first != chosen else ""
-        return [number, _words(line) if line else "", chosen, why]
+        return number, self._asks.words[number - 1] if line else "", chosen, why
 
     def _passed_over(self, freight: Freight, recipient: str, first: str) -> str:
         able = self.capabilities.get(first)
@@ -182,6 +241,15 @@ class Routing:
 
         And what a refusal adds where that is a backend's limit: which one, and the setting that would allow more.
         """
+        key = client.name, client.backend, client.max_size, cap
+        if (found := self._largest.get(key)) is None:
+            found = self._find_largest(client, cap)
+            if len(self._largest) >= _REMEMBERED:  # tokens may bring sizes of their own
+                self._largest.clear()
+            self._largest[key] = found
+        return found
+
+    def _find_largest(self, client: Client, cap: int) -> tuple[int, str]:
         lines = (line for line in self.routes if not line.clients or client.name in line.clients)
         names = {client.backend} if client.backend else {name for line in lines for name in line.backend}
         known = {name: self.capabilities[name] for name in sorted(names) if name in self.capabilities}

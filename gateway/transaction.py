@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gateway.address import domain_of
 from gateway.intake import Rules
 from gateway.model import Client, Envelope, Recipient, Refusal
@@ -46,7 +44,7 @@ class Transaction:
 
         Raises Refusal, CannotCarry.
         """
-        client, rules = self.client, self._rules
+        client = self.client
         key = (address.rpartition("@")[0], domain_of(address))  # the local part is its host's business: RFC 5321 2.4
         if key in self._known:
             return False
@@ -61,11 +59,14 @@ class Transaction:
             smtputf8=not (address.isascii() and self.sender.isascii()),
             own_token=bool(client.secret),
         )
-        rules.routing.usable(freight, address)
+        self._rules.routing.usable(freight, address)
         self._known.add(key)
         self.recipients.append(Recipient(address, notify, orcpt))
         return True
 
     def envelope(self) -> Envelope:
         """``recipients`` is empty while none was accepted."""
-        return replace(self.asked, sender=self.sender, original=self._original, recipients=tuple(self.recipients))
+        asked = self.asked
+        return Envelope(
+            self.sender, tuple(self.recipients), asked.smtputf8, asked.eightbit, asked.ret, asked.envid, self._original
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,35 @@ BAD_UTF8 = [
     "x@ⅳ.example", "x@ｅxample.com", "x@a\u200db.com", "x@a\u2024b.com", "\u202ex@b.c", "a\u0085b@c", "a\u00a0b@c",
     "x@" + "ü" * 62,
 ]  # fmt: skip
+
+
+@given(
+    st.lists(st.sampled_from([*'<>@".[]:,( \\', "a", "b.c", "root", "1.2.3.4"]), max_size=14).map("".join),
+    st.sampled_from(["", "example.com"]),
+)
+def test_what_stands_behind_a_path_changes_nothing(path: str, domain: str) -> None:
+    """Where it can be told apart at the first blank it is, and that is never another address."""
+
+    def read(raw: bytes) -> tuple[str, bytes] | str:
+        try:
+            return parse_path(raw, utf8=True, domain=domain)
+        except BadAddress as error:
+            return error.kind
+
+    behind, strange = b" X=1 Z=2", " Y=\u00fc".encode()  # which has to be looked at as a whole
+    found, whole = read(path.encode() + behind), read(path.encode() + behind + strange)
+    assert whole == (found if isinstance(found, str) else (found[0], found[1] + strange))
+
+
+def test_addresses_of_strangers_are_not_kept() -> None:
+    """Not more than the last thousand, and no long ones."""
+    tracemalloc.start()
+    for number in range(3000):
+        parse_path(b"<%d@%d.example>" % (number, number), utf8=True)
+        parse_path(b"<%s%d@example.com>" % (b"x" * 250, number), utf8=True)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 1_500_000
 
 
 @pytest.mark.parametrize("address", GOOD + GOOD_UTF8)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway import policy
 from gateway.config.models import RouteSettings
@@ -40,6 +43,65 @@ ROUTES = (
     line("bulk", clients=("app",), senders=("*@news.example",), recipients=("*@*.example",)),
     line("smart"),
 )
+
+
+TABLES = [
+    Routing(ROUTES, dict.fromkeys(("office", "s2g", "smart", "null", "bulk"), Capabilities(10))),
+    Routing((line("one", "two"),), {"one": Capabilities(10, null_sender=False), "two": Capabilities(20, quoted=False)}),
+    Routing((line("one", "two"),), {"one": Capabilities(10, senders=("*@x.example",)), "two": Capabilities(5)}),
+    Routing(
+        (line("one", "two", recipients=("*@example.com",)), line("two", senders=("", "a@*"))),
+        {
+            "one": Capabilities(30, lacks=frozenset(("signed",)), whole_bytes=10),
+            "two": Capabilities(20, smtputf8=False),
+        },
+    ),
+    Routing((line("own", "gone"),), {"own": Capabilities(20, own_token=True)}),
+]
+ASKED = st.builds(
+    Freight,
+    client=st.sampled_from(["app", "printers"]),
+    sender=st.sampled_from(["", "a@x.example", "b@x.example", "a@y.example"]),
+    size=st.sampled_from([1, 5, 6, 10, 11, 20, 21, 30, 31]),
+    pin=st.sampled_from(["", "", "one", "two", "nowhere"]),
+    smtputf8=st.booleans(),
+    authors=st.lists(st.sampled_from(["a@x.example", "b@y.example", '"q@z"@x.example']), max_size=4).map(tuple),
+    features=st.sampled_from([None, {}, {"signed": "here"}, {"signed": "there"}, {"report": ""}]),
+    own_token=st.booleans(),
+)
+
+
+@given(
+    st.integers(0, len(TABLES) - 1),
+    st.lists(st.tuples(ASKED, st.sampled_from(["b@example.com", '"b@c"@example.com', "b@y.example"])), max_size=30),
+)
+def test_what_is_remembered_is_what_would_be_found(number: int, asked: list[tuple[Freight, str]]) -> None:
+    """Whatever was asked before, of mail that differs in anything; a refusal speaks of the mail that is refused."""
+
+    def found(table: Routing, one: Freight, recipient: str) -> tuple[str, ...]:
+        try:
+            return table.usable(one, recipient)
+        except CannotCarry as error:
+            return error.kind, error.enhanced, error.text
+
+    table = TABLES[number]
+    for one, recipient in asked:
+        assert found(table, one, recipient) == found(Routing(table.routes, table.capabilities), one, recipient)
+
+
+def test_who_makes_up_addresses_fills_no_memory() -> None:
+    """Where routes ask for no addresses, they are nothing new; where they do, the last thousand answers are kept."""
+    able = {"smart": Capabilities(10)}
+    for table, most in (
+        (Routing((line("smart"),), able), 10_000),
+        (Routing((line("smart", recipients=("*@example.com",)),), able), 1_000_000),
+    ):
+        tracemalloc.start()
+        for number in range(5000):
+            table.usable(freight(sender=f"{number}@x.example"), f"{number}@example.com")
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert kept < most
 
 
 @pytest.mark.parametrize(

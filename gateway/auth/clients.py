@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -27,12 +28,16 @@ class Clients:
         self._anonymous = {name: known for name, known in settings.clients.items() if not known.logs_in}
         listed = chain.from_iterable(known.networks for known in settings.clients.values())
         self._listed = [network for network in listed if not is_public([network])]
+        self._known = lru_cache(maxsize=1024)(self._by_network)
 
     def __contains__(self, name: str) -> bool:
         return name in self._settings
 
     def by_network(self, peer: str) -> Client | None:
         """The client that needs no login, by its most specific network."""
+        return self._known(peer)
+
+    def _by_network(self, peer: str) -> Client | None:
         lengths = {name: prefix_length(known.networks, peer) for name, known in self._anonymous.items()}
         name = max(lengths, key=lengths.__getitem__, default="")
         return self._client(name, "", peer) if name and lengths[name] >= 0 else None

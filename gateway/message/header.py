@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gateway.message.mailboxes import Mailbox, mailboxes
+from gateway.message.mailboxes import Mailbox, mailboxes, shown
 from gateway.message.parameters import first_word, readable, structured
 from gateway.message.text import decode
 from gateway.model import BadMessage
@@ -44,15 +45,26 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Fields in order. ``start`` is where they begin (after mbox lines), ``end`` where the body begins."""
+    """Fields in order, and by name in lower case. ``start`` is where they begin (after mbox lines), ``end`` where the
+    body begins."""
 
     fields: tuple[Field, ...]
     start: int
     end: int
+    named: Mapping[str, Sequence[Field]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        named: dict[str, list[Field]] = {}
+        for one in self.fields:
+            if one.name in named:
+                named[one.name].append(one)
+            else:
+                named[one.name] = [one]
+        object.__setattr__(self, "named", named)
 
     def value(self, name: str) -> bytes:
         """The first such field's value as it stands there, b"" if there is none. ``name`` in lower case."""
-        return next((field.value for field in self.fields if field.name == name), b"")
+        return self.named[name][0].value if name in self.named else b""
 
     def first(self, name: str) -> str:
         """The same as readable text."""
@@ -68,7 +80,7 @@ class Header:
 
     def identifier(self, name: str) -> str:
         """The msg-id of the first such field that is not blank (RFC 5322 3.6.4), or what stands in its place."""
-        values = [field.value for field in self.fields if field.name == name]
+        values = [field.value for field in self.named.get(name, ())]
         if values and (plain := _PLAIN_IDENTIFIER.fullmatch(values[0])):
             return plain[1].decode()
         text = next(filter(None, map(structured, values)), "")
@@ -76,21 +88,21 @@ class Header:
         return readable(match[0] if match else text)
 
     def mailboxes(self, name: str) -> list[Mailbox]:
-        return [box for field in self.fields if field.name == name for box in mailboxes(field.value)]
+        return [box for field in self.named.get(name, ()) for box in mailboxes(field.value)]
 
     def addresses(self, name: str) -> tuple[str, ...]:
         """Addresses of all such fields, groups expanded, in order; printable but not checked any further."""
-        return tuple(address for box in self.mailboxes(name) for address in box.addresses)
+        found: tuple[str, ...] = ()
+        for one in self.named.get(name, ()):
+            found += shown(one.value)
+        return found
 
     def names(self) -> dict[str, str]:
         """Each name once, in order: in lower case, and as it is spelled the first time."""
-        found: dict[str, str] = {}
-        for field in self.fields:
-            found.setdefault(field.name, field.spelled)
-        return found
+        return {name: fields[0].spelled for name, fields in self.named.items()}
 
     def count(self, name: str) -> int:
-        return sum(field.name == name for field in self.fields)
+        return len(self.named.get(name, ()))
 
 
 def scan(raw: bytes) -> Header:
@@ -105,16 +117,16 @@ def scan(raw: bytes) -> Header:
         raise BadMessage(f"message header is larger than {HEADER_LIMIT} bytes")
     if len(header.fields) > _MOST_FIELDS:
         raise BadMessage(f"message header has more than {_MOST_FIELDS} fields")
-    long = (field for field in header.fields if len(field.raw) > FIELD_LIMIT)
-    if position > FIELD_LIMIT and (found := next(long, None)):
-        raise BadMessage(f"header field {found.spelled[:100]} is larger than {FIELD_LIMIT} bytes")
+    for one in header.fields if position > FIELD_LIMIT else ():
+        if len(one.raw) > FIELD_LIMIT:
+            raise BadMessage(f"header field {one.spelled[:100]} is larger than {FIELD_LIMIT} bytes")
     return header
 
 
 def scan_part(raw: bytes, *, most: int = HEADER_LIMIT) -> Header:
     """As ``scan``, also for the header of a part: what is beyond the limits is not seen, and nothing is raised."""
-    start = 0
-    while match := _MBOX_LINE.match(raw, start, HEADER_LIMIT):
+    start, mbox = 0, raw.startswith((b"F", b">"))
+    while mbox and (match := _MBOX_LINE.match(raw, start, HEADER_LIMIT)):
         start = match.end()
     position, fields = start, list[Field]()
     while len(fields) < most and (match := _FIELD.match(raw, position, HEADER_LIMIT + 1)):

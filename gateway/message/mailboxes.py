@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.address import parse_address
@@ -24,6 +25,7 @@ _NO_HIDDEN = bytes.maketrans(b"\0\1\2", b"???")
 _SHOW = str.maketrans("\0\1\2", " \t,")
 _SPECIALS = str.maketrans('<>(),;:"', " " * 8)
 _LONGEST = 1000
+_SHORT = 320  # octets of a field that is remembered
 # What most fields hold, for speed: one address, or plain words and one address in angle brackets.
 _ONE = rb"(?:\s*+(?:(\w[\w .'-]*+)?<([\w.+=-]{1,64}@[\w.-]{1,255})>|([\w.+=-]{1,64}@[\w.-]{1,255}))\s*+"
 _SIMPLE = re.compile(_ONE + rb")", re.ASCII)
@@ -82,6 +84,18 @@ def mailboxes(value: bytes) -> list[Mailbox]:
         return [Mailbox(0, len(value), (simple[1] or b"").strip(), ((simple[2] or simple[3]).decode(),))]
     found, start = _simple(value)
     return found if start == len(value) else found + _others(value, start)
+
+
+def shown(value: bytes) -> tuple[str, ...]:
+    """The addresses of a field's value, in order; printable but not checked any further."""
+    return _short(value) if len(value) <= _SHORT else _shown(value)
+
+
+def _shown(value: bytes) -> tuple[str, ...]:
+    return tuple(address for box in mailboxes(value) for address in box.addresses)
+
+
+_short = lru_cache(maxsize=1024)(_shown)  # the same people write again and again
 
 
 def _simple(value: bytes) -> tuple[list[Mailbox], int]:
@@ -194,7 +208,7 @@ def plain_addresses(value: bytes) -> tuple[str, ...]:
                 found.append(parse_address(address.decode()))
             except (BadAddress, UnicodeDecodeError):
                 return ()
-    read = tuple(address for box in mailboxes(value) for address in box.addresses)
+    read = shown(value)
     return read if read == tuple(found) and not any("=?" in address for address in found) else ()
 
 

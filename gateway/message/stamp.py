@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from gateway.address import parse_address, with_a_labels
 from gateway.message.header import Header, replace_fields
@@ -57,45 +58,55 @@ def stamp(
     Bcc, Resent-Bcc and Return-Path fields are removed. With ``rewrite_from`` all From fields become one with that
     address and the display name kept, Sender goes, and the old From becomes Reply-To unless there is one.
     """
-    names = {field.name for field in header.fields}
-    blank = set() if header.identifier("message-id") else {"message-id"}  # a field without any counts as none
-    names -= blank
+    names = header.named.keys()
+    # A field without any counts as none.
+    blank = {"message-id"} if "message-id" in names and not header.identifier("message-id") else set[str]()
     new = [received(arrival, hostname, recipients)]
     if "date" not in names:
         new.append(fold("Date", [date(arrival.received_at)]))
-    if "message-id" not in names:
+    if blank or "message-id" not in names:
         new.append(fold("Message-ID", [message_id]))
-    removed = _REMOVED | blank
+    removed = _REMOVED | blank if blank else _REMOVED
     if rewrite_from:
         new += _rewritten(header, rewrite_from, names, utf8=arrival.utf8)
         removed |= {"from", "sender"}
     elif "from" not in names:
         author = with_a_labels(sender) or f"MAILER-DAEMON@{hostname}"
         new.append(fold("From", [harmless(author, utf8=arrival.utf8, limit=900)]))
-    new += [b"X-Mailbox-Line: %b\n" % line for line in raw[: header.start].split(b"\n")[:-1]]
+    if header.start:
+        new += [b"X-Mailbox-Line: %b\n" % line for line in raw[: header.start].split(b"\n")[:-1]]
     changes = {}
-    if blank or not names.isdisjoint(removed):
+    if not names.isdisjoint(removed):
         changes = {index: b"" for index, field in enumerate(header.fields) if field.name in removed}
     return replace_fields(raw, header, b"".join(new), changes)
 
 
 def received(arrival: Arrival, hostname: str, recipients: Sequence[str]) -> bytes:
     """RFC 5321 4.4. ``for`` only where it discloses nobody: with exactly one recipient."""
-    words = []
-    if peer := arrival.peer:
-        literal = f"IPv6:{peer.partition('%')[0]}" if ":" in peer else peer
-        helo = _NOT_IN_HELO.sub("?", arrival.helo[:255]) or "unknown"
-        words += [f"from {helo}", f"([{literal}])"]
-    if arrival.tls:
-        words.append(f"({harmless(arrival.tls).translate(_NO_BRACKETS)})")
-    words += [f"by {hostname}", f"with {arrival.protocol}", f"id {arrival.id}"]
+    words = [
+        *_origin(arrival.peer, arrival.helo[:255], arrival.tls),
+        f"by {hostname}",
+        f"with {arrival.protocol}",
+        f"id {arrival.id}",
+    ]
     if len(recipients) == 1 and harmless(only := with_a_labels(recipients[0]), utf8=arrival.utf8) == only:
         words.append(f"for <{only}>")  # the trace alone must not need SMTPUTF8 on the way out
     words[-1] += ";"
     return fold("Received", [*words, date(arrival.received_at)])
 
 
-def _rewritten(header: Header, address: str, names: set[str], *, utf8: bool) -> list[bytes]:
+@lru_cache(maxsize=256)
+def _origin(peer: str, helo: str, tls: str) -> tuple[str, ...]:
+    found = []
+    if peer:
+        literal = f"IPv6:{peer.partition('%')[0]}" if ":" in peer else peer
+        found += [f"from {_NOT_IN_HELO.sub('?', helo) or 'unknown'}", f"([{literal}])"]
+    if tls:
+        found.append(f"({harmless(tls).translate(_NO_BRACKETS)})")
+    return tuple(found)
+
+
+def _rewritten(header: Header, address: str, names: Collection[str], *, utf8: bool) -> list[bytes]:
     boxes = header.mailboxes("from")
     phrase = boxes[0].phrase.replace(b"\r\n", b"") if boxes else b""
     shown = phrase.decode("utf-8", "replace")

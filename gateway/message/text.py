@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from gateway.message.charset import Undecodable, codec_for, exactly, is_named, roughly
 
@@ -13,6 +14,7 @@ from gateway.message.charset import Undecodable, codec_for, exactly, is_named, r
 _WORD = re.compile(r"=\?([\w.:+-]{1,40})(?:\*[\w-]*)?\?([bBqQ])\?([^?\s]{0,1000})\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s++(?==\?)")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_EPOCH, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(seconds=1)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -96,22 +98,33 @@ def _printable(text: str) -> str:
 
 def date(when: datetime) -> str:
     """An RFC 5322 date-time in UTC."""
-    when = when.astimezone(UTC)
+    return _dated((when - _EPOCH) // _SECOND)
+
+
+@lru_cache(maxsize=16)
+def _dated(second: int) -> str:
+    when = _EPOCH + timedelta(seconds=second)
     day, month = _DAYS[when.weekday()], _MONTHS[when.month - 1]
     return f"{day}, {when.day} {month} {when.year:04} {when.hour:02}:{when.minute:02}:{when.second:02} +0000"
 
 
 def fold(name: str, words: Iterable[str]) -> bytes:
     """A field of ours with its words on lines of at most 78 characters where they allow it (RFC 5322 2.1.1)."""
-    lines = [f"{name}:"]
+    text, length, first = f"{name}:", len(name) + 1, True
     for word in words:
-        if len(lines[-1]) + len(word) > 77 and lines[-1] != f"{name}:":
-            lines.append("\t" + word)
+        if length + len(word) > 77 and not first:
+            text += "\r\n\t" + word
+            length = 1 + len(word)
         else:
-            lines[-1] += " " + word
-    return ("\r\n".join(lines) + "\r\n").encode()
+            text += " " + word
+            length += 1 + len(word)
+        first = False
+    return (text + "\r\n").encode()
 
 
 def harmless(text: str, *, utf8: bool = False, limit: int = 255) -> str:
     """Text for a generated field: what is not printable ASCII (or Unicode, with ``utf8``) becomes "?"."""
-    return "".join(c if c.isprintable() and (utf8 or c < "\x7f") else "?" for c in text[:limit])
+    text = text[:limit]
+    if text.isprintable() and (utf8 or text.isascii()):
+        return text
+    return "".join(c if c.isprintable() and (utf8 or c < "\x7f") else "?" for c in text)

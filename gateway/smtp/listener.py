@@ -12,6 +12,7 @@ from gateway.config.models import ListenerSettings
 from gateway.config.values import parse_bind
 from gateway.intake import Rules
 from gateway.ports import listen
+from gateway.smtp.commands import Commands
 from gateway.smtp.session import Session
 from gateway.smtp.site import Site
 from gateway.smtp.verbs import VERBS
@@ -29,6 +30,7 @@ class Listener:
         self.port = 0
         self.sockets: list[socket.socket] = []
         self.tasks: set[asyncio.Task[None]] = set()  # of sessions, also of those whose client has gone
+        self._commands = Commands(VERBS)
         self._servers: list[asyncio.Server] = []
         self._sessions: set[Session] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -54,7 +56,7 @@ class Listener:
 
     def new_connection(self) -> asyncio.Protocol:
         """For a socket that is about to be served."""
-        return Session(self.site, VERBS, asyncio.get_running_loop(), self._sessions, self.tasks).wire
+        return Session(self.site, self._commands, asyncio.get_running_loop(), self._sessions, self.tasks).wire
 
     def fits(self, settings: ListenerSettings | None) -> bool:
         """Whether it can take these settings over; else another one has to take its place."""

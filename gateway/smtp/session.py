@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from math import inf
 
 from gateway.intake import prepare
@@ -13,35 +12,35 @@ from gateway.model import Client, NewMessage, Refusal
 from gateway.pools import SMALL_MAIL, look_through_mail
 from gateway.refusals import Refused
 from gateway.smtp import replies
+from gateway.smtp.commands import Commands, StrayLogin
 from gateway.smtp.handshake import SILENT, cause
 from gateway.smtp.incoming import Incoming
-from gateway.smtp.login import holds_answer
 from gateway.smtp.refused import refused
 from gateway.smtp.site import Site
 from gateway.smtp.waits import Wait
-from gateway.smtp.wire import LONGEST, Wire
+from gateway.smtp.wire import Wire
 from gateway.transaction import Transaction
 
-_COMMAND = 2048  # octets of a command line, AUTH excepted
 _PATIENCE = 100.0  # lost by what brings no mail, restored by an accepted message
 _LOST = {"unknown_command": 10.0, "too_many_recipients": 0.01}  # by reason; else 5 for a 5xx, 1 for a 4xx
 _TURN = 100  # commands before other connections get their turn
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-_HTTP = frozenset(b"GET POST PUT HEAD OPTIONS CONNECT DELETE PATCH TRACE PRI".split())
-_STAGES = {b"MAIL": "mail", b"RCPT": "rcpt", b"DATA": "data", b"AUTH": "auth"}
+
+
+Verb = Callable[["Session", bytes], Awaitable[None] | None]
 
 
 class Session:
     """One client, from the greeting to the end, and the ``wire`` to it.
 
-    It obeys ``verbs``: each gets the session and its argument, returns an awaitable if it has to wait, and raises the
-    Refusal or Fault that is its reply. While it has a connection it stands among ``sessions``, its task in ``tasks``.
+    It obeys ``commands``: a verb gets the session and its argument, returns an awaitable if it has to wait, and raises
+    the Refusal or Fault that is its reply. While it has a connection it stands among ``sessions``, its task in
+    ``tasks``.
     """
 
     def __init__(
         self,
         site: Site,
-        verbs: Mapping[bytes, Callable[[Session, bytes], Awaitable[None] | None]],
+        commands: Commands[Verb],
         loop: asyncio.AbstractEventLoop,
         sessions: set[Session],
         tasks: set[asyncio.Task[None]],
@@ -58,7 +57,7 @@ class Session:
         self.user = ""  # as given at the last login that failed, as far as a log may say it
         self.spoilt = False  # MAIL or RCPT was refused: what the client does now without them is no other mistake
         self.patience = _PATIENCE  # who uses it all up hears 421
-        self._verbs = verbs
+        self._commands = commands
         self._sessions = sessions
         self._tasks = tasks
         self._stage = "command"
@@ -219,20 +218,12 @@ class Session:
         return line
 
     def _obey(self, line: bytes) -> Awaitable[None] | None:
-        verb = line.partition(b" ")[0].upper()
-        if verb in _HTTP or verb.endswith(b":") or not (verb[:1].isalpha() or verb == b""):
-            raise replies.foreign(verb)
-        if len(line) > (LONGEST if verb == b"AUTH" else _COMMAND):
-            raise replies.too_long(verb)
-        if found := _CONTROL.search(line):
-            raise (replies.NUL if found[0] == b"\0" else replies.CONTROL)()
-        action = self._verbs.get(verb)
-        if action is None:
-            raise replies.UNKNOWN()
-        self._stage = _STAGES.get(verb, "command")
-        if verb != b"AUTH" and holds_answer(line):  # a client out of step: nothing of it may be kept or quoted
-            raise replies.STRAY_LOGIN()
-        return action(self, line[len(verb) :].strip())
+        try:
+            verb, argument, self._stage = self._commands(line)
+        except StrayLogin as stray:  # a client out of step
+            self._stage = stray.stage
+            raise replies.STRAY_LOGIN() from None
+        return verb(self, argument)
 
     # -- refusals ----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from gateway.address import parse_path
 from gateway.auth import LoginRefused
@@ -15,10 +15,9 @@ from gateway.smtp.data import LINE, LONG_LINE, DataReader
 from gateway.smtp.incoming import Incoming
 from gateway.smtp.login import BEARER, BEARER_REFUSED, MECHANISMS, Challenge, decode, encode
 from gateway.smtp.params import is_mail_parameter, mail_parameters, rcpt_parameters
-from gateway.smtp.session import Session
+from gateway.smtp.session import Session, Verb
 from gateway.transaction import Transaction
 
-_Verb = Callable[[Session, bytes], Awaitable[None] | None]
 _LOGINS = 3  # failed ones in a connection
 _RESULTS = {"too_many_failures": "refused", "busy": "unavailable", "auth_unavailable": "unavailable"}
 _NAMELESS = "unknown"  # as Postfix writes it: the trace has the address beside it
@@ -60,7 +59,7 @@ def _vrfy(session: Session, argument: bytes) -> None:
     session.reply_idle(replies.CANNOT_VERIFY)
 
 
-def _always(reply: bytes | replies.Reply) -> _Verb:
+def _always(reply: bytes | replies.Reply) -> Verb:
     def verb(session: Session, _argument: bytes) -> None:
         if isinstance(reply, replies.Reply):
             raise reply()
@@ -272,7 +271,7 @@ def _data(session: Session, argument: bytes) -> None:
     session.wire.receive(incoming)
 
 
-VERBS: dict[bytes, _Verb] = {
+VERBS: dict[bytes, Verb] = {
     b"HELO": _helo,
     b"EHLO": _ehlo,
     b"MAIL": _mail,

@@ -17,12 +17,12 @@ from aiosmtpd.smtp import SMTP
 from gateway.clock import Clock
 from gateway.networks import plain_address
 from gateway.smtp import replies
+from gateway.smtp.commands import LONGEST
 from gateway.smtp.handshake import HandshakeError, Spare
 from gateway.smtp.incoming import Incoming
 
 logging.getLogger("mail.log").disabled = True  # aiosmtpd's own log quotes what clients send, passwords included
 
-LONGEST = 12288 + 32  # octets of a line, RFC 4954 4.5.6
 _BUFFER = 65536  # octets read ahead of the commands
 _GOODBYE = 10.0  # seconds for the end of TLS
 _UNTIMED = 86_400.0  # asyncio would give a handshake 60 seconds; its time is looked at as all the others are
