@@ -62,8 +62,11 @@ _MESSAGE = (
 )
 _ANSWER = "verdict code enhanced detail said_by scope remote_id fix"
 _RECIPIENT = f"message_id address n key backend state notify orcpt updated_at {_ANSWER}"
-_DELIVERY = "id message_id backend state next_attempt_at received_at attempts sticky in_doubt"
-_ATTEMPT = f"id message_id delivery_id backend addresses started_at ended_at owner {_ANSWER}"
+_DELIVERY = (
+    "n message_id backend state next_attempt_at received_at attempts sticky in_doubt"
+    " attempt_id started_at addresses owner"
+)
+_ATTEMPT = f"id message_id backend addresses started_at ended_at owner {_ANSWER}"
 _EVENT = "id message_id backend address remote_id state detail reported_at key source"
 _COUNTS = ("accepted", "again", "sent", "failed", "deleted", "deferred", "refused")
 CONFIG = """\
@@ -245,7 +248,7 @@ class _Maker:
             answer = self._answer(said if last else "deferred", ident, name)
             self._add(
                 insert_into(tables.Attempt, _ATTEMPT),
-                (self.attempts, ident, self.deliveries, name, listed, at + one * 1_500_000,
+                (self.attempts, ident, name, listed, at + one * 1_500_000,
                  at + one * 1_500_000 + 400_000, "", *answer),
             )  # fmt: skip
             self.tally[end // HOUR * HOUR, "", "", name, "deferred"] += 0 if last else len(addresses)
@@ -256,7 +259,7 @@ class _Maker:
         due = self.now + 2 * HOUR + int(rng.random() * 4 * HOUR)
         self._add(
             insert_into(tables.Delivery, _DELIVERY),
-            (self.deliveries, ident, name, to_do, due, at, tries, doubt, int(doubt)),
+            (self.deliveries, ident, name, to_do, due, at, tries, doubt, int(doubt), None, None, "", ""),
         )
         each = {"done": "sent"}.get(state, state)
         for n, address in enumerate(addresses, place):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from gateway.model import SpoolTrouble
-from gateway.spool import Claim, Offer, Spool
+from gateway.spool import Claim, DeliveryId, Offer, Spool
 
 LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach; a send is cut off before that
 EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
@@ -28,8 +28,8 @@ class Claims:
         self._backend = backend
         self._spool = spool
         self._ready: deque[tuple[Claim, bytes | None]] = deque()
-        self._busy: set[int] = set()
-        self._placed: set[int] = set()
+        self._busy: set[DeliveryId] = set()
+        self._placed: set[DeliveryId] = set()
         self.expected = 0  # on their way in, and offered to be taken at once
         self.due: datetime | None = (
             None  # spool.Taken, of the last time; what is due while it is asked for is not known

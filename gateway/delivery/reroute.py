@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
-from gateway.spool import Delivery, Spool
+from gateway.spool import Delivery, DeliveryId, Spool
 
 PAGE = 500  # deliveries routed at a time, so that the loop is free in between
 
@@ -15,7 +15,7 @@ async def reroute(spool: Spool, backend: str, target: Callable[[Delivery], str])
     Yields after each page how many of it were left, so that the caller can end it between two pages.
     """
     async for page in spool.deliveries(backend, limit=PAGE):
-        by_target: dict[str, list[int]] = {}
+        by_target: dict[str, list[DeliveryId]] = {}
         for delivery in page:
             by_target.setdefault(target(delivery), []).append(delivery.delivery_id)
         left = len(by_target.pop("", ()))

@@ -11,6 +11,7 @@ from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
 from gateway.spool.records import (
     Claim,
     Delivery,
+    DeliveryId,
     Late,
     MessageDetail,
     Notice,
@@ -39,6 +40,7 @@ __all__ = [
     "Counts",
     "Cut",
     "Delivery",
+    "DeliveryId",
     "DoorBook",
     "Filter",
     "Flow",

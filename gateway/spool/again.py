@@ -96,8 +96,9 @@ UPDATE recipient SET state = 'queued', backend = :backend, {", ".join(f"{k} = {v
 WHERE message_id = :id AND address = :address AND state = 'failed'"""
 # As if it were new to this backend, but that an attempt may have been taken by it stays true.
 _DELIVER = """
-INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
-VALUES (:id, :backend, 'done', :now, :now, 0, FALSE, 0)
+INSERT INTO delivery (message_id, backend, n, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
+SELECT :id, :backend, coalesce(max(o.n) + 1, 0), 'done', :now, :now, 0, FALSE, 0
+FROM delivery o WHERE o.message_id = :id
 ON CONFLICT (message_id, backend) DO UPDATE SET
     next_attempt_at = :now, received_at = :now, attempts = 0, in_doubt = 0"""
 _OVER = f"""
@@ -150,9 +151,9 @@ UPDATE recipient SET backend = :backend, remote_id = '' WHERE message_id {IN_IDS
     AND backend <> :backend AND NOT EXISTS (SELECT 1 {_OF_OLD} AND (sticky AND NOT :force OR {UNDER_WAY}))
 RETURNING message_id"""
 _TAKE = f"""
-INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
-SELECT message_id, :backend, 'done', :now, min(received_at), 0, FALSE, 0 FROM delivery WHERE message_id {IN_IDS}
-GROUP BY message_id
+INSERT INTO delivery (message_id, backend, n, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
+SELECT message_id, :backend, max(n) + 1, 'done', :now, min(received_at), 0, FALSE, 0
+FROM delivery WHERE message_id {IN_IDS} GROUP BY message_id
 ON CONFLICT (message_id, backend) DO UPDATE SET next_attempt_at =
     CASE WHEN {UNDER_WAY} THEN delivery.next_attempt_at ELSE :now END"""
 

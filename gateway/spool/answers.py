@@ -12,17 +12,18 @@ from gateway.spool.tables import Bounce
 from gateway.spool.transaction import Transaction
 
 _TELL = insert_into(Bounce, "message_id kind bounce_id reason made_at", id="NULL")
-_REFUSE = """
-UPDATE recipient SET state = 'failed', verdict = :verdict, code = :code, enhanced = :enhanced, detail = :detail,
-    scope = :scope, said_by = :said_by, fix = :fix WHERE message_id = :message_id AND address = :address"""
+_REFUSE = f"""
+UPDATE recipient SET state = 'failed', {", ".join(f"{name} = ?" for name in NO_ANSWER)}
+WHERE message_id = ? AND address = ?"""  # noqa: S608 - of constants of ours
+_NONE = (None,) * len(NO_ANSWER)
 
 
-def answer(outcome: Outcome | None) -> dict[str, Any]:
+def answer(outcome: Outcome | None) -> tuple[Any, ...]:
+    """In the order of NO_ANSWER; all None for none."""
     if outcome is None:
-        return dict.fromkeys(NO_ANSWER)
-    given = {"verdict": outcome.verdict.value, "code": outcome.code, "enhanced": outcome.enhanced}
-    said = {"scope": outcome.scope.value, "said_by": outcome.said_by, "fix": clean(outcome.fix)}
-    return given | said | {"detail": clean(outcome.detail), "remote_id": clean(outcome.remote_id)}
+        return _NONE
+    said = (outcome.verdict.value, outcome.code, outcome.enhanced, clean(outcome.detail), clean(outcome.remote_id))
+    return (*said, outcome.scope.value, outcome.said_by, clean(outcome.fix))
 
 
 def tell(tx: Transaction, message_id: str, told: Iterable[Told]) -> None:
@@ -35,4 +36,4 @@ def refuse(tx: Transaction, message: NewMessage) -> None:
     """Of a message that was just put: no backend ever gets it for these. A step after all others of the message."""
     with tx.changing([message.id]):
         for address, outcome in message.refused.items():
-            tx.later(_REFUSE, {"message_id": message.id, "address": address, **answer(outcome)})
+            tx.later(_REFUSE, (*answer(outcome), message.id, address))

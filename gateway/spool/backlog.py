@@ -19,7 +19,7 @@ WITH RECURSIVE waiting(name) AS (SELECT (SELECT min(backend) FROM delivery WHERE
     FROM waiting WHERE name IS NOT NULL)
 SELECT 'first' AS kind, d.backend AS name, d.attempts AS n, d.received_at AS at, 0 AS until, d.message_id AS id,
     coalesce(r.detail, '') AS said, coalesce(r.fix, '') AS fix
-FROM waiting JOIN delivery d ON d.id = (SELECT f.id FROM delivery f
+FROM waiting JOIN delivery d ON d.backend = waiting.name AND d.message_id = (SELECT f.message_id FROM delivery f
     WHERE f.backend = waiting.name AND f.state = 'queued' ORDER BY f.received_at LIMIT 1)
 LEFT JOIN recipient r ON r.message_id = d.message_id AND r.address = (SELECT o.address FROM recipient o
     WHERE o.message_id = d.message_id AND o.backend = d.backend AND o.state = 'queued' ORDER BY o.n LIMIT 1)"""

@@ -9,14 +9,13 @@ Recipients are the truth: a step changes them; states of deliveries and messages
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from gateway.model import Envelope, Recipient, SpooledMessage, Verdict
-from gateway.spool import tables
 from gateway.spool.engine import Trouble, Unreadable
-from gateway.spool.records import Claim, Taken, moment
+from gateway.spool.records import Claim, DeliveryId, Taken, moment
 from gateway.spool.seal import intact
 from gateway.spool.sql import (
     DUE,
@@ -24,50 +23,61 @@ from gateway.spool.sql import (
     IDLE,
     IN_IDS,
     LOAD_DELIVERIES,
-    NO_ANSWER,
-    STILL_OPEN,
+    THESE,
     UNDER_WAY,
-    insert_into,
+    load,
 )
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
 
 UNKNOWN = "?"  # of a message's features
+_LOST = "interrupted, may have been sent"
 _CRASH_DELAY = 60_000_000  # per earlier interruption: a message that kills us cannot do it in a loop
-_ADD_ATTEMPT = insert_into(
-    tables.Attempt, "id message_id delivery_id backend addresses started_at owner", ended_at="NULL", **NO_ANSWER
-)
 
 
-_CLAIM = """
-UPDATE delivery SET next_attempt_at = :until, attempts = attempts + 1
-WHERE id IN (SELECT id FROM delivery WHERE {}) RETURNING id"""
-_INTERRUPT = f"""
-UPDATE attempt SET ended_at = :wall, verdict = 'interrupted', detail = 'interrupted, may have been sent'
-WHERE ended_at IS NULL AND delivery_id {IN_IDS} RETURNING delivery_id"""
+# Of an attempt that ended otherwise than by an answer.
+_BREAK_OFF = """
+INSERT INTO attempt (id, message_id, backend, addresses, started_at, ended_at, owner,
+    verdict, code, enhanced, detail, remote_id)
+SELECT attempt_id, message_id, backend, addresses, started_at, :wall, owner, :verdict, NULL, '', :detail, ''
+FROM delivery WHERE {} AND attempt_id IS NOT NULL"""
+_CLOSE = "UPDATE delivery SET attempt_id = NULL WHERE {} AND attempt_id IS NOT NULL"
 _DOUBT = f"""
 UPDATE delivery SET next_attempt_at = coalesce(:now + in_doubt * :delay, next_attempt_at), sticky = TRUE,
-    in_doubt = in_doubt + 1 WHERE id {IN_IDS}"""
+    in_doubt = in_doubt + 1, attempt_id = NULL WHERE {THESE} AND attempt_id IS NOT NULL"""
+_PUT_OFF = f"UPDATE delivery SET next_attempt_at = :until, attempts = attempts + 1 WHERE {THESE}"
+_OPEN_ATTEMPT = """
+WITH v(message_id, backend, until, attempt_id, started_at, addresses, owner) AS (VALUES (?, ?, ?, ?, ?, ?, ?))
+UPDATE delivery SET next_attempt_at = v.until, attempts = attempts + 1, attempt_id = v.attempt_id,
+    started_at = v.started_at, addresses = v.addresses, owner = v.owner
+FROM v WHERE delivery.message_id = v.message_id AND delivery.backend = v.backend"""
+_GIVE_BACK = """
+WITH v(message_id, backend, attempt_id, now) AS (VALUES (?, ?, ?, ?))
+UPDATE delivery SET attempts = attempts - 1, next_attempt_at = v.now, attempt_id = NULL
+FROM v WHERE delivery.message_id = v.message_id AND delivery.backend = v.backend
+    AND delivery.attempt_id = v.attempt_id"""
 
 
-def deliveries_from(rows: Iterable[Any], vault: Vault | None = None) -> tuple[list[dict[str, Any]], list[str]]:
-    """From LOAD_DELIVERIES: what makes each Delivery, and the ids of messages whose rows make no sense (damage).
+def deliveries_from(
+    rows: Iterable[Any], vault: Vault | None = None, *, taken: int = 0
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """From sql.load: what makes each Delivery, and the ids of messages whose rows make no sense (damage).
 
-    Without the vault, clients' tokens stay sealed.
+    Without the vault, clients' tokens stay sealed. ``taken`` is how many attempts more there are than in the rows.
     """
-    grouped: dict[int, list[Any]] = {}
+    grouped: dict[DeliveryId, list[Any]] = {}
     for row in rows:
-        grouped.setdefault(row["delivery_id"], []).append(row)
+        grouped.setdefault((row["id"], row["backend"]), []).append(row)
     deliveries, damaged = [], []
     for group in grouped.values():
         try:
-            deliveries.append(_delivery(group[0], group, vault))
+            deliveries.append(_delivery(group[0], group, vault, taken))
         except (TypeError, ValueError, OverflowError):
             damaged.append(group[0]["id"])
     return [delivery for delivery in deliveries if delivery["message"].envelope.recipients], damaged
 
 
-def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, Any]:
+def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None, taken: int) -> dict[str, Any]:
     waiting = [each for each in rows if each["pending"]]
     recipients = tuple(Recipient(each["address"], each["notify"], each["orcpt"]) for each in waiting)
     smtputf8, eightbit = bool(row["smtputf8"]), bool(row["eightbit"])
@@ -76,7 +86,7 @@ def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, A
         received_at=moment(row["received_at"]),
         queued_at=moment(row["queued_at"]),
         expires_at=moment(row["expires_at"]),
-        attempt=row["attempts"],
+        attempt=row["attempts"] + taken,
         bounce=bool(row["bounce"]),
         everyone=tuple(each["address"] for each in rows),
         features=None if row["features"] == UNKNOWN else dict.fromkeys(row["features"].split(), ""),
@@ -88,7 +98,7 @@ def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, A
         interrupted=tuple(json.loads(row["interrupted"] or "[]")),
         **{name: row[name] for name in ("id", "size", "client", "message_id", "header_from", "pin")},
     )
-    same = {name: row[name] for name in ("delivery_id", "backend", "in_doubt")}
+    same = {name: row[name] for name in ("backend", "in_doubt")}
     if row["in_doubt"]:  # a crash leaves everybody in doubt, and writes down nothing of it with them
         lost = tuple(each["address"] for each in waiting if each["said"] == Verdict.IN_DOUBT.value)
         same["doubted"] = lost or tuple(each["address"] for each in waiting)
@@ -97,12 +107,12 @@ def _delivery(row: Any, rows: Sequence[Any], vault: Vault | None) -> dict[str, A
 
 def claim(tx: Transaction, now: int, until: int, which: str, **values: Any) -> list[Claim]:
     """Take the deliveries that ``which`` selects: out of reach until ``until``, the attempt's row written first."""
-    return _claim(tx, now, until, which, values)[0]
+    return _claim(tx, until, which, {**values, "now": now})[0]
 
 
 def take(tx: Transaction, now: int, until: int, *, eager: int, **values: Any) -> Taken:
     """Claim what is due of a ``backend``, at most ``limit``, with the bodies of up to ``eager`` bytes."""
-    claims, rows = _claim(tx, now, until, DUE, values)
+    claims, rows = _claim(tx, until, DUE, {**values, "now": now})
     small = [each.message.id for each in claims if each.message.size <= eager]
     bodies, damaged = _bodies(tx, small, rows) if small else ({}, [])
     if damaged:
@@ -116,7 +126,7 @@ def take(tx: Transaction, now: int, until: int, *, eager: int, **values: Any) ->
 
 
 def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[str, bytes], list[str]]:
-    """Those whose checksum holds, and the ids of those where it does not; ``rows`` from LOAD_DELIVERIES.
+    """Those whose checksum holds, and the ids of those where it does not; ``rows`` from sql.load.
 
     Raises Unreadable for the sake of one, which must not cost the others.
     """
@@ -139,49 +149,66 @@ def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[
     return whole, [ident for ident in ids if ident not in whole]
 
 
-def _claim(tx: Transaction, now: int, until: int, which: str, values: Any) -> tuple[list[Claim], Sequence[Any]]:
-    taken = [row["id"] for row in tx.all(_CLAIM.format(which), now=now, until=until, **values)]
-    if not taken:
-        return [], ()
-    if interrupted := [row["delivery_id"] for row in tx.all(_INTERRUPT, ids=taken, wall=tx.wall)]:
-        tx.all(_DOUBT, ids=interrupted, now=None, delay=0)  # a send that outlived its lease
-    rows = tx.all(LOAD_DELIVERIES, ids=taken)
-    deliveries, damaged = deliveries_from(rows, tx.vault)
+def _claim(tx: Transaction, until: int, which: str, values: Mapping[str, Any]) -> tuple[list[Claim], Sequence[Any]]:
+    rows = tx.all(load(which), **values)
+    if any(row["attempt_id"] is not None for row in rows):  # a send that outlived its lease
+        keys = list(dict.fromkeys((row["id"], row["backend"]) for row in rows))
+        _interrupt(tx, keys, now=None, delay=0)
+        rows = tx.all(LOAD_DELIVERIES, keys=keys)
+    deliveries, damaged = deliveries_from(rows, tx.vault, taken=1)
     if damaged:
         corrupt(tx, damaged)
     claims = [Claim(attempt_id=next(tx.attempt_ids), **delivery) for delivery in deliveries]
-    open_attempts(tx, claims)
+    open_attempts(tx, claims, until)
+    if passed := {(row["id"], row["backend"]) for row in rows}.difference(each.delivery_id for each in claims):
+        tx.all(_PUT_OFF, keys=list(passed), until=until)  # damaged, or of nobody: not found again at once
     return claims, rows
 
 
-def open_attempts(tx: Transaction, claims: Iterable[Claim]) -> None:
-    """That these are under way, written down before anything of them touches the network."""
+def open_attempts(tx: Transaction, claims: Iterable[Claim], until: int) -> None:
+    """That these are under way, written down before anything of them touches the network; out of reach until then."""
     for each in claims:
-        addresses = json.dumps([recipient.address for recipient in each.message.envelope.recipients])
-        row = (each.attempt_id, each.message.id, each.delivery_id, each.backend, addresses, tx.wall, tx.engine.owner)
-        tx.later(_ADD_ATTEMPT, row)
+        tx.later(_OPEN_ATTEMPT, (*each.delivery_id, until, *opened(tx, each)))
+
+
+def opened(tx: Transaction, claim: Claim) -> tuple[int, int, str, str]:
+    """What a delivery has of an attempt that is under way: attempt_id, started_at, addresses and owner."""
+    addresses = json.dumps([recipient.address for recipient in claim.message.envelope.recipients])
+    return claim.attempt_id, tx.wall, addresses, tx.engine.owner
+
+
+def _interrupt(tx: Transaction, keys: list[DeliveryId], *, now: int | None, delay: int) -> None:
+    """What is under way of these is broken off: due again at ``now``, later by ``delay`` for each time before."""
+    tx.all(_BREAK_OFF.format(THESE), keys=keys, wall=tx.wall, verdict="interrupted", detail=_LOST)
+    tx.all(_DOUBT, keys=keys, now=now, delay=delay)
 
 
 def corrupt(tx: Transaction, ids: list[str]) -> None:
     """What cannot be trusted is never sent, and kept for a person to look at. A late step."""
-    known = {"ids": ids, "text": "damaged in the spool"}
+    known = {"ids": ids, "detail": "damaged in the spool"}
     tx.damaged += ids
-    with tx.changing(ids):
+    with tx.changing(ids, anew=True):
         tx.all(f"UPDATE message SET state = 'corrupt' WHERE id {IN_IDS}", ids=ids)
-        step = f"UPDATE recipient SET state = 'held', detail = :text WHERE message_id {IN_IDS} AND state = 'queued'"
+        step = f"UPDATE recipient SET state = 'held', detail = :detail WHERE message_id {IN_IDS} AND state = 'queued'"
         tx.all(step, **known)
-        step = f"UPDATE attempt SET ended_at = :now, verdict = 'corrupt', detail = :text WHERE message_id {IN_IDS}"
-        tx.all(f"{step} AND ended_at IS NULL", **known, now=tx.wall)
+        of_these = f"message_id {IN_IDS}"
+        tx.all(_BREAK_OFF.format(of_these), **known, wall=tx.wall, verdict="corrupt")
+        tx.all(_CLOSE.format(of_these), ids=ids)
 
 
 # A byte that flips in the name of a backend leaves a recipient that nobody would claim.
 _HEAL = """
-INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
-SELECT DISTINCT r.message_id, r.backend, 'queued', :now, :now, 0, TRUE, 0
+INSERT INTO delivery (message_id, backend, n, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
+SELECT DISTINCT r.message_id, r.backend, (SELECT coalesce(max(o.n) + 1, 0) FROM delivery o
+    WHERE o.message_id = r.message_id), 'queued', :now, :now, 0, TRUE, 0
 FROM message m CROSS JOIN recipient r
 WHERE r.message_id = m.id AND m.state = 'queued' AND r.state = 'queued' AND NOT EXISTS (
     SELECT 1 FROM delivery d WHERE d.message_id = r.message_id AND d.backend = r.backend AND d.state = 'queued')
-ON CONFLICT (message_id, backend) DO UPDATE SET state = 'queued', next_attempt_at = :now RETURNING id"""
+ON CONFLICT (message_id, backend) DO UPDATE SET state = 'queued', next_attempt_at = :now RETURNING message_id"""
+_UNDER_WAY = " UNION ALL ".join(  # as their indexes say it
+    f"SELECT message_id, backend FROM delivery WHERE attempt_id IS NOT NULL AND state {which}"
+    for which in ("= 'queued'", "<> 'queued'")
+)
 
 
 def recover(tx: Transaction) -> dict[str, int]:
@@ -189,49 +216,46 @@ def recover(tx: Transaction) -> dict[str, int]:
 
     Returns how many were interrupted, and how many recipients without a delivery got one.
     """
-    ids = [row["delivery_id"] for row in tx.all("SELECT delivery_id FROM attempt WHERE ended_at IS NULL")]
-    tx.all(_INTERRUPT, ids=ids, wall=tx.wall)
-    tx.all(_DOUBT, ids=ids, now=tx.now, delay=_CRASH_DELAY)
+    keys = [(row["message_id"], row["backend"]) for row in tx.all(_UNDER_WAY)]
+    _interrupt(tx, keys, now=tx.now, delay=_CRASH_DELAY)
     healed = tx.all(_HEAL, now=tx.now)
     for state in ("queued", "held"):  # a literal state, so that the partial index serves
         for row in tx.all(f"SELECT backend, count(*) AS n FROM delivery WHERE state = '{state}' GROUP BY backend"):
             tx.counts[row["backend"], state] = row["n"]
-    return {"interrupted": len(ids), "healed": len(healed)}
+    return {"interrupted": len(keys), "healed": len(healed)}
 
 
 def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:
     """These never reached the network: as if they had not been taken."""
-    undo = "attempts = attempts - 1, next_attempt_at = :now"
     for each in claims:
         tx.woken.add(each.backend)
-        values = {"id": each.delivery_id, "attempt_id": each.attempt_id, "now": tx.now}
-        tx.later(f"UPDATE delivery SET {undo} WHERE id = :id AND {STILL_OPEN}", values)
-        tx.later("DELETE FROM attempt WHERE id = :attempt_id AND delivery_id = :id AND ended_at IS NULL", values)
+        tx.once(_GIVE_BACK, (*each.delivery_id, each.attempt_id, tx.now), each.delivery_id)
 
 
 _MOVE_DELIVERIES = f"""
-INSERT INTO delivery (message_id, backend, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
-SELECT message_id, :backend, 'done', :due, received_at, attempts, sticky, in_doubt FROM delivery WHERE id {IN_IDS}
+INSERT INTO delivery (message_id, backend, n, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
+SELECT message_id, :backend, (SELECT max(o.n) + 1 FROM delivery o WHERE o.message_id = delivery.message_id),
+    'done', :due, received_at, attempts, sticky, in_doubt FROM delivery WHERE {THESE}
 ON CONFLICT (message_id, backend) DO UPDATE SET sticky = delivery.sticky OR excluded.sticky,
     next_attempt_at = CASE WHEN {UNDER_WAY} THEN delivery.next_attempt_at WHEN delivery.state = 'queued'
     THEN @least(delivery.next_attempt_at, excluded.next_attempt_at) ELSE excluded.next_attempt_at END"""
 _MOVE_RECIPIENTS = f"""
 UPDATE recipient SET backend = :backend WHERE state = 'queued' AND (message_id, backend) IN
-    (SELECT message_id, backend FROM delivery WHERE id {IN_IDS})"""
+    (SELECT message_id, backend FROM delivery WHERE {THESE})"""
 
 
-def move_all(tx: Transaction, delivery_ids: list[int], backend: str, due: int) -> None:
+def move_all(tx: Transaction, keys: list[DeliveryId], backend: str, due: int) -> None:
     """What waits in these goes to another backend, joining the message's delivery by it if it has one."""
-    values = {"ids": tx.engine.listed(delivery_ids), "backend": backend, "due": due}
+    values = {"keys": tx.engine.listed(keys), "backend": backend, "due": due}
     tx.later(_MOVE_DELIVERIES, values)
     tx.later(_MOVE_RECIPIENTS, values)
     tx.woken.add(backend)
 
 
-def move(tx: Transaction, delivery_ids: Sequence[int], backend: str, due: int) -> int:
+def move(tx: Transaction, delivery_ids: Sequence[DeliveryId], backend: str, due: int) -> int:
     """Those that still wait and are not under way; returns how many. A late step."""
-    idle = tx.all(f"SELECT id, message_id FROM delivery WHERE {IDLE}", ids=list(delivery_ids))
+    idle = tx.all(f"SELECT message_id, backend FROM delivery WHERE {IDLE}", keys=list(delivery_ids))
     with tx.changing(list({row["message_id"] for row in idle})):
         if idle:
-            move_all(tx, [row["id"] for row in idle], backend, due)
+            move_all(tx, [(row["message_id"], row["backend"]) for row in idle], backend, due)
     return len(idle)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from gateway.spool.queries import Reader, listed, of_messages
+from gateway.spool.queries import Reader, Rows, listed, of_messages
 from gateway.spool.records import (
     ActRow,
     AttemptRow,
@@ -22,6 +22,7 @@ from gateway.spool.records import (
     moment,
     record,
 )
+from gateway.spool.sql import NO_ANSWER
 
 R = TypeVar("R")
 _RESTS = 20  # of a message
@@ -74,7 +75,9 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
     if not found:
         return None
     (one,) = found
-    attempts = (await of_messages(reader, "attempt", [ident]))[ident]
+    ended = (await of_messages(reader, "attempt", [ident]))[ident]
+    attempts: list[Mapping[Any, Any]] = [*ended, *_under_way(one.deliveries)]
+    attempts.sort(key=lambda row: int(row["id"]))
     others = await _others(reader, ident)
     return MessageDetail(
         message=one.row,
@@ -94,6 +97,14 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
         copies=tuple(row["id"] for row in others["copy"]),
         how=str(one.message["how"]),
     )
+
+
+def _under_way(deliveries: Rows) -> Iterator[dict[str, Any]]:
+    """The attempts that have not ended, as they will stand among those that have."""
+    for row in deliveries:
+        if row["attempt_id"] is not None:
+            same = {name: row[name] for name in ("backend", "addresses", "started_at")}
+            yield {**dict.fromkeys(NO_ANSWER, ""), "code": None, **same, "id": row["attempt_id"], "ended_at": None}
 
 
 def _records(kind: type[R], rows: list[dict[str, Any]]) -> tuple[R, ...]:

@@ -1,8 +1,8 @@
 """What one database does otherwise than another. The rest of the spool is one text and one logic.
 
-Statements are written with these marks, which an engine renders: ``@in(:ids)`` is "one of this list", ``@least(`` and
-``@greatest(`` are the smaller and the larger of two values, ``@by(name)`` behind a table says which index serves. Flags
-are TRUE, FALSE or a bound bool.
+Statements are written with these marks, which an engine renders: ``@in(:ids)`` is "one of this list", ``@pairs(:keys)``
+the same for two columns and a list of pairs, ``@least(`` and ``@greatest(`` are the smaller and the larger of two
+values, ``@by(name)`` behind a table says which index serves. Flags are TRUE, FALSE or a bound bool.
 """
 
 from __future__ import annotations
@@ -67,9 +67,6 @@ class Connection(Protocol):
     def many(self, statement: str, rows: Sequence[Any], /) -> None:
         """Run it for each of these rows, which are mappings, or all tuples."""
 
-    def returned(self, statement: str, rows: Sequence[Any], /) -> Sequence[Row]:
-        """The same for tuples; what it returns, in any order."""
-
     def close(self) -> None: ...
 
 
@@ -133,7 +130,7 @@ class Engine(Protocol):
         """Put in what the marks stand for. Quick."""
 
     def listed(self, values: Sequence[Any]) -> Any:
-        """One bound value for ``@in``. Quick."""
+        """One bound value for ``@in`` or ``@pairs``. Quick."""
 
     def attempt_ids(self, connection: Any) -> Iterator[int]:
         """Numbers that no attempt had before, in rising order."""

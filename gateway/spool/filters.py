@@ -140,7 +140,7 @@ def _states(which: Filter, asked: _Asked) -> None:
             WHERE d.message_id = message.id AND d.backend = :backend AND ({listed}))"""
         of = "delivery d WHERE backend = :backend AND {}"  # partial indexes for what is open, without ids
         parts = [Part(of.format(one), "message_id") for one in is_open]
-        everything = [Part("delivery @by(delivery_of_message) WHERE backend = :backend", "message_id")]
+        everything = [Part("delivery WHERE backend = :backend", "message_id")]
         asked.sources.append(Source("backend", parts or everything, ordered=not parts, scans=not parts))
 
 

@@ -26,7 +26,7 @@ ON CONFLICT (id) DO UPDATE SET spool_at = :spool, wall_at = :wall"""
 _LAST = "SELECT spool_at, wall_at FROM clock"
 _STEP = """
 INSERT INTO step (spool_at, was_at, now_at, attempt_id)
-SELECT :spool, :was, :now, coalesce(max(id), 0) FROM attempt"""
+VALUES (:spool, :was, :now, :attempt)"""
 # Never before the time that the machine's clock says: a provider's hint and the pause of a retry are obeyed.
 _SOONER = (
     f"""UPDATE delivery SET next_attempt_at = @greatest(:now, next_attempt_at - :by)
@@ -70,5 +70,6 @@ def _note(tx: Transaction, step: Step | None, uncounted: int) -> None:
         tx.all(statement, now=tx.now, by=uncounted)
     tx.all(_NOTE, spool=tx.now, wall=tx.wall)
     if step:
-        tx.all(_STEP, spool=tx.now, was=micros(step.was), now=micros(step.now))
+        last = next(tx.attempt_ids)  # of nobody: all that are under way have smaller ones
+        tx.all(_STEP, spool=tx.now, was=micros(step.was), now=micros(step.now), attempt=last)
         tx.all("DELETE FROM step WHERE id <= (SELECT max(id) FROM step) - :kept", kept=_KEPT)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 # Rows in one statement. For each that it runs the driver gives up the interpreter, which a busy loop then has.
-_CHUNKS = (64, 16, 4, 2, 1)
+_CHUNKS = (64, 32, 16, 8, 4, 2, 1)
 _HEAVY = 16 * 1024  # bytes: a statement keeps a copy of what it was given last
 _VALUES = re.compile(r"\bVALUES (\([^()]*\))", re.ASCII)
 
@@ -46,17 +46,12 @@ class Line(sqlite3.Connection):
         """The same for each row. Rows of ``VALUES`` with places for tuples go in many at a time, except heavy ones."""
         if len(rows) == 1 or not isinstance(rows[0], tuple) or not _VALUES.search(statement) or _heavy(rows):
             self.executemany(statement, rows)
-        else:
-            self.returned(statement, rows)
-
-    def returned(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
-        """What ``RETURNING`` says of rows of ``VALUES``, in any order."""
-        found, at = [], 0
+            return
+        at = 0
         while at < len(rows):
             size = next(n for n in _CHUNKS if n <= len(rows) - at)
-            found += self.all(_several(statement, size), [value for row in rows[at : at + size] for value in row])
+            self.execute(_several(statement, size), [value for row in rows[at : at + size] for value in row])
             at += size
-        return found
 
 
 def _heavy(rows: Sequence[tuple[Any, ...]]) -> bool:

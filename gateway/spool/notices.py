@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.spool.answers import tell
 from gateway.spool.changes import deliveries_from
+from gateway.spool.filters import LAST
 from gateway.spool.putting import put
 from gateway.spool.queries import Reading, of_messages
 from gateway.spool.records import Delivery, Late, Notice, RecipientRow, moment, record
@@ -20,12 +21,14 @@ from gateway.spool.transaction import Transaction
 
 # By age, in the order of an index, so that those who came later cost nothing; whose sender was told is passed over.
 _LATE = """
-SELECT delivery.received_at, delivery.id, message_id FROM delivery
-WHERE backend = :backend AND state = 'queued' AND received_at <= :until AND (received_at, id) > (:received_at, :id)
-    AND EXISTS (SELECT 1 FROM message m
+SELECT received_at, message_id FROM delivery
+WHERE backend = :backend AND state = 'queued' AND received_at <= :until
+    AND (received_at, message_id) > (:received_at, :message_id) AND EXISTS (SELECT 1 FROM message m
         WHERE m.id = delivery.message_id AND NOT m.delay_notified AND m.expires_at > :now)
-ORDER BY received_at, id LIMIT :limit"""
-_QUEUED_OF = f"SELECT id, message_id, {UNDER_WAY} AS busy FROM delivery WHERE message_id {IN_IDS} AND state = 'queued'"
+ORDER BY received_at, message_id LIMIT :limit"""
+_QUEUED_OF = (
+    f"SELECT message_id, backend, {UNDER_WAY} AS busy FROM delivery WHERE message_id {IN_IDS} AND state = 'queued'"
+)
 _UNTOLD = f"SELECT id FROM message WHERE id {IN_IDS} AND NOT delay_notified"
 
 
@@ -36,16 +39,17 @@ async def late(
 
     With it comes what else of the same messages waits, for any backend; nothing of those past their end.
     """
-    cursor: Mapping[Any, Any] = {"received_at": after, "id": 2**63 - 1}
+    cursor: Mapping[Any, Any] = {"received_at": after, "message_id": LAST}
     while True:
-        given = {"received_at": cursor["received_at"], "id": cursor["id"], "until": until, "now": now, "limit": limit}
+        where = {name: cursor[name] for name in ("received_at", "message_id")}
+        given = {**where, "until": until, "now": now, "limit": limit}
         async with reading() as reader:
             page = await reader.all(_LATE, backend=backend, **given)
             ids = list(dict.fromkeys(row["message_id"] for row in page))
             queued = await reader.all(_QUEUED_OF, ids=ids)
             busy = {row["message_id"] for row in queued if row["busy"]}
-            idle = [row["id"] for row in queued if row["message_id"] not in busy]
-            rows = await reader.all(LOAD_DELIVERIES, ids=idle)
+            idle = [(row["message_id"], row["backend"]) for row in queued if row["message_id"] not in busy]
+            rows = await reader.all(LOAD_DELIVERIES, keys=idle)
             recipients = await of_messages(reader, "recipient", ids, "state = 'queued'", "n")
         if not page:
             return
@@ -65,8 +69,9 @@ def notice(tx: Transaction, notices: Sequence[Notice]) -> list[str]:
 
     Returns their ids. Nothing else of them is changed. A late step.
     """
-    deliveries = [ident for each in notices for ident in each.delivery_ids]
-    idle = {row["id"] for row in tx.all(f"SELECT id FROM delivery WHERE {IDLE}", ids=deliveries)}
+    deliveries = [key for each in notices for key in each.delivery_ids]
+    waits = tx.all(f"SELECT message_id, backend FROM delivery WHERE {IDLE}", keys=deliveries)
+    idle = {(row["message_id"], row["backend"]) for row in waits}
     untold = {row["id"] for row in tx.all(_UNTOLD, ids=[each.message_id for each in notices])}
     kept = [each for each in notices if each.message_id in untold and idle.issuperset(each.delivery_ids)]
     for each in kept:

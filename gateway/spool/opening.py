@@ -7,7 +7,7 @@ import os
 import runpy
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from sqlmodel import SQLModel
 
 from gateway.files import sync_folder
 from gateway.spool import vault
-from gateway.spool.connecting import connect
+from gateway.spool.connecting import connect, driver
+from gateway.spool.progress import Progress
 from gateway.spool.records import SpoolError
 
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -29,11 +30,11 @@ _MAGIC = b"SQLite format 3\0"
 Copy = Callable[[Path], None]
 
 
-def prepare(path: Path, copy: Copy, *, untouched: bool) -> None:
+def prepare(path: Path, copy: Copy, *, untouched: bool, progress: Progress) -> None:
     """A whole spool of our schema, new if there is none. One that is ``untouched`` since it was whole is that still."""
     beside = (path.with_name(name) for name in (f"{path.name}-wal", vault.FILE))  # both made after the spool itself
     if path.exists():
-        _check(path, copy, untouched=untouched)
+        _check(path, copy, untouched, progress)
     elif left := [file.name for file in beside if file.exists() and file.stat().st_size]:
         raise SpoolError(f"{path} is missing but its {left[0]} is there: put the file back, or move that away")
     else:
@@ -92,38 +93,45 @@ def _revision(script: Path) -> str:
     return script.name.partition("_")[0]
 
 
-def _check(path: Path, copy: Copy, *, untouched: bool) -> None:
+def _check(path: Path, copy: Copy, untouched: bool, progress: Progress) -> None:
     """Whole, ours, of our schema or upgraded to it: all in one transaction, so that a kill undoes an upgrade."""
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
-    with closing(connect(path)) as connection, connection.begin():
+    try:
+        with closing(connect(path)) as connection, connection.begin():
 
-        def ask(text: str) -> Sequence[str]:
-            return connection.exec_driver_sql(text).scalars().all()
+            def ask(text: str) -> Sequence[str]:
+                return connection.exec_driver_sql(text).scalars().all()
 
-        if not untouched:
-            verify(ask, path)
-        inspector = inspect(connection)
-        if not inspector.has_table("alembic_version"):
-            raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
-        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-        known = [_revision(script) for script in _scripts()]
-        if revision not in known:
-            text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[-1]})"
-            raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
-        if revision != known[-1]:
-            if untouched:
-                verify(ask, path)  # before all of it is changed
-            _keep(path, path.with_name(f"{path.name}.before-{known[-1]}"), copy)
-            _upgrade(connection)
-        for name, table in SQLModel.metadata.tables.items():
-            try:
-                there = {column["name"] for column in inspector.get_columns(name)}
-            except NoSuchTableError:
-                raise _damaged(path, f"table {name} is missing") from None
-            if missing := set(table.columns.keys()) - there:
-                raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
+            if not untouched:
+                verify(ask, path)
+            inspector = inspect(connection)
+            if not inspector.has_table("alembic_version"):
+                raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
+            revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+            known = [_revision(script) for script in _scripts()]
+            if revision not in known:
+                text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[-1]})"
+                raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
+            if revision != known[-1]:
+                with progress.upgrading(path, revision, known[-1]):
+                    if untouched:
+                        with progress.working(driver(connection), "looking it through"):
+                            verify(ask, path)  # before all of it is changed
+                    _keep(path, path.with_name(f"{path.name}.before-{known[-1]}"), copy)
+                    _upgrade(connection, path, known[known.index(revision) + 1 :], progress)
+            for name, table in SQLModel.metadata.tables.items():
+                try:
+                    there = {column["name"] for column in inspector.get_columns(name)}
+                except NoSuchTableError:
+                    raise _damaged(path, f"table {name} is missing") from None
+                if missing := set(table.columns.keys()) - there:
+                    raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:
+            raise
+        raise _no_room(path) from error
 
 
 def _keep(path: Path, to: Path, copy: Copy) -> None:
@@ -200,11 +208,31 @@ def _damaged(path: Path, what: str) -> SpoolError:
     return SpoolError(f"spool {path} is damaged: {what}. {cure}")
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, path: Path, revisions: Sequence[str], progress: Progress) -> None:
+    """All of it in the transaction that has begun."""
     from alembic import command  # noqa: PLC0415 - costs a start much, and few of them need it
     from alembic.config import Config  # noqa: PLC0415
 
+    scripts = [script for script in _scripts() if _revision(script) in revisions]
+    steps = sum(_steps(connection, runpy.run_path(str(script)).get("STEPS", {})) for script in scripts)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with progress.working(driver(connection), "changing it", steps):
+        command.upgrade(config, "head")
+
+
+def _no_room(path: Path) -> SpoolError:
+    size, free = path.stat().st_size, shutil.disk_usage(path.parent).free
+    text = f"spool {path} is as it was: there is no room for its upgrade, which may need {size} bytes for a while"
+    return SpoolError(f"{text}, and {free} are free: make room, or move it to a larger disk")
+
+
+def _steps(connection: Connection, by_table: Mapping[str, int]) -> int:
+    """Of SQLite's machine, from how many a row of each of these tables takes."""
+    there = set(connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
+    return sum(
+        each * int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())  # noqa: S608 - names of ours
+        for table, each in by_table.items()
+        if table in there
+    )

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage
 from gateway.spool import tables
 from gateway.spool.answers import refuse, tell
-from gateway.spool.changes import UNKNOWN, open_attempts
+from gateway.spool.changes import UNKNOWN, opened
 from gateway.spool.keys import key_of
 from gateway.spool.records import MICROSECOND, Claim, Offer, Told, micros, moment
 from gateway.spool.seal import CHECKED, checksum
@@ -32,21 +31,10 @@ _ADD_RECIPIENT = insert_into(
 )
 _ADD_DELIVERY = insert_into(
     tables.Delivery,
-    "message_id backend next_attempt_at received_at attempts",
-    **{"id": "NULL", "state": "'queued'", "sticky": "FALSE", "in_doubt": "0"},
+    "message_id backend n next_attempt_at received_at attempts attempt_id started_at addresses owner",
+    **{"state": "'queued'", "sticky": "FALSE", "in_doubt": "0"},
 )
-_CLAIM_DELIVERY = f"{_ADD_DELIVERY} RETURNING id, message_id, backend"
 Offers = Mapping[tuple[str, str], Offer]  # by queue id and backend
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A delivery that somebody takes at once; its claim is to be among ``claims``."""
-
-    claims: list[Claim]
-    message: SpooledMessage
-    backend: str
-    until: int
 
 
 def put(
@@ -55,8 +43,7 @@ def put(
     told: Iterable[Told] = (),
     offers: Offers = MappingProxyType({}),
 ) -> list[Claim]:
-    """``told`` is what the sender of the first hears of it at once. What is offered to be taken at once is claimed: the
-    list is filled at the end of the transaction."""
+    """``told`` is what the sender of the first hears of it at once. Returns the claims of what somebody takes."""
     claims: list[Claim] = []
     for message in messages:
         _put(tx, message, offers, claims)
@@ -91,14 +78,22 @@ def _put(tx: Transaction, message: NewMessage, offers: Offers, claims: list[Clai
     tx.tally.add("accepted", listener=message.listener, client=message.client)
     for n, (address, row) in enumerate(recipients.items()):
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, key_of(address), backend_of[address], received))
-    for name in filter(None, dict.fromkeys(backend_of[address] for address in recipients)):
+    for n, name in enumerate(filter(None, dict.fromkeys(backend_of[address] for address in recipients))):
         tx.counts[name, "queued"] += 1
         if offer := offers.get((message.id, name)):
             own = [row for address, row in recipients.items() if backend_of[address] == name]
-            spooled = _spooled(tx, message, own, tuple(recipients), expires)
-            tx.once(_claim, _Taken(claims, spooled, name, tx.now + offer.lease // MICROSECOND))
+            claim = Claim(
+                backend=name,
+                message=_spooled(tx, message, own, tuple(recipients), expires),
+                sticky=False,
+                in_doubt=0,
+                attempt_id=next(tx.attempt_ids),
+            )
+            until = tx.now + offer.lease // MICROSECOND
+            tx.later(_ADD_DELIVERY, (message.id, name, n, until, tx.now, 1, *opened(tx, claim)))
+            claims.append(claim)
         else:
-            tx.later(_ADD_DELIVERY, (message.id, name, tx.now, tx.now, 0))
+            tx.later(_ADD_DELIVERY, (message.id, name, n, tx.now, tx.now, 0, None, None, "", ""))
             tx.woken.add(name)
     if message.refused:
         refuse(tx, message)
@@ -134,22 +129,3 @@ def _spooled(
         size=len(new.raw),
         everyone=everyone,
     )
-
-
-def _claim(tx: Transaction, taken: list[_Taken]) -> None:
-    rows = [(one.message.id, one.backend, one.until, tx.now, 1) for one in taken]
-    ids = {(row["message_id"], row["backend"]): row["id"] for row in tx.returned(_CLAIM_DELIVERY, rows)}
-    made = [
-        Claim(
-            delivery_id=ids[one.message.id, one.backend],
-            backend=one.backend,
-            message=one.message,
-            sticky=False,
-            in_doubt=0,
-            attempt_id=next(tx.attempt_ids),
-        )
-        for one in taken
-    ]
-    open_attempts(tx, made)
-    for one, claim in zip(taken, made, strict=True):
-        one.claims.append(claim)

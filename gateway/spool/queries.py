@@ -31,16 +31,16 @@ STEP = 250  # messages changed at a time, some 20 ms of the writer's time, so th
 _PAGE = 5000  # ids read at a time
 _SHOWN = 20  # recipients in a line of the list
 OVERDUE = f"""
-SELECT delivery.id FROM message m CROSS JOIN delivery -- in this order: few are late
+SELECT delivery.message_id, delivery.backend FROM message m CROSS JOIN delivery -- in this order: few are late
 WHERE delivery.message_id = m.id AND m.finished_at IS NULL AND m.expires_at <= :now AND delivery.state = 'queued'
     AND NOT delivery.backend @in(:working)
     AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY}
 LIMIT :limit"""
 _WAITING = f"""
-SELECT received_at, id FROM delivery WHERE backend = :backend AND state = 'queued' AND NOT {UNDER_WAY}
-    AND (received_at, id) > (:received_at, :id)
-ORDER BY received_at, id LIMIT :limit"""  # the order of an index, so that no page sorts the whole queue
-_FIRST_PAGE = {"received_at": -(2**63), "id": 0}
+SELECT received_at, message_id FROM delivery WHERE backend = :backend AND state = 'queued' AND NOT {UNDER_WAY}
+    AND (received_at, message_id) > (:received_at, :message_id)
+ORDER BY received_at, message_id LIMIT :limit"""  # the order of an index, so that no page sorts the whole queue
+_FIRST_PAGE = {"received_at": -(2**63), "message_id": ""}
 _TOLD = "SELECT b.bounce_id FROM bounce b WHERE b.message_id = message.id AND b.kind = 'failed' AND b.bounce_id <> ''"
 _MESSAGES = f"""
 SELECT message.*, ({_TOLD} ORDER BY b.id DESC LIMIT 1) AS told_by FROM message WHERE id {IN_IDS}"""
@@ -105,12 +105,12 @@ async def waiting(reading: Reading, backend: str, limit: int) -> AsyncIterator[l
     while True:
         async with reading() as reader:
             page = await reader.all(_WAITING, backend=backend, limit=limit, **after)
-            rows = await reader.all(LOAD_DELIVERIES, ids=[row["id"] for row in page])
+            rows = await reader.all(LOAD_DELIVERIES, keys=[(row["message_id"], backend) for row in page])
         if not page:
             return
         after = page[-1]
-        loaded = {one["delivery_id"]: Delivery(**one) for one in deliveries_from(rows)[0]}
-        if found := [loaded[row["id"]] for row in page if row["id"] in loaded]:  # a damaged one is not
+        loaded = {one["message"].id: Delivery(**one) for one in deliveries_from(rows)[0]}
+        if found := [loaded[row["message_id"]] for row in page if row["message_id"] in loaded]:  # a damaged one is not
             yield found
 
 
@@ -171,7 +171,7 @@ async def listed(reader: Reader, ids: list[str], shift: int, recipients: int = _
     whom: dict[str, list[RowMapping]] = {ident: [] for ident in shown}
     for row in await reader.all(_RECIPIENTS, ids=shown, most=recipients):
         whom[row["message_id"]].append(row)
-    ways = await of_messages(reader, "delivery", shown)
+    ways = await of_messages(reader, "delivery", shown, order="n")
     return [Listed(_row(rows[one], whom[one], ways[one], shift), rows[one], whom[one], ways[one]) for one in shown]
 
 

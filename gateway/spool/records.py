@@ -14,6 +14,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 _LAST = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // MICROSECOND
 R = TypeVar("R")
+DeliveryId = tuple[str, str]  # of a delivery: its message and its backend
 
 
 class SpoolError(Exception):
@@ -49,12 +50,15 @@ class Delivery:
     ``doubted`` are the recipients whom the last of these left in doubt.
     """
 
-    delivery_id: int
     backend: str
     message: SpooledMessage
     sticky: bool
     in_doubt: int
     doubted: tuple[str, ...] = ()
+
+    @property
+    def delivery_id(self) -> DeliveryId:
+        return self.message.id, self.backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +210,7 @@ class Notice:
     """What the sender of a message is told of its delay, as long as all of these deliveries wait."""
 
     message_id: str
-    delivery_ids: tuple[int, ...]
+    delivery_ids: tuple[DeliveryId, ...]
     bounces: tuple[NewMessage, ...]
     told: tuple[Told, ...]
 

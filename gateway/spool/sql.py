@@ -9,12 +9,12 @@ from sqlmodel import SQLModel
 from gateway.spool.tables import Message
 
 IN_IDS = "@in(:ids)"
-UNDER_WAY = "EXISTS (SELECT 1 FROM attempt a WHERE a.delivery_id = delivery.id AND a.ended_at IS NULL)"
-STILL_OPEN = "EXISTS (SELECT 1 FROM attempt WHERE id = :attempt_id AND ended_at IS NULL)"
+THESE = "(message_id, backend) @pairs(:keys)"  # deliveries
+UNDER_WAY = "(delivery.attempt_id IS NOT NULL)"
 # Deliveries to be claimed.
 DUE = """backend = :backend AND state = 'queued' AND next_attempt_at <= :now
-    AND NOT id @in(:busy) ORDER BY next_attempt_at LIMIT :limit"""
-IDLE = f"id {IN_IDS} AND state = 'queued' AND NOT {UNDER_WAY}"
+    AND NOT message_id @in(:busy) ORDER BY next_attempt_at LIMIT :limit"""
+IDLE = f"{THESE} AND state = 'queued' AND NOT {UNDER_WAY}"
 IDLE_OF = f"message_id {IN_IDS} AND state <> 'done' AND NOT {UNDER_WAY}"
 # Of an attempt or a recipient that nobody has answered yet.
 NO_ANSWER = {
@@ -24,15 +24,23 @@ NO_ANSWER = {
 # All but what only people want to know: it would come with each recipient.
 _OF_MESSAGE = ", ".join(f"m.{name}" for name in Message.model_fields if name != "how")
 FIRST = "SELECT min({}) AS at FROM delivery WHERE backend = :backend AND state = 'queued'"
-LOAD_DELIVERIES = f"""
-SELECT d.id AS delivery_id, d.backend, d.attempts, d.sticky, d.in_doubt, d.received_at AS queued_at,
+# Each with its message, and with all recipients of that.
+_LOAD = f"""
+SELECT d.backend, d.attempts, d.attempt_id, d.sticky, d.in_doubt, d.received_at AS queued_at,
     r.address, r.notify, r.orcpt, r.verdict AS said, {_OF_MESSAGE},
     CASE WHEN d.sticky THEN r.remote_id ELSE '' END AS doubt_id,
     CASE WHEN d.sticky THEN (SELECT a.addresses FROM attempt a WHERE a.message_id = d.message_id
-        AND a.delivery_id = d.id AND a.verdict = 'interrupted' ORDER BY a.id LIMIT 1) END AS interrupted,
+        AND a.backend = d.backend AND a.verdict = 'interrupted' ORDER BY a.id LIMIT 1) END AS interrupted,
     r.backend = d.backend AND r.state IN ('queued', d.state) AS pending
-FROM delivery d JOIN message m ON m.id = d.message_id JOIN recipient r ON r.message_id = d.message_id
-WHERE d.id {IN_IDS} ORDER BY d.id, r.n"""
+FROM (SELECT * FROM delivery WHERE {{}}) AS d CROSS JOIN message m CROSS JOIN recipient r -- in this order
+WHERE m.id = d.message_id AND r.message_id = d.message_id ORDER BY d.message_id, d.backend, r.n"""
+
+
+def load(which: str) -> str:
+    return _LOAD.format(which)
+
+
+LOAD_DELIVERIES = load(THESE)
 
 
 def insert_into(table: type[SQLModel], columns: str, **fixed: str) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,17 +24,24 @@ from gateway.spool.line import Line
 from gateway.spool.mark import MarkFile, examine, untouched
 from gateway.spool.opening import RESCUED, adopt, check_files, explained, lock, prepare, publish, relock, verify
 from gateway.spool.place import Place
+from gateway.spool.progress import Progress
 from gateway.spool.records import SpoolError
 from gateway.spool.walindex import FRAME, Log, WalIndex
 
 NAME = "spool.db"
 _PAGE = 4096
+_AT_A_TIME = 10_000  # pages
 _MOMENT = 100  # milliseconds to wait for readers of our own
 _MUCH, _QUICK = 16_000_000, 32_000_000  # bytes worth giving back; bytes written anew in a second
 _CHECKPOINT = 1000  # pages in the log, then they are copied
 # After these the connection and what it has cached are not to be trusted: open anew and look at every page.
 _BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
 _WHOLE = sqlite3.SQLITE_IOERR_WRITE  # a failed write is rolled back whole
+_PAIRS = r"SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(\1)"
+_LAST_ATTEMPTS = """
+SELECT max(id) AS id FROM attempt
+UNION ALL SELECT max(attempt_id) FROM delivery WHERE state = 'queued' AND attempt_id IS NOT NULL
+UNION ALL SELECT max(attempt_id) FROM delivery WHERE state <> 'queued' AND attempt_id IS NOT NULL"""
 
 
 class SQLite:
@@ -43,10 +50,13 @@ class SQLite:
     owner = ""  # whoever holds the lock makes all attempts
     version = sqlite3.sqlite_version
 
-    def __init__(self, directory: Path, *, reserve: float = 0.0, most: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, reserve: float = 0.0, most: int | None = None, progress: Progress | None = None
+    ) -> None:
         self.path = directory / NAME
         self.name = str(self.path)
         self._reserve, self._most = reserve, most
+        self._progress = progress or Progress()
         self._shares = Shares(0, 0)
         self._ballast = Ballast(directory)
         self._index = WalIndex(self.path)
@@ -72,7 +82,7 @@ class SQLite:
                 examine(self.path)
                 known = untouched(self.path)
                 self._mark.open()
-                prepare(self.path, self.copy, untouched=known)
+                prepare(self.path, self._keep, untouched=known, progress=self._progress)
                 self._place.open()
                 self._key = vault.key(self.path.parent)
                 return self._connected()
@@ -123,8 +133,8 @@ class SQLite:
 
     def attempt_ids(self, connection: Line) -> Iterator[int]:
         if self._attempt_ids is None:
-            (last,) = connection.all("SELECT max(id) AS id FROM attempt")
-            self._attempt_ids = itertools.count(1 + (last["id"] or 0))
+            last = max(row["id"] or 0 for row in connection.all(_LAST_ATTEMPTS))
+            self._attempt_ids = itertools.count(1 + last)
         return self._attempt_ids
 
     def count(self, counts: Mapping[tuple[str, str], int]) -> None:
@@ -266,6 +276,11 @@ class SQLite:
         with explained(to), closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as source:
             _copy(source, to)
 
+    def _keep(self, to: Path) -> None:
+        """As it is before an upgrade."""
+        with explained(to), closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as source:
+            _copy(source, to, lambda _, left, all_: self._progress.tell("copying it", 1 - left / (all_ or 1)))
+
     def _look_at_disk(self) -> None:
         """What is set aside. On a disk that is full already it is given up now: opening needs some room."""
         found = os.statvfs(self.path.parent)
@@ -300,6 +315,7 @@ class SQLite:
 @lru_cache(maxsize=512)
 def _rendered(statement: str) -> str:
     listed = re.sub(r"@in\((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", statement)
+    listed = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_PAIRS})", listed)
     told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
     return told.replace("@least(", "min(").replace("@greatest(", "max(")
 
@@ -311,14 +327,14 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _copy(source: sqlite3.Connection, to: Path) -> None:
+def _copy(source: sqlite3.Connection, to: Path, tell: Callable[[int, int, int], None] | None = None) -> None:
     """Consistent, whole or not at all, and durable."""
     fresh = to.with_name(f"{to.name}.part")
     try:
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
         with closing(sqlite3.connect(fresh)) as destination:
-            source.backup(destination)
+            source.backup(destination, pages=_AT_A_TIME if tell else -1, progress=tell)
         publish(fresh, to)
     finally:
         for ending in ("", "-journal"):  # half a copy would keep a full disk full

@@ -39,8 +39,10 @@ from gateway.spool.engine import Unreadable
 from gateway.spool.keeper import Keeper, last_seen
 from gateway.spool.moments import Moments
 from gateway.spool.ordering import LEASE, Ordering
+from gateway.spool.progress import Progress
 from gateway.spool.records import (
     Claim,
+    DeliveryId,
     Notice,
     Offer,
     Poll,
@@ -88,7 +90,8 @@ class Spool(Ordering):
         ``wake`` is called with each backend that got new work, ``offer`` with each that is about to: an offer takes it
         in the commit that puts it. ``reserve`` and ``most`` are Room's.
         """
-        engine, run = SQLite(directory, reserve=reserve, most=most), asyncio.get_running_loop().run_in_executor
+        engine = SQLite(directory, reserve=reserve, most=most, progress=Progress(events, clock))
+        run = asyncio.get_running_loop().run_in_executor
         async with AsyncExitStack() as parts:
             # A pool of its own: looking through mail must not wait for names, tokens or anybody else's disk.
             pool = ThreadPoolExecutor(2, thread_name_prefix="spool-read")
@@ -160,14 +163,21 @@ class Spool(Ordering):
             raise
 
     async def claim(
-        self, backend: str, *, now: datetime, lease: timedelta, limit: int, busy: Sequence[int] = (), eager: int = 0
+        self,
+        backend: str,
+        *,
+        now: datetime,
+        lease: timedelta,
+        limit: int,
+        busy: Sequence[DeliveryId] = (),
+        eager: int = 0,
     ) -> Taken:
         """Take due deliveries of a backend, each out of reach for ``lease``; the attempts are on disk by then.
 
         With the bodies of up to ``eager`` bytes: one that is damaged is not among the claims, and corrupt. With none
         where one cannot even be read: whoever asks for each alone finds out which.
         """
-        given = {"backend": backend, "limit": limit, "busy": list(busy)}
+        given = {"backend": backend, "limit": limit, "busy": [ident for ident, _ in busy]}
 
         def run(tx: Transaction, eager: int = eager) -> Taken:
             return changes.take(tx, micros(now), micros(now + lease), eager=eager, **given)
@@ -202,7 +212,7 @@ class Spool(Ordering):
             await self._writer.submit(lambda tx: changes.corrupt(tx, damaged), late=True)
         return whole
 
-    async def move(self, delivery_ids: Sequence[int], backend: str, now: datetime) -> int:
+    async def move(self, delivery_ids: Sequence[DeliveryId], backend: str, now: datetime) -> int:
         """Let what waits in these deliveries leave by another backend, due now. Returns how many were moved."""
         moved = 0
         for n in range(0, len(delivery_ids), queries.STEP):
@@ -217,8 +227,8 @@ class Spool(Ordering):
         At most ``limit``: whoever wants all asks until there are none.
         """
         given = {"now": micros(now), "before": micros(now - _GRACE), "working": list(working), "limit": limit}
-        ids = [row["id"] for row in await self._ask(queries.OVERDUE, **given)]
-        return await self._claim(now, LEASE, sql.IDLE, ids=ids) if ids else []
+        keys = [(row["message_id"], row["backend"]) for row in await self._ask(queries.OVERDUE, **given)]
+        return await self._claim(now, LEASE, sql.IDLE, keys=keys) if keys else []
 
     # -- what became of it afterwards --------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 (steady), which nobody can set; all others are what the machine's clock showed.
 
 ``message``, ``recipient`` and ``delivery`` rows are small and hot; the bytes stand apart in ``body``, so that a change
-of state never rewrites them. The first two are clustered by queue id (WITHOUT ROWID), so that one look-up finds all.
+of state never rewrites them. They are clustered by queue id (WITHOUT ROWID), so that one look-up finds all.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field, SQLModel
 
 _CLUSTERED = {"sqlite_with_rowid": False}
+_QUEUED = text("state = 'queued'")
 
 
 def _one_of(*states: str) -> CheckConstraint:
@@ -104,44 +105,52 @@ class Recipient(_Answer, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """What one message has to do by one backend, the unit of scheduling. ``state`` is queued, held or done."""
+    """What one message has to do by one backend, the unit of scheduling. ``state`` is queued, held or done.
+
+    An attempt that is under way stands here, and becomes a row of ``attempt`` when it ends. ``delivery_due`` has its
+    number, so that a start reads that index alone (and the state, without which SQLite looks up each row);
+    ``delivery_astray`` has those of what does not wait any more.
+    """
 
     __table_args__ = (
-        Index("delivery_of_message", "message_id", "backend", unique=True),
-        Index("delivery_due", "backend", "next_attempt_at", sqlite_where=text("state = 'queued'")),
-        Index("delivery_oldest", "backend", "received_at", sqlite_where=text("state = 'queued'")),
-        Index("delivery_held", "backend", "in_doubt", sqlite_where=text("state = 'held'")),
+        Index("delivery_due", "backend", "next_attempt_at", "attempt_id", "state", sqlite_where=_QUEUED),
+        Index("delivery_oldest", "backend", "received_at", "message_id", sqlite_where=_QUEUED),
+        Index("delivery_held", "backend", "in_doubt", "received_at", "state", sqlite_where=text("state = 'held'")),
+        Index("delivery_astray", "attempt_id", sqlite_where=text("attempt_id IS NOT NULL AND state <> 'queued'")),
         _one_of("queued", "held", "done"),
+        _CLUSTERED,
     )
 
-    id: int | None = Field(primary_key=True)
-    message_id: str
-    backend: str
+    message_id: str = Field(primary_key=True)
+    backend: str = Field(primary_key=True)
+    n: int  # in which order those of a message came up
     state: str
     next_attempt_at: int
     received_at: int
     attempts: int
     sticky: bool  # an attempt may have been taken by this backend: never fail over
     in_doubt: int  # attempts in a row that ended without an answer
+    attempt_id: int | None  # under way: its row is yet to be; the rest is of it, or of the last one
+    started_at: int | None
+    addresses: str = Field(sa_column_kwargs={"server_default": ""})  # JSON list
+    owner: str = Field(sa_column_kwargs={"server_default": ""})  # of several instances, the one that makes it
 
 
 class Attempt(_Answer, table=True):
-    """One try, or one of its answers where recipients got different ones. Without ``ended_at`` it is under way."""
+    """One try that has ended, or one of its answers where recipients got different ones."""
 
     __table_args__ = (
         Index("attempt_of_message", "message_id"),
-        Index("attempt_open", "delivery_id", sqlite_where=text("ended_at IS NULL")),
         Index("attempt_by_remote_id", "remote_id", sqlite_where=text("remote_id <> ''")),
     )
 
     id: int | None = Field(primary_key=True)
     message_id: str
-    delivery_id: int
     backend: str
     addresses: str  # JSON list
     started_at: int
     ended_at: int | None
-    owner: str = Field(sa_column_kwargs={"server_default": ""})  # of several instances, the one that makes it
+    owner: str = Field(sa_column_kwargs={"server_default": ""})  # of several instances, the one that made it
 
 
 class Event(SQLModel, table=True):

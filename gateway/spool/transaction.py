@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from gateway.spool import counting
 from gateway.spool.engine import Connection, Engine, Row
+from gateway.spool.records import DeliveryId
 from gateway.spool.vault import Vault
 
-T = TypeVar("T")
+# Messages, and what each still has to do: as it stands, and as it follows from the recipients (``to_do``, ``becomes``).
+_NOW = """
+SELECT m.id, m.state, m.listener, m.client, d.backend, d.state AS stands, d.attempt_id, (
+        SELECT max(CASE r.state WHEN 'queued' THEN 2 WHEN 'held' THEN 1 ELSE 0 END) FROM recipient r
+        WHERE r.message_id = d.message_id AND r.backend = d.backend) AS to_do, (
+        SELECT max(CASE r.state WHEN 'queued' THEN 3 WHEN 'held' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END)
+        FROM recipient r WHERE r.message_id = m.id) AS becomes
+FROM message m LEFT JOIN delivery d ON d.message_id = m.id WHERE m.id @in(:ids)"""
 # A delivery is queued while a recipient waits for its backend, else held if one is held for it, else done.
-_DERIVE_DELIVERIES = """
-UPDATE delivery SET state = now.state FROM (
-    SELECT d.id, CASE max(CASE r.state WHEN 'queued' THEN 2 WHEN 'held' THEN 1 ELSE 0 END)
-        WHEN 2 THEN 'queued' WHEN 1 THEN 'held' ELSE 'done' END AS state
-    FROM delivery d LEFT JOIN recipient r ON r.message_id = d.message_id AND r.backend = d.backend
-    WHERE d.message_id @in(:ids) GROUP BY d.id) AS now
-WHERE delivery.id = now.id AND delivery.state <> now.state"""
+_TO_DO = ("done", "held", "queued")
 # A message is queued while a recipient is, else held, else failed if one failed, else done. Corrupt stays while held.
-_DERIVE_MESSAGES = """
-UPDATE message SET state = now.state, finished_at = CASE WHEN now.state IN ('done', 'failed') THEN :now END,
-    sealed = CASE WHEN now.state NOT IN ('done', 'failed') THEN sealed END,
-    has_body = has_body AND NOT (:drop_sent AND now.state = 'done')
-FROM (
-    SELECT message_id, CASE max(CASE state WHEN 'queued' THEN 3 WHEN 'held' THEN 2 WHEN 'failed' THEN 1 ELSE 0 END)
-        WHEN 3 THEN 'queued' WHEN 2 THEN 'held' WHEN 1 THEN 'failed' ELSE 'done' END AS state
-    FROM recipient WHERE message_id @in(:ids) GROUP BY message_id) AS now
-WHERE message.id = now.message_id AND message.state <> now.state
-    AND NOT (message.state = 'corrupt' AND now.state = 'held')"""
+_BECOMES = ("done", "failed", "held", "queued")
+_ENDED = ("done", "failed")
+_STANDS = "UPDATE delivery SET state = :state WHERE (message_id, backend) @pairs(:keys)"
+_CLOSE = """
+WITH v(message_id, backend, attempt_id, state, due, uncount, doubt) AS (VALUES (?, ?, ?, ?, ?, ?, ?))
+UPDATE delivery SET next_attempt_at = v.due, attempts = attempts - v.uncount, sticky = sticky OR v.doubt,
+    in_doubt = CASE WHEN v.doubt THEN in_doubt + 1 ELSE 0 END, state = coalesce(v.state, delivery.state),
+    attempt_id = NULL
+FROM v WHERE delivery.message_id = v.message_id AND delivery.backend = v.backend
+    AND delivery.attempt_id = v.attempt_id"""
+_MESSAGE = """
+UPDATE message SET state = :state, finished_at = :ended, sealed = CASE WHEN :ended IS NULL THEN sealed END,
+    has_body = has_body AND NOT :dropped WHERE id @in(:ids)"""
 _DROP_BODIES = """
 DELETE FROM body WHERE message_id IN (
     SELECT id FROM message WHERE id @in(:ids) AND NOT has_body)"""
-# Messages as they are, and what each still has to do.
-_NOW = """
-SELECT m.id, m.state, m.listener, m.client, d.backend, d.state AS to_do
-FROM message m LEFT JOIN delivery d ON d.message_id = m.id AND d.state <> 'done' WHERE m.id @in(:ids)"""
+# Whether the attempt is under way.
+_OPEN = """
+SELECT 1 FROM delivery WHERE message_id = :message_id AND backend = :backend AND attempt_id = :attempt_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What its attempt leaves of a delivery: when it is due, 1 where it does not count, whether it ended in doubt."""
+
+    due: int
+    uncount: int
+    doubt: bool
 
 
 class Transaction:
@@ -63,24 +77,51 @@ class Transaction:
         self._connection = connection
         self._drop_sent = drop_sent
         self._later: dict[str, list[Any]] = {}
-        self._steps: dict[Callable[[Transaction, list[Any]], None], list[Any]] = {}
-
-    def once(self, step: Callable[[Transaction, list[T]], None], item: T) -> None:
-        """``step`` comes once, after all else, with what everybody had for it."""
-        self._steps.setdefault(step, []).append(item)
+        self._named: dict[str, set[tuple[Any, ...]]] = {}
+        self._closing: dict[tuple[str, str, int], Closing] = {}
 
     def later(self, statement: str, row: Mapping[str, Any] | tuple[Any, ...]) -> None:
         self._later.setdefault(statement, []).append(row)
 
+    def once(self, statement: str, row: tuple[Any, ...], key: tuple[Any, ...]) -> None:
+        """The same for ``UPDATE ... FROM``, which changes a row once however often it is named: ``key`` names it."""
+        named = self._named.setdefault(statement, set())
+        if key in named:
+            self.flush()
+            named = self._named.setdefault(statement, set())
+        named.add(key)
+        self.later(statement, row)
+
+    def in_order(self, *statements: str) -> None:
+        """Of those that wait together these come in this order, whichever is used first."""
+        for statement in statements:
+            self._later.setdefault(statement, [])
+
+    def close(self, delivery: DeliveryId, attempt_id: int, closing: Closing) -> None:
+        """The attempt is over. Written with the state that follows, at the end of ``changing``."""
+        self._closing[*delivery, attempt_id] = closing
+
+    def close_now(self, delivery: DeliveryId, attempt_id: int, closing: Closing) -> None:
+        """The same for what goes on from here by another backend."""
+        row = (*delivery, attempt_id, None, closing.due, closing.uncount, closing.doubt)
+        self.once(_CLOSE, row, delivery)
+
+    def is_open(self, delivery: DeliveryId, attempt_id: int) -> bool:
+        """Whether this attempt is under way."""
+        if (*delivery, attempt_id) in self._closing:
+            return False
+        message_id, backend = delivery
+        return bool(self.all(_OPEN, message_id=message_id, backend=backend, attempt_id=attempt_id))
+
     def flush(self) -> None:
         waiting, self._later = self._later, {}
+        self._named.clear()
         for statement, rows in waiting.items():
-            self._connection.many(self.engine.render(statement), rows)
+            if rows:
+                self._connection.many(self.engine.render(statement), rows)
 
     def finish(self) -> None:
         """The last step before the commit."""
-        for step, items in self._steps.items():
-            step(self, items)
         for row in self.tally.rows(self.wall):
             self.later(counting.ADD, row)
         self.flush()
@@ -92,33 +133,58 @@ class Transaction:
         given = {name: engine.listed(value) if isinstance(value, list) else value for name, value in values.items()}
         return self._connection.all(engine.render(statement), given)
 
-    def returned(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[Row]:
-        """Run it now for each of these rows; what it returns, in any order."""
-        self.flush()
-        return self._connection.returned(self.engine.render(statement), rows)
-
     def probe(self) -> None:
         """Change something, and nothing that counts."""
         self.engine.probe(self._connection)
 
     @contextmanager
-    def changing(self, ids: list[str]) -> Iterator[None]:
-        """Around changes to recipients: states of their deliveries and messages, and counts, are brought in line."""
-        before = self._now(ids) if ids else ()
+    def changing(self, ids: list[str], *, anew: bool = False) -> Iterator[None]:
+        """Around changes to recipients: states of their deliveries and messages, and counts, are brought in line.
+
+        ``anew``: also messages themselves are changed by it, or go.
+        """
+        before = self.all(_NOW, ids=ids) if ids and anew else None
         yield
         if ids:
-            self.all(_DERIVE_DELIVERIES, ids=ids)
-            self.all(_DERIVE_MESSAGES, ids=ids, now=self.now, drop_sent=self._drop_sent)
-            if self._drop_sent:
-                self.all(_DROP_BODIES, ids=ids)
-            after = self._now(ids)
-            self.counts.update(_to_do(after))
-            self.counts.subtract(_to_do(before))
-            self.tally.changed({row["id"]: row for row in before}, {row["id"]: row for row in after})
+            rows = self.all(_NOW, ids=ids)
+            self._count(rows if before is None else before, -1)
+            self._derive(rows)
+            now = [{**row, "stands": _stands(row), "state": _state(row)} for row in rows]
+            self._count(now, 1)
+            known = {row["id"]: row for row in (rows if before is None else before)}
+            self.tally.changed(known, {row["id"]: row for row in now})
 
-    def _now(self, ids: list[str]) -> Sequence[Row]:
-        return self.all(_NOW, ids=ids)
+    def _derive(self, rows: Sequence[Row]) -> None:
+        messages: dict[str, dict[str, None]] = {}
+        deliveries: dict[str, list[DeliveryId]] = {}
+        for row in rows:
+            if (state := _state(row)) != row["state"]:
+                messages.setdefault(state, {})[row["id"]] = None
+            if row["backend"] is None:
+                continue
+            delivery, stands = (row["id"], row["backend"]), _stands(row)
+            if row["attempt_id"] is not None and (end := self._closing.pop((*delivery, row["attempt_id"]), None)):
+                self.later(_CLOSE, (*delivery, row["attempt_id"], stands, end.due, end.uncount, end.doubt))
+            elif stands != row["stands"]:
+                deliveries.setdefault(stands, []).append(delivery)
+        for stands, keys in deliveries.items():
+            self.all(_STANDS, keys=keys, state=stands)
+        for state, ids in messages.items():
+            ended, dropped = self.now if state in _ENDED else None, self._drop_sent and state == "done"
+            self.all(_MESSAGE, ids=list(ids), state=state, ended=ended, dropped=dropped)
+            if dropped:
+                self.all(_DROP_BODIES, ids=list(ids))
+
+    def _count(self, rows: Sequence[Row], by: int) -> None:
+        for row in rows:
+            if row["backend"] is not None and row["stands"] != "done":
+                self.counts[row["backend"], row["stands"]] += by
 
 
-def _to_do(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
-    return Counter((row["backend"], row["to_do"]) for row in rows if row["to_do"])
+def _stands(row: Row) -> str:
+    return _TO_DO[row["to_do"] or 0]
+
+
+def _state(row: Row) -> str:
+    becomes = row["state"] if row["becomes"] is None else _BECOMES[row["becomes"]]
+    return "corrupt" if (row["state"], becomes) == ("corrupt", "held") else becomes

@@ -66,7 +66,7 @@ def retry(tx: Transaction, ids: list[str], now: int, backend: str = "") -> list[
 
 def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
     """Gone with all their rows."""
-    with tx.changing(ids):
+    with tx.changing(ids, anew=True):
         for table in ("attempt", "delivery", "recipient", "body", "event", "poll", "bounce"):
             tx.all(f"DELETE FROM {table} WHERE message_id {IN_IDS}", ids=ids)
         return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]

@@ -136,7 +136,7 @@ def _only_log(path: Path) -> None:
         (lambda path: peer(path.parent, "DROP TABLE refusal"), "damaged: table refusal is missing"),
         (
             lambda path: peer(path.parent, "UPDATE alembic_version SET version_num = '9999'"),
-            r"newer version \(schema 9999, this one knows 0009\)",
+            r"newer version \(schema 9999, this one knows 0010\)",
         ),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be used: Is a directory"),
     ],

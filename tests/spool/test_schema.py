@@ -6,6 +6,7 @@ import asyncio
 import re
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,14 @@ from tests.spool.test_open import child
 from tests.spool_kit import made, opened, peer
 
 Schema = tuple[dict[str, object], dict[str, object]]
+VERSIONS = opening.MIGRATIONS / "versions"
+HEAD = max(file.name[:4] for file in VERSIONS.glob("[0-9]*.py"))
+NEXT_ONE = f"{int(HEAD) + 1:04}"
+
+
+def later_than(revision: str) -> Callable[[object, list[str]], set[str]]:
+    """For copytree: what a version with this schema did not have."""
+    return lambda folder, names: {name for name in names if name == "__pycache__" or revision < name[:4] < "1"}
 
 
 def schema(path: Path) -> Schema:
@@ -59,7 +68,7 @@ def test_a_new_spool_has_the_declared_schema(tmp_path: Path) -> None:
 def test_a_spool_of_the_first_version_becomes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened by today's code it is like a new one."""
     scripts = tmp_path / "migrations"
-    shutil.copytree(opening.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "000[2-9]*"))
+    shutil.copytree(opening.MIGRATIONS, scripts, ignore=later_than("0001"))
     with monkeypatch.context() as first:
         first.setattr(opening, "MIGRATIONS", scripts)
         made(tmp_path)
@@ -98,7 +107,7 @@ INSERT INTO question VALUES ('M2', 'b', 'r1', :later, 2)
 async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Schema 0003 to 0004: what it called otherwise has its new name, what it did not know is empty."""
     scripts = tmp_path / "migrations"
-    shutil.copytree(opening.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__", "000[4-9]*"))
+    shutil.copytree(opening.MIGRATIONS, scripts, ignore=later_than("0003"))
     state, later = tmp_path / "state", START + timedelta(days=5)
     state.mkdir()
     with monkeypatch.context() as older:
@@ -129,8 +138,8 @@ async def test_what_an_older_version_wrote_is_all_there(tmp_path: Path, monkeypa
 NEXT = """
 import os, signal
 from alembic import op
-revision = "0010"
-down_revision = "0009"
+revision = "{next}"
+down_revision = "{head}"
 def upgrade():
     op.execute("ALTER TABLE message ADD COLUMN colour VARCHAR NOT NULL DEFAULT 'blue'")
     {then}
@@ -143,7 +152,7 @@ def newer_code(directory: Path, then: str) -> Path:
     scripts = directory / "migrations"
     shutil.rmtree(scripts, ignore_errors=True)
     shutil.copytree(opening.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0010_next.py").write_text(NEXT.format(then=then))
+    (scripts / "versions" / f"{NEXT_ONE}_next.py").write_text(NEXT.format(head=HEAD, next=NEXT_ONE, then=then))
     return scripts
 
 
@@ -179,7 +188,7 @@ async def test_a_kill_in_mid_migration_undoes_all_of_it(tmp_path: Path, monkeypa
         async with opened(state):
             pass
     (tmp_path / "old").mkdir()
-    shutil.copy(state / "spool.db.before-0010", tmp_path / "old" / "spool.db")
+    shutil.copy(state / f"spool.db.before-{NEXT_ONE}", tmp_path / "old" / "spool.db")
     async with opened(tmp_path / "old") as at:
         assert await at.spool.raw(ident) == RAW
 

@@ -3,6 +3,7 @@
 revision = "0009"
 down_revision = "0008"
 
+STEPS = {"message": 90, "recipient": 90}  # of SQLite's machine for each row
 SCHEMA = """
 ALTER TABLE message ADD COLUMN resend_of VARCHAR NOT NULL DEFAULT '';
 CREATE INDEX message_by_client ON message (client, id, peer);
