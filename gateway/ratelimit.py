@@ -114,9 +114,10 @@ class Budget:
     def __init__(self, amount: float, period: float) -> None:
         self.amount = amount
         self.period = period
-        self._spent: deque[tuple[float, float]] = deque()  # when, how much
+        self._spent: deque[tuple[float, int]] = deque()  # when, how much
+        self._total = 0
 
-    def wait(self, cost: float, now: float) -> float:
+    def wait(self, cost: int, now: float) -> float:
         """Seconds until ``cost`` may be spent; 0 for now."""
         excess = self.used(now) + cost - self.amount
         free = now
@@ -127,11 +128,12 @@ class Budget:
             free = when + self.period
         return free - now
 
-    def used(self, now: float) -> float:
+    def used(self, now: float) -> int:
         """What is spent of it at ``now``."""
         while self._spent and self._spent[0][0] <= now - self.period:
-            self._spent.popleft()
-        return sum(spent for _, spent in self._spent)
+            self._total -= self._spent.popleft()[1]
+        return self._total
 
-    def spend(self, cost: float, now: float) -> None:
+    def spend(self, cost: int, now: float) -> None:
         self._spent.append((now, cost))
+        self._total += cost

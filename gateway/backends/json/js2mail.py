@@ -26,6 +26,7 @@ _ADDRESS = r"recipient|['\"](to|cc|bcc)\b"  # its words for a 4xx are not docume
 _PLAN = "the month's quota is used up: a larger plan, or another backend until the month ends"
 _QUOTA = Row((429,), Verdict.THROTTLED, "4.4.5", text=r"quota|month", fix=_PLAN)
 _PAUSES = timedelta(minutes=15), timedelta(hours=4)  # the first and the longest while the month's mail is used up
+_KEY_END = re.compile(r"(\d+)-([0-9a-f]+)")  # number and mask of a group
 _TOLERANCE = 300  # seconds by which a webhook's time may differ from ours
 
 
@@ -64,7 +65,8 @@ class Js2mail(TrackedBackend):
         call is repeated for those who were in it, and nobody else.
         """
         prefix = f"gw-{message.id}-"
-        known = re.fullmatch(re.escape(prefix) + r"(\d+)-([0-9a-f]+)", message.doubt_id)
+        own = message.doubt_id.startswith(prefix)
+        known = _KEY_END.fullmatch(message.doubt_id, len(prefix)) if own else None
 
         def call(group: Group) -> Call:
             key = f"{prefix}{group.number}-{group.mask:x}"

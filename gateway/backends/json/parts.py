@@ -170,8 +170,9 @@ def _name(phrase: bytes, charset: str) -> str:
 
 def quoted(text: str) -> bytes:
     """A JSON string, made in steps that do not hold up the loop."""
-    pieces = (json.dumps(text[at : at + PIECE], ensure_ascii=False)[1:-1] for at in range(0, len(text), PIECE))
-    return b'"' + b"".join(piece.encode("utf-8", "replace") for piece in pieces) + b'"'
+    ascii_only = text.isascii()  # then it comes to the same, and twice as quick
+    pieces = (json.dumps(text[at : at + PIECE], ensure_ascii=ascii_only)[1:-1] for at in range(0, len(text), PIECE))
+    return b"".join((b'"', *(piece.encode("utf-8", "replace") for piece in pieces), b'"'))
 
 
 def request(fields: Mapping[str, object], bodies: Mapping[str, bytes]) -> bytes:

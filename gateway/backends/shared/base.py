@@ -14,7 +14,7 @@ from pydantic import AfterValidator
 
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
-from gateway.message import normalise_newlines
+from gateway.message import has_bare_newlines, normalise_newlines
 from gateway.message.charset import codec_for, is_named
 from gateway.model import Capabilities, Outcome, Scope, Verdict
 from gateway.names import Names
@@ -128,11 +128,13 @@ def safe(text: str, *secrets: str) -> str:
 
 def canonical(raw: bytes) -> bytes:
     """``raw`` itself where every line ends in CRLF, else a copy where it does: no bare CR or LF leaves the house."""
-    for start in range(0, len(raw), PIECE):
+    start = 0
+    while start < len(raw):
         end = start + PIECE
-        after_cr, before_lf = raw.count(b"\r\n", max(0, start - 1), end), raw.count(b"\r\n", start, end + 1)
-        if raw.count(b"\n", start, end) != after_cr or raw.count(b"\r", start, end) != before_lf:
+        end += raw.startswith(b"\n", end)  # which may belong to a CR in front of it
+        if has_bare_newlines(raw[start:end]):
             return normalise_newlines(raw)
+        start = end
     return raw
 
 

@@ -62,7 +62,7 @@ class Mailboxes:
         self._known: Recent[str, _Mailbox] = Recent(_KEPT, self._in_use)
 
     @asynccontextmanager
-    async def turn(self, name: str, *, calls: float = 1, size: int = 0) -> AsyncIterator[None]:
+    async def turn(self, name: str, *, calls: int = 1, size: int = 0) -> AsyncIterator[None]:
         """The call may be made within the block. Raises NoAnswer where this mailbox's mail has to wait."""
         mailbox = self._mailbox(name)
         mailbox.users += 1
@@ -77,7 +77,7 @@ class Mailboxes:
         finally:
             mailbox.users -= 1
 
-    async def _wait(self, mailbox: _Mailbox, calls: float, size: int, came: float) -> None:
+    async def _wait(self, mailbox: _Mailbox, calls: int, size: int, came: float) -> None:
         now = self._clock.monotonic()
         if now - came > _LONG:  # a send that is cut off before it began would look like one in doubt
             detail, fix = "no turn at this mailbox for too long", "lower the backend's concurrency"
