@@ -72,7 +72,9 @@ class QueueIds:
 
 
 def _spelled(number: int) -> str:
-    return "".join([_PAIRS[number >> shift & 1023] for shift in range(55, 0, -10)]) + _ALPHABET[number & 31]
+    pairs = _PAIRS[number >> 55 & 1023] + _PAIRS[number >> 45 & 1023] + _PAIRS[number >> 35 & 1023]
+    pairs += _PAIRS[number >> 25 & 1023] + _PAIRS[number >> 15 & 1023] + _PAIRS[number >> 5 & 1023]
+    return pairs + _ALPHABET[number & 31]
 
 
 def first_id(moment: datetime) -> str:

@@ -28,6 +28,7 @@ _ONES = 0xFFFFFFFF
 MOST_OF_ONE = (2**20, 2**100)
 
 
+@lru_cache(maxsize=4096)
 def plain_address(text: str) -> IPv4Address | IPv6Address:
     """An IPv4 address mapped into IPv6 (RFC 4291 2.5.5.2) is that IPv4 address. Raises ValueError."""
     address = ip_address(text.partition("%")[0])

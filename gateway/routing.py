@@ -81,6 +81,7 @@ class _Asks:
     senders: bool
     recipients: bool
     authors: bool
+    contents: bool
     sizes: tuple[int, ...]  # bounds, in order
     words: tuple[str, ...]  # of each route
 
@@ -91,6 +92,7 @@ class _Asks:
             senders=any(line.senders for line in routes),
             recipients=doubts or any(line.recipients for line in routes),
             authors=doubts or any(one.senders for one in able),
+            contents=any(one.lacks for one in able),
             sizes=tuple(sorted({size for one in able for size in (one.max_bytes, one.whole_bytes)})),
             words=tuple(map(_words, routes)),
         )
@@ -125,7 +127,7 @@ class Routing:
     @property
     def particular(self) -> bool:
         """Whether any backend minds what is in a message, so that somebody has to look."""
-        return any(one.lacks for one in self.capabilities.values())
+        return self._asks.contents
 
     def backends(self, freight: Freight, recipient: str) -> tuple[str, ...]:
         """In failover order what the settings say: the pin, else the first route that matches; () is none."""

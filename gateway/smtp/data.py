@@ -58,7 +58,8 @@ class DataReader:
         self._gone = b""  # the last octets in front of that
         self._dotted = bare_newlines  # whether a dot may stand at the beginning of a line
         self._fresh = True  # the next octet to be stored begins a line
-        self._body = BytesIO()  # getvalue() gives its buffer away without a copy
+        self._only = b""  # what is stored, as long as it is one piece
+        self._body = BytesIO()  # else; getvalue() gives its buffer away without a copy
 
     @property
     def false_end(self) -> bool:
@@ -111,19 +112,20 @@ class DataReader:
     def fail(self, refusal: Refusal) -> None:
         """Refuse the message for the first reason only, and forget what was stored."""
         self.refusal = self.refusal or refusal
-        self._body = BytesIO()
+        self._only, self._body = b"", BytesIO()
         self.size = 0
 
     def message(self) -> bytes:
         """Give the message away, once ``done``: nothing of it is kept. Raises its Refusal."""
         if self.refusal is not None:
             raise self.refusal
-        body, self._body = self._body, BytesIO()
-        return repaired(body.getvalue()) if self.odd else body.getvalue()
+        body = self._only or self._body.getvalue()
+        self._only, self._body = b"", BytesIO()
+        return repaired(body) if self.odd else body
 
     def _take(self, cut: int) -> None:
         """Store what came up to there, which is not within a line end or between one and a dot."""
-        segment = bytes(self._raw[self._skip : cut])
+        segment = bytes(memoryview(self._raw)[self._skip : cut])
         self._gone = (self._gone + bytes(self._raw[max(cut - 4, 0) : cut]))[-4:]
         del self._raw[:cut]
         self._skip = 0
@@ -148,8 +150,12 @@ class DataReader:
             hint = "" if self._max_line > LINE else "; for a sender that cannot, set tolerate: [long_lines]"
             text = f"A line is longer than {self._max_line} octets{hint}"
             self.fail(Refusal(554, "5.6.0", text, "line_too_long"))
+        elif self.size == len(ended):
+            self._only = segment
         else:
+            self._body.write(self._only)
             self._body.write(segment)
+            self._only = b""
 
     def _has_long_line(self, segment: bytes) -> bool:
         """Hop from line end to line end, each time as far as one line may reach."""

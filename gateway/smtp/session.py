@@ -190,8 +190,7 @@ class Session:
                     break
                 if self.site.draining:
                     raise replies.STOPPING()
-                line = self._next_line()
-                if line is None:
+                if not wire.ahead or (line := self._next_line()) is None:
                     began = wire.began
                     wire.wait()
                     if not turns:  # more of a line that has begun

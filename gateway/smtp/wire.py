@@ -153,6 +153,11 @@ class Wire(SMTP):
             self._waiter.set_result(None)
 
     @property
+    def ahead(self) -> bool:
+        """Whether something has come that nobody has taken yet."""
+        return bool(self._in)
+
+    @property
     def idle(self) -> bool:
         """Waiting for a command."""
         return self._waiter is not None and self.incoming is None
