@@ -177,15 +177,20 @@ class Logins:
         blobs = (secret.encode(), *filter(None, begun))
         return (secret, *(base64.b64encode(blob).decode() for blob in blobs)) if secret else ()
 
-    async def log_in(self, client: aiosmtplib.SMTP) -> None:
-        """Raises NoAnswer, SMTPAuthenticationError with the server's reply, and what a lost connection does.
+    @property
+    def failed(self) -> object:
+        """Another object after each refusal."""
+        return self._failures
 
-        Until a login has worked they go one at a time, and whoever waited shares the refusal: accounts get locked, and
-        a wrong password is one guess, not one for each connection.
+    async def log_in(self, client: aiosmtplib.SMTP, failed: object) -> None:
+        """``failed`` as it was when the connection was begun. Raises NoAnswer, SMTPAuthenticationError with the
+        server's reply, and what a lost connection does.
+
+        Until a login has worked they go one at a time, and whoever was on his way shares the refusal: accounts get
+        locked, and a wrong password is one guess, not one for each connection.
         """
-        before = self._failures
         async with nullcontext() if self._works else self._turn:
-            if self._failures is not before:
+            if self._failures is not failed and not self._works:
                 raise self._failures[0].with_traceback(None)
             try:
                 await self._log_in(client)

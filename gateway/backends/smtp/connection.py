@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import cast
 
 import aiosmtplib
 
@@ -34,14 +35,14 @@ class Connection:
     """One connection, in step with its server: every command has had its reply, or the connection is closed."""
 
     def __init__(self, name: str, client: aiosmtplib.SMTP, seconds: float) -> None:
-        if not isinstance(client.transport, asyncio.Transport):
+        if client.transport is None:
             raise aiosmtplib.SMTPServerDisconnected("Connection lost")
         self.name = name
         self.client = client
         self.offers = client.supports_extension
         self.clean = True  # no transaction is open
         self._seconds = seconds
-        self._dialogue = Dialogue(client.transport)
+        self._dialogue = Dialogue(cast(asyncio.Transport, client.transport))  # in kind: uvloop's has no such base
         self._ahead: deque[Command] = deque()  # written, their replies not yet read
         self._named = False  # it has taken a recipient, who would get what follows DATA
 

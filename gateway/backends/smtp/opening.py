@@ -49,7 +49,7 @@ class Opener:
     async def open(self) -> Connection:
         """A connection ready for MAIL. Raises NoAnswer, which blames the backend as a whole and never the message."""
         settings, seconds = self._settings, self._settings.timeout.total_seconds()
-        step = "greeting"
+        step, failed = "greeting", self._logins.failed
         client = aiosmtplib.SMTP(
             hostname=settings.server_name or settings.host,  # the name that TLS asks for
             local_hostname=self._hostname,
@@ -72,7 +72,7 @@ class Opener:
                 await self._greet(client)
             if settings.username is not None:
                 step = "AUTH"
-                await self._logins.log_in(client)
+                await self._logins.log_in(client, failed)
             return Connection(self._name, client, seconds)
         except BaseException as error:
             client.close()
