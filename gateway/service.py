@@ -17,6 +17,7 @@ from gateway.health.descriptors import lacking
 from gateway.health.gather import gather
 from gateway.health.problems import problems, verdict
 from gateway.model import Fault, SpoolUnavailable
+from gateway.runtime import ASYNCIO, Loop
 from gateway.spool import SpoolError
 from gateway.systemd import listens, notify, watchdog_interval
 
@@ -25,13 +26,17 @@ _EVERY = 30.0  # seconds between lines for systemctl status
 _PATIENCE = 3600.0  # seconds for a start, of which a new version takes many when the spool is large
 
 
-async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] | None = None) -> int:
+async def serve(
+    loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] | None = None, runs_on: Loop = ASYNCIO
+) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit code: 0, 1, or 78 for what the settings caused.
 
     ``loaded`` should have passed ``readiness.ready``; its warnings are logged. ``load`` reads the settings again for a
-    reload.
+    reload. ``runs_on`` is the loop that this runs on.
     """
     app = App(loaded, load)
+    if runs_on.lacking:
+        app.events.warning("event_loop_missing", detail=runs_on.lacking)
     for warning in loaded.warnings:
         app.events.warning("settings_doubtful", detail=warning)
     starting = asyncio.create_task(_ask_patience(app))
@@ -58,7 +63,8 @@ async def serve(loaded: Loaded, *, load: Load, on_ready: Callable[[App], None] |
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     tellers = [loop.create_task(_watchdog(app)), loop.create_task(_tell(app))]
-    app.events.info("started", version=__version__, listeners=_listening(app), backends=sorted(app.settings.backends))
+    backends = sorted(app.settings.backends)
+    app.events.info("started", version=__version__, loop=runs_on.name, listeners=_listening(app), backends=backends)
     notify("READY=1", _status(app))
     if on_ready:
         on_ready(app)

@@ -3,11 +3,19 @@ stays to the end, so that the garbage collector need not look through it again a
 
 from __future__ import annotations
 
+import asyncio
 import gc
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 
 import pytest
 from hypothesis import settings
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None
+# Where it matters what a loop does with sockets, TLS and the order of things: these run on both that can be set.
+_BOTH = {"test_tls.py", "test_life.py", "test_smtp_tls.py", "test_smtp_login.py"}
 
 settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")
@@ -21,3 +29,11 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if uvloop is not None and item.path.name in _BOTH:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops

@@ -36,12 +36,13 @@ def serve() -> None:
     with _loading():
         import asyncio
 
-        from gateway import service
+        from gateway import runtime, service
         from gateway.cli import local, whose
 
         file = chosen_file()
         whose.meant(file).refuse_root()
         loaded = local.usable(file)
+        loop = runtime.choose(loaded.settings.event_loop)
 
     def greet(app: App) -> None:
         if sys.stdout.isatty():
@@ -49,7 +50,8 @@ def serve() -> None:
             say(f"Taking mail on {listeners}. HTTP on {loaded.settings.http.bind}. Stop with Ctrl-C.")
             say(f"Configuration: {loaded.path or 'built-in default'}. State: {loaded.settings.state_dir}")
 
-    _leave(asyncio.run(service.serve(loaded, load=lambda: local.load(file), on_ready=greet)))
+    with asyncio.Runner(loop_factory=loop.make) as runner:
+        _leave(runner.run(service.serve(loaded, load=lambda: local.load(file), on_ready=greet, runs_on=loop)))
 
 
 @click.command(epilog=example("gateway demo --keep"))

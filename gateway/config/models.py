@@ -249,3 +249,4 @@ class Settings(Section):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    event_loop: Literal["asyncio", "uvloop"] = "asyncio"

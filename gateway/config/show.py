@@ -14,7 +14,7 @@ from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import flatten
 from gateway.config.values import MASK
 
-RESTART_KEYS = ("state_dir",)  # what a running gateway cannot take over at SIGHUP
+RESTART_KEYS = ("state_dir", "event_loop")  # what a running gateway cannot take over at SIGHUP
 
 
 def show(loaded: Loaded) -> str:

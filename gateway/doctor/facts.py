@@ -26,7 +26,8 @@ class Facts:
     """``synchronised``: whether somebody keeps the clock right, None where that is not seen; ``clock_by`` says how it
     was asked. Bytes of the disk of ``state_dir``; ``kind`` is its filesystem. ``descriptors`` may be open, 0: any
     number. ``opened``: files with a secret that others than their owner can read. ``socket_mode`` is that of the admin
-    socket, None where there is none. ``unit``: started by systemd; ``watchdog``: and watched.
+    socket, None where there is none. ``unit``: started by systemd; ``watchdog``: and watched. ``loop`` is the event
+    loop that the service runs on.
     """
 
     synchronised: bool | None = None
@@ -45,10 +46,11 @@ class Facts:
     unit: bool = False
     watchdog: bool = False
     container: bool = False
+    loop: str = "asyncio"
 
 
-def gather(settings: Settings, host: Host) -> Facts:
-    """Raises OSError where ``state_dir`` cannot be looked at."""
+def gather(settings: Settings, host: Host, loop: str) -> Facts:
+    """``loop`` is that of the service. Raises OSError where ``state_dir`` cannot be looked at."""
     state, socket = settings.state_dir, settings.http.socket
     there = next(one for one in (state, *state.parents) if one.exists())
     disk = os.statvfs(there)
@@ -75,6 +77,7 @@ def gather(settings: Settings, host: Host) -> Facts:
         root=os.geteuid() == 0,
         unit="INVOCATION_ID" in environ,
         watchdog="WATCHDOG_USEC" in environ,
+        loop=loop,
         container=(host.root / ".dockerenv").exists() or "container" in environ,
     )
 

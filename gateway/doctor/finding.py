@@ -40,9 +40,9 @@ AREAS: dict[str, tuple[str, ...]] = {
     ),
     "machine": (
         "clock_wrong", "clock_unsynchronised", "clock_stepped", "clock_unseen", "clock_good", "disk_full",
-        "disk_low", "disk_kind", "disk_good", "descriptors_few", "descriptors_good", "secret_open", "secrets_good",
-        "socket_open", "socket_missing", "socket_good", "unit_root", "unit_missing", "unit_watchdog", "unit_good",
-        "backup_unseen",
+        "disk_low", "disk_kind", "disk_good", "descriptors_few", "descriptors_good", "loop_missing", "loop_good",
+        "secret_open", "secrets_good", "socket_open", "socket_missing", "socket_good", "unit_root", "unit_missing",
+        "unit_watchdog", "unit_good", "backup_unseen",
     ),
     "spool": (
         "spool_damaged", "spool_message_damaged", "spool_unseen", "spool_log_large", "spool_good", "backlog_old",

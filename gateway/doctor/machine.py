@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from urllib.parse import urlsplit
 
+from gateway import runtime
 from gateway.config import ConfigError
 from gateway.config.models import Settings
 from gateway.doctor.facts import Facts, gather
@@ -33,7 +34,7 @@ Tell = Callable[[Finding], None]
 
 
 async def look(subject: Subject, tell: Tell) -> None:
-    facts = await read_files(partial(gather, subject.settings, subject.host))
+    facts = await read_files(partial(gather, subject.settings, subject.host, runtime.running()))
     for one in judge(facts, subject.settings, runs=subject.runs):
         tell(one)
     for one in await read_files(partial(_secrets, subject, facts)):
@@ -58,6 +59,7 @@ def judge(facts: Facts, settings: Settings, *, runs: bool) -> Iterator[Finding]:
         )
         return
     yield _descriptors(facts, settings)
+    yield _loop(facts, settings)
     yield _socket(facts)
     yield from _unit(facts)
 
@@ -106,6 +108,14 @@ def _descriptors(facts: Facts, settings: Settings) -> Finding:
         paste = "systemctl edit gateway\n[Service]\nLimitNOFILE=65536"
         return finding("descriptors_few", "warn", what, fix, paste=paste)
     return finding("descriptors_good", "good", f"{facts.descriptors or 'any number of'} files may be open")
+
+
+def _loop(facts: Facts, settings: Settings) -> Finding:
+    if facts.loop != settings.event_loop:
+        what = f"the service runs on the event loop {facts.loop}, and the settings want {settings.event_loop}"
+        paste = "python3 -m pip --python /opt/gateway install uvloop\nsystemctl restart gateway"
+        return finding("loop_missing", "warn", what, runtime.ADD, paste=paste)
+    return finding("loop_good", "good", f"the service runs on the event loop {facts.loop}")
 
 
 def _socket(facts: Facts) -> Finding:

@@ -89,6 +89,7 @@ def test_diff_names_keys_and_restart_keys_picks_from_them(files: Files) -> None:
     assert changed == dict.fromkeys(keys, "changed") | {"clients.app": "added"}
     assert restart_keys(changed) == []
     assert restart_keys(diff(old, files.load(f"state_dir: /x\n{FULL}").settings)) == ["state_dir"]
+    assert restart_keys(diff(old, files.load(f"event_loop: uvloop\n{FULL}").settings)) == ["event_loop"]
     assert diff(old, old) == {}
     assert diff(new, old)["clients.app"] == "removed"
 

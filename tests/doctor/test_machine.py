@@ -27,7 +27,7 @@ WELL = Facts(
     synchronised=True, clock_by="adjtimex", state_dir=STATE, free=50 * 10**9, total=100 * 10**9, kind="ext4", mount="/",
     descriptors=65536, socket=STATE / "admin.sock", socket_mode=0o600, unit=True, watchdog=True,
 )  # fmt: skip
-GOOD = {"disk_good", "backup_unseen", "descriptors_good", "socket_good", "unit_good"}
+GOOD = {"disk_good", "backup_unseen", "descriptors_good", "socket_good", "unit_good", "loop_good"}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,7 @@ GOOD = {"disk_good", "backup_unseen", "descriptors_good", "socket_good", "unit_g
         ({"kind": "overlay"}, {"disk_kind": "warn"}),
         ({"descriptors": 1024}, {"descriptors_few": "warn"}),
         ({"descriptors": 0}, {}),
+        ({"loop": "uvloop"}, {"loop_missing": "warn"}),
         ({"socket_mode": None}, {"socket_missing": "bad"}),
         ({"socket_mode": 0o666}, {"socket_open": "bad"}),
         ({"socket_mode": 0o660}, {}),
@@ -100,14 +101,14 @@ def test_facts_of_a_machine(tmp_path: Path) -> None:
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/mountinfo").write_text(MOUNTS.format(here=tmp_path))
     read = settings(tmp_path, f"state_dir: '{state}'\n")
-    facts = gather(read().settings, Host(root, {"INVOCATION_ID": "x"}))
+    facts = gather(read().settings, Host(root, {"INVOCATION_ID": "x"}), "asyncio")
     assert (facts.kind, facts.mount) == ("nfs4", str(state))
     assert facts.opened == (str(state / "token.key"),)
     assert (facts.unit, facts.watchdog, facts.socket_mode) == (True, False, None)
     assert facts.total > facts.free > 0
     assert facts.root == (os.geteuid() == 0)
     state.chmod(0o700)
-    assert gather(read().settings, Host(root, {})).opened == ()
+    assert gather(read().settings, Host(root, {}), "asyncio").opened == ()
 
 
 async def test_secrets_that_others_can_read(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_connections_of_ipv6_are_counted_by_network() -> None:
     assert shared.connect("192.0.2.2", limits) is None
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_the_listener_survives_a_lack_of_descriptors(caplog: pytest.LogCaptureFixture) -> None:
     """EMFILE in accept: the client waits, and is served when there are descriptors again."""
     async with rig() as made:
@@ -111,6 +112,29 @@ async def test_the_listener_survives_a_lack_of_descriptors(caplog: pytest.LogCap
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         greetings = [await asyncio.get_running_loop().sock_recv(sock, 100) for sock in waiting]
         assert [greeting[:3] for greeting in greetings] == [b"220"] * 3
+        for sock in waiting:
+            sock.close()
+
+
+@pytest.mark.asyncio(loop_factories=["uvloop"])
+async def test_uvloop_hangs_up_where_descriptors_are_lacking() -> None:
+    """EMFILE in accept: libuv closes what waits (uv__emfile_trick). Who comes later is served."""
+    async with rig() as made:
+        place = ("127.0.0.1", made.listener.port)
+        await (await made.connect()).talk(("QUIT", "221"))  # all is loaded that a connection needs
+        waiting = [socket.socket() for _ in range(3)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for sock in waiting:
+            sock.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (waiting[-1].fileno() + 1, hard))
+        try:
+            for sock in waiting:
+                await asyncio.get_running_loop().sock_connect(sock, place)
+            heard = [await asyncio.get_running_loop().sock_recv(sock, 100) for sock in waiting]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert heard == [b""] * 3
+        await (await made.connect()).talk(("QUIT", "221"))
         for sock in waiting:
             sock.close()
 

@@ -201,22 +201,6 @@ async def test_a_handshake_does_not_hold_up_the_stop(authority: Authority, tls: 
         assert not made.listener.tasks
 
 
-def test_uvloop(authority: Authority) -> None:
-    """The optional loop reads earlier than asyncio's: the client's hello must not get lost."""
-    uvloop = pytest.importorskip("uvloop")
-
-    async def deliver() -> None:
-        for tls in ("starttls", "implicit"):
-            async with rig(listener=authority.listener(tls)) as made:
-                peer = await made.connect(tls=authority.context if tls == "implicit" else None)
-                if tls == "starttls":
-                    await peer.start_tls(authority.context)
-                assert (await peer.deliver()).startswith("250")
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(deliver())
-
-
 def only(context: ssl.SSLContext, version: ssl.TLSVersion, ciphers: str) -> None:
     """The client speaks nothing else."""
     with warnings.catch_warnings():
