@@ -189,16 +189,15 @@ class Events:
         self, message: SpooledMessage, backend: str, outcomes: Mapping[str, Outcome], seconds: float, now: datetime
     ) -> None:
         """One line per distinct outcome. ``now``, of the spool's time, gives the latency since it was queued."""
-        groups: dict[Outcome, list[str]] = {}
-        for address, outcome in outcomes.items():
-            groups.setdefault(outcome, []).append(address)
-            self._metrics.deliveries(backend, _EVENT[outcome.verdict]).inc()
-        verdicts = {outcome.verdict for outcome in groups}
+        groups = _alike(outcomes)
+        for outcome, addresses in groups:
+            self._metrics.deliveries(backend, _EVENT[outcome.verdict]).inc(len(addresses))
+        verdicts = {outcome.verdict for outcome, _ in groups}
         self._metrics.attempts(backend, next(iter(verdicts)).value if len(verdicts) == 1 else "mixed").inc()
         self._metrics.delivery_time(backend).observe(seconds)
         if Verdict.SENT in verdicts:
             self._metrics.latency(backend).observe((now - message.queued_at).total_seconds())
-        for outcome, addresses in groups.items():
+        for outcome, addresses in groups:
             event = _EVENT[outcome.verdict]
             log = self._log.info if event in ("sent", "deferred") else self._log.warning
             log(
@@ -312,3 +311,13 @@ class Events:
     def jwks(self, key: str, ok: bool, detail: str = "") -> None:
         self._metrics.jwks(key).set(ok)
         (self._log.info if ok else self._log.warning)("jwks", key=key, ok=ok, detail=detail)
+
+
+def _alike(outcomes: Mapping[str, Outcome]) -> Collection[tuple[Outcome, list[str]]]:
+    """Who got the same."""
+    if len(outcomes) == 1:  # of nearly every message
+        return [(outcome, [address]) for address, outcome in outcomes.items()]
+    groups: dict[Outcome, list[str]] = {}
+    for address, outcome in outcomes.items():
+        groups.setdefault(outcome, []).append(address)
+    return groups.items()

@@ -142,10 +142,11 @@ def _apart(call: Call, results: Mapping[str, Outcome]) -> list[Call]:
     All were refused alike, so nothing was sent. Whom the answer names is tried apart from the others, to be sure that
     it is he; else each half is. A server that failed (5xx) has judged nobody, and may have sent to some.
     """
-    said = set(results.values())
-    if call.part is None or len(call.addresses) < 2 or len(said) != 1 or len(results) < len(call.addresses):
+    if call.part is None or len(call.addresses) < 2 or len(results) < len(call.addresses):
         return []
-    outcome = said.pop()
+    outcome, *others_said = set(results.values())
+    if others_said:
+        return []
     refused = outcome.verdict is Verdict.REJECTED or (
         outcome.verdict is Verdict.DEFERRED and (outcome.code or 500) < 500
     )

@@ -39,7 +39,7 @@ class Connection:
             raise aiosmtplib.SMTPServerDisconnected("Connection lost")
         self.name = name
         self.client = client
-        self.offers = client.supports_extension
+        self.offers = frozenset(client.esmtp_extensions).__contains__
         self.clean = True  # no transaction is open
         self._seconds = seconds
         self._dialogue = Dialogue(cast(asyncio.Transport, client.transport))  # in kind: uvloop's has no such base

@@ -26,7 +26,10 @@ class Dialogue(asyncio.Protocol):
         self._owed = 0  # replies that are still to come
         self._paused = False
         self._lost: aiosmtplib.SMTPException | None = None
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        self._until = 0.0  # when whoever waits has waited long enough, by the loop's time
+        self._timer: asyncio.TimerHandle | None = None  # goes off then or earlier, for waits are many and short
         transport.set_protocol(self)
 
     @property
@@ -55,14 +58,26 @@ class Dialogue(asyncio.Protocol):
     async def _changed(self, seconds: float) -> None:
         if self._lost is not None:
             raise self._lost
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
+        self._until = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._until:
+            self._look_at_time()
         try:
-            async with asyncio.timeout(seconds):
-                await self._waiter
-        except TimeoutError as error:
-            raise aiosmtplib.SMTPReadTimeoutError("Timed out waiting for server response") from error
+            await self._waiter
         finally:
             self._waiter = None
+
+    def _look_at_time(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._loop.time() < self._until:
+            self._timer = self._loop.call_at(self._until, self._look_at_time)
+        else:
+            late = aiosmtplib.SMTPReadTimeoutError("Timed out waiting for server response")
+            self._waiter.set_exception(late)
 
     def abort(self) -> None:
         """What is written and not yet gone never goes."""
@@ -76,6 +91,9 @@ class Dialogue(asyncio.Protocol):
         self._lost = self._lost or cause
         self._transport.close()
         self._wake()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # -- called by the transport -------------------------------------------------------------------------------------
 
