@@ -40,13 +40,12 @@ class Operation(Generic[T]):
 
     def end(self, answer: T | BaseException, refusal: SpoolTrouble | None = None) -> None:
         """``refusal``: what its caller is told instead."""
-        if not self.future.done():  # else its caller has gone
-            if isinstance(told := refusal or answer, BaseException):
-                self.future.set_exception(told)
-            else:
-                self.future.set_result(told)
-        if self.then is not None:
-            self.then(answer)
+        if self.future.done():
+            return  # its caller has gone
+        if isinstance(told := refusal or answer, BaseException):
+            self.future.set_exception(told)
+        else:
+            self.future.set_result(told)
 
 
 @dataclass(slots=True)
@@ -196,6 +195,7 @@ class Writer:
         for operation, answer in applied.answers:
             operation.end(answer, applied.refusal if operation.fresh else None)
         self._group = []
+        self._tell(applied.answers)
         if applied.damaged:
             self._engine.distrust()
         for identifier in applied.damaged:
@@ -207,9 +207,20 @@ class Writer:
         if task.cancelled() or task.exception() is None:
             return
         self._events.bug("spool.writer", task.exception() or RuntimeError())
-        for operation in (*self._group, *self._queue):
-            operation.end(SpoolUnavailable(OUT_OF_ORDER))
+        gone, left = SpoolUnavailable(OUT_OF_ORDER), (*self._group, *self._queue)
+        for operation in left:
+            operation.end(gone)
         self._queue.clear()
+        self._tell([(operation, gone) for operation in left])
+
+    def _tell(self, ended: Sequence[tuple[Operation[Any], Any]]) -> None:
+        """All have their answer by now: a mistake of one who hears of it costs nobody else his own."""
+        for operation, answer in ended:
+            try:
+                if operation.then is not None:
+                    operation.then(answer)
+            except Exception as error:
+                self._events.bug("spool.then", error)
 
     # -- in the writer's thread ----------------------------------------------------------------------------------
 

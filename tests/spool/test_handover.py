@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import Envelope, NewMessage, Recipient, SpoolTrouble
+from gateway.model import Envelope, NewMessage, Recipient, SpoolTrouble, SpoolUnavailable
 from gateway.spool import Claim, Offer
 from tests.builders import new_message
 from tests.spool_kit import At, opened, statements
@@ -129,6 +130,32 @@ async def test_a_commit_that_fails_gives_the_offer_back(tmp_path: Path) -> None:
         assert [claim is None for claim, _ in taker.got] == [False, True]
         await at.spool.put(new_message())
         assert len(taker.claims) == 2
+
+
+async def test_a_group_that_fails_is_handed_over_one_by_one(tmp_path: Path) -> None:
+    """One of those committed together breaks a rule, so each is tried alone: it alone is not taken, nobody twice."""
+    taker = Taker("b")
+    async with opened(tmp_path, offer=taker.offer) as at:
+        await at.spool.put(first := new_message())
+        messages = [new_message(), new_message(), first, new_message()]
+        answers = await asyncio.gather(*map(at.spool.put, messages), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [type(None), type(None), SpoolUnavailable, type(None)]
+        told = [claim and claim.message.id for claim, _ in taker.got]
+        assert told == [first.id, messages[0].id, messages[1].id, None, messages[3].id]
+        assert at.spool.counts() == {("b", "queued"): 4}
+
+
+async def test_a_mistake_of_who_takes_it_costs_nobody_an_answer(tmp_path: Path) -> None:
+    """It is reported as a bug; the writer lives, and all who wait are told that their mail is safe."""
+
+    def offer(backend: str) -> Offer:
+        return Offer(LEASE, lambda claim, raw: raw.index(b"not there"))
+
+    async with opened(tmp_path, offer=offer) as at:
+        await asyncio.gather(*(at.put() for _ in range(3)))
+        await at.put()
+        assert at.spool.counts() == {("b", "queued"): 4}
+        assert [line["error"] for line in at.logged("bug")] == ["ValueError"] * 4
 
 
 async def test_many_at_once_are_few_statements(tmp_path: Path) -> None:
