@@ -53,7 +53,8 @@ UPDATE delivery SET next_attempt_at = v.until, attempts = attempts + 1, attempt_
 FROM v WHERE delivery.message_id = v.message_id AND delivery.backend = v.backend"""
 _GIVE_BACK = """
 WITH v(message_id, backend, attempt_id, now) AS (VALUES (?, ?, ?, ?))
-UPDATE delivery SET attempts = attempts - 1, next_attempt_at = v.now, attempt_id = NULL
+UPDATE delivery SET attempts = attempts - 1, attempt_id = NULL,
+    next_attempt_at = CASE WHEN attempts = 1 THEN received_at ELSE v.now END
 FROM v WHERE delivery.message_id = v.message_id AND delivery.backend = v.backend
     AND delivery.attempt_id = v.attempt_id"""
 
@@ -226,7 +227,7 @@ def recover(tx: Transaction) -> dict[str, int]:
 
 
 def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:
-    """These never reached the network: as if they had not been taken."""
+    """These never reached the network: as if they had not been taken, so those that are new keep their turn."""
     for each in claims:
         tx.woken.add(each.backend)
         tx.once(_GIVE_BACK, (*each.delivery_id, each.attempt_id, tx.now), each.delivery_id)

@@ -91,6 +91,25 @@ async def test_nobody_is_overtaken(tmp_path: Path) -> None:
         assert [message.id for message, _ in backend.calls[1:]] == ids
 
 
+async def test_who_is_given_back_keeps_its_turn(tmp_path: Path) -> None:
+    """The backend goes away while some that were handed over wait for a place: they do not go behind who came later."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend, concurrency=1) as at:
+        await ready(at)
+        backend.gate, backend.script = asyncio.Event(), [AWAY, SENT]
+        ids = []
+        for _ in range(6):
+            ids.append(await at.put("b"))
+            at.clock.advance(1)
+        backend.gate.set()
+        await at.tried(ids[0])
+        await until(lambda: not at.dispatcher.status()["b"].in_flight)
+        at.clock.advance(10)
+        await at.dispatcher.resume("b")
+        await at.all_settled(ids, "done")
+        assert [message.id for message, _ in backend.calls[2:] if message.id != ids[0]] == ids[1:]
+
+
 async def _paced(at: House) -> None: ...
 
 
