@@ -82,6 +82,15 @@ def peer(directory: Path, statement: str, *values: object) -> list[tuple[Any, ..
         return file.execute(statement, values).fetchall()
 
 
+@contextmanager
+def foreign_lock(directory: Path) -> Iterator[None]:
+    """Somebody is at work in the sqlite3 shell."""
+    with closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as shell:
+        shell.execute("PRAGMA wal_autocheckpoint = 0")
+        shell.execute("BEGIN IMMEDIATE")
+        yield
+
+
 _lines: WeakSet[Line] = WeakSet()
 
 

@@ -31,9 +31,8 @@ class Claims:
         self._busy: set[DeliveryId] = set()
         self._placed: set[DeliveryId] = set()
         self.expected = 0  # on their way in, and offered to be taken at once
-        self.due: datetime | None = (
-            None  # spool.Taken, of the last time; what is due while it is asked for is not known
-        )
+        # spool.Taken, of the last time; what is due while it is asked for is not known
+        self.due: datetime | None = None
 
     def __len__(self) -> int:
         """How many wait for a free place."""
@@ -49,17 +48,20 @@ class Claims:
         """How many are being sent, will be, or are on their way in."""
         return len(self._placed) + len(self._ready) + self.expected
 
-    def offer(self, taken: Callable[[], None]) -> Offer:
-        """To take one on its way in; ``taken`` is called when it waits here, or when nothing came of it."""
+    def offer(self, wanted: Callable[[], bool], ended: Callable[[], None]) -> Offer:
+        """To take one on its way in, if it is ``wanted`` then; ``ended`` is called when it waits here, or when nothing
+        came of it."""
 
-        def arrived(claim: Claim | None, raw: bytes) -> None:
+        def taken(claim: Claim | None, raw: bytes) -> bool:
             self.expected -= 1
-            if claim is not None:
+            keep = claim is not None and wanted()
+            if claim is not None and keep:
                 self._add(claim, raw if len(raw) <= EAGER_BODY else None)
-            taken()
+            ended()
+            return keep
 
         self.expected += 1
-        return Offer(LEASE, arrived)
+        return Offer(LEASE, taken)
 
     async def take(self, limit: int) -> int:
         """Claim what is due; returns how many there were. Raises SpoolTrouble."""

@@ -84,11 +84,12 @@ class Worker:
             return None
         if self._state() is not State.CLOSED or not self._spool.writable() or self._free() <= 0:
             return None
-        return self._claims.offer(self._taken)
+        return self._claims.offer(self._works, self._offered)
 
-    def _taken(self) -> None:
-        if self._stopping and (waiting := self._claims.unstarted()):
-            self._aside(give_back(self._spool, waiting))
+    def _works(self) -> bool:
+        return not self._stopping and self._state() is not State.OPEN
+
+    def _offered(self) -> None:
         self._fill()
         self._changed.set()
 
@@ -329,11 +330,6 @@ class Worker:
 
     async def drain(self, seconds: float) -> None:
         """After ``run`` has returned: give back what has not started, wait for what is under way, then cut it off."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._claims.expected:  # whose commit is under way
-                    self._changed.clear()
-                    await self._changed.wait()
         if waiting := self._claims.unstarted():
             await give_back(self._spool, waiting)
         if running := self._sends | self._changes:

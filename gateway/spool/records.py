@@ -86,11 +86,11 @@ class Offer:
     """Of a worker who has nothing else to do, for one delivery of a message that is on its way in.
 
     ``taken`` is called once, with the claim for so long a ``lease`` once it is on disk, or None where it came to
-    nothing, and the message's bytes.
+    nothing, and the message's bytes. False gives the claim back: nobody wants it any more.
     """
 
     lease: timedelta
-    taken: Callable[[Claim | None, bytes], None]
+    taken: Callable[[Claim | None, bytes], bool]
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,8 +152,13 @@ class Spool(Ordering):
             made = (
                 {} if isinstance(answer, BaseException) else {(each.message.id, each.backend): each for each in answer}
             )
+            unwanted = []
             for (ident, name), offer in offers.items():
-                offer.taken(made.get((ident, name)), raw[ident])
+                claim = made.get((ident, name))
+                if not offer.taken(claim, raw[ident]) and claim is not None:
+                    unwanted.append(claim)
+            if unwanted:  # at once, for who stopped may be followed by the spool; where it cannot be, the lease ends
+                self._writer.submit(partial(changes.release_claims, claims=unwanted)).cancel()
 
         run = partial(putting.put, messages=messages, told=told, offers=offers)
         try:

@@ -137,7 +137,7 @@ class Writer:
 
         Raises SpoolUnavailable when the writer is gone; the future ends with one when the disk refuses.
         """
-        if not self.alive:
+        if self._task.done():
             raise SpoolUnavailable(OUT_OF_ORDER)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append(Operation(run, future, ids, late, fresh, then))

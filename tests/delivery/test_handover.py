@@ -171,6 +171,10 @@ async def _stop(at: House) -> None:
     await at.dispatcher.drain(5)
 
 
+async def _hurry(at: House) -> None:
+    await at.dispatcher.drain(0)
+
+
 async def verdicts(at: House, ident: str) -> list[str]:
     detail = await at.spool.show(ident)
     assert detail is not None
@@ -182,7 +186,7 @@ async def until_given_back(at: House, ident: str) -> None:
         await breathe()
 
 
-@pytest.mark.parametrize("change", [_replace, _pause, _stop])
+@pytest.mark.parametrize("change", [_replace, _pause, _stop, _hurry])
 async def test_who_stops_at_that_moment_gives_it_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[House], Awaitable[None]]
 ) -> None:

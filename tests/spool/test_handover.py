@@ -13,20 +13,25 @@ import pytest
 from gateway.model import Envelope, NewMessage, Recipient, SpoolTrouble, SpoolUnavailable
 from gateway.spool import Claim, Offer
 from tests.builders import new_message
-from tests.spool_kit import At, opened, statements
+from tests.spool_kit import At, foreign_lock, opened, statements
 
 LEASE = timedelta(minutes=30)
 
 
 class Taker:
-    """Offers to take everything for these backends, and remembers what came of it."""
+    """Offers to take everything for these backends, and remembers what came of it; it may not want that any more."""
 
-    def __init__(self, *backends: str) -> None:
+    def __init__(self, *backends: str, wants: bool = True) -> None:
         self.backends = backends
+        self.wants = wants
         self.got: list[tuple[Claim | None, bytes]] = []
 
     def offer(self, backend: str) -> Offer | None:
-        return Offer(LEASE, lambda *taken: self.got.append(taken)) if backend in self.backends else None
+        return Offer(LEASE, self._taken) if backend in self.backends else None
+
+    def _taken(self, claim: Claim | None, raw: bytes) -> bool:
+        self.got.append((claim, raw))
+        return self.wants
 
     @property
     def claims(self) -> list[Claim]:
@@ -101,6 +106,26 @@ async def test_after_a_crash_it_was_interrupted(tmp_path: Path) -> None:
         assert (claim.sticky, claim.message.interrupted) == (True, ("a@example.org",))
 
 
+async def test_what_is_not_wanted_any_more_is_given_back(tmp_path: Path) -> None:
+    """Whoever offered may be gone by then, and the spool about to close: nobody thinks that it was sent."""
+    taker = Taker("b", wants=False)
+    async with opened(tmp_path, offer=taker.offer) as at:
+        with foreign_lock(tmp_path):
+            putting = [asyncio.create_task(at.put("a@example.org")), asyncio.create_task(at.put())]
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(at.spool.aclose())
+            await asyncio.sleep(0)
+            assert taker.got == []
+        await closing
+        ids = await asyncio.gather(*putting)
+    assert [claim.message.id for claim in taker.claims] == ids
+    async with opened(tmp_path) as at:
+        claims = await at.claim()
+        assert [(one.message.id, one.sticky, one.in_doubt, one.message.attempt) for one in claims] == [
+            (ident, False, 0, 1) for ident in ids
+        ]
+
+
 def _no_room(at: At) -> None:
     at.spool.room.shut = "disk"
 
@@ -149,7 +174,7 @@ async def test_a_mistake_of_who_takes_it_costs_nobody_an_answer(tmp_path: Path) 
     """It is reported as a bug; the writer lives, and all who wait are told that their mail is safe."""
 
     def offer(backend: str) -> Offer:
-        return Offer(LEASE, lambda claim, raw: raw.index(b"not there"))
+        return Offer(LEASE, lambda claim, raw: bool(raw.index(b"not there")))
 
     async with opened(tmp_path, offer=offer) as at:
         await asyncio.gather(*(at.put() for _ in range(3)))

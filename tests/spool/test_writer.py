@@ -7,11 +7,8 @@ import os
 import random
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +19,7 @@ from gateway.spool import connecting
 from tests.builders import SENT
 from tests.fakes import START
 from tests.spool.test_open import ROOT, child
-from tests.spool_kit import DEFERRED, At, message, of, opened, peer, settlement, statements
-
-
-@contextmanager
-def foreign_lock(directory: Path) -> Iterator[None]:
-    """Somebody is at work in the sqlite3 shell."""
-    with closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as shell:
-        shell.execute("PRAGMA wal_autocheckpoint = 0")
-        shell.execute("BEGIN IMMEDIATE")
-        yield
+from tests.spool_kit import DEFERRED, At, foreign_lock, message, of, opened, peer, settlement, statements
 
 
 async def test_who_comes_together_is_committed_together(at: At) -> None:
