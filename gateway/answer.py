@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class NotSent(Exception):
-    """Nothing can have been processed: no name, no connection, no TLS, no free connection. The text may be shown.
+    """Nothing can have been processed: no name, no connection, no TLS. The text may be shown.
 
     ``fix`` says what to do, where that is known.
     """

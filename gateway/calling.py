@@ -30,9 +30,8 @@ from gateway.names import PATIENCE, Names, in_words
 from gateway.proxies import Proxy
 from gateway.trust import time_fix
 
-_CONNECT_SECONDS = 25.0  # for a free connection, the name, the connection and TLS
+_CONNECT_SECONDS = 25.0  # for the name, the connection and TLS
 _NAME_SHARE = PATIENCE / _CONNECT_SECONDS  # so that a name server that is silent is called by its name
-_CONNECTIONS = 100
 _PIECE = 256 * 1024
 # Mail must not be sent twice, so no request may meet a connection that a server or a firewall on the way has given up:
 # one that has rested is not used again. Messages that follow each other closely still share one.
@@ -84,8 +83,9 @@ class Caller:
     def __init__(self, names: Names, proxy: Proxy | None, context: ssl.SSLContext | None) -> None:
         context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which trusts nobody
         connector = aiohttp.TCPConnector(
-            resolver=_Resolver(names), use_dns_cache=False, ssl=context, limit=_CONNECTIONS,
-            keepalive_timeout=_KEEP_SECONDS, socket_factory=_noted,
+            resolver=_Resolver(names), use_dns_cache=False, ssl=context, keepalive_timeout=_KEEP_SECONDS,
+            limit=0,  # who asks keeps to the ``concurrency`` of his settings, and must not wait for others
+            socket_factory=_noted,
         )  # fmt: skip
         jar = aiohttp.DummyCookieJar()
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
@@ -106,7 +106,6 @@ class Caller:
         max_bytes: int,
     ) -> Answer:
         """As Fetch.request."""
-        host = urlsplit(url).netloc
         opened: list[bool] = []
         _opened.set(opened)
         # Connecting gets a smaller share, so that running into the whole deadline always means "was sent".
@@ -120,6 +119,7 @@ class Caller:
                 else:
                     answer = await self._send(method, url, sent, content, connecting, max_bytes)
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError, ValueError) as error:
+            host = urlsplit(url).netloc
             cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
             if isinstance(cause, (*_BEFORE_SENDING, httpx.InvalidURL, ValueError)):
                 raise NotSent(*_reason(cause, host)) from error

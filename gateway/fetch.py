@@ -69,6 +69,14 @@ class Fetch:
             self._ways[url] = way
         return way
 
+    def _ready(self, url: str) -> Caller | None:
+        """The one by which this URL is to be asked, where nothing has to be looked up or read for that."""
+        if (way := self._ways.get(url)) is None:
+            return None
+        secure, proxy = way
+        context = self._trust.unchanged() if secure else None
+        return self._clients.get((proxy, context)) if context or not secure else None
+
     async def _client(self, url: str) -> Caller:
         """The one by which this URL is to be asked now. Raises ValueError and OSError: there is no way."""
         secure, proxy = self._way(url)
@@ -100,8 +108,9 @@ class Fetch:
     ) -> Answer:
         """One request and its answer within ``deadline`` seconds. Raises only NotSent and Lost."""
         try:
-            async with asyncio.timeout(deadline):
-                client = await self._client(url)
+            if (client := self._ready(url)) is None:
+                async with asyncio.timeout(deadline):
+                    client = await self._client(url)
         except OSError as error:  # also of time: a disk may hang
             raise NotSent(f"cannot read whom to trust: {error.strerror or 'no answer'}", _STORE) from None
         except ValueError as error:

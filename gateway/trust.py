@@ -86,6 +86,7 @@ class Trust:
         self._pair = (certificate, private_key or certificate) if certificate else None
         self._kept = kept
         self._store: Store = (None, None) if self._alone else system_store()
+        self._watched = [Path(one) for one in (*self._files(), *self._store) if one]
         self._seen: object = None
         self._reading = threading.Lock()
         self._context: ssl.SSLContext | None = None
@@ -96,8 +97,12 @@ class Trust:
         self._context = self._read()
         return self._context
 
+    def unchanged(self) -> ssl.SSLContext | None:
+        """The one in use while its files are as they were when they were read: a stat call for each. Else None."""
+        return self._context if self._context and self._stamp() == self._seen else None
+
     async def current(self) -> ssl.SSLContext:
-        """A stat call for each file; what has changed is read in a thread. Raises OSError if there is none yet."""
+        """As ``unchanged``; what has changed is read in a thread. Raises OSError if there is none yet."""
         stamp = self._stamp()
         if (before := self._context) is None:
             return await read_files(self._first)
@@ -130,7 +135,7 @@ class Trust:
 
     def _stamp(self) -> object:
         found: list[object] = []
-        for path in (*self._files(), *(Path(one) for one in self._store if one)):
+        for path in self._watched:
             try:
                 stat = path.stat()
             except OSError as error:

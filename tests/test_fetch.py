@@ -321,17 +321,16 @@ async def test_proxies_of_the_environment_are_used_and_their_refusal_is_not_sent
         assert [(request.method, request.path) for request in proxy.requests] == [("CONNECT", "api.example.com:443")]
 
 
-async def test_many_requests_at_once_share_the_client_and_at_most_a_hundred_are_under_way() -> None:
-    under_way, most, full = 0, 0, asyncio.Event()
+async def test_many_requests_at_once_share_the_client_and_none_waits_for_another() -> None:
+    """How many there are at once is a matter of the backends' settings: a slow provider keeps nobody else waiting."""
+    under_way, full = 0, asyncio.Event()
 
     async def answer(request: kit.Request) -> bytes:
-        nonlocal under_way, most
+        nonlocal under_way
         under_way += 1
-        most = max(most, under_way)
-        if under_way == 100:
+        if under_way == 200:
             full.set()
         await full.wait()
-        under_way -= 1
         return http(200, request.body)
 
     fetch = Fetch()
@@ -341,5 +340,4 @@ async def test_many_requests_at_once_share_the_client_and_at_most_a_hundred_are_
             *(fetch.request("POST", web.url, content=body, deadline=20) for body in bodies),
         )
         assert [answer.body for answer in answers] == bodies
-        assert most == 100
         await fetch.aclose()
