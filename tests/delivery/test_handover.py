@@ -6,24 +6,34 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from gateway.model import Rate, SpoolTrouble, SpoolUnavailable
 from gateway.spool import Filter
-from tests.builders import AWAY
+from tests.builders import AWAY, GREYLISTED
 from tests.delivery.kit import House, house, routing, settings
 from tests.fakes import SENT, ScriptedBackend, breathe, until
 
 QUIET = 1  # rounds of housekeeping at the start
+SLEEPERS = 2  # who keeps house, and who measures the disk
 
 
 async def ready(at: House) -> None:
-    """Until the workers know that nothing waits for them."""
-    await until(lambda: len(at.ended) == QUIET)
+    """Until the worker knows that nothing waits for it, and nobody is about to wake it."""
+    await until(lambda: at.clock.sleepers == SLEEPERS)
     await at.settled(await at.put("b"), "done")
-    for _ in range(20):
-        await breathe()
+    await until(lambda: idle(at))
+
+
+def idle(at: House) -> bool:
+    """Whether nothing is being sent, and the worker would take something just now."""
+    if at.dispatcher.status()["b"].in_flight:
+        return False
+    if offer := at.dispatcher.offer("b"):
+        offer.taken(None, b"")
+    return offer is not None
 
 
 def offers(at: House, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -89,6 +99,56 @@ async def test_nobody_is_overtaken(tmp_path: Path) -> None:
             at.clock.advance(0.001)
         await at.all_settled(ids, "done")
         assert [message.id for message, _ in backend.calls[1:]] == ids
+
+
+class Turnstile(asyncio.Event):
+    """A gate of a backend that lets through as many as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = asyncio.Semaphore(0)
+
+    async def wait(self) -> Literal[True]:
+        return await self.turns.acquire()
+
+    def let(self, many: int) -> None:
+        for _ in range(many):
+            self.turns.release()
+
+
+async def test_nobody_is_overtaken_though_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room again, but who waits in the queue is not claimed yet, for that is done in groups."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend, concurrency=4) as at:
+        await ready(at)
+        backend.gate, offered = (gate := Turnstile()), offers(at, monkeypatch)
+        ids = [await at.put("b") for _ in range(14)]
+        gate.let(3)
+        await at.all_settled(ids[:3], "done")
+        ids += [await at.put("b") for _ in range(3)]
+        assert offered == [True] * 12 + [False] * 5
+        gate.let(14)
+        await at.all_settled(ids, "done")
+        assert [message.id for message, _ in backend.calls[1:]] == ids
+
+
+async def test_who_falls_due_is_not_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes before its next try may go at once, what comes at that very moment goes after it."""
+    backend = ScriptedBackend("b", SENT, GREYLISTED, SENT)
+    async with house(tmp_path, backend) as at:
+        await ready(at)
+        late = await at.put("b")
+        detail = await at.tried(late)
+        assert detail.message.next_attempt_at is not None
+        await until(lambda: idle(at))
+        offered = offers(at, monkeypatch)
+        between = await at.put("b")
+        await at.settled(between, "done")
+        at.clock.advance((detail.message.next_attempt_at - at.clock.now()).total_seconds())
+        last = await at.put("b")
+        assert offered == [True, False]
+        await at.all_settled([late, last], "done")
+        assert [message.id for message, _ in backend.calls[2:]] == [between, late, last]
 
 
 async def test_who_is_given_back_keeps_its_turn(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.model import Envelope, NewMessage, Recipient, SpoolTrouble, SpoolUnavailable
 from gateway.spool import Claim, Offer
-from tests.builders import new_message
+from tests.builders import NO_USER, new_message
 from tests.spool_kit import At, foreign_lock, opened, statements
 
 LEASE = timedelta(minutes=30)
@@ -44,6 +44,11 @@ MAIL = {
     "two ways": replace(
         new_message("a@example.org", "b@example.org"), deliveries={"b": ("b@example.org",), "c": ("a@example.org",)}
     ),
+    "some of many, in another order, one refused, one way for nobody": replace(
+        new_message("d@example.org", "b@example.org", "A@example.org", "b@example.org", "c@example.org"),
+        deliveries={"c": (), "b": ("A@example.org", "d@example.org"), "d": ("c@example.org",)},
+        refused={"b@example.org": NO_USER},
+    ),
     "all that may be asked for": replace(
         new_message("ä@example.org"),
         envelope=Envelope(
@@ -60,7 +65,7 @@ MAIL = {
 @pytest.mark.parametrize("message", MAIL.values(), ids=MAIL)
 async def test_it_is_claimed_as_from_the_queue(tmp_path: Path, message: NewMessage) -> None:
     """What a worker is given at once is what he would have claimed a moment later, and nobody else gets it."""
-    taker = Taker("b", "c")
+    taker = Taker("b", "c", "d")
     async with opened(tmp_path, offer=taker.offer) as at:
         at.clock.advance(3)
         await at.spool.put(message)
@@ -69,6 +74,7 @@ async def test_it_is_claimed_as_from_the_queue(tmp_path: Path, message: NewMessa
         for claim in taker.claims:
             assert await at.claim(claim.backend, now=at.clock.now()) == []
             assert [row.ended_at for row in (await at.show(message.id)).attempts] == [None] * len(taker.claims)
+        assert {claim.backend for claim in taker.claims} == {name for name, whom in message.deliveries.items() if whom}
         await at.spool.release_claims(taker.claims)
         for claim in taker.claims:
             (again,) = await at.claim(claim.backend, now=at.clock.now())
