@@ -78,11 +78,9 @@ class Worker:
     def offer(self) -> Offer | None:
         """To take a message in the commit that puts it: where nothing waits that would be overtaken, and there is room.
 
-        At a backend that is paced, probed or at rest it has to wait for its turn.
+        At a backend that is paced or at rest it has to wait for its turn; one that is on trial takes one.
         """
-        if self._stopping or self._news or self._until_due() <= 0 or self._settings.rate:
-            return None
-        if self._state() is not State.CLOSED or not self._spool.writable() or self._free() <= 0:
+        if self._stopping or self._news or self._settings.rate or self._until_due() <= 0 or self._free() <= 0:
             return None
         return self._claims.offer(self._works, self._offered)
 
