@@ -47,6 +47,7 @@ class Bench:
     carried: Callable[[bytes], bytes] = bytes
     ids: bool = True  # whether the provider gives mail a name
     says: SaidBy = "http"  # whose words its answers are
+    web: Web | None = None
     answer: Callable[[int, bool], None] = lambda status, tokens: None
     refuse: Callable[[bytes, bytes], None] = lambda address, answer: None  # ``answer`` whatever ``address`` stands in
 
@@ -122,6 +123,7 @@ async def smtp2go(_: Context) -> AsyncIterator[Bench]:
             lambda: [raw for _, raw in fake.delivered],
             {"base_url": "http://127.0.0.1:1/v3"},
             KEY,
+            web=web,
             answer=answering(web),
             refuse=refusing(web),
         )
@@ -142,6 +144,7 @@ async def gmail(context: Context) -> AsyncIterator[Bench]:
             lambda: [delivery.raw for delivery in fake.delivered],
             {"api_base": "http://127.0.0.1:1", "token_url": "http://127.0.0.1:1/token"},
             REFRESH,
+            web=web,
             answer=answering(web),
             refuse=refusing(web),
         )
@@ -165,6 +168,7 @@ async def graph(_: Context) -> AsyncIterator[Bench]:
             lambda: [raw for _, raw in fake.delivered],
             {"api_base": "http://127.0.0.1:1", "authority": "http://127.0.0.1:1"},
             GRAPH_SECRET,
+            web=web,
             answer=answering(web),
             refuse=refusing(web),
         )
@@ -199,6 +203,7 @@ def fields_only(
                 secret,
                 subject_and_text,
                 ids=fake.kind != "temp_mail",
+                web=web,
                 answer=answering(web),
                 refuse=refusing(web),
             )
