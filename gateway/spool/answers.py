@@ -15,13 +15,11 @@ _TELL = insert_into(Bounce, "message_id kind bounce_id reason made_at", id="NULL
 _REFUSE = f"""
 UPDATE recipient SET state = 'failed', {", ".join(f"{name} = ?" for name in NO_ANSWER)}
 WHERE message_id = ? AND address = ?"""  # noqa: S608 - of constants of ours
-_NONE = (None,) * len(NO_ANSWER)
+Answer = tuple[Any, ...]  # in the order of NO_ANSWER
+NOTHING: Answer = (None,) * len(NO_ANSWER)
 
 
-def answer(outcome: Outcome | None) -> tuple[Any, ...]:
-    """In the order of NO_ANSWER; all None for none."""
-    if outcome is None:
-        return _NONE
+def answer(outcome: Outcome) -> Answer:
     said = (outcome.verdict.value, outcome.code, outcome.enhanced, clean(outcome.detail), clean(outcome.remote_id))
     return (*said, outcome.scope.value, outcome.said_by, clean(outcome.fix))
 

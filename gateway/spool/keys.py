@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.address import comparable
 
 AFTER = "\U0010ffff"  # sorts behind whatever a key goes on with
 
 
+@lru_cache(maxsize=4096)  # the same come again and again
 def key_of(address: str) -> str:
     """Equal for two spellings of one mailbox; "" stays "", what has no domain begins with the @."""
     local, at, domain = comparable(address).rpartition("@")

@@ -8,15 +8,15 @@ Times in microseconds: due times are of the spool's time (steady), others of the
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Mapping
 
-from gateway.model import Outcome, Verdict
+from gateway.model import Verdict
 from gateway.spool import answers
 from gateway.spool.changes import move_all
 from gateway.spool.putting import put
 from gateway.spool.records import Settlement, micros
 from gateway.spool.sql import NO_ANSWER, clean
-from gateway.spool.transaction import Closing, Transaction
+from gateway.spool.transaction import Transaction
 
 _ANSWER = ("started_at", "ended_at", "addresses", *NO_ANSWER)
 # Sent stays sent, whoever says so last; a claim that ran out of time may add nothing else. The name of a doubt stays
@@ -59,6 +59,7 @@ _POLL = """
 INSERT INTO poll (message_id, backend, remote_id, next_at, asked)
 SELECT id, ?, ?, ?, 0 FROM message WHERE id = ? ON CONFLICT DO NOTHING"""
 
+_IN_DOUBT = Verdict.IN_DOUBT.value
 _TALLIED = {"sent": "sent", "failed": "failed", "queued": "deferred"}
 
 
@@ -69,43 +70,43 @@ def settle(tx: Transaction, done: Settlement) -> None:
     if (done.bounces or done.told) and tx.is_open(of.delivery_id, of.attempt_id):
         put(tx, done.bounces)
         answers.tell(tx, of.message.id, done.told)
-    for state, n in Counter(done.states.values()).items():
-        if column := _TALLIED.get(state):
-            tx.tally.add(column, backend=of.backend, client=of.message.client, n=n)
+    key, message_id = of.delivery_id, of.message.id
+    said = {address: answers.answer(outcome) for address, outcome in done.outcomes.items()}
     tx.in_order(_SETTLE_RECIPIENT, _ADD_ATTEMPT, _NARROW_ATTEMPT)  # the first of them as long as the attempt is open
     for address, state in done.states.items():
-        row = (*of.delivery_id, of.attempt_id, ended, address, state, *answers.answer(done.outcomes.get(address)))
-        tx.once(_SETTLE_RECIPIENT, row, (of.message.id, address))
-    _end_attempt(tx, done, ended)
-    doubt = any(outcome.verdict is Verdict.IN_DOUBT for outcome in done.outcomes.values())
-    closing = Closing(due, int(not done.count_attempt), doubt)
+        if column := _TALLIED.get(state):
+            tx.tally.add(column, backend=of.backend, client=of.message.client)
+        answer = said.get(address, answers.NOTHING)
+        tx.once(_SETTLE_RECIPIENT, (*key, of.attempt_id, ended, address, state, *answer), (message_id, address))
+    _end_attempt(tx, done, ended, said)
     moves = done.backend not in ("", of.backend)
     if not done.under_way:
-        (tx.close_now if moves else tx.close)(of.delivery_id, of.attempt_id, closing)
+        doubt = any(answer[0] == _IN_DOUBT for answer in said.values())
+        (tx.close_now if moves else tx.close)((*key, of.attempt_id), due, int(not done.count_attempt), doubt)
     if moves:
-        move_all(tx, [of.delivery_id], done.backend, due)
+        move_all(tx, [key], done.backend, due)
     if done.poll_at is not None:
         given = {o.remote_id for o in done.outcomes.values() if o.verdict is Verdict.SENT and o.remote_id}
         for remote_id in map(clean, sorted(given)):
             tx.later(_POLL, (of.backend, remote_id, micros(done.poll_at), of.message.id))
 
 
-def _end_attempt(tx: Transaction, done: Settlement, ended: int) -> None:
+def _end_attempt(tx: Transaction, done: Settlement, ended: int, said: Mapping[str, answers.Answer]) -> None:
     """One row for each distinct answer, the first with the number of the attempt; none at all leaves nothing of it.
 
     While it is under way for some, all get other numbers, and the attempt stays open for these.
     """
     of = done.claim
-    groups: dict[Outcome, list[str]] = {}
-    for address, outcome in done.outcomes.items():
-        groups.setdefault(outcome, []).append(address)
+    groups: dict[answers.Answer, list[str]] = {}
+    for address, answer in said.items():
+        groups.setdefault(answer, []).append(address)
     if not groups:
         tx.later(_FORGET_ATTEMPT, (of.attempt_id, of.message.id))
     started = micros(done.started_at) if done.started_at else None
-    for place, (outcome, addresses) in enumerate(groups.items()):
+    for place, (answer, addresses) in enumerate(groups.items()):
         ident = next(tx.attempt_ids) if place or done.under_way else of.attempt_id
-        row = (ident, *of.delivery_id, ended, started, json.dumps(addresses), tx.engine.owner)
-        tx.later(_ADD_ATTEMPT, (*row, *answers.answer(outcome)))
+        tx.later(
+            _ADD_ATTEMPT, (ident, *of.delivery_id, ended, started, json.dumps(addresses), tx.engine.owner, *answer)
+        )
     if done.under_way:
-        left = (*of.delivery_id, of.attempt_id, json.dumps(done.under_way))
-        tx.once(_NARROW_ATTEMPT, left, of.delivery_id)
+        tx.once(_NARROW_ATTEMPT, (*of.delivery_id, of.attempt_id, json.dumps(done.under_way)), of.delivery_id)

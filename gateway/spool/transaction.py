@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.spool import counting
@@ -44,14 +43,7 @@ DELETE FROM body WHERE message_id IN (
 _OPEN = """
 SELECT 1 FROM delivery WHERE message_id = :message_id AND backend = :backend AND attempt_id = :attempt_id"""
 
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """What its attempt leaves of a delivery: when it is due, 1 where it does not count, whether it ended in doubt."""
-
-    due: int
-    uncount: int
-    doubt: bool
+AttemptId = tuple[str, str, int]  # of one that is under way: its message, its backend and its number
 
 
 class Transaction:
@@ -78,7 +70,7 @@ class Transaction:
         self._drop_sent = drop_sent
         self._later: dict[str, list[Any]] = {}
         self._named: dict[str, set[tuple[Any, ...]]] = {}
-        self._closing: dict[tuple[str, str, int], Closing] = {}
+        self._closing: dict[AttemptId, tuple[int, int, bool]] = {}
 
     def later(self, statement: str, row: Mapping[str, Any] | tuple[Any, ...]) -> None:
         self._later.setdefault(statement, []).append(row)
@@ -97,20 +89,20 @@ class Transaction:
         for statement in statements:
             self._later.setdefault(statement, [])
 
-    def close(self, delivery: DeliveryId, attempt_id: int, closing: Closing) -> None:
-        """The attempt is over. Written with the state that follows, at the end of ``changing``."""
-        self._closing[*delivery, attempt_id] = closing
+    def close(self, attempt: AttemptId, due: int, uncount: int, doubt: bool) -> None:
+        """The attempt is over, and what is left to do is due then: written with the state that follows, at the end of
+        ``changing``. ``uncount`` is 1 where it does not count."""
+        self._closing[attempt] = (due, uncount, doubt)
 
-    def close_now(self, delivery: DeliveryId, attempt_id: int, closing: Closing) -> None:
+    def close_now(self, attempt: AttemptId, due: int, uncount: int, doubt: bool) -> None:
         """The same for what goes on from here by another backend."""
-        row = (*delivery, attempt_id, None, closing.due, closing.uncount, closing.doubt)
-        self.once(_CLOSE, row, delivery)
+        self.once(_CLOSE, (*attempt, None, due, uncount, doubt), attempt)
 
     def is_open(self, delivery: DeliveryId, attempt_id: int) -> bool:
         """Whether this attempt is under way."""
-        if (*delivery, attempt_id) in self._closing:
-            return False
         message_id, backend = delivery
+        if (message_id, backend, attempt_id) in self._closing:
+            return False
         return bool(self.all(_OPEN, message_id=message_id, backend=backend, attempt_id=attempt_id))
 
     def flush(self) -> None:
@@ -162,11 +154,11 @@ class Transaction:
                 messages.setdefault(state, {})[row["id"]] = None
             if row["backend"] is None:
                 continue
-            delivery, stands = (row["id"], row["backend"]), _stands(row)
-            if row["attempt_id"] is not None and (end := self._closing.pop((*delivery, row["attempt_id"]), None)):
-                self.later(_CLOSE, (*delivery, row["attempt_id"], stands, end.due, end.uncount, end.doubt))
+            attempt, stands = (row["id"], row["backend"], row["attempt_id"]), _stands(row)
+            if closing := self._closing.pop(attempt, None):
+                self.later(_CLOSE, (*attempt, stands, *closing))
             elif stands != row["stands"]:
-                deliveries.setdefault(stands, []).append(delivery)
+                deliveries.setdefault(stands, []).append(attempt[:2])
         for stands, keys in deliveries.items():
             self.all(_STANDS, keys=keys, state=stands)
         for state, ids in messages.items():
