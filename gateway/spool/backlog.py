@@ -10,6 +10,7 @@ from datetime import datetime
 
 from gateway.spool.queries import Reader
 from gateway.spool.records import ClockStep, moment
+from gateway.spool.sql import IN_STATE
 
 _STEPS = 5  # times that the clock was set
 # From each backend for which something waits to the next by an index, and of each the first that waits.
@@ -26,7 +27,7 @@ LEFT JOIN recipient r ON r.message_id = d.message_id AND r.address = (SELECT o.a
 _ALL = f"""{_FIRST}
 UNION ALL SELECT 'doubt', backend, count(*), min(received_at), 0, '', '', ''
     FROM delivery WHERE state = 'held' AND in_doubt > 0 GROUP BY backend
-UNION ALL SELECT 'damaged', '', count(*), 0, 0, coalesce(max(id), ''), '', '' FROM message WHERE state = 'corrupt'
+UNION ALL SELECT 'damaged', '', count(*), 0, 0, coalesce(max(id), ''), '', '' FROM {IN_STATE.format("corrupt")}
 UNION ALL SELECT * FROM (
     SELECT 'step', '', id, was_at, now_at, '', '', '' FROM step ORDER BY id DESC LIMIT {_STEPS}) AS steps"""
 

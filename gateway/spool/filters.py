@@ -11,6 +11,7 @@ from typing import Any
 from gateway.clock import first_id
 from gateway.spool.keys import AFTER, Keys, keys_of
 from gateway.spool.listing import Filter
+from gateway.spool.sql import IN_STATE, QUEUED
 
 # What people call states, and the states of messages that this means. ``sent`` is how the log and recipients say done.
 STATES: Mapping[str, tuple[str, ...]] = {
@@ -129,7 +130,8 @@ def _states(which: Filter, asked: _Asked) -> None:
         states = STATES[which.state]
         listed = ", ".join(f"'{state}'" for state in states)
         asked.conditions["state"] = f"state IN ({listed})"
-        asked.sources.append(Source("state", [Part(f"message WHERE state = '{state}'") for state in states]))
+        parts = [Part(QUEUED if state == "queued" else IN_STATE.format(state)) for state in states]
+        asked.sources.append(Source("state", parts))
         if which.state == "in_doubt":
             asked.conditions["doubt"] = _CONDITIONS["doubt"]
     if which.backend:

@@ -31,7 +31,7 @@ STEP = 250  # messages changed at a time, some 20 ms of the writer's time, so th
 _PAGE = 5000  # ids read at a time
 _SHOWN = 20  # recipients in a line of the list
 OVERDUE = f"""
-SELECT delivery.message_id, delivery.backend FROM message m CROSS JOIN delivery -- in this order: few are late
+SELECT delivery.message_id, delivery.backend FROM message m @by(message_open) CROSS JOIN delivery -- few are late
 WHERE delivery.message_id = m.id AND m.finished_at IS NULL AND m.expires_at <= :now AND delivery.state = 'queued'
     AND NOT delivery.backend @in(:working)
     AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY}

@@ -10,6 +10,9 @@ from gateway.spool.tables import Message
 
 IN_IDS = "@in(:ids)"
 THESE = "(message_id, backend) @pairs(:keys)"  # deliveries
+# Messages of a state, as an index has them by id.
+QUEUED = "message m @by(message_open) WHERE m.finished_at IS NULL AND m.state = 'queued'"
+IN_STATE = "message m WHERE m.state = '{}' AND m.state <> 'queued'"
 UNDER_WAY = "(delivery.attempt_id IS NOT NULL)"
 # Deliveries to be claimed.
 DUE = """backend = :backend AND state = 'queued' AND next_attempt_at <= :now

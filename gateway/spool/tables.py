@@ -25,13 +25,14 @@ class Message(SQLModel, table=True):
     """``state`` is queued, held, done, failed or corrupt and follows from the recipients (transaction)."""
 
     __table_args__ = (
-        Index("message_by_state", "state"),
+        # What waits, by its id and with all that is asked of it; two indexes instead would cost every message.
+        Index("message_open", "id", "state", "expires_at", "finished_at", sqlite_where=text("finished_at IS NULL")),
+        Index("message_by_state", "state", sqlite_where=text("state <> 'queued'")),
         Index("message_by_message_id", "message_id"),
         Index("message_by_sender", "sender_key"),
         Index("message_by_original", "original_key", sqlite_where=text("original_key <> ''")),
         Index("message_by_client", "client", "id", "peer"),  # each client's at the end of its own; a peer by its copies
         Index("message_by_resend", "resend_of", sqlite_where=text("resend_of <> ''")),
-        Index("message_by_expiry", "expires_at", sqlite_where=text("finished_at IS NULL")),
         Index("message_by_finish", "finished_at", sqlite_where=text("finished_at IS NOT NULL")),
         Index("message_with_body", "state", "finished_at", sqlite_where=text("has_body AND finished_at IS NOT NULL")),
         _one_of("queued", "held", "done", "failed", "corrupt"),

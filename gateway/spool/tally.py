@@ -14,6 +14,7 @@ from operator import add
 from gateway.spool.counting import COLUMNS, GROWS, HOUR, ROW
 from gateway.spool.queries import Reader
 from gateway.spool.records import micros, moment
+from gateway.spool.sql import IN_STATE, QUEUED
 from gateway.spool.transaction import Transaction
 
 KEPT = timedelta(days=90)
@@ -40,7 +41,10 @@ SELECT @least(hour_at / :size * :size, :last) AS at, listener, client, backend,
 FROM tally WHERE hour_at >= :since GROUP BY 1, 2, 3, 4"""  # noqa: S608 - of constants of ours
 _DEFERRED = COLUMNS.index("deferred")
 # By an index, and no more than is queued is looked at.
-_WAITING = "SELECT state, count(*) AS n FROM message WHERE state IN ('queued', 'held', 'corrupt') GROUP BY state"
+_WAITING = " UNION ALL ".join(
+    f"SELECT '{state}' AS state, count(*) AS n FROM {rows}"  # noqa: S608 - of constants of ours
+    for state, rows in (("queued", QUEUED), ("held", IN_STATE.format("held")), ("corrupt", IN_STATE.format("corrupt")))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +114,7 @@ async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Fl
     since = last - (count - 1) * size
     rows = await reader.all(_SINCE, since=since, size=size, last=last)
     found = await reader.all(_WAITING)
-    waiting = {"queued": 0, "held": 0, "corrupt": 0} | {row["state"]: row["n"] for row in found}
+    waiting = {row["state"]: row["n"] for row in found}
     bars = {at: [0] * len(COLUMNS) for at in range(since, last + 1, size)}
     listeners: dict[str, list[int]] = {}
     clients: dict[str, list[int]] = {}

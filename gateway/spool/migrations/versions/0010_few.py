@@ -3,7 +3,7 @@
 revision = "0010"
 down_revision = "0009"
 
-STEPS = {"delivery": 110, "attempt": 20}  # of SQLite's machine for each row
+STEPS = {"message": 20, "delivery": 110, "attempt": 20}  # of SQLite's machine for each row
 SCHEMA = """
 CREATE TABLE delivery_anew (
     message_id VARCHAR NOT NULL, backend VARCHAR NOT NULL, n INTEGER NOT NULL, state VARCHAR NOT NULL,
@@ -26,6 +26,10 @@ CREATE INDEX delivery_held ON delivery (backend, in_doubt, received_at, state) W
 CREATE INDEX delivery_astray ON delivery (attempt_id) WHERE attempt_id IS NOT NULL AND state <> 'queued';
 DELETE FROM attempt WHERE ended_at IS NULL;
 DROP INDEX attempt_open;
+DROP INDEX message_by_state;
+DROP INDEX message_by_expiry;
+CREATE INDEX message_open ON message (id, state, expires_at, finished_at) WHERE finished_at IS NULL;
+CREATE INDEX message_by_state ON message (state) WHERE state <> 'queued';
 ALTER TABLE attempt DROP COLUMN delivery_id
 """
 
