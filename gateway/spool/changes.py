@@ -57,6 +57,7 @@ UPDATE delivery SET attempts = attempts - 1, attempt_id = NULL,
     next_attempt_at = CASE WHEN attempts = 1 THEN received_at ELSE v.now END
 FROM v WHERE delivery.message_id = v.message_id AND delivery.backend = v.backend
     AND delivery.attempt_id = v.attempt_id"""
+_NEXT = f"{FIRST.format('next_attempt_at')} AND NOT message_id @in(:busy)"
 
 
 def deliveries_from(
@@ -121,7 +122,7 @@ def take(tx: Transaction, now: int, until: int, *, eager: int, **values: Any) ->
         claims = [each for each in claims if each.message.id not in damaged]
     due: int | None = now
     if len(claims) < values["limit"]:
-        (first,) = tx.all(FIRST.format("next_attempt_at"), backend=values["backend"])
+        (first,) = tx.all(_NEXT, backend=values["backend"], busy=values["busy"])
         due = first["at"]
     return Taken(tuple(claims), bodies, None if due is None else moment(due))
 

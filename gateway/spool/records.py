@@ -72,8 +72,8 @@ class Claim(Delivery):
 class Taken:
     """Claims, and the bodies of the small ones by queue id; large ones are read when they are sent.
 
-    ``due``: when the backend's next delivery falls due, by the spool's time, counting what is under way; None is never.
-    At once, where there were as many as could be taken.
+    ``due``: when the backend's next delivery falls due, by the spool's time, counting what is under way but not what is
+    busy; None is never. At once, where there were as many as could be taken.
     """
 
     claims: tuple[Claim, ...] = ()

@@ -87,7 +87,7 @@ async def test_a_slow_rate_sends_each_message_once(tmp_path: Path) -> None:
 
 
 async def test_a_set_clock_does_not_send_again_what_is_being_sent(tmp_path: Path) -> None:
-    """A lease that ran out by a step of the clock is still ours while the send goes on."""
+    """A lease that ran out by a step of the clock is still ours while the send goes on, and nobody asks on and on."""
     backend = ScriptedBackend("b")
     backend.gate = asyncio.Event()
     async with house(tmp_path, backend) as at:
@@ -96,6 +96,10 @@ async def test_a_set_clock_does_not_send_again_what_is_being_sent(tmp_path: Path
         at.clock.advance(3 * 3600)
         other = await at.put("b")
         await until(lambda: backend.running == 2)
+        asked = at.calls("claim")
+        for _ in range(50):
+            assert await at.state(other) == "queued"
+        assert len(asked) < 10  # whatever housekeeping woke
         backend.gate.set()
         for each in (identifier, other):
             await at.settled(each, "done")
