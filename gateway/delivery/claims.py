@@ -14,10 +14,15 @@ LEASE = timedelta(minutes=30)  # how long a claimed delivery stays out of reach;
 EAGER_BODY = 256 * 1024  # bodies up to this size are read together with their claims
 
 
-async def give_back(spool: Spool, claims: Sequence[Claim]) -> None:
-    """What is not settled of these never reached the network: as if it had not been claimed."""
-    with suppress(SpoolTrouble):  # a full disk: they are shown as interrupted
+async def give_back(spool: Spool, claims: Sequence[Claim]) -> bool:
+    """What is not settled of these never reached the network: as if it had not been claimed.
+
+    False where the disk refuses: they are shown as interrupted when their lease ends, or at the next start.
+    """
+    with suppress(SpoolTrouble):
         await spool.release_claims(claims)
+        return True
+    return False
 
 
 class Claims:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -82,10 +82,7 @@ class Worker:
         """
         if self._stopping or self._news or self._settings.rate or self._until_due() <= 0 or self._free() <= 0:
             return None
-        return self._claims.offer(self._works, self._offered)
-
-    def _works(self) -> bool:
-        return not self._stopping and self._state() is not State.OPEN
+        return self._claims.offer(lambda: not self._stopping, self._offered)
 
     def _offered(self) -> None:
         self._fill()
@@ -190,7 +187,7 @@ class Worker:
 
     def _fill(self) -> None:
         if self._state() is State.OPEN and (waiting := self._claims.unstarted()):
-            self._aside(give_back(self._spool, waiting))
+            self._aside(self._give_back(waiting))
         # On a disk that takes no writes few are sent: after a crash each of them would be sent again.
         unsettled = self._settings.concurrency * (UNSETTLED if self._spool.writable() else 1)
         while self._claims and self._claims.placed < self._places() and len(self._sends) < unsettled:
@@ -198,6 +195,10 @@ class Worker:
                 return
             claim, raw = self._claims.pop()
             self._start(self._sends, self._attempt(claim, raw), f"send-{self._name}-{claim.message.id}")
+
+    async def _give_back(self, waiting: Sequence[Claim]) -> None:
+        while not await give_back(self._spool, waiting):
+            await self._clock.sleep(UNWRITABLE_WAIT)
 
     def _aside(self, change: Awaitable[object]) -> None:
         """A change of the queue that nobody waits for; where the disk refuses it, the schedule brings it about."""

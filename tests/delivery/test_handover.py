@@ -170,6 +170,26 @@ async def test_who_is_given_back_keeps_its_turn(tmp_path: Path) -> None:
         assert [message.id for message, _ in backend.calls[2:] if message.id != ids[0]] == ids[1:]
 
 
+async def test_giving_back_waits_for_the_disk(tmp_path: Path) -> None:
+    """The backend rests while the disk takes no write, as when both are on one network: nothing is thought to be sent
+    that was not."""
+    backend = ScriptedBackend("b")
+    async with house(tmp_path, backend, concurrency=1) as at:
+        await ready(at)
+        backend.gate = asyncio.Event()
+        ids = [await at.put("b") for _ in range(3)]
+        left = at.refuse("release_claims", *[SpoolUnavailable("the disk")] * 3)
+        await at.dispatcher.pause("b", None)
+        for ident in ids[1:]:
+            while await verdicts(at, ident):
+                at.clock.advance(1)
+                await breathe()
+        assert not left
+        waiting = [each async for page in at.spool.deliveries("b") for each in page]
+        assert [(each.message.id, each.sticky) for each in waiting] == [(ident, False) for ident in ids[1:]]
+        backend.gate.set()
+
+
 async def _paced(at: House) -> None: ...
 
 
