@@ -213,7 +213,7 @@ class _Maker:
              "[]", was, key_of(was), how, ""),
         )  # fmt: skip
         if has_body:
-            self._add(insert_into(tables.Body, "message_id raw"), (ident, raw))
+            self._add(insert_into(tables.Body, "message_id raw", segment="0", start="0", length="0"), (ident, raw))
         self._count(at, ended, client, state)
         place = 0
         for name, addresses in backends.items():

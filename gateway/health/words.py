@@ -18,9 +18,9 @@ SHUT: Mapping[str, str] = {
     "disk": "the disk is full",
     "quota": "the quota of the service's user is used up",
     "spool_size": "the spool is as large as limits.spool_size",
-    "missing": "spool.db was removed",
-    "moved": "spool.db was moved away",
-    "replaced": "another file stands in the place of spool.db",
+    "missing": "spool.db, or a file in bodies/, was removed",
+    "moved": "spool.db, or bodies/, was moved away",
+    "replaced": "another file stands in the place of spool.db, or of one in bodies/",
     "log": "spool.db-wal was removed",
     "silent": "the disk does not answer",
 }

@@ -18,6 +18,7 @@ from gateway.spool.engine import Trouble, Unreadable
 from gateway.spool.records import Claim, DeliveryId, Taken, moment
 from gateway.spool.seal import intact
 from gateway.spool.sql import (
+    BODY,
     DUE,
     FIRST,
     IDLE,
@@ -134,7 +135,7 @@ def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[
     """
     tx.flush()
     try:
-        read = tx.all(f"SELECT message_id, raw FROM body WHERE message_id {IN_IDS}", ids=ids)
+        read = tx.all(f"SELECT message_id, {BODY} FROM body WHERE message_id {IN_IDS}", ids=ids)
     except Exception as error:
         if tx.engine.classify(error) is Trouble.BROKEN:
             raise Unreadable from error
@@ -144,7 +145,7 @@ def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[
         known.setdefault(row["id"], []).append(row)
     whole = {}
     for found in read:
-        ident, raw = found["message_id"], found["raw"]
+        ident, raw = found["message_id"], tx.engine.body(found)
         with suppress(TypeError, ValueError):  # a damaged value may be of any type
             if intact(known[ident][0], known[ident], raw):
                 whole[ident] = raw

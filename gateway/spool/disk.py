@@ -105,3 +105,11 @@ def why(directory: Path) -> int:
     except OSError as error:
         return error.errno or errno.EIO
     return 0
+
+
+def size(file: Path) -> int:
+    """0 where it is not there."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

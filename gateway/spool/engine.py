@@ -7,7 +7,7 @@ values, ``@by(name)`` behind a table says which index serves. Flags are TRUE, FA
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -79,6 +79,7 @@ class Engine(Protocol):
     name: str  # where it is, for messages to the operator
     version: str  # of the database's own software
     owner: str  # of the attempts made here: "" where nobody else can make any
+    notes: dict[str, list[str]]  # what an operator should know of files: "missing" ones, those "left" for others
 
     def open(self) -> Connection:
         """Ours alone, whole, and of our schema: the connection that writes. Raises SpoolError."""
@@ -131,6 +132,20 @@ class Engine(Protocol):
 
     def listed(self, values: Sequence[Any]) -> Any:
         """One bound value for ``@in`` or ``@pairs``. Quick."""
+
+    def stow(self, raw: bytes) -> tuple[bytes, int, int, int]:
+        """Within a transaction: columns of body (raw, segment, start, length) for these bytes, which may now stand in a
+        file of their own; by the commit they are on disk. Raises OSError."""
+
+    def body(self, row: Any) -> bytes:
+        """What these columns lead to, unchecked; less where it cannot be read. Of any thread, which may be late: what
+        was deleted since its look at the row is not there any more."""
+
+    def drop(self, rows: Iterable[Any]) -> None:
+        """Within a transaction, of deleted rows of body (segment, start, length): after its commit the bytes go."""
+
+    def allow(self, octets: int) -> None:
+        """So much new mail may stand elsewhere than in the room that is unused within. Quick."""
 
     def attempt_ids(self, connection: Any) -> Iterator[int]:
         """Numbers that no attempt had before, in rising order."""

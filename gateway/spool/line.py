@@ -16,9 +16,10 @@ _VALUES = re.compile(r"\bVALUES (\([^()]*\))", re.ASCII)
 
 
 class Line(sqlite3.Connection):
-    """Of one thread at a time. ``before`` runs within each transaction, before all else."""
+    """Of one thread at a time. ``before`` runs within each transaction before all else, ``last`` before its commit."""
 
     before: Callable[[], None] | None = None
+    last: Callable[[], None] | None = None
 
     @contextmanager
     def begin(self) -> Iterator[None]:
@@ -28,6 +29,8 @@ class Line(sqlite3.Connection):
             if self.before is not None:
                 self.before()
             yield
+            if self.last is not None:
+                self.last()
             self.execute("COMMIT")
         except BaseException:
             if self.in_transaction:  # SQLite undoes some by itself

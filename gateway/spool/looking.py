@@ -160,8 +160,13 @@ class Looking:
 
     async def raw(self, ident: str) -> bytes | None:
         """The bytes as they lie there, unchecked; None when there are none."""
-        found = await self._ask("SELECT raw FROM body WHERE message_id = :id", id=ident)
-        return found[0]["raw"] if found else None
+        asked = f"SELECT {sql.BODY} FROM body WHERE message_id = :id"  # noqa: S608 - of constants of ours
+        found = await self._ask(asked, id=ident)
+        if not found or not found[0]["segment"]:
+            return found[0]["raw"] if found else None
+        raw = await self._run(lambda: self._engine.body(found[0]))
+        async with self._moments.own() as reader:  # what is deleted meanwhile is none
+            return raw if await reader.all(asked, id=ident) else None
 
     async def deliveries(self, backend: str, *, limit: int = 500) -> AsyncIterator[list[Delivery]]:
         """What waits for this backend and is not under way, the oldest first, in pages of 1 to ``limit``.

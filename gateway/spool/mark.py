@@ -128,6 +128,12 @@ def untouched(spool: Path) -> bool:
         return False
 
 
+def left_open(spool: Path) -> bool:
+    """Whether no clean stop closed it: what ``examine`` lets pass is then the file that was in use."""
+    mark = _read(spool)
+    return mark is not None and spool.exists() and len(mark_path(spool).read_bytes()) == _SIZE
+
+
 def examine(spool: Path) -> None:
     """Whether the log holds what it must, without changing anything. Raises SpoolError with the ways out. Blocks."""
     mark = _read(spool)

@@ -25,7 +25,7 @@ _ADD_MESSAGE = insert_into(
     "message_id header_from login sender_key size checksum original original_key how resend_of",
     **{"state": "'queued'", "delay_notified": "FALSE", "has_body": "TRUE", "finished_at": "NULL"},
 )
-_ADD_BODY = insert_into(tables.Body, "message_id raw")
+_ADD_BODY = insert_into(tables.Body, "message_id raw segment start length")
 _ADD_RECIPIENT = insert_into(
     tables.Recipient, "message_id address notify orcpt n key backend updated_at", state="'queued'", **NO_ANSWER
 )
@@ -74,7 +74,7 @@ def _put(tx: Transaction, message: NewMessage, offers: Offers, claims: list[Clai
     was = clean(envelope.original)
     found = (key_of(envelope.sender), len(message.raw), seal, was, key_of(was), message.how, message.resend_of)
     tx.later(_ADD_MESSAGE, (*origin, features, sealed, authors, *texts, *flags, *times, *named, *found))
-    tx.later(_ADD_BODY, (message.id, message.raw))
+    tx.later(_ADD_BODY, (message.id, *tx.engine.stow(message.raw)))
     tx.tally.add("accepted", listener=message.listener, client=message.client)
     for n, (address, row) in enumerate(recipients.items()):
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, key_of(address), backend_of[address], received))

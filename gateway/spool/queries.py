@@ -55,7 +55,7 @@ SELECT r.*, t.total, t.at, t.sent, t.failed, t.doubt FROM (
 JOIN recipient r ON r.message_id = t.message_id AND r.n < :most ORDER BY r.n"""
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 _BODIES = f"""
-SELECT m.*, b.raw FROM message m LEFT JOIN body b ON b.message_id = m.id
+SELECT m.*, b.raw, b.segment, b.start, b.length FROM message m LEFT JOIN body b ON b.message_id = m.id
 WHERE m.id {IN_IDS} AND (b.raw IS NOT NULL OR m.finished_at IS NULL)"""
 STEPS = "SELECT was_at, now_at, 0 AS after FROM step ORDER BY id DESC LIMIT :limit"
 
@@ -217,11 +217,13 @@ async def bodies(reader: Reader, ids: list[str]) -> tuple[Rows, Mapping[str, lis
     return await reader.all(_BODIES, ids=ids), await of_messages(reader, "recipient", ids, order="n")
 
 
-def verified(bodies: Rows, recipients: Mapping[str, list[RowMapping]]) -> tuple[dict[str, bytes], list[str]]:
+def verified(
+    engine: Engine, bodies: Rows, recipients: Mapping[str, list[RowMapping]]
+) -> tuple[dict[str, bytes], list[str]]:
     """The bodies whose checksum holds, and the ids of those where it does not. Slow for large ones: not on the loop."""
     whole = {}
     for row in bodies:
         with suppress(TypeError, ValueError):  # a damaged value may be of any type
-            if intact(row, recipients[row["id"]], row["raw"]):
-                whole[row["id"]] = row["raw"]
+            if intact(row, recipients[row["id"]], raw := engine.body(row)):
+                whole[row["id"]] = raw
     return whole, [row["id"] for row in bodies if row["id"] not in whole]

@@ -27,9 +27,12 @@ FIXES = {
     "disk": "delete something else on this disk or enlarge it, or wait until mail has left; see limits.spool_free",
     "quota": "raise the quota of the user of this service, or delete something of that user",
     "spool_size": "wait until mail has left, raise limits.spool_size, or shorten retention",
-    "missing": "spool.db was removed while it is in use; the service writes it back as soon as it can, do not stop it",
-    "moved": "spool.db, or its folder, was moved away while it is in use: move it back, and do not stop the service",
-    "replaced": "another file stands in the place of spool.db: move that away, the service writes its own back",
+    "missing": "spool.db, or a file in bodies/, was removed while it is in use; the service writes it back as soon as "
+    "it can, do not stop it",
+    "moved": "spool.db, its folder or bodies/ was moved away while it is in use: move it back, and do not stop the "
+    "service",
+    "replaced": "another file stands in the place of spool.db, or of one in bodies/: move that away, the service "
+    "writes its own back",
     "log": "spool.db-wal was removed while it is in use; the service writes the spool anew as soon as it can",
     "silent": "the disk does not answer: look for it with dmesg, and at the server if it is a network's",
 }
@@ -161,6 +164,7 @@ class Room:
         if self._most is not None:
             self.left["spool_size"] = self._most - found.used - max(0, found.ballast - found.held) - yet
         self._found = min(self.left.values())
+        self._engine.allow(self._found - found.reusable)
         if found.blocked > _BLOCKED >= self._blocked:
             self._events.warning("spool_log_grows", log_bytes=found.blocked, fix=_READER)
         self._blocked = found.blocked

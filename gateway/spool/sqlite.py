@@ -8,7 +8,7 @@ import os
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,19 +18,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.files import sync_folder, write_whole
 from gateway.spool import connecting, disk, vault
+from gateway.spool.copying import copy
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
 from gateway.spool.line import Line
-from gateway.spool.mark import MarkFile, examine, untouched
+from gateway.spool.mark import MarkFile, examine, left_open, untouched
 from gateway.spool.opening import RESCUED, adopt, check_files, explained, lock, prepare, publish, relock, verify
 from gateway.spool.place import Place
 from gateway.spool.progress import Progress
 from gateway.spool.records import SpoolError
+from gateway.spool.stowing import Stowing
 from gateway.spool.walindex import FRAME, Log, WalIndex
 
 NAME = "spool.db"
 _PAGE = 4096
-_AT_A_TIME = 10_000  # pages
 _MOMENT = 100  # milliseconds to wait for readers of our own
 _MUCH, _QUICK = 16_000_000, 32_000_000  # bytes worth giving back; bytes written anew in a second
 _CHECKPOINT = 1000  # pages in the log, then they are copied
@@ -44,7 +45,7 @@ UNION ALL SELECT max(attempt_id) FROM delivery WHERE state = 'queued' AND attemp
 UNION ALL SELECT max(attempt_id) FROM delivery WHERE state <> 'queued' AND attempt_id IS NOT NULL"""
 
 
-class SQLite:
+class SQLite(Stowing):
     """One file in a folder, ours alone while open (engine.Engine)."""
 
     owner = ""  # whoever holds the lock makes all attempts
@@ -53,6 +54,7 @@ class SQLite:
     def __init__(
         self, directory: Path, *, reserve: float = 0.0, most: int | None = None, progress: Progress | None = None
     ) -> None:
+        super().__init__(directory)
         self.path = directory / NAME
         self.name = str(self.path)
         self._reserve, self._most = reserve, most
@@ -80,12 +82,14 @@ class SQLite:
                 check_files(self.path)
                 adopt(self.path)
                 examine(self.path)
-                known = untouched(self.path)
+                known, ours = untouched(self.path), left_open(self.path)
                 self._mark.open()
                 prepare(self.path, self._keep, untouched=known, progress=self._progress)
                 self._place.open()
                 self._key = vault.key(self.path.parent)
-                return self._connected()
+                connection = self._connected()
+                self._tidy(connection, ours=ours)
+                return connection
         except BaseException:
             self.close()
             raise
@@ -106,12 +110,14 @@ class SQLite:
         return connecting.readers(self.path)
 
     def close(self) -> None:
-        for part in (self._index, self._place, self._mark):
+        for part in (self._index, self._place, self._mark, self._segments):
             part.close()
         os.close(self._lock)
 
     def classify(self, error: BaseException) -> Trouble:
         cause = getattr(error, "orig", error)  # of one that looks it comes wrapped
+        if isinstance(cause, OSError):  # of a segment: undone with the transaction
+            return Trouble.FULL if cause.errno in disk.NO_ROOM else Trouble.FAILED
         code: int = getattr(cause, "sqlite_errorcode", 0)
         if not isinstance(cause, sqlite3.Error) or code & 0xFF in (0, sqlite3.SQLITE_CONSTRAINT):
             return Trouble.OURS
@@ -160,13 +166,24 @@ class SQLite:
             if (frames - self._blocked_at) * FRAME > self._shares.log:
                 self._blocked_at = frames if self._blocked(connection) else 0
                 self._note(now)
+        astray = self._given_back(connection)
         if self._place.in_place() and not self._suspect:
-            return ""
+            return astray
         self._suspect = False
-        return self._place.astray()
+        return self._place.astray() or self._segments.astray()
 
     def rescue(self, connection: Line) -> Line:
-        gone, rescued = self._place.astray(), self.path.with_name(RESCUED)
+        gone, lost = self._place.astray(), self._segments.astray()
+        if lost not in ("", "missing"):
+            raise SpoolError(f"{self._segments.folder} is {lost}")
+        if lost:
+            with explained(self._segments.folder):
+                self._lock = relock(self.path, self._lock)
+                self._segments.write_back()
+        return self._rescue(connection, gone) if gone or not lost else connection
+
+    def _rescue(self, connection: Line, gone: str) -> Line:
+        rescued = self.path.with_name(RESCUED)
         if gone not in ("missing", "log"):
             raise SpoolError(f"{self.path} is {gone}")
         if gone == "log":  # then all is in the file, whatever comes
@@ -176,7 +193,7 @@ class SQLite:
             self._lock = relock(self.path, self._lock)
             if not (key := self.path.with_name(vault.FILE)).exists():  # removed along with it
                 write_whole(key, self._key)
-            _copy(connection, rescued)
+            copy(connection, rescued)
             self._place.clear()
             if gone == "missing":
                 os.link(rescued, self.path)  # unlike a rename it replaces nothing
@@ -200,7 +217,7 @@ class SQLite:
 
     def finish(self, connection: Line) -> None:
         with suppress(SpoolError, OSError, sqlite3.Error):  # it may be closed: broken, and not to be had again
-            if self._place.astray():
+            if self._place.astray() or self._segments.astray():
                 connection = self.rescue(connection)
         all_copied = False
         with suppress(OSError, sqlite3.Error):
@@ -208,8 +225,9 @@ class SQLite:
             log = self._index.read()
             if all_copied := log.copied == log.frames:
                 self._mark.forget()
+        tidy = self._all_given_back(connection)
         connection.close()
-        if all_copied and self._whole:
+        if all_copied and self._whole and tidy:
             self._mark.stopped(self.path, self._place.file)
 
     def _note(self, now: int = 0) -> Log:
@@ -238,17 +256,18 @@ class SQLite:
         return self._ballast.fill() or disk.why(self.path.parent)
 
     def space(self) -> Space:
-        if astray := self._place.astray():
+        if astray := self._place.astray() or self._segments.astray():
             self._suspect = True
             return Space(0, 0, 0, astray=astray)
         folder, found = self.path.parent, os.statvfs(self.path.parent)
         with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as looking:
             unused = looking.execute("PRAGMA freelist_count").fetchone()[0] * _PAGE
         log, free = self._index.read(), found.f_bavail * found.f_frsize
-        size, log_size, index = (_size(folder / f"{NAME}{ending}") for ending in ("", "-wal", "-shm"))
+        size, log_size, index = (disk.size(folder / f"{NAME}{ending}") for ending in ("", "-wal", "-shm"))
         held, growth = self._ballast.held, max(0, log.pages * _PAGE - size)
         return Space(
-            used=held + size + log_size + index,  # not what an upgrade kept: no waiting makes that smaller
+            # Not what an upgrade kept: no waiting makes that smaller.
+            used=held + size + log_size + index + self._segments.used(),
             free=free,
             total=found.f_blocks * found.f_frsize,
             reusable=unused,
@@ -262,7 +281,7 @@ class SQLite:
     def shrink(self, connection: Line) -> int:
         path, database = self.path, connection
         unused, pages = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count"))
-        used, before = (pages - unused) * _PAGE, _size(path)
+        used, before = (pages - unused) * _PAGE, disk.size(path)
         found = os.statvfs(path.parent)
         free = found.f_bavail * found.f_frsize - self._shares.log
         if unused * _PAGE < max(_MUCH, 3 * used) or used > min(_QUICK, free):
@@ -270,16 +289,19 @@ class SQLite:
         for step in ("PRAGMA temp_store=MEMORY", "VACUUM", "PRAGMA wal_checkpoint(RESTART)"):
             database.execute(step).fetchall()
         self._note()
-        return before - _size(path)
+        return before - disk.size(path)
 
     def copy(self, to: Path) -> None:
-        with explained(to), closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as source:
-            _copy(source, to)
+        with explained(to), self._segments.kept(), closing(self._looking()) as source:
+            copy(source, to, self._segments.read)
 
     def _keep(self, to: Path) -> None:
-        """As it is before an upgrade."""
-        with explained(to), closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as source:
-            _copy(source, to, lambda _, left, all_: self._progress.tell("copying it", 1 - left / (all_ or 1)))
+        """As it is before an upgrade; what lies in segments stays there."""
+        with explained(to), closing(self._looking()) as source:
+            copy(source, to, tell=partial(self._progress.tell, "copying it"))
+
+    def _looking(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
 
     def _look_at_disk(self) -> None:
         """What is set aside. On a disk that is full already it is given up now: opening needs some room."""
@@ -297,11 +319,17 @@ class SQLite:
         for pragma in (f"journal_size_limit={self._shares.log}", f"wal_autocheckpoint={pages}"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         self._numbered = None  # a start writes nothing without need: the disk may be full
-        connection.before = partial(self._number, connection)
+        try:
+            self._join(connection)
+        except BaseException:
+            connection.close()
+            raise
+        connection.before = partial(self._begun, connection)
         return connection
 
-    def _number(self, connection: Line) -> None:
+    def _begun(self, connection: Line) -> None:
         """Raise the version in what the log holds beyond what was copied: by it the mark knows who copied that."""
+        self._segments.begin()
         if self._numbered is None:
             return
         with suppress(OSError):
@@ -318,24 +346,3 @@ def _rendered(statement: str) -> str:
     listed = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_PAIRS})", listed)
     told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
     return told.replace("@least(", "min(").replace("@greatest(", "max(")
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _copy(source: sqlite3.Connection, to: Path, tell: Callable[[int, int, int], None] | None = None) -> None:
-    """Consistent, whole or not at all, and durable."""
-    fresh = to.with_name(f"{to.name}.part")
-    try:
-        fresh.unlink(missing_ok=True)
-        fresh.touch(mode=0o600)
-        with closing(sqlite3.connect(fresh)) as destination:
-            source.backup(destination, pages=_AT_A_TIME if tell else -1, progress=tell)
-        publish(fresh, to)
-    finally:
-        for ending in ("", "-journal"):  # half a copy would keep a full disk full
-            fresh.with_name(f"{fresh.name}{ending}").unlink(missing_ok=True)

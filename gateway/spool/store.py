@@ -57,6 +57,7 @@ from gateway.spool.records import (
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
 from gateway.spool.steady import SpoolTime
+from gateway.spool.stowing import LEFT, MISSING
 from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
@@ -116,6 +117,10 @@ class Spool(Ordering):
             writer.on_trouble, writer.after_rescue = room.close, readers.dispose
             await room.look()
             parts.callback(asyncio.create_task(room.watch(), name="spool-space").cancel)
+            if files := engine.notes.get("missing"):
+                events.error("spool_bodies_missing", files=files, fix=MISSING)
+            if files := engine.notes.get("left"):
+                events.warning("spool_bodies_left", files=files, fix=LEFT)
             events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)
             parts.push_async_callback(keeper.look, last=True)
             moments = Moments(readers, engine)
@@ -212,7 +217,12 @@ class Spool(Ordering):
         """The bytes of these messages. One that is damaged is missing here, and is corrupt from now on."""
         async with self._moments.reading() as reader:
             found = await queries.bodies(reader, list(ids))
-        whole, damaged = await self._run(lambda: queries.verified(*found))
+        whole, damaged = await self._run(lambda: queries.verified(self._engine, *found))
+        if damaged:
+            async with self._moments.own() as reader:  # what was deleted since the first look is gone, not damaged
+                found = await queries.bodies(reader, damaged)
+            more, damaged = await self._run(lambda: queries.verified(self._engine, *found))
+            whole |= more
         if damaged:
             await self._writer.submit(lambda tx: changes.corrupt(tx, damaged), late=True)
         return whole

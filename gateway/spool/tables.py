@@ -72,8 +72,15 @@ class Message(SQLModel, table=True):
 
 
 class Body(SQLModel, table=True):
+    """A large one may lie in a segment (segments.Segments); then ``raw`` is empty."""
+
+    __table_args__ = (Index("body_by_segment", "segment", "start", "length", sqlite_where=text("segment > 0")),)
+
     message_id: str = Field(primary_key=True)
     raw: bytes
+    segment: int = Field(sa_column_kwargs={"server_default": text("0")})
+    start: int = Field(sa_column_kwargs={"server_default": text("0")})
+    length: int = Field(sa_column_kwargs={"server_default": text("0")})
 
 
 class _Answer(SQLModel):

@@ -10,6 +10,7 @@ from typing import Any
 from gateway.spool import counting
 from gateway.spool.engine import Connection, Engine, Row
 from gateway.spool.records import DeliveryId
+from gateway.spool.sql import EXTENT
 from gateway.spool.vault import Vault
 
 # Messages, and what each still has to do: as it stands, and as it follows from the recipients (``to_do``, ``becomes``).
@@ -36,9 +37,7 @@ FROM v WHERE delivery.message_id = v.message_id AND delivery.backend = v.backend
 _MESSAGE = """
 UPDATE message SET state = :state, finished_at = :ended, sealed = CASE WHEN :ended IS NULL THEN sealed END,
     has_body = has_body AND NOT :dropped WHERE id @in(:ids)"""
-_DROP_BODIES = """
-DELETE FROM body WHERE message_id IN (
-    SELECT id FROM message WHERE id @in(:ids) AND NOT has_body)"""
+_OVER = "message_id IN (SELECT id FROM message WHERE id @in(:ids) AND NOT has_body)"
 # Whether the attempt is under way.
 _OPEN = """
 SELECT 1 FROM delivery WHERE message_id = :message_id AND backend = :backend AND attempt_id = :attempt_id"""
@@ -125,6 +124,10 @@ class Transaction:
         given = {name: engine.listed(value) if isinstance(value, list) else value for name, value in values.items()}
         return self._connection.all(engine.render(statement), given)
 
+    def drop_bodies(self, which: str, ids: list[str]) -> None:
+        """``which`` of these messages: what the bytes take is free with the commit."""
+        self.engine.drop(self.all(f"DELETE FROM body WHERE {which} RETURNING {EXTENT}", ids=ids))  # noqa: S608
+
     def probe(self) -> None:
         """Change something, and nothing that counts."""
         self.engine.probe(self._connection)
@@ -165,7 +168,7 @@ class Transaction:
             ended, dropped = self.now if state in _ENDED else None, self._drop_sent and state == "done"
             self.all(_MESSAGE, ids=list(ids), state=state, ended=ended, dropped=dropped)
             if dropped:
-                self.all(_DROP_BODIES, ids=list(ids))
+                self.drop_bodies(_OVER, list(ids))
 
     def _count(self, rows: Sequence[Row], by: int) -> None:
         for row in rows:

@@ -67,8 +67,9 @@ def retry(tx: Transaction, ids: list[str], now: int, backend: str = "") -> list[
 def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
     """Gone with all their rows."""
     with tx.changing(ids, anew=True):
-        for table in ("attempt", "delivery", "recipient", "body", "event", "poll", "bounce"):
+        for table in ("attempt", "delivery", "recipient", "event", "poll", "bounce"):
             tx.all(f"DELETE FROM {table} WHERE message_id {IN_IDS}", ids=ids)
+        tx.drop_bodies(f"message_id {IN_IDS}", ids)
         return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]
 
 
@@ -88,7 +89,7 @@ def _sweep_bodies(tx: Transaction, state: str, before: int, limit: int) -> int:
     which = "state = :state AND has_body AND finished_at IS NOT NULL AND finished_at <= :before LIMIT :limit"
     found = tx.all(f"SELECT id FROM message WHERE {which}", state=state, before=before, limit=limit)
     ids = [row["id"] for row in found]
-    tx.all(f"DELETE FROM body WHERE message_id {IN_IDS}", ids=ids)
+    tx.drop_bodies(f"message_id {IN_IDS}", ids)
     tx.all(f"UPDATE message SET has_body = FALSE WHERE id {IN_IDS}", ids=ids)
     return len(ids)
 

@@ -183,9 +183,9 @@ class Writer:
             started = self._clock.monotonic()
             applied = await loop.run_in_executor(self._thread, self._apply, self._group)
             self._events.spool_written(self._clock.monotonic() - started)
-            self._answer(applied)
             if applied.rescued and self.after_rescue is not None:
-                await self.after_rescue()
+                await self.after_rescue()  # before anybody looks because of an answer
+            self._answer(applied)
             del applied  # and with it the bytes of every message of the group
 
     def _answer(self, applied: Applied) -> None:

@@ -39,33 +39,46 @@ class Ledger:
             self.acknowledged.add(mark)
 
 
+def text(mark: str) -> str:
+    """1 KiB to 1 MiB, another for each; a tenth of them is large."""
+    rng = random.Random(mark)
+    lines = 16 << rng.randrange(11) if rng.random() < 0.1 else 16
+    return f"{mark} {rng.randbytes(28).hex()}\r\n" * lines
+
+
 def client(port: int, ledger: Ledger) -> None:
     """Send until the connection breaks; note each 250."""
     try:
         with smtplib.SMTP("127.0.0.1", port, timeout=10) as smtp:
             while True:
                 mark = ledger.next()
-                smtp.sendmail("app@x.org", ["to@x.org"], f"Subject: {mark}\r\nX-Mark: {mark}\r\n\r\n{mark}\r\n" * 3)
+                smtp.sendmail("app@x.org", ["to@x.org"], f"Subject: {mark}\r\nX-Mark: {mark}\r\n\r\n{text(mark)}")
                 ledger.acknowledge(mark)
     except (OSError, smtplib.SMTPException):
         return
 
 
 def captured(gateway: Gateway) -> list[str]:
-    """The mark of every delivered message."""
+    """The mark of every message that was delivered byte for byte."""
     files = (gateway.directory / "state" / "captured").glob("*.eml")
-    return [
-        line.removeprefix(b"X-Mark: ").decode()
-        for file in files
-        for line in file.read_bytes().split(b"\r\n\r\n", 1)[0].split(b"\r\n")
+    found = [file.read_bytes().split(b"\r\n\r\n", 1) for file in files]
+    marks = [
+        (line.removeprefix(b"X-Mark: ").decode(), body)
+        for header, body in found
+        for line in header.split(b"\r\n")
         if line.startswith(b"X-Mark: ")
     ]
+    return [mark for mark, body in marks if body == text(mark).encode()]
 
 
-def interrupted(gateway: Gateway) -> int:
-    """How many attempts the last start found cut off."""
-    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if '"spool_opened"' in line]
-    found = lines[-1]["interrupted"]
+def interrupted(gateway: Gateway, starts: int) -> int:
+    """How many attempts the last of so many starts found cut off."""
+
+    def opened() -> list[str]:
+        return [line for line in gateway.log.read_text().splitlines() if '"spool_opened"' in line]
+
+    gateway.wait(lambda: len(opened()) >= starts)  # the log is written by a thread of its own
+    found = json.loads(opened()[-1])["interrupted"]
     assert isinstance(found, int)
     return found
 
@@ -75,9 +88,9 @@ def crash_loop(directory: Path, cycles: int, most: int) -> None:
     rng = random.Random(cycles)
     ledger = Ledger()
     gateway = Gateway(directory)
-    for _ in range(cycles):
+    for cycle in range(cycles):
         gateway.start()
-        assert interrupted(gateway) <= MOST_UNDER_WAY
+        assert interrupted(gateway, cycle + 1) <= MOST_UNDER_WAY
         before = len(ledger.acknowledged)
         threads = [threading.Thread(target=client, args=(gateway.port, ledger)) for _ in range(CLIENTS)]
         for thread in threads:

@@ -15,9 +15,18 @@ from tests.fakes import START
 from tests.spool.test_open import child
 from tests.spool_kit import LEASE, of, opened
 
+
+def body(ident: str) -> bytes:
+    """1 KiB to 1 MiB, another for each; a fifth of them is large."""
+    rng = random.Random(ident)
+    size = 1024 << rng.randrange(11) if rng.random() < 0.2 else 1024
+    return ident.encode() + rng.randbytes(64) * (size // 64)
+
+
 LOAD = """
 import asyncio, sys
 from pathlib import Path
+from tests.spool.test_crash import body
 from tests.builders import SENT
 from tests.spool_kit import START, opened, settlement, message
 async def main():
@@ -26,7 +35,7 @@ async def main():
         async def put():
             for n in names:
                 ident = f"{sys.argv[2]}.{n:06d}"
-                await at.put(ident=ident)
+                await at.put(ident=ident, raw=body(ident))
                 sys.stdout.write(f"stored {ident}\\n")
                 sys.stdout.flush()
         async def send():
@@ -63,7 +72,9 @@ async def kill_and_look(directory: Path, name: str, lines: int) -> tuple[int, in
         assert {claim.message.id for claim in claims} == queued  # also what was under way: due at once, and sticky
         interrupted = {claim.message.id for claim in claims if claim.sticky}
         assert begun & queued <= interrupted
-        assert set((await at.spool.bodies(sorted(queued))).values()) <= {RAW}
+        found = await at.spool.bodies(sorted(queued))
+        assert found.keys() == queued
+        assert [ident for ident, raw in found.items() if raw != body(ident)] == []
         flow = await at.spool.flow(START, 24, timedelta(hours=1))
         assert (flow.before, flow.waiting["queued"]) == (0, len(queued))  # counted in the commit of what is counted
         assert flow.total.accepted >= len(acknowledged)
@@ -79,11 +90,11 @@ async def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path, lines: int
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_nothing_acknowledged_is_lost_by_many_kills(tmp_path: Path) -> None:
-    """40 kills at random moments of one spool's life."""
+    """200 kills at random moments of one spool's life."""
     rng = random.Random(7)
-    found = [await kill_and_look(tmp_path, f"K{turn:03d}", rng.randrange(1, 3000)) for turn in range(40)]
+    found = [await kill_and_look(tmp_path, f"K{turn:03d}", rng.randrange(1, 400)) for turn in range(200)]
     assert sum(acknowledged for acknowledged, _ in found) > 5_000
     assert any(interrupted for _, interrupted in found)
 
@@ -138,6 +149,7 @@ async def test_a_copy_taken_at_any_moment_opens(tmp_path: Path) -> None:
             copy.mkdir()
             for name in ("spool.db", "spool.db-wal"):
                 shutil.copy(tmp_path / "live" / name, copy / name)
+            shutil.copytree(tmp_path / "live" / "bodies", copy / "bodies")
             async with opened(copy) as other:
                 assert {row.id for row in await other.spool.find()} == acknowledged
                 assert len(await other.spool.bodies(sorted(acknowledged))) == len(acknowledged)
