@@ -73,7 +73,8 @@ def prepare(
     if not original and rewrite_from not in ("", *shown):
         original = harmless(", ".join(shown), utf8=True)
     eightbit = envelope.eightbit or not raw.isascii()
-    envelope = Envelope(sender, envelope.recipients, utf8, eightbit, envelope.ret, envelope.envid, original)
+    if (sender, original, utf8, eightbit) != (envelope.sender, envelope.original, envelope.smtputf8, envelope.eightbit):
+        envelope = Envelope(sender, envelope.recipients, utf8, eightbit, envelope.ret, envelope.envid, original)
     named = header.identifier("message-id")
     message_id = named or f"<{arrival.id}@{rules.hostname}>"
     if utf8:  # RFC 6531 4.3

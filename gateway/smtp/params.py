@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from gateway.model import Envelope, Refusal
 
@@ -37,7 +38,7 @@ def mail_parameters(raw: bytes, sender: str, original: str = "") -> tuple[int, E
     Raises Refusal 501, 504 or 555, all 5.5.4.
     """
     if not raw:
-        return 0, Envelope(sender, (), original=original)
+        return 0, _bare(sender, original)
     found = _split(raw, _MAIL)
     if len(envid := _xtext(found.get("ENVID", ""))) > _LONGEST_ENVID:
         raise _bad("ENVID")
@@ -51,6 +52,11 @@ def mail_parameters(raw: bytes, sender: str, original: str = "") -> tuple[int, E
         original=original,
     )
     return int(found.get("SIZE", "0")), envelope
+
+
+@lru_cache(maxsize=1024)
+def _bare(sender: str, original: str) -> Envelope:
+    return Envelope(sender, (), original=original)
 
 
 def rcpt_parameters(raw: bytes, *, utf8: bool) -> tuple[str, str]:
