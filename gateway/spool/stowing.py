@@ -47,7 +47,7 @@ class Stowing:
 
     def _join(self, connection: Line) -> None:
         """Raises SpoolError, OSError, sqlite3.Error."""
-        rows = connection.all(_COUNTED)
+        rows = [row for row in connection.all(_COUNTED) if _sound(row["segment"])]
         lost = self._segments.open({row["segment"]: row["n"] for row in rows}, rows[-1]["end"] if rows else 0)
         if lost:
             self.notes["missing"] = [str(self._segments.folder / f"{number:08d}") for number in lost]
@@ -78,9 +78,12 @@ def _extent(row: Any) -> Extent:
 def _extents(rows: Iterable[Any]) -> Iterator[Extent]:
     """Those in segments; what is damaged may be of any type, and leads nowhere."""
     for row in rows:
-        values = (row["segment"], row["start"], row["length"])
-        if values[0] and all(isinstance(value, int) and 0 <= value < 2**62 for value in values):
-            yield Extent(*values)
+        if row["segment"] and _sound(row["segment"]) and _sound(row["start"]) and _sound(row["length"]):
+            yield _extent(row)
+
+
+def _sound(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**40
 
 
 def _leads_to(connection: Line, segment: int, start: int, end: int) -> bool:

@@ -373,9 +373,33 @@ async def test_who_reads_what_is_deleted_meanwhile_finds_nothing(
         assert not at.logged("corrupt")
 
 
-@pytest.mark.parametrize(
-    "damage", ["start = start + 8192", "start = 'x'", "length = -1", "segment = 7", "segment = x'00'"]
-)
+KILLED = """
+import asyncio, os, sys, signal
+from pathlib import Path
+from tests.spool.test_segments import large
+from tests.spool_kit import opened, of, START
+async def main():
+    async with opened(Path(sys.argv[1])) as at:
+        for n in range(6):
+            await at.put(ident=f"M{n}", raw=large(n))
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that a kill left, with M0 to M5, which are large."""
+    folder = tmp_path_factory.mktemp("killed")
+    with child(KILLED, folder) as putter:
+        putter.communicate()
+    return folder
+
+
+DAMAGE = ["start = start + 8192", "start = 'x'", "length = -1", "segment = 7", "segment = x'00'"]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 async def test_a_row_that_is_damaged_costs_no_neighbour(tmp_path: Path, damage: str) -> None:
     """It leads anywhere, perhaps to the bytes of another; deleted, it does not take these along."""
     async with opened(tmp_path) as at:
@@ -386,6 +410,25 @@ async def test_a_row_that_is_damaged_costs_no_neighbour(tmp_path: Path, damage: 
         assert not at.logged("bug")
         await at.put(raw=large(3))
         assert await read(at, good) == {good: large(2)}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "start = start + 1099511627776"])
+async def test_a_start_with_a_row_that_is_damaged_costs_no_neighbour(killed: Path, tmp_path: Path, damage: str) -> None:
+    """Also after a kill, when all that no row leads to is given back; what comes later finds a place, too."""
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as spool, spool:
+        spool.execute("PRAGMA wal_autocheckpoint = 0")
+        spool.execute(f"UPDATE body SET {damage} WHERE message_id = 'M2'")
+    rest = {f"M{n}": large(n) for n in (0, 1, 3, 4, 5)}
+    for turn in range(2):
+        async with opened(tmp_path) as at:
+            new = await at.put(raw=large(6 + turn))
+            rest[new] = large(6 + turn)
+            assert await read(at, "M2", *rest) == rest
+            assert not at.logged("bug")
+    async with opened(tmp_path) as at:
+        await delete(at, "M2")
+        assert await read(at, *rest) == rest
 
 
 # -- copies, kills and things taken away -------------------------------------------------------------------------------
@@ -419,24 +462,9 @@ async def test_a_copy_of_a_spool_in_use_has_all_within(tmp_path: Path, monkeypat
         assert extents(tmp_path / "copy") == {}
 
 
-KILLED = """
-import asyncio, os, sys, signal
-from pathlib import Path
-from tests.spool.test_segments import large
-from tests.spool_kit import opened, of, START
-async def main():
-    async with opened(Path(sys.argv[1])) as at:
-        for n in range(6):
-            await at.put(ident=f"M{n}", raw=large(n))
-        os.kill(os.getpid(), signal.SIGKILL)
-asyncio.run(main())
-"""
-
-
-async def test_after_a_kill_nothing_is_left_that_no_row_leads_to(tmp_path: Path) -> None:
+async def test_after_a_kill_nothing_is_left_that_no_row_leads_to(killed: Path, tmp_path: Path) -> None:
     """What was deleted but not given back, what was written but not committed, and files of neither."""
-    with child(KILLED, tmp_path) as killed:
-        killed.communicate()
+    shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
     (file,) = files(tmp_path)
     with file.open("ab") as end:
         end.write(large(77))
