@@ -1,13 +1,18 @@
-"""What a failed TLS handshake leaves behind: the alert, which asyncio does not send, and the cause, in words."""
+"""What a TLS connection holds, and what a failed handshake leaves behind: the alert, which asyncio does not send, and
+the cause, in words."""
 
 from __future__ import annotations
 
+import asyncio.sslproto
 import os
 import re
 import socket
 import ssl
 from contextlib import suppress
 from typing import Any
+
+# asyncio makes a buffer of 256 KiB for each connection, and fills it with zeros; a record has 16 (RFC 8446 5.1).
+asyncio.sslproto.SSLProtocol.max_size = 32 * 1024
 
 _OLD = 'an old device may come by a listener of its own with min_tls: "1.0"'
 _PLAIN = (

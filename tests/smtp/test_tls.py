@@ -8,6 +8,7 @@ import os
 import smtplib
 import socket
 import ssl
+import tracemalloc
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator
@@ -190,6 +191,22 @@ async def test_many_handshakes_take_few_descriptors(authority: Authority) -> Non
             for sock in clients:
                 sock.close()
         await until(lambda: not made.listener.tasks)
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # uvloop does not fill its buffers, so they take no memory
+async def test_a_connection_holds_little(authority: Authority) -> None:
+    """Some hundred clients that stay connected with TLS are no reason for a larger machine. Both ends are counted."""
+    async with rig(listener=authority.listener("implicit")) as made:
+        first = await made.connect(tls=authority.context)
+        tracemalloc.start()
+        try:
+            peers = [await made.connect(tls=authority.context) for _ in range(8)]
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert held / len(peers) < 2 * 100_000
+        for peer in (first, *peers):
+            await peer.talk(("QUIT", "221"))
 
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
