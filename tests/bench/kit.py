@@ -12,56 +12,59 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.flow.kit import Gateway, free_port
 
 SESSIONS = 50
-ROUNDS = 3
 GIVE_UP = 120.0  # seconds for one run
-Run = Callable[[], float]  # does one run, returns messages per second
+NO_POSTFIX = "needs root and Postfix: apt-get install postfix"
+Run = Callable[[int], float]  # hands in so many messages, returns messages per second
 
 
-def race(title: str, runs: Mapping[str, Run], goals: Mapping[str, float]) -> None:
-    """Every contestant in turn, ``ROUNDS`` times; prints medians, and how often the first beats each other one.
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """``rounds`` of runs that are ``share`` as long as usual."""
 
-    ``goals`` maps the others to the ratio to reach.
-    """
-    load = os.getloadavg()[0]
+    rounds: int = 3
+    share: float = 1.0
+
+    def of(self, count: int) -> int:
+        return max(SESSIONS, int(count * self.share))
+
+
+def race(runs: Mapping[str, Run], count: int, effort: Effort) -> dict[str, float]:
+    """Every contestant in turn, several times after one run to get warm; the medians of their rates."""
     rates: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
+    for run in runs.values():
+        run(effort.of(count))
+    for _ in range(effort.rounds):
         for name, run in runs.items():
-            rates[name].append(run())
-    print(f"\n{title}   (load {load:.1f} at start, {os.getloadavg()[0]:.1f} at end)")
-    median = {name: statistics.median(found) for name, found in rates.items()}
-    first = next(iter(runs))
-    for name, found in rates.items():
-        print(f"  {name:24} {median[name]:7.0f}/s   of {' '.join(f'{rate:.0f}' for rate in found)}")
-    for name, goal in goals.items():
-        verdict(f"{first} : {name}", median[first] / median[name], goal, at_least=True)
+            rates[name].append(run(effort.of(count)))
+    return {name: statistics.median(found) for name, found in rates.items()}
 
 
-def verdict(what: str, value: float, goal: float, *, at_least: bool) -> None:
-    good = value >= goal if at_least else value <= goal
-    sign = ">=" if at_least else "<="
-    print(f"  {'reached' if good else 'MISSED '}  {what}: {value:.3g} (goal {sign} {goal})")
+def has_postfix() -> bool:
+    return os.getuid() == 0 and shutil.which("postfix") is not None
 
 
-def smtp_source(port: int, count: int, size: int) -> float:
-    """``count`` messages over 50 kept connections; seconds until the last has its 250. Any other reply is an error."""
-    command = ["smtp-source", "-d", "-s", str(SESSIONS), "-m", str(count), "-l", str(size)]
+def smtp_source(port: int, count: int, size: int, *, sessions: int = SESSIONS, kept: bool = True) -> float:
+    """``count`` messages; seconds until the last has its 250. Any other reply is an error. ``kept``: many messages in a
+    connection, else one."""
+    command = ["smtp-source", *(["-d"] if kept else []), "-s", str(sessions), "-m", str(count), "-l", str(size)]
     command += ["-f", "sender@example.com", "-t", "recipient@example.org", f"127.0.0.1:{port}"]
     started = time.monotonic()
     subprocess.run(command, check=True, timeout=GIVE_UP)
     return time.monotonic() - started
 
 
-def wait_until(true: Callable[[], bool], what: str) -> None:
+def wait_until(true: Callable[[], bool], what: str, pause: float = 0.005) -> None:
     deadline = time.monotonic() + GIVE_UP
     while not true():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.005)
+        time.sleep(pause)
 
 
 @contextmanager
@@ -109,6 +112,11 @@ def gateway(folder: Path, config: str = "", *, prefix: tuple[str, ...] = ()) -> 
         yield service
 
 
+def pid(service: Gateway) -> int:
+    assert service.process is not None
+    return service.process.pid
+
+
 def paused(service: Gateway, backend: str) -> None:
     """From now on only accepting costs anything."""
     done = service.run("backend", "pause", backend)
@@ -122,6 +130,12 @@ def stored(service: Gateway) -> int:
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as spool:
         count: int = spool.execute("SELECT count(*) FROM message").fetchone()[0]
     return count
+
+
+def sent(service: Gateway) -> int:
+    """Recipients whose delivery by the backend "out" the gateway has recorded."""
+    name = 'gateway_deliveries_total{backend="out",result="sent"} '
+    return int(float(service.get("/metrics")[1].partition(name)[2].split()[0]))
 
 
 class Sink:
