@@ -41,6 +41,7 @@ class Incoming:
 
     @property
     def wait(self) -> Wait:
+        """As of all that has come: what was put off is looked at."""
         reader = self.reader
         reader.look()
         if reader.refusal is not None:

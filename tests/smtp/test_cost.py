@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+import gateway
 from tests.smtp.kit import Rig, rig
 from tests.spool_kit import opened, statements
 
@@ -21,6 +22,7 @@ LINES = b"From: Copier <a@example.com>\r\nTo: b@example.org\r\nSubject: scan\r\n
     b"Date: Mon, 30 Nov 2026 20:11:36 +0000\r\n\r\n"
 )
 PIECE = 65_536
+OURS = f"{Path(gateway.__file__).parent}/"
 
 
 def of(size: int) -> bytes:
@@ -106,8 +108,8 @@ class Calls:
         sys.setprofile(None)
 
     def _note(self, frame: Any, event: str, called: Any) -> None:
-        if event == "call" and "/gateway/" in frame.f_code.co_filename:
-            self.made[f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_code.co_name}"] += 1
+        if event == "call" and frame.f_code.co_filename.startswith(OURS):
+            self.made[f"{frame.f_code.co_filename.removeprefix(OURS)}:{frame.f_code.co_name}"] += 1
         elif event == "c_call" and isinstance(text := getattr(called, "__self__", None), bytes | bytearray):
             self.octets += len(text) if called.__name__ not in ("startswith", "endswith", "__len__") else 0
 
