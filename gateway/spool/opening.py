@@ -8,7 +8,7 @@ import runpy
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect
@@ -98,40 +98,54 @@ def _check(path: Path, copy: Copy, untouched: bool, progress: Progress) -> None:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
-    try:
-        with closing(connect(path)) as connection, connection.begin():
+    known = [_revision(script) for script in _scripts()]
+    with ExitStack() as told, _room(path), closing(connect(path)) as connection, connection.begin():
 
-            def ask(text: str) -> Sequence[str]:
-                return connection.exec_driver_sql(text).scalars().all()
+        def ask(text: str) -> Sequence[str]:
+            return connection.exec_driver_sql(text).scalars().all()
 
-            if not untouched:
+        older = _seen(connection) in known[:-1]
+        if older:
+            told.enter_context(progress.upgrading(path, _seen(connection), known[-1]))
+        if older or not untouched:
+            with progress.working(driver(connection), "looking it through") if older else nullcontext():
                 verify(ask, path)
-            inspector = inspect(connection)
-            if not inspector.has_table("alembic_version"):
-                raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
-            revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-            known = [_revision(script) for script in _scripts()]
-            if revision not in known:
-                text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[-1]})"
-                raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
-            if revision != known[-1]:
-                with progress.upgrading(path, revision, known[-1]):
-                    if untouched:
-                        with progress.working(driver(connection), "looking it through"):
-                            verify(ask, path)  # before all of it is changed
-                    _keep(path, path.with_name(f"{path.name}.before-{known[-1]}"), copy)
-                    _upgrade(connection, path, known[known.index(revision) + 1 :], progress)
-            for name, table in SQLModel.metadata.tables.items():
-                try:
-                    there = {column["name"] for column in inspector.get_columns(name)}
-                except NoSuchTableError:
-                    raise _damaged(path, f"table {name} is missing") from None
-                if missing := set(table.columns.keys()) - there:
-                    raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
+        inspector = inspect(connection)
+        if not inspector.has_table("alembic_version"):
+            raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
+        if (revision := _seen(connection)) not in known:
+            text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[-1]})"
+            raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
+        if older:
+            _keep(path, path.with_name(f"{path.name}.before-{known[-1]}"), copy)
+            _upgrade(connection, known[known.index(revision) + 1 :], progress)
+        for name, table in SQLModel.metadata.tables.items():
+            try:
+                there = {column["name"] for column in inspector.get_columns(name)}
+            except NoSuchTableError:
+                raise _damaged(path, f"table {name} is missing") from None
+            if missing := set(table.columns.keys()) - there:
+                raise _damaged(path, f"table {name} has no {', '.join(sorted(missing))}")
+
+
+def _seen(connection: Connection) -> str:
+    """The revision; "" where it cannot be read."""
+    with suppress(DBAPIError):
+        return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+    return ""
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """For an upgrade, which is the only one that needs any."""
+    try:
+        yield
     except DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:
             raise
-        raise _no_room(path) from error
+        size, free = path.stat().st_size, shutil.disk_usage(path.parent).free
+        text = f"spool {path} is as it was: there is no room for its upgrade, which may need {size} bytes for a while"
+        raise SpoolError(f"{text}, and {free} are free: make room, or move it to a larger disk") from error
 
 
 def _keep(path: Path, to: Path, copy: Copy) -> None:
@@ -208,7 +222,7 @@ def _damaged(path: Path, what: str) -> SpoolError:
     return SpoolError(f"spool {path} is damaged: {what}. {cure}")
 
 
-def _upgrade(connection: Connection, path: Path, revisions: Sequence[str], progress: Progress) -> None:
+def _upgrade(connection: Connection, revisions: Sequence[str], progress: Progress) -> None:
     """All of it in the transaction that has begun."""
     from alembic import command  # noqa: PLC0415 - costs a start much, and few of them need it
     from alembic.config import Config  # noqa: PLC0415
@@ -220,12 +234,6 @@ def _upgrade(connection: Connection, path: Path, revisions: Sequence[str], progr
     config.attributes["connection"] = connection
     with progress.working(driver(connection), "changing it", steps):
         command.upgrade(config, "head")
-
-
-def _no_room(path: Path) -> SpoolError:
-    size, free = path.stat().st_size, shutil.disk_usage(path.parent).free
-    text = f"spool {path} is as it was: there is no room for its upgrade, which may need {size} bytes for a while"
-    return SpoolError(f"{text}, and {free} are free: make room, or move it to a larger disk")
 
 
 def _steps(connection: Connection, by_table: Mapping[str, int]) -> int:
