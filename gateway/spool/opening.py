@@ -8,7 +8,7 @@ import runpy
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect
@@ -26,6 +26,7 @@ LOCK = "spool.lock"
 RESCUED = "spool.db.rescued"
 _VERSION = """CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"""
+_LOOKED_THROUGH = dict.fromkeys(("message", "recipient", "delivery", "attempt"), 65)  # steps for each row, as _steps
 _MAGIC = b"SQLite format 3\0"
 Copy = Callable[[Path], None]
 
@@ -108,7 +109,7 @@ def _check(path: Path, copy: Copy, untouched: bool, progress: Progress) -> None:
         if older:
             told.enter_context(progress.upgrading(path, _seen(connection), known[-1]))
         if older or not untouched:
-            with progress.working(driver(connection), "looking it through") if older else nullcontext():
+            with _looking(connection, progress) if older else nullcontext():
                 verify(ask, path)
         inspector = inspect(connection)
         if not inspector.has_table("alembic_version"):
@@ -234,6 +235,10 @@ def _upgrade(connection: Connection, revisions: Sequence[str], progress: Progres
     config.attributes["connection"] = connection
     with progress.working(driver(connection), "changing it", steps):
         command.upgrade(config, "head")
+
+
+def _looking(connection: Connection, progress: Progress) -> AbstractContextManager[None]:
+    return progress.working(driver(connection), "looking it through", _steps(connection, _LOOKED_THROUGH))
 
 
 def _steps(connection: Connection, by_table: Mapping[str, int]) -> int:

@@ -30,22 +30,21 @@ class Progress:
         yield
         self._say("spool_upgraded", path=str(path), schema=new, seconds=round(self._now() - begun, 1))
 
-    def tell(self, doing: str, share: float | None) -> None:
-        """``share`` of what is to do is done; None where nobody knows."""
+    def tell(self, doing: str, share: float) -> None:
+        """``share`` of what is to do is done."""
         if (now := self._now()) >= self._next:
             self._next = now + _EVERY
-            done = {} if share is None else {"percent": min(99, int(100 * share))}
-            self._say("spool_upgrading", doing=doing, **done)
+            self._say("spool_upgrading", doing=doing, percent=min(99, int(100 * share)))
 
     @contextmanager
-    def working(self, connection: sqlite3.Connection, doing: str, expected: int = 0) -> Iterator[None]:
+    def working(self, connection: sqlite3.Connection, doing: str, expected: int) -> Iterator[None]:
         """While SQLite is at it, which takes about so many steps of its machine."""
         steps = 0
 
         def look() -> int:
             nonlocal steps
             steps += _STEPS
-            self.tell(doing, steps / expected if expected else None)
+            self.tell(doing, steps / max(expected, 1))
             return 0
 
         connection.set_progress_handler(look, _STEPS)
