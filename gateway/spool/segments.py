@@ -16,7 +16,6 @@ A copy of the spool (``SQLite.copy``) has all bodies within.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections import Counter
@@ -176,16 +175,19 @@ class Segments:
             self._files[current].cut(end)
 
     def _begin_one(self) -> bool:
-        """False where there is no such thing as a hole. Raises OSError."""
-        if not self.folder.exists():
-            if self._files:  # it was taken away, and is to come back
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
-            make_folder(self.folder)
+        """False where that cannot be: no inode is left, or there is no such thing as a hole."""
         number = self._last = self._last + 1
-        file = Segment(self._path(number), new=True)
-        self._able = file.knows_holes()
-        if not self._able:
-            file.path.unlink()
+        try:
+            if not self.folder.exists():
+                if self._files:  # it was taken away, and is to come back
+                    return False
+                make_folder(self.folder)
+            file = Segment(self._path(number), new=True)
+            self._able = file.knows_holes()
+            if not self._able:
+                file.path.unlink()
+                return False
+        except OSError:
             return False
         self._files[number], self._current, self._fresh = file, number, True
         self._end = self._tail = 0

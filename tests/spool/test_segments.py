@@ -11,8 +11,8 @@ import sqlite3
 import stat
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,18 @@ def spoil(directory: Path, ident: str) -> None:
         file.write(bytes([octet ^ 1]))
 
 
+@contextmanager
+def mounted(where: Path, kind: str, options: str = "rw") -> Iterator[Path]:
+    where.mkdir()
+    mount = ["mount", "-t", kind, "-o", options, kind, where]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip(f"cannot mount a {kind} here")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)
+
+
 # -- what goes where ---------------------------------------------------------------------------------------------------
 
 
@@ -119,17 +131,27 @@ async def test_a_group_is_synced_once_and_before_its_commit(tmp_path: Path, monk
 async def test_a_file_system_without_holes_gets_no_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be given back piece by piece stays where room is used again."""
     monkeypatch.setattr(os, "statvfs", Disk().look)  # that one does not tell how large it is
-    where = tmp_path / "ram"
-    where.mkdir()
-    if subprocess.run(["mount", "-t", "ramfs", "ramfs", where], capture_output=True, check=False).returncode:
-        pytest.skip("cannot mount a ramfs here")
-    try:
+    with mounted(tmp_path / "ram", "ramfs") as where:
         async with opened(where / "state") as at:
             idents = [await at.put(raw=large(n)) for n in range(3)]
             assert await read(at, *idents) == {ident: large(n) for n, ident in enumerate(idents)}
             assert (extents(where / "state"), files(where / "state")) == ({}, [])
-    finally:
-        subprocess.run(["umount", "-l", where], check=True)
+
+
+async def test_a_disk_without_inodes_takes_large_mail(tmp_path: Path) -> None:
+    """There is room, only no new file can be made: it stands in the spool's file until one can."""
+    with mounted(tmp_path / "few", "tmpfs", "size=40m,nr_inodes=20") as where:
+        async with opened(where / "state") as at:
+            with suppress(OSError):
+                for n in range(30):
+                    (where / f"{n}").touch()
+            idents = [await at.put(raw=large(n)) for n in range(3)]
+            assert not extents(where / "state")
+            for n in range(5):
+                (where / f"{n}").unlink()
+            idents.append(await at.put(raw=large(3)))
+            assert set(extents(where / "state")) == {idents[3]}
+            assert await read(at, *idents) == {ident: large(n) for n, ident in enumerate(idents)}
 
 
 async def test_segments_are_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
