@@ -32,7 +32,8 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 @dataclass(frozen=True, slots=True)
 class Mark:
     """Of the log with this ``salt``: ``frames`` were committed, ``copied`` of them stood in the file, which begins with
-    ``header``. ``since`` is when all was copied last, ``last`` the last commit, in microseconds since 1970."""
+    ``header`` (zeros: there was none). ``since`` is when all was copied last, ``last`` the last commit, in microseconds
+    since 1970."""
 
     boot: bytes = bytes(16)
     salt: bytes = bytes(8)
@@ -55,6 +56,7 @@ class MarkFile:
     """``spool.mark``, open while the spool is. Without frames it asks for nothing."""
 
     def __init__(self, spool: Path) -> None:
+        self._spool = spool
         self._path = mark_path(spool)
         self._boot = boot()
         self._file = -1
@@ -63,10 +65,10 @@ class MarkFile:
         self._header = b""
 
     def open(self) -> None:
-        """An empty one, durable. Raises OSError."""
+        """One that asks for nothing, durable. Raises OSError."""
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, _SIZE)  # whatever ends without a word is no clean stop
-        self._write(Mark())
+        self._write(Mark(self._boot, header=_header_of(self._spool)))
         os.fsync(self._file)
 
     def note(self, log: Log, spool: int, now: int) -> None:
@@ -78,9 +80,9 @@ class MarkFile:
             self._since = now
         self._write(Mark(self._boot, log.salt, log.frames, log.copied, self._since, now, self._header))
 
-    def forget(self) -> None:
+    def forget(self, spool: int) -> None:
         """The log is in the file, and is about to go: durable, for its name may be gone from the disk first."""
-        self._write(Mark())
+        self._write(Mark(self._boot, header=_header(spool)))
         with suppress(OSError):
             os.fsync(self._file)
 
@@ -109,6 +111,13 @@ def _header(file: int) -> bytes:
     return os.pread(file, _HEADER[1], _HEADER[0])
 
 
+def _header_of(spool: Path) -> bytes:
+    """Zeros where there is none. Raises OSError."""
+    with suppress(FileNotFoundError), spool.open("rb") as file:
+        return _header(file.fileno()).ljust(_HEADER[1], b"\0")
+    return bytes(_HEADER[1])
+
+
 def _read(spool: Path) -> Mark | None:
     try:
         data = mark_path(spool).read_bytes()
@@ -123,15 +132,21 @@ def _read(spool: Path) -> Mark | None:
 def untouched(spool: Path) -> bool:
     """Whether a clean stop closed it, whole, and nobody has changed it nor started the machine anew since."""
     try:
-        return _read(spool) == Mark() and clean.same(spool, mark_path(spool).read_bytes()[_SIZE:], boot())
+        mark = _read(spool)
+        return mark is not None and not mark.frames and clean.same(spool, mark_path(spool).read_bytes()[_SIZE:], boot())
     except OSError:
         return False
 
 
 def left_open(spool: Path) -> bool:
-    """Whether no clean stop closed it: what ``examine`` lets pass is then the file that was in use."""
+    """Whether no clean stop closed it, and what ``examine`` lets pass is the very file that was in use: a start that
+    was refused or cut off leaves a mark that asks for nothing, and somebody may have put a backup in its place."""
     mark = _read(spool)
-    return mark is not None and spool.exists() and len(mark_path(spool).read_bytes()) == _SIZE
+    if mark is None or not any(mark.header) or not spool.exists() or len(mark_path(spool).read_bytes()) != _SIZE:
+        return False
+    if mark.boot != boot():  # the mark may be older than the file, but not younger
+        return 0 <= _raised(mark, _header_of(spool)) <= _LATER
+    return bool(mark.frames) or _header_of(spool) == mark.header
 
 
 def examine(spool: Path) -> None:
@@ -165,8 +180,13 @@ def _copied_since(spool: Path, mark: Mark) -> bool:
     """
     with spool.open("rb") as file:
         size, header = os.fstat(file.fileno()).st_size, _header(file.fileno())
+    return 0 < _raised(mark, header) <= _LATER and size == int.from_bytes(header[_PAGES], "big") * _PAGE
+
+
+def _raised(mark: Mark, header: bytes) -> int:
+    """By how much the version of a file that begins with ``header`` is higher than it was."""
     before, now = (int.from_bytes(each[_VERSION], "big") for each in (mark.header, header))
-    return 0 < now - before <= _LATER and size == int.from_bytes(header[_PAGES], "big") * _PAGE
+    return now - before
 
 
 def _start(log: Path) -> bytes:

@@ -224,7 +224,7 @@ class SQLite(Stowing):
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             log = self._index.read()
             if all_copied := log.copied == log.frames:
-                self._mark.forget()
+                self._mark.forget(self._place.file)
         tidy = self._all_given_back(connection)
         connection.close()
         if all_copied and self._whole and tidy:

@@ -523,6 +523,29 @@ async def test_what_another_spool_left_is_put_aside_and_found_again(tmp_path: Pa
         assert await read(at, ident) == {ident: large(1)}
 
 
+async def test_a_backup_in_place_of_a_damaged_spool_takes_no_bodies_along(tmp_path: Path) -> None:
+    """As the refusal asks for: what can still be read out of the damaged one has its bytes, and so has the backup."""
+    spool, damaged, backup = (tmp_path / name for name in ("spool.db", "damaged", "backup"))
+    async with opened(tmp_path) as at:
+        first = await at.put(raw=large(1))
+        await at.spool.backup(backup)
+        second = await at.put(raw=large(2))
+    shutil.copy(spool, damaged)
+    os.truncate(spool, spool.stat().st_size - 4096)
+    for _ in range(2):
+        with pytest.raises(SpoolError, match="put a backup in its place"):
+            async with opened(tmp_path):
+                pass
+    shutil.copy(backup, spool)
+    async with opened(tmp_path) as at:
+        assert await read(at, first) == {first: large(1)}
+        assert at.logged("spool_bodies_left")
+        await at.put(raw=large(3))
+    damaged.replace(spool)
+    async with opened(tmp_path) as at:
+        assert await read(at, first, second) == {first: large(1), second: large(2)}
+
+
 def _all(directory: Path) -> None:
     for file in (*directory.glob("spool.*"), *files(directory)):
         file.unlink()
