@@ -45,7 +45,11 @@ class Segment:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if new else 0), 0o600)
         if new:
-            give_to_owner(path)
+            try:
+                give_to_owner(path)
+            except OSError:
+                path.unlink()
+                raise
 
     def __del__(self) -> None:
         if (file := getattr(self, "_file", -1)) >= 0:

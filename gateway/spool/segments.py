@@ -46,6 +46,7 @@ class Segments:
         self._current = self._last = 0
         self._end = self._tail = 0  # of the current one: as committed, and with what is not
         self._added = 0  # not yet committed, as is what follows
+        self._loose = False  # something was written behind the end
         self._dropped: list[Extent] = []
         self._free: list[Extent] = []  # deleted, and not yet given back
         self._fresh = False  # the folder may not have the name of the current one on disk
@@ -130,7 +131,7 @@ class Segments:
 
     def close(self) -> None:
         """What is still to be given back stays known."""
-        self.begin()
+        self._undo()
         self._files.clear()
         self._bodies.clear()
         self._current = self._end = self._tail = 0
@@ -139,8 +140,14 @@ class Segments:
     # -- within a transaction ------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """What was not committed is undone."""
-        self._tail, self._added = self._end, 0
+        """What was not committed is undone, and takes no room of a disk that may have none left."""
+        if self._loose and self._current:
+            with suppress(OSError):
+                self._files[self._current].cut(self._end)
+        self._undo()
+
+    def _undo(self) -> None:
+        self._tail, self._added, self._loose = self._end, 0, False
         if self._dropped:
             self._dropped.clear()
 
@@ -159,6 +166,7 @@ class Segments:
         if not self._current and not self._begin_one():
             return None
         extent, file = Extent(self._current, self._tail, size), self._files[self._current]
+        self._loose = True
         try:
             file.write(raw, extent.start)
         except OSError as error:
@@ -183,11 +191,14 @@ class Segments:
                     return False
                 make_folder(self.folder)
             file = Segment(self._path(number), new=True)
-            self._able = file.knows_holes()
-            if not self._able:
-                file.path.unlink()
-                return False
         except OSError:
+            return False
+        able = False
+        with suppress(OSError):
+            able = self._able = file.knows_holes()
+        if not able:
+            with suppress(OSError):
+                file.path.unlink()
             return False
         self._files[number], self._current, self._fresh = file, number, True
         self._end = self._tail = 0
@@ -209,11 +220,13 @@ class Segments:
                 self._fresh = False
         except OSError as error:
             # The kernel may have dropped pages of it, and says so only once: nothing is added to it any more.
-            number, self._current = self._current, 0
+            number, end, self._current = self._current, self._end, 0
             self._end = self._tail = 0
-            if not self._bodies[number]:
-                self._files.pop(number)
-                with suppress(OSError):
+            with suppress(OSError):
+                if self._bodies[number]:
+                    file.cut(end)
+                else:
+                    self._files.pop(number)
                     file.path.unlink()
             raise OSError(error.errno, error.strerror, str(file.path)) from error
 
@@ -222,7 +235,7 @@ class Segments:
         astray = ""
         if self._added:
             self._bodies[self._current] += self._added
-            self._end, self._added = self._tail, 0
+            self._end, self._added, self._loose = self._tail, 0, False
             astray = self._files[self._current].place()
         if self._dropped or self._free:
             self._bodies.subtract(each.segment for each in self._dropped)
@@ -235,11 +248,15 @@ class Segments:
 
     def _give_back(self, used: Used) -> None:
         """Raises OSError."""
+        stays: OSError | None = None
         for number in [one for one in self._files if self._bodies[one] <= 0 and one != self._current]:
             if not used(number, 0, _ALL):
-                if not self._files[number].place():
-                    self._path(number).unlink()
-                self._files.pop(number)
+                try:
+                    if not self._files[number].place():
+                        self._path(number).unlink()
+                    self._files.pop(number)
+                except OSError as error:  # the name stays, and nothing else
+                    stays = error
         self._free.sort(reverse=True)
         while self._free:
             first, done = self._free[-1], 1
@@ -252,6 +269,8 @@ class Segments:
             if file is not None and not used(first.segment, first.start, end):  # rows may be damaged, too
                 file.empty(first.start, end)
             del self._free[-done:]
+        if stays is not None:
+            raise stays
 
     # -- of any thread -------------------------------------------------------------------------------------------------
 

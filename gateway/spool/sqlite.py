@@ -247,6 +247,7 @@ class SQLite(Stowing):
     def relieve(self, connection: Line) -> str:
         found = os.statvfs(self.path.parent)  # knows of no quota of a user
         self._ballast.release()
+        self._segments.begin()
         with suppress(OSError, sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self._note()

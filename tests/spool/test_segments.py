@@ -82,6 +82,18 @@ def mounted(where: Path, kind: str, options: str = "rw") -> Iterator[Path]:
         subprocess.run(["umount", "-l", where], check=True)
 
 
+@contextmanager
+def read_only(where: Path) -> Iterator[None]:
+    """Also for root: nothing in it can be made, renamed or removed."""
+    if subprocess.run(["mount", "--bind", where, where], capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a folder here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", where], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", where], check=True)
+
+
 # -- what goes where ---------------------------------------------------------------------------------------------------
 
 
@@ -152,6 +164,34 @@ async def test_a_disk_without_inodes_takes_large_mail(tmp_path: Path) -> None:
             idents.append(await at.put(raw=large(3)))
             assert set(extents(where / "state")) == {idents[3]}
             assert await read(at, *idents) == {ident: large(n) for n, ident in enumerate(idents)}
+
+
+async def test_what_is_refused_its_owner_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root who may not give files away (a container without that right) keeps large mail in the spool's file."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    async with opened(tmp_path) as at:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        monkeypatch.setattr(os, "chown", refuse)
+        idents = [await at.put(raw=large(n)) for n in range(3)]
+        assert await read(at, *idents) == {ident: large(n) for n, ident in enumerate(idents)}
+        assert (extents(tmp_path), files(tmp_path)) == ({}, [])
+
+
+async def test_bytes_are_gone_also_where_their_file_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody made the folder read-only: files cannot be removed, but what is in them can, and the rest as well."""
+    monkeypatch.setattr(segments, "SEGMENT", 100_000)
+    async with opened(tmp_path) as at:
+        idents = [await at.put(raw=large(n)) for n in range(5)]
+        with read_only(tmp_path / "bodies"):
+            await delete(at, *idents[1:4])
+            assert blocks(tmp_path) <= 2 * 110 * _KIB
+            assert await read(at, idents[0], idents[4]) == {idents[0]: large(0), idents[4]: large(4)}
+        await delete(at, idents[0])
+        assert [file.name for file in files(tmp_path)] == ["00000005"]
+    assert [file.name for file in files(tmp_path)] == ["00000005"]
 
 
 async def test_segments_are_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +330,8 @@ async def test_what_was_undone_leaves_nothing(tmp_path: Path) -> None:
 async def test_what_a_disk_refuses_is_no_acknowledgement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, refusal: type[Exception]
 ) -> None:
-    """4xx as for any other trouble of the disk; what is there stays, others go on, and so does it when that is over."""
+    """4xx as for any other trouble of the disk; what is there stays, others go on, and so does it when that is over. Of
+    what was refused nothing is left."""
     clock = FakeClock()
     async with opened(tmp_path, clock=clock) as at:
         kept = [await at.put(raw=large(0))]
@@ -298,6 +339,8 @@ async def test_what_a_disk_refuses_is_no_acknowledgement(
 
         def refuse(descriptor: int, *rest: object) -> object:
             if broken and "/bodies/" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+                if call == "pwrite":  # some of it still fits
+                    real(descriptor, bytes(90_000), rest[1])
                 raise OSError(number, os.strerror(number))
             return real(descriptor, *rest)
 
@@ -307,6 +350,7 @@ async def test_what_a_disk_refuses_is_no_acknowledgement(
         if refusal is SpoolUnavailable:  # of this message; a full disk is everybody's
             assert isinstance(answers[2], str)
             assert at.logged("spool_error")
+        assert blocks(tmp_path) <= 110 * _KIB  # nothing of it takes the room that others need
         broken = False
         await passes(clock, at.spool.accepting)
         kept.append(await at.put(raw=large(3)))
