@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Fetch", "Lost", "NotSent"]
 
 _LONGEST = 3600.0  # no request takes longer
-_WAYS = 1000  # URLs of which it is remembered how they are to be asked
+_WAYS, _SHORT = 1000, 500  # URLs of which it is remembered how they are to be asked, and characters of each
 _STORE = "see that the file named by ca_file or SSL_CERT_FILE is there and holds certificates"
 
 
@@ -64,9 +64,10 @@ class Fetch:
             parts = urlsplit(check_url(url, metadata=True))
             secure = parts.scheme == "https"
             way = secure, self._proxies.find(parts.hostname or "", parts.port or (443 if secure else 80))
-            if len(self._ways) >= _WAYS:
-                self._ways.clear()
-            self._ways[url] = way
+            if len(url) <= _SHORT and "?" not in url:  # else it is most likely of one message, and may be a secret
+                if len(self._ways) >= _WAYS:
+                    self._ways.clear()
+                self._ways[url] = way
         return way
 
     def _ready(self, url: str) -> Caller | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import gzip
 import ssl
+import sys
 import warnings
 import zlib
 from typing import Any
@@ -321,6 +323,22 @@ async def test_proxies_of_the_environment_are_used_and_their_refusal_is_not_sent
         with pytest.raises(NotSent, match="the proxy answered 407"):
             await post("https://api.example.com/")
         assert [(request.method, request.path) for request in proxy.requests] == [("CONNECT", "api.example.com:443")]
+
+
+@pytest.mark.parametrize("way", ["/upload?authtoken=" + "s" * 40, "/" + "p" * 2000])
+async def test_a_url_of_one_message_is_not_remembered(way: str) -> None:
+    """Where a draft's files go is said by the provider, for each anew: a bearer's secret, of whatever length."""
+    fetch = Fetch()
+    async with Web(lambda _: http(200, "")) as web:
+        url = web.url + way
+        for _ in range(2):
+            await fetch.request("PUT", url, content=b"x", deadline=5)
+        await fetch.aclose()
+    gc.collect()
+    held = sys.getrefcount(url)
+    del fetch
+    gc.collect()
+    assert sys.getrefcount(url) == held
 
 
 async def test_many_requests_at_once_share_the_client_and_none_waits_for_another() -> None:
