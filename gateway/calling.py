@@ -123,8 +123,7 @@ class Caller:
             cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
             if isinstance(cause, (*_BEFORE_SENDING, httpx.InvalidURL, ValueError)):
                 raise NotSent(*_reason(cause, host)) from error
-            stale = not opened and isinstance(cause, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
-            raise Lost(f"{host}: {_loss(cause, deadline)}", stale=stale) from error
+            raise Lost(f"{host}: {_loss(cause, deadline)}", stale=not opened and _is_silent(cause)) from error
         return answer
 
     async def _send(
@@ -236,6 +235,13 @@ def _reason(error: BaseException, host: str) -> tuple[str, str]:
     elif isinstance(error, aiohttp.ClientHttpProxyError):
         reason, fix = f"the proxy answered {error.status}", _PROXY
     return f"cannot connect to {host}: {reason}", fix
+
+
+def _is_silent(error: BaseException) -> bool:
+    """Whether the connection ended without a byte of an answer, as far as that is known."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)  # else it is what had been read of one
+    return isinstance(error, aiohttp.ClientOSError)
 
 
 def _loss(error: BaseException, deadline: float) -> str:

@@ -150,6 +150,7 @@ async def test_a_kept_connection_is_used_again_at_once_or_not_at_all(rested: boo
         (kit.reset_at_once, False, True),
         (kit.reset_in_body, False, False),
         (kit.garbage, False, False),
+        (kit.end_in_header, False, False),
     ],
 )
 async def test_a_kept_connection_that_ends_without_a_byte_is_called_stale(

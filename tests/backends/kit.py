@@ -175,6 +175,12 @@ async def reset_in_body(request: Request) -> None:
     request.writer.close()
 
 
+async def end_in_header(request: Request) -> None:
+    request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+    await request.writer.drain()
+    request.writer.close()
+
+
 async def garbage(request: Request) -> None:
     request.writer.write(b"\x16\x03\x01 220 this is not HTTP\r\n\r\n")
     await request.writer.drain()
@@ -200,6 +206,7 @@ async def gigabyte(request: Request) -> None:
 # How an answer can get lost, and what is said of it when the deadline is 0.2 s.
 LOST: list[tuple[Handler, str]] = [
     (reset_at_once, "connection lost before the answer"),
+    (end_in_header, "connection lost before the answer"),
     (reset_in_body, "the answer broke off"),
     (garbage, "unintelligible answer"),
     (endless_headers, "unintelligible answer"),
