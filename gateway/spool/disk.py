@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.spool.records import SpoolError
+
 _PARTS = 4  # files, so that giving them up also frees inodes for what a start has to make
 _LARGEST = 16_000_000
 _SMALLEST = 64 * 1024
@@ -113,3 +115,24 @@ def size(file: Path) -> int:
         return file.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def check_access(path: Path, folder: Path | None = None) -> None:
+    """Where this user may not write to it, if it is there, what to type: for all in ``folder``, or for it alone.
+
+    Raises SpoolError.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    needed = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+    if os.access(path, needed):
+        return
+    user, who = os.geteuid(), f"-R {{}} {folder}" if folder else f"{{}} {path}"
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise SpoolError(f"{path} lies on a file system that is read-only: mount -o remount,rw it, and see dmesg")
+    if found.st_uid == user:
+        raise SpoolError(f"{path} belongs to user id {user}, who may not write to it: chmod {who.format('u+rwX')}")
+    text = f"{path} belongs to user id {found.st_uid}, and user id {user} may not write to it"
+    raise SpoolError(f"{text}: chown {who.format(user)}")

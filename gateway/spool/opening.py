@@ -18,6 +18,7 @@ from sqlmodel import SQLModel
 from gateway.files import sync_folder
 from gateway.spool import vault
 from gateway.spool.connecting import connect, driver
+from gateway.spool.disk import check_access
 from gateway.spool.progress import Progress
 from gateway.spool.records import SpoolError
 
@@ -49,10 +50,7 @@ def check_files(path: Path) -> None:
         text = f"{path} is a link: put {real} itself in its place, and {real}-wal beside it if there is one"
         raise SpoolError(f"{text}; for another disk make state_dir a link, or set it to a folder there")
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", "spool.mark", RESCUED):
-        file = path.with_name(name)
-        if file.exists() and not os.access(file, os.R_OK | os.W_OK):
-            text = f"{file} belongs to user id {file.stat().st_uid}, and user id {os.geteuid()} may not write to it"
-            raise SpoolError(f"{text}: chown {os.geteuid()} {file}")
+        check_access(path.with_name(name))
 
 
 def adopt(path: Path) -> None:
@@ -201,7 +199,8 @@ def explained(path: Path) -> Iterator[None]:
             raise _damaged(path, str(cause)) from error
         raise SpoolError(f"spool {path} cannot be used: {cause}") from error
     except OSError as error:
-        raise SpoolError(f"spool {path} cannot be used: {error.strerror}") from error
+        which = f"{error.filename}: " if error.filename and str(error.filename) != str(path) else ""
+        raise SpoolError(f"spool {path} cannot be used: {which}{error.strerror}") from error
 
 
 def publish(fresh: Path, path: Path) -> None:

@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway.files import sync_folder
+from gateway.spool.disk import check_access
 from gateway.spool.records import SpoolError
 from gateway.spool.segment import Extent, Segment, make_folder, up
 
@@ -68,9 +69,7 @@ class Segments:
             text = f"{self.folder} is missing, and {sum(bodies.values())} large messages lie there: put it back"
             raise SpoolError(f"{text}; or, to accept their loss, make an empty folder of that name and start again")
         for path in (self.folder, *map(self._path, bodies)):
-            if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-                text = f"{path} belongs to user id {path.stat().st_uid}, and user id {os.geteuid()} may not write to it"
-                raise SpoolError(f"{text}: chown -R {os.geteuid()} {self.folder}")
+            check_access(path, self.folder)
         for number in bodies:
             path, aside = self._path(number), self._path(number, LEFT)
             if aside.exists() and not path.exists():

@@ -207,19 +207,37 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-async def test_a_file_that_root_put_back_is_named(tmp_path: Path) -> None:
-    """With what to type."""
+@pytest.mark.parametrize(
+    ("name", "owner", "mode", "cure"),
+    [
+        ("spool.db", 0, 0o600, "chown 65534 {state}/spool.db"),
+        ("spool.db", 65534, 0o400, "chmod u+rwX {state}/spool.db"),
+        ("bodies", 0, 0o700, "chown -R 65534 {state}/bodies"),
+        ("bodies", 65534, 0o500, "chmod -R u+rwX {state}/bodies"),
+        ("bodies", 65534, 0o600, "chmod -R u+rwX {state}/bodies"),
+        ("bodies/00000001", 0, 0o600, "chown -R 65534 {state}/bodies"),
+        ("bodies/00000001", 65534, 0o400, "chmod -R u+rwX {state}/bodies"),
+    ],
+)
+async def test_a_file_that_root_put_back_is_named(name: str, owner: int, mode: int, cure: str) -> None:
+    """With what to type, which helps."""
     with tempfile.TemporaryDirectory(prefix="gw-") as folder:  # that user may not pass through tmp_path
         async with opened(Path(folder)) as at:
-            await at.put()
+            await at.put(raw=bytes(100_000))
         os.chown(folder, 65534, 65534)
-        for file in Path(folder).iterdir():
+        for file in Path(folder).rglob("*"):
             os.chown(file, 65534, 65534)
-        spool = Path(folder, "spool.db")
-        os.chown(spool, 0, 0)
+        spoiled = Path(folder, name)
+        os.chown(spoiled, owner, owner)
+        spoiled.chmod(mode)
+        typed = cure.format(state=folder)
         with child(OTHER, Path(folder)) as other:
             output, _ = other.communicate()
-    assert output == f"{spool} belongs to user id 0, and user id 65534 may not write to it: chown 65534 {spool}\n"
+        who = f"{owner}, and user id 65534" if owner != 65534 else "65534, who"
+        assert output == f"{spoiled} belongs to user id {who} may not write to it: {typed}\n"
+        subprocess.run(typed.split(), check=True)
+        with child(OTHER, Path(folder)) as other:
+            assert other.communicate()[0] == ""
 
 
 async def test_a_link_in_the_place_of_the_spool_is_refused(tmp_path: Path) -> None:
