@@ -78,6 +78,7 @@ class Segments:
                 self._files[number] = known[number]
             elif path.exists():
                 self._files[number] = Segment(path)
+        self._files |= {number: file for number, file in known.items() if number not in bodies}  # to be removed
         self._bodies.update(bodies)
         self._last = max(self._last, *bodies, *self._numbers(), *self._numbers(LEFT), 0)
         if self._last in self._files and self._files[self._last].size >= end:  # else its places are not free

@@ -623,6 +623,20 @@ async def test_what_is_removed_in_use_is_written_back(
         assert await read(at, *idents) == wanted
 
 
+async def test_what_is_written_back_leaves_no_empty_file(tmp_path: Path) -> None:
+    """Nor does what is opened anew for another reason: a segment without bodies is still one of ours."""
+    async with opened(tmp_path) as at:
+        await delete(at, await at.put(raw=large(1)))
+        (tmp_path / "spool.db").unlink()
+        await at.put()
+        assert at.logged("spool_rescued")
+        kept = await at.put(raw=large(2))
+        assert await read(at, kept) == {kept: large(2)}
+        await delete(at, kept)
+        assert len(files(tmp_path)) <= 1
+    assert files(tmp_path) == []
+
+
 async def test_a_folder_that_is_moved_away_shuts_the_door_until_it_is_back(tmp_path: Path) -> None:
     """What is queued goes on; nothing is begun a second time in its old place."""
     clock, folder, away = FakeClock(), tmp_path / "bodies", tmp_path / "away"
