@@ -21,7 +21,7 @@ import pytest
 
 from gateway.config.models import RetentionSettings
 from gateway.model import SpoolFull, SpoolUnavailable
-from gateway.spool import Filter, SpoolError, segments
+from gateway.spool import Filter, SpoolError, segment, segments
 from tests.builders import RAW
 from tests.fakes import START, FakeClock
 from tests.spool.test_open import child
@@ -411,18 +411,24 @@ async def test_a_spool_without_its_folder_is_refused(tmp_path: Path) -> None:
         await at.put(raw=large(2))
 
 
+def held_up() -> tuple[Callable[..., bytes], threading.Event, threading.Event]:
+    """A way to read that says when it has begun, and goes on when it may."""
+    begun, go = threading.Event(), threading.Event()
+    read_it = segments.Segments.read
+
+    def slowly(self: segments.Segments, extent: segment.Extent) -> bytes:
+        begun.set()
+        go.wait(10)
+        return read_it(self, extent)
+
+    return slowly, begun, go
+
+
 async def test_who_reads_what_is_deleted_meanwhile_finds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That is no damage: nobody is alarmed, and no message that was delivered becomes corrupt."""
-    go, there = threading.Event(), threading.Event()
-    read_it = segments.Segments.read
-
-    def slowly(self: segments.Segments, extent: object) -> bytes:
-        there.set()
-        go.wait(10)
-        return read_it(self, extent)  # type: ignore[arg-type]
-
+    slowly, there, go = held_up()
     async with opened(tmp_path) as at:
         idents, kept = [await at.put(raw=large(n)) for n in range(2)], await at.put(raw=large(9))
         monkeypatch.setattr(segments.Segments, "read", slowly)
@@ -502,14 +508,7 @@ async def test_a_start_with_a_row_that_is_damaged_costs_no_neighbour(killed: Pat
 
 async def test_a_copy_of_a_spool_in_use_has_all_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file, of one moment, also where mail is deleted meanwhile; it needs nothing beside it, and is a spool."""
-    taken, go = threading.Event(), threading.Event()
-    read_it = segments.Segments.read
-
-    def slowly(self: segments.Segments, extent: object) -> bytes:
-        taken.set()
-        go.wait(10)
-        return read_it(self, extent)  # type: ignore[arg-type]
-
+    slowly, taken, go = held_up()
     async with opened(tmp_path / "live") as at:
         idents = [await at.put(raw=large(n)) for n in range(5)]
         small = await at.put()

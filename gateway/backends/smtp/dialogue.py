@@ -30,6 +30,7 @@ class Dialogue(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._until = 0.0  # when whoever waits has waited long enough, by the loop's time
         self._timer: asyncio.TimerHandle | None = None  # goes off then or earlier, for waits are many and short
+        self._rings = 0.0
         transport.set_protocol(self)
 
     @property
@@ -60,7 +61,7 @@ class Dialogue(asyncio.Protocol):
             raise self._lost
         self._waiter = self._loop.create_future()
         self._until = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._until:
+        if self._timer is None or self._rings > self._until:
             self._look_at_time()
         try:
             await self._waiter
@@ -74,7 +75,8 @@ class Dialogue(asyncio.Protocol):
         if self._waiter is None or self._waiter.done():
             return
         if self._loop.time() < self._until:
-            self._timer = self._loop.call_at(self._until, self._look_at_time)
+            self._rings = self._until
+            self._timer = self._loop.call_at(self._rings, self._look_at_time)
         else:
             late = aiosmtplib.SMTPReadTimeoutError("Timed out waiting for server response")
             self._waiter.set_exception(late)
