@@ -106,8 +106,14 @@ class Engine(Protocol):
         """Change something within a transaction, so that the commit shows whether the disk takes writes."""
 
     def committed(self, connection: Any, now: int) -> str:
-        """After each commit, in the writer's thread: keep the log short, and note what it holds (``now`` in
-        microseconds). Returns what is wrong with the place of what was committed, "" for nothing."""
+        """After each commit, in the writer's thread: note what the log holds (``now`` in microseconds). Returns what is
+        wrong with the place of what was committed, "" for nothing."""
+
+    def lengthy(self) -> bool:
+        """After ``committed``: whether the log should be shortened now. Quick."""
+
+    def shorten(self, connection: Any) -> None:
+        """Keep the log short, in the writer's thread, when nobody waits for an answer."""
 
     def rescue(self, connection: Any) -> Connection:
         """Put all that the connection sees back into its place; from then on another one writes.

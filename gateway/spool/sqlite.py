@@ -5,19 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.files import sync_folder, write_whole
-from gateway.spool import connecting, disk, vault
+from gateway.spool import connecting, disk, spelling, vault
 from gateway.spool.copying import copy
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
@@ -38,7 +37,6 @@ _CHECKPOINT = 1000  # pages in the log, then they are copied
 # After these the connection and what it has cached are not to be trusted: open anew and look at every page.
 _BROKEN = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
 _WHOLE = sqlite3.SQLITE_IOERR_WRITE  # a failed write is rolled back whole
-_PAIRS = r"SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(\1)"
 _LAST_ATTEMPTS = """
 SELECT max(id) AS id FROM attempt
 UNION ALL SELECT max(attempt_id) FROM delivery WHERE state = 'queued' AND attempt_id IS NOT NULL
@@ -68,6 +66,7 @@ class SQLite(Stowing):
         self._suspect = False  # that it is not in its place
         self._whole = True  # nothing has shown that it is damaged
         self._blocked_at = 0  # frames in the log when it could not begin anew
+        self._log = Log()  # as of the last commit
         self._numbering = (b"", 0)  # how far which log was copied when the version was last raised
         self._numbered: tuple[bytes, int] | None = None  # and that is committed; None: nothing is yet
         self._lock = -1
@@ -132,7 +131,7 @@ class SQLite(Stowing):
         self._whole = False
 
     def render(self, statement: str) -> str:
-        return _rendered(statement)
+        return spelling.sqlite(statement)
 
     def listed(self, values: Sequence[Any]) -> str:
         return json.dumps(values)
@@ -160,17 +159,27 @@ class SQLite(Stowing):
 
     def committed(self, connection: Line, now: int) -> str:
         self._numbered = self._numbering
-        with suppress(OSError, sqlite3.Error):  # what is committed stays so
-            frames = self._note(now).frames
-            self._blocked_at = 0 if frames < self._blocked_at else self._blocked_at
-            if (frames - self._blocked_at) * FRAME > self._shares.log:
-                self._blocked_at = frames if self._blocked(connection) else 0
-                self._note(now)
+        with suppress(OSError):  # what is committed stays so
+            self._log = self._note(now)
+        self._blocked_at = 0 if self._log.frames < self._blocked_at else self._blocked_at
         astray = self._given_back(connection)
         if self._place.in_place() and not self._suspect:
             return astray
         self._suspect = False
         return self._place.astray() or self._segments.astray()
+
+    def lengthy(self) -> bool:
+        return self._log.frames >= min(_CHECKPOINT, max(100, self._shares.log // 2 // FRAME))
+
+    def shorten(self, connection: Line) -> None:
+        """Not within COMMIT, as SQLite would: who is answered would wait for two fsyncs more."""
+        with suppress(OSError, sqlite3.Error):
+            frames = self._log.frames
+            if (frames - self._blocked_at) * FRAME > self._shares.log:
+                self._blocked_at = frames if self._blocked(connection) else 0
+            else:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._log = self._note()
 
     def rescue(self, connection: Line) -> Line:
         gone, lost = self._place.astray(), self._segments.astray()
@@ -316,8 +325,7 @@ class SQLite(Stowing):
 
     def _connected(self) -> Line:
         connection = connecting.line(self.path)
-        pages = max(100, min(_CHECKPOINT, self._shares.log // 2 // FRAME))
-        for pragma in (f"journal_size_limit={self._shares.log}", f"wal_autocheckpoint={pages}"):
+        for pragma in (f"journal_size_limit={self._shares.log}", "wal_autocheckpoint=0"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         self._numbered = None  # a start writes nothing without need: the disk may be full
         try:
@@ -339,11 +347,3 @@ class SQLite(Stowing):
         if self._numbering != self._numbered:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             connection.execute(f"PRAGMA user_version = {version + 1}")
-
-
-@lru_cache(maxsize=512)
-def _rendered(statement: str) -> str:
-    listed = re.sub(r"@in\((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", statement)
-    listed = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_PAIRS})", listed)
-    told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
-    return told.replace("@least(", "min(").replace("@greatest(", "max(")

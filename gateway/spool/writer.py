@@ -246,7 +246,13 @@ class Writer:
             self._note(error, trouble)
             return _refused(group, trouble)
         self.healthy = True
+        if self._engine.lengthy():  # before the next group, but behind the answers
+            self._thread.submit(self._shorten)
         return applied
+
+    def _shorten(self) -> None:
+        if not self._broken:
+            self._engine.shorten(self._connection)
 
     def _make_room(self, group: Sequence[Operation[Any]]) -> Applied:
         """The disk is full: what was set aside goes to those who do not bring new mail."""

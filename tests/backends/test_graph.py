@@ -117,6 +117,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tenant": f"https://login.microsoftonline.com/{CLIENT}"}, "this holds more than that: a tenant is a GUID"),
     ({"tenant": "Contoso"}, 'a domain that is verified there such as .*"Directory .tenant. ID"'),
     ({"tenant": SECRET}, "this looks like the value of a secret, and a tenant is"),
+    ({"tenant": "Contoso", "authority": "https://login.microsoftonline.com"}, "a domain that is verified there"),
+    ({"tenant": "a b", "authority": "https://login.example"}, "a tenant is a GUID"),
     ({"client_id": "my mailer"}, 'this looks like a name, and a client_id is a GUID; .*"Application .client. ID"'),
     ({"client_id": SECRET}, "this looks like the value of a secret, and a client_id"),
     ({"client_secret": CLIENT}, 'is a GUID, as the id of a secret or of the app is; what is wanted is its "Value"'),
@@ -135,6 +137,12 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: s
     values = {"tenant": TENANT, "client_id": CLIENT, "client_secret": SECRET, "mailbox": MAILBOX} | changes
     with pytest.raises(ValidationError, match=words):
         GraphSettings.model_validate({name: value for name, value in values.items() if value is not None})
+
+
+def test_whoever_is_asked_instead_of_microsoft_names_tenants_as_he_likes(tmp_path: Path) -> None:
+    values = {"tenant": "t", "authority": "https://login.example", "client_id": CLIENT, "client_secret": SECRET}
+    settings = GraphSettings.model_validate(values | {"mailbox": MAILBOX})
+    assert settings.identity("office", tmp_path).authority == "https://login.example/t"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from gateway.model import SpoolUnavailable
 from gateway.spool import connecting
+from gateway.spool.sqlite import SQLite
 from tests.builders import SENT
 from tests.fakes import START
 from tests.spool.test_open import ROOT, child
@@ -33,6 +35,33 @@ async def test_who_comes_together_is_committed_together(at: At) -> None:
         await asyncio.gather(*(at.spool.settle(settlement(claim)) for claim in claims))
     assert seen.count("COMMIT") in (1, 2)
     assert at.spool.counts() == {}
+
+
+async def test_nobody_waits_for_the_log_to_be_copied(at: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is shortened behind the answers: with that hanging, whoever made it long has his all the same."""
+    due, go_on, lengthy, shorten = threading.Event(), threading.Event(), SQLite.lengthy, SQLite.shorten
+
+    def noting(engine: SQLite) -> bool:
+        if found := lengthy(engine):
+            due.set()
+        return found
+
+    def hanging(engine: SQLite, connection: Any) -> None:
+        assert go_on.wait(30)
+        shorten(engine, connection)
+
+    monkeypatch.setattr(SQLite, "lengthy", noting)
+    monkeypatch.setattr(SQLite, "shorten", hanging)
+    try:
+        while not due.is_set():
+            await asyncio.wait_for(at.put(raw=b"x" * 30_000), 20)
+    finally:
+        go_on.set()
+    log = tmp_path / "spool.db-wal"
+    long = log.stat().st_size
+    for _ in range(20):
+        await at.put(raw=b"x" * 30_000)
+    assert log.stat().st_size == long
 
 
 async def test_one_that_fails_does_not_harm_its_neighbours(at: At) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, SecretStr, ValidationInfo
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", re.IGNORECASE)
+_WORD = re.compile(r"[\w-]{1,63}")
 _ANYBODY = ("common", "organizations", "consumers")
 _OVERVIEW = 'the app\'s Overview page in Entra shows it as "{}"'
 _VALUE = re.compile(r"[\w.~-]{3,8}~[\w.~-]{20,}")  # what a client secret looks like
@@ -22,9 +23,12 @@ def _taken_for_secret(text: str) -> str:
     return "this looks like the value of a secret, and " if _VALUE.fullmatch(text) else ""
 
 
-def _tenant(text: str) -> str:
+def _tenant(text: str, info: ValidationInfo) -> str:
     if not text or text.lower() in _ANYBODY or _GUID.fullmatch(text) or _DOMAIN.fullmatch(text):
         return text
+    asked = info.data.get("authority") or "login.microsoftonline.com"
+    if "microsoftonline." not in asked and _WORD.fullmatch(text):
+        return text  # whoever is asked instead of Microsoft names tenants as he likes
     seen = _taken_for_secret(text) or ("this holds more than that: " if re.search(r"[:/@]", text) else "")
     wanted = "a tenant is a GUID, or a domain that is verified there such as example.onmicrosoft.com"
     raise ValueError(f"{seen}{wanted}; {_OVERVIEW.format('Directory (tenant) ID')}")

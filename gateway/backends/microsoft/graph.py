@@ -78,7 +78,10 @@ class GraphSettings(OverHttpSettings):
     oauth: ClassVar[bool] = True
     label: ClassVar[str] = "Microsoft 365"
     type: Literal["graph"] = "graph"
-    tenant: Tenant = ""
+    cloud: Literal["global", "usgov", "dod", "china"] = "global"
+    api_base: Url | None = None
+    authority: Url | None = None
+    tenant: Tenant = ""  # its form depends on authority
     client_id: ClientId = ""
     client_secret: ClientSecret | None = None
     client_secret_expires: date | None = None
@@ -90,9 +93,6 @@ class GraphSettings(OverHttpSettings):
     managed_identity: bool = False
     mailbox: values.Mailbox
     senders: tuple[values.Pattern, ...] = ()
-    cloud: Literal["global", "usgov", "dod", "china"] = "global"
-    api_base: Url | None = None
-    authority: Url | None = None
     large_messages: Literal["refuse", "draft"] = "refuse"
     safe_send: bool = False
     max_recipients: Annotated[int, Field(ge=1, le=1000)] = 500
