@@ -66,7 +66,7 @@ def test_the_changelog_knows_the_version() -> None:
 def test_everything_imported_is_declared() -> None:
     """What only happens to be installed on a developer's machine is missing on a user's."""
     declared = names(PROJECT["project"]["dependencies"])
-    for extra in ("uvloop",):
+    for extra in ("uvloop", "postgresql"):
         declared |= names(PROJECT["project"]["optional-dependencies"].get(extra, []))
     missing = {name for name in imported() if DISTRIBUTION.get(name, name) not in declared}
     assert missing == set()

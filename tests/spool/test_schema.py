@@ -15,11 +15,11 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
-from sqlmodel import SQLModel
 
 from gateway.spool import Filter, SpoolError, opening
 from gateway.spool.progress import Progress
 from gateway.spool.records import micros
+from gateway.spool.schema import METADATA
 from tests.builders import RAW
 from tests.fakes import START
 from tests.spool.test_open import child
@@ -55,7 +55,7 @@ def schema(path: Path) -> Schema:
 
 def declared(path: Path) -> Schema:
     engine = create_engine(f"sqlite:///{path}")
-    SQLModel.metadata.create_all(engine)
+    METADATA.create_all(engine)
     engine.dispose()
     return schema(path)
 

@@ -1,0 +1,32 @@
+"""Where the database is, and how it is reached.
+
+https://www.postgresql.org/docs/current/libpq-connect.html (34.1.2 for the words of a URL).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from psycopg.conninfo import make_conninfo
+
+# Seconds: a connection whose other end is gone without a word is found to be so.
+_ALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """``url`` as libpq takes it, without a password. ``instance`` is the name of this one among those that share the
+    queue; ``failover`` is after how long another takes over from one of which nothing is heard."""
+
+    url: str
+    instance: str
+    failover: timedelta
+    password: str = field(default="", repr=False)
+
+    def conninfo(self, role: str) -> str:
+        """For a connection of this role, which the server's list of connections shows."""
+        gone = int(self.failover.total_seconds() * 1000)
+        name = f"gateway {self.instance} {role}"
+        told = make_conninfo(self.url, connect_timeout=5, tcp_user_timeout=gone, application_name=name, **_ALIVE)
+        return make_conninfo(told, password=self.password) if self.password else told

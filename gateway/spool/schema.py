@@ -1,0 +1,10 @@
+"""All tables of the spool, wherever they are defined."""
+
+from __future__ import annotations
+
+from sqlmodel import SQLModel
+
+from gateway.spool import acts, alerts, checked, cluster_tables, door_tables, lastuse, rests, signins, tables
+
+DEFINED_IN = (acts, alerts, checked, cluster_tables, door_tables, lastuse, rests, signins, tables)
+METADATA = SQLModel.metadata
