@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Mapping
 import pytest
 from hypothesis import settings
 
+from tests import postgres_kit
+
 try:
     import uvloop
 except ImportError:
@@ -37,3 +39,8 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     if uvloop is not None and item.path.name in _BOTH:
         loops["uvloop"] = uvloop.new_event_loop
     return loops
+
+
+@pytest.hookimpl
+def pytest_sessionfinish() -> None:
+    postgres_kit.end()
