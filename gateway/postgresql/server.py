@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 # Seconds: a connection whose other end is gone without a word is found to be so.
 _ALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
@@ -23,6 +23,13 @@ class Server:
     instance: str
     failover: timedelta
     password: str = field(default="", repr=False)
+
+    @property
+    def shown(self) -> str:
+        """For people, without what is secret."""
+        known = conninfo_to_dict(self.url)
+        hosts = known.get("host") or known.get("hostaddr") or "localhost"
+        return f"{known.get('dbname') or known.get('user') or 'postgres'} on {hosts}"
 
     def conninfo(self, role: str) -> str:
         """For a connection of this role, which the server's list of connections shows."""

@@ -135,7 +135,7 @@ def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[
     """
     tx.flush()
     try:
-        read = tx.all(f"SELECT message_id, {BODY} FROM body WHERE message_id {IN_IDS}", ids=ids)
+        read = tx.all(f"SELECT {BODY} FROM body WHERE message_id {IN_IDS}", ids=ids)
     except Exception as error:
         if tx.engine.classify(error) is Trouble.BROKEN:
             raise Unreadable from error
@@ -145,7 +145,7 @@ def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[
         known.setdefault(row["id"], []).append(row)
     whole = {}
     for found in read:
-        ident, raw = found["message_id"], tx.engine.body(found)
+        ident, raw = found["body_of"], tx.engine.body(found)
         with suppress(TypeError, ValueError):  # a damaged value may be of any type
             if intact(known[ident][0], known[ident], raw):
                 whole[ident] = raw
@@ -153,6 +153,8 @@ def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[
 
 
 def _claim(tx: Transaction, until: int, which: str, values: Mapping[str, Any]) -> tuple[list[Claim], Sequence[Any]]:
+    if not tx.may_claim(values.get("backend", "")):
+        return [], []
     rows = tx.all(load(which), **values)
     if any(row["attempt_id"] is not None for row in rows):  # a send that outlived its lease
         keys = list(dict.fromkeys((row["id"], row["backend"]) for row in rows))
@@ -209,7 +211,7 @@ WHERE r.message_id = m.id AND m.finished_at IS NULL AND m.state = 'queued' AND r
     SELECT 1 FROM delivery d WHERE d.message_id = r.message_id AND d.backend = r.backend AND d.state = 'queued')
 ON CONFLICT (message_id, backend) DO UPDATE SET state = 'queued', next_attempt_at = :now RETURNING message_id"""
 _UNDER_WAY = " UNION ALL ".join(  # as their indexes say it
-    f"SELECT message_id, backend FROM delivery WHERE attempt_id IS NOT NULL AND state {which}"
+    f"SELECT message_id, backend{{}} FROM delivery WHERE attempt_id IS NOT NULL AND state {which}"
     for which in ("= 'queued'", "<> 'queued'")
 )
 
@@ -219,7 +221,9 @@ def recover(tx: Transaction) -> dict[str, int]:
 
     Returns how many were interrupted, and how many recipients without a delivery got one.
     """
-    keys = [(row["message_id"], row["backend"]) for row in tx.all(_UNDER_WAY)]
+    own = f"SELECT * FROM ({_UNDER_WAY.format(', owner', ', owner')}) AS found WHERE owner = :owner"
+    found = tx.all(own, owner=tx.engine.owner) if tx.engine.shared else tx.all(_UNDER_WAY.format("", ""))
+    keys = [(row["message_id"], row["backend"]) for row in found]
     _interrupt(tx, keys, now=tx.now, delay=_CRASH_DELAY)
     healed = tx.all(_HEAL, now=tx.now)
     for state in ("queued", "held"):  # a literal state, so that the partial index serves

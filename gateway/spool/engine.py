@@ -2,12 +2,13 @@
 
 Statements are written with these marks, which an engine renders: ``@in(:ids)`` is "one of this list", ``@pairs(:keys)``
 the same for two columns and a list of pairs, ``@least(`` and ``@greatest(`` are the smaller and the larger of two
-values, ``@by(name)`` behind a table says which index serves. Flags are TRUE, FALSE or a bound bool.
+values, ``@by(name)`` behind a table says which index serves. ``@raw(column)`` is a body where that is small, else b"";
+``@lock`` behind a query keeps its rows from others until the commit. Flags are TRUE, FALSE or a bound bool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -16,12 +17,16 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.clock import Clock
+from gateway.spool.steady import SpoolTime
+
 
 class Trouble(Enum):
     """Why a transaction failed, and so what to do."""
 
     OURS = "ours"  # our mistake, or data that break a rule: nothing is wrong with the database
     FAILED = "failed"  # refused, and rolled back whole
+    AGAIN = "again"  # undone for the sake of another instance: try the same once more
     BUSY = "busy"  # somebody else holds it: whoever else tries now waits as long
     FULL = "full"
     BROKEN = "broken"  # the connection and what it remembers are not to be trusted
@@ -35,9 +40,10 @@ class Unreadable(Exception):
 class Space:
     """Bytes. ``total`` and ``free`` are of the disk, ``used`` is what the spool takes of it.
 
-    ``reusable`` of that hold nothing; ``owed`` is what it will yet grow by without new mail. ``ballast`` is set aside
-    for a full disk, and ``held`` of it is there. The log can take ``log`` for what comes at once; ``blocked`` of it
-    could not be used anew for a reader. ``astray`` is as in ``Engine.committed``; then nothing else is known.
+    A ``total`` of 0: nobody knows. ``reusable`` of that hold nothing; ``owed`` is what it will yet grow by without new
+    mail. ``ballast`` is set aside for a full disk, and ``held`` of it is there. The log can take ``log`` for what comes
+    at once; ``blocked`` of it could not be used anew for a reader. ``astray`` is as in ``Engine.committed``; then
+    nothing else is known.
     """
 
     used: int
@@ -77,8 +83,10 @@ class Engine(Protocol):
     """
 
     name: str  # where it is, for messages to the operator
+    kind: str  # sqlite or postgresql
     version: str  # of the database's own software
     owner: str  # of the attempts made here: "" where nobody else can make any
+    shared: bool  # with other instances: rows that are changed have to be locked first
     notes: dict[str, list[str]]  # what an operator should know of files: "missing" ones, those "left" for others
 
     def open(self) -> Connection:
@@ -86,6 +94,18 @@ class Engine(Protocol):
 
     def reopen(self) -> Connection:
         """Another one after BROKEN, looked through before it is used. Raises SpoolError or the database's error."""
+
+    def took_place(self, connection: Any) -> bool:
+        """Of the last group, whose connection was lost at COMMIT: whether it is committed all the same."""
+
+    def time(self, clock: Clock, connection: Any) -> SpoolTime:
+        """What the spool's time goes on from."""
+
+    def may_claim(self, connection: Any, backend: str) -> bool:
+        """Within a transaction: whether this instance works that backend, and will until the commit."""
+
+    def announce(self, connection: Any, backends: Collection[str]) -> None:
+        """Within a transaction: with its commit, let others know that these have new work."""
 
     def readers(self) -> AsyncEngine:
         """A few connections for looking, which cannot write. Each transaction of theirs sees one moment. Quick."""
@@ -144,8 +164,8 @@ class Engine(Protocol):
         file of their own; by the commit they are on disk. Raises OSError."""
 
     def body(self, row: Any) -> bytes:
-        """What these columns lead to, unchecked; less where it cannot be read. Of any thread, which may be late: what
-        was deleted since its look at the row is not there any more."""
+        """What these columns (sql.BODY) lead to, unchecked; less where it cannot be read. Of any thread, which may be
+        late: what was deleted since its look at the row is not there any more."""
 
     def drop(self, rows: Iterable[Any]) -> None:
         """Within a transaction, of deleted rows of body (segment, start, length): after its commit the bytes go."""

@@ -11,10 +11,9 @@ from datetime import timedelta
 
 from gateway.events import Events
 from gateway.model import SpoolTrouble
-from gateway.spool.engine import Connection
-from gateway.spool.records import micros, moment
+from gateway.spool.records import micros
 from gateway.spool.sql import UNDER_WAY
-from gateway.spool.steady import Seen, SpoolTime, Step
+from gateway.spool.steady import SpoolTime, Step
 from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
 
@@ -23,7 +22,6 @@ _KEPT = 100  # steps: a clock that is set all day long must not fill the disk
 _NOTE = """
 INSERT INTO clock (id, spool_at, wall_at) VALUES (1, :spool, :wall)
 ON CONFLICT (id) DO UPDATE SET spool_at = :spool, wall_at = :wall"""
-_LAST = "SELECT spool_at, wall_at FROM clock"
 _STEP = """
 INSERT INTO step (spool_at, was_at, now_at, attempt_id)
 VALUES (:spool, :was, :now, :attempt)"""
@@ -53,15 +51,6 @@ class Keeper:
                 await self._writer.submit(lambda tx: _note(tx, step, uncounted // _MICROSECOND), late=True)
             except SpoolTrouble:  # a full disk: at the next time
                 self._time.uncounted += uncounted
-
-
-def last_seen(connection: Connection) -> Seen | None:
-    """As the run before left it."""
-    with connection.begin():
-        found = [row[name] for row in connection.all(_LAST) for name in ("spool_at", "wall_at")]
-    if not found or not all(isinstance(value, int) for value in found):  # damaged: begin anew
-        return None
-    return Seen(moment(found[0]), moment(found[1]))
 
 
 def _note(tx: Transaction, step: Step | None, uncounted: int) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from typing import Any
 
-# Rows in one statement. For each that it runs the driver gives up the interpreter, which a busy loop then has.
-_CHUNKS = (64, 32, 16, 8, 4, 2, 1)
-_HEAVY = 16 * 1024  # bytes: a statement keeps a copy of what it was given last
-_VALUES = re.compile(r"\bVALUES (\([^()]*\))", re.ASCII)
+from gateway.spool import rows as rows_of
 
 
 class Line(sqlite3.Connection):
@@ -47,21 +42,8 @@ class Line(sqlite3.Connection):
 
     def many(self, statement: str, rows: Sequence[Any]) -> None:
         """The same for each row. Rows of ``VALUES`` with places for tuples go in many at a time, except heavy ones."""
-        if len(rows) == 1 or not isinstance(rows[0], tuple) or not _VALUES.search(statement) or _heavy(rows):
+        if rows_of.alone(statement, rows):
             self.executemany(statement, rows)
             return
-        at = 0
-        while at < len(rows):
-            size = next(n for n in _CHUNKS if n <= len(rows) - at)
-            self.execute(_several(statement, size), [value for row in rows[at : at + size] for value in row])
-            at += size
-
-
-def _heavy(rows: Sequence[tuple[Any, ...]]) -> bool:
-    blobs = [n for n, value in enumerate(rows[0]) if isinstance(value, bytes)]
-    return any(len(row[n] or b"") > _HEAVY for n in blobs for row in rows)
-
-
-@lru_cache(maxsize=256)
-def _several(statement: str, rows: int) -> str:
-    return _VALUES.sub(lambda found: f"VALUES {', '.join([found[1]] * rows)}", statement, count=1)
+        for text, values in rows_of.together(statement, rows):
+            self.execute(text, values)

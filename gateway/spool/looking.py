@@ -162,8 +162,8 @@ class Looking:
         """The bytes as they lie there, unchecked; None when there are none."""
         asked = f"SELECT {sql.BODY} FROM body WHERE message_id = :id"  # noqa: S608 - of constants of ours
         found = await self._ask(asked, id=ident)
-        if not found or not found[0]["segment"]:
-            return found[0]["raw"] if found else None
+        if not found:
+            return None
         raw = await self._run(lambda: self._engine.body(found[0]))
         async with self._moments.own() as reader:  # what is deleted meanwhile is none
             return raw if await reader.all(asked, id=ident) else None

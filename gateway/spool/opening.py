@@ -76,19 +76,19 @@ def _create(path: Path) -> None:
 
 def _fill(connection: Connection) -> None:
     """As alembic would by all migrations, which takes it as long as the rest of a start."""
-    for file in _scripts():
+    for file in scripts():
         for statement in runpy.run_path(str(file))["SCHEMA"].split(";"):
             connection.exec_driver_sql(statement)
     connection.exec_driver_sql(_VERSION)
-    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (_revision(_scripts()[-1]),))
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (revision(scripts()[-1]),))
 
 
-def _scripts() -> list[Path]:
+def scripts() -> list[Path]:
     """The migrations, oldest first. The name of each begins with its revision."""
     return sorted((MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
-def _revision(script: Path) -> str:
+def revision(script: Path) -> str:
     return script.name.partition("_")[0]
 
 
@@ -97,7 +97,7 @@ def _check(path: Path, copy: Copy, untouched: bool, progress: Progress) -> None:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise _damaged(path, "no SQLite file" if path.stat().st_size else "empty")
-    known = [_revision(script) for script in _scripts()]
+    known = [revision(script) for script in scripts()]
     with ExitStack() as told, _room(path), closing(connect(path)) as connection, connection.begin():
 
         def ask(text: str) -> Sequence[str]:
@@ -112,12 +112,12 @@ def _check(path: Path, copy: Copy, untouched: bool, progress: Progress) -> None:
         inspector = inspect(connection)
         if not inspector.has_table("alembic_version"):
             raise SpoolError(f"{path} is a SQLite file but not a spool: move it away, or set another state_dir")
-        if (revision := _seen(connection)) not in known:
-            text = f"spool {path} was written by a newer version (schema {revision}, this one knows {known[-1]})"
+        if (found := _seen(connection)) not in known:
+            text = f"spool {path} was written by a newer version (schema {found}, this one knows {known[-1]})"
             raise SpoolError(f"{text}: install that version, or restore the copy made before the upgrade")
         if older:
             _keep(path, path.with_name(f"{path.name}.before-{known[-1]}"), copy)
-            _upgrade(connection, known[known.index(revision) + 1 :], progress)
+            _upgrade(connection, known[known.index(found) + 1 :], progress)
         for name, table in SQLModel.metadata.tables.items():
             try:
                 there = {column["name"] for column in inspector.get_columns(name)}
@@ -227,8 +227,8 @@ def _upgrade(connection: Connection, revisions: Sequence[str], progress: Progres
     from alembic import command  # noqa: PLC0415 - costs a start much, and few of them need it
     from alembic.config import Config  # noqa: PLC0415
 
-    scripts = [script for script in _scripts() if _revision(script) in revisions]
-    steps = sum(_steps(connection, runpy.run_path(str(script)).get("STEPS", {})) for script in scripts)
+    chosen = [script for script in scripts() if revision(script) in revisions]
+    steps = sum(_steps(connection, runpy.run_path(str(script)).get("STEPS", {})) for script in chosen)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection

@@ -80,7 +80,7 @@ def _put(tx: Transaction, message: NewMessage, offers: Offers, claims: list[Clai
         tx.later(_ADD_RECIPIENT, (message.id, *row, n, key_of(address), backend_of[address], received))
     for n, name in enumerate(filter(None, dict.fromkeys(backend_of[address] for address in recipients))):
         tx.counts[name, "queued"] += 1
-        if offer := offers.get((message.id, name)):
+        if (offer := offers.get((message.id, name))) and tx.may_claim(name):
             own = [row for address, row in recipients.items() if backend_of[address] == name]
             claim = Claim(
                 backend=name,

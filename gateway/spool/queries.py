@@ -55,7 +55,8 @@ SELECT r.*, t.total, t.at, t.sent, t.failed, t.doubt FROM (
 JOIN recipient r ON r.message_id = t.message_id AND r.n < :most ORDER BY r.n"""
 POLLS = "SELECT * FROM poll WHERE backend = :backend ORDER BY next_at LIMIT :limit"
 _BODIES = f"""
-SELECT m.*, b.raw, b.segment, b.start, b.length FROM message m LEFT JOIN body b ON b.message_id = m.id
+SELECT m.*, @raw(b.raw), b.segment, b.start, b.length, b.message_id AS body_of
+FROM message m LEFT JOIN body b ON b.message_id = m.id
 WHERE m.id {IN_IDS} AND (b.raw IS NOT NULL OR m.finished_at IS NULL)"""
 STEPS = "SELECT was_at, now_at, 0 AS after FROM step ORDER BY id DESC LIMIT :limit"
 

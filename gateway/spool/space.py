@@ -22,10 +22,12 @@ _YET = 2000  # octets that a queued delivery will need for its attempts and a bo
 _WORDS = 512_000_000  # octets: what is announced, and may never come, keeps no more from others
 _BLOCKED = 64_000_000  # octets of the log
 _MARGIN = 64 * 1024  # octets: for the rows of those that are on their way in
+_ANY = 2**62  # octets
 _LITTLE = 256 * 1024  # octets: with less the door is shut, with twice as much it opens
 FIXES = {
     "disk": "delete something else on this disk or enlarge it, or wait until mail has left; see limits.spool_free",
     "quota": "raise the quota of the user of this service, or delete something of that user",
+    "database": "the disk of the database is full: enlarge it, or delete something else there",
     "spool_size": "wait until mail has left, raise limits.spool_size, or shorten retention",
     "missing": "spool.db, or a file in bodies/, was removed while it is in use; the service writes it back as soon as "
     "it can, do not stop it",
@@ -160,10 +162,11 @@ class Room:
         yet = sum(self._engine.counts().values()) * _YET + found.owed - found.reusable
         disk = found.free + found.held - max(floor, found.ballast) - yet
         # Pages within the file take mail also on a full disk, but first the log does, and that has to be there.
-        self.left = {"disk": min(disk, 2 * found.log, found.free - found.owed if found.free < found.owed else disk)}
+        free = found.free - found.owed if found.free < found.owed else disk
+        self.left = {"disk": min(disk, 2 * found.log, free)} if found.total else {}  # of another machine: not known
         if self._most is not None:
             self.left["spool_size"] = self._most - found.used - max(0, found.ballast - found.held) - yet
-        self._found = min(self.left.values())
+        self._found = min(self.left.values(), default=_ANY)
         self._engine.allow(self._found - found.reusable)
         if found.blocked > _BLOCKED >= self._blocked:
             self._events.warning("spool_log_grows", log_bytes=found.blocked, fix=_READER)

@@ -1,4 +1,4 @@
-"""What the marks of a statement stand for (engine.py), in a database's own words."""
+"""What the marks of a statement stand for (engine.py), and its places, in a database's own words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,33 @@ import re
 from functools import lru_cache
 
 _PAIRS = r"SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(\1)"
+_UNNESTED = (
+    r"SELECT pair->>0, pair->>1 FROM jsonb_array_elements("
+    r"CAST(nullif(CAST(\1 AS TEXT), '{}') AS JSONB)) AS pairs(pair)"  # no pairs at all come as a list
+)
+_ROWS = re.compile(r"WITH v\(([^()]*)\)\s+AS \(VALUES \(([?, ]*)\)\)")
+_NAMED = re.compile(r"(?<![\w:'])(:)([a-z_]\w*)")
+# Of the columns of such rows, by name: no value says of what type it is where it is NULL.
+_TYPES = dict.fromkeys(
+    [
+        "id",
+        "attempt_id",
+        "until",
+        "started_at",
+        "ended_at",
+        "now",
+        "due",
+        "uncount",
+        "code",
+        "at",
+        "n",
+        "next_attempt_at",
+        "received_at",
+        "expires_at",
+    ],
+    "bigint",
+) | {"doubt": "boolean"}
+_LARGE = 65536  # octets: a larger body is read in slices
 
 
 @lru_cache(maxsize=512)
@@ -14,4 +41,25 @@ def sqlite(statement: str) -> str:
     listed = re.sub(r"@in\((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", statement)
     listed = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_PAIRS})", listed)
     told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
+    told = re.sub(r"@raw\(([\w.]+)\)", r"\1", told).replace("@lock", "")
     return told.replace("@least(", "min(").replace("@greatest(", "max(")
+
+
+@lru_cache(maxsize=1024)
+def postgresql(statement: str) -> str:
+    """For psycopg: lists are bound as arrays, lists of pairs as JSON."""
+    text = statement.replace("%", "%%")
+    text = re.sub(r"@in\((:\w+)\)", r"= ANY(\1)", text)
+    text = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_UNNESTED})", text)
+    text = re.sub(r"@by\(\w+\)", "", text)
+    small = rf"CASE WHEN octet_length(\1) > {_LARGE} THEN ''::bytea ELSE \1 END AS raw"
+    text = re.sub(r"@raw\(([\w.]+)\)", small, text).replace("@lock", "FOR UPDATE")
+    text = text.replace("@least(", "least(").replace("@greatest(", "greatest(")
+    text = _ROWS.sub(_typed, text).replace("?", "%s")
+    return _NAMED.sub(r"%(\2)s", text)
+
+
+def _typed(found: re.Match[str]) -> str:
+    names = [name.strip() for name in found[1].split(",")]
+    places = ", ".join(f"?::{_TYPES.get(name, 'text')}" for name in names)
+    return f"WITH v({found[1]}) AS (VALUES ({places}))"

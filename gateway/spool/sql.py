@@ -15,7 +15,7 @@ QUEUED = "message m @by(message_open) WHERE m.finished_at IS NULL AND m.state = 
 IN_STATE = "message m WHERE m.state = '{}' AND m.state <> 'queued'"
 UNDER_WAY = "(delivery.attempt_id IS NOT NULL)"
 EXTENT = "segment, start, length"
-BODY = f"raw, {EXTENT}"  # what Engine.body needs
+BODY = f"@raw(raw), {EXTENT}, message_id AS body_of"  # what Engine.body needs
 # Deliveries to be claimed.
 DUE = """backend = :backend AND state = 'queued' AND next_attempt_at <= :now
     AND NOT message_id @in(:busy) ORDER BY next_attempt_at LIMIT :limit"""

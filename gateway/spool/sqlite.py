@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.files import sync_folder, write_whole
 from gateway.spool import connecting, disk, spelling, vault
+from gateway.spool.alone import Alone
 from gateway.spool.copying import copy
 from gateway.spool.disk import Ballast, Shares
 from gateway.spool.engine import Space, Trouble
@@ -43,10 +44,10 @@ UNION ALL SELECT max(attempt_id) FROM delivery WHERE state = 'queued' AND attemp
 UNION ALL SELECT max(attempt_id) FROM delivery WHERE state <> 'queued' AND attempt_id IS NOT NULL"""
 
 
-class SQLite(Stowing):
+class SQLite(Alone, Stowing):
     """One file in a folder, ours alone while open (engine.Engine)."""
 
-    owner = ""  # whoever holds the lock makes all attempts
+    kind = "sqlite"
     version = sqlite3.sqlite_version
 
     def __init__(

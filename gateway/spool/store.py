@@ -35,8 +35,8 @@ from gateway.spool import (
     upkeep,
     vault,
 )
-from gateway.spool.engine import Unreadable
-from gateway.spool.keeper import Keeper, last_seen
+from gateway.spool.engine import Engine, Unreadable
+from gateway.spool.keeper import Keeper
 from gateway.spool.moments import Moments
 from gateway.spool.ordering import LEASE, Ordering
 from gateway.spool.progress import Progress
@@ -56,7 +56,6 @@ from gateway.spool.records import (
 )
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
-from gateway.spool.steady import SpoolTime
 from gateway.spool.stowing import LEFT, MISSING
 from gateway.spool.transaction import Transaction
 from gateway.spool.writer import Writer
@@ -66,7 +65,7 @@ _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner th
 
 @dataclass(eq=False, repr=False)
 class Spool(Ordering):
-    """One directory with one SQLite file, ours alone while open. What changes it raises SpoolTrouble."""
+    """An engine's database while it is open. What changes it raises SpoolTrouble."""
 
     _keeper: Keeper
     _parts: AsyncExitStack
@@ -79,6 +78,7 @@ class Spool(Ordering):
         directory: Path,
         clock: Clock,
         *,
+        engine: Engine | None = None,
         events: Events,
         wake: Callable[[str], None] = lambda backend: None,
         offer: Callable[[str], Offer | None] = lambda backend: None,
@@ -89,9 +89,10 @@ class Spool(Ordering):
         """Lock, check, migrate, recover. Raises SpoolError when another process has it or it is damaged.
 
         ``wake`` is called with each backend that got new work, ``offer`` with each that is about to: an offer takes it
-        in the commit that puts it. ``reserve`` and ``most`` are Room's.
+        in the commit that puts it. ``reserve`` and ``most`` are Room's. Without an ``engine`` it is the file in the
+        directory.
         """
-        engine = SQLite(directory, reserve=reserve, most=most, progress=Progress(events, clock))
+        engine = engine or SQLite(directory, reserve=reserve, most=most, progress=Progress(events, clock))
         run = asyncio.get_running_loop().run_in_executor
         async with AsyncExitStack() as parts:
             # A pool of its own: looking through mail must not wait for names, tokens or anybody else's disk.
@@ -101,7 +102,7 @@ class Spool(Ordering):
             connection = await run(thread, engine.open)
             parts.callback(engine.close)
             seals = vault.Vault(await run(thread, vault.key, directory), events)
-            time = SpoolTime(clock, await run(thread, last_seen, connection))
+            time = await run(thread, engine.time, clock, connection)
             writer = Writer(engine, connection, thread, clock=clock, time=time, events=events, wake=wake, vault=seals)
             parts.push_async_callback(writer.aclose)
             keeper = Keeper(time, writer, events)
@@ -121,7 +122,8 @@ class Spool(Ordering):
                 events.error("spool_bodies_missing", files=files, fix=MISSING)
             if files := engine.notes.get("left"):
                 events.warning("spool_bodies_left", files=files, fix=LEFT)
-            events.info("spool_opened", path=engine.name, sqlite=engine.version, last_used=time.last_used, **found)
+            known: dict[str, object] = {engine.kind: engine.version, **found}
+            events.info("spool_opened", path=engine.name, last_used=time.last_used, **known)
             parts.push_async_callback(keeper.look, last=True)
             moments = Moments(readers, engine)
             async with moments.own() as reader:

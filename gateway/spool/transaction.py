@@ -38,6 +38,7 @@ _MESSAGE = """
 UPDATE message SET state = :state, finished_at = :ended, sealed = CASE WHEN :ended IS NULL THEN sealed END,
     has_body = has_body AND NOT :dropped WHERE id @in(:ids)"""
 _OVER = "message_id IN (SELECT id FROM message WHERE id @in(:ids) AND NOT has_body)"
+_LOCK = "SELECT id FROM message WHERE id @in(:ids) ORDER BY id @lock"
 # Whether the attempt is under way.
 _OPEN = """
 SELECT 1 FROM delivery WHERE message_id = :message_id AND backend = :backend AND attempt_id = :attempt_id"""
@@ -69,7 +70,14 @@ class Transaction:
         self._drop_sent = drop_sent
         self._later: dict[str, list[Any]] = {}
         self._named: dict[str, set[tuple[Any, ...]]] = {}
+        self._mine: dict[str, bool] = {}
         self._closing: dict[AttemptId, tuple[int, int, bool]] = {}
+
+    def may_claim(self, backend: str) -> bool:
+        """Whether this instance works it ("": any), and will until the commit."""
+        if (known := self._mine.get(backend)) is None:
+            known = self._mine[backend] = self.engine.may_claim(self._connection, backend)
+        return known
 
     def later(self, statement: str, row: Mapping[str, Any] | tuple[Any, ...]) -> None:
         self._later.setdefault(statement, []).append(row)
@@ -138,6 +146,8 @@ class Transaction:
 
         ``anew``: also messages themselves are changed by it, or go.
         """
+        if ids and self.engine.shared:  # else each sees the other's change to a message too late to derive its state
+            self.all(_LOCK, ids=sorted(ids))
         before = self.all(_NOW, ids=ids) if ids and anew else None
         yield
         if ids:

@@ -74,6 +74,7 @@ class Applied:
 
 
 _SHRINK_EVERY = 300.0  # seconds
+_TRIES = 3  # of one group
 NO_SPACE = "not enough space in the spool, try again later"
 OUT_OF_ORDER = "the spool cannot be written, try again later"
 
@@ -115,6 +116,7 @@ class Writer:
         self._arrived = asyncio.Event()
         self._closing = False
         self._broken = False  # the connection
+        self._made: Applied | None = None  # what the group under way came to, once only its commit is missing
         self._astray = ""  # as it was told
         self._shrink_at = 0.0  # monotonic seconds
         self._task = asyncio.create_task(self._run(), name="spool-writer")
@@ -224,8 +226,9 @@ class Writer:
 
     # -- in the writer's thread ----------------------------------------------------------------------------------
 
-    def _apply(self, group: Sequence[Operation[Any]], *, relieved: bool = False) -> Applied:
-        """One transaction for all; if that fails, one for each, so that nobody pays for a neighbour."""
+    def _apply(self, group: Sequence[Operation[Any]], *, relieved: bool = False, before: int = 0) -> Applied:
+        """One transaction for all; if that fails, one for each, so that nobody pays for a neighbour. ``before``: how
+        often it was tried without a fault of its own."""
         if self._broken and not self._reopened():
             return _refused(group, Trouble.BROKEN)
         try:
@@ -233,26 +236,50 @@ class Writer:
         except Exception as error:
             if isinstance(error, Unreadable) and len(group) == 1:
                 return Applied([(group[0], error)])
-            trouble = self._engine.classify(error)
-            if trouble is Trouble.FULL and not relieved:
-                return self._make_room(group)
-            if trouble is Trouble.BROKEN:
-                self._broken = True
-            elif len(group) > 1 and trouble is not Trouble.BUSY:
-                whole = Applied([])
-                for operation in group:
-                    whole += self._apply([operation], relieved=relieved)
-                return whole
-            self._note(error, trouble)
-            return _refused(group, trouble)
+            return self._failed(group, error, relieved=relieved, before=before)
         self.healthy = True
         if self._engine.lengthy():  # before the next group, but behind the answers
             self._thread.submit(self._shorten)
         return applied
 
+    def _failed(self, group: Sequence[Operation[Any]], error: Exception, *, relieved: bool, before: int) -> Applied:
+        """What comes of them instead."""
+        trouble = self._engine.classify(error)
+        if trouble is Trouble.FULL and not relieved:
+            return self._make_room(group)
+        if trouble is Trouble.AGAIN and before < _TRIES:
+            return self._apply(group, relieved=relieved, before=before + 1)
+        if trouble is Trouble.BROKEN:
+            self._broken = True
+            if self._engine.shared and before < _TRIES:
+                return self._resumed(group, error, relieved=relieved, before=before + 1)
+        elif len(group) > 1 and trouble is not Trouble.BUSY:
+            whole = Applied([])
+            for operation in group:
+                whole += self._apply([operation], relieved=relieved)
+            return whole
+        self._note(error, trouble)
+        return _refused(group, trouble)
+
     def _shorten(self) -> None:
         if not self._broken:
             self._engine.shorten(self._connection)
+
+    def _resumed(self, group: Sequence[Operation[Any]], error: Exception, *, relieved: bool, before: int) -> Applied:
+        """By another connection. Where the answer to COMMIT was lost, what it committed must not be done twice."""
+        made = self._made
+        self._note(error, Trouble.BROKEN)
+        if not self._reopened():
+            return _refused(group, Trouble.BROKEN)
+        try:
+            if made is not None and self._engine.took_place(self._connection):
+                self.healthy = True
+                return made
+        except Exception as again:
+            self._broken = True
+            self._note(again, Trouble.BROKEN)
+            return _refused(group, Trouble.BROKEN)
+        return self._apply(group, relieved=relieved, before=before)
 
     def _make_room(self, group: Sequence[Operation[Any]]) -> Applied:
         """The disk is full: what was set aside goes to those who do not bring new mail."""
@@ -267,6 +294,7 @@ class Writer:
         ids = list({identifier for operation in group for identifier in operation.ids})
         seen = self._time.seen()
         times = micros(seen.spool), micros(seen.wall)
+        self._made = None
         with self._connection.begin():
             transaction = Transaction(
                 self._connection, self._engine, *times, vault=self._vault, drop_sent=self.drop_sent
@@ -275,8 +303,9 @@ class Writer:
                 answers = [(operation, operation.run(transaction)) for operation in group if not operation.late]
             answers += [(operation, operation.run(transaction)) for operation in group if operation.late]
             transaction.finish()
+            self._engine.announce(self._connection, transaction.woken)
+            applied = self._made = Applied(answers, transaction.counts, transaction.woken, transaction.damaged)
         astray = self._engine.committed(self._connection, micros(seen.wall))
-        applied = Applied(answers, transaction.counts, transaction.woken, transaction.damaged)
         return self._brought_back(applied, astray) if astray else applied
 
     def _brought_back(self, applied: Applied, astray: str) -> Applied:

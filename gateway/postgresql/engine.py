@@ -1,0 +1,266 @@
+"""PostgreSQL as the spool's engine: a database that other instances use, too."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from gateway.clock import Clock
+from gateway.postgresql import schema, starting
+from gateway.postgresql.link import Link, connect, writing
+from gateway.postgresql.server import Server
+from gateway.postgresql.timing import SharedTime
+from gateway.spool import spelling
+from gateway.spool.engine import Space, Trouble
+from gateway.spool.records import SpoolError
+from gateway.spool.steady import SpoolTime
+
+_NUMBERS = 1000  # of attempts, taken from the sequence at a time
+_PATIENCE, _PAUSE = 20, 0.25  # tries, and seconds between them
+_SLICE = 1 << 20  # octets of a body read at a time
+_FULL = (psycopg.errors.DiskFull,)
+_AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable)
+# The session is over, or is of a server that takes no writes any more (it became a replica).
+_LOST = (
+    psycopg.errors.AdminShutdown,
+    psycopg.errors.CrashShutdown,
+    psycopg.errors.CannotConnectNow,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.IdleSessionTimeout,
+    psycopg.errors.ReadOnlySqlTransaction,
+)
+_OURS = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError)
+# The first number that nobody has.
+_JOIN = """
+INSERT INTO instance (name, number, backends, settings, version, started_at)
+SELECT %(name)s, (SELECT min(n) FROM generate_series(0, 1023) AS n
+    WHERE NOT EXISTS (SELECT 1 FROM instance AS i WHERE i.number = n)), '[]', '', '',
+    CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)
+ON CONFLICT (name) DO UPDATE SET groups = 0 RETURNING number"""
+_WITNESS = "UPDATE instance SET groups = %(groups)s WHERE name = %(name)s RETURNING groups"
+_OWNER = "SELECT owner FROM backend WHERE name = %(name)s FOR SHARE"
+_WITNESSED = "SELECT groups FROM instance WHERE name = %(name)s"
+_COUNT = "SELECT backend, state, count(*) AS n FROM delivery WHERE state <> 'done' GROUP BY backend, state"
+
+
+class Postgres:
+    """One database, shared with others (engine.Engine)."""
+
+    kind = "postgresql"
+    shared = True
+
+    def __init__(self, server: Server, *, works: Callable[[str], bool] = lambda backend: True) -> None:
+        self.name = server.shown
+        self.owner = server.instance
+        self.version = ""
+        self.notes: dict[str, list[str]] = {}
+        self.number = 0
+        self._server = server
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._link: Link | None = None
+        self._groups = 0  # that were begun
+        self._member = False  # in the transaction that is open
+        self._works = works
+        self._numbers = self._attempt_ids()
+
+    def open(self) -> Link:
+        self.version = starting.check(self._server)
+        try:
+            link = self._connected()
+            try:
+                schema.bring_up(link, self.name)
+                self.join(link)
+            except BaseException:
+                link.close()
+                raise
+        except psycopg.Error as error:
+            raise starting.refused(self._server, error) from error
+        link.before = self._begun
+        return link
+
+    def reopen(self) -> Link:
+        """Waits for a server that starts anew. Clients wait meanwhile, who have ten minutes (RFC 5321, 4.5.3.2.6)."""
+        for tried in count(1):
+            try:
+                link = self._connected()
+                break
+            except psycopg.OperationalError:
+                if tried == _PATIENCE:
+                    raise
+                Event().wait(_PAUSE)
+        link.before = self._begun
+        return link
+
+    def _connected(self) -> Link:
+        self._link = writing(self._server)
+        return self._link
+
+    def join(self, link: Link) -> None:
+        """Be one of the instances, under a number of its own. Raises psycopg.Error."""
+        with link.begin():
+            link.all("SELECT pg_advisory_xact_lock(%(key)s)", {"key": schema.LOCK})
+            self.number = link.all(_JOIN, {"name": self.owner})[0]["number"]
+        self._groups = 0
+
+    def _begun(self) -> None:
+        """The witness: what it says after a connection was lost tells whether the commit took place."""
+        assert self._link is not None
+        self._groups += 1
+        found = self._link.all(_WITNESS, {"groups": self._groups, "name": self.owner})
+        self._member = bool(found)
+
+    def took_place(self, connection: Link) -> bool:
+        found = connection.all(_WITNESSED, {"name": self.owner})
+        return bool(found) and found[0]["groups"] == self._groups
+
+    def time(self, clock: Clock, connection: Link) -> SpoolTime:
+        found: datetime = connection.all("SELECT clock_timestamp() AS now")[0]["now"]
+        return SharedTime(clock, found.astimezone(UTC))
+
+    def may_claim(self, connection: Link, backend: str) -> bool:
+        if not self._member:
+            return False
+        found = connection.all(_OWNER, {"name": backend}) if backend else ()
+        return not found or found[0]["owner"] in ("", self.owner)
+
+    def announce(self, connection: Link, backends: Collection[str]) -> None:
+        for name in backends:
+            if not self._works(name):
+                connection.all("SELECT pg_notify('gateway', %(what)s)", {"what": f"wake {name}"})
+
+    def readers(self) -> AsyncEngine:
+        async def made() -> psycopg.AsyncConnection[Any]:
+            return await psycopg.AsyncConnection.connect(
+                self._server.conninfo("reader"), options="-c default_transaction_read_only=on"
+            )
+
+        return create_async_engine(
+            "postgresql+psycopg://",
+            async_creator=made,
+            pool_size=4,
+            max_overflow=0,
+            pool_pre_ping=True,
+            isolation_level="REPEATABLE READ",
+        )
+
+    def close(self) -> None:
+        self._link = None
+
+    def classify(self, error: BaseException) -> Trouble:
+        cause = getattr(error, "orig", error)  # of one that looks it comes wrapped
+        if not isinstance(cause, psycopg.Error):
+            return Trouble.OURS
+        if isinstance(cause, _FULL):
+            return Trouble.FULL
+        if isinstance(cause, _AGAIN):
+            return Trouble.AGAIN
+        if isinstance(cause, _LOST) or (self._link is not None and self._link.lost):
+            return Trouble.BROKEN
+        if isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None:
+            return Trouble.BROKEN
+        return Trouble.OURS if isinstance(cause, _OURS) else Trouble.FAILED
+
+    def distrust(self) -> None:
+        """It looks after its pages itself."""
+
+    def explain(self, error: BaseException) -> str:
+        return " ".join(str(getattr(error, "orig", error)).split())
+
+    def probe(self, connection: Link) -> None:
+        connection.all("UPDATE alembic_version SET version_num = version_num")
+
+    def committed(self, connection: Link, now: int) -> str:
+        return ""
+
+    def lengthy(self) -> bool:
+        return False
+
+    def shorten(self, connection: Link) -> None:
+        """It has no log of ours."""
+
+    def rescue(self, connection: Link) -> Link:
+        return connection
+
+    def finish(self, connection: Link) -> None:
+        with suppress(psycopg.Error):
+            connection.close()
+
+    def relieve(self, connection: Link) -> str:
+        return "database"
+
+    def set_aside(self) -> int:
+        return 0
+
+    def render(self, statement: str) -> str:
+        return spelling.postgresql(statement)
+
+    def listed(self, values: Sequence[Any]) -> Any:
+        return json.dumps(values) if values and isinstance(values[0], tuple) else list(values)
+
+    def stow(self, raw: bytes) -> tuple[bytes, int, int, int]:
+        return raw, 0, 0, len(raw)
+
+    def body(self, row: Any) -> bytes:
+        raw: bytes = row["raw"]
+        return raw if len(raw) == row["length"] else self._read(row["body_of"], row["length"])
+
+    def _read(self, ident: str, length: int) -> bytes:
+        """In slices: as a whole it would be there three times."""
+        whole = bytearray()
+        with closing(connect(self._server, "body")) as own:
+            for at in range(1, length + 1, _SLICE):
+                asked = "SELECT substring(raw FROM %s FOR %s) AS part FROM body WHERE message_id = %s"
+                with own.cursor(binary=True) as cursor:
+                    row = cursor.execute(asked, (at, _SLICE, ident)).fetchone()
+                if row is None:
+                    break
+                whole += row["part"]
+        return bytes(whole)
+
+    def drop(self, rows: Iterable[Any]) -> None:
+        """They were deleted with their rows."""
+
+    def allow(self, octets: int) -> None:
+        """There is nowhere else."""
+
+    def attempt_ids(self, connection: Link) -> Iterator[int]:
+        return self._numbers
+
+    def _attempt_ids(self) -> Iterator[int]:
+        while True:
+            assert self._link is not None
+            block = self._link.all("SELECT nextval('attempt_block') AS n")[0]["n"]
+            yield from range(block * _NUMBERS, (block + 1) * _NUMBERS)
+
+    def count(self, counts: Mapping[tuple[str, str], int]) -> None:
+        self._counts.update(counts)
+
+    def recounted(self, counts: Mapping[tuple[str, str], int]) -> None:
+        self._counts = Counter(counts)
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        return {key: count for key, count in self._counts.items() if count > 0}
+
+    def space(self) -> Space:
+        try:
+            with closing(connect(self._server, "space")) as own:
+                row = own.execute("SELECT pg_database_size(current_database()) AS used").fetchone() or {"used": 0}
+        except psycopg.Error as error:
+            raise OSError(self.explain(error)) from error
+        return Space(used=int(row["used"]), free=0, total=0)
+
+    def shrink(self, connection: Link) -> int:
+        return 0  # autovacuum does
+
+    def copy(self, to: Path) -> None:
+        raise SpoolError(f"the spool is the database {self.name}: pg_dump makes a copy of it")

@@ -1,0 +1,94 @@
+"""The connection that writes: of one thread at a time, with the word of the server on each commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from gateway.postgresql.server import Server
+from gateway.spool import rows as rows_of
+
+_PREPARED = 500  # statements: each text is another, and so is each number of rows
+_DURABLE = """
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
+_LOCK = "5s"  # a lock that is held longer is one of somebody who hangs
+
+
+class Link:
+    """``committing`` is true from when COMMIT is on its way until the answer is there: lost in between, nobody knows
+    whether it took place."""
+
+    def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
+        self._connection = connection
+        self.before: Callable[[], None] | None = None
+        self.committing = False
+
+    @contextmanager
+    def begin(self) -> Iterator[None]:
+        self.committing = False
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            if self.before is not None:
+                self.before()
+            yield
+            self.committing = True
+            connection.execute("COMMIT")
+            self.committing = False
+        except BaseException:
+            with suppress(psycopg.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def all(self, statement: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> Sequence[DictRow]:
+        cursor = self._connection.execute(statement, values)
+        return cursor.fetchall() if cursor.description is not None else []
+
+    def many(self, statement: str, rows: Sequence[Any]) -> None:
+        """The same for each row. Rows of ``VALUES`` with places for tuples go in many at a time, except heavy ones."""
+        if len(rows) == 1:
+            self._connection.execute(statement, rows[0])
+        elif rows_of.alone(statement, rows):
+            with self._connection.cursor() as cursor:
+                cursor.executemany(statement, rows)
+        else:
+            for text, values in rows_of.together(statement, rows):
+                self._connection.execute(text, values)
+
+    @property
+    def lost(self) -> bool:
+        return self._connection.closed or self._connection.broken
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def connect(server: Server, role: str, *options: str) -> psycopg.Connection[DictRow]:
+    """Raises psycopg.Error."""
+    made = psycopg.connect(server.conninfo(role), autocommit=True, row_factory=dict_row)
+    try:
+        made.prepared_max = _PREPARED
+        for option in options:
+            made.execute(option)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def writing(server: Server) -> Link:
+    """What it waits for has an end, and so has what others wait for because of it. Raises psycopg.Error."""
+    rest = int(server.failover.total_seconds() * 1000)
+    return Link(
+        connect(
+            server,
+            "writer",
+            f"SET lock_timeout = '{_LOCK}'",
+            f"SET idle_in_transaction_session_timeout = {rest}",
+            _DURABLE,
+        )
+    )

@@ -1,0 +1,74 @@
+"""Whether this database will do: asked at every start, so that nobody loses mail by a setting of somebody else.
+
+https://www.postgresql.org/docs/current/runtime-config-wal.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+
+from gateway.postgresql.link import connect
+from gateway.postgresql.server import Server
+from gateway.spool.records import SpoolError
+
+_OLDEST = 14  # idle_session_timeout, by which a server ends the session of an instance that is frozen
+_PROBE = "gateway.probe"
+_HINTS = {
+    psycopg.errors.InvalidPassword: "check spool.password_file, and pg_hba.conf of the server",
+    psycopg.errors.InvalidAuthorizationSpecification: "check the user in spool.url, and pg_hba.conf of the server",
+    psycopg.errors.InvalidCatalogName: "make it: createdb --owner ROLE NAME",
+    psycopg.errors.InsufficientPrivilege: "make the role of spool.url the owner of the database",
+}
+
+
+def check(server: Server) -> str:
+    """Returns the version of the server's software. Raises SpoolError with the fix."""
+    try:
+        with closing(connect(server, "start")) as one:
+            for complaint in _complaints(server, one):
+                raise SpoolError(f"the database {server.shown} cannot be the spool: {complaint}")
+            return one.info.parameter_status("server_version") or ""
+    except psycopg.Error as error:
+        raise refused(server, error) from error
+
+
+def refused(server: Server, error: psycopg.Error) -> SpoolError:
+    hint = next((fix for kind, fix in _HINTS.items() if isinstance(error, kind)), "")
+    said = " ".join(str(error).split()) or type(error).__name__
+    return SpoolError(f"the database {server.shown} cannot be used: {said}{f'; {hint}' if hint else ''}")
+
+
+def _complaints(server: Server, one: psycopg.Connection[dict[str, object]]) -> Iterator[str]:
+    version = one.info.server_version
+    if version < _OLDEST * 10_000:
+        yield f"it is PostgreSQL {version // 10_000}, and {_OLDEST} is needed"
+    asked = "SELECT pg_is_in_recovery() AS replica, pg_backend_pid() AS pid"
+    found = one.execute(asked).fetchone() or {}
+    if found["replica"]:
+        yield (
+            "it is a replica, which takes no writes: "
+            "name all hosts in spool.url, and add target_session_attrs=read-write"
+        )
+    for name in ("fsync", "full_page_writes"):
+        value = one.execute("SELECT current_setting(%s) AS value", (name,)).fetchone() or {}
+        if value["value"] != "on":
+            yield f"{name} is off there, and a power cut would lose mail: ALTER SYSTEM SET {name} = on"
+    if found["pid"] != one.info.backend_pid or _shared(server, one):
+        yield (
+            "a pooler in transaction mode stands before it, and locks do not hold there: "
+            "connect to PostgreSQL itself, or to a pooler in session mode"
+        )
+
+
+def _shared(server: Server, one: psycopg.Connection[dict[str, object]]) -> bool:
+    """Whether what one connection sets is seen by another, or by itself no more."""
+    one.execute("SELECT set_config(%s, 'here', false)", (_PROBE,))
+    with closing(connect(server, "start")) as other:
+        other.execute("BEGIN")
+        seen = other.execute("SELECT current_setting(%s, true) AS value", (_PROBE,)).fetchone() or {}
+        other.execute("ROLLBACK")
+    own = one.execute("SELECT current_setting(%s, true) AS value", (_PROBE,)).fetchone() or {}
+    return seen["value"] == "here" or own["value"] != "here"
