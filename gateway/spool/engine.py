@@ -20,6 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.clock import Clock
 from gateway.spool.steady import SpoolTime
 
+OUT_OF_ORDER = "the spool cannot be written, try again later"
+
 
 class Trouble(Enum):
     """Why a transaction failed, and so what to do."""

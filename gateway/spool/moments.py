@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.spool.engine import Engine
-from gateway.spool.queries import Reader
+from gateway.spool.queries import Reader, refuse_if_away
 
 
 class _Shared:
@@ -40,7 +41,12 @@ class Moments:
 
     @asynccontextmanager
     async def own(self) -> AsyncIterator[Reader]:
-        async with self._connections.connect() as connection:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._connections.connect())
+            except DBAPIError as error:
+                refuse_if_away(self._engine, error)
+                raise
             yield Reader(connection, self._engine)
 
     @asynccontextmanager

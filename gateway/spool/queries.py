@@ -13,8 +13,9 @@ from sqlalchemy import RowMapping
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.model import SpoolUnavailable
 from gateway.spool.changes import deliveries_from
-from gateway.spool.engine import Engine
+from gateway.spool.engine import OUT_OF_ORDER, Engine, Trouble
 from gateway.spool.filters import LAST, Question, behind, question
 from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
 from gateway.spool.records import (
@@ -73,8 +74,14 @@ class Reader:
         try:
             return (await self._connection.exec_driver_sql(self._engine.render(statement), given)).mappings().all()
         except DBAPIError as error:
-            self._engine.classify(error)  # which notes what it may tell of the file
+            refuse_if_away(self._engine, error)
             raise
+
+
+def refuse_if_away(engine: Engine, error: DBAPIError) -> None:
+    """The engine notes what the error may tell of a file. Raises SpoolUnavailable where a server does not answer."""
+    if engine.classify(error) is not Trouble.OURS and engine.shared:
+        raise SpoolUnavailable(OUT_OF_ORDER) from error
 
 
 Reading = Callable[[], AbstractAsyncContextManager[Reader]]

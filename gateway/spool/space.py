@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.model import NewMessage, SpoolFull, SpoolUnavailable
-from gateway.spool.engine import Engine, Space
-from gateway.spool.writer import NO_SPACE, OUT_OF_ORDER
+from gateway.spool.engine import OUT_OF_ORDER, Engine, Space
+from gateway.spool.writer import NO_SPACE
 
 _EVERY = 1.0  # seconds
 _PATIENCE = 30.0  # seconds for the disk to answer

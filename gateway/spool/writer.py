@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from gateway.clock import Clock
 from gateway.events import Events
 from gateway.model import SpoolFull, SpoolTrouble, SpoolUnavailable
-from gateway.spool.engine import Connection, Engine, Trouble, Unreadable
+from gateway.spool.engine import OUT_OF_ORDER, Connection, Engine, Trouble, Unreadable
 from gateway.spool.records import micros
 from gateway.spool.steady import SpoolTime
 from gateway.spool.transaction import Transaction
@@ -76,7 +76,6 @@ class Applied:
 _SHRINK_EVERY = 300.0  # seconds
 _TRIES = 3  # of one group
 NO_SPACE = "not enough space in the spool, try again later"
-OUT_OF_ORDER = "the spool cannot be written, try again later"
 
 
 class Writer:
