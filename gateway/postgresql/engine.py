@@ -50,16 +50,22 @@ ON CONFLICT (name) DO UPDATE SET groups = 0 RETURNING number"""
 _WITNESS = "UPDATE instance SET groups = %(groups)s WHERE name = %(name)s RETURNING groups"
 _OWNER = "SELECT owner FROM backend WHERE name = %(name)s FOR SHARE"
 _WITNESSED = "SELECT groups FROM instance WHERE name = %(name)s"
-_COUNT = "SELECT backend, state, count(*) AS n FROM delivery WHERE state <> 'done' GROUP BY backend, state"
 
 
 class Postgres:
-    """One database, shared with others (engine.Engine)."""
+    """One database, shared with others (engine.Engine). ``works``: the backends of this instance. ``now``: whose time
+    it is, the database's where nothing is said."""
 
     kind = "postgresql"
     shared = True
 
-    def __init__(self, server: Server, *, works: Callable[[str], bool] = lambda backend: True) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        works: Callable[[str], bool] = lambda backend: True,
+        now: Callable[[Link], datetime] | None = None,
+    ) -> None:
         self.name = server.shown
         self.owner = server.instance
         self.version = ""
@@ -71,6 +77,7 @@ class Postgres:
         self._groups = 0  # that were begun
         self._member = False  # in the transaction that is open
         self._works = works
+        self._now = now or _database_time
         self._numbers = self._attempt_ids()
 
     def open(self) -> Link:
@@ -124,8 +131,7 @@ class Postgres:
         return bool(found) and found[0]["groups"] == self._groups
 
     def time(self, clock: Clock, connection: Link) -> SpoolTime:
-        found: datetime = connection.all("SELECT clock_timestamp() AS now")[0]["now"]
-        return SharedTime(clock, found.astimezone(UTC))
+        return SharedTime(clock, self._now(connection))
 
     def may_claim(self, connection: Link, backend: str) -> bool:
         if not self._member:
@@ -264,3 +270,8 @@ class Postgres:
 
     def copy(self, to: Path) -> None:
         raise SpoolError(f"the spool is the database {self.name}: pg_dump makes a copy of it")
+
+
+def _database_time(link: Link) -> datetime:
+    found: datetime = link.all("SELECT clock_timestamp() AS now")[0]["now"]
+    return found.astimezone(UTC)

@@ -17,12 +17,14 @@ _ALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keep
 @dataclass(frozen=True, slots=True)
 class Server:
     """``url`` as libpq takes it, without a password. ``instance`` is the name of this one among those that share the
-    queue; ``failover`` is after how long another takes over from one of which nothing is heard."""
+    queue; ``failover`` is after how long another takes over from one of which nothing is heard. ``durable``: one
+    that may lose what it confirmed is refused."""
 
     url: str
     instance: str
     failover: timedelta
     password: str = field(default="", repr=False)
+    durable: bool = True
 
     @property
     def shown(self) -> str:

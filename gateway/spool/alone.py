@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from gateway.clock import Clock
@@ -27,6 +27,9 @@ class Alone:
 
     def may_claim(self, connection: Any, backend: str) -> bool:
         return True
+
+    def recounted(self, counts: Mapping[tuple[str, str], int]) -> None:
+        pass
 
     def announce(self, connection: Any, backends: Collection[str]) -> None:
         pass

@@ -226,10 +226,17 @@ def recover(tx: Transaction) -> dict[str, int]:
     keys = [(row["message_id"], row["backend"]) for row in found]
     _interrupt(tx, keys, now=tx.now, delay=_CRASH_DELAY)
     healed = tx.all(_HEAL, now=tx.now)
+    tx.counts.update(counted(tx))
+    return {"interrupted": len(keys), "healed": len(healed)}
+
+
+def counted(tx: Transaction) -> dict[tuple[str, str], int]:
+    """Deliveries by (backend, state)."""
+    found = {}
     for state in ("queued", "held"):  # a literal state, so that the partial index serves
         for row in tx.all(f"SELECT backend, count(*) AS n FROM delivery WHERE state = '{state}' GROUP BY backend"):
-            tx.counts[row["backend"], state] = row["n"]
-    return {"interrupted": len(keys), "healed": len(healed)}
+            found[row["backend"], state] = int(row["n"])
+    return found
 
 
 def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:

@@ -181,6 +181,9 @@ class Engine(Protocol):
     def count(self, counts: Mapping[tuple[str, str], int]) -> None:
         """By how much deliveries grew, by (backend, state). Quick."""
 
+    def recounted(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Where others change them, too: how many there are in all. Quick."""
+
     def counts(self) -> Mapping[tuple[str, str], int]:
         """Deliveries by (backend, state), of the states queued and held. Quick."""
 

@@ -130,6 +130,18 @@ class Ordering(Looking):
             order.act = act
         return changed
 
+    # -- counts ------------------------------------------------------------------------------------------------------
+
+    async def recount(self) -> None:
+        """Where other instances change the queue, too: how much waits, in all."""
+
+        def known(found: dict[tuple[str, str], int] | BaseException) -> None:
+            if not isinstance(found, BaseException):
+                self._engine.recounted(found)
+
+        if self._engine.shared:
+            await self._writer.submit(changes.counted, late=True, then=known)
+
     # -- claims ------------------------------------------------------------------------------------------------------
 
     async def _claim(self, now: datetime, lease: timedelta, which: str, **values: Any) -> list[Claim]:
