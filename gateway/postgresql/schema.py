@@ -41,9 +41,9 @@ def bring_up(link: Link, where: str) -> None:
     known = [revision(script) for script in scripts()]
     with link.begin():
         link.all("SELECT pg_advisory_xact_lock(%(key)s)", {"key": LOCK})
-        found = _revision(link)
+        found = current(link)
         if found is None:
-            _create(link, known[-1], where)
+            create(link, where)
         elif found not in known:
             text = f"the database {where} was written by a newer version (schema {found}, this one knows {known[-1]})"
             raise SpoolError(f"{text}: upgrade this instance, too")
@@ -55,20 +55,22 @@ def head() -> str:
     return revision(scripts()[-1])
 
 
-def _revision(link: Link) -> str | None:
+def current(link: Link) -> str | None:
+    """The schema that is there, None where there is none."""
     if not link.all("SELECT to_regclass('alembic_version') AS name")[0]["name"]:
         return None
     rows = link.all("SELECT version_num FROM alembic_version")
     return str(rows[0]["version_num"]) if rows else None
 
 
-def _create(link: Link, version: str, where: str) -> None:
+def create(link: Link, where: str) -> None:
+    """In the transaction that is open, of the newest schema. Raises SpoolError where that cannot be the spool."""
     if link.all("SELECT to_regclass('message') AS name")[0]["name"]:
         text = f"the database {where} has a table message, but is no spool of gateway"
         raise SpoolError(f"{text}: make a database of its own: createdb --owner ROLE NAME")
     for statement in (*statements(), *_SETTINGS):
         link.all(statement.replace("%", "%%"))
-    link.all("INSERT INTO alembic_version VALUES (%(version)s)", {"version": version})
+    link.all("INSERT INTO alembic_version VALUES (%(version)s)", {"version": head()})
 
 
 def _upgrade(link: Link, versions: Sequence[str]) -> None:

@@ -66,12 +66,17 @@ def adopt(path: Path) -> None:
 def _create(path: Path) -> None:
     """Make the file under another name first, so that a crash on the way leaves no half spool behind."""
     fresh = path.with_name(f"{path.name}.new")
+    make(fresh)
+    publish(fresh, path)
+
+
+def make(fresh: Path) -> None:
+    """An empty spool of our schema, not yet to be trusted; of one that was begun before nothing is left."""
     for leftover in fresh.parent.glob(fresh.name + "*"):
         leftover.unlink()
     fresh.touch(mode=0o600)
     with closing(connect(fresh)) as connection, connection.begin():
         _fill(connection)
-    publish(fresh, path)
 
 
 def _fill(connection: Connection) -> None:

@@ -32,10 +32,16 @@ def resealed(message: Any, recipients: Iterable[Any], changed: Mapping[str, obje
 
     CRC-32 is linear: what the first part changes is carried through as many zeros as there are bytes behind it.
     """
-    known, was = _known(recipients), _checked(message)
-    now = [changed.get(name, value) for name, value in zip(CHECKED.split(), was, strict=True)]
-    difference = _of_rows(was, known) ^ _of_rows(now, known)
-    return int(message["checksum"]) ^ _times(_zeros(int(message["size"])), difference)
+    known = list(recipients)
+    return moved((message, known), ({name: message[name] for name in CHECKED.split()} | dict(changed), known))
+
+
+def moved(before: tuple[Any, Iterable[Any]], after: tuple[Any, Iterable[Any]]) -> int:
+    """The same where message and recipients have become others. The bytes are those of before."""
+    (message, was), (now, are) = before, after
+    difference = _of_rows(_checked(message), _known(was)) ^ _of_rows(_checked(now), _known(are))
+    carried = _times(_zeros(int(message["size"])), difference) if difference else 0
+    return int(message["checksum"]) ^ carried
 
 
 def _checked(message: Any) -> list[object]:
