@@ -26,7 +26,8 @@ from gateway.spool.records import SpoolError
 from gateway.spool.steady import SpoolTime
 
 _NUMBERS = 1000  # of attempts, taken from the sequence at a time
-_PATIENCE, _PAUSE = 20, 0.25  # tries, and seconds between them
+_PAUSE = 0.25  # seconds between tries to connect
+_UNKNOWN = 60.0  # seconds to find out whether a group is committed
 _SLICE = 1 << 20  # octets of a body read at a time
 _FULL = (psycopg.errors.DiskFull,)
 _AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable)
@@ -97,12 +98,14 @@ class Postgres:
 
     def reopen(self) -> Link:
         """Waits for a server that starts anew. Clients wait meanwhile, who have ten minutes (RFC 5321, 4.5.3.2.6)."""
+        unknown = self._link is not None and self._link.committing
+        patience = _UNKNOWN if unknown else self._server.failover.total_seconds() / 2
         for tried in count(1):
             try:
                 link = self._connected()
                 break
             except psycopg.OperationalError:
-                if tried == _PATIENCE:
+                if tried * _PAUSE >= patience:
                     raise
                 Event().wait(_PAUSE)
         link.before = self._begun

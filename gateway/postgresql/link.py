@@ -31,17 +31,17 @@ class Link:
     def begin(self) -> Iterator[None]:
         self.committing = False
         connection = self._connection
-        connection.execute("BEGIN")
+        connection.execute("BEGIN", prepare=False)
         try:
             if self.before is not None:
                 self.before()
             yield
             self.committing = True
-            connection.execute("COMMIT")
+            connection.execute("COMMIT", prepare=False)
             self.committing = False
         except BaseException:
             with suppress(psycopg.Error):
-                connection.execute("ROLLBACK")
+                connection.execute("ROLLBACK", prepare=False)
             raise
 
     def all(self, statement: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> Sequence[DictRow]:

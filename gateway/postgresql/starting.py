@@ -5,6 +5,7 @@ https://www.postgresql.org/docs/current/runtime-config-wal.html
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -16,12 +17,17 @@ from gateway.spool.records import SpoolError
 
 _OLDEST = 14  # idle_session_timeout, by which a server ends the session of an instance that is frozen
 _PROBE = "gateway.probe"
-_HINTS = {
-    psycopg.errors.InvalidPassword: "check spool.password_file, and pg_hba.conf of the server",
-    psycopg.errors.InvalidAuthorizationSpecification: "check the user in spool.url, and pg_hba.conf of the server",
-    psycopg.errors.InvalidCatalogName: "make it: createdb --owner ROLE NAME",
-    psycopg.errors.InsufficientPrivilege: "make the role of spool.url the owner of the database",
-}
+# By the server's words: an error of connecting has no code. They are English where lc_messages says nothing else.
+_HINTS = (
+    ("password authentication failed", "check spool.password_file, and the user in spool.url"),
+    ("no password supplied", "set spool.password_file"),
+    ("no pg_hba.conf entry", "allow this machine in pg_hba.conf of the server"),
+    ("role .* does not exist", "make it on the server: createuser --pwprompt NAME"),
+    ("database .* does not exist", "make it on the server: createdb --owner ROLE NAME"),
+    ("permission denied", "make the role of spool.url the owner of the database"),
+    ("Connection refused|timeout expired|No such file", "check the host and port in spool.url, and that it runs"),
+    ("could not translate host name|Name or service not known", "check the host in spool.url"),
+)
 
 
 def check(server: Server) -> str:
@@ -36,8 +42,8 @@ def check(server: Server) -> str:
 
 
 def refused(server: Server, error: psycopg.Error) -> SpoolError:
-    hint = next((fix for kind, fix in _HINTS.items() if isinstance(error, kind)), "")
     said = " ".join(str(error).split()) or type(error).__name__
+    hint = next((fix for words, fix in _HINTS if re.search(words, said)), "")
     return SpoolError(f"the database {server.shown} cannot be used: {said}{f'; {hint}' if hint else ''}")
 
 

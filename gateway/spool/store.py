@@ -54,6 +54,7 @@ from gateway.spool.records import (
     Told,
     micros,
 )
+from gateway.spool.secrets import Secrets
 from gateway.spool.space import Room
 from gateway.spool.sqlite import SQLite
 from gateway.spool.stowing import LEFT, MISSING
@@ -70,6 +71,7 @@ class Spool(Ordering):
     _keeper: Keeper
     _parts: AsyncExitStack
     uses: lastuse.Uses
+    secrets: Secrets
     _offer: Callable[[str], Offer | None]
 
     @classmethod
@@ -129,7 +131,8 @@ class Spool(Ordering):
             async with moments.own() as reader:
                 uses = lastuse.Uses(writer, clock, await lastuse.known(reader))
             parts.push_async_callback(uses.write, last=True)
-            return cls(engine, moments, pool, time, writer, room, events, keeper, parts.pop_all(), uses, offer)
+            known_to = keeper, parts.pop_all(), uses, Secrets(writer.submit)
+            return cls(engine, moments, pool, time, writer, room, events, *known_to, offer)
 
     async def aclose(self) -> None:
         """Carry out what was asked, then close."""

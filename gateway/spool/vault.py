@@ -1,6 +1,7 @@
-"""Clients' own tokens at rest: sealed with a key that lies beside the spool and in none of its copies. Not on the loop.
+"""Secrets at rest: sealed with a key that lies beside the spool and in none of its copies. Not on the loop.
 
-AES-256-GCM; the queue id is associated data, so that a sealed token opens with its own message only.
+AES-256-GCM. Whose it is is associated data: a client's token opens with its own message only, a sign-in (secrets.py)
+under its own name. No queue id is such a name.
 """
 
 from __future__ import annotations
@@ -49,20 +50,26 @@ class Vault:
         self._warned = False
 
     def seal(self, ident: str, secret: str) -> bytes | None:
-        if not secret:
-            return None
-        nonce = os.urandom(_NONCE)
-        return nonce + self._cipher.encrypt(nonce, secret.encode("utf-8", _ERRORS), ident.encode())
+        return self.enclose(ident, secret.encode("utf-8", _ERRORS)) if secret else None
 
     def unseal(self, ident: str, sealed: bytes | None) -> str:
-        if sealed is None:
-            return ""
+        opened = self.disclose(ident, sealed) if sealed is not None else b""
         try:
-            opened = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], ident.encode())
-            return opened.decode("utf-8", _ERRORS)
+            return (opened or b"").decode("utf-8", _ERRORS)
+        except ValueError:  # sealed by others than ``seal``
+            return ""
+
+    def enclose(self, name: str, value: bytes) -> bytes:
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, value, name.encode())
+
+    def disclose(self, name: str, sealed: bytes) -> bytes | None:
+        """None for what cannot be opened."""
+        try:
+            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], name.encode())
         except (InvalidTag, TypeError, ValueError):  # a damaged value may be of any type
             if not self._warned:
                 self._warned = True
-                text = "it was sealed with another spool.key: put that file back, or have its client send again"
-                self._events.warning("unsealable", id=ident, detail=text)
-            return ""
+                text = "it was sealed with another spool.key: put that file back, or have it sent or signed in again"
+                self._events.warning("unsealable", id=name, detail=text)
+            return None

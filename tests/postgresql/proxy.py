@@ -1,0 +1,68 @@
+"""What stands between a client and PostgreSQL: lets all pass, until it is told to break something."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+
+class Proxy:
+    """A socket in ``folder`` that leads to that in ``server``, and breaks the first connection on which it sees
+    ``word`` from the client: ``after`` the server has carried that out, or else before it has seen it."""
+
+    def __init__(self, folder: Path, server: Path) -> None:
+        self.folder = folder
+        self.broken = 0
+        self._server = str(server / ".s.PGSQL.5432")
+        self._word, self._after = b"", False
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(folder / ".s.PGSQL.5432"))
+        self._listening.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def break_at(self, word: bytes, *, after: bool) -> None:
+        self._word, self._after = word, after
+
+    def close(self) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        server = socket.socket(socket.AF_UNIX)
+        with closing(client), closing(server), suppress(OSError):
+            server.connect(self._server)
+            threading.Thread(target=_pass, args=(server, client), daemon=True).start()
+            while data := client.recv(65536):
+                if self._word and self._word in data:
+                    self._word = b""
+                    self.broken += 1
+                    client.shutdown(socket.SHUT_RDWR)
+                    if self._after:
+                        server.sendall(data)
+                        server.shutdown(socket.SHUT_WR)
+                    return
+                server.sendall(data)
+
+
+def _pass(one: socket.socket, other: socket.socket) -> None:
+    with suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
+        other.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def proxy(folder: Path, server: Path) -> Iterator[Proxy]:
+    made = Proxy(folder, server)
+    try:
+        yield made
+    finally:
+        made.close()

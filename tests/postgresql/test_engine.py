@@ -1,0 +1,184 @@
+"""The spool on PostgreSQL where the connection or the server fails: nothing is lost, and nothing is there twice."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.events import Events
+from gateway.model import SpoolUnavailable
+from gateway.postgresql.engine import Postgres
+from gateway.postgresql.server import Server
+from gateway.spool import Spool, SpoolError
+from tests import postgres_kit
+from tests.postgresql.proxy import Proxy, proxy
+from tests.spool_kit import message, settlement
+
+LEASE = timedelta(minutes=5)
+
+
+def server_of(url: str, instance: str = "a", *, durable: bool = False) -> Server:
+    return Server(url, instance, timedelta(seconds=2), durable=durable)
+
+
+@asynccontextmanager
+async def opened(url: str, instance: str = "a") -> AsyncIterator[Spool]:
+    with tempfile.TemporaryDirectory() as folder:
+        events = Events(level="error")
+        engine = Postgres(server_of(url, instance))
+        spool = await Spool.open(Path(folder), SystemClock(), engine=engine, events=events, reserve=0.1)
+        try:
+            yield spool
+        finally:
+            await spool.aclose()
+            events.close()
+
+
+@contextmanager
+def between() -> Iterator[tuple[Proxy, str]]:
+    """A proxy before a database of its own, and the URL that leads through it."""
+    own = postgres_kit.shared().folder
+    with (
+        postgres_kit.database() as url,
+        tempfile.TemporaryDirectory() as folder,
+        proxy(Path(folder), own) as made,
+    ):
+        yield made, url.replace(str(own), folder)
+
+
+async def test_mail_goes_in_and_out() -> None:
+    """Put, claimed with its bytes, settled; a large body comes in slices and is the same."""
+    with postgres_kit.database() as url:
+        async with opened(url) as spool:
+            small, large = message(), message(raw=b"Subject: large\r\n\r\n" + b"0123456789" * 300_000)
+            await spool.put(small, large)
+            assert spool.counts() == {("b", "queued"): 2}
+            taken = await spool.claim("b", now=spool.now(), lease=LEASE, limit=10, eager=1000)
+            assert taken.bodies == {small.id: small.raw}
+            assert await spool.bodies([small.id, large.id]) == {small.id: small.raw, large.id: large.raw}
+            for claim in taken.claims:
+                await spool.settle(settlement(claim))
+            assert await spool.states([small.id, large.id]) == {small.id: "done", large.id: "done"}
+            assert spool.counts() == {}
+
+
+@pytest.mark.parametrize("after", [True, False])
+async def test_an_answer_to_commit_that_is_lost_costs_nothing(after: bool) -> None:
+    """Whether the database has committed the group or has not: it is there once, and its client hears 250."""
+    with between() as (broken, url):
+        async with opened(url) as spool:
+            one, other = message(), message()
+            await spool.put(one)
+            broken.break_at(b"COMMIT", after=after)
+            await spool.put(other)
+            assert broken.broken == 1
+            assert spool.counts() == {("b", "queued"): 2}
+            assert {row.id for row in await spool.find()} == {one.id, other.id}
+            assert spool.writable()
+
+
+async def test_a_session_that_is_ended_is_replaced() -> None:
+    """An administrator or a firewall ends all of them: who comes next notices nothing."""
+    with postgres_kit.database() as url:
+        async with opened(url) as spool:
+            one, other = message(), message()
+            await spool.put(one)
+            postgres_kit.shared().cut(psycopg.conninfo.conninfo_to_dict(url)["dbname"])
+            await spool.put(other)
+            assert {row.id for row in await spool.find()} == {one.id, other.id}
+
+
+async def test_a_server_that_is_away_is_waited_for_and_then_mail_is_refused() -> None:
+    """A restart costs nobody anything. Away for longer, it is 451 for who writes and looks, and all right when it is
+    back."""
+    with postgres_kit.cluster() as server:
+        server.create("spool")
+        async with opened(server.url("spool")) as spool:
+            before, meanwhile, refused, later = message(), message(), message(), message()
+            await spool.put(before)
+            server.crash()
+            putting = asyncio.ensure_future(spool.put(meanwhile))
+            await asyncio.sleep(0)
+            server.start()
+            await putting
+            server.stop()
+            for asked in (spool.put(refused), spool.find()):
+                with pytest.raises(SpoolUnavailable):
+                    await asked
+            assert not spool.writable()
+            server.start()
+            await spool.put(later)
+            assert spool.writable()
+            assert {row.id for row in await spool.find()} == {before.id, meanwhile.id, later.id}
+
+
+async def test_two_instances_settle_one_message_at_once() -> None:
+    """Each has a part of it: its state follows from both, whoever commits last."""
+    with postgres_kit.database() as url:
+        async with opened(url) as first, opened(url, "b") as second:
+            for _ in range(20):
+                both = message(
+                    "a@example.org", "b@example.org", deliveries={"b": ("a@example.org",), "c": ("b@example.org",)}
+                )
+                await first.put(both)
+                claims = [
+                    (spool, (await spool.claim(name, now=spool.now(), lease=LEASE, limit=1)).claims[0])
+                    for spool, name in ((first, "b"), (second, "c"))
+                ]
+                await asyncio.gather(*(spool.settle(settlement(claim)) for spool, claim in claims))
+                assert await first.states([both.id]) == {both.id: "done"}
+
+
+async def test_one_time_for_all_and_no_number_twice() -> None:
+    """Due times are of the database's time; attempts of two instances never have the same number."""
+    with postgres_kit.database() as url:
+        async with opened(url) as first, opened(url, "b") as second:
+            assert abs(first.now() - second.now()) < timedelta(seconds=1)
+            await first.put(*(message() for _ in range(4)))
+            taken = [
+                claim.attempt_id
+                for spool in (first, second, first, second)
+                for claim in (await spool.claim("b", now=spool.now(), lease=LEASE, limit=1)).claims
+            ]
+            assert len(set(taken)) == 4
+
+
+REFUSED = [
+    ("postgresql://postgres@/none?host={folder}", 'database "none" does not exist; make it on the server: createdb'),
+    ("postgresql://nobody@/postgres?host={folder}", 'role "nobody" does not exist; make it on the server: createuser'),
+    ("postgresql://postgres@/postgres?host=/nowhere", "No such file .*; check the host and port in spool.url"),
+    ("postgresql://postgres@127.0.0.1:1/postgres", "Connection refused.*; check the host and port in spool.url"),
+]
+
+
+@pytest.mark.parametrize(("url", "words"), REFUSED)
+async def test_what_cannot_be_the_spool_is_refused_with_the_fix(url: str, words: str) -> None:
+    with pytest.raises(SpoolError, match=words):
+        async with opened(url.format(folder=postgres_kit.shared().folder)):
+            pass
+
+
+async def test_a_server_that_could_lose_mail_is_refused() -> None:
+    """fsync off; and one of somebody else's tables, or of a newer version."""
+    with postgres_kit.database() as url:
+        with pytest.raises(SpoolError, match=r"fsync is off there, .*: ALTER SYSTEM SET fsync = on"):
+            Postgres(server_of(url, durable=True)).open()
+        with psycopg.connect(url) as own:
+            own.execute("CREATE TABLE message (id int)")
+        with pytest.raises(SpoolError, match="has a table message, but is no spool"):
+            Postgres(server_of(url)).open()
+    with postgres_kit.database() as url:
+        async with opened(url):
+            pass
+        with psycopg.connect(url) as own:
+            own.execute("UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(SpoolError, match=r"written by a newer version \(schema 9999"):
+            Postgres(server_of(url)).open()
