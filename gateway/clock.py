@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -58,17 +59,21 @@ async def wait_for(event: asyncio.Event, clock: Clock, seconds: float) -> None:
 
 
 class QueueIds:
-    """Queue ids: 13 characters that sort by time and never repeat within a run, even when the clock steps back."""
+    """Queue ids: 13 characters that sort by time and never repeat within a run, even when the clock steps back.
 
-    def __init__(self, clock: Clock, rng: random.Random) -> None:
+    ``number`` (0 to 1023) is that of an instance that shares a spool with others: it stands where otherwise there is
+    chance, so that no two of them ever give the same id.
+    """
+
+    def __init__(self, clock: Clock, rng: random.Random, number: Callable[[], int] | None = None) -> None:
         self._clock = clock
-        self._rng = rng
         self._last = 0
+        self._number = number or (lambda: rng.getrandbits(10))
 
     def __call__(self) -> str:
         micros = max(self._last + 1, int(self._clock.now().timestamp() * 1_000_000))
         self._last = micros
-        return _spelled(micros << 10 | self._rng.getrandbits(10))
+        return _spelled(micros << 10 | self._number() & 1023)
 
 
 def _spelled(number: int) -> str:

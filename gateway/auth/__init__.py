@@ -1,6 +1,7 @@
 """JWT and device passwords -> Client or Refusal."""
 
 from gateway.auth.authenticator import REASONS, Authenticator, LoginRefused
+from gateway.auth.following import Following
 from gateway.auth.guesses import Guesses
 from gateway.auth.keys import ADMIN_AUDIENCE, ensure_own_key, examine, load_keys
 from gateway.auth.passwords import hash_password, new_password
@@ -10,6 +11,7 @@ __all__ = [
     "ADMIN_AUDIENCE",
     "REASONS",
     "Authenticator",
+    "Following",
     "Guesses",
     "LoginRefused",
     "Revocations",

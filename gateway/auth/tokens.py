@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -45,19 +45,40 @@ class Parsed:
     claims: Mapping[str, Any]
 
 
+Known = tuple[Iterable[str], Mapping[str, datetime]]  # ids, and for each subject the time before which all are void
+
+
 class Revocations:
     """Tokens that are dead before their time: those with these ids, whichever key signed them, or of these subjects."""
 
     def __init__(self, jtis: Iterable[str] = (), subjects: Mapping[str, datetime] | None = None) -> None:
+        self._under_way: list[Revocations] = []  # what was revoked here since each of the looks began
+        self.replace(jtis, subjects or {})
+
+    def replace(self, jtis: Iterable[str], subjects: Mapping[str, datetime]) -> None:
+        """These are all."""
         self._jtis = set(jtis)
-        self._subjects = dict(subjects or {})
+        self._subjects = dict(subjects)
+
+    async def load(self, read: Callable[[], Awaitable[Known]]) -> None:
+        """All that is revoked where others revoke, too; what is revoked here meanwhile is not forgotten for that."""
+        self._under_way.append(meanwhile := Revocations())
+        try:
+            self.replace(*await read())
+        finally:
+            self._under_way.remove(meanwhile)
+        self._jtis |= meanwhile._jtis
+        for subject, before in meanwhile._subjects.items():
+            self.revoke_subject(subject, before)
 
     def revoke_jti(self, jti: str) -> None:
-        self._jtis.add(jti)
+        for one in (self, *self._under_way):
+            one._jtis.add(jti)
 
     def revoke_subject(self, subject: str, before: datetime) -> None:
         """All of a subject's tokens issued before that time, or without saying when."""
-        self._subjects[subject] = max(before, self._subjects.get(subject, before))
+        for one in (self, *self._under_way):
+            one._subjects[subject] = max(before, one._subjects.get(subject, before))
 
     def is_revoked(self, token: LoginToken) -> bool:
         before = self._subjects.get(token.subject)

@@ -16,6 +16,9 @@ _REVOKE_SUBJECT = """
 INSERT INTO revocation (subject, before) VALUES (:subject, :now)
 ON CONFLICT (subject) DO UPDATE SET before = @greatest(revocation.before, excluded.before)"""
 
+# Those made here, whatever time it was where they were made.
+_REVOKE_MADE = "UPDATE token SET revoked_at = :now WHERE subject = :subject AND revoked_at IS NULL"
+
 
 def add(tx: Transaction, row: TokenRow) -> None:
     times = [None if time is None else micros(time) for time in (row.issued_at, row.expires_at, row.revoked_at)]
@@ -28,6 +31,7 @@ def revoke(tx: Transaction, jti: str, subject: str, now: int) -> None:
         tx.later(_REVOKE, (jti, "", "", "", now, None, now))
     if subject:
         tx.all(_REVOKE_SUBJECT, subject=subject, now=now)
+        tx.all(_REVOKE_MADE, subject=subject, now=now)
 
 
 _ENDING = """

@@ -217,6 +217,16 @@ async def test_tokens_are_remembered_and_revoked(tmp_path: Path) -> None:
         assert await at.spool.revocations() == ({"j1", "foreign"}, {"staff": START + DAY})
 
 
+async def test_a_subject_s_tokens_are_revoked_whatever_clock_made_them(at: At) -> None:
+    """The machine that made one may be ahead of the one where it is revoked; what is made later is good."""
+    for jti, minutes in (("ahead", 10), ("before", -10), ("others", 10)):
+        who = "till" if jti == "others" else "billing"
+        await at.spool.add_token(TokenRow(jti, "own", who, "", START + minutes * MINUTE, None))
+    await at.spool.revoke(subject="billing", now=START)
+    await at.spool.add_token(TokenRow("later", "own", "billing", "", START + MINUTE, None))
+    assert await at.spool.revocations() == ({"ahead", "before"}, {"billing": START})
+
+
 @pytest.mark.parametrize("bad", ["yesterday", "2026-11-20T12:00:00", 5])
 def test_token_times_must_be_times_with_a_zone(bad: object) -> None:
     """Text in ISO 8601 is read, anything else is refused."""

@@ -110,6 +110,19 @@ def test_ids_lie_between_the_times_they_were_made_at() -> None:
         assert len(first_id(at)) == len(ident)
 
 
+def test_no_two_instances_ever_give_the_same_id() -> None:
+    """Whatever their clocks show: each has a number of its own. They look as ever, and go on when it changes."""
+    clock, numbers = FakeClock(), [0, 1, 512, 1023]
+    givers = [QueueIds(clock, random.Random(1), lambda n=n: numbers[n]) for n in range(4)]  # type: ignore[misc]
+    made = [[giver() for giver in givers] for _ in range(500)]
+    numbers[0] = 7  # it was buried, and has joined again
+    made += [[giver() for giver in givers] for _ in range(500)]
+    assert len({ident for each in made for ident in each}) == 4000
+    assert [each[0] for each in made] == sorted(each[0] for each in made)
+    assert {len(ident) for each in made for ident in each} == {len(QueueIds(clock, random.Random(1))())}
+    assert all(first_id(clock.now()) <= ident for each in made for ident in each)
+
+
 class Life:
     """Messages of which everything is known, put into a spool."""
 
