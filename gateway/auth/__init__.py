@@ -3,7 +3,7 @@
 from gateway.auth.authenticator import REASONS, Authenticator, LoginRefused
 from gateway.auth.following import Following
 from gateway.auth.guesses import Guesses
-from gateway.auth.keys import ADMIN_AUDIENCE, ensure_own_key, examine, load_keys
+from gateway.auth.keys import ADMIN_AUDIENCE, ensure_own_key, examine, load_keys, signing_keys
 from gateway.auth.passwords import hash_password, new_password
 from gateway.auth.tokens import Revocations, inspect, mint
 
@@ -22,4 +22,5 @@ __all__ = [
     "load_keys",
     "mint",
     "new_password",
+    "signing_keys",
 ]

@@ -181,6 +181,17 @@ def ensure_own_key(settings: Settings) -> None:
                 raise _unfit(name, "private_key_file", f"cannot make {path}: {error.strerror}") from None
 
 
+def signing_keys(settings: Settings) -> dict[str, tuple[Path, bytes]]:
+    """By name each key read from a ``private_key_file``: that file, and the key in DER, which is the same however the
+    file is written. Blocks. Raises Unfit."""
+    found = {}
+    for name, key in load_keys(settings).items():
+        if (file := key.settings.private_key_file) is not None and not isinstance(key.private, bytes | None):
+            der = key.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+            found[name] = settings.state_dir / file, der
+    return found
+
+
 def _to_be_made(key: KeySettings, state_dir: Path) -> Path | None:
     """The file of a key that we make ourselves and that is not there; another that is missing is an error."""
     if key.private_key_file is None or key.algorithm != "EdDSA":
