@@ -26,7 +26,7 @@ from gateway.spool.sql import (
     LOAD_DELIVERIES,
     THESE,
     UNDER_WAY,
-    load,
+    load_to_claim,
 )
 from gateway.spool.transaction import Transaction
 from gateway.spool.vault import Vault
@@ -155,7 +155,7 @@ def _bodies(tx: Transaction, ids: list[str], rows: Iterable[Any]) -> tuple[dict[
 def _claim(tx: Transaction, until: int, which: str, values: Mapping[str, Any]) -> tuple[list[Claim], Sequence[Any]]:
     if not tx.may_claim(values.get("backend", "")):
         return [], []
-    rows = tx.all(load(which), **values)
+    rows = tx.all(load_to_claim(which), **values)
     if any(row["attempt_id"] is not None for row in rows):  # a send that outlived its lease
         keys = list(dict.fromkeys((row["id"], row["backend"]) for row in rows))
         _interrupt(tx, keys, now=None, delay=0)

@@ -32,6 +32,7 @@ _TYPES = dict.fromkeys(
     ],
     "bigint",
 ) | {"doubt": "boolean"}
+_WORDS = {"@least(": "least(", "@greatest(": "greatest(", "@lock": "FOR UPDATE", "@skip": "FOR UPDATE SKIP LOCKED"}
 _LARGE = 65536  # octets: a larger body is read in slices
 
 
@@ -41,7 +42,7 @@ def sqlite(statement: str) -> str:
     listed = re.sub(r"@in\((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", statement)
     listed = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_PAIRS})", listed)
     told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
-    told = re.sub(r"@raw\(([\w.]+)\)", r"\1", told).replace("@lock", "")
+    told = re.sub(r"@raw\(([\w.]+)\)", r"\1", told).replace("@lock", "").replace("@skip", "")
     return told.replace("@least(", "min(").replace("@greatest(", "max(")
 
 
@@ -53,8 +54,9 @@ def postgresql(statement: str) -> str:
     text = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_UNNESTED})", text)
     text = re.sub(r"@by\(\w+\)", "", text)
     small = rf"CASE WHEN octet_length(\1) > {_LARGE} THEN ''::bytea ELSE \1 END AS raw"
-    text = re.sub(r"@raw\(([\w.]+)\)", small, text).replace("@lock", "FOR UPDATE")
-    text = text.replace("@least(", "least(").replace("@greatest(", "greatest(")
+    text = re.sub(r"@raw\(([\w.]+)\)", small, text)
+    for mark, word in _WORDS.items():
+        text = text.replace(mark, word)
     text = _ROWS.sub(_typed, text).replace("?", "%s")
     return _NAMED.sub(r"%(\2)s", text)
 

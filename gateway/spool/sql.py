@@ -45,6 +45,11 @@ def load(which: str) -> str:
     return _LOAD.format(which)
 
 
+def load_to_claim(which: str) -> str:
+    """What another instance is claiming just now is not among them."""
+    return _LOAD.format(f"{which} @skip")
+
+
 LOAD_DELIVERIES = load(THESE)
 
 
