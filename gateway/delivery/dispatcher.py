@@ -15,6 +15,7 @@ from gateway.delivery.again import Again
 from gateway.delivery.bounces import Bouncer
 from gateway.delivery.breaker import OPERATOR, CircuitBreaker
 from gateway.delivery.orders import Orders
+from gateway.delivery.ownership import Alone, Ownership
 from gateway.delivery.sending import SEND_LIMIT
 from gateway.delivery.standing import BackendStatus
 from gateway.delivery.tracking import Tracker
@@ -36,7 +37,7 @@ class _Post:
     working: asyncio.Task[None]
     tracking: asyncio.Task[None] | None
 
-    async def close(self, seconds: float) -> None:
+    async def close(self, seconds: float, *, backend: bool = True) -> None:
         """Once the worker is told to stop: let sends end within ``seconds`` or until cancelled, close the backend."""
         if self.tracking:
             self.tracking.cancel()
@@ -48,7 +49,8 @@ class _Post:
             await self.worker.drain(0)
             raise
         finally:
-            await self.worker.backend.aclose()
+            if backend:
+                await self.worker.backend.aclose()
 
 
 class Dispatcher:
@@ -64,7 +66,10 @@ class Dispatcher:
         clock: Clock,
         ids: Callable[[], str],
         rng: random.Random,
+        ownership: Ownership | None = None,
     ) -> None:
+        self._own = ownership or Alone()
+        self._backends: dict[str, Backend] = {}  # also those that another instance works
         self._spool = spool
         self._events = events
         self._clock = clock
@@ -72,7 +77,7 @@ class Dispatcher:
         self._rng = rng
         self._posts: dict[str, _Post] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
-        self._upkeep = Upkeep(spool, events, clock, self._wake_all)
+        self._upkeep = Upkeep(spool, events, clock, self._wake_all, self._own)
         self.again = Again(spool, events, clock, ids)
         self.publish, self.bounce = self._upkeep.publish, self._upkeep.bounce
         self._keeping: asyncio.Task[None] | None = None
@@ -95,17 +100,47 @@ class Dispatcher:
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, backends: Mapping[str, Backend]) -> None:
-        """Open a worker for each backend."""
-        for name, backend in backends.items():
-            self._open(name, backend, CircuitBreaker())
+        """Open a worker for each backend that is worked here."""
+        self._adopt(backends, {})
         self._keeping = self._supervised("upkeep", self._upkeep.run)
+
+    def _adopt(
+        self, backends: Mapping[str, Backend], breakers: Mapping[str, CircuitBreaker], *, resting: bool = False
+    ) -> None:
+        """These are all there are. One that is worked elsewhere is thought to work."""
+        self._backends = dict(backends)
+        for name, backend in backends.items():
+            if name not in self._posts and self._own.owns(name):
+                self._open(name, backend, breakers.get(name, CircuitBreaker()), resting=resting)
+            elif name not in self._posts:
+                self._breakers[name] = CircuitBreaker()
+
+    def gain(self, name: str) -> None:
+        """From now on this backend is worked here."""
+        if name in self._backends and name not in self._posts:
+            self._open(name, self._backends[name], CircuitBreaker())
+
+    async def lose(self, name: str) -> None:
+        """This backend is worked here no more: nothing new is begun; returns when what was under way has ended."""
+        if name in self._posts:
+            post = self._take(name)
+            self._breakers[name] = CircuitBreaker()
+            await self._leave(name, post, backend=False)
+
+    def _leave(self, name: str, post: _Post, *, backend: bool = True) -> asyncio.Task[None]:
+        leaving = asyncio.create_task(post.close(SEND_LIMIT, backend=backend), name=f"delivery.leaving.{name}")
+        self._leaving[leaving] = post.worker
+        leaving.add_done_callback(self._leaving.pop)
+        return leaving
 
     def _open(self, name: str, backend: Backend, breaker: CircuitBreaker, *, resting: bool = False) -> None:
         """With the breaker of who was there before: an order stays in force, all else is found out anew, unless it is
         ``resting``."""
         self._breakers[name] = breaker
         settings = self._settings.backends[name]
-        worker = Worker(backend, settings, self._orders, breaker, self._spool, self._events, self._clock)
+        worker = Worker(
+            backend, settings, self._orders, breaker, self._spool, self._events, self._clock, self._own.valid
+        )
         rests = resting and breaker.by not in ("", OPERATOR)
         self._events.backend_up(name, not rests)  # until it is found not to be
         if breaker.by not in ("", OPERATOR) and not rests:
@@ -146,13 +181,12 @@ class Dispatcher:
         breakers = dict(self._breakers)
         for name, post in list(self._posts.items()):
             if backends.get(name) is not post.worker.backend:
-                closing = self._take(name).close(SEND_LIMIT)
-                leaving = asyncio.create_task(closing, name=f"delivery.leaving.{name}")
-                self._leaving[leaving] = post.worker
-                leaving.add_done_callback(self._leaving.pop)
-        for name, backend in backends.items():
-            if name not in self._posts:
-                self._open(name, backend, breakers.get(name, CircuitBreaker()), resting=resting)
+                self._leave(name, self._take(name))
+        for name, old in self._backends.items():
+            if not self._own.owns(name) and backends.get(name) is not old:
+                self._breakers.pop(name, None)
+                await old.aclose()
+        self._adopt(backends, breakers, resting=resting)
 
     def _take(self, name: str) -> _Post:
         """From now on nobody is at this post; who leaves it ends his work."""
@@ -168,7 +202,9 @@ class Dispatcher:
             post.worker.stop()
         if self._keeping:
             await self._keeping
+        idle = [backend for name, backend in self._backends.items() if name not in self._posts]
         closing = [self._take(name).close(seconds) for name in list(self._posts)]
+        closing += [backend.aclose() for backend in idle]
         hurry = [worker.drain(seconds) for worker in self._leaving.values()]
         for ended in await asyncio.gather(*closing, *hurry, *self._leaving, return_exceptions=True):
             if isinstance(ended, Exception):

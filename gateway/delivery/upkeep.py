@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from gateway.clock import Clock, wait_for
 from gateway.config.models import RetentionSettings
@@ -13,6 +14,7 @@ from gateway.delivery.claims import give_back
 from gateway.delivery.digests import Digests
 from gateway.delivery.notices import DelayNotices
 from gateway.delivery.orders import Orders
+from gateway.delivery.ownership import Ownership
 from gateway.delivery.reroute import reroute
 from gateway.delivery.rests import Rests
 from gateway.delivery.retry import Decision, returned, too_late
@@ -28,7 +30,10 @@ _LOOK_AGAIN = 20  # rounds: those that nobody can take may be many, and are not 
 class Upkeep:
     """``wake_all`` is called each round: after the machine has slept, what waits may be due."""
 
-    def __init__(self, spool: Spool, events: Events, clock: Clock, wake_all: Callable[[], None]) -> None:
+    def __init__(
+        self, spool: Spool, events: Events, clock: Clock, wake_all: Callable[[], None], own: Ownership
+    ) -> None:
+        self._own = own
         self._orders: Orders
         self._retention: RetentionSettings
         self._spool = spool
@@ -54,21 +59,27 @@ class Upkeep:
         """Until stopped."""
         while not self._stopping:
             self._changed.clear()
-            await self._spool.keep_time()
-            await self._spool.uses.write()
             try:
-                await self._adopt_orphans()
-                await self._expire()
-                while not self._stopping and await self._spool.sweep(self._spool.now(), self._retention):
-                    pass  # until nothing is left that is past its time
-                await self._notices.tell(lambda: self._stopping)
-                await self._digests.tell(self._orders.bouncer, lambda: self._stopping)
+                await self._spool.keep_time()
+                await self._spool.uses.write()
+                await self._spool.recount()
+                if self._own.keeps_house():
+                    await self._keep_house()
                 await self._rests.look(self._orders.breakers)
             except SpoolTrouble as trouble:
                 self._events.warning("housekeeping_waits", reason=trouble.text)
-            await self.publish()
+            with suppress(SpoolTrouble):
+                await self.publish()
             self._wake_all()
             await wait_for(self._changed, self._clock, EVERY)
+
+    async def _keep_house(self) -> None:
+        await self._adopt_orphans()
+        await self._expire()
+        while not self._stopping and await self._spool.sweep(self._spool.now(), self._retention):
+            pass  # until nothing is left that is past its time
+        await self._notices.tell(lambda: self._stopping)
+        await self._digests.tell(self._orders.bouncer, lambda: self._stopping)
 
     def stop(self) -> None:
         """``run`` returns at the end of what it does now."""
@@ -88,8 +99,9 @@ class Upkeep:
         self._rounds += 1
         if self._rounds % _LOOK_AGAIN == 0:
             self._stranded.clear()
+        known = self._orders.breakers.keys() | set(self._own.declared())
         for name, count in (await self._spool.queued()).items():
-            if name in self._orders.breakers or self._stranded.get(name) == count:
+            if name in known or self._stranded.get(name) == count:
                 continue
             left = 0
             async for stay in reroute(self._spool, name, self._first_way):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -43,8 +43,9 @@ class Worker:
 
     def __init__(
         self, backend: Backend, settings: BackendSettings, orders: Orders, breaker: CircuitBreaker,
-        spool: Spool, events: Events, clock: Clock,
+        spool: Spool, events: Events, clock: Clock, valid: Callable[[], bool] = lambda: True,
     ) -> None:  # fmt: skip
+        """``valid``: whether the backend is still worked here, asked right before a send."""
         self.backend = backend
         self.orders = orders
         self.breaker = breaker
@@ -53,6 +54,7 @@ class Worker:
         self._spool = spool
         self._events = events
         self._clock = clock
+        self._valid = valid
         self._record = Record(clock, settings.rate)
         self._tracked = isinstance(backend, Tracked)
         self._claims = Claims(self._name, spool)
@@ -251,7 +253,9 @@ class Worker:
         try:
             if raw is None:
                 raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id)
-            if raw is not None:  # else the spool has marked the message corrupt
+            if not self._valid():  # another instance may send it by now
+                self._aside(self._give_back([claim]))
+            elif raw is not None:  # else the spool has marked the message corrupt
                 over = await self._carry_out(claim, raw)
         finally:
             self._news = self._news or not over

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from gateway.clock import QueueIds
 from gateway.config.models import BackendSettings, RetrySettings, RouteSettings, Settings
 from gateway.delivery import Dispatcher
+from gateway.delivery.ownership import Ownership
 from gateway.events import Events
 from gateway.model import Backend, Envelope, Recipient, SpoolFull
 from gateway.routing import Routing
@@ -159,7 +160,11 @@ class House:
 
 @asynccontextmanager
 async def house(
-    path: Path, *backends: ScriptedBackend, config: Settings | None = None, **changes: Any
+    path: Path,
+    *backends: ScriptedBackend,
+    config: Settings | None = None,
+    ownership: Ownership | None = None,
+    **changes: Any,
 ) -> AsyncIterator[House]:
     """Over these backends, by ``config`` or by ``settings`` with these changes."""
     config = config or settings(path, *(backend.name for backend in backends), **changes)
@@ -173,7 +178,7 @@ async def house(
     )  # fmt: skip
     by_name = {backend.name: backend for backend in backends}
     ways, rng = routing(config, by_name), random.Random(2)
-    dispatcher = Dispatcher(spool, config, ways, events=events, clock=clock, ids=ids, rng=rng)
+    dispatcher = Dispatcher(spool, config, ways, events=events, clock=clock, ids=ids, rng=rng, ownership=ownership)
     at = House(spool, dispatcher, clock, ids, events, log, backends)
     await dispatcher.start(by_name)
     try:

@@ -1,0 +1,38 @@
+"""Which backends this instance works, of several that share a queue: each is worked by one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+
+class Ownership(Protocol):
+    """All of it is quick."""
+
+    def owns(self, backend: str) -> bool:
+        """Whether it is worked here. Who owns it from now on is told so by ``Dispatcher.gain`` and ``lose``."""
+
+    def valid(self) -> bool:
+        """Whether what this instance owns is still its own: asked right before a send."""
+
+    def keeps_house(self) -> bool:
+        """Whether it does here what is to be done once for all."""
+
+    def declared(self) -> Collection[str]:
+        """Backends that other instances have: mail for these is no orphan."""
+
+
+class Alone:
+    """There are no others."""
+
+    def owns(self, backend: str) -> bool:
+        return True
+
+    def valid(self) -> bool:
+        return True
+
+    def keeps_house(self) -> bool:
+        return True
+
+    def declared(self) -> Collection[str]:
+        return ()

@@ -1,0 +1,97 @@
+"""A backend is worked by one instance at a time: gained and lost in mid-work, and asked for at each send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.delivery.kit import house
+from tests.fakes import ScriptedBackend, breathe, until
+
+
+@dataclass
+class Owned:
+    """As the test says."""
+
+    names: set[str] = field(default_factory=set)
+    good: bool = True
+    house: bool = True
+    others: Collection[str] = ()
+
+    def owns(self, backend: str) -> bool:
+        return backend in self.names
+
+    def valid(self) -> bool:
+        return self.good
+
+    def keeps_house(self) -> bool:
+        return self.house
+
+    def declared(self) -> Collection[str]:
+        return self.others
+
+
+async def test_mail_waits_until_its_backend_is_gained(tmp_path: Path) -> None:
+    """Accepted by an instance that does not work the backend, it is sent by it only after that has changed."""
+    backend, own = ScriptedBackend("b"), Owned()
+    async with house(tmp_path, backend, ownership=own) as at:
+        first = await at.put("b")
+        await at.rounds(lambda: len(at.ended) >= 2)
+        assert not backend.calls
+        own.names.add("b")
+        at.dispatcher.gain("b")
+        await at.settled(first, "done")
+
+
+async def test_what_is_under_way_ends_where_it_began(tmp_path: Path) -> None:
+    """Lost in the middle of sends: these are settled, what was only claimed is given back as if it never had been."""
+    backend, own = ScriptedBackend("b"), Owned({"b"})
+    backend.gate = asyncio.Event()
+    async with house(tmp_path, backend, ownership=own, concurrency=2) as at:
+        sent = await at.put_many(5, "b")
+        await until(lambda: len(backend.calls) == 2)
+        own.names.clear()
+        losing = asyncio.ensure_future(at.dispatcher.lose("b"))
+        await breathe()
+        assert not losing.done()
+        backend.gate.set()
+        await losing
+        assert len(backend.calls) == 2
+        assert list((await at.spool.states(sent)).values()).count("done") == 2
+        own.names.add("b")
+        at.dispatcher.gain("b")
+        await at.all_settled(sent, "done")
+        assert sorted(message.id for message, _ in backend.calls) == sorted(sent)
+        assert [len((await at.tried(ident)).attempts) for ident in sent] == [1] * 5
+
+
+async def test_nothing_is_sent_by_who_is_not_sure_that_it_is_his(tmp_path: Path) -> None:
+    """Right before the network: the claim is given back, and counts as none."""
+    backend, own = ScriptedBackend("b"), Owned({"b"}, good=False)
+    async with house(tmp_path, backend, ownership=own) as at:
+        ident = await at.put("b")
+        for _ in range(20):
+            await breathe()
+        assert not backend.calls
+        own.good = True
+        at.clock.advance(6)
+        await at.settled(ident, "done")
+        detail = await at.tried(ident)
+        assert [len(detail.attempts), detail.deliveries[0].attempts] == [1, 1]
+
+
+async def test_mail_for_a_backend_of_another_instance_is_no_orphan(tmp_path: Path) -> None:
+    """It stays where it is while somebody has that backend; and only who keeps house moves what nobody has."""
+    backend, own = ScriptedBackend("b"), Owned({"b"}, others={"elsewhere"})
+    async with house(tmp_path, backend, ownership=own) as at:
+        ident = await at.put("elsewhere")
+        await at.rounds(lambda: len(at.ended) >= 2)
+        own.others, own.house = (), False
+        await at.rounds(lambda: len(at.ended) >= 4)
+        assert await at.state(ident) == "queued"
+        assert not backend.calls
+        own.house = True
+        await at.rounds(lambda: bool(backend.calls))
+        await at.settled(ident, "done")
