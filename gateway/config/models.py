@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 
 from gateway.config import values
+from gateway.config.database import this_machine
 from gateway.config.finding import Examined
 from gateway.config.locate import SOCKET
 from gateway.config.section import Section
@@ -148,6 +149,19 @@ class RouteSettings(Section):
     clients: tuple[str, ...] = ()
     senders: tuple[values.SenderPattern, ...] = ()
     recipients: tuple[values.Pattern, ...] = ()
+
+
+class SpoolSettings(Section):
+    """Where the queue is. Without ``url``: in a file in state_dir, of one instance alone.
+
+    ``instance`` is this one's name among those that share the database, ``failover`` after how long another takes over
+    from one of which nothing is heard.
+    """
+
+    url: values.Database | None = None
+    password: SecretStr | None = None
+    instance: values.InstanceName = Field(default_factory=this_machine)
+    failover: values.Failover = timedelta(seconds=10)
 
 
 class PickupSettings(Section):

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr, StringConstraints, WithJsonSchema
 
 from gateway.address import parse_address
+from gateway.config.database import parse_database, parse_failover, parse_instance
 from gateway.config.durations import format_duration, parse_duration
 from gateway.config.locate import absolute
 from gateway.model import BadAddress, Network, Rate
@@ -203,6 +204,9 @@ _FREE_TEXT = _text_schema(r"^\d+ ?(%|[kKmMgG]?i?[bB])?$")
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration), _DURATION_TEXT]
 LongDuration = Annotated[Duration, AfterValidator(_positive)]
+Failover = Annotated[timedelta, BeforeValidator(parse_failover), PlainSerializer(format_duration), _DURATION_TEXT]
+Database = Annotated[str, AfterValidator(parse_database)]
+InstanceName = Annotated[str, AfterValidator(parse_instance)]
 Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size), _SIZE_TEXT]
 RateLimit = Annotated[Rate, BeforeValidator(parse_rate), PlainSerializer(format_rate), _RATE_TEXT]
 _STRING = WithJsonSchema({"type": "string"})

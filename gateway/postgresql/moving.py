@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from threading import Event
@@ -15,11 +16,13 @@ from gateway.postgresql import schema, starting
 from gateway.postgresql.link import Link, connect
 from gateway.postgresql.server import Server
 from gateway.spool.moving import LAYOUTS, Layout, Row, typed
+from gateway.spool.opening import head
 from gateway.spool.records import SpoolError
 
 _TYPES = {bool: "bool", int: "int8", str: "text", bytes: "bytea"}
 _AT_A_TIME = 1000  # rows
 _OCTETS = 4_000_000  # of bodies at a time
+_KEY = "spool.key"  # as agreed has it
 _PATIENCE, _PAUSE = 10, 0.1  # looks, and seconds between them
 _NUMBERS = 1000  # attempts to a number of the sequence (engine)
 # Of this database, and not our own: an instance that lives keeps such a lock, and says who it is.
@@ -34,15 +37,31 @@ _TIME = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT) 
 class Database:
     """One of the two, within a transaction."""
 
+    engine = "postgresql"
     uncounted = 0  # its time passes also while nobody uses it
 
     def __init__(self, name: str, connection: psycopg.Connection[Any]) -> None:
         self.name = name
         self._connection = connection
         self._now = int(self._one(_TIME)["now"])
+        known = self._one("SELECT max(key) AS key FROM cluster")["key"]
+        self.key = str(json.loads(known).get(_KEY, "")) if known else ""
 
     def now(self) -> int:
         return self._now
+
+    @property
+    def version(self) -> str:
+        return self._connection.info.parameter_status("server_version") or ""
+
+    def ask(self, statement: str) -> list[dict[str, Any]]:
+        return list(self._connection.execute(statement.encode()).fetchall())
+
+    def size(self) -> int:
+        return int(self._one("SELECT pg_database_size(current_database()) AS n")["n"])
+
+    def living(self) -> list[str]:
+        return [row["name"] for row in self._connection.execute(_LIVING)]
 
     def count(self, table: str) -> int:
         return int(self._one(sql.SQL("SELECT count(*) AS n FROM {}").format(sql.Identifier(table)))["n"])
@@ -79,6 +98,15 @@ class Database:
         with self._connection.cursor(f"rows_{uuid4().hex}") as cursor:
             cursor.itersize = _AT_A_TIME
             yield from cursor.execute(statement, binary=True)
+
+    def agree(self, key: str) -> None:
+        """As the first instance would (agreed)."""
+        if self.key and self.key != key:
+            raise SpoolError(f"instances of the database {self.name} share another spool.key: make a new database")
+        given = (json.dumps({_KEY: key}), self._now)
+        self._connection.execute(
+            "INSERT INTO cluster (id, key, made_at) VALUES (1, %s, %s) ON CONFLICT DO NOTHING", given
+        )
 
     def write(self, layout: Layout, rows: Iterable[Row]) -> None:
         columns, kinds = list(layout.columns), [_TYPES[kind] for kind in layout.kinds]
@@ -119,11 +147,30 @@ def _select(columns: Sequence[str], table: str, order: Sequence[str]) -> sql.Com
 def source(server: Server) -> Iterator[Database]:
     """As it is at one moment, and of nobody meanwhile. Raises SpoolError."""
     with _transaction(server, "BEGIN ISOLATION LEVEL REPEATABLE READ") as connection:
-        if schema.current(Link(connection)) != schema.head():
-            raise SpoolError(
-                f"the database {server.shown} is no spool of this version: start an instance once, and stop it"
-            )
+        _known(server, connection)
         yield Database(server.shown, connection)
+
+
+@contextmanager
+def looking(server: Server) -> Iterator[Database]:
+    """As it is at one moment, also while instances use it; nothing is changed. Raises SpoolError."""
+    try:
+        with closing(connect(server, "look")) as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            _known(server, connection)
+            yield Database(server.shown, connection)
+    except psycopg.Error as error:
+        raise starting.refused(server, error) from error
+
+
+def _known(server: Server, connection: psycopg.Connection[Any]) -> None:
+    """Raises SpoolError."""
+    there = schema.current(Link(connection))
+    if there is None:
+        raise SpoolError(f"the database {server.shown} is empty: no instance has used it yet")
+    if there != head():
+        text = f"the database {server.shown} is of schema {there}, not {head()}"
+        raise SpoolError(f"{text}: start an instance of this version, which upgrades it")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from gateway.postgresql.link import Link
-from gateway.spool.opening import revision, scripts
+from gateway.spool.opening import head, revision, scripts
 from gateway.spool.records import SpoolError
 from gateway.spool.schema import METADATA
 
@@ -49,10 +49,6 @@ def bring_up(link: Link, where: str) -> None:
             raise SpoolError(f"{text}: upgrade this instance, too")
         elif found < known[-1]:
             _upgrade(link, known[known.index(found) + 1 :])
-
-
-def head() -> str:
-    return revision(scripts()[-1])
 
 
 def current(link: Link) -> str | None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from gateway.clock import Clock
-from gateway.spool.line import Line
+from gateway.spool import vault
+from gateway.spool.agreed import HeldKey
 from gateway.spool.moving import Layout, Row, typed
-from gateway.spool.opening import explained, lock, make, publish
+from gateway.spool.opening import explained, head, lock, make, publish
 from gateway.spool.records import SpoolError, micros
 from gateway.spool.segments import FOLDER
 from gateway.spool.sqlite import NAME, SQLite
+from gateway.spool.steady import SpoolTime
 
 _BODY = "message_id, raw, segment, start, length"
 _CLOCK = "INSERT INTO clock (id, spool_at, wall_at) VALUES (1, ?, ?)"
@@ -46,11 +49,30 @@ class _Looking:
 class FileSource(_Looking):
     """``uncounted``: see steady. Bodies come from wherever they lie."""
 
-    def __init__(self, engine: SQLite, line: Line, clock: Clock) -> None:
-        time = engine.time(clock, line)
-        super().__init__(engine.name, line, micros(time.now()))
-        self.uncounted = time.uncounted // timedelta(microseconds=1)
-        self._engine = engine
+    def __init__(self, engine: SQLite, connection: sqlite3.Connection, time: SpoolTime | None = None) -> None:
+        super().__init__(engine.name, connection, micros(time.now()) if time else 0)
+        self.uncounted = time.uncounted // timedelta(microseconds=1) if time else 0
+        self.key = _digest(engine.path.parent)
+        self.engine, self.version = engine.kind, engine.version
+        self._sqlite = engine
+
+    def ask(self, statement: str) -> list[dict[str, Any]]:
+        cursor = self.connection.execute(statement)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def size(self) -> int:
+        folder = self._sqlite.path.parent
+        files = [*folder.glob(f"{NAME}*"), *(folder / FOLDER).glob("*")]
+        return sum(file.stat().st_blocks * 512 for file in files)
+
+    def living(self) -> tuple[str, ...]:
+        return ()
+
+    def damage(self) -> list[str]:
+        """What is wrong with the file itself: every page and index is looked at."""
+        found = [str(row[0]) for row in self.connection.execute("PRAGMA integrity_check(3)")]
+        return [] if found == ["ok"] else found
 
     def rows(self, layout: Layout, order: Sequence[str] = ()) -> Iterator[Row]:
         if layout.name != "body":
@@ -59,11 +81,17 @@ class FileSource(_Looking):
         names = _BODY.split(", ")
         for row in self.connection.execute(f"SELECT {_BODY} FROM body ORDER BY message_id"):  # noqa: S608 - ours
             found = dict(zip(names, row, strict=True))
-            yield typed(layout, (found["message_id"], self._engine.body(found)), self.name)
+            yield typed(layout, (found["message_id"], self._sqlite.body(found)), self.name)
 
 
 class FileTarget(_Looking):
     """A file that is not there yet, under another name until it is whole."""
+
+    def agree(self, key: str) -> None:
+        directory = Path(self.name).parent
+        if _digest(directory) not in ("", key):
+            text = f"{directory / vault.FILE} is another key than the one that secrets there were sealed with"
+            raise SpoolError(f"{text}: put that of an instance in its place")
 
     def write(self, layout: Layout, rows: Iterable[Row]) -> None:
         columns = ", ".join(f'"{name}"' for name in layout.columns)
@@ -86,10 +114,34 @@ def source(directory: Path, clock: Clock) -> Iterator[FileSource]:
         if lost := engine.notes.get("missing"):
             raise SpoolError(f"{', '.join(lost)} is missing, where large messages lie: put it back first")
         with explained(engine.path):
-            yield FileSource(engine, line, clock)
+            yield FileSource(engine, line, engine.time(clock, line))
     finally:
         engine.finish(line)
         engine.close()
+
+
+@contextmanager
+def looking(directory: Path) -> Iterator[FileSource]:
+    """As it is at one moment, also while a service uses it; nothing is changed. Raises SpoolError."""
+    engine = SQLite(directory)
+    if not engine.path.is_file():
+        raise SpoolError(f"there is no spool in {directory}: no file {NAME}")
+    with explained(engine.path), closing(sqlite3.connect(f"{engine.path.resolve().as_uri()}?mode=ro", uri=True)) as one:
+        one.isolation_level, one.text_factory = None, lambda text: text.decode("utf-8", "replace")
+        one.execute("BEGIN")
+        there = one.execute("SELECT max(version_num) FROM alembic_version").fetchone()[0]
+        if there != head():
+            raise SpoolError(
+                f"spool {engine.path} is of schema {there}, not {head()}: start the service, which upgrades it"
+            )
+        yield FileSource(engine, one)
+
+
+def _digest(directory: Path) -> str:
+    file = directory / vault.FILE
+    with suppress(OSError):
+        return HeldKey(file, file.read_bytes()).digest()
+    return ""
 
 
 @contextmanager

@@ -93,9 +93,13 @@ class Side(Protocol):
 
 class Source(Side, Protocol):
     uncounted: int  # microseconds that passed, but that mail has not grown older by
+    key: str  # digest of the key that its secrets are sealed with, "" where that is not known
 
 
 class Target(Side, Protocol):
+    def agree(self, key: str) -> None:
+        """Whoever uses it must have the key of this digest. Raises SpoolError where another lies there."""
+
     def write(self, layout: Layout, rows: Iterable[Row]) -> None:
         """All of a table that has none."""
 
@@ -120,6 +124,8 @@ class Moved:
 def move(source: Source, target: Target, wall: int, tell: Tell) -> Moved:
     """``wall`` is what the clock shows, microseconds. Raises SpoolError where the target is not what was read."""
     done = Moved()
+    if source.key:
+        target.agree(source.key)
     whole = sum(source.count(name) for name in LAYOUTS)
     progress = _Progress(tell, 2 * whole + source.count("body"))
     change = _Change(source, target.now(), wall, done)

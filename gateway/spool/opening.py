@@ -85,7 +85,7 @@ def _fill(connection: Connection) -> None:
         for statement in runpy.run_path(str(file))["SCHEMA"].split(";"):
             connection.exec_driver_sql(statement)
     connection.exec_driver_sql(_VERSION)
-    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (revision(scripts()[-1]),))
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (head(),))
 
 
 def scripts() -> list[Path]:
@@ -95,6 +95,11 @@ def scripts() -> list[Path]:
 
 def revision(script: Path) -> str:
     return script.name.partition("_")[0]
+
+
+def head() -> str:
+    """The newest schema, which is ours."""
+    return revision(scripts()[-1])
 
 
 def _check(path: Path, copy: Copy, untouched: bool, progress: Progress) -> None:
