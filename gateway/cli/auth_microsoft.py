@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 def microsoft(name: str) -> None:
     """Sign in to Microsoft, so that backend NAME may send as you."""
     from gateway.backends.microsoft.graph import GraphSettings
+    from gateway.backends.shared.stores import Unkept
     from gateway.cli import local
 
     settings = local.settings(chosen_file()).settings
@@ -45,8 +46,8 @@ def microsoft(name: str) -> None:
         raise Failed(f"you may not write to {settings.state_dir}; run this as the user of the service, or as root")
     try:
         asyncio.run(_sign_in(found, found.identity(name, settings.state_dir)))
-    except OSError as error:
-        raise Failed(f"the sign-in cannot be stored in {settings.state_dir}: {error.strerror}") from None
+    except Unkept as error:
+        raise Failed(f"the sign-in cannot be stored: {error}") from None
 
 
 async def _sign_in(settings: GraphSettings, identity: Identity) -> None:

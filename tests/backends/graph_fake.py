@@ -110,7 +110,8 @@ class GraphFake:
         self.forms: list[dict[str, str]] = []
         self.calls: list[str] = []
         self.signed_in = False  # whether the person has entered the device code
-        self.refresh_tokens: set[str] = set()
+        self.refresh_tokens: set[str] = set()  # those that are good
+        self.issued = 0
         self.request_ids: list[str] = []
 
     def __call__(self, request: Request) -> bytes | Awaitable[bytes | None]:
@@ -285,13 +286,17 @@ class GraphFake:
         return self._delegated(f"{RESOURCE}/Mail.Send")
 
     def _delegated(self, scope: str) -> bytes:
-        fresh = f"rt-{len(self.refresh_tokens) + 1}"
-        self.refresh_tokens.add(fresh)
+        fresh = self.next_refresh_token()
         info = part({"uid": "u-1", "utid": "t-1"})
         who = {"preferred_username": MAILBOX, "sub": "s", "aud": CLIENT, "iss": "i", "exp": 4_000_000_000, "iat": 1}
         more = {"refresh_token": fresh, "client_info": info, "id_token": f"{part({'alg': 'none'})}.{part(who)}.x"}
         granted = " ".join(word for word in scope.split() if word.startswith(RESOURCE))
         return self._token({"scp": self.permissions}, scope=granted, **more)
+
+    def next_refresh_token(self) -> str:
+        self.issued += 1
+        self.refresh_tokens.add(fresh := f"rt-{self.issued}")
+        return fresh
 
     def _metadata(self, request: Request, query: dict[str, str]) -> bytes:
         if request.headers.get("metadata") != "true" or query.get("resource") != RESOURCE:

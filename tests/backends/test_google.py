@@ -303,7 +303,7 @@ async def test_a_rotated_refresh_token_is_kept(tmp_path: Path) -> None:
 async def test_a_rotated_refresh_token_that_cannot_be_written_lives_on_in_memory(tmp_path: Path) -> None:
     tokens = [REFRESH, "1//second-hunter2", "1//third-hunter2"]
     async with open_way(tmp_path, authorized_user_info()) as way:
-        with mock.patch("gateway.backends.google.tokens.write_whole", side_effect=OSError(30, "Read-only file system")):
+        with mock.patch("gateway.backends.shared.stores.write_whole", side_effect=OSError(30, "Read-only file system")):
             for now, following in pairwise([*tokens, None]):
                 way.fake.refresh_token, way.fake.more = str(now), {"refresh_token": following}
                 way.fake.tokens.clear()

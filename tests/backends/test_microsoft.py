@@ -491,7 +491,7 @@ async def test_a_provider_that_is_asked_too_often_is_asked_less(tmp_path: Path) 
 async def test_a_renewal_that_cannot_be_stored_is_no_refusal(tmp_path: Path) -> None:
     async with open_way(tmp_path, **SIGNED_IN) as way:
         await sign_in(way)
-        with mock.patch("gateway.backends.microsoft.tokens.write_whole", side_effect=OSError(28, "No space left")):
+        with mock.patch("gateway.backends.shared.stores.write_whole", side_effect=OSError(28, "No space left")):
             outcome = await way.one()
         assert (outcome.verdict, "can write" in outcome.fix) == (Verdict.DEFERRED, True)
 

@@ -16,12 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.backends.google.errors import NO_USER, SERVICE, SIGN_IN, USER
+from gateway.backends.google.rotation import Rotation
 from gateway.backends.shared.base import Context, NoAnswer, refused, safe
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, unavailable
+from gateway.backends.shared.stores import Unkept, Unreadable
 from gateway.backends.shared.table import first
 from gateway.config.finding import Ending, Examined, Finding
 from gateway.fetch import Answer
-from gateway.files import write_whole
 from gateway.model import Verdict
 from gateway.pem import complaint
 from gateway.strangers import lenient_json
@@ -119,13 +120,25 @@ class GoogleTokens:
         self._secrets: list[str] = []
         self._client_id = ""
         self._principal = ""  # the service account that a workload acts as
-        self._filed = ""  # the refresh token in the file
-        self._rotated = ("", "")  # that one and the one that replaced it, in case it could not be written
+        read = partial(read_file, path)
+        self._rotation = Rotation(name, path, context.shared, context.signals, read)
 
     def __call__(self, http: BlockingHttp) -> AccessToken:
+        info = self._read()
+        try:
+            return self._ask(http, info)
+        except NoAnswer as error:
+            if not self._user or error.outcome.verdict is Verdict.DEFERRED:
+                raise
+            # Somebody may have signed in meanwhile, or another instance got the token that has replaced this one.
+            newer = self._read()
+            if newer["refresh_token"] == info["refresh_token"]:
+                raise
+        return self._ask(http, newer)
+
+    def _ask(self, http: BlockingHttp, info: dict[str, Any]) -> AccessToken:
         from google.auth.exceptions import GoogleAuthError
 
-        info = self._read()
         answers: list[dict[str, Any]] = []
         try:
             with _LOADING:
@@ -183,9 +196,8 @@ class GoogleTokens:
 
     def _read(self) -> dict[str, Any]:
         info = read_credentials(self._name, self._path, self._mailbox, user=self._user)
-        self._filed = str(info.get("refresh_token") or "")
-        if self._filed and self._filed == self._rotated[0]:
-            info["refresh_token"] = self._rotated[1]
+        if self._user:
+            info["refresh_token"] = self._refresh_token(str(info["refresh_token"]))
         source = info.get("source_credentials")
         holders = (info, source) if isinstance(source, dict) else (info,)
         self._secrets = [str(one[name]) for one in holders for name in _SECRETS if name in one]
@@ -195,6 +207,14 @@ class GoogleTokens:
         self.identity = next((str(name) for name in names if name), "unknown")
         self._client_id = str(info.get("client_id") or f"(the Unique ID of {self.identity})")
         return info
+
+    def _refresh_token(self, filed: str) -> str:
+        try:
+            return self._rotation.now(filed)
+        except Unreadable as error:
+            raise refused(str(error), SIGN_IN.format(name=self._name)) from None
+        except Unkept as error:
+            raise unavailable(str(error), error.fix) from None
 
     def _load(self, info: Mapping[str, Any]) -> Any:
         """The credentials object. The audience of what it signs is Google's own URL, whatever ``token_url`` says."""
@@ -227,12 +247,7 @@ class GoogleTokens:
             pass  # it says nothing of an end
         refresh_token = last.get("refresh_token")  # garbage must never take the place of a good one
         if isinstance(refresh_token, str) and refresh_token not in ("", info["refresh_token"]):
-            self._rotated = (self._filed, refresh_token)
-            try:
-                write_whole(self._path, json.dumps({**info, "refresh_token": refresh_token}, indent=1).encode())
-            except OSError as error:
-                detail = f"{self._path}: {error.strerror}"
-                self._context.signals.warning("refresh_token_not_saved", backend=self._name, detail=detail)
+            self._rotation.replaced(info, refresh_token)
 
 
 def _simple(info: Mapping[str, Any], scopes: list[str], subject: str, token_url: str | None) -> Any:

@@ -41,6 +41,7 @@ from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.most import Most
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import OverHttpSettings
+from gateway.backends.shared.stores import Shared, sign_in_of
 from gateway.checks import Check, Step, Use, good, reached, unreached, untried, wrong
 from gateway.config import values
 from gateway.config.durations import parse_duration
@@ -123,11 +124,11 @@ class GraphSettings(OverHttpSettings):
             raise ValueError("mailbox me needs device_login, and in senders the address that signs in")
         return self
 
-    def identity(self, name: str, state_dir: Path) -> tokens.Identity:
+    def identity(self, name: str, state_dir: Path, shared: Shared | None = None) -> tokens.Identity:
         """Who asks for tokens; for device logins with the permissions that the settings need, and no more."""
         resource, login = _CLOUDS[self.cloud]
-        shared = "" if self.mailbox == "me" else ".Shared"
-        scopes = ["Mail.Send" + shared, *(["Mail.ReadWrite" + shared] if self.drafts else [])]
+        whose = "" if self.mailbox == "me" else ".Shared"
+        scopes = ["Mail.Send" + whose, *(["Mail.ReadWrite" + whose] if self.drafts else [])]
         return tokens.Identity(
             name,
             f"{self.authority or login}/{self.tenant}",
@@ -137,7 +138,7 @@ class GraphSettings(OverHttpSettings):
             secret=self.client_secret.get_secret_value() if self.client_secret else "",
             certificate=self._source(),
             federated=self.federated_token_file,
-            store=state_dir / f"oauth-{name}.json" if self.device_login else None,
+            store=sign_in_of(name, state_dir / f"oauth-{name}.json", shared) if self.device_login else None,
             managed=self.managed_identity,
         )
 
@@ -187,7 +188,7 @@ class Graph:
             lacking = lacks(settings.default_charset)
             own = replace(own, max_bytes=_DRAFTED, whole_bytes=_WHOLE, lacks=lacking, size_hint="", remedies=CHARSETS)
         self.capabilities = limited(own, settings)
-        self._identity = settings.identity(name, context.state_dir)
+        self._identity = settings.identity(name, context.state_dir, context.shared)
         source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
         self._tokens = TokenCache(name, source, context)
         if settings.client_secret_expires:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -19,10 +20,10 @@ from urllib.parse import urlencode, urlsplit
 from gateway.backends.microsoft import certificate
 from gateway.backends.shared.base import NoAnswer, refused, safe
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, unavailable
+from gateway.backends.shared.stores import Store, Unkept, Unreadable
 from gateway.backends.shared.table import ANY, Row
 from gateway.clock import Clock
 from gateway.config.finding import Examined, Finding
-from gateway.files import write_whole
 from gateway.model import Verdict
 from gateway.strangers import lenient_json
 
@@ -76,8 +77,8 @@ _MANAGED = _row("", "give this machine a managed identity in Azure, and client_i
 class Identity:
     """Who asks for tokens, whom (``authority`` includes the tenant), and for what.
 
-    One of ``secret``, ``certificate``, ``federated`` (a file with a token of another issuer), ``store`` (what a device
-    login left) and ``managed`` says by what right.
+    One of ``secret``, ``certificate``, ``federated`` (a file with a token of another issuer), ``store`` (of what a
+    device login left) and ``managed`` says by what right.
     """
 
     name: str
@@ -88,7 +89,7 @@ class Identity:
     secret: str = field(default="", repr=False)
     certificate: certificate.Source | None = None
     federated: Path | None = None
-    store: Path | None = None
+    store: Store | None = None
     managed: bool = False
 
 
@@ -149,7 +150,7 @@ class DeviceLogin:
         return float(self._flow["interval"])
 
     def finish(self) -> str:
-        """Who has signed in, "" for nobody yet. Raises NoAnswer, and OSError if it cannot be stored.
+        """Who has signed in, "" for nobody yet. Raises NoAnswer, and Unkept if it cannot be stored.
 
         A question that gets no answer is asked again: the person may just be entering the code.
         """
@@ -166,7 +167,7 @@ class DeviceLogin:
         if "access_token" not in result:
             raise _failure(self._identity, result)
         assert self._identity.store
-        write_whole(self._identity.store, self._cache.serialize().encode())
+        self._identity.store.put(self._cache.serialize().encode())
         return signed_in_as(self._identity.store) or "somebody"
 
 
@@ -177,18 +178,21 @@ def _msal() -> Any:
     return msal
 
 
-def _stored(store: Path) -> tuple[Any, list[dict[str, Any]]]:
-    """What msal keeps of a sign-in, and the accounts in it. Raises OSError, and anything for a damaged file."""
+def _cache_of(kept: bytes) -> Any:
+    """What msal keeps of a sign-in. Raises one of _GARBAGE for what is damaged."""
     cache = _msal().SerializableTokenCache()
-    cache.deserialize(store.read_text())
-    return cache, list(cache.search("Account"))
+    cache.deserialize(kept.decode())
+    list(cache.search("Account"))
+    return cache
 
 
-def signed_in_as(store: Path) -> str:
+def signed_in_as(store: Store) -> str:
     """Whose sign-in is stored there, "" for nobody's. Blocks."""
     try:
-        return next((str(account.get("username") or "") for account in _stored(store)[1]), "")
-    except (OSError, *_GARBAGE):
+        kept = store.read()
+        accounts = _cache_of(kept).search("Account") if kept is not None else ()
+        return next((str(account.get("username") or "") for account in accounts), "")
+    except (Unreadable, Unkept, *_GARBAGE):
         return ""
 
 
@@ -245,29 +249,45 @@ def examine(identity: Identity) -> Examined:
     """What is wrong with the certificate, and when it ends; whether anybody has signed in. Blocks; asks nobody."""
     if identity.certificate is not None:
         yield from certificate.examine(identity.certificate)
-    if identity.store is not None and not identity.store.exists():
-        text = f"nobody has signed in yet: gateway auth microsoft --backend {identity.name}"
-        yield Finding(("device_login",), text, fatal=False)
+    if identity.store is not None:
+        with suppress(Unreadable, Unkept):  # told when a token is needed
+            if identity.store.read() is None:
+                text = f"nobody has signed in yet: gateway auth microsoft --backend {identity.name}"
+                yield Finding(("device_login",), text, fatal=False)
 
 
-def _signed_in(identity: Identity, store: Path, http: _Http) -> dict[str, Any]:
+def _signed_in(identity: Identity, store: Store, http: _Http) -> dict[str, Any]:
     try:
-        cache, _ = _stored(store)
-    except FileNotFoundError:
-        raise refused("nobody has signed in yet", _SIGN_IN.format(name=identity.name).replace(" again", "")) from None
-    except (OSError, *_GARBAGE) as error:
-        said = getattr(error, "strerror", None) or "damaged"
-        raise refused(f"{store}: {said}", _SIGN_IN.format(name=identity.name)) from None
+        kept = store.read()
+        result, renewed = _refreshed(identity, store, kept, http)
+        if "access_token" not in result and (newer := store.read()) != kept:
+            # Somebody has signed in meanwhile, or another instance has got the next refresh token for this one.
+            kept = newer
+            result, renewed = _refreshed(identity, store, kept, http)
+        if renewed:  # every refresh brings a new refresh token
+            store.write(renewed, kept)  # or what is there by now is newer, and good for the next time
+    except Unreadable as error:
+        raise refused(str(error), _SIGN_IN.format(name=identity.name)) from None
+    except Unkept as error:
+        raise unavailable(str(error), error.fix) from None
+    return result
+
+
+def _refreshed(identity: Identity, store: Store, kept: bytes | None, http: _Http) -> tuple[dict[str, Any], bytes]:
+    """The answer to a forced refresh, and what is to be kept then, b"" where that is as before."""
+    if kept is None:
+        raise refused("nobody has signed in yet", _SIGN_IN.format(name=identity.name).replace(" again", ""))
+    try:
+        cache = _cache_of(kept)
+    except _GARBAGE:
+        raise Unreadable(f"{store.shown}: damaged") from None
     app = _client("PublicClientApplication", identity, http, token_cache=cache)
     result: dict[str, Any] | None = None
     if accounts := app.get_accounts():
         result = app.acquire_token_silent_with_error(list(identity.scopes), accounts[0], force_refresh=True)
-    if cache.has_state_changed:  # every refresh brings a new refresh token
-        try:
-            write_whole(store, cache.serialize().encode())
-        except OSError as error:
-            raise unavailable(f"{store}: {error.strerror}", f"see that the service can write {store}") from None
-    return result or {"error": "interaction_required", "error_description": "no sign-in for this application is stored"}
+    renewed = cache.serialize().encode() if cache.has_state_changed else b""
+    none = {"error": "interaction_required", "error_description": "no sign-in for this application is stored"}
+    return result or none, renewed
 
 
 def _managed(identity: Identity, http: _Http) -> dict[str, Any]:

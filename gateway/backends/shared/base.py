@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 from pydantic import AfterValidator
 
+from gateway.backends.shared.stores import Shared
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
 from gateway.message import has_bare_newlines, normalise_newlines
@@ -74,7 +75,7 @@ class Silent(Signals):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the house gives to every backend."""
+    """What the house gives to every backend. ``shared``: what all instances on a spool keep, None for one alone."""
 
     hostname: str
     state_dir: Path
@@ -83,6 +84,7 @@ class Context:
     rng: random.Random
     signals: Signals = field(default_factory=Silent)
     names: Names = field(default_factory=Names)
+    shared: Shared | None = None
 
 
 async def unrecorded(sent: Mapping[str, Outcome]) -> bool:
