@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gateway import auth, backends, intake
 from gateway.alerts.ways import Way, outside
+from gateway.backends.shared.stores import Shared
 from gateway.clock import Clock
 from gateway.config.models import Settings
 from gateway.events import Events
@@ -30,6 +31,7 @@ class Means:
     revocations: auth.Revocations
     guesses: auth.Guesses
     uses: LastUse
+    shared: Shared | None = None  # where this is not the only instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,9 @@ class Built:
 async def build(settings: Settings, means: Means, before: Built | None) -> Built:
     """Raises ValueError, OSError: the new backends are closed."""
     context = backends.Context(
-        settings.hostname, settings.state_dir, means.clock, means.fetch, means.rng, means.events, means.names
-    )
+        settings.hostname, settings.state_dir, means.clock, means.fetch, means.rng, means.events, means.names,
+        means.shared,
+    )  # fmt: skip
     built = dict[str, Backend]()
     async with AsyncExitStack() as new:
         for name, section in settings.backends.items():

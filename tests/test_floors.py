@@ -45,7 +45,7 @@ FLOORS = [
     {"lifeline", "health", "doctor", "alerts"},
     {"smtp", "http"},
     {"readiness"},
-    {"app", "building", "doors", "service"},
+    {"app", "building", "doors", "sealed", "service"},
     {"cli"},
 ]
 APART = [{"spool", "backends"}, {"smtp", "http"}]

@@ -54,10 +54,8 @@ def agree(connection: Connection, render: Callable[[str], str], keys: HeldKeys, 
     """
     mine = {_SPOOL: keys.spool.digest()} | {_named(name): key.digest() for name, key in keys.signing.items()}
     connection.all(render(_FIRST), {"key": json.dumps(mine), "now": now})
-    known = _read(connection.all(render(_KNOWN), {})[0]["key"])
-    others = [str(row["name"]) for row in connection.all(render(_OTHERS), {"me": me})]
-    if known.get(_SPOOL) != mine[_SPOOL]:
-        raise SpoolError(_refusal("The key that opens secrets", keys.spool.file, _SPOOL, others) + _otherwise(others))
+    known = check(connection, render, keys.spool, me=me)
+    others = _others(connection, render, me)
     for name, key in keys.signing.items():
         if others and known.get(_named(name), mine[_named(name)]) != mine[_named(name)]:
             changed = "; to replace it, stop all instances, put the new file everywhere, and start them again"
@@ -65,6 +63,21 @@ def agree(connection: Connection, render: Callable[[str], str], keys: HeldKeys, 
             raise SpoolError(_refusal(what, key.file, key.file.name, others) + changed)
     if known | mine != known:
         connection.all(render(_NEXT), {"key": json.dumps(known | mine)})
+
+
+def check(connection: Connection, render: Callable[[str], str], key: HeldKey, *, me: str = "") -> dict[str, str]:
+    """Within a transaction: what was agreed on, by name. Raises SpoolError where ``key`` is not that spool.key."""
+    rows = connection.all(render(_KNOWN), {})
+    known = _read(rows[0]["key"]) if rows else {}
+    if known.get(_SPOOL) != key.digest():
+        others = _others(connection, render, me)
+        otherwise = "" if others else f"; {_LOST}"
+        raise SpoolError(_refusal("The key that opens secrets", key.file, _SPOOL, others) + otherwise)
+    return known
+
+
+def _others(connection: Connection, render: Callable[[str], str], me: str) -> list[str]:
+    return [str(row["name"]) for row in connection.all(render(_OTHERS), {"me": me})]
 
 
 def _named(name: str) -> str:
@@ -83,7 +96,3 @@ def _refusal(what: str, file: Path, name: str, others: list[str]) -> str:
     whose = f"instance {others[0]}" if others else "the machine where the gateway ran before, or from its backup"
     source = f"copy {name} from {whose} to {file} (mode 0600, owned by the user of the service)"
     return f"{what}, {file}, is not the one that this spool's instances share: {source}"
-
-
-def _otherwise(others: list[str]) -> str:
-    return "" if others else f"; {_LOST}"
