@@ -183,6 +183,7 @@ def test_distinct_outcomes_are_distinct_lines(log: Log) -> None:
         (lambda e: e.spool_written(0.002), None, "spool_write_duration_seconds_count", {}, 1),
         (lambda e: e.spool_space(5, 9, {"disk": 7}, "quota"), None, "spool_bytes", {}, 5),
         (lambda e: e.spool_space(5, 9, {"disk": 7}, "quota"), None, "spool_free_bytes", {}, 9),
+        (lambda e: e.spool_space(5, 9, {}, "away"), None, "spool_shut", {"cause": "away"}, 1),
         (lambda e: e.spool_space(5, 9, {"disk": 7}, ""), None, "spool_room_bytes", {"limit": "disk"}, 7),
         (lambda e: e.spool_shut("quota", "fix", 9, {}), "spool_shut", "spool_shut", {"cause": "quota"}, 1),
         (lambda e: e.spool_open({"disk": 7}), "spool_open", "spool_shut", {"cause": "quota"}, 0),

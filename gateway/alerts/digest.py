@@ -34,7 +34,9 @@ def _words(seen: Snapshot, flow: Flow) -> Iterator[str]:
         oldest = f", the oldest for {lasting(seen.now - backend.oldest)}" if backend.oldest else ""
         held = f", {backend.held} held" if backend.held else ""
         yield f"  {backend.name}: {backend.state.replace('_', ' ')}, {backend.waiting} waiting{oldest}{held}"
-    if seen.disk.total:
+    if seen.disk.database:
+        yield f"  database: {octets(seen.disk.used)} in {seen.disk.database}"
+    elif seen.disk.total:
         yield f"  disk: {octets(seen.disk.free)} of {octets(seen.disk.total)} free"
     if soon := [end for end in seen.ends if end.step(seen.now) is not None]:
         yield "What ends soon:"

@@ -146,7 +146,7 @@ def _facts(found: Json, columns: int) -> Iterator[str]:
     for head, text in (
         ("Listeners", _listeners(found)),
         ("Queue", _queue(found)),
-        ("Disk", _disk(found["spool"])),
+        ("Database" if found["spool"]["database"] else "Disk", _disk(found["spool"])),
         ("Ends soon", _ends(found["ends"])),
         ("Refused", _refused(found["refusals"])),
         ("Clock", _clock(found["clock"])),
@@ -175,8 +175,11 @@ def _queue(found: Json) -> str:
 
 
 def _disk(spool: Json) -> str:
-    free, total, reserve = (octets(spool[f"{name}_bytes"]) for name in ("free", "total", "reserve"))
     shut = f"; NO NEW MAIL ({spool['shut']}): {spool['fix']}" if spool["shut"] else ""
+    if spool["database"]:
+        more = "" if spool["room_bytes"] is None else f", room for {octets(spool['room_bytes'])} more"
+        return f"{spool['database']}, it has {octets(spool['used_bytes'])}{more}{shut}"
+    free, total, reserve = (octets(spool[f"{name}_bytes"]) for name in ("free", "total", "reserve"))
     return f"{free} free of {total}, the spool has {octets(spool['used_bytes'])}, {reserve} stay free{shut}"
 
 

@@ -92,7 +92,8 @@ class Upkeep:
         oldest = {name: (now - since).total_seconds() for name, since in (await self._spool.oldest()).items()}
         self._events.queue_gauges(self._spool.counts(), oldest)
         room = self._spool.room
-        self._events.spool_space(room.space.used, room.space.free, room.left, room.shut)
+        free = None if room.database else room.space.free
+        self._events.spool_space(room.space.used, free, room.left, room.shut)
 
     async def _adopt_orphans(self) -> None:
         """Messages queued for a backend that is no longer configured get a new way, or wait and are shown."""

@@ -273,10 +273,11 @@ class Events:
     def spool_written(self, seconds: float) -> None:
         self._metrics.spool_time().observe(seconds)
 
-    def spool_space(self, used: int, free: int, left: Mapping[str, int], shut: str) -> None:
-        """``left`` is the room for new mail by what bounds it, ``shut`` why none is taken, or "". In bytes."""
+    def spool_space(self, used: int, free: int | None, left: Mapping[str, int], shut: str) -> None:
+        """``left`` is the room for new mail by what bounds it, ``shut`` why none is taken, or "". In bytes; None is not
+        known, which no threshold is above or below."""
         self._metrics.spool_used().set(used)
-        self._metrics.spool_free().set(free)
+        self._metrics.spool_free().set(math.nan if free is None else free)
         self._metrics.spool_gauges(left, shut)
 
     def spool_shut(self, cause: str, fix: str, free: int, left: Mapping[str, int]) -> None:
@@ -286,7 +287,7 @@ class Events:
 
     def spool_open(self, left: Mapping[str, int]) -> None:
         self._metrics.spool_gauges(left, "")
-        self._log.info("spool_open", room_bytes=min(left.values()))
+        self._log.info("spool_open", room_bytes=min(left.values(), default=None))
 
     def clock_stepped(self, was: datetime, now: datetime) -> None:
         """The machine's clock was set to ``now`` when it would have shown ``was``."""

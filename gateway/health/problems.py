@@ -138,7 +138,8 @@ def _spool(seen: Snapshot) -> Iterator[Problem]:
     if seen.running and not disk.writable:
         yield Problem(
             key="spool", kind="spool_unwritable", severity="bad", what="The spool cannot be written.", since=None,
-            cost="No mail is taken: clients keep theirs and try again. What was accepted is on disk.",
+            cost="No mail is taken: clients keep theirs and try again. What was accepted is"
+            f" {'in the database' if disk.database else 'on disk'}.",
             fix="See spool_error in the log: journalctl -u gateway | grep spool_error",
         )  # fmt: skip
     elif disk.shut:
@@ -199,12 +200,13 @@ def _doubts(seen: Snapshot) -> Iterator[Problem]:
 
 
 def _damaged(seen: Snapshot) -> Iterator[Problem]:
+    where, whose = ("in the database", "its disk") if seen.disk.database else ("on disk", "the disk")
     if n := seen.damaged:
         yield Problem(
             key="damaged", kind="damaged", severity="bad", since=None, action="messages",
-            what=f"{number(n, 'message')} {'is' if n == 1 else 'are'} damaged on disk.",
+            what=f"{number(n, 'message')} {'is' if n == 1 else 'are'} damaged {where}.",
             cost="This mail is not sent, for nobody knows what it said. Other mail is not touched.",
-            fix=f"Look at the disk (dmesg, smartctl -a), ask the sender to send again, then:"
+            fix=f"Look at {whose} (dmesg, smartctl -a), ask the sender to send again, then:"
             f" gateway queue show {seen.damaged_id or 'ID'}",
         )  # fmt: skip
 

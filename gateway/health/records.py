@@ -91,13 +91,18 @@ class ListenerNow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskNow:
-    """Octets. ``reserve`` is kept free of new mail; ``shut`` says why none is taken, or is "", ``fix`` what helps."""
+    """Octets. ``reserve`` is kept free of new mail; ``shut`` says why none is taken, or is "", ``fix`` what helps.
+
+    ``database`` is the name of the one that the spool is in; of its disk nothing is known (0), and ``room`` only where
+    limits.spool_size bounds it, else None.
+    """
 
     used: int
     free: int
     total: int
     reserve: int
-    room: int
+    room: int | None
+    database: str = ""
     shut: str = ""
     fix: str = ""
     since: datetime | None = None

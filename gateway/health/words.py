@@ -17,6 +17,8 @@ STATES: Mapping[str, str] = {
 SHUT: Mapping[str, str] = {
     "disk": "the disk is full",
     "quota": "the quota of the service's user is used up",
+    "database": "the disk of the database is full",
+    "away": "the database does not answer",
     "spool_size": "the spool is as large as limits.spool_size",
     "missing": "spool.db, or a file in bodies/, was removed",
     "moved": "spool.db, or bodies/, was moved away",

@@ -54,13 +54,15 @@ class ClockNow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolNow:
     """``reserve_bytes`` is kept free of new mail, ``room_bytes`` is left for it. ``shut`` says why none is taken, or is
-    "", since ``shut_at``, and ``fix`` what helps."""
+    "", since ``shut_at``, and ``fix`` what helps. ``database`` is the name of the one that it is in, "" where it is on
+    this machine's disk; what is not known of a database is null."""
 
     used_bytes: int
-    free_bytes: int
-    total_bytes: int
-    reserve_bytes: int
-    room_bytes: int
+    free_bytes: int | None
+    total_bytes: int | None
+    reserve_bytes: int | None
+    room_bytes: int | None
+    database: str
     writable: bool
     shut: str
     shut_at: datetime | None
@@ -161,12 +163,14 @@ def _settings(now: InForce) -> SettingsNow:
 
 
 def _spool(disk: DiskNow) -> SpoolNow:
+    free, total, reserve = (None, None, None) if disk.database else (disk.free, disk.total, disk.reserve)
     return SpoolNow(
         used_bytes=disk.used,
-        free_bytes=disk.free,
-        total_bytes=disk.total,
-        reserve_bytes=disk.reserve,
+        free_bytes=free,
+        total_bytes=total,
+        reserve_bytes=reserve,
         room_bytes=disk.room,
+        database=disk.database,
         writable=disk.writable,
         shut=disk.shut,
         shut_at=disk.since,

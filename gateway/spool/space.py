@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from gateway.clock import Clock
 from gateway.events import Events
-from gateway.model import NewMessage, SpoolFull, SpoolUnavailable
+from gateway.model import NewMessage, SpoolFull, SpoolTrouble, SpoolUnavailable
 from gateway.spool.engine import OUT_OF_ORDER, Engine, Space
 from gateway.spool.writer import NO_SPACE
 
@@ -23,11 +23,13 @@ _WORDS = 512_000_000  # octets: what is announced, and may never come, keeps no 
 _BLOCKED = 64_000_000  # octets of the log
 _MARGIN = 64 * 1024  # octets: for the rows of those that are on their way in
 _ANY = 2**62  # octets
+_MISSED = 5  # looks in a row that a database did not answer: a restart of it is shorter
 _LITTLE = 256 * 1024  # octets: with less the door is shut, with twice as much it opens
 FIXES = {
     "disk": "delete something else on this disk or enlarge it, or wait until mail has left; see limits.spool_free",
     "quota": "raise the quota of the user of this service, or delete something of that user",
     "database": "the disk of the database is full: enlarge it, or delete something else there",
+    "away": "the database does not answer: see that PostgreSQL runs, and that this machine reaches it",
     "spool_size": "wait until mail has left, raise limits.spool_size, or shorten retention",
     "missing": "spool.db, or a file in bodies/, was removed while it is in use; the service writes it back as soon as "
     "it can, do not stop it",
@@ -38,7 +40,7 @@ FIXES = {
     "log": "spool.db-wal was removed while it is in use; the service writes the spool anew as soon as it can",
     "silent": "the disk does not answer: look for it with dmesg, and at the server if it is a network's",
 }
-_UNAVAILABLE = ("missing", "moved", "replaced", "log", "silent")
+_UNAVAILABLE = ("away", "missing", "moved", "replaced", "log", "silent")
 _READER = "another program reads spool.db and does not end: find it with lsof, or wait until the backup is done"
 
 
@@ -79,6 +81,7 @@ class Room:
         self._clock = clock
         self._events = events
         self._blocked = 0
+        self._missed = 0
         self._found = 0  # octets when last measured
         self._spent = 0  # since then
         self._coming = 0  # of messages on their way in
@@ -127,6 +130,11 @@ class Room:
     def reserve(self) -> int:
         """Octets of the disk that are kept free of new mail."""
         return int(self._reserve if self._reserve >= 1 else self._reserve * self.space.total)
+
+    @property
+    def database(self) -> str:
+        """Its name, where the spool is in one; "" where it is on this machine's disk."""
+        return self._engine.name if self._engine.shared else ""
 
     def bound(self, reserve: float, most: int | None) -> None:
         """Other bounds from the next look on. What is set aside for a full disk stays as large as at the start."""
@@ -181,9 +189,19 @@ class Room:
             looking = asyncio.ensure_future(self.look())
             try:
                 if not (await asyncio.wait((looking,), timeout=_PATIENCE))[0]:
-                    self.close("silent")
+                    self.close("away" if self._engine.shared else "silent")
                 await looking
+                self._missed = 0
             except Exception as error:
-                self._events.bug("spool.space", error)
+                self._fail(error)
             finally:
                 looking.cancel()
+
+    def _fail(self, error: Exception) -> None:
+        """A database may be away for a while."""
+        if not (self._engine.shared and isinstance(error, OSError | SpoolTrouble)):
+            self._events.bug("spool.space", error)
+            return
+        self._missed += 1
+        if self._missed >= _MISSED:
+            self.close("away")

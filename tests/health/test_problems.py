@@ -25,6 +25,7 @@ from gateway.health.records import (
 from tests.fakes import START
 
 GB = 10**9
+DATABASE = DiskNow(used=GB, free=0, total=0, reserve=0, room=None, database="gateway on db")
 DISK = DiskNow(used=GB, free=50 * GB, total=100 * GB, reserve=10 * GB, room=40 * GB)
 OFFICE = BackendNow(name="office", type="graph", title="Microsoft 365, noreply@example.com", state="working")
 GOOD = Snapshot(now=START, running=True, disk=DISK, started_at=START - timedelta(days=12), backends=(OFFICE,))
@@ -65,6 +66,15 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
         "door_shut", "door:disk", "bad", {"disk": replace(DISK, shut="disk", fix="delete something", free=0)},
         ("No new mail is taken: the disk is full.", "Delete something.", "try again"),
     ),
+    (
+        "door_shut", "door:away", "bad", {"disk": replace(DATABASE, shut="away", fix="see that PostgreSQL runs")},
+        ("No new mail is taken: the database does not answer.", "See that PostgreSQL runs."),
+    ),
+    (
+        "spool_unwritable", "spool", "bad", {"disk": replace(DATABASE, writable=False)},
+        ("What was accepted is in the database.",),
+    ),
+    ("damaged", "damaged", "bad", {"disk": DATABASE, "damaged": 2}, ("damaged in the database", "Look at its disk")),
     ("listener_deaf", "listener:mail", "bad", {"listeners": listener(accepting=False)}, ("0.0.0.0:587", "ss -ltnp")),
     (
         "no_backend", "no_backend:old", "bad", {"orphans": (Pile(backend="old", count=3, since=AN_HOUR_AGO),)},
