@@ -30,6 +30,13 @@ class Use:
         return (self.days & _WEEK).bit_count() >= _OFTEN
 
 
+def joined(one: Use, other: Use) -> Use:
+    earlier, later = sorted((one, other), key=lambda use: use.at)
+    gap = later.at.toordinal() - earlier.at.toordinal()
+    days = (later.days | earlier.days << gap) & _MONTH if gap < 31 else later.days
+    return Use(later.at, later.peer, days)
+
+
 class LastUse:
     """Noting costs one look into a dict, so it may stand where mail is accepted. Of too many names (other issuers'
     tokens) those least recently of use are forgotten."""
@@ -37,9 +44,14 @@ class LastUse:
     def __init__(self, known: Iterable[tuple[Kind, str, Use]] = ()) -> None:
         self._last: dict[Kind, dict[str, Use]] = {kind: {} for kind in get_args(Kind)}
         self._fresh: set[tuple[Kind, str]] = set()
+        self.learn(known)
+
+    def learn(self, known: Iterable[tuple[Kind, str, Use]]) -> None:
+        """What was noted elsewhere, too: the later time counts, and the days of both."""
         for kind, name, use in known:
             if kind in self._last:  # a later version may know more kinds
-                self._last[kind][name] = use
+                mine = self._last[kind].get(name)
+                remember(self._last[kind], name, joined(mine, use) if mine else use)
 
     def note(self, kind: Kind, name: str, at: datetime, peer: str) -> None:
         known, days = self._last[kind], 1

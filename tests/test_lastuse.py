@@ -63,3 +63,15 @@ def test_many_tokens_push_out_no_client() -> None:
     assert uses.of("client", "copier")
     assert uses.of("token", "0") is None
     assert len(uses.take()) == 10_001
+
+
+@pytest.mark.parametrize(("ahead", "days"), [(0, 0b111), (1, 0b1011), (30, 0b11 | 1 << 30), (31, 0b11), (400, 0b11)])
+def test_what_was_noted_elsewhere_counts_too(ahead: int, days: int) -> None:
+    """The later one says when and from where, whichever is learnt first; the days are those of both."""
+    here, there = Use(START, "here", 0b101), Use(START + timedelta(days=ahead, seconds=1), "there", 0b11)
+    for one, other in ((here, there), (there, here)):
+        uses = LastUse([("client", "copier", one)])
+        uses.learn([("client", "copier", other), ("client", "new", other)])
+        expected = Use(there.at, "there", days & (1 << 31) - 1)
+        assert (uses.of("client", "copier"), uses.of("client", "new")) == (expected, other)
+        assert uses.take() == []

@@ -129,7 +129,8 @@ class Spool(Ordering):
             parts.push_async_callback(keeper.look, last=True)
             moments = Moments(readers, engine)
             async with moments.own() as reader:
-                uses = lastuse.Uses(writer, clock, await lastuse.known(reader))
+                others = moments.own if engine.shared else None
+                uses = lastuse.Uses(writer, clock, await lastuse.known(reader), others)
             parts.push_async_callback(uses.write, last=True)
             known_to = keeper, parts.pop_all(), uses, Secrets(writer.submit)
             return cls(engine, moments, pool, time, writer, room, events, *known_to, offer)
