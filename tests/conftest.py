@@ -17,7 +17,7 @@ try:
 except ImportError:
     uvloop = None
 # Where it matters what a loop does with sockets, TLS and the order of things: these run on both that can be set.
-_BOTH = {"test_tls.py", "test_life.py", "test_smtp_tls.py", "test_smtp_login.py"}
+_BOTH = {"test_session.py", "test_tls.py", "test_life.py", "test_smtp_tls.py", "test_smtp_login.py"}
 
 settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")

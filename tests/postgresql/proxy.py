@@ -16,6 +16,7 @@ class Proxy:
     def __init__(self, folder: Path, server: Path) -> None:
         self.folder = folder
         self.broken = 0
+        self.swallows = False  # what is sent, both ways, and whoever comes anew hears nothing either
         self._server = str(server / ".s.PGSQL.5432")
         self._word, self._after = b"", False
         self._listening = socket.socket(socket.AF_UNIX)
@@ -39,7 +40,7 @@ class Proxy:
         server = socket.socket(socket.AF_UNIX)
         with closing(client), closing(server), suppress(OSError):
             server.connect(self._server)
-            threading.Thread(target=_pass, args=(server, client), daemon=True).start()
+            threading.Thread(target=self._pass, args=(server, client), daemon=True).start()
             while data := client.recv(65536):
                 if self._word and self._word in data:
                     self._word = b""
@@ -49,14 +50,16 @@ class Proxy:
                         server.sendall(data)
                         server.shutdown(socket.SHUT_WR)
                     return
-                server.sendall(data)
+                if not self.swallows:
+                    server.sendall(data)
 
-
-def _pass(one: socket.socket, other: socket.socket) -> None:
-    with suppress(OSError):
-        while data := one.recv(65536):
-            other.sendall(data)
-        other.shutdown(socket.SHUT_RDWR)
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                if not self.swallows:
+                    other.sendall(data)
+            if not self.swallows:  # nor does a FIN arrive
+                other.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
