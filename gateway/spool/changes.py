@@ -28,7 +28,7 @@ from gateway.spool.sql import (
     UNDER_WAY,
     load_to_claim,
 )
-from gateway.spool.transaction import Transaction
+from gateway.spool.transaction import AttemptId, Transaction
 from gateway.spool.vault import Vault
 
 UNKNOWN = "?"  # of a message's features
@@ -221,13 +221,20 @@ def recover(tx: Transaction) -> dict[str, int]:
 
     Returns how many were interrupted, and how many recipients without a delivery got one.
     """
-    own = f"SELECT * FROM ({_UNDER_WAY.format(', owner', ', owner')}) AS found WHERE owner = :owner"
-    found = tx.all(own, owner=tx.engine.owner) if tx.engine.shared else tx.all(_UNDER_WAY.format("", ""))
-    keys = [(row["message_id"], row["backend"]) for row in found]
-    _interrupt(tx, keys, now=tx.now, delay=_CRASH_DELAY)
+    keys = break_off(tx, tx.engine.owner)
     healed = tx.all(_HEAL, now=tx.now)
     tx.counts.update(counted(tx))
     return {"interrupted": len(keys), "healed": len(healed)}
+
+
+def break_off(tx: Transaction, owner: str) -> list[DeliveryId]:
+    """What an instance that is over had under way is interrupted and due again; returns which. All, where there is
+    only one."""
+    own = f"SELECT * FROM ({_UNDER_WAY.format(', owner', ', owner')}) AS found WHERE owner = :owner"
+    found = tx.all(own, owner=owner) if tx.engine.shared else tx.all(_UNDER_WAY.format("", ""))
+    keys = [(row["message_id"], row["backend"]) for row in found]
+    _interrupt(tx, keys, now=tx.now, delay=_CRASH_DELAY)
+    return keys
 
 
 def counted(tx: Transaction) -> dict[tuple[str, str], int]:
@@ -241,9 +248,14 @@ def counted(tx: Transaction) -> dict[tuple[str, str], int]:
 
 def release_claims(tx: Transaction, claims: Iterable[Claim]) -> None:
     """These never reached the network: as if they had not been taken, so those that are new keep their turn."""
-    for each in claims:
-        tx.woken.add(each.backend)
-        tx.once(_GIVE_BACK, (*each.delivery_id, each.attempt_id, tx.now), each.delivery_id)
+    give_back(tx, [(*each.delivery_id, each.attempt_id) for each in claims])
+
+
+def give_back(tx: Transaction, attempts: Iterable[AttemptId]) -> None:
+    """The same, by what is known of them; of one that has ended nothing is changed."""
+    for message_id, backend, attempt_id in attempts:
+        tx.woken.add(backend)
+        tx.once(_GIVE_BACK, (message_id, backend, attempt_id, tx.now), (message_id, backend))
 
 
 _MOVE_DELIVERIES = f"""

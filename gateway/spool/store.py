@@ -37,8 +37,9 @@ from gateway.spool import (
 )
 from gateway.spool.engine import Engine, Unreadable
 from gateway.spool.keeper import Keeper
+from gateway.spool.members import Sharing
 from gateway.spool.moments import Moments
-from gateway.spool.ordering import LEASE, Ordering
+from gateway.spool.ordering import LEASE
 from gateway.spool.progress import Progress
 from gateway.spool.records import (
     Claim,
@@ -65,7 +66,7 @@ _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner th
 
 
 @dataclass(eq=False, repr=False)
-class Spool(Ordering):
+class Spool(Sharing):
     """An engine's database while it is open. What changes it raises SpoolTrouble."""
 
     _keeper: Keeper
