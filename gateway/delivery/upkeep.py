@@ -42,7 +42,7 @@ class Upkeep:
         self._wake_all = wake_all
         self._notices = DelayNotices(spool, clock)
         self._digests = Digests(spool, events, clock)
-        self._rests = Rests(spool, clock)
+        self._rests = Rests(spool, clock, own)
         self._changed = asyncio.Event()
         self._stopping = False
         self._rounds = 0

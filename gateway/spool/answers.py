@@ -11,7 +11,7 @@ from gateway.spool.sql import NO_ANSWER, clean, insert_into
 from gateway.spool.tables import Bounce
 from gateway.spool.transaction import Transaction
 
-_TELL = insert_into(Bounce, "message_id kind bounce_id reason made_at", id="NULL")
+_TELL = insert_into(Bounce, "message_id kind bounce_id reason made_at", id=None)
 _REFUSE = f"""
 UPDATE recipient SET state = 'failed', {", ".join(f"{name} = ?" for name in NO_ANSWER)}
 WHERE message_id = ? AND address = ?"""  # noqa: S608 - of constants of ours

@@ -14,6 +14,7 @@ import pytest_asyncio
 from gateway.actor import Actor, Order
 from gateway.delivery import BackendStatus
 from gateway.delivery.breaker import CircuitBreaker
+from gateway.delivery.ownership import Alone
 from gateway.delivery.rests import Rests
 from gateway.lifeline import Entry, Life, life, shown_row
 from gateway.lifeline.entry import KINDS
@@ -471,7 +472,7 @@ async def test_a_clock_that_is_set_back(story: Story) -> None:
 
 async def test_what_it_waited_for(story: Story) -> None:
     """Why its backend did not work and for how long; not what was over before it came, nor began when it had gone."""
-    breaker, rests = CircuitBreaker(), Rests(story.at.spool, story.at.clock)
+    breaker, rests = CircuitBreaker(), Rests(story.at.spool, story.at.clock, Alone())
     for before in (True, False):
         if not before:
             await story.put(received_at=story.at.clock.now())
