@@ -301,7 +301,7 @@ class App:
         Raises ConfigError with all that is wrong, ValueError, OSError.
         """
         loaded = ready(self._load(), self.clock.now())
-        taken = replace(loaded, settings=in_place(loaded.settings, self.settings.state_dir))
+        taken = replace(loaded, settings=in_place(loaded.settings, self.settings))
         auth.ensure_own_key(taken.settings)
         return taken, loaded.settings
 

@@ -17,6 +17,7 @@ from gateway.config.loading import Loaded
 from gateway.config.models import Settings
 from gateway.model import Capabilities
 from gateway.pools import read_files
+from gateway.postgresql import examining
 from gateway.routing import Routing
 from gateway.smtp import tls
 
@@ -33,7 +34,7 @@ def ready(loaded: Loaded, now: datetime) -> Loaded:
     """
     settings = loaded.settings
     examined, capabilities = _examine(settings)
-    examined = [*unusable_places(settings), *examined]
+    examined = [*unusable_places(settings), *examining.examine(settings.spool), *examined]
     found = [one for each in examined for one in ([each] if isinstance(each, Finding) else _dated(each, now))]
     if len(capabilities) == len(settings.backends):
         routing = Routing(settings.routes, capabilities)

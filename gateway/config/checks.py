@@ -33,6 +33,8 @@ def findings(settings: Settings, names: Names) -> Findings:
     if not settings.routes and names["backends"]:
         example = f"routes: [{{backend: {min(names['backends'])}}}]"
         yield ("routes",), f"needed to choose between {len(names['backends'])} backends, write for example {example}"
+    if settings.spool.url is None and settings.spool.password is not None:
+        yield ("spool", "password"), "is only for a database of PostgreSQL: give its url, too"
     if settings.limits.memory < settings.limits.max_size:
         yield ("limits", "memory"), f"must be at least limits.max_size ({format_size(settings.limits.max_size)})"
 
@@ -159,8 +161,16 @@ def reach(settings: Settings) -> str:
     return ""
 
 
+def _meaningless(settings: Settings) -> Findings:
+    limits = settings.limits
+    if settings.spool.url is not None and limits.spool_free != type(limits).model_fields["spool_free"].default:
+        text = "has no meaning with spool.url, for nobody sees the disk of a database from here"
+        yield ("limits", "spool_free"), f"{text}; take it out, limits.spool_size says how large that may grow"
+
+
 def warnings(settings: Settings) -> Findings:
     """What works but is hardly meant."""
+    yield from _meaningless(settings)
     if not settings.clients:
         yield ("clients",), "nobody may send, for no client is listed"
     bound = {parse_bind(listener.bind) for listener in settings.listeners.values()}

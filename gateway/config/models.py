@@ -250,6 +250,7 @@ class Settings(Section):
 
     hostname: values.Hostname
     state_dir: values.Directory
+    spool: SpoolSettings = Field(default_factory=SpoolSettings)
     listeners: dict[values.Name, ListenerSettings]
     auth: AuthSettings
     clients: dict[values.Name, ClientSettings]

@@ -14,7 +14,7 @@ from gateway.config.models import BackendSettings, Settings
 from gateway.config.section import flatten
 from gateway.config.values import MASK
 
-RESTART_KEYS = ("state_dir", "event_loop")  # what a running gateway cannot take over at SIGHUP
+RESTART_KEYS = ("state_dir", "spool", "event_loop")  # and all below them: a running gateway cannot take them at SIGHUP
 
 
 def show(loaded: Loaded) -> str:
@@ -51,7 +51,7 @@ def diff(old: Settings, new: Settings) -> dict[str, str]:
 
 def restart_keys(changed: Collection[str]) -> list[str]:
     """Those of the changed keys that take effect only at a restart."""
-    return [key for key in changed if key in RESTART_KEYS]
+    return [key for key in changed if key.partition(".")[0] in RESTART_KEYS]
 
 
 def schema(types: Mapping[str, type[BackendSettings]]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from gateway.config.models import Settings
 
 
-def in_place(wanted: Settings, state_dir: Path) -> Settings:
-    """The same with this ``state_dir``: the admin socket and keys that would lie in the other one lie in this."""
+def in_place(wanted: Settings, running: Settings) -> Settings:
+    """The same with the spool of those that run, and their ``state_dir``: the admin socket and keys that would lie in
+    the other one lie in this."""
+    state_dir = running.state_dir
 
     def stays(path: Path | None) -> Path | None:
         beside = path is not None and wanted.state_dir in path.parents
@@ -20,4 +22,4 @@ def in_place(wanted: Settings, state_dir: Path) -> Settings:
         for name, key in wanted.auth.keys.items()
     }
     auth = wanted.auth.model_copy(update={"keys": keys})
-    return wanted.model_copy(update={"state_dir": state_dir, "http": http, "auth": auth})
+    return wanted.model_copy(update={"state_dir": state_dir, "spool": running.spool, "http": http, "auth": auth})

@@ -12,7 +12,7 @@ from gateway.config.files import unusable_places
 from gateway.config.objects import objects
 from tests.config.kit import SECRET, Files
 
-TOP = "allowed: alerts, auth, backends, bounces, clients, event_loop, hostname, http, limits, listeners, log, pickup, retention, retry, routes"
+TOP = "allowed: alerts, auth, backends, bounces, clients, event_loop, hostname, http, limits, listeners, log, pickup, retention, retry, routes, spool"
 FOLDERS = "run/{0} or {0}"  # where a relative file is looked for in these tests
 
 STRANGERS = "would relay for strangers: {} need no login"
@@ -23,6 +23,8 @@ COPIED = ", copied from somewhere: type it anew (a secret that really holds one 
 RIGHT = ": begin this line, and those that belong to it, further right"
 TILDE = ": ~ is not filled in, for the service is another user than you; write the whole path"
 WINDOWS = " is a path of Windows; write one of this machine, such as /etc/gateway/smtp2go.key"
+
+CARRIED = "carries a password, which gateway config show would print: put it into a file of its own, and name that as password_file"
 
 SYNTAX = [
     ("routes: [", "config.yaml:1:10: a comma or a closing bracket is missing"),
@@ -98,6 +100,29 @@ VALUES = [
     ("limits:\n  idel: 5m", 'config.yaml:2:3: limits.idel: unknown key, did you mean "idle"?'),
     ("limits: {idle: 5m, idle: 6m}", "config.yaml:1:20: limits.idle: given twice, first in line 1"),
     ("log:\n  level: info\n\nlog: {}", "config.yaml:4:1: log: given twice, first in line 1"),
+    # the database of the spool
+    ("spool: {url: mysql://db/gateway}", 'config.yaml:1:9: spool.url: "mysql:" is not PostgreSQL, which is all that is spoken; write for example postgresql://gateway@db.example.org/gateway'),
+    ("spool: {url: 'postgresql:db'}", "config.yaml:1:9: spool.url: needs two slashes behind postgresql:, write for example postgresql://gateway@db.example.org/gateway"),
+    ("spool: {url: db.example.org}", "config.yaml:1:9: spool.url: is neither a URL nor words of libpq, write for example postgresql://gateway@db.example.org/gateway"),
+    ("spool: {url: ' '}", "config.yaml:1:9: spool.url: is empty, write for example postgresql://gateway@db.example.org/gateway"),
+    ("spool: {url: ['postgresql://db']}", "config.yaml:1:9: spool.url: must be text"),
+    (f"spool: {{url: 'postgresql://gateway:{SECRET}@db/gateway'}}", f"config.yaml:1:9: spool.url: {CARRIED}"),
+    (f"spool: {{url: 'postgres://db/gateway?password={SECRET}'}}", f"config.yaml:1:9: spool.url: {CARRIED}"),
+    (f"spool: {{url: 'host=db password={SECRET}'}}", f"config.yaml:1:9: spool.url: {CARRIED}"),
+    (f"spool: {{url: \"host=db password = '{SECRET} x'\"}}", f"config.yaml:1:9: spool.url: {CARRIED}"),
+    (f"spool: {{url: 'postgresql://db/gateway?sslpassword={SECRET}'}}", "config.yaml:1:9: spool.url: carries a passphrase, which gateway config show would print: use a key without one, which only the service may read"),
+    ("spool: {url: 'postgresql://db:99999/gateway'}", 'config.yaml:1:9: spool.url: "db:99999" is not a host, or a host and a port, write for example postgresql://gateway@db.example.org/gateway'),
+    ("spool: {url: 'postgresql://db/gateway?sslmode='}", 'config.yaml:1:9: spool.url: has nothing behind "sslmode": write for example postgresql://gateway@db.example.org/gateway?sslmode=verify-full'),
+    ("spool: {url: 'postgresql://db/gateway#1'}", "config.yaml:1:9: spool.url: holds a #: write %23 for one that is meant"),
+    ("spool: {password: x}", "config.yaml:1:9: spool.password: is only for a database of PostgreSQL: give its url, too"),
+    ("spool: {url: 'postgresql://db', password_file: none.pw}", f"config.yaml:1:33: spool.password_file: no such file: {FOLDERS.format('none.pw')}"),
+    ("spool: {url: 'postgresql://db', instance: a.b}", 'config.yaml:1:33: spool.instance: "a.b" must be 1 to 63 letters, digits, - or _, such as gateway-a'),
+    ("spool: {instance: ''}", 'config.yaml:1:9: spool.instance: "" must be 1 to 63 letters, digits, - or _, such as gateway-a'),
+    ("spool: {failover: 1s}", 'config.yaml:1:9: spool.failover: "1s" must be from 2s to 5m'),
+    ("spool: {failover: 6m}", 'config.yaml:1:9: spool.failover: "6m" must be from 2s to 5m'),
+    ("spool: {failover: soon}", 'config.yaml:1:9: spool.failover: "soon" is not a duration, write for example 30s, 5m, 4h or 5d'),
+    ("spool: {uri: x}", 'config.yaml:1:9: spool.uri: unknown key, did you mean "url"?'),
+    ("spool: postgresql://db", 'config.yaml:1:1: spool: must hold indented "key: value" lines'),
     # wrong types
     ("limits: [a]", 'config.yaml:1:1: limits: must hold indented "key: value" lines'),
     ("listeners: [a]", 'config.yaml:1:1: listeners: must hold indented "key: value" lines'),
