@@ -45,8 +45,9 @@ AREAS: dict[str, tuple[str, ...]] = {
         "unit_watchdog", "unit_good", "backup_unseen",
     ),
     "spool": (
-        "spool_damaged", "spool_message_damaged", "spool_unseen", "spool_log_large", "spool_good", "backlog_old",
-        "backlog_grows", "backlog_good",
+        "spool_damaged", "spool_message_damaged", "spool_unseen", "spool_log_large", "spool_good", "database_silent",
+        "database_snapshot", "database_vacuum", "database_replicas", "database_connections", "database_good",
+        "backlog_old", "backlog_grows", "backlog_good",
     ),
     "relay": ("relay_open", "relay_meant", "relay_unseen", "relay_local", "relay_refused"),
 }  # fmt: skip

@@ -24,6 +24,7 @@ from gateway.url import is_loopback
 _SPARE = 200  # descriptors beside those of connections: files, backends, commands
 _NOTED, _WRONG = 30.0, 240.0  # seconds that clocks may differ; tokens are refused from 5 minutes on
 _NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs")
+_LITTLE = 50_000_000  # octets
 _MEMORY = ("tmpfs", "ramfs")
 _LAYERS = ("overlay", "aufs")
 _OPEN = re.compile(r"^(?P<file>.+?): every user of this machine can read .*?(?P<fix>chmod \d+)")
@@ -44,8 +45,8 @@ async def look(subject: Subject, tell: Tell) -> None:
 
 def judge(facts: Facts, settings: Settings, *, runs: bool) -> Iterator[Finding]:
     """What the facts come to. Some are the service's own, and say nothing of it where none ``runs``."""
-    yield from _disk(facts, settings)
-    yield _backups(facts)
+    yield from _disk(facts, settings) if settings.spool.url is None else _keys(facts)
+    yield _backups(facts, settings)
     if not runs:
         what = "descriptors, user, watchdog and admin socket are the service's own, and seen only while it runs"
         fix = "start it, then run the doctor again"
@@ -92,8 +93,28 @@ def _disk(facts: Facts, settings: Settings) -> Iterator[Finding]:
         yield finding("disk_good", "good", f"{shown} ({facts.kind or 'kind not known'})")
 
 
-def _backups(facts: Facts) -> Finding:
+def _keys(facts: Facts) -> Iterator[Finding]:
+    """Mail is in a database; here lie keys, and what is captured or dropped as files."""
+    shown = f"{facts.state_dir}, with spool.key and token.key,"
+    if not facts.inodes or facts.free < _LITTLE:
+        paste = f"du -xh --max-depth=2 {facts.mount or facts.state_dir} | sort -h | tail"
+        yield finding("disk_low", "warn", f"{shown} lies on a disk without room", "make room there", paste=paste)
+    elif facts.kind in (*_MEMORY, *_LAYERS):
+        what = f"{shown} lies where a restart takes it away ({facts.kind}): then this instance is refused"
+        yield finding(
+            "disk_kind", "warn", what, "put state_dir on a disk that stays", paste="state_dir: /var/lib/gateway"
+        )
+    else:
+        yield finding("disk_good", "good", f"mail is in a database; {facts.free / 1e9:.1f} GB are free beside the keys")
+
+
+def _backups(facts: Facts, settings: Settings) -> Finding:
     """None are made by the gateway itself, so none is known."""
+    if settings.spool.url is not None:
+        what = "the gateway knows of no backup; worth one are settings, credentials, token.key and spool.key here, "
+        keys = " ".join(f"{facts.state_dir}/{name}" for name in ("token.key", "spool.key"))
+        paste = f"tar czf gateway-backup.tgz /etc/gateway {keys}"
+        return finding("backup_unseen", "note", f"{what}and the database", "see docs/cluster.md", paste=paste)
     what = "the gateway knows of no backup; what is worth one are settings, credentials and token.key, not the queue"
     fix = "see Backups in docs/operations.md"
     paste = f"tar czf gateway-backup.tgz /etc/gateway {facts.state_dir}/token.key"

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from gateway.doctor import database
 from gateway.doctor.finding import Finding, Level, finding
 from gateway.doctor.subject import Subject
 from gateway.pools import read_files
@@ -39,6 +40,14 @@ async def look(subject: Subject, tell: Tell) -> None:
     spool, now = subject.spool, subject.clock.now()
     await _backlog(spool, now, subject.before, tell)
     await _damaged(spool, tell)
+    if spool.room.database:
+        for one in await database.look(subject.settings):
+            tell(one)
+        return
+    await _file(subject, spool, tell)
+
+
+async def _file(subject: Subject, spool: Spool, tell: Tell) -> None:
     size = await read_files(partial(_log_size, subject.settings.state_dir))
     if size > _LARGE:
         what = f"the log beside the spool has {size / 1e6:.0f} MB: another program reads spool.db and does not end"
