@@ -34,6 +34,7 @@ class Meant:
     state: Path | None = None  # None: the settings leave a doubt
     unit: str = ""  # of systemd; "" where none is seen
     guessed: bool = False  # the state depends on whose command it is
+    database: bool = False  # its queue is in one, and no command opens that beside its instances
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ class Meant:
     @property
     def has_spool(self) -> bool:
         with suppress(OSError):
-            return self.state is not None and (self.state / _SPOOL).exists()
+            return self.state is not None and not self.database and (self.state / _SPOOL).exists()
         return False
 
     def listening(self) -> Path | None:
@@ -115,6 +116,10 @@ class Meant:
             lines.append(f"{user()} may not read {self.file}, which may say another place. Type: {self.again('sudo ')}")
         elif offline and self.foreign and self.has_spool:
             lines.append(f"To do this while it stands still: {_as_user(self.owner, self.again())}")
+        elif self.database:
+            lines.append(
+                "Its queue is in a database: ask where another instance runs. What is there: gateway spool info"
+            )
         elif not self.has_spool and self.state:
             lines.append(f"There is no spool in {self.state} yet: the service makes it when it starts.")
         if self.guessed:
@@ -174,7 +179,8 @@ def meant(chosen: Path | None, environ: Mapping[str, str] = os.environ) -> Meant
     with suppress(ConfigError):
         state = locate.state_dir(file, environ)
     guessed = named and machine is None and state == Path(locate.default_state_dir(file, environ))
-    return Meant(tuple(dict.fromkeys(sockets)), file, named, state or machine, locate.unit(file), guessed)
+    database = locate.in_database(file, environ)
+    return Meant(tuple(dict.fromkeys(sockets)), file, named, state or machine, locate.unit(file), guessed, database)
 
 
 def _serves(pid: str) -> bool:

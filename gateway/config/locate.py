@@ -106,6 +106,14 @@ def state_dir(path: Path | None, environ: Mapping[str, str]) -> Path:
     return _places(path, environ)[0]
 
 
+def in_database(path: Path | None, environ: Mapping[str, str]) -> bool:
+    """Whether the queue of the service of this file is in a database, as far as that is seen from here."""
+    with suppress(ConfigError, OSError):
+        spool = read(path, environ)[0].data.get("spool")
+        return isinstance(spool, dict) and bool(spool.get("url"))
+    return False
+
+
 def admin_socket(path: Path | None, environ: Mapping[str, str]) -> Path:
     """The absolute path of the socket of the service of this file; None: of the built-in default.
 
