@@ -1,13 +1,14 @@
 # docker build -t gateway .        docs/install.md says how to run it.
-# PYTHON_IMAGE may be any image with Python 3.11 or newer and pip.
+# PYTHON_IMAGE may be any image with Python 3.11 or newer and pip; EXTRAS=postgresql for a queue in PostgreSQL.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
+ARG EXTRAS=
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 RUN python3 -m venv --without-pip /opt/gateway \
-    && python3 -m pip --python /opt/gateway install --no-cache-dir . \
+    && python3 -m pip --python /opt/gateway install --no-cache-dir ".${EXTRAS:+[${EXTRAS}]}" \
     && /opt/gateway/bin/gateway version
 
 FROM ${PYTHON_IMAGE}

@@ -23,6 +23,7 @@ _TYPES = {bool: "bool", int: "int8", str: "text", bytes: "bytea"}
 _AT_A_TIME = 1000  # rows
 _OCTETS = 4_000_000  # of bodies at a time
 _KEY = "spool.key"  # as agreed has it
+_TIMEOUTS = ("statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "lock_timeout")
 _PATIENCE, _PAUSE = 10, 0.1  # looks, and seconds between them
 _NUMBERS = 1000  # attempts to a number of the sequence (engine)
 # Of this database, and not our own: an instance that lives keeps such a lock, and says who it is.
@@ -194,6 +195,8 @@ def _transaction(server: Server, begin: str) -> Iterator[psycopg.Connection[Any]
     """Undone unless it is committed. Nobody else makes tables, or joins, until it ends."""
     try:
         with closing(connect(server, "copy")) as connection:
+            for name in _TIMEOUTS:  # the other side may be slow
+                connection.execute("SELECT set_config(%s, '0', false)", (name,))
             connection.execute("SELECT pg_advisory_lock(%s)", (schema.LOCK,))
             _alone(server, connection)
             connection.execute(begin.encode())
