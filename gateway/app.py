@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
-from gateway import auth, intake
+from gateway import auth, intake, sharing
 from gateway.alerts.watch import Alerts
-from gateway.building import Built, Means, build
+from gateway.building import Built, Means, build, declare
 from gateway.clock import Clock, QueueIds, SystemClock
 from gateway.config import ConfigError
 from gateway.config.finding import Ending
@@ -35,6 +35,7 @@ from gateway.model import Client, Envelope, Recipient, SpoolUnavailable
 from gateway.names import Names
 from gateway.pools import read_files
 from gateway.readiness import Endings, ready
+from gateway.sharing import Alone, Sharing
 from gateway.smtp import Listener, Shared, Site
 from gateway.spool import DoorBook, Filter, Offer, Spool
 
@@ -62,7 +63,8 @@ class App:
         self.settings = self._at_start = loaded.settings
         self.in_force = InForce(loaded, self.clock.now())
         self.events = Events(format=self.settings.log.format, level=self.settings.log.level, clock=self.clock)
-        self.ids = QueueIds(self.clock, self._rng)
+        self._sharing: Sharing = Alone()
+        self.ids = QueueIds(self.clock, self._rng, lambda: self._sharing.number(self._rng))
         self._names = names or Names()
         self.fetch = Fetch(names=self._names)
         self.works = Works(self.clock, self.events)
@@ -89,17 +91,21 @@ class App:
     async def open_spool(self) -> None:
         """Raises SpoolError with a text for the operator."""
         settings = self.settings
+        self._sharing = await sharing.join(settings, self.clock, self.events)
+        self._parts.push_async_callback(self._sharing.aclose)
         self.spool = await Spool.open(
-            settings.state_dir, self.clock, events=self.events, wake=self._wake, offer=self._offer,
-            reserve=settings.limits.spool_free, most=settings.limits.spool_size, retention=settings.retention,
+            settings.state_dir, self.clock, engine=self._sharing.engine, events=self.events, wake=self._wake,
+            offer=self._offer, reserve=settings.limits.spool_free, most=settings.limits.spool_size,
+            retention=settings.retention,
         )  # fmt: skip
         self._parts.push_async_callback(self.spool.aclose)
         self._revocations = auth.Revocations(*await self.spool.revocations())
+        self._sharing.know(self.spool, self._revocations)
 
     async def start(self) -> None:
         """Open everything in order; ``stop`` closes what is open, also after an error in the middle."""
         auth.ensure_own_key(self.settings)
-        self._declare()
+        declare(self.events, self.settings)
         self.events.capture_libraries()
         self._parts.callback(lambda: self.events.info("stopped"))
         await self.open_spool()
@@ -111,12 +117,14 @@ class App:
         await self._doors.start_http(self.settings)
         routing = built.rules.routing
         self.dispatcher = Dispatcher(
-            self.spool, self.settings, routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng
-        )
+            self.spool, self.settings, routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng,
+            ownership=self._sharing,
+        )  # fmt: skip
         look, works = partial(gather, self), self.dispatcher.works
         self.alerts = Alerts(self.spool, look, works, self.events, self.clock, self.ids)
         self._parts.push_async_callback(self._drain_dispatcher)
         await self.dispatcher.start(built.backends)
+        self._sharing.serve(self.dispatcher)
         self._parts.push_async_callback(self.works.aclose)
         self._parts.push_async_callback(self._unless_hurried, self._doors.drain)
         opened = await self._doors.open(self.settings, partial(self._site, built))
@@ -163,16 +171,6 @@ class App:
     def _offer(self, backend: str) -> Offer | None:
         return self.dispatcher.offer(backend) if self.dispatcher else None
 
-    def _declare(self) -> None:
-        settings = self.settings
-        self.events.declare(
-            listeners=settings.listeners,
-            backends=settings.backends,
-            clients=settings.clients,
-            keys=[name for name, key in settings.auth.keys.items() if key.jwks_url is not None],
-            oauth=[name for name, section in settings.backends.items() if section.oauth],
-        )
-
     def _site(self, built: Built, name: str, section: ListenerSettings) -> Site:
         return Site(
             name=name, settings=section, rules=built.rules, auth=built.auth, put=self.spool.put, room=self.spool.room,
@@ -197,6 +195,7 @@ class App:
         return Means(
             clock=self.clock, fetch=self.fetch, rng=self._rng, events=self.events, names=self._names,
             revocations=self._revocations, guesses=self._guesses, uses=self.spool.uses,
+            shared=self._sharing.stores(),
         )  # fmt: skip
 
     @property
@@ -257,10 +256,11 @@ class App:
         before, dispatcher = self._made, self.dispatcher
         assert dispatcher is not None
         self._adopt(built)
-        self._declare()
+        declare(self.events, self.settings)
         self._direct_drop()
         self.alerts.update(built.settings, built.rules, built.ways)
         await dispatcher.update(built.settings, built.rules.routing, built.backends, resting=resting)
+        self._sharing.serve(dispatcher)
         await self._doors.enter(opened, built.settings, built.rules, built.auth)
         await before.auth.aclose()
 
@@ -346,3 +346,4 @@ class App:
             self._revocations.revoke_jti(jti)
         if subject:
             self._revocations.revoke_subject(subject, now)
+        self._sharing.revoked()

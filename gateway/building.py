@@ -81,3 +81,14 @@ async def build(settings: Settings, means: Means, before: Built | None) -> Built
 
 def _same(one: Settings, other: Settings, name: str) -> bool:
     return one.hostname == other.hostname and one.backends[name] == other.backends.get(name)
+
+
+def declare(events: Events, settings: Settings) -> None:
+    """The names that metrics have."""
+    events.declare(
+        listeners=settings.listeners,
+        backends=settings.backends,
+        clients=settings.clients,
+        keys=[name for name, key in settings.auth.keys.items() if key.jwks_url is not None],
+        oauth=[name for name, section in settings.backends.items() if section.oauth],
+    )

@@ -45,7 +45,7 @@ FLOORS = [
     {"lifeline", "health", "doctor", "alerts"},
     {"smtp", "http"},
     {"readiness"},
-    {"app", "building", "doors", "sealed", "service"},
+    {"app", "building", "doors", "instance", "sealed", "service", "sharing"},
     {"cli"},
 ]
 APART = [{"spool", "backends"}, {"smtp", "http"}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -33,7 +33,7 @@ class Claims:
         self._backend = backend
         self._spool = spool
         self._ready: deque[tuple[Claim, bytes | None]] = deque()
-        self._busy: set[DeliveryId] = set()
+        self._busy: dict[DeliveryId, int] = {}  # with the number of the attempt
         self._placed: set[DeliveryId] = set()
         self.expected = 0  # on their way in, and offered to be taken at once
         # spool.Taken, of the last time; what is due while it is asked for is not known
@@ -47,6 +47,11 @@ class Claims:
     def placed(self) -> int:
         """How many are being sent."""
         return len(self._placed)
+
+    @property
+    def in_hand(self) -> Collection[int]:
+        """The numbers of their attempts."""
+        return self._busy.values()
 
     @property
     def held(self) -> int:
@@ -80,7 +85,7 @@ class Claims:
 
     def _add(self, claim: Claim, raw: bytes | None) -> None:
         self._ready.append((claim, raw))
-        self._busy.add(claim.delivery_id)
+        self._busy[claim.delivery_id] = claim.attempt_id
 
     def pop(self) -> tuple[Claim, bytes | None]:
         """The next to send; a large body is read when it is sent. IndexError when none waits."""
@@ -94,11 +99,12 @@ class Claims:
 
     def ended(self, claim: Claim) -> None:
         self.leave(claim)
-        self._busy.discard(claim.delivery_id)
+        self._busy.pop(claim.delivery_id, None)
 
     def unstarted(self) -> list[Claim]:
         """Those that wait for a free place, no longer ours: for the caller to release."""
         claims = [claim for claim, _ in self._ready]
         self._ready.clear()
-        self._busy -= {claim.delivery_id for claim in claims}
+        for claim in claims:
+            self._busy.pop(claim.delivery_id, None)
         return claims

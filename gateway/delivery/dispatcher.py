@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from gateway.checks import Check
@@ -17,7 +17,7 @@ from gateway.delivery.breaker import OPERATOR, CircuitBreaker
 from gateway.delivery.orders import Orders
 from gateway.delivery.ownership import Alone, Ownership
 from gateway.delivery.sending import SEND_LIMIT
-from gateway.delivery.standing import BackendStatus
+from gateway.delivery.standing import BackendStatus, Record, status_of
 from gateway.delivery.tracking import Tracker
 from gateway.delivery.upkeep import Upkeep
 from gateway.delivery.worker import Worker
@@ -77,7 +77,7 @@ class Dispatcher:
         self._rng = rng
         self._posts: dict[str, _Post] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
-        self._upkeep = Upkeep(spool, events, clock, self._wake_all, self._own)
+        self._upkeep = Upkeep(spool, events, clock, self.wake_all, self._own, self._in_hand)
         self.again = Again(spool, events, clock, ids)
         self.publish, self.bounce = self._upkeep.publish, self._upkeep.bounce
         self._keeping: asyncio.Task[None] | None = None
@@ -93,6 +93,11 @@ class Dispatcher:
         for post in self._posts.values():
             post.worker.orders = self._orders
 
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._settings
+
     def works(self, name: str) -> bool:
         """Whether a backend of this name sends now."""
         return self._orders.free(name, self._clock.monotonic())
@@ -101,16 +106,22 @@ class Dispatcher:
 
     async def start(self, backends: Mapping[str, Backend]) -> None:
         """Open a worker for each backend that is worked here."""
-        self._adopt(backends, {})
+        self._adopt(backends, {}, ())
         self._keeping = self._supervised("upkeep", self._upkeep.run)
 
     def _adopt(
-        self, backends: Mapping[str, Backend], breakers: Mapping[str, CircuitBreaker], *, resting: bool = False
+        self,
+        backends: Mapping[str, Backend],
+        breakers: Mapping[str, CircuitBreaker],
+        here: Collection[str],
+        *,
+        resting: bool = False,
     ) -> None:
-        """These are all there are. One that is worked elsewhere is thought to work."""
+        """These are all there are; those ``here`` were worked here before. One that is worked elsewhere is thought to
+        work."""
         self._backends = dict(backends)
         for name, backend in backends.items():
-            if name not in self._posts and self._own.owns(name):
+            if name not in self._posts and (name in here or self._own.owns(name)):
                 self._open(name, backend, breakers.get(name, CircuitBreaker()), resting=resting)
             elif name not in self._posts:
                 self._breakers[name] = CircuitBreaker()
@@ -179,14 +190,17 @@ class Dispatcher:
         It is thought to work until it is found not to; ``resting``: it goes on resting as the one before."""
         self._apply(settings, routing)
         breakers = dict(self._breakers)
+        idle = {name: backend for name, backend in self._backends.items() if name not in self._posts}
+        here = set(self._posts)
         for name, post in list(self._posts.items()):
             if backends.get(name) is not post.worker.backend:
                 self._leave(name, self._take(name))
-        for name, old in self._backends.items():
-            if not self._own.owns(name) and backends.get(name) is not old:
-                self._breakers.pop(name, None)
+        self._adopt(backends, breakers, here, resting=resting)
+        for name, old in idle.items():
+            if backends.get(name) is not old:
                 await old.aclose()
-        self._adopt(backends, breakers, resting=resting)
+            if name not in backends:
+                self._breakers.pop(name, None)
 
     def _take(self, name: str) -> _Post:
         """From now on nobody is at this post; who leaves it ends his work."""
@@ -203,6 +217,7 @@ class Dispatcher:
         if self._keeping:
             await self._keeping
         idle = [backend for name, backend in self._backends.items() if name not in self._posts]
+        self._backends = {}
         closing = [self._take(name).close(seconds) for name in list(self._posts)]
         closing += [backend.aclose() for backend in idle]
         hurry = [worker.drain(seconds) for worker in self._leaving.values()]
@@ -222,9 +237,15 @@ class Dispatcher:
         post = self._posts.get(backend)
         return post.worker.offer() if post else None
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
+        """There may be new work for any."""
         for post in self._posts.values():
             post.worker.wake()
+
+    def _in_hand(self) -> set[int]:
+        """The numbers of all attempts that somebody is at work on."""
+        workers = (*(post.worker for post in self._posts.values()), *self._leaving.values())
+        return {number for worker in workers for number in worker.in_hand}
 
     def calls_back(self, name: str) -> CallsBack | None:
         """The backend of this name, if its provider may call back."""
@@ -233,7 +254,17 @@ class Dispatcher:
 
     def status(self) -> dict[str, BackendStatus]:
         counts = self._spool.counts()
-        return {name: post.worker.status(counts.get((name, "queued"), 0)) for name, post in self._posts.items()}
+        found = {}
+        for name in self._backends:
+            queued, post = counts.get((name, "queued"), 0), self._posts.get(name)
+            found[name] = post.worker.status(queued) if post else self._elsewhere(name, queued)
+        return found
+
+    def _elsewhere(self, name: str, queued: int) -> BackendStatus:
+        """Of one that another instance works: it knows more."""
+        settings, record = self._settings.backends[name], Record(self._clock, None)
+        status = status_of(name, settings, self._breakers[name], record, queued=queued, in_flight=0)
+        return replace(status, owner=self._own.owner(name))
 
     async def refuse(self, message: NewMessage, untold: str = "") -> None:
         """Keep a message with who was refused on its way in (Orders.refuse). Raises SpoolTrouble."""

@@ -12,6 +12,9 @@ class Ownership(Protocol):
     def owns(self, backend: str) -> bool:
         """Whether it is worked here. Who owns it from now on is told so by ``Dispatcher.gain`` and ``lose``."""
 
+    def owner(self, backend: str) -> str:
+        """Which instance works it, as far as is known; "" where there is only one."""
+
     def valid(self) -> bool:
         """Whether what this instance owns is still its own: asked right before a send."""
 
@@ -27,6 +30,9 @@ class Alone:
 
     def owns(self, backend: str) -> bool:
         return True
+
+    def owner(self, backend: str) -> str:
+        return ""
 
     def valid(self) -> bool:
         return True

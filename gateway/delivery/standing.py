@@ -54,6 +54,7 @@ class BackendStatus:
     concurrency: int = 0
     uses: tuple[Use, ...] = ()
     heard: Heard | None = None
+    owner: str = ""  # the instance that works it, where that is another
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from gateway.delivery.retry import Decision, returned, too_late
 from gateway.events import Events
 from gateway.model import SpoolTrouble, SpoolUnavailable
 from gateway.spool import Claim, Delivery, Filter, Spool
+from gateway.spool.members import Strays
 
 Each = Callable[[Mapping[str, bool]], object]
 EVERY = 15.0  # seconds between rounds
@@ -31,9 +32,13 @@ class Upkeep:
     """``wake_all`` is called each round: after the machine has slept, what waits may be due."""
 
     def __init__(
-        self, spool: Spool, events: Events, clock: Clock, wake_all: Callable[[], None], own: Ownership
-    ) -> None:
+        self, spool: Spool, events: Events, clock: Clock, wake_all: Callable[[], None], own: Ownership,
+        in_hand: Callable[[], set[int]],
+    ) -> None:  # fmt: skip
+        """``in_hand``: numbers of the attempts that workers are at."""
         self._own = own
+        self._in_hand, self._given_up = in_hand, set[int]()
+        self._strays = Strays(clock)
         self._orders: Orders
         self._retention: RetentionSettings
         self._spool = spool
@@ -63,6 +68,7 @@ class Upkeep:
                 await self._spool.keep_time()
                 await self._spool.uses.write()
                 await self._spool.recount()
+                await self._spool.take_back(self._strays, lambda: self._in_hand() | self._given_up)
                 if self._own.keeps_house():
                     await self._keep_house()
                 await self._rests.look(self._orders.breakers)
@@ -152,6 +158,8 @@ class Upkeep:
         Raises SpoolTrouble when all have had their turn.
         """
         given_up: list[tuple[str, bool]] = []
+        attempts = {claim.attempt_id for claim in claims}
+        self._given_up |= attempts
         try:
             for some in batches(claims):
                 if self._stopping:
@@ -166,6 +174,8 @@ class Upkeep:
         except BaseException:
             await give_back(self._spool, claims)
             raise
+        finally:
+            self._given_up -= attempts
         return given_up
 
     async def _settle(self, claim: Claim, raw: bytes, decision: Decision) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -71,6 +71,11 @@ class Worker:
         own = self.backend.uses() if isinstance(self.backend, Metered) else ()
         there = {"queued": queued, "in_flight": len(self._sends)}
         return status_of(self._name, self._settings, self.breaker, self._record, **there, own=own)
+
+    @property
+    def in_hand(self) -> Collection[int]:
+        """The numbers of attempts that are claimed and not yet settled."""
+        return self._claims.in_hand
 
     def wake(self) -> None:
         """There may be work that nobody knows of yet."""
@@ -334,7 +339,7 @@ class Worker:
     async def drain(self, seconds: float) -> None:
         """After ``run`` has returned: give back what has not started, wait for what is under way, then cut it off."""
         if waiting := self._claims.unstarted():
-            await give_back(self._spool, waiting)
+            self._aside(self._give_back(waiting))
         if running := self._sends | self._changes:
             _, late = await asyncio.wait(running, timeout=seconds)
             for task in late:

@@ -47,7 +47,7 @@ INSERT INTO instance (name, number, backends, settings, version, started_at)
 SELECT %(name)s, (SELECT min(n) FROM generate_series(0, 1023) AS n
     WHERE NOT EXISTS (SELECT 1 FROM instance AS i WHERE i.number = n)), '[]', '', '',
     CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)
-ON CONFLICT (name) DO UPDATE SET groups = 0 RETURNING number"""
+ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING groups"""
 _WITNESS = "UPDATE instance SET groups = %(groups)s WHERE name = %(name)s RETURNING groups"
 _OWNER = "SELECT owner FROM backend WHERE name = %(name)s FOR SHARE"
 _WITNESSED = "SELECT groups FROM instance WHERE name = %(name)s"
@@ -71,23 +71,35 @@ class Postgres:
         self.owner = server.instance
         self.version = ""
         self.notes: dict[str, list[str]] = {}
-        self.number = 0
         self._server = server
         self._counts: Counter[tuple[str, str]] = Counter()
         self._link: Link | None = None
+        self._time: SharedTime | None = None
         self._groups = 0  # that were begun
         self._member = False  # in the transaction that is open
         self._works = works
         self._now = now or _database_time
         self._numbers = self._attempt_ids()
 
-    def open(self) -> Link:
+    def prepare(self, agree: Callable[[Link], None] = lambda link: None) -> None:
+        """See that the database will do, make its tables, and let ``agree`` look at what instances have to have in
+        common, in a transaction. Raises SpoolError."""
         self.version = starting.check(self._server)
+        try:
+            with closing(writing(self._server)) as link:
+                schema.bring_up(link, self.name)
+                with link.begin():
+                    agree(link)
+        except psycopg.Error as error:
+            raise starting.refused(self._server, error) from error
+
+    def open(self) -> Link:
+        """By one of the instances: a member.Member has made it one, or it becomes one now."""
+        self.prepare()
         try:
             link = self._connected()
             try:
-                schema.bring_up(link, self.name)
-                self.join(link)
+                self._join(link)
             except BaseException:
                 link.close()
                 raise
@@ -115,12 +127,10 @@ class Postgres:
         self._link = writing(self._server)
         return self._link
 
-    def join(self, link: Link) -> None:
-        """Be one of the instances, under a number of its own. Raises psycopg.Error."""
+    def _join(self, link: Link) -> None:
         with link.begin():
             link.all("SELECT pg_advisory_xact_lock(%(key)s)", {"key": schema.LOCK})
-            self.number = link.all(_JOIN, {"name": self.owner})[0]["number"]
-        self._groups = 0
+            self._groups = link.all(_JOIN, {"name": self.owner})[0]["groups"]
 
     def _begun(self) -> None:
         """The witness: what it says after a connection was lost tells whether the commit took place."""
@@ -134,7 +144,13 @@ class Postgres:
         return bool(found) and found[0]["groups"] == self._groups
 
     def time(self, clock: Clock, connection: Link) -> SpoolTime:
-        return SharedTime(clock, self._now(connection))
+        self._time = SharedTime(clock, self._now(connection))
+        return self._time
+
+    def told(self, now: datetime) -> None:
+        """The database's time, again. Quick."""
+        if self._time is not None:
+            self._time.told(now)
 
     def may_claim(self, connection: Link, backend: str) -> bool:
         if not self._member:

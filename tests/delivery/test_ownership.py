@@ -23,6 +23,9 @@ class Owned:
     def owns(self, backend: str) -> bool:
         return backend in self.names
 
+    def owner(self, backend: str) -> str:
+        return ""
+
     def valid(self) -> bool:
         return self.good
 
