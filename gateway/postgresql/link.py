@@ -7,7 +7,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
+from psycopg.abc import Buffer
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.string import StrBinaryDumper, StrDumper
 
 from gateway.postgresql.server import Server
 from gateway.spool import rows as rows_of
@@ -67,11 +69,24 @@ class Link:
         self._connection.close()
 
 
+class _Text(StrDumper):
+    """Text of strangers may hold a NUL, which no text has here."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+
+
+class _BinaryText(_Text, StrBinaryDumper):
+    pass
+
+
 def connect(server: Server, role: str, *options: str) -> psycopg.Connection[DictRow]:
     """Raises psycopg.Error."""
     made = psycopg.connect(server.conninfo(role), autocommit=True, row_factory=dict_row)
     try:
         made.prepared_max = _PREPARED
+        for dumper in (_BinaryText, _Text):
+            made.adapters.register_dumper(str, dumper)
         for option in options:
             made.execute(option)
     except BaseException:

@@ -62,7 +62,7 @@ _WIDTH = 7  # columns
 def _union() -> Iterator[str]:
     for kind, (columns, whence, order) in _BESIDE.items():
         named = [*columns.split(), *["NULL"] * _WIDTH][:_WIDTH]
-        shown = ", ".join(f"{column} AS c{n}" for n, column in enumerate(named))
+        shown = ", ".join(f"CAST({column} AS TEXT) AS c{n}" for n, column in enumerate(named))  # of one type for all
         yield f"SELECT '{kind}' AS kind_, row_number() OVER (ORDER BY {order}) AS n_, {shown} FROM {whence}"
 
 
@@ -115,5 +115,11 @@ async def _others(reader: Reader, ident: str) -> dict[str, list[dict[str, Any]]]
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _BESIDE}
     for row in sorted(await reader.all(_OTHERS, id=ident), key=lambda row: int(row["n_"])):
         names = [column.partition(".")[2] for column in _BESIDE[row["kind_"]][0].split()]
-        found[row["kind_"]].append({name: row[f"c{n}"] for n, name in enumerate(names)})
+        found[row["kind_"]].append({name: _value(row["kind_"], name, row[f"c{n}"]) for n, name in enumerate(names)})
     return found
+
+
+def _value(kind: str, name: str, text: str | None) -> Any:
+    """As it is in its table."""
+    number = name.endswith("_at") or name in ("attempt_id", "count") or (kind, name) == ("act", "id")
+    return int(text) if number and text is not None else text

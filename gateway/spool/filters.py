@@ -177,9 +177,9 @@ _SENDERS = (
 _RECIPIENTS = (_Column("recipient", "key", "recipient_by_key", "message_id"),)
 _COLUMNS = {"sender": _SENDERS, "recipient": _RECIPIENTS, "address": (*_SENDERS, *_RECIPIENTS)}
 # Each domain that there is, by a jump from its first key behind its last: the keys of one person whatever the domain.
-_EVERY_DOMAIN = """WITH RECURSIVE every(domain) AS (SELECT (SELECT substr({0}, 1, instr({0}, '@') - 1)
+_EVERY_DOMAIN = """WITH RECURSIVE every(domain) AS (SELECT (SELECT substr({0}, 1, @instr({0}, '@') - 1)
         FROM {1} @by({2}) WHERE {0} >= '@'{3} ORDER BY {0} LIMIT 1)
-    UNION ALL SELECT (SELECT substr({0}, 1, instr({0}, '@') - 1)
+    UNION ALL SELECT (SELECT substr({0}, 1, @instr({0}, '@') - 1)
         FROM {1} @by({2}) WHERE {0} > every.domain || '@' || :after{3} ORDER BY {0} LIMIT 1) FROM every
     WHERE domain IS NOT NULL) SELECT domain || :{4} AS at FROM every WHERE domain IS NOT NULL"""
 _OF_EVERY = "({}) AS every CROSS JOIN {} @by({}) WHERE {}"  # in this order
@@ -215,10 +215,10 @@ def _compared(keys: Keys, name: str, asked: _Asked) -> str:
     at, low, high = f"{name}_at", f"{name}_low", f"{name}_high"
     if keys.begins:
         asked.values |= {at: f"@{keys.local}", f"{name}_n": 1 + len(keys.local), "after": AFTER}
-        return f"substr({{0}}, instr({{0}}, '@'), :{name}_n) = :{at}"
+        return f"substr({{0}}, @instr({{0}}, '@'), :{name}_n) = :{at}"
     if keys.local:
         asked.values |= {at: f"@{keys.local}", "after": AFTER}
-        return f"substr({{0}}, instr({{0}}, '@')) = :{at}"
+        return f"substr({{0}}, @instr({{0}}, '@')) = :{at}"
     if keys.high:
         asked.values |= {low: keys.low, high: keys.high}
         return f"{{0}} >= :{low} AND {{0}} < :{high}"

@@ -32,7 +32,13 @@ _TYPES = dict.fromkeys(
     ],
     "bigint",
 ) | {"doubt": "boolean"}
-_WORDS = {"@least(": "least(", "@greatest(": "greatest(", "@lock": "FOR UPDATE", "@skip": "FOR UPDATE SKIP LOCKED"}
+_WORDS = {
+    "@instr(": "strpos(",
+    "@least(": "least(",
+    "@greatest(": "greatest(",
+    "@lock": "FOR UPDATE",
+    "@skip": "FOR UPDATE SKIP LOCKED",
+}
 _LARGE = 65536  # octets: a larger body is read in slices
 
 
@@ -43,7 +49,7 @@ def sqlite(statement: str) -> str:
     listed = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_PAIRS})", listed)
     told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
     told = re.sub(r"@raw\(([\w.]+)\)", r"\1", told).replace("@lock", "").replace("@skip", "")
-    return told.replace("@least(", "min(").replace("@greatest(", "max(")
+    return told.replace("@least(", "min(").replace("@greatest(", "max(").replace("@instr(", "instr(")
 
 
 @lru_cache(maxsize=1024)

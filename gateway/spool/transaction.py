@@ -35,7 +35,8 @@ UPDATE delivery SET next_attempt_at = v.due, attempts = attempts - v.uncount, st
 FROM v WHERE delivery.message_id = v.message_id AND delivery.backend = v.backend
     AND delivery.attempt_id = v.attempt_id"""
 _MESSAGE = """
-UPDATE message SET state = :state, finished_at = :ended, sealed = CASE WHEN :ended IS NULL THEN sealed END,
+UPDATE message SET state = :state, finished_at = :ended,
+    sealed = CASE WHEN CAST(:ended AS BIGINT) IS NULL THEN sealed END,
     has_body = has_body AND NOT :dropped WHERE id @in(:ids)"""
 _OVER = "message_id IN (SELECT id FROM message WHERE id @in(:ids) AND NOT has_body)"
 _LOCK = "SELECT id FROM message WHERE id @in(:ids) ORDER BY id @lock"

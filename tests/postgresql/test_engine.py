@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gateway.postgresql.engine import Postgres
 from gateway.postgresql.server import Server
 from gateway.spool import Spool, SpoolError
 from tests import postgres_kit
+from tests.builders import NO_USER
 from tests.postgresql.proxy import Proxy, proxy
 from tests.spool_kit import message, settlement
 
@@ -182,3 +184,17 @@ async def test_a_server_that_could_lose_mail_is_refused() -> None:
             own.execute("UPDATE alembic_version SET version_num = '9999'")
         with pytest.raises(SpoolError, match=r"written by a newer version \(schema 9999"):
             Postgres(server_of(url)).open()
+
+
+async def test_what_strangers_say_may_hold_a_nul() -> None:
+    """No text has one here: a provider's answer is kept with U+FFFD in its place, and the delivery goes on."""
+    with postgres_kit.database() as url:
+        async with opened(url) as spool:
+            one = message()
+            await spool.put(one)
+            (claim,) = (await spool.claim("b", now=spool.now(), lease=LEASE, limit=10)).claims
+            said = replace(NO_USER, detail="no such\0user")
+            await spool.settle(settlement(claim, said, ended_at=spool.now(), next_attempt_at=spool.now()))
+            found = await spool.show(one.id)
+            assert found is not None
+            assert [row.detail for row in found.recipients] == ["no such\N{REPLACEMENT CHARACTER}user"]
