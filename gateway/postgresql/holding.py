@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+
+import psycopg
 
 from gateway.events import Events
 from gateway.postgresql import seats
@@ -45,16 +48,18 @@ class Holding:
             self._give(shares.give[0])
         for backend in shares.take:
             if await seats.lock(session, seats.BACKEND, found.numbers[backend]):
-                await seats.own(session, backend, self._name)
                 await self._take(session, backend, found.numbers[backend])
 
     async def let_go(self, session: Session, numbers: Mapping[str, int]) -> list[str]:
         """What was given back and is at rest by now is free: returns that."""
-        ended = [backend for backend, task in self._leaving.items() if task.done()]
-        for backend in ended:
-            await self._unlock(session, backend, numbers[backend])
-            del self._leaving[backend]
-        return ended
+        free = []
+        for backend in [name for name, task in self._leaving.items() if task.done()]:
+            with suppress(psycopg.errors.LockNotAvailable):  # with the next beat
+                await seats.disown(session, backend, self._name)
+                await seats.unlock(session, seats.BACKEND, numbers[backend])
+                del self._leaving[backend]
+                free.append(backend)
+        return free
 
     def lost(self) -> list[str]:
         """All at once, with the session; returns what was ours."""
@@ -70,13 +75,20 @@ class Holding:
             await asyncio.wait(self._losing)
 
     async def _take(self, session: Session, backend: str, number: int) -> None:
-        self.owned.add(backend)
+        """It is locked. What fails is tried again with the next beat."""
         try:
+            await seats.own(session, backend, self._name)
+            self.owned.add(backend)
             self._gain(backend)
-        except Exception as error:  # tried again with the next beat
+        except psycopg.errors.LockNotAvailable:  # a group that claims of it is being committed
+            await seats.unlock(session, seats.BACKEND, number)
+        except psycopg.Error:
+            raise
+        except Exception as error:
             self._events.bug("member.gain", error)
             self.owned.discard(backend)
-            await self._unlock(session, backend, number)
+            await seats.disown(session, backend, self._name)
+            await seats.unlock(session, seats.BACKEND, number)
 
     def _give(self, backend: str) -> None:
         if backend in self.owned:
@@ -98,7 +110,3 @@ class Holding:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._losing.discard(task)
         self._stir()
-
-    async def _unlock(self, session: Session, backend: str, number: int) -> None:
-        await seats.disown(session, backend, self._name)
-        await seats.unlock(session, seats.BACKEND, number)

@@ -133,7 +133,7 @@ class Member:
                 cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
                 if isinstance(cause, psycopg.Error):
                     raise starting.refused(self._server, cause) from error
-                raise SpoolError(f"the database {self._server.shown} does not answer: {error}") from error
+                raise SpoolError(f"the database {self._server.shown} cannot be used: {error}") from error
             except seats.Full:
                 raise SpoolError(f"the database {self._server.shown} has {seats.MOST + 1} instances already") from None
             except _Taken as taken:

@@ -34,12 +34,16 @@ UPDATE instance SET beats = beats + 1, backends = %s, settings = %s, version = %
     started_at = CASE WHEN %s = 0 THEN {_NOW} ELSE %s END
 WHERE name = %s AND number = %s RETURNING started_at"""  # noqa: S608
 # It waits for nobody: a group that is being committed has the row, and may take long where it waits for a replica.
+# Where one follows the other without a gap there is a wait after all, with an end.
 _BEAT = f"""
 WITH mine AS (SELECT name FROM instance WHERE name = %s AND number = %s AND started_at = %s FOR UPDATE SKIP LOCKED),
 moved AS (UPDATE instance SET beats = beats + 1, backends = %s, settings = %s
     WHERE name IN (SELECT name FROM mine) RETURNING name)
 SELECT {_NOW}, (SELECT count(*) FROM moved)
 FROM instance WHERE name = %s AND number = %s AND started_at = %s"""  # noqa: S608
+_MOVE = """
+UPDATE instance SET beats = beats + 1, backends = %s, settings = %s
+WHERE name = %s AND number = %s AND started_at = %s"""
 # One that ends with something under way is buried by others, who see to that.
 _LEAVE = """
 DELETE FROM instance WHERE name = %s AND number = %s AND started_at = %s AND NOT EXISTS (
@@ -136,6 +140,9 @@ async def beat(session: Session, name: str, number: int, started_at: int, given:
     """The database's time; None where our row is not there any more."""
     row = (name, number, started_at)
     found = await session.ask(_BEAT, *row, *given.row, *row)
+    if found and not found[0][1]:
+        with suppress(psycopg.errors.LockNotAvailable):  # the session stands all the same
+            await session.ask(_MOVE, *given.row, *row)
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(found[0][0])) if found else None
 
 

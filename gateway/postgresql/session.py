@@ -20,6 +20,7 @@ from gateway.clock import Clock, wait_for
 from gateway.postgresql.server import Server
 
 CHANNEL = "gateway"
+_CONNECT = 60.0  # seconds, for the names and for all the hosts of the url, one after another
 
 
 class Lost(Exception):
@@ -38,12 +39,14 @@ class Session:
         connection.add_notice_handler(self._noticed)
 
     @classmethod
-    async def open(cls, server: Server, heard: Callable[[str], None], seconds: float) -> Session:
-        """Raises Lost where it does not stand within ``seconds``."""
+    async def open(
+        cls, server: Server, heard: Callable[[str], None], seconds: float, *, connect: float = _CONNECT
+    ) -> Session:
+        """Raises Lost where it cannot be had within ``connect``, and made ready within ``seconds``."""
         lease = int(server.failover.total_seconds() * 1000)
         made: Session | None = None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(connect):
                 connection = await psycopg.AsyncConnection.connect(
                     server.conninfo("member"), autocommit=True, prepare_threshold=None
                 )
@@ -51,11 +54,11 @@ class Session:
             with made.within(seconds):
                 await made.ask(f"SET idle_session_timeout = {lease}")
                 await made.ask(f"SET idle_in_transaction_session_timeout = {lease}")
-                await made.ask(f"SET lock_timeout = {lease // 4}")  # of rows: somebody who hangs holds them
+                await made.ask(f"SET lock_timeout = {lease // 10}")  # of rows: somebody who hangs holds them
                 await made.ask("SET synchronous_commit = off")  # what it writes is of no worth to another server
                 await made.ask(f"LISTEN {CHANNEL}")
         except (psycopg.Error, OSError, TimeoutError) as error:
-            raise Lost(_said(error) or "no answer") from error
+            raise Lost(_said(error) or f"no answer within {connect:g} seconds") from error
         except BaseException:
             if made is not None:
                 await made.close()

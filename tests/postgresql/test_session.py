@@ -85,7 +85,9 @@ async def test_an_answer_that_does_not_come_ends_the_wait_for_it(line: Line) -> 
     with pytest.raises(Lost, match=r"no answer within 0\.2 seconds"), line.session.within(0.2):
         await line.session.ask("SELECT 1")
     with pytest.raises(Lost):
-        await Session.open(Server(f"postgresql:///x?host={line.broken.folder}", "a", timedelta(1)), print, 0.2)
+        await Session.open(
+            Server(f"postgresql:///x?host={line.broken.folder}", "a", timedelta(1)), print, 9, connect=0.2
+        )
 
 
 async def test_a_refusal_of_the_server_is_no_loss(line: Line) -> None:
