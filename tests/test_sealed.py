@@ -71,7 +71,7 @@ def agreed_on(engine: Postgres, folder: Path) -> Iterator[None]:
 async def test_instances_and_a_command_see_the_same(tmp_path: Path) -> None:
     """With the same spool.key; another one opens nothing, and a command with another, or none, writes nothing."""
     with postgres_kit.database() as url:
-        run = Apart(server_of(url, "command"), tmp_path / "a", Events())
+        run = Apart(server_of(url, "command"), tmp_path / "a")
         command = DirectStore(NAME, run)
         with pytest.raises(Unkept, match=r"no .*/a/spool\.key; start the service once"):
             await asyncio.to_thread(command.read)
@@ -95,7 +95,7 @@ async def test_instances_and_a_command_see_the_same(tmp_path: Path) -> None:
             with pytest.raises(Unreadable, match="bring that of another instance"):
                 await asyncio.to_thread(b(NAME).read)
         with pytest.raises(Unkept, match=r"copy spool\.key from instance"):
-            await asyncio.to_thread(DirectStore(NAME, Apart(run.server, tmp_path / "b", Events())).put, b"")
+            await asyncio.to_thread(DirectStore(NAME, Apart(run.server, tmp_path / "b")).put, b"")
     with pytest.raises(Unkept, match="cannot be used"):
         await asyncio.to_thread(command.read)
 

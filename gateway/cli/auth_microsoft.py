@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ import click
 from gateway.cli.common import chosen_file, config_option, example, named
 from gateway.cli.errors import Failed
 from gateway.cli.plain import say
+from gateway.cli.shared import shared
 
 if TYPE_CHECKING:
     from gateway.backends.microsoft.graph import GraphSettings
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 def microsoft(name: str) -> None:
     """Sign in to Microsoft, so that backend NAME may send as you."""
     from gateway.backends.microsoft.graph import GraphSettings
-    from gateway.backends.shared.stores import Unkept
+    from gateway.backends.shared.stores import Unkept, Unreadable
     from gateway.cli import local
 
     settings = local.settings(chosen_file()).settings
@@ -44,8 +46,11 @@ def microsoft(name: str) -> None:
         raise Failed(f"{settings.state_dir} does not exist yet; start the service once: gateway serve")
     if not os.access(settings.state_dir, os.W_OK | os.X_OK):  # known before somebody signs in for nothing
         raise Failed(f"you may not write to {settings.state_dir}; run this as the user of the service, or as root")
+    identity = found.identity(name, settings.state_dir, shared(settings))
     try:
-        asyncio.run(_sign_in(found, found.identity(name, settings.state_dir)))
+        with suppress(Unreadable):  # else it is known before somebody signs in for nothing
+            identity.kept.read()
+        asyncio.run(_sign_in(found, identity))
     except Unkept as error:
         raise Failed(f"the sign-in cannot be stored: {error}") from None
 

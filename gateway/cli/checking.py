@@ -11,6 +11,7 @@ from gateway import backends
 from gateway.checks import Check
 from gateway.cli.backend_words import checked
 from gateway.cli.plain import say, show_json
+from gateway.cli.shared import shared
 from gateway.clock import SystemClock
 from gateway.config.models import Settings
 from gateway.fetch import Fetch
@@ -32,7 +33,9 @@ def check_all(settings: Settings, names: Sequence[str]) -> dict[str, Check]:
 
 async def _check_all(settings: Settings, names: Sequence[str]) -> list[Check]:
     client = Fetch()
-    context = backends.Context(settings.hostname, settings.state_dir, SystemClock(), client, SystemRandom())
+    context = backends.Context(
+        settings.hostname, settings.state_dir, SystemClock(), client, SystemRandom(), shared=shared(settings)
+    )
 
     async def check(name: str) -> Check:
         try:

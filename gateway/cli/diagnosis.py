@@ -15,6 +15,7 @@ from gateway import backends
 from gateway.cli import local
 from gateway.cli.errors import Failed
 from gateway.cli.plain import say
+from gateway.cli.shared import shared
 from gateway.clock import SystemClock
 from gateway.config import ConfigError
 from gateway.config.loading import Loaded
@@ -70,7 +71,9 @@ async def _examine(
 ) -> Report:
     names, settings = Names(), loaded.settings
     fetch = Fetch(names=names)
-    context = backends.Context(settings.hostname, settings.state_dir, clock, fetch, SystemRandom(), names=names)
+    context = backends.Context(
+        settings.hostname, settings.state_dir, clock, fetch, SystemRandom(), names=names, shared=shared(settings)
+    )
     built: dict[str, Backend | str] = {}
     for name, section in settings.backends.items():
         try:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from gateway.events import Events
 from gateway.postgresql import schema, starting
 from gateway.postgresql.link import Link, writing
 from gateway.postgresql.server import Server
@@ -34,13 +33,19 @@ class Steps:
         return self.link.all(spelling.postgresql(statement), values)
 
 
+class _Nobody:
+    """What cannot be opened is said by whoever asked for it."""
+
+    def warning(self, event: str, **fields: object) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Apart:
     """``folder`` is where spool.key lies, as at the instances. Blocks."""
 
     server: Server
     folder: Path
-    events: Events
 
     def __call__(self, step: Callable[[Steps], T]) -> T:
         """In a transaction of its own. Raises SpoolError."""
@@ -51,7 +56,7 @@ class Apart:
                     raise SpoolError(f"there is no spool in {self.server.shown} yet; start the service once")
                 with link.begin():
                     agreed.check(link, spelling.postgresql, agreed.HeldKey(self.folder / vault.FILE, key))
-                    return step(Steps(link.all(_NOW)[0]["now"], vault.Vault(key, self.events), link))
+                    return step(Steps(link.all(_NOW)[0]["now"], vault.Vault(key, _Nobody()), link))
         except psycopg.Error as error:
             raise starting.refused(self.server, error) from error
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.events import Events
 from gateway.files import write_whole
 from gateway.spool.records import SpoolError
 
@@ -41,10 +41,16 @@ def key(directory: Path) -> bytes:
     return made
 
 
+class Warns(Protocol):
+    """The part of Events that is needed; commands have none of the service's."""
+
+    def warning(self, event: str, **fields: object) -> None: ...
+
+
 class Vault:
     """Seals and unseals. What cannot be opened is "", and the backend answers for it; the operator is warned once."""
 
-    def __init__(self, key: bytes, events: Events) -> None:
+    def __init__(self, key: bytes, events: Warns) -> None:
         self._cipher = AESGCM(key)
         self._events = events
         self._warned = False

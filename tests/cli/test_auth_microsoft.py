@@ -8,13 +8,22 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.auth_microsoft import microsoft
+from gateway.cli.root import check_config
 from gateway.clock import SystemClock
+from gateway.events import Events
+from gateway.postgresql.engine import Postgres
+from gateway.postgresql.server import Server
+from gateway.spool import spelling
+from gateway.spool.agreed import HeldKey, HeldKeys, agree
+from gateway.spool.vault import Vault
+from tests import postgres_kit
 from tests.backends.graph_fake import CLIENT, MAILBOX, GraphFake, refusal
 from tests.backends.kit import Web
 
@@ -142,3 +151,33 @@ def test_without_a_state_dir_there_is_nowhere_to_store_it(file: Path) -> None:
     (file.parent / "state").rmdir()
     done = run(file, "--backend", "me")
     assert (done.exit_code, "start the service once" in done.stderr) == (1, True)
+
+
+def test_a_sign_in_goes_to_the_database_that_instances_share(file: Path, waits: list[float]) -> None:
+    """Also while none of them runs, and in no file. Where it cannot go, nobody signs in for nothing."""
+    state = file.parent / "state"
+    with postgres_kit.database() as url:
+        file.write_text(f"{file.read_text()}spool: {{url: '{url}'}}\n")
+        done = run(file, "--backend", "me")
+        assert (done.exit_code, "start the service once" in done.stderr) == (1, True)
+        key = os.urandom(32)
+        (state / "spool.key").write_bytes(key)
+        link = Postgres(Server(url, "a", timedelta(seconds=5), durable=False)).open()
+        held = HeldKeys(HeldKey(state / "spool.key", key), {})
+        with link.begin():
+            agree(link, spelling.postgresql, held, me="a", now=1)
+        for _ in range(2):
+            done = run(file, "--backend", "me")
+            assert (done.exit_code, f"{MAILBOX} has signed in" in done.stdout) == (0, True), done.output
+        assert list(state.glob("oauth*")) == []
+        [row] = link.all("SELECT name, sealed FROM secret")
+        assert row["name"] == "sign-in:me"
+        assert b"rt-2" in (Vault(key, Events()).disclose("sign-in:me", row["sealed"]) or b"")
+        link.close()
+        checked = CliRunner().invoke(check_config, ["--config", str(file)])
+        assert (checked.exit_code, "nobody has signed in" in checked.output) == (0, False), checked.output
+        (state / "spool.key").write_bytes(os.urandom(32))
+        done = run(file, "--backend", "me")
+        assert (done.exit_code, "copy spool.key from instance a" in done.stderr) == (1, True)
+    assert run(file, "--backend", "me").exit_code == 1
+    assert waits == []
