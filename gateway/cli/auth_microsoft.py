@@ -47,9 +47,10 @@ def microsoft(name: str) -> None:
     if not os.access(settings.state_dir, os.W_OK | os.X_OK):  # known before somebody signs in for nothing
         raise Failed(f"you may not write to {settings.state_dir}; run this as the user of the service, or as root")
     identity = found.identity(name, settings.state_dir, shared(settings))
+    assert identity.store
     try:
         with suppress(Unreadable):  # else it is known before somebody signs in for nothing
-            identity.kept.read()
+            identity.store.read()
         asyncio.run(_sign_in(found, identity))
     except Unkept as error:
         raise Failed(f"the sign-in cannot be stored: {error}") from None

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.clock import Clock
+from gateway.config.alike import differences
 from gateway.config.finding import Ending
 from gateway.config.inforce import InForce
 from gateway.config.models import Settings
@@ -59,7 +60,7 @@ class Watched(Protocol):
 
 
 async def gather(seen: Watched) -> Snapshot:
-    """Two short questions to the spool, whatever waits there. Nobody else is asked."""
+    """A few short questions to the spool, whatever waits there. Nobody else is asked."""
     spool, settings, now, memory = seen.spool, seen.settings, seen.clock.now(), seen.events.memory
     dispatcher = seen.dispatcher
     backlog = await spool.backlog()
@@ -82,6 +83,7 @@ async def gather(seen: Watched) -> Snapshot:
         ends=ends(settings, await seen.endings(), memory.ends, tokens),
         listeners=_listeners(seen),
         reload=seen.in_force.failed,
+        differing=tuple(str(one) for one in differences(await spool.settings_told())),
         steps=tuple(StepNow(was_at=one.was_at, now_at=one.now_at) for one in backlog.steps),
         bugs=memory.bugs,
         log_ins=memory.log_ins,

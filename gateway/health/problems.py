@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "pickup_unreadable": "a folder that mail is taken from cannot be read",
     "log_in_attack": "many log-ins are refused",
     "clock_stepped": "the machine's clock was set",
+    "settings_differ": "instances on one database have different settings",
     "few_descriptors": "this process may open too few files",
     "bug": "something unexpected happened, and the log has it",
 }
@@ -311,6 +312,16 @@ def _clock(seen: Snapshot) -> Iterator[Problem]:
         )  # fmt: skip
 
 
+def _settings(seen: Snapshot) -> Iterator[Problem]:
+    if seen.differing:
+        yield Problem(
+            key="settings", kind="settings_differ", severity="warn", since=None, said="; ".join(seen.differing),
+            what="Instances on one database have different settings.",
+            cost="What becomes of mail depends on which of them takes and sends it. Nothing is lost.",
+            fix="Let all of them have the same of what is named here. Then on each of them: gateway reload",
+        )  # fmt: skip
+
+
 def _descriptors(seen: Snapshot) -> Iterator[Problem]:
     if seen.descriptors:
         yield Problem(
@@ -334,5 +345,5 @@ def _bugs(seen: Snapshot) -> Iterator[Problem]:
 
 _RULES: tuple[Callable[[Snapshot], Iterator[Problem]], ...] = (
     _stopped, _dead, _spool, _deaf, _orphans, _doubts, _damaged, _ends, _stuck, _reload, _pickups, _log_ins, _clock,
-    _descriptors, _bugs,
+    _settings, _descriptors, _bugs,
 )  # fmt: skip

@@ -131,6 +131,7 @@ class Snapshot:
     """A gateway at ``now``. Where no service runs (``running`` is False) only the spool is known.
 
     ``descriptors`` says why this process may open too few files, or is "". ``delivering``: nobody at work has died.
+    ``differing``: parts of the settings that are not the same at all instances, and who has them alike.
     """
 
     now: datetime
@@ -148,6 +149,7 @@ class Snapshot:
     ends: tuple[Ends, ...] = ()
     listeners: tuple[ListenerNow, ...] = ()
     reload: FailedReload | None = None
+    differing: tuple[str, ...] = ()
     steps: tuple[StepNow, ...] = ()
     bugs: Happened | None = None
     log_ins: Happened | None = None

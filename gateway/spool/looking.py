@@ -235,6 +235,11 @@ class Looking:
         async with self._moments.reading() as reader:
             return await tokens.revocations(reader)
 
+    async def settings_told(self) -> dict[str, str]:
+        """What each instance says of its settings (config.alike); nothing where there can be only one."""
+        rows = await self._ask("SELECT name, settings FROM instance") if self._engine.shared else ()
+        return {row["name"]: row["settings"] for row in rows}
+
     async def last_refused(self, limit: int, client: str = "") -> Sequence[refusals.RefusalRow]:
         """The newest refusals, of everybody or of one client."""
         async with self._moments.reading() as reader:

@@ -114,6 +114,10 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
         "clock_stepped", "clock", "warn", {"steps": (StepNow(was_at=START, now_at=AN_HOUR_AGO),)},
         ("set back by 1 hour", "timedatectl"),
     ),
+    (
+        "settings_differ", "settings", "warn", {"differing": ("backends.office: a, c / b", "retry: a / b, c")},
+        ("backends.office: a, c / b; retry: a / b, c", "Nothing is lost", "gateway reload"),
+    ),
     ("few_descriptors", "descriptors", "warn", {"descriptors": "1300 needed, 1024 there"}, ("LimitNOFILE", "1300")),
     ("bug", "bug", "warn", {"bugs": HAPPENED}, ("happened 50 times", "journalctl")),
 ]  # fmt: skip

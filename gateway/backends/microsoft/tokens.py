@@ -92,12 +92,6 @@ class Identity:
     store: Store | None = None
     managed: bool = False
 
-    @property
-    def kept(self) -> Store:
-        """Of one that has signed in by device login."""
-        assert self.store is not None
-        return self.store
-
 
 def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[str, float], None]) -> TokenSource:
     """What gets this identity's tokens. ``credential_ends`` is told when the right behind them does."""
@@ -172,8 +166,9 @@ class DeviceLogin:
             return ""
         if "access_token" not in result:
             raise _failure(self._identity, result)
-        self._identity.kept.put(self._cache.serialize().encode())
-        return signed_in_as(self._identity.kept) or "somebody"
+        assert self._identity.store
+        self._identity.store.put(self._cache.serialize().encode())
+        return signed_in_as(self._identity.store) or "somebody"
 
 
 def _msal() -> Any:
