@@ -86,6 +86,9 @@ class Instance:
         self.member.share()
 
     def revoked(self) -> None:
+        """Those of a subject that others made may be known by their ids only: read them here, too."""
+        if self._following is not None:
+            self._following.heard()
         self.member.tell("revoked")
 
     async def aclose(self) -> None:

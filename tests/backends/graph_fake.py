@@ -98,6 +98,7 @@ class GraphFake:
     permissions: str = "Mail.Send"
     rbac: bool = False  # permissions stand in Exchange and not in the token
     certificate: x509.Certificate | None = None
+    once: bool = False  # a refresh token is good for one refresh
     federated: str = ""  # the one token of another issuer that is known here
 
     def __post_init__(self) -> None:
@@ -233,6 +234,8 @@ class GraphFake:
         if form.get("grant_type") == DEVICE:
             return self._device(form)
         if form.get("grant_type") == "refresh_token" and form.get("refresh_token") in self.refresh_tokens:
+            if self.once:
+                self.refresh_tokens.remove(form["refresh_token"])
             return self._delegated(form["scope"])
         return refusal(400, "invalid_grant", 700082, "The refresh token has expired due to inactivity.")
 

@@ -1,0 +1,145 @@
+"""Two instances on one database, as real processes: what one is told the other knows, and who has other keys is out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import smtplib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import postgres_kit
+from tests.backends.graph_fake import CLIENT, MAILBOX, GraphFake
+from tests.backends.kit import Web
+from tests.flow.kit import Gateway
+
+CONFIG = """
+    clients: {{app: {{token: billing}}}}
+    backends: {{box: {{type: capture}}}}
+    routes: [{{backend: box}}]
+    spool: {{url: "{url}", instance: {name}, failover: 5s}}
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres_kit.Cluster]:
+    with postgres_kit.cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def url(server: postgres_kit.Cluster, request: pytest.FixtureRequest) -> str:
+    server.create(request.node.name)
+    return server.url(request.node.name)
+
+
+def instance(folder: Path, name: str, config: str, keys: Path | None = None) -> Gateway:
+    """With the keys of another one, as its operator was told."""
+    (folder / name / "state").mkdir(parents=True, mode=0o700)
+    for key in ("spool.key", "token.key") if keys else ():
+        assert keys is not None
+        shutil.copy(keys / "state" / key, folder / name / "state" / key)
+    return Gateway(folder / name, config.replace("NAME", name))
+
+
+def minted(gateway: Gateway) -> str:
+    done = gateway.run("token", "mint", "--sub", "billing", "--expires", "1h")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def login(smtp: smtplib.SMTP, token: str) -> int:
+    try:
+        return smtp.login("jwt", token)[0]
+    except smtplib.SMTPAuthenticationError as error:
+        return error.smtp_code
+
+
+def test_what_one_instance_is_told_holds_at_the_other(tmp_path: Path, url: str) -> None:
+    """A token made at one lets in at the other; revoked there it is dead here within a second, in an open connection,
+    too. Settings that differ are said, and so is what an instance with other keys has to do."""
+    config = CONFIG.format(url=url, name="NAME")
+    with instance(tmp_path, "a", config) as a, instance(tmp_path, "b", config, tmp_path / "a") as b:
+        token = minted(a)
+        with smtplib.SMTP("127.0.0.1", b.port) as smtp:
+            assert login(smtp, token) == 235
+            assert smtp.mail("a@x.test")[0] == 250
+            smtp.rset()
+            done = a.run("token", "revoke", "--sub", "billing")
+            assert done.returncode == 0, done.stderr
+            began = time.monotonic()
+            while smtp.mail("a@x.test")[0] == 250:
+                smtp.rset()
+                time.sleep(0.02)
+            assert time.monotonic() - began < 5  # a second where nobody else needs the processors
+        with smtplib.SMTP("127.0.0.1", b.port) as smtp:
+            assert login(smtp, token) == 535
+        b.file.write_text(b.file.read_text() + "retry: {lifetime: 3d}\n")
+        assert b.run("reload").returncode == 0
+        a.wait(lambda: "retry: a / b" in a.run("status").stdout)
+        other = instance(tmp_path, "c", config)
+        command = [sys.executable, "-m", "gateway.cli", "--config", str(other.file), "serve"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
+        assert done.returncode != 0
+        assert f"copy spool.key from instance a to {tmp_path / 'c' / 'state' / 'spool.key'}" in done.stderr
+        shutil.copy(tmp_path / "a" / "state" / "spool.key", tmp_path / "c" / "state" / "spool.key")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ)
+        assert "copy token.key from instance a" in done.stderr
+
+
+GRAPH = """
+    clients: {{here: {{networks: [127.0.0.0/8]}}}}
+    backends:
+      me: {{type: graph, tenant: consumers, client_id: {client}, device_login: true, mailbox: me,
+            senders: ["{mailbox}"], authority: "{graph}", api_base: "{graph}"}}
+    routes: [{{backend: me}}]
+    spool: {{url: "{url}", instance: {name}, failover: 5s}}
+"""
+
+
+@pytest.mark.slow
+async def test_a_sign_in_is_one_at_all_instances(tmp_path: Path, url: str) -> None:
+    """By a command at one of them. Refresh tokens are good once here: services and commands at both go on with the last
+    one, whoever got it. No file is written."""
+    fake = GraphFake(once=True, mailboxes={"me"})
+    fake.signed_in = True
+    async with Web(fake) as web:
+        fake.url = web.url
+        config = GRAPH.format(client=CLIENT, mailbox=MAILBOX, graph=web.url, url=url, name="NAME")
+        with instance(tmp_path, "a", config) as a, instance(tmp_path, "b", config, tmp_path / "a") as b:
+            await asyncio.to_thread(_signed_in_at_both, a, b)
+    used = [form["refresh_token"] for form in fake.forms if form.get("grant_type") == "refresh_token"]
+    assert used == [f"rt-{n}" for n in range(1, len(used) + 1)]
+    assert len(used) > 4
+    assert len(fake.delivered) == 2
+    assert list(tmp_path.rglob("oauth*")) == []
+
+
+def _signed_in_at_both(a: Gateway, b: Gateway) -> None:
+    assert "nobody has signed in" in a.run("check-config", "--online").stdout
+    done = a.run("auth", "microsoft", "--backend", "me")
+    assert done.returncode == 0, done.stderr
+    for count, gateway in enumerate((b, a, b, a)):
+        done = gateway.run("check-config", "--online")
+        assert done.returncode == 0, done.stdout + done.stderr
+        if count == 1:
+            mail(b)
+            b.wait(lambda: states(b) == ["done"])
+    assert a.stop() == 0  # so that b works the backend, or still does
+    mail(b)
+    b.wait(lambda: states(b) == ["done"] * 2)
+
+
+def states(gateway: Gateway) -> list[str]:
+    return [row["state"] for row in gateway.messages()]
+
+
+def mail(gateway: Gateway) -> None:
+    with smtplib.SMTP("127.0.0.1", gateway.port) as smtp:
+        smtp.sendmail(MAILBOX, ["b@x.example"], f"From: {MAILBOX}\r\nTo: b@x.example\r\n\r\nHello\r\n")
