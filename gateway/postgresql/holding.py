@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import psycopg
 
+from gateway.clock import Clock
 from gateway.events import Events
 from gateway.postgresql import seats
 from gateway.postgresql.seats import Survey
@@ -16,7 +17,8 @@ from gateway.postgresql.shares import share
 
 
 class Holding:
-    """``gain``, ``lose`` are Member's; ``stir`` is called when something that was lost is at rest."""
+    """``gain``, ``lose`` are Member's; ``stir`` is called when something that was lost is at rest, which is waited for
+    at most ``patience`` seconds: one send that hangs must not keep the rest from being worked."""
 
     def __init__(
         self,
@@ -25,13 +27,16 @@ class Holding:
         gain: Callable[[str], None],
         lose: Callable[[str], Awaitable[None]],
         stir: Callable[[], None],
+        patience: float,
+        clock: Clock,
         events: Events,
     ) -> None:
         self.owned: set[str] = set()
         self._name = name
         self._gain, self._lose, self._stir = gain, lose, stir
+        self._patience, self._clock = patience, clock
         self._events = events
-        self._leaving: dict[str, asyncio.Task[None]] = {}  # still locked, until what is under way has ended
+        self._leaving: dict[str, tuple[asyncio.Task[None], float]] = {}  # still locked, at most until then
         self._losing: set[asyncio.Task[None]] = set()
 
     @property
@@ -52,8 +57,8 @@ class Holding:
 
     async def let_go(self, session: Session, numbers: Mapping[str, int]) -> list[str]:
         """What was given back and is at rest by now is free: returns that."""
-        free = []
-        for backend in [name for name, task in self._leaving.items() if task.done()]:
+        free, now = [], self._clock.monotonic()
+        for backend in [name for name, (task, until) in self._leaving.items() if task.done() or now >= until]:
             with suppress(psycopg.errors.LockNotAvailable):  # with the next beat
                 await seats.disown(session, backend, self._name)
                 await seats.unlock(session, seats.BACKEND, numbers[backend])
@@ -93,7 +98,7 @@ class Holding:
     def _give(self, backend: str) -> None:
         if backend in self.owned:
             self.owned.discard(backend)
-            self._leaving[backend] = self._begin_losing(backend)
+            self._leaving[backend] = self._begin_losing(backend), self._clock.monotonic() + self._patience
 
     def _begin_losing(self, backend: str) -> asyncio.Task[None]:
         async def lose() -> None:

@@ -38,9 +38,10 @@ class Member:
     """``backends`` is what this instance could work, ``settings`` are digests (gateway.config.alike).
 
     ``gain`` is called with each backend that is ours from now on; ``lose`` with each that is not, and returns when its
-    sends have ended: it goes to others then, or at once where the session was lost. ``gain`` may come again before
-    that. ``heard`` is called with what others tell; ``bury`` interrupts what a dead instance, of so many beats, had
-    under way, and returns how much that was, or None where it lives. ``told`` is called with the database's time.
+    sends have ended: it goes to others then, after ``failover`` in any case, or at once where the session was lost.
+    ``gain`` may come again before that. ``heard`` is called with what others tell; ``bury`` interrupts what a dead
+    instance, of so many beats, had under way, and returns how much that was, or None where it lives. ``told`` is called
+    with the database's time.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Member:
         self._telling: dict[str, None] = {}
         self._differ: list[str] = []
         self._news = asyncio.Event()
-        self._holding = Holding(self.name, gain=gain, lose=lose, stir=self._news.set, events=events)
+        self._holding = Holding(
+            self.name, gain=gain, lose=lose, stir=self._news.set, patience=self._lease, clock=clock, events=events
+        )
         self._house = House(3 * self._lease, bury, events)
         self._sharing = self._closing = self._apart = False
         self._task: asyncio.Task[None] | None = None
