@@ -164,8 +164,9 @@ class Looking:
         found = await self._ask(asked, id=ident)
         if not found:
             return None
-        if not found[0]["segment"] and len(found[0]["raw"]) >= found[0]["length"]:
-            return bytes(found[0]["raw"])  # it came along whole
+        came: bytes = found[0]["raw"]
+        if not found[0]["segment"] and (not self._engine.shared or len(came) == found[0]["length"]):
+            return came  # whole
         raw = await self._run(lambda: self._engine.body(found[0]))
         async with self._moments.own() as reader:  # what is deleted meanwhile is none
             return raw if await reader.all(asked, id=ident) else None
