@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 import psycopg
+from psycopg.sql import Literal
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.clock import Clock
@@ -48,7 +49,7 @@ SELECT %(name)s, (SELECT min(n) FROM generate_series(0, 1023) AS n
     WHERE NOT EXISTS (SELECT 1 FROM instance AS i WHERE i.number = n)), '[]', '', '',
     CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)
 ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING groups"""
-_WITNESS = "UPDATE instance SET groups = %(groups)s WHERE name = %(name)s RETURNING groups"
+_WITNESS = "UPDATE instance SET groups = {} WHERE name = {}"
 _OWNER = "SELECT owner FROM backend WHERE name = %(name)s FOR SHARE"
 _WITNESSED = "SELECT groups FROM instance WHERE name = %(name)s"
 
@@ -76,7 +77,6 @@ class Postgres:
         self._link: Link | None = None
         self._time: SharedTime | None = None
         self._groups = 0  # that were begun
-        self._member = False  # in the transaction that is open
         self._works = works
         self._now = now or _database_time
         self._numbers = self._attempt_ids()
@@ -105,7 +105,7 @@ class Postgres:
                 raise
         except psycopg.Error as error:
             raise starting.refused(self._server, error) from error
-        link.before = self._begun
+        link.before = self._witness
         return link
 
     def reopen(self) -> Link:
@@ -120,7 +120,7 @@ class Postgres:
                 if tried * _PAUSE >= patience:
                     raise
                 Event().wait(_PAUSE)
-        link.before = self._begun
+        link.before = self._witness
         return link
 
     def _connected(self) -> Link:
@@ -132,12 +132,10 @@ class Postgres:
             link.all("SELECT pg_advisory_xact_lock(%(key)s)", {"key": schema.LOCK})
             self._groups = link.all(_JOIN, {"name": self.owner})[0]["groups"]
 
-    def _begun(self) -> None:
-        """The witness: what it says after a connection was lost tells whether the commit took place."""
-        assert self._link is not None
+    def _witness(self) -> str:
+        """What it says after a connection was lost tells whether the commit took place."""
         self._groups += 1
-        found = self._link.all(_WITNESS, {"groups": self._groups, "name": self.owner})
-        self._member = bool(found)
+        return _WITNESS.format(self._groups, Literal(self.owner).as_string())
 
     def took_place(self, connection: Link) -> bool:
         found = connection.all(_WITNESSED, {"name": self.owner})
@@ -153,7 +151,7 @@ class Postgres:
             self._time.told(now)
 
     def may_claim(self, connection: Link, backend: str) -> bool:
-        if not self._member:
+        if not connection.witnessed:
             return False
         found = connection.all(_OWNER, {"name": backend}) if backend else ()
         return not found or found[0]["owner"] in ("", self.owner)

@@ -14,6 +14,7 @@ from psycopg.types.string import StrBinaryDumper, StrDumper
 from gateway.postgresql.server import Server
 from gateway.spool import rows as rows_of
 
+_AT_A_TIME = range(64, 0, -1)  # rows: each statement costs a way to the server and back
 _PREPARED = 500  # statements: each text is another, and so is each number of rows
 _DURABLE = """
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
@@ -21,22 +22,26 @@ _LOCK = "5s"  # a lock that is held longer is one of somebody who hangs
 
 
 class Link:
-    """``committing`` is true from when COMMIT is on its way until the answer is there: lost in between, nobody knows
-    whether it took place."""
+    """``before`` is what each transaction begins with, on the same way to the server; ``witnessed`` is whether that
+    changed a row. ``committing`` is true from when COMMIT is on its way until the answer is there: lost in between,
+    nobody knows whether it took place."""
 
     def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
         self._connection = connection
-        self.before: Callable[[], None] | None = None
+        self.before: Callable[[], str] | None = None
+        self.witnessed = False
         self.committing = False
 
     @contextmanager
     def begin(self) -> Iterator[None]:
         self.committing = False
         connection = self._connection
-        connection.execute("BEGIN", prepare=False)
+        text = f"BEGIN; {self.before()}" if self.before else "BEGIN"
         try:
-            if self.before is not None:
-                self.before()
+            opening = connection.execute(text.encode(), prepare=False)
+            while opening.nextset():
+                pass
+            self.witnessed = opening.rowcount == 1
             yield
             self.committing = True
             connection.execute("COMMIT", prepare=False)
@@ -57,8 +62,8 @@ class Link:
         elif rows_of.alone(statement, rows):
             with self._connection.cursor() as cursor:
                 cursor.executemany(statement, rows)
-        else:
-            for text, values in rows_of.together(statement, rows):
+        else:  # not in a pipeline: no server ends the transaction of one who freezes in the middle of it
+            for text, values in rows_of.together(statement, rows, _AT_A_TIME):
                 self._connection.execute(text, values)
 
     @property

@@ -18,11 +18,13 @@ def alone(statement: str, rows: Sequence[Any]) -> bool:
     return len(rows) == 1 or not isinstance(rows[0], tuple) or not _VALUES.search(statement) or _heavy(rows)
 
 
-def together(statement: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
-    """Statements for some of them each, and the values for its places."""
+def together(
+    statement: str, rows: Sequence[tuple[Any, ...]], sizes: Sequence[int] = _CHUNKS
+) -> Iterator[tuple[str, list[Any]]]:
+    """Statements for as many of them each as one of the ``sizes`` is, and the values for its places."""
     at = 0
     while at < len(rows):
-        size = next(n for n in _CHUNKS if n <= len(rows) - at)
+        size = next(n for n in sizes if n <= len(rows) - at)
         yield _several(statement, size), [value for row in rows[at : at + size] for value in row]
         at += size
 
@@ -32,6 +34,6 @@ def _heavy(rows: Sequence[tuple[Any, ...]]) -> bool:
     return any(len(row[n] or b"") > _HEAVY for n in blobs for row in rows)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _several(statement: str, rows: int) -> str:
     return _VALUES.sub(lambda found: f"VALUES {', '.join([found[1]] * rows)}", statement, count=1)
