@@ -24,7 +24,7 @@ _AT_A_TIME = 1000  # rows
 _OCTETS = 4_000_000  # of bodies at a time
 _KEY = "spool.key"  # as agreed has it
 _TIMEOUTS = ("statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout", "lock_timeout")
-_PATIENCE, _PAUSE = 10, 0.1  # looks, and seconds between them
+_PATIENCE, _PAUSE = 5, 0.1  # looks, and seconds between them
 _NUMBERS = 1000  # attempts to a number of the sequence (engine)
 # Of this database, and not our own: an instance that lives keeps such a lock, and says who it is.
 _LIVING = """

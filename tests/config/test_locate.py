@@ -13,7 +13,7 @@ import pytest
 from gateway.config import ConfigError, locate
 from gateway.config import files as config_files
 from gateway.config.loading import load
-from gateway.config.locate import SECTIONS, admin_socket
+from gateway.config.locate import SECTIONS, admin_socket, in_database
 from gateway.config.models import Settings
 from tests.config.kit import TYPES, Files
 
@@ -94,3 +94,20 @@ def test_it_is_light() -> None:
     own = ["gateway", "gateway.config", *(f"gateway.config.{name}" for name in ("document", "locate", "syntax"))]
     own.append("gateway.likeness")
     assert sorted(found) == own
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("", {}, False),
+        ("spool: {instance: a}", {}, False),
+        ("spool: {url: postgresql://db}", {}, True),
+        ("", {"GATEWAY_SPOOL__URL": "postgresql://db"}, True),
+        ("spool: [", {}, False),
+    ],
+)
+def test_whether_the_queue_is_in_a_database(tmp_path: Path, text: str, environ: dict[str, str], expected: bool) -> None:
+    """As far as it is seen without judging the settings: then no command opens a file beside it."""
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert in_database(file, environ) is expected
