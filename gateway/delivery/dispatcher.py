@@ -280,5 +280,13 @@ class Dispatcher:
         await self._spool.retry(Filter(backend=name, state="queued"), self._spool.now())
 
     async def check(self, name: str) -> Check:
-        """Try credentials and reachability now; what works again goes back to work."""
-        return await self._posts[name].worker.check()
+        """Try credentials and reachability now, from here; what is worked here and works again goes back to work.
+
+        KeyError when there is no such backend.
+        """
+        post = self._posts.get(name)
+        return await (post.worker.check() if post else self._backends[name].check())
+
+    def elsewhere(self, name: str) -> str | None:
+        """Which instance works it, "" for none just now; None: this one."""
+        return self._own.owner(name) if name in self._backends and name not in self._posts else None

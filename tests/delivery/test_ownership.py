@@ -98,3 +98,15 @@ async def test_mail_for_a_backend_of_another_instance_is_no_orphan(tmp_path: Pat
         own.house = True
         await at.rounds(lambda: bool(backend.calls))
         await at.settled(ident, "done")
+
+
+async def test_a_check_is_made_anywhere_and_who_works_a_backend_is_told(tmp_path: Path) -> None:
+    """Also where it is not worked: it tries what this machine has. One that there is not is worked nowhere else."""
+    backend, own = ScriptedBackend("b"), Owned()
+    async with house(tmp_path, backend, ownership=own) as at:
+        assert (await at.dispatcher.check("b")).ok
+        assert (at.dispatcher.elsewhere("b"), at.dispatcher.elsewhere("old")) == ("", None)
+        own.names.add("b")
+        at.dispatcher.gain("b")
+        assert (await at.dispatcher.check("b")).ok
+        assert at.dispatcher.elsewhere("b") is None

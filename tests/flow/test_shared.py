@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import smtplib
 import subprocess
@@ -83,6 +84,10 @@ def test_what_one_instance_is_told_holds_at_the_other(tmp_path: Path, url: str) 
         b.file.write_text(b.file.read_text() + "retry: {lifetime: 3d}\n")
         assert b.run("reload").returncode == 0
         a.wait(lambda: "retry: a / b" in a.run("status").stdout)
+        said = [(gateway.run("backend", "pause", "box"), gateway.run("backend", "check", "box")) for gateway in (a, b)]
+        assert [check.returncode for _, check in said] == [0, 0]
+        assert sorted(pause.returncode for pause, _ in said) == [0, 1]
+        assert re.search("instance (a|b) works it, give this order there", "".join(pause.stderr for pause, _ in said))
         other = instance(tmp_path, "c", config)
         command = [sys.executable, "-m", "gateway.cli", "--config", str(other.file), "serve"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ)

@@ -63,6 +63,7 @@ class Dispatching:
         self.published = 0
         self.hooks: dict[str, CallsBack] = {}
         self.found = Check(True, "it can be written")
+        self.owners: dict[str, str] = {}  # of backends that other instances work
 
     def calls_back(self, name: str) -> CallsBack | None:
         return self.hooks.get(name)
@@ -80,6 +81,9 @@ class Dispatching:
 
     async def resume(self, name: str) -> None:
         del self.paused[name]
+
+    def elsewhere(self, name: str) -> str | None:
+        return self.owners.get(name)
 
     async def check(self, name: str) -> Check:
         return self.found
