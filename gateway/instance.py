@@ -27,8 +27,8 @@ class Instance:
     """As sharing.Sharing says."""
 
     def __init__(self, settings: Settings, server: Server, key: bytes, clock: Clock, events: Events) -> None:
-        self._settings = settings
-        self._key = key
+        self._settings, self._key = settings, key
+        self._alike = alike.digests(settings, key)
         self._clock = clock
         self._events = events
         self._spool: Spool | None = None
@@ -37,7 +37,7 @@ class Instance:
         self.member = Member(
             server,
             backends=self._backends,
-            settings=lambda: alike.digests(self._settings, key),
+            settings=lambda: self._alike,
             clock=clock,
             events=events,
             gain=self._gain,
@@ -46,7 +46,7 @@ class Instance:
             bury=self._bury,
             told=self._told,
         )
-        self._engine = Postgres(server, works=self.owns)
+        self._engine = Postgres(server, works=self.owns, run=lambda: self.member.started_at)
 
     @classmethod
     async def begin(cls, settings: Settings, clock: Clock, events: Events) -> Instance:
@@ -83,6 +83,7 @@ class Instance:
 
     def serve(self, dispatcher: Dispatcher) -> None:
         self._dispatcher, self._settings = dispatcher, dispatcher.settings
+        self._alike = alike.digests(dispatcher.settings, self._key)
         self.member.share()
 
     def revoked(self) -> None:
@@ -106,6 +107,9 @@ class Instance:
 
     def valid(self) -> bool:
         return self.member.valid()
+
+    def alive(self) -> bool:
+        return self.member.alive
 
     def keeps_house(self) -> bool:
         return self.member.keeps_house()

@@ -180,7 +180,7 @@ class Dispatcher:
         """Whether everybody is at work."""
         posts = self._posts.values()
         tasks = [self._keeping, *(post.working for post in posts), *(post.tracking for post in posts if post.tracking)]
-        return all(task is not None and not task.done() for task in tasks)
+        return self._own.alive() and all(task is not None and not task.done() for task in tasks)
 
     async def update(
         self, settings: Settings, routing: Routing, backends: Mapping[str, Backend], *, resting: bool = False

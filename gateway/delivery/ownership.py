@@ -18,6 +18,9 @@ class Ownership(Protocol):
     def valid(self) -> bool:
         """Whether what this instance owns is still its own: asked right before a send."""
 
+    def alive(self) -> bool:
+        """Whether anybody still sees to that."""
+
     def keeps_house(self) -> bool:
         """Whether it does here what is to be done once for all."""
 
@@ -35,6 +38,9 @@ class Alone:
         return ""
 
     def valid(self) -> bool:
+        return True
+
+    def alive(self) -> bool:
         return True
 
     def keeps_house(self) -> bool:

@@ -48,14 +48,15 @@ INSERT INTO instance (name, number, backends, settings, version, started_at)
 SELECT %(name)s, (SELECT min(n) FROM generate_series(0, 1023) AS n
     WHERE NOT EXISTS (SELECT 1 FROM instance AS i WHERE i.number = n)), '[]', '', '',
     CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)
-ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING groups"""
-_WITNESS = "UPDATE instance SET groups = {} WHERE name = {}"
+ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING groups, started_at"""
+_WITNESS = "UPDATE instance SET groups = {} WHERE name = {} AND started_at = {}"
 _OWNER = "SELECT owner FROM backend WHERE name = %(name)s FOR SHARE"
 _WITNESSED = "SELECT groups FROM instance WHERE name = %(name)s"
 
 
 class Postgres:
-    """One database, shared with others (engine.Engine). ``works``: the backends of this instance. ``now``: whose time
+    """One database, shared with others (engine.Engine). ``works``: the backends of this instance, ``run``:
+    which of its runs this is, both as a member.Member says; without one it has them all. ``now``: whose time
     it is, the database's where nothing is said."""
 
     kind = "postgresql"
@@ -66,6 +67,7 @@ class Postgres:
         server: Server,
         *,
         works: Callable[[str], bool] = lambda backend: True,
+        run: Callable[[], int] | None = None,
         now: Callable[[Link], datetime] | None = None,
     ) -> None:
         self.name = server.shown
@@ -77,7 +79,8 @@ class Postgres:
         self._link: Link | None = None
         self._time: SharedTime | None = None
         self._groups = 0  # that were begun
-        self._works = works
+        self._works, self._run = works, run
+        self._started_at = 0
         self._now = now or _database_time
         self._numbers = self._attempt_ids()
 
@@ -130,12 +133,14 @@ class Postgres:
     def _join(self, link: Link) -> None:
         with link.begin():
             link.all("SELECT pg_advisory_xact_lock(%(key)s)", {"key": schema.LOCK})
-            self._groups = link.all(_JOIN, {"name": self.owner})[0]["groups"]
+            found = link.all(_JOIN, {"name": self.owner})[0]
+            self._groups, self._started_at = found["groups"], found["started_at"]
 
     def _witness(self) -> str:
         """What it says after a connection was lost tells whether the commit took place."""
         self._groups += 1
-        return _WITNESS.format(self._groups, Literal(self.owner).as_string())
+        run = self._run() if self._run else self._started_at
+        return _WITNESS.format(self._groups, Literal(self.owner).as_string(), run)
 
     def took_place(self, connection: Link) -> bool:
         found = connection.all(_WITNESSED, {"name": self.owner})
@@ -154,7 +159,9 @@ class Postgres:
         if not connection.witnessed:
             return False
         found = connection.all(_OWNER, {"name": backend}) if backend else ()
-        return not found or found[0]["owner"] in ("", self.owner)
+        if self._run is None and not (found and found[0]["owner"]):
+            return True  # nobody shares them out
+        return backend == "" or bool(found and found[0]["owner"] == self.owner)
 
     def announce(self, connection: Link, backends: Collection[str]) -> None:
         for name in backends:

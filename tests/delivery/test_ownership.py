@@ -29,6 +29,9 @@ class Owned:
     def valid(self) -> bool:
         return self.good
 
+    def alive(self) -> bool:
+        return self.good
+
     def keeps_house(self) -> bool:
         return self.house
 
