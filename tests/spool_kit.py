@@ -22,9 +22,12 @@ from sqlalchemy.engine import Engine
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
 from gateway.model import Outcome, Verdict
+from gateway.postgresql.engine import Postgres
+from gateway.postgresql.server import Server
 from gateway.spool import Claim, Delivery, Filter, MessageDetail, Offer, Settlement, Spool
 from gateway.spool.line import Line
 from gateway.spool.sqlite import SQLite
+from tests import postgres_kit
 from tests.builders import GREYLISTED, NO_USER, SENT, new_message
 from tests.fakes import START, FakeClock
 
@@ -65,10 +68,47 @@ def _new() -> bytes:
         return made(Path(folder)).read_bytes()
 
 
+_databases: list[dict[Path, str]] = []  # of the test that runs, by folder; without any, the file in a folder is used
+
+
+@contextmanager
+def on(kind: str) -> Iterator[None]:
+    """What ``opened`` opens within: the file of a folder (sqlite), or the database that belongs to it (postgresql)."""
+    if kind == "sqlite":
+        yield
+        return
+    _databases.append({})
+    try:
+        yield
+    finally:
+        if made := _databases.pop():
+            postgres_kit.shared().drop(*made.values())
+
+
+def _server(url: str) -> Server:
+    return Server(url, "a", timedelta(seconds=10), durable=False)
+
+
+def _make(url: str) -> None:
+    engine = Postgres(_server(url))
+    with closing(engine), closing(engine.open()):
+        pass
+
+
+def database(directory: Path) -> str:
+    """The URL of that of this folder, the same each time."""
+    server, known = postgres_kit.shared(), _databases[-1]
+    if (key := directory.resolve()) not in known:
+        name = f"s{len(known)}_{abs(hash(key)):x}"
+        server.create(name, server.template("spool", _make))
+        known[key] = name
+    return server.url(known[key])
+
+
 def blank(directory: Path) -> Path:
     """The same folder, with a new spool in it if it was empty: a copy, for making one costs more than many a test."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not any(directory.iterdir()):
+    if not _databases and not any(directory.iterdir()):
         file = directory / "spool.db"
         file.touch(mode=0o600)
         file.write_bytes(_new())
@@ -76,7 +116,11 @@ def blank(directory: Path) -> Path:
 
 
 def peer(directory: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """What another connection to the file is answered, to look or to spoil; also beside an open spool."""
+    """What another connection is answered, to look or to spoil; also beside an open spool."""
+    if _databases:
+        with postgres_kit.shared().connect(database(directory).partition("@/")[2].partition("?")[0]) as other:
+            done = other.execute(statement.replace("%", "%%").replace("?", "%s").encode(), values)
+            return done.fetchall() if done.description else []
     with closing(sqlite3.connect(directory / "spool.db")) as file, file:
         file.execute("PRAGMA wal_autocheckpoint = 0")
         return file.execute(statement, values).fetchall()
@@ -190,8 +234,12 @@ async def opened(
     log = io.StringIO()
     at = At(clock or FakeClock(), log)
     at.events = Events(CollectorRegistry(), format="json", level="info", clock=at.clock, stream=log)
+    engine = None
+    if _databases:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        engine = Postgres(_server(database(directory)), now=lambda _link: at.clock.now())
     at.spool = await Spool.open(
-        directory, at.clock, events=at.events, wake=at.woken.append, offer=offer,
+        directory, at.clock, engine=engine, events=at.events, wake=at.woken.append, offer=offer,
         reserve=reserve, most=most, retention=retention,
     )  # fmt: skip
     try:

@@ -26,11 +26,11 @@ _STILL = """EXISTS (
         ELSE r.state IN ('queued', 'held') AND (r.notify = '' OR upper(r.notify) LIKE '%DELAY%') END)"""
 _SENDERS = f"""
 SELECT min(sender) AS sender, count(DISTINCT CASE WHEN still THEN kind || message_id END) AS n,
-    json_group_array(id) FILTER (WHERE still) AS ids, json_group_array(id) FILTER (WHERE NOT still) AS over
+    @list(id) FILTER (WHERE still) AS ids, @list(id) FILTER (WHERE NOT still) AS over
 FROM (
     SELECT b.id, b.kind, b.message_id, m.sender, m.sender_key, {_STILL} AS still
-    FROM (SELECT id, kind, message_id FROM bounce WHERE reason = 'digest' ORDER BY id LIMIT :rows) b
-    JOIN message m ON m.id = b.message_id)
+    FROM (SELECT id, kind, message_id FROM bounce WHERE reason = 'digest' ORDER BY id LIMIT :rows) AS b
+    JOIN message m ON m.id = b.message_id) AS them
 GROUP BY sender_key ORDER BY min(id) LIMIT :limit"""
 _PIECES = f"""
 SELECT b.kind, m.id, m.received_at FROM bounce b JOIN message m ON m.id = b.message_id

@@ -17,8 +17,8 @@ _KEYS = """
 WITH RECURSIVE known(key) AS (
     SELECT min({column}) FROM {table} WHERE {column} >= :start AND {column} <> '' AND {column} < :end
     UNION ALL SELECT (SELECT min({column}) FROM {table} WHERE {column} > known.key AND {column} < :end)
-    FROM known WHERE key IS NOT NULL LIMIT :most)
-SELECT json_group_array(key) AS keys FROM known WHERE key IS NOT NULL"""
+    FROM known WHERE key IS NOT NULL)
+SELECT @list(key) AS keys FROM (SELECT key FROM known WHERE key IS NOT NULL LIMIT :most) AS them"""
 RECIPIENTS = _KEYS.format(table="recipient", column="key")
 SENDERS = _KEYS.format(table="message", column="sender_key")
 _ADDRESS = """
@@ -26,7 +26,7 @@ SELECT coalesce((SELECT address FROM recipient WHERE key = :key LIMIT 1),
     (SELECT sender FROM message WHERE sender_key = :key LIMIT 1)) AS address"""
 _COUNT = """
 SELECT count(*) AS n FROM (SELECT message_id FROM recipient WHERE key = :key
-    UNION SELECT id FROM message WHERE sender_key = :key LIMIT :most)"""
+    UNION SELECT id FROM message WHERE sender_key = :key LIMIT :most) AS them"""
 
 
 def closest(wanted: str, known: Sequence[str]) -> list[str]:

@@ -39,6 +39,7 @@ _WORDS = {
     "@lock": "FOR UPDATE",
     "@skip": "FOR UPDATE SKIP LOCKED",
 }
+_LISTED = re.compile(r"@list\((\w+)\)( FILTER \(WHERE [^()]*\))?")
 _LARGE = 65536  # octets: a larger body is read in slices
 
 
@@ -48,6 +49,7 @@ def sqlite(statement: str) -> str:
     listed = re.sub(r"@in\((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", statement)
     listed = re.sub(r"@pairs\((:\w+)\)", rf"IN ({_PAIRS})", listed)
     told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
+    told = _LISTED.sub(r"json_group_array(\1)\2", told)
     told = re.sub(r"@raw\(([\w.]+)\)", r"\1", told).replace("@lock", "").replace("@skip", "")
     return told.replace("@least(", "min(").replace("@greatest(", "max(").replace("@instr(", "instr(")
 
@@ -61,6 +63,7 @@ def postgresql(statement: str) -> str:
     text = re.sub(r"@by\(\w+\)", "", text)
     small = rf"CASE WHEN octet_length(\1) > {_LARGE} THEN ''::bytea ELSE \1 END AS raw"
     text = re.sub(r"@raw\(([\w.]+)\)", small, text)
+    text = _LISTED.sub(r"CAST(coalesce(json_agg(\1)\2, '[]') AS TEXT)", text)
     for mark, word in _WORDS.items():
         text = text.replace(mark, word)
     text = _ROWS.sub(_typed, text).replace("?", "%s")
