@@ -105,6 +105,14 @@ def database(directory: Path) -> str:
     return server.url(known[key])
 
 
+def engine_of(directory: Path, clock: FakeClock) -> Postgres | None:
+    """None is for the file in the folder."""
+    if not _databases:
+        return None
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Postgres(_server(database(directory)), now=lambda _link: clock.now())
+
+
 def blank(directory: Path) -> Path:
     """The same folder, with a new spool in it if it was empty: a copy, for making one costs more than many a test."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -234,12 +242,8 @@ async def opened(
     log = io.StringIO()
     at = At(clock or FakeClock(), log)
     at.events = Events(CollectorRegistry(), format="json", level="info", clock=at.clock, stream=log)
-    engine = None
-    if _databases:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        engine = Postgres(_server(database(directory)), now=lambda _link: at.clock.now())
     at.spool = await Spool.open(
-        directory, at.clock, engine=engine, events=at.events, wake=at.woken.append, offer=offer,
+        directory, at.clock, engine=engine_of(directory, at.clock), events=at.events, wake=at.woken.append, offer=offer,
         reserve=reserve, most=most, retention=retention,
     )  # fmt: skip
     try:

@@ -27,7 +27,7 @@ from gateway.spool import MessageDetail, Spool
 from tests import builders
 from tests.builders import BAD_LOGIN, GREYLISTED, NO_USER
 from tests.fakes import FakeClock, ScriptedBackend, breathe, until
-from tests.spool_kit import blank
+from tests.spool_kit import blank, engine_of
 
 FULL = SpoolFull("not enough space in the spool")
 DEFERRED, REJECTED, MISCONFIGURED = GREYLISTED, NO_USER, BAD_LOGIN
@@ -173,7 +173,7 @@ async def house(
     events.declare(backends=[backend.name for backend in backends], clients=["c", "gateway"])
     ids = QueueIds(clock, random.Random(1))
     spool = await Spool.open(
-        blank(path), clock, events=events, reserve=0.0, retention=config.retention,
+        blank(path), clock, engine=engine_of(path, clock), events=events, reserve=0.0, retention=config.retention,
         wake=lambda name: dispatcher.wake(name), offer=lambda name: dispatcher.offer(name),  # noqa: PLW0108 - made below
     )  # fmt: skip
     by_name = {backend.name: backend for backend in backends}
