@@ -184,6 +184,8 @@ class Postgres:
         )
 
     def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
         self._link = None
 
     def classify(self, error: BaseException) -> Trouble:
