@@ -117,6 +117,9 @@ class Instance:
     def declared(self) -> Collection[str]:
         return self.member.declared()
 
+    def ordered(self, backend: str) -> None:
+        self.member.tell("order", backend)
+
     # -- the member tells ---------------------------------------------------------------------------------------------
 
     def _backends(self) -> list[str]:
@@ -135,7 +138,10 @@ class Instance:
             self._following.heard()
         if self._dispatcher is not None and kind == "wake":
             self._dispatcher.wake(what)
+        elif self._dispatcher is not None and kind == "order":
+            self._dispatcher.hear_of_orders()
         elif self._dispatcher is not None and kind == ANEW:
+            self._dispatcher.hear_of_orders()
             self._dispatcher.wake_all()
 
     async def _bury(self, name: str, beats: int) -> int | None:

@@ -76,7 +76,7 @@ def pause(name: str, duration: str | None) -> None:
     with connect(offline=False) as api:
         _steer(api, name, "pause", {"for": duration})
     until = f"for {duration}" if duration else "until you resume it"
-    say(f"{name} is paused {until}; a restart of the service ends that, too. To resume: gateway backend resume {name}")
+    say(f"{name} is paused {until}, also after a restart of the service. To resume: gateway backend resume {name}")
 
 
 _wait_option = click.option(

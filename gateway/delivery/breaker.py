@@ -134,10 +134,13 @@ class CircuitBreaker:
             return "working"
         return {OPERATOR: "paused", THROTTLED: "slowed_down"}.get(self.by, "stopped")
 
-    def pause(self, now: float, seconds: float | None, who: str = "") -> None:
-        """Open by order of ``who``, for so long or until it is closed by order. Paused already, it only ends then."""
+    def pause(self, now: float, seconds: float | None, who: str = "", since: float | None = None) -> None:
+        """Open by order of ``who``, for so long or until it is closed by order. Paused already, it only ends then.
+
+        ``since``: the order was given then, and is heard of now.
+        """
         if self.by != OPERATOR or not self.is_open(now):
-            self.who, self.since = who, now
+            self.who, self.since = who, now if since is None else since
         self.by, self.reason, self.fix = OPERATOR, f"paused by {self.who or 'the operator'}", ""
         self.until = FOREVER if seconds is None else now + seconds
 

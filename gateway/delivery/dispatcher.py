@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -14,6 +15,7 @@ from gateway.config.models import Settings
 from gateway.delivery.again import Again
 from gateway.delivery.bounces import Bouncer
 from gateway.delivery.breaker import OPERATOR, CircuitBreaker
+from gateway.delivery.obeying import Elsewhere, Obeying, Obeys
 from gateway.delivery.orders import Orders
 from gateway.delivery.ownership import Alone, Ownership
 from gateway.delivery.sending import SEND_LIMIT
@@ -22,7 +24,7 @@ from gateway.delivery.tracking import Tracker
 from gateway.delivery.upkeep import Upkeep
 from gateway.delivery.worker import Worker
 from gateway.events import Events
-from gateway.model import Backend, CallsBack, NewMessage, Tracked
+from gateway.model import Backend, CallsBack, NewMessage, SpoolTrouble, Tracked
 from gateway.routing import Routing
 from gateway.spool import Filter, Offer, Spool
 
@@ -77,7 +79,10 @@ class Dispatcher:
         self._rng = rng
         self._posts: dict[str, _Post] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
-        self._upkeep = Upkeep(spool, events, clock, self.wake_all, self._own, self._in_hand)
+        self._obeying = Obeying(spool, clock, self._who_obeys, self._own.ordered)
+        self._upkeep = Upkeep(spool, events, clock, self.wake_all, self._own, self._in_hand, self.look_at_orders)
+        self._hearing: asyncio.Task[None] | None = None
+        self._news = False  # of orders
         self.again = Again(spool, events, clock, ids)
         self.publish, self.bounce = self._upkeep.publish, self._upkeep.bounce
         self._keeping: asyncio.Task[None] | None = None
@@ -107,6 +112,8 @@ class Dispatcher:
     async def start(self, backends: Mapping[str, Backend]) -> None:
         """Open a worker for each backend that is worked here."""
         self._adopt(backends, {}, ())
+        with suppress(SpoolTrouble):  # else each worker looks before it begins
+            await self.look_at_orders()
         self._keeping = self._supervised("upkeep", self._upkeep.run)
 
     def _adopt(
@@ -125,10 +132,12 @@ class Dispatcher:
                 self._open(name, backend, breakers.get(name, CircuitBreaker()), resting=resting)
             elif name not in self._posts:
                 self._breakers[name] = CircuitBreaker()
+                self._obeying.forget(name)
 
     def gain(self, name: str) -> None:
         """From now on this backend is worked here."""
         if name in self._backends and name not in self._posts:
+            self._obeying.forget(name)
             self._open(name, self._backends[name], CircuitBreaker())
 
     async def lose(self, name: str) -> None:
@@ -136,6 +145,8 @@ class Dispatcher:
         if name in self._posts:
             post = self._take(name)
             self._breakers[name] = CircuitBreaker()
+            self._obeying.forget(name)
+            self.hear_of_orders()
             await self._leave(name, post, backend=False)
 
     def _leave(self, name: str, post: _Post, *, backend: bool = True) -> asyncio.Task[None]:
@@ -160,7 +171,15 @@ class Dispatcher:
         if isinstance(backend, Tracked):
             tracker = Tracker(name, backend, breaker, self._spool, self._events, self._clock)
             tracking = self._supervised(f"tracking.{name}", tracker.run)
-        self._posts[name] = _Post(worker, self._supervised(f"worker.{name}", worker.run), tracking)
+
+        def here() -> bool:
+            return name in self._posts and self._posts[name].worker is worker
+
+        async def work() -> None:
+            await self._obeying.know(name, here)
+            await worker.run()
+
+        self._posts[name] = _Post(worker, self._supervised(f"worker.{name}", work), tracking)
 
     def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """A loop that dies of a bug is reported and started again; it is never silently gone."""
@@ -201,6 +220,10 @@ class Dispatcher:
                 await old.aclose()
             if name not in backends:
                 self._breakers.pop(name, None)
+        for name in breakers.keys() - backends.keys():
+            self._obeying.forget(name)
+        if self._spool.shared:
+            self.hear_of_orders()
 
     def _take(self, name: str) -> _Post:
         """From now on nobody is at this post; who leaves it ends his work."""
@@ -216,6 +239,9 @@ class Dispatcher:
             post.worker.stop()
         if self._keeping:
             await self._keeping
+        if self._hearing:
+            self._hearing.cancel()
+            await asyncio.wait({self._hearing})
         idle = [backend for name, backend in self._backends.items() if name not in self._posts]
         self._backends = {}
         closing = [self._take(name).close(seconds) for name in list(self._posts)]
@@ -272,11 +298,11 @@ class Dispatcher:
 
     async def pause(self, name: str, seconds: float | None, who: str = "") -> None:
         """Rest by order of ``who``, for ``seconds`` or until resumed. KeyError when there is no such backend."""
-        self._posts[name].worker.pause(seconds, who)
+        await self._obeying.pause(name, seconds, who)
 
     async def resume(self, name: str) -> None:
         """Back to work by order: what was put off is due now. KeyError when there is no such backend."""
-        self._posts[name].worker.resume()
+        await self._obeying.resume(name)
         await self._spool.retry(Filter(backend=name, state="queued"), self._spool.now())
 
     async def check(self, name: str) -> Check:
@@ -290,3 +316,25 @@ class Dispatcher:
     def elsewhere(self, name: str) -> str | None:
         """Which instance works it, "" for none just now; None: this one."""
         return self._own.owner(name) if name in self._backends and name not in self._posts else None
+
+    def _who_obeys(self, name: str) -> Obeys | None:
+        if name in self._posts:
+            return self._posts[name].worker
+        return Elsewhere(self._breakers[name], self._clock) if name in self._backends else None
+
+    async def look_at_orders(self) -> None:
+        """Obey what was ordered of backends at other instances, or before a restart. Raises SpoolTrouble."""
+        await self._obeying.look(self._backends)
+
+    def hear_of_orders(self) -> None:
+        """Something was ordered elsewhere: look, soon."""
+
+        async def look() -> None:
+            while self._news:
+                self._news = False
+                with suppress(SpoolTrouble):  # with the next round of upkeep
+                    await self.look_at_orders()
+
+        self._news = True
+        if self._hearing is None or self._hearing.done():
+            self._hearing = self._supervised("orders", look)

@@ -27,6 +27,9 @@ class Ownership(Protocol):
     def declared(self) -> Collection[str]:
         """Backends that other instances have: mail for these is no orphan."""
 
+    def ordered(self, backend: str) -> None:
+        """Let the others hear that something was ordered of it."""
+
 
 class Alone:
     """There are no others."""
@@ -48,3 +51,6 @@ class Alone:
 
     def declared(self) -> Collection[str]:
         return ()
+
+    def ordered(self, backend: str) -> None:
+        pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from gateway.clock import Clock, wait_for
@@ -33,10 +33,11 @@ class Upkeep:
 
     def __init__(
         self, spool: Spool, events: Events, clock: Clock, wake_all: Callable[[], None], own: Ownership,
-        in_hand: Callable[[], set[int]],
+        in_hand: Callable[[], set[int]], look_at_orders: Callable[[], Awaitable[None]],
     ) -> None:  # fmt: skip
         """``in_hand``: numbers of the attempts that workers are at."""
         self._own = own
+        self._look_at_orders = look_at_orders
         self._in_hand, self._given_up = in_hand, set[int]()
         self._strays = Strays(clock)
         self._orders: Orders
@@ -68,6 +69,8 @@ class Upkeep:
                 await self._spool.keep_time()
                 await self._spool.uses.write()
                 await self._spool.recount()
+                if self._spool.shared:
+                    await self._look_at_orders()
                 await self._spool.take_back(self._strays, lambda: self._in_hand() | self._given_up)
                 if self._own.keeps_house():
                     await self._keep_house()

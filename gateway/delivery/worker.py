@@ -95,9 +95,9 @@ class Worker:
         self._fill()
         self._changed.set()
 
-    def pause(self, seconds: float | None, who: str = "") -> None:
+    def pause(self, seconds: float | None, who: str = "", since: float | None = None) -> None:
         """Rest by order of ``who``, for so long or until resumed; what is under way ends."""
-        self.breaker.pause(self._clock.monotonic(), seconds, who)
+        self.breaker.pause(self._clock.monotonic(), seconds, who, since)
         self._events.backend_paused(self._name, OPERATOR, self.breaker.reason, FOREVER if seconds is None else seconds)
         self._fill()
         self.wake()

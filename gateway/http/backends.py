@@ -157,11 +157,10 @@ async def order(service: Service, request: Request, name: str, action: str, last
     dispatcher = running(service)
     if name not in service.settings.backends or action not in ("pause", "resume"):
         raise HTTPException(404, f"no backend {name} or no action {action}")
-    _worked_here(dispatcher, name)
     if action == "pause":
         duration = duration_of({"for": lasts}, "for")
         await dispatcher.pause(name, duration.total_seconds() if duration else None, actor_of(request).name)
-    elif _still(dispatcher, name).state == "working":
+    elif _still(dispatcher, name).state == "working" and dispatcher.elsewhere(name) is None:  # its owner knows better
         more = f"to try what waits now: gateway queue retry --backend {name}"
         raise HTTPException(409, f"backend {name}: nothing to resume: it works; {more}")
     else:
@@ -173,8 +172,6 @@ async def check_now(service: Service, request: Request, name: str, *, fix: bool)
     """Reads secrets that have changed, tries, and says how it went; ``fix``: what works goes back to work, whoever
     paused it before. Before a check has passed nothing is said to work. Raises HTTPException: it was removed."""
     dispatcher, begun = running(service), service.clock.now()
-    if fix:
-        _worked_here(dispatcher, name)
     renewal = await service.renew(name)
     check = await _try(dispatcher, name)
     at = service.clock.now()  # what is heard from here on is heard of what was found
@@ -197,13 +194,6 @@ def _still(dispatcher: Dispatcher, name: str) -> BackendStatus:
     if (status := dispatcher.status().get(name)) is None:
         raise HTTPException(409, f"backend {name} was removed meanwhile")
     return status
-
-
-def _worked_here(dispatcher: Dispatcher, name: str) -> None:
-    """Raises HTTPException: of instances on one database the one that works it obeys."""
-    if (owner := dispatcher.elsewhere(name)) is not None:
-        who = f"instance {owner} works it, give this order there" if owner else "no instance works it just now"
-        raise HTTPException(409, f"backend {name}: {who}")
 
 
 async def _try(dispatcher: Dispatcher, name: str) -> Check:

@@ -30,6 +30,7 @@ _SOONER = (
     f"""UPDATE delivery SET next_attempt_at = @greatest(:now, next_attempt_at - :by)
 WHERE state = 'queued' AND next_attempt_at > :now AND NOT {UNDER_WAY}""",
     "UPDATE poll SET next_at = @greatest(:now, next_at - :by) WHERE next_at > :now",
+    "UPDATE backend SET paused_since = paused_since - :by, paused_until = paused_until - :by WHERE paused",
 )
 
 

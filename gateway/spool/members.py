@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 
 from gateway.clock import Clock
-from gateway.spool import changes
+from gateway.spool import changes, pauses
 from gateway.spool.ordering import Ordering
 from gateway.spool.records import micros
 from gateway.spool.transaction import AttemptId, Transaction
@@ -74,6 +75,24 @@ class Sharing(Ordering):
     async def living(self) -> dict[str, tuple[str, ...]]:
         """Instances, and what each could work; none where there is only this one."""
         return {row["name"]: _names(row["backends"]) for row in await self._ask(_INSTANCES)}
+
+    async def ordered(self, names: Collection[str] | None = None) -> list[pauses.Ordered]:
+        """What was ordered last of these backends, or of all. Raises SpoolTrouble."""
+        rows = await (self._ask(pauses.ALL) if names is None else self._ask(pauses.SOME, names=sorted(names)))
+        return [pauses.ordered(row) for row in rows]
+
+    async def pause(self, backend: str, lasts: timedelta | None, who: str) -> int:
+        """Keep that it has to rest; returns Ordered.asked. Raises SpoolTrouble."""
+        return await self._writer.submit(partial(pauses.pause, backend=backend, lasts=lasts, who=who))
+
+    async def resume(self, backend: str) -> int:
+        """Withdraw that; returns Ordered.asked. Raises SpoolTrouble."""
+        return await self._writer.submit(partial(pauses.resume, backend=backend))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other instances may work on it, too."""
+        return self._engine.shared
 
     async def take_back(self, strays: Strays, in_hand: Callable[[], Collection[int]]) -> int:
         """Give back what was claimed here and is in nobody's hand (numbers of attempts) for a minute; returns how much.

@@ -263,7 +263,7 @@ def test_trace_says_when_there_may_be_more(run: Commands) -> None:
 
 def test_pause_and_resume(run: Commands) -> None:
     """A paused backend keeps its mail, says who paused it, and sends at once when resumed."""
-    said = "spare is paused until you resume it; a restart of the service ends that, too. "
+    said = "spare is paused until you resume it, also after a restart of the service. "
     said += "To resume: gateway backend resume spare\n"
     assert run.ok("backend", "pause", "spare") == said
     done = run("send-test", "--to", "a@example.net", "--backend", "spare", "--wait", "0")

@@ -164,11 +164,13 @@ async def house(
     *backends: ScriptedBackend,
     config: Settings | None = None,
     ownership: Ownership | None = None,
+    later: float = 0.0,
     **changes: Any,
 ) -> AsyncIterator[House]:
-    """Over these backends, by ``config`` or by ``settings`` with these changes."""
+    """Over these backends, by ``config`` or by ``settings`` with these changes; so many seconds ``later``."""
     config = config or settings(path, *(backend.name for backend in backends), **changes)
     clock, log = FakeClock(), io.StringIO()
+    clock.advance(later)
     events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
     events.declare(backends=[backend.name for backend in backends], clients=["c", "gateway"])
     ids = QueueIds(clock, random.Random(1))

@@ -29,7 +29,9 @@ async def test_statements_commits_and_hops_of_one_message(tmp_path: Path, monkey
             await until(lambda: len(backend.calls) > calls and at.dispatcher.status()["b"].in_flight == 0)
 
         await until(lambda: len(at.ended) == 1)  # the round of housekeeping at the start
+        await at.dispatcher.publish()  # which that one ends with, and then wakes all
         await through("WARM000000000")
+        await through("WARM000000001")
         loop, run = asyncio.get_running_loop(), asyncio.get_running_loop().run_in_executor
 
         def hop(executor: Any, call: Any, *given: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.model import SpoolUnavailable
 from tests.delivery.kit import house
 from tests.fakes import ScriptedBackend, breathe, until
 
@@ -19,12 +20,13 @@ class Owned:
     good: bool = True
     house: bool = True
     others: Collection[str] = ()
+    told: list[str] = field(default_factory=list)
 
     def owns(self, backend: str) -> bool:
         return backend in self.names
 
     def owner(self, backend: str) -> str:
-        return ""
+        return "" if backend in self.names else "elsewhere"
 
     def valid(self) -> bool:
         return self.good
@@ -37,6 +39,9 @@ class Owned:
 
     def declared(self) -> Collection[str]:
         return self.others
+
+    def ordered(self, backend: str) -> None:
+        self.told.append(backend)
 
 
 async def test_mail_waits_until_its_backend_is_gained(tmp_path: Path) -> None:
@@ -108,8 +113,52 @@ async def test_a_check_is_made_anywhere_and_who_works_a_backend_is_told(tmp_path
     backend, own = ScriptedBackend("b"), Owned()
     async with house(tmp_path, backend, ownership=own) as at:
         assert (await at.dispatcher.check("b")).ok
-        assert (at.dispatcher.elsewhere("b"), at.dispatcher.elsewhere("old")) == ("", None)
+        assert (at.dispatcher.elsewhere("b"), at.dispatcher.elsewhere("old")) == ("elsewhere", None)
         own.names.add("b")
         at.dispatcher.gain("b")
         assert (await at.dispatcher.check("b")).ok
         assert at.dispatcher.elsewhere("b") is None
+
+
+async def test_what_is_ordered_of_a_backend_of_another_instance_reaches_its_owner(tmp_path: Path) -> None:
+    """It is kept for who works it, who is told; here it is shown, with who ordered it. Whoever gains it obeys."""
+    backend, own = ScriptedBackend("b"), Owned()
+    async with house(tmp_path, backend, ownership=own) as at:
+        await at.dispatcher.pause("b", None, "anna")
+        status = at.dispatcher.status()["b"]
+        assert (status.owner, status.state, status.who, own.told) == ("elsewhere", "paused", "anna", ["b"])
+        own.names.add("b")
+        at.dispatcher.gain("b")
+        ident = await at.put("b")
+        await at.rounds(lambda: len(at.ended) >= 3)
+        assert (at.dispatcher.status()["b"].who, backend.calls) == ("anna", [])
+        await at.dispatcher.resume("b")
+        await at.settled(ident, "done")
+
+
+async def test_what_was_ordered_at_another_instance_is_obeyed_once_it_is_heard_of(tmp_path: Path) -> None:
+    """By who works it: a pause, its end, and nothing twice."""
+    backend, own = ScriptedBackend("b"), Owned({"b"})
+    async with house(tmp_path, backend, ownership=own) as at:
+        await at.spool.pause("b", None, "anna")
+        at.dispatcher.hear_of_orders()
+        await until(lambda: at.paused_by("b") == "operator")
+        ident = await at.put("b")
+        await at.spool.resume("b")
+        await at.dispatcher.look_at_orders()
+        await at.settled(ident, "done")
+        await at.dispatcher.look_at_orders()
+        assert (len(at.logged("backend_paused")), len(at.logged("backend_resumed"))) == (1, 1)
+
+
+async def test_nothing_is_sent_before_it_is_known_what_was_ordered(tmp_path: Path) -> None:
+    """The queue cannot be asked when the backend is gained: its mail waits until it is known that nobody paused it."""
+    backend, own = ScriptedBackend("b"), Owned()
+    async with house(tmp_path, backend, ownership=own) as at:
+        await at.spool.pause("b", None, "anna")
+        left = at.refuse("ordered", *[SpoolUnavailable("away")] * 2)
+        own.names.add("b")
+        at.dispatcher.gain("b")
+        await at.put("b")
+        await at.rounds(lambda: not left and at.paused_by("b"))
+        assert not backend.calls
