@@ -1,6 +1,6 @@
 """Every command once, against a live service: as it is typed, by its exit code, and never with a traceback.
 
-Of interface.md's commands, setup, learn, migrate-from, spool, backup and key come with later issues.
+Of interface.md's commands, setup, learn, migrate-from, backup and key come with later issues.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ WALK: list[tuple[str, set[int]]] = [
     ("token revoke --sub walker", {0}),
     ("password mint copier", {0}),
     ("ui-login --role read", {0}),
+    ("spool info", {0}),
+    ("spool check", {0}),
+    ("spool copy FOLDER FOLDER", {1, 2}),
     ("reload", {0}),
     ("completion bash", {0}),
     ("man --to FOLDER", {0}),
