@@ -278,7 +278,7 @@ def test_pause_and_resume(run: Commands) -> None:
     assert "when spare works" in run.ok("queue", "list", "--backend", "spare")
     retried = run("queue", "retry", f" {identifier.lower()} ")
     assert retried.stderr == "spare is paused by the operator; to try now: gateway backend resume spare\n"
-    assert "is paused for 1h; a restart" in run.ok("backend", "pause", "spare", "--for", "1h")
+    assert "is paused for 1h, also after a restart" in run.ok("backend", "pause", "spare", "--for", "1h")
     assert re.search(r"until [0-9: -]{19}Z \(in (59 minutes|1 hour)\)", run.ok("trace", "a@example.net"))
     assert re.search("operator until [0-9:]{8}Z; to try now: ", run("queue", "retry", identifier).stderr)
     run.ok("backend", "resume", "spare")

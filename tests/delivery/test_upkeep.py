@@ -178,6 +178,7 @@ async def test_damaged_mail_is_not_said_to_be_returned(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "spool.db")) as file, file:
         file.execute("UPDATE body SET raw = raw || 'x'")
     async with house(tmp_path, ScriptedBackend("b")) as at:
+        await at.dispatcher.resume("b")
         await at.settled(identifier, "corrupt")
         assert await at.dispatcher.bounce(Filter(ids=(identifier,))) == {}
         assert at.logged("failed") == at.logged("bounced") == []
