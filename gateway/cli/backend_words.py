@@ -23,7 +23,7 @@ def state_of(one: Json) -> str:
     if one["state"] == "working":
         return word
     if one["state"] == "paused":
-        return f"{word} until " + (f"{stamp(until)} ({relative(until)})" if until else "it is resumed or restarted")
+        return f"{word} until " + (f"{stamp(until)} ({relative(until)})" if until else "it is resumed")
     cause = f" ({one['paused_by']})" if one["state"] == "stopped" else ""
     return f"{word}{cause}, next try " + (f"{stamp(until)} ({relative(until)})" if until else "now")
 

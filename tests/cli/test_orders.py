@@ -74,7 +74,7 @@ def test_a_list_is_as_wide_as_the_terminal(width: int | None) -> None:
 def test_who_paused_what_waits_and_how_to_resume_it() -> None:
     """Once, below the list."""
     paused = {"office": {"state": "paused", "who": "anna", "paused_by": "operator", "paused_until": None}}
-    said = "office: Paused by anna until it is resumed or restarted; to resume it now: gateway backend resume office"
+    said = "office: Paused by anna until it is resumed; to resume it now: gateway backend resume office"
     assert [line for line in Listing([ROW, ROW], 2, False, paused).lines(None) if "anna" in line] == [said]
 
 

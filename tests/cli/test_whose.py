@@ -146,13 +146,16 @@ def test_mailq(running: Machine) -> None:
 
 
 @pytest.fixture
-def stopped(installed: Machine) -> Machine:
-    """It ran, one message waits, and it was stopped."""
+def stopped(installed: Machine) -> Iterator[Machine]:
+    """It ran, one message waits, and it was stopped. Those who come later find neither message nor pause."""
     installed.start()
     assert installed.run("root", "backend", "pause", "box").code == 0
     assert installed.run("root", "send-test", "--to", "a@example.net", "--wait", "0").code == 75
     installed.stop()
-    return installed
+    yield installed
+    installed.start()
+    installed.run("root", "queue", "delete", "--to", "a@example.net", "--yes")
+    installed.run("root", "backend", "resume", "box")
 
 
 def test_a_stopped_service(stopped: Machine) -> None:
