@@ -21,7 +21,7 @@ from tests.bench.kit import NO_POSTFIX, Effort
 from tests.bench.machine import described, load
 from tests.bench.table import Row, shown
 
-BENCHES = ("accept", "relay", "api", "claim", "fsync", "spool", "memory", "room", "latency", "start")
+BENCHES = ("accept", "relay", "api", "claim", "fsync", "spool", "memory", "room", "latency", "start", "instances")
 
 
 def main() -> None:

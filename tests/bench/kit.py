@@ -102,9 +102,10 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def gateway(folder: Path, config: str = "", *, prefix: tuple[str, ...] = ()) -> Iterator[Gateway]:
-    """``gateway serve`` with shipped defaults: policy, limits, JSON log to a file, metrics; run under ``prefix``."""
-    folder.mkdir()
+def gateway(folder: Path, config: str = "", *, prefix: tuple[str, ...] = (), made: bool = False) -> Iterator[Gateway]:
+    """``gateway serve`` with shipped defaults: policy, limits, JSON log to a file, metrics; run under ``prefix``. The
+    folder may be ``made`` already."""
+    folder.mkdir(exist_ok=made)
     service = Gateway(folder, config)
     command = [*prefix, sys.executable, "-m", "gateway.cli", "--config", str(service.file), "serve"]
     with started(command, service.http_port, service.log) as service.process:
