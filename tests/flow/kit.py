@@ -96,6 +96,12 @@ class Gateway:
         finally:
             connection.close()
 
+    def listening(self) -> bool:
+        """Whether mail can be brought: the page answers before that."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 10):
+            return True
+        return False
+
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)

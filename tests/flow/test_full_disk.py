@@ -137,6 +137,7 @@ def test_a_full_disk_loses_nothing_and_the_door_opens_again(tmp_path: Path, mega
             gateway.kill()
             with eater(small):
                 gateway.start("/healthz")
+                gateway.wait(gateway.listening)
                 assert "delete something else on this disk" in gateway.get("/readyz")[1]
                 assert senders.fill() == 0
                 with smtp_sink(sink, port):
