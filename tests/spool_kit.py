@@ -7,7 +7,7 @@ import json
 import sqlite3
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cache
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -83,6 +84,23 @@ def on(kind: str) -> Iterator[None]:
     finally:
         if made := _databases.pop():
             postgres_kit.shared().drop(*made.values())
+
+
+def on_both(metafunc: pytest.Metafunc, files: Collection[str], but: Collection[str], always: Collection[str]) -> None:
+    """Run the tests of these files on both engines, ``but`` for those of these names; on PostgreSQL they are slow, for
+    all take minutes, except in files that ``always`` run."""
+    name = Path(metafunc.definition.path).name
+    if name in files and metafunc.function.__name__ not in but:
+        other = pytest.param("postgresql", marks=() if name in always else pytest.mark.slow)
+        metafunc.parametrize("engine", ["sqlite", other], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """On which the spools of a test are, for a conftest to import."""
+    kind = getattr(request, "param", "sqlite")
+    with on(kind):
+        yield kind
 
 
 def _server(url: str) -> Server:

@@ -67,6 +67,8 @@ def outcome(api: Api, name: str, since: str, seconds: float) -> tuple[str, int]:
     while True:
         one = api.get("backends")[name]
         heard = one["heard"] if one["heard"] and began and (moment(one["heard"]["at"]) or began) >= began else None
+        if one["owner"]:
+            return f"{name} is resumed. Instance {one['owner']} works it: see there what comes of it", 0
         if one["state"] in ("stopped", "slowed_down"):
             again = {"stopped": "stopped again", "slowed_down": "slowed down by its provider"}[one["state"]]
             to_do = f"\n{lifeline.to_do(one)}" if one["fix"] else ""

@@ -87,6 +87,7 @@ class Dispatcher:
         self.publish, self.bounce = self._upkeep.publish, self._upkeep.bounce
         self._keeping: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], Worker] = {}
+        self._left: set[asyncio.Task[None]] = set()
         self._apply(settings, routing)
 
     def _apply(self, settings: Settings, routing: Routing) -> None:
@@ -217,13 +218,20 @@ class Dispatcher:
         self._adopt(backends, breakers, here, resting=resting)
         for name, old in idle.items():
             if backends.get(name) is not old:
-                await old.aclose()
+                self._left.add(closing := asyncio.create_task(self._close(old), name=f"delivery.close.{name}"))
+                closing.add_done_callback(self._left.discard)
             if name not in backends:
                 self._breakers.pop(name, None)
         for name in breakers.keys() - backends.keys():
             self._obeying.forget(name)
         if self._spool.shared:
             self.hear_of_orders()
+
+    async def _close(self, backend: Backend) -> None:
+        """One that is not worked here any more, when the sends that were under way here have ended."""
+        if leaving := [task for task, worker in self._leaving.items() if worker.backend is backend]:
+            await asyncio.wait(leaving)
+        await backend.aclose()
 
     def _take(self, name: str) -> _Post:
         """From now on nobody is at this post; who leaves it ends his work."""
@@ -245,9 +253,9 @@ class Dispatcher:
         idle = [backend for name, backend in self._backends.items() if name not in self._posts]
         self._backends = {}
         closing = [self._take(name).close(seconds) for name in list(self._posts)]
-        closing += [backend.aclose() for backend in idle]
+        closing += map(self._close, idle)
         hurry = [worker.drain(seconds) for worker in self._leaving.values()]
-        for ended in await asyncio.gather(*closing, *hurry, *self._leaving, return_exceptions=True):
+        for ended in await asyncio.gather(*closing, *hurry, *self._leaving, *self._left, return_exceptions=True):
             if isinstance(ended, Exception):
                 self._events.bug("delivery.drain", ended)
 

@@ -76,7 +76,13 @@ class Obeying:
         obeys = self._found(name)
         if not isinstance(obeys, Elsewhere):
             obeys.resume()
-        asked = await self._spool.resume(name)
+        try:
+            asked = await self._spool.resume(name)
+        except SpoolTrouble as trouble:
+            if isinstance(obeys, Elsewhere):
+                raise
+            text = f"{name} works again, but would be paused again after a restart: {trouble.text}"
+            raise SpoolUnavailable(text) from trouble
         if isinstance(obeys, Elsewhere):
             obeys.resume()
         self._done(name, asked)
@@ -112,9 +118,8 @@ class Obeying:
                 continue
             known, ordered = self._known.get(name), found.get(name)
             asked = ordered.asked if ordered is not None else 0
-            self._known[name] = max(
-                asked, known or 0
-            )  # what was ordered here meanwhile may be newer than what was read
+            # What was ordered here meanwhile may be newer than what was read.
+            self._known[name] = max(asked, known or 0)
             if ordered is not None and asked > (-1 if known is None else known):
                 self._obey(obeys, ordered, anew=known is None)
 

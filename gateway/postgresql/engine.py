@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,9 +15,9 @@ import psycopg
 from psycopg.sql import Literal
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from gateway.clock import Clock
+from gateway.clock import Clock, SystemClock
 from gateway.postgresql import schema, starting
-from gateway.postgresql.link import Link, connect, writing
+from gateway.postgresql.link import Link, Unwitnessed, connect, writing
 from gateway.postgresql.server import Server
 from gateway.postgresql.timing import SharedTime
 from gateway.spool import spelling
@@ -27,19 +26,28 @@ from gateway.spool.records import SpoolError
 from gateway.spool.steady import SpoolTime
 
 _NUMBERS = 1000  # of attempts, taken from the sequence at a time
-_PAUSE = 0.25  # seconds between tries to connect
+_PAUSE = 0.25  # seconds between two tries
 _UNKNOWN = 60.0  # seconds to find out whether a group is committed
 _SLICE = 1 << 20  # octets of a body read at a time
-_FULL = (psycopg.errors.DiskFull,)
-_AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable)
-# The session is over, or is of a server that takes no writes any more (it became a replica).
-_LOST = (
-    psycopg.errors.AdminShutdown,
-    psycopg.errors.CrashShutdown,
-    psycopg.errors.CannotConnectNow,
-    psycopg.errors.IdleInTransactionSessionTimeout,
-    psycopg.errors.IdleSessionTimeout,
-    psycopg.errors.ReadOnlySqlTransaction,
+_TROUBLES: tuple[tuple[Trouble, tuple[type[Exception], ...]], ...] = (
+    (Trouble.BUSY, (Unwitnessed,)),
+    (Trouble.FULL, (psycopg.errors.DiskFull,)),
+    (
+        Trouble.AGAIN,
+        (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable),
+    ),
+    # The session is over, or is of a server that takes no writes any more (it became a replica).
+    (
+        Trouble.BROKEN,
+        (
+            psycopg.errors.AdminShutdown,
+            psycopg.errors.CrashShutdown,
+            psycopg.errors.CannotConnectNow,
+            psycopg.errors.IdleInTransactionSessionTimeout,
+            psycopg.errors.IdleSessionTimeout,
+            psycopg.errors.ReadOnlySqlTransaction,
+        ),
+    ),
 )
 _OURS = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError)
 # The first number that nobody has.
@@ -51,13 +59,15 @@ SELECT %(name)s, (SELECT min(n) FROM generate_series(0, 1023) AS n
 ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING groups, started_at"""
 _WITNESS = "UPDATE instance SET groups = {} WHERE name = {} AND started_at = {}"
 _OWNER = "SELECT owner FROM backend WHERE name = %(name)s FOR SHARE"
-_WITNESSED = "SELECT groups FROM instance WHERE name = %(name)s"
+# Waits for a session of ours that hangs in its COMMIT.
+_WITNESSED = """
+SELECT 1 FROM instance WHERE name = %(name)s AND started_at = %(run)s AND groups = %(groups)s FOR UPDATE"""
 
 
 class Postgres:
     """One database, shared with others (engine.Engine). ``works``: the backends of this instance, ``run``:
     which of its runs this is, both as a member.Member says; without one it has them all. ``now``: whose time
-    it is, the database's where nothing is said."""
+    it is, the database's where nothing is said. ``clock`` is for waiting."""
 
     kind = "postgresql"
     shared = True
@@ -69,6 +79,7 @@ class Postgres:
         works: Callable[[str], bool] = lambda backend: True,
         run: Callable[[], int] | None = None,
         now: Callable[[Link], datetime] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.name = server.shown
         self.owner = server.instance
@@ -78,10 +89,13 @@ class Postgres:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._link: Link | None = None
         self._time: SharedTime | None = None
+        self._looking: psycopg.Connection[Any] | None = None
         self._groups = 0  # that were begun
-        self._works, self._run = works, run
+        self._witness = (0, 0)  # the run and the number of the last of them
         self._started_at = 0
-        self._now = now or _database_time
+        self._hurried = Event()
+        self._works, self._run = works, run
+        self._now, self._clock = now or _database_time, clock or SystemClock()
         self._numbers = self._attempt_ids()
 
     def prepare(self, agree: Callable[[Link], None] = lambda link: None) -> None:
@@ -108,23 +122,31 @@ class Postgres:
                 raise
         except psycopg.Error as error:
             raise starting.refused(self._server, error) from error
-        link.before = self._witness
+        link.before = self._begun
         return link
 
     def reopen(self) -> Link:
+        return self.resume(made=False)[0]
+
+    def resume(self, *, made: bool) -> tuple[Link, bool]:
         """Waits for a server that starts anew. Clients wait meanwhile, who have ten minutes (RFC 5321, 4.5.3.2.6)."""
-        unknown = self._link is not None and self._link.committing
-        patience = _UNKNOWN if unknown else self._server.failover.total_seconds() / 2
-        for tried in count(1):
+        patience = _UNKNOWN if made else self._server.failover.total_seconds() / 2
+        until = self._clock.monotonic() + patience
+        self.close()
+        while True:
             try:
                 link = self._connected()
-                break
+                took_place = made and self._took_place(link)
             except psycopg.OperationalError:
-                if tried * _PAUSE >= patience:
+                self.close()
+                if self._hurried.wait(_PAUSE) or self._clock.monotonic() >= until:
                     raise
-                Event().wait(_PAUSE)
-        link.before = self._witness
-        return link
+            else:
+                link.before = self._begun
+                return link, took_place
+
+    def hasten(self) -> None:
+        self._hurried.set()
 
     def _connected(self) -> Link:
         self._link = writing(self._server)
@@ -136,15 +158,15 @@ class Postgres:
             found = link.all(_JOIN, {"name": self.owner})[0]
             self._groups, self._started_at = found["groups"], found["started_at"]
 
-    def _witness(self) -> str:
-        """What it says after a connection was lost tells whether the commit took place."""
+    def _begun(self) -> str:
+        """The witness: what it says after a connection was lost tells whether the commit took place."""
         self._groups += 1
-        run = self._run() if self._run else self._started_at
-        return _WITNESS.format(self._groups, Literal(self.owner).as_string(), run)
+        self._witness = (self._run() if self._run else self._started_at, self._groups)
+        return _WITNESS.format(self._groups, Literal(self.owner).as_string(), self._witness[0])
 
-    def took_place(self, connection: Link) -> bool:
-        found = connection.all(_WITNESSED, {"name": self.owner})
-        return bool(found) and found[0]["groups"] == self._groups
+    def _took_place(self, link: Link) -> bool:
+        run, groups = self._witness
+        return bool(link.all(_WITNESSED, {"name": self.owner, "run": run, "groups": groups}))
 
     def time(self, clock: Clock, connection: Link) -> SpoolTime:
         self._time = SharedTime(clock, self._now(connection))
@@ -156,8 +178,6 @@ class Postgres:
             self._time.told(now)
 
     def may_claim(self, connection: Link, backend: str) -> bool:
-        if not connection.witnessed:
-            return False
         found = connection.all(_OWNER, {"name": backend}) if backend else ()
         if self._run is None and not (found and found[0]["owner"]):
             return True  # nobody shares them out
@@ -170,9 +190,9 @@ class Postgres:
 
     def readers(self) -> AsyncEngine:
         async def made() -> psycopg.AsyncConnection[Any]:
-            return await psycopg.AsyncConnection.connect(
-                self._server.conninfo("reader"), options="-c default_transaction_read_only=on"
-            )
+            connection = await psycopg.AsyncConnection.connect(self._server.conninfo("reader"))
+            await connection.set_read_only(True)
+            return connection
 
         return create_async_engine(
             "postgresql+psycopg://",
@@ -184,21 +204,20 @@ class Postgres:
         )
 
     def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-        self._link = None
+        for connection in (self._link, self._looking):
+            if connection is not None:
+                connection.close()
+        self._link = self._looking = None
 
     def classify(self, error: BaseException) -> Trouble:
         cause = getattr(error, "orig", error)  # of one that looks it comes wrapped
+        for trouble, kinds in _TROUBLES:
+            if isinstance(cause, kinds):
+                return trouble
         if not isinstance(cause, psycopg.Error):
             return Trouble.OURS
-        if isinstance(cause, _FULL):
-            return Trouble.FULL
-        if isinstance(cause, _AGAIN):
-            return Trouble.AGAIN
-        if isinstance(cause, _LOST) or (self._link is not None and self._link.lost):
-            return Trouble.BROKEN
-        if isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None:
+        lost = self._link is not None and self._link.lost
+        if lost or (isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None):
             return Trouble.BROKEN
         return Trouble.OURS if isinstance(cause, _OURS) else Trouble.FAILED
 
@@ -284,10 +303,14 @@ class Postgres:
         return {key: count for key, count in self._counts.items() if count > 0}
 
     def space(self) -> Space:
+        looking = self._looking
         try:
-            with closing(connect(self._server, "space")) as own:
-                row = own.execute("SELECT pg_database_size(current_database()) AS used").fetchone() or {"used": 0}
+            if looking is None or looking.closed:
+                looking = self._looking = connect(self._server, "space")
+            row = looking.execute("SELECT pg_database_size(current_database()) AS used").fetchone() or {"used": 0}
         except psycopg.Error as error:
+            if looking is not None:
+                looking.close()
             raise OSError(self.explain(error)) from error
         return Space(used=int(row["used"]), free=0, total=0)
 

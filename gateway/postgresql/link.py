@@ -21,31 +21,30 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 _LOCK = "5s"  # a lock that is held longer is one of somebody who hangs
 
 
+class Unwitnessed(Exception):
+    """Whoever commits must be able to find out later that he did."""
+
+
 class Link:
-    """``before`` is what each transaction begins with, on the same way to the server; ``witnessed`` is whether that
-    changed a row. ``committing`` is true from when COMMIT is on its way until the answer is there: lost in between,
-    nobody knows whether it took place."""
+    """``before`` is what each transaction begins with, on the same way to the server; it has to change one row."""
 
     def __init__(self, connection: psycopg.Connection[DictRow]) -> None:
         self._connection = connection
         self.before: Callable[[], str] | None = None
-        self.witnessed = False
-        self.committing = False
 
     @contextmanager
     def begin(self) -> Iterator[None]:
-        self.committing = False
+        """Raises Unwitnessed, with nothing done."""
         connection = self._connection
         text = f"BEGIN; {self.before()}" if self.before else "BEGIN"
         try:
             opening = connection.execute(text.encode(), prepare=False)
             while opening.nextset():
                 pass
-            self.witnessed = opening.rowcount == 1
+            if self.before and opening.rowcount != 1:
+                raise Unwitnessed("this instance is taken for dead, and has not joined anew yet")
             yield
-            self.committing = True
             connection.execute("COMMIT", prepare=False)
-            self.committing = False
         except BaseException:
             with suppress(psycopg.Error):
                 connection.execute("ROLLBACK", prepare=False)

@@ -25,7 +25,7 @@ ANEW = "anew"  # heard where notifications may have been missed: look at everyth
 _PROMPT = ("came", "bye", "free")  # what others say that changes shares
 _AGAIN = 0.5  # seconds between two tries to have a session
 _LONGER = 2.0  # seconds that a name is waited for beyond ``failover``: it may be of a run that was cut off
-_TELLING = 0.2  # seconds: a slower answer says little of what time it is there
+_TELLING = 0.2  # seconds: a slower answer says little of what time it is there, unless all of them are slow
 _APART = timedelta(seconds=1)
 _NAME = "give each instance a name of its own in spool.instance"
 
@@ -61,6 +61,7 @@ class Member:
         self.name = server.instance
         self.number = 0
         self.started_at = 0  # microseconds, by the database's clock: with the name it is this run, and no other
+        self._quickest = timedelta(days=1)  # of late
         self.offset = timedelta(0)  # to be added to what our clock shows, for the database's time
         self._lease = server.failover.total_seconds()
         self._every, self._half = self._lease / 5, self._lease / 2
@@ -291,7 +292,10 @@ class Member:
 
     def _learn(self, there: datetime, before: datetime) -> None:
         took = self._clock.now() - before
-        if not timedelta(0) <= took < timedelta(seconds=_TELLING):
+        if took < timedelta(0):
+            return  # our clock was set meanwhile
+        self._quickest = min(1.1 * self._quickest, took)
+        if took > max(timedelta(seconds=_TELLING), 2 * self._quickest):
             return
         self.offset = there - before - took / 2
         self._time(there + took / 2)
@@ -310,10 +314,13 @@ class Member:
     # -- what is said -------------------------------------------------------------------------------------------------
 
     async def _speak(self, session: Session) -> None:
-        if said := list(self._telling):
-            await seats.tell(session, said)
-            for payload in said:
-                self._telling.pop(payload, None)
+        said, self._telling = self._telling, {}
+        if said:
+            try:
+                await seats.tell(session, list(said))
+            except BaseException:  # the next session says it; what was told meanwhile comes behind
+                self._telling = said | self._telling
+                raise
 
     def _hear(self, payload: str) -> None:
         kind, _, what = payload.partition(" ")

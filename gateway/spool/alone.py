@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gateway.clock import Clock
 from gateway.spool.engine import Connection
+from gateway.spool.line import Line
 from gateway.spool.records import moment
 from gateway.spool.steady import Seen, SpoolTime
 
@@ -19,8 +20,13 @@ class Alone:
     owner = ""  # whoever holds the lock makes all attempts
     shared = False
 
-    def took_place(self, connection: Any) -> bool:
-        return False
+    reopen: Callable[[], Line]
+
+    def resume(self, *, made: bool) -> tuple[Line, bool]:
+        return self.reopen(), False
+
+    def hasten(self) -> None:
+        pass
 
     def time(self, clock: Clock, connection: Any) -> SpoolTime:
         return SpoolTime(clock, _last_seen(connection))

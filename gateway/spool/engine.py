@@ -99,8 +99,12 @@ class Engine(Protocol):
     def reopen(self) -> Connection:
         """Another one after BROKEN, looked through before it is used. Raises SpoolError or the database's error."""
 
-    def took_place(self, connection: Any) -> bool:
-        """Of the last group, whose connection was lost at COMMIT: whether it is committed all the same."""
+    def resume(self, *, made: bool) -> tuple[Connection, bool]:
+        """Where it is shared: the same, and whether the last group is committed all the same, of which only that was
+        missing (``made``)."""
+
+    def hasten(self) -> None:
+        """The service stops: wait for nobody any more. Quick."""
 
     def time(self, clock: Clock, connection: Any) -> SpoolTime:
         """What the spool's time goes on from."""

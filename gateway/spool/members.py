@@ -76,10 +76,9 @@ class Sharing(Ordering):
         """Instances, and what each could work; none where there is only this one."""
         return {row["name"]: _names(row["backends"]) for row in await self._ask(_INSTANCES)}
 
-    async def ordered(self, names: Collection[str] | None = None) -> list[pauses.Ordered]:
-        """What was ordered last of these backends, or of all. Raises SpoolTrouble."""
-        rows = await (self._ask(pauses.ALL) if names is None else self._ask(pauses.SOME, names=sorted(names)))
-        return [pauses.ordered(row) for row in rows]
+    async def ordered(self) -> list[pauses.Ordered]:
+        """What was ordered last of each backend. Raises SpoolTrouble."""
+        return [pauses.ordered(row) for row in await self._ask(pauses.ALL)]
 
     async def pause(self, backend: str, lasts: timedelta | None, who: str) -> int:
         """Keep that it has to rest; returns Ordered.asked. Raises SpoolTrouble."""
@@ -104,5 +103,7 @@ class Sharing(Ordering):
         rows = await self._ask(_OPEN, **given)
         found = [(row["message_id"], row["backend"], row["attempt_id"]) for row in rows]
         if left := strays.look(found, in_hand()):
+            await self._writer.submit(lambda tx: None)  # a claim whose answer was late is in somebody's hand now
+            left = [each for each in left if each[2] not in in_hand()]
             await self._writer.submit(partial(changes.give_back, attempts=left))
         return len(left)

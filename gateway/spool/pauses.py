@@ -13,7 +13,6 @@ from gateway.spool.transaction import Transaction
 _SAID = "SELECT name, paused, paused_since, paused_until, paused_by, asked FROM backend"
 _ONE = f"{_SAID} WHERE name = :name"
 ALL = f"{_SAID} ORDER BY name"
-SOME = f"{_SAID} WHERE name @in(:names)"
 _PAUSE = """
 INSERT INTO backend (name, number, paused, paused_since, paused_until, paused_by, asked)
 SELECT CAST(:name AS TEXT), coalesce(max(number), 0) + 1, CAST(:paused AS BOOLEAN), CAST(:since AS BIGINT),

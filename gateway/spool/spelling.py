@@ -40,7 +40,7 @@ _WORDS = {
     "@skip": "FOR UPDATE SKIP LOCKED",
 }
 _LISTED = re.compile(r"@list\((\w+)\)( FILTER \(WHERE [^()]*\))?")
-_LARGE = 65536  # octets: a larger body is read in slices
+_LARGE = 256 * 1024  # octets: a larger body is read in slices, and not with its claim
 
 
 @lru_cache(maxsize=512)

@@ -169,6 +169,7 @@ class Writer:
     async def aclose(self) -> None:
         """Carry out what is waiting, then close the file."""
         self._closing = True
+        self._engine.hasten()
         self._arrived.set()
         await asyncio.wait({self._task})
         await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.finish, self._connection)
@@ -252,10 +253,11 @@ class Writer:
             self._broken = True
             if self._engine.shared and before < _TRIES:
                 return self._resumed(group, error, relieved=relieved, before=before + 1)
-        elif len(group) > 1 and trouble is not Trouble.BUSY:
+        elif len(group) > 1 and trouble not in (Trouble.BUSY, Trouble.AGAIN):
             whole = Applied([])
             for operation in group:
-                whole += self._apply([operation], relieved=relieved)
+                lost = self._broken and self._engine.shared  # whoever else tries now waits as long
+                whole += _refused([operation], trouble) if lost else self._apply([operation], relieved=relieved)
             return whole
         self._note(error, trouble)
         return _refused(group, trouble)
@@ -268,17 +270,17 @@ class Writer:
         """By another connection. Where the answer to COMMIT was lost, what it committed must not be done twice."""
         made = self._made
         self._note(error, Trouble.BROKEN)
-        if not self._reopened():
-            return _refused(group, Trouble.BROKEN)
         try:
-            if made is not None and self._engine.took_place(self._connection):
-                self.healthy = True
-                return made
+            self._connection.close()
+            self._connection, took_place = self._engine.resume(made=made is not None)
         except Exception as again:
-            self._broken = True
             self._note(again, Trouble.BROKEN)
             return _refused(group, Trouble.BROKEN)
-        return self._apply(group, relieved=relieved, before=before)
+        self._broken = False
+        if made is None or not took_place:
+            return self._apply(group, relieved=relieved, before=before)
+        self.healthy = True
+        return made
 
     def _make_room(self, group: Sequence[Operation[Any]]) -> Applied:
         """The disk is full: what was set aside goes to those who do not bring new mail."""

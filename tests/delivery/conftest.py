@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.spool_kit import on
+from tests.spool_kit import engine as engine  # noqa: PLC0414 - a fixture
+from tests.spool_kit import on_both
 
 _ON_BOTH = {
     "test_again.py", "test_bounces.py", "test_breaker.py", "test_digests.py", "test_dispatcher.py", "test_failover.py",
-    "test_handover.py", "test_notices.py", "test_retry.py", "test_tracking.py", "test_upkeep.py", "test_worker.py",
+    "test_handover.py", "test_notices.py", "test_ownership.py", "test_pauses.py", "test_retry.py", "test_tracking.py",
+    "test_upkeep.py", "test_worker.py",
 }  # fmt: skip
 # They count statements of SQLite's connections, or change rows by statements of its own.
 _OF_THE_FILE = {
@@ -20,18 +19,8 @@ _OF_THE_FILE = {
     "test_everybody_hears_while_the_backend_rests",
     "test_failed_mail_by_the_thousand",
 }
-_ALWAYS = {"test_failover.py"}  # all the others on PostgreSQL take a minute
+_ALWAYS = {"test_failover.py"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    name = Path(metafunc.definition.path).name
-    if name in _ON_BOTH and metafunc.function.__name__ not in _OF_THE_FILE:
-        other = pytest.param("postgresql", marks=() if name in _ALWAYS else pytest.mark.slow)
-        metafunc.parametrize("engine", ["sqlite", other], indirect=True)
-
-
-@pytest.fixture(autouse=True)
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    kind = getattr(request, "param", "sqlite")
-    with on(kind):
-        yield kind
+    on_both(metafunc, _ON_BOTH, _OF_THE_FILE, _ALWAYS)

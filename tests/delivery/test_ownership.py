@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.model import SpoolUnavailable
-from tests.delivery.kit import house
+from tests.delivery.kit import house, routing, settings
 from tests.fakes import ScriptedBackend, breathe, until
 
 
@@ -162,3 +162,23 @@ async def test_nothing_is_sent_before_it_is_known_what_was_ordered(tmp_path: Pat
         await at.put("b")
         await at.rounds(lambda: not left and at.paused_by("b"))
         assert not backend.calls
+
+
+async def test_a_backend_is_not_closed_under_the_sends_of_who_lost_it(tmp_path: Path) -> None:
+    """A reload replaces it meanwhile: the old one is closed when the last of them has its answer."""
+    old, new, own = ScriptedBackend("b"), ScriptedBackend("b"), Owned({"b"})
+    old.gate = asyncio.Event()
+    async with house(tmp_path, old, ownership=own) as at:
+        ident = await at.put("b")
+        await until(lambda: bool(old.calls))
+        own.names.clear()
+        losing = asyncio.ensure_future(at.dispatcher.lose("b"))
+        config = settings(tmp_path, "b")
+        await at.dispatcher.update(config, routing(config, {"b": new}), {"b": new})
+        for _ in range(10):
+            await breathe()
+        assert not old.closed
+        old.gate.set()
+        await losing
+        await until(lambda: old.closed)
+        assert await at.state(ident) == "done"

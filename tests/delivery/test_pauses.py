@@ -60,6 +60,15 @@ async def test_a_backend_that_left_the_configuration_leaves_no_trouble(tmp_path:
         assert list(at.dispatcher.status()) == ["c"]
 
 
+async def test_a_resume_that_cannot_be_kept_is_obeyed_and_said_to_end(tmp_path: Path) -> None:
+    async with house(tmp_path, ScriptedBackend("b")) as at:
+        await at.dispatcher.pause("b", None, "anna")
+        at.refuse("resume", SpoolUnavailable("away"))
+        with pytest.raises(SpoolUnavailable, match="b works again, but would be paused again after a restart: away"):
+            await at.dispatcher.resume("b")
+        assert at.paused_by("b") == ""
+
+
 async def test_a_pause_that_cannot_be_kept_is_obeyed_and_said_to_end(tmp_path: Path) -> None:
     backend = ScriptedBackend("b")
     async with house(tmp_path, backend) as at:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.spool_kit import At, blank, on, opened
+from tests.spool_kit import At, blank, on_both, opened
+from tests.spool_kit import engine as engine  # noqa: PLC0414 - a fixture
 
 # What is not about the file of SQLite, its disk, its damage, its plans, its count of statements, or the clock of this
 # machine, which a shared spool does not go by.
@@ -28,27 +29,12 @@ _OF_THE_FILE = {
     "test_sweeping_goes_on_until_all_is_swept",  # counts the rows of each step as SQLite comes to them
     "test_however_much_came_early_all_of_it_is_given_to_its_message",
 }
-
-
-_ALWAYS = {
-    "test_mail.py",
-    "test_tally.py",
-}  # the way of mail itself; the rest on PostgreSQL is slow, for all take minutes
+_ALWAYS = {"test_mail.py", "test_tally.py"}  # the way of mail itself
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    used = _OF_SQLITE.intersection(metafunc.function.__code__.co_names)
-    both = not used and metafunc.function.__name__ not in _OF_THE_FILE
-    if both and (name := Path(metafunc.definition.path).name) in _ON_BOTH:
-        other = pytest.param("postgresql", marks=() if name in _ALWAYS else pytest.mark.slow)
-        metafunc.parametrize("engine", ["sqlite", other], indirect=True)
-
-
-@pytest.fixture(autouse=True)
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    kind = getattr(request, "param", "sqlite")
-    with on(kind):
-        yield kind
+    if not _OF_SQLITE.intersection(metafunc.function.__code__.co_names):
+        on_both(metafunc, _ON_BOTH, _OF_THE_FILE, _ALWAYS)
 
 
 @pytest_asyncio.fixture

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from psycopg.conninfo import conninfo_to_dict
 
 from gateway.events import Events
+from gateway.model import SpoolUnavailable
 from gateway.postgresql.engine import Postgres
 from gateway.postgresql.server import Server
 from gateway.spool import Claim, Spool
@@ -98,16 +99,29 @@ async def test_a_claim_that_comes_into_somebodys_hand_is_young_again(here: At) -
     assert await here.spool.take_back(strays, set) == 0
 
 
+async def test_a_claim_whose_answer_was_late_is_not_taken_out_of_a_hand(here: At) -> None:
+    """It comes to a worker while what nobody has is being given back."""
+    await here.put()
+    (claim,) = await here.claim()
+    strays, hands = Strays(here.clock), iter([set[int](), set[int](), {claim.attempt_id}])
+    assert await here.spool.take_back(strays, lambda: next(hands)) == 0
+    here.clock.advance(61)
+    assert await here.spool.take_back(strays, lambda: next(hands)) == 0
+    assert await here.claim() == []
+
+
 async def test_where_there_is_only_one_nobody_is_buried(tmp_path: Path) -> None:
     async with opened(blank(tmp_path)) as at:
         assert (await at.spool.living(), await at.spool.bury("a", 0)) == ({}, None)
 
 
 async def test_what_a_dead_instance_had_under_way_is_interrupted_and_nothing_else(two: Two) -> None:
-    """Another goes on with it at once, and is woken for it; what came of it after all is still written down."""
+    """Another goes on with it at once, and is woken for it; what came of it after all is still written down, when the
+    dead one has joined anew: before that whoever wants to be sure of a commit makes none."""
     first, second = await two.claimed(two.a, 2)
     (other,) = await two.claimed(two.b, 1)
     two.b.woken.clear()
+    two.ask("CREATE TABLE before AS SELECT * FROM instance WHERE name = 'a'")
     assert await two.b.spool.bury("a", 0) == 2
     assert two.b.woken == ["b"]
     assert set(await two.b.spool.living()) == {"b"}
@@ -116,17 +130,24 @@ async def test_what_a_dead_instance_had_under_way_is_interrupted_and_nothing_els
     again = await two.b.claim()
     assert {claim.message.id for claim in again} == {first.message.id, second.message.id}
     assert all(claim.sticky for claim in again)
-    await two.a.spool.settle(settlement(first))  # it was only frozen
+    with pytest.raises(SpoolUnavailable):
+        await two.a.spool.settle(settlement(first))  # it was only frozen
+    two.ask("INSERT INTO instance SELECT * FROM before")
+    await two.a.spool.settle(settlement(first))
     await two.a.spool.settle(settlement(second, GREYLISTED))
     await two.b.spool.settle(settlement(other))
     states = {first.message.id: "done", second.message.id: "queued", other.message.id: "done"}
     assert await two.b.spool.states(list(states)) == states
 
 
-async def test_who_was_buried_claims_nothing_more(two: Two) -> None:
+async def test_who_was_buried_commits_nothing_more(two: Two) -> None:
+    """Nor does an earlier run of the same name: it could not find out whether a commit took place."""
     await two.a.put()
     assert await two.b.spool.bury("a", 0) == 0
-    assert await two.a.claim() == []
+    for asked in (two.a.claim(), two.a.put()):
+        with pytest.raises(SpoolUnavailable):
+            await asked
+    assert not two.a.spool.writable()
     assert len(await two.b.claim()) == 1
 
 
