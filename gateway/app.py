@@ -120,8 +120,8 @@ class App:
             self.spool, self.settings, routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng,
             ownership=self._sharing,
         )  # fmt: skip
-        look, works = partial(gather, self), self.dispatcher.works
-        self.alerts = Alerts(self.spool, look, works, self.events, self.clock, self.ids)
+        look, works, elsewhere = partial(gather, self), self.dispatcher.works, self.dispatcher.elsewhere
+        self.alerts = Alerts(self.spool, look, works, self.events, self.clock, self.ids, elsewhere)
         self._parts.push_async_callback(self._drain_dispatcher)
         await self.dispatcher.start(built.backends)
         self._sharing.serve(self.dispatcher)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -15,6 +15,7 @@ from gateway.config import alike
 from gateway.config.models import Settings
 from gateway.delivery import Dispatcher
 from gateway.events import Events
+from gateway.model import SpoolTrouble
 from gateway.postgresql.engine import Postgres
 from gateway.postgresql.link import Link
 from gateway.postgresql.member import ANEW, Member
@@ -45,7 +46,9 @@ class Instance:
             heard=self._heard,
             bury=self._bury,
             told=self._told,
+            said=self._said,
         )
+        self._saying: asyncio.Task[None] | None = None
         self._engine = Postgres(server, works=self.owns, run=lambda: self.member.started_at)
 
     @classmethod
@@ -96,6 +99,8 @@ class Instance:
         if self._following is not None:
             await self._following.aclose()
         await self.member.aclose()
+        if self._saying is not None:
+            await asyncio.wait({self._saying})
 
     # -- delivery asks (delivery.Ownership) ---------------------------------------------------------------------------
 
@@ -119,6 +124,10 @@ class Instance:
 
     def ordered(self, backend: str) -> None:
         self.member.tell("order", backend)
+        self.stir()
+
+    def stir(self) -> None:
+        self.member.look()
 
     # -- the member tells ---------------------------------------------------------------------------------------------
 
@@ -149,6 +158,23 @@ class Instance:
 
     def _told(self, now: datetime) -> None:
         self.engine.told(now)
+
+    def _said(self, texts: Mapping[str, str]) -> None:
+        """At each beat, and as often at most is anything said of ours."""
+        if self._dispatcher is None:
+            return
+        self._dispatcher.others.hear(texts)
+        if self._saying is None or self._saying.done():
+            self._saying = asyncio.create_task(self._say(self._dispatcher), name="instance.say")
+
+    async def _say(self, dispatcher: Dispatcher) -> None:
+        try:
+            if await dispatcher.others.say():
+                self.member.tell("stands")
+        except SpoolTrouble:  # with the next beat
+            pass
+        except Exception as error:
+            self._events.bug("instance.say", error)
 
 
 def server_of(settings: Settings) -> Server:

@@ -38,6 +38,10 @@ class Ledger:
         """The newest first."""
         return sorted(self._entries.values(), key=lambda entry: entry.first, reverse=True)
 
+    def open(self, key: str) -> bool:
+        """Whether it is known, and not over."""
+        return key in self._entries and self._entries[key].over_at is None
+
     def see(
         self, events: Iterable[Event], ways: Sequence[str], now: datetime, patience: Mapping[str, timedelta]
     ) -> list[Entry]:

@@ -18,6 +18,7 @@ from gateway.alerts.ways import Way
 from gateway.clock import Clock
 from gateway.config.models import AlertSettings, Settings
 from gateway.events import Events
+from gateway.health.problems import Problem
 from gateway.health.records import Snapshot
 from gateway.intake import Rules
 from gateway.model import SpoolTrouble
@@ -40,7 +41,8 @@ class _Post:
 
 
 class Alerts:
-    """``look`` gathers a snapshot, ``works`` says of a backend whether it sends now."""
+    """``look`` gathers a snapshot, ``works`` says of a backend whether it sends now, ``elsewhere`` which other instance
+    is the one to tell that it cannot, None for this one."""
 
     def __init__(
         self,
@@ -50,10 +52,11 @@ class Alerts:
         events: Events,
         clock: Clock,
         ids: Callable[[], str],
+        elsewhere: Callable[[str], str | None] = lambda backend: None,
     ) -> None:
         self._spool = spool
         self.look = look
-        self._works = works
+        self._works, self._elsewhere = works, elsewhere
         self._events = events
         self._clock = clock
         self._ids = ids
@@ -111,10 +114,14 @@ class Alerts:
             return
         seen = await self.look()
         patience = {"backend_stopped": self._settings.stopped_for}
-        changed = ledger.see(events_of(seen), tuple(self._posts), seen.now, patience)
+        events = [one for one in events_of(seen) if self._ours(one.problem) or ledger.open(one.key)]
+        changed = ledger.see(events, tuple(self._posts), seen.now, patience)
         await self._write(changed, ledger.forget(seen.now - RETENTION))
         await asyncio.gather(*(self._tell(ledger, post, seen.now) for post in self._posts.values()))
         await self._digest(seen)
+
+    def _ours(self, problem: Problem) -> bool:
+        return problem.kind != "backend_stopped" or self._elsewhere(problem.backend) is None
 
     async def _write(
         self, entries: Iterable[Entry], forgotten: Sequence[str] = (), digested: datetime | None = None

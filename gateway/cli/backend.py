@@ -31,6 +31,7 @@ COLUMNS = Columns(
     {"STATE": 14, "REASON": 10},
     ("SENDING", "TYPE", "REASON", "LAST SUCCESS", "QUEUED"),
 )
+_SHARED = Columns((*COLUMNS.names[:2], "INSTANCE", *COLUMNS.names[2:]), COLUMNS.least, COLUMNS.gone)  # of several
 _POLL = 0.2  # seconds between looks at a message on its way
 
 
@@ -50,12 +51,13 @@ def list_(wide: bool, as_json: bool) -> None:
         found = api.get("backends")
     if as_json:
         return show_json(found)
-    rows = []
+    rows, shared = [], any(one["owner"] for one in found.values())
     for one in found.values():
         success, sending = plain.relative(moment(one.get("last_success"))), one.get("in_flight", 0)
         state = state_of(one) if api.running else "no service is running"
-        rows.append((one["name"], one["type"], one["queued"], sending, success, state, lifeline.reason(one)))
-    return COLUMNS.show(rows, wide=wide, below=[lifeline.to_do(one) for one in found.values()])
+        owner = (one["owner"],) if shared else ()
+        rows.append((one["name"], one["type"], *owner, one["queued"], sending, success, state, lifeline.reason(one)))
+    return (_SHARED if shared else COLUMNS).show(rows, wide=wide, below=[lifeline.to_do(one) for one in found.values()])
 
 
 def _steer(api: Api, name: str, action: str, body: dict[str, Any]) -> Any:

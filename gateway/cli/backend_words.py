@@ -34,6 +34,8 @@ def before(one: Json) -> Iterator[str]:
     since = moment(one["since"])
     when = f", since {stamp(since)} ({relative(since)})" if since else ""
     yield f"  in the service: {state_of(one)}{when}; {number(one['queued'], 'message')} waiting"
+    if one["owner"]:
+        yield f"  worked by instance {one['owner']}"
     if heard := one["heard"]:
         words = lifeline.answer(heard) or heard["verdict"]
         at = moment(heard["at"])

@@ -141,9 +141,17 @@ def _backends(found: Json) -> list[str]:
     return ["  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def _owners(backends: Json) -> str:
+    """Which instance works which backends, where several share the queue."""
+    owners = sorted({one["owner"] for one in backends.values() if one["owner"]})
+    of = {owner: ", ".join(name for name, one in backends.items() if one["owner"] == owner) for owner in owners}
+    return "; ".join(f"{owner}: {names}" for owner, names in of.items())
+
+
 def _facts(found: Json, columns: int) -> Iterator[str]:
     """One line for each thing that is as it should be; words hang in a column."""
     for head, text in (
+        ("Worked by", _owners(found["backends"])),
         ("Listeners", _listeners(found)),
         ("Queue", _queue(found)),
         ("Database" if found["spool"]["database"] else "Disk", _disk(found["spool"])),

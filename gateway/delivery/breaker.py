@@ -144,6 +144,16 @@ class CircuitBreaker:
         self.by, self.reason, self.fix = OPERATOR, f"paused by {self.who or 'the operator'}", ""
         self.until = FOREVER if seconds is None else now + seconds
 
+    def know(
+        self, now: float, *, by: str = "", reason: str = "", fix: str = "", who: str = "",
+        since: float | None = None, until: float = 0.0,
+    ) -> None:  # fmt: skip
+        """As who works the backend says that it stands; "" for ``by``: it works."""
+        self.close()
+        self.by, self.reason, self.fix, self.who = by, reason, fix, who
+        self.since, self.until = now if since is None else since, until
+        self._failures = int(by not in ("", OPERATOR))
+
     def close(self) -> tuple[str, ...]:
         """Back to work; returns the ids of the messages that only waited for the backend."""
         waiting = tuple(sorted(self._waiting))

@@ -17,9 +17,10 @@ from gateway.delivery.bounces import Bouncer
 from gateway.delivery.breaker import OPERATOR, CircuitBreaker
 from gateway.delivery.obeying import Elsewhere, Obeying, Obeys
 from gateway.delivery.orders import Orders
+from gateway.delivery.others import Others
 from gateway.delivery.ownership import Alone, Ownership
 from gateway.delivery.sending import SEND_LIMIT
-from gateway.delivery.standing import BackendStatus, Record, status_of
+from gateway.delivery.standing import BackendStatus
 from gateway.delivery.tracking import Tracker
 from gateway.delivery.upkeep import Upkeep
 from gateway.delivery.worker import Worker
@@ -79,7 +80,8 @@ class Dispatcher:
         self._rng = rng
         self._posts: dict[str, _Post] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
-        self._obeying = Obeying(spool, clock, self._who_obeys, self._own.ordered)
+        self._obeying = Obeying(spool, clock, self._who_obeys, self._own.ordered, self._own.stir)
+        self.others = Others(spool, clock, events, self._mine, self._breakers, self._obeying.asked)
         self._upkeep = Upkeep(spool, events, clock, self.wake_all, self._own, self._in_hand, self.look_at_orders)
         self._hearing: asyncio.Task[None] | None = None
         self._news = False  # of orders
@@ -134,6 +136,7 @@ class Dispatcher:
             elif name not in self._posts:
                 self._breakers[name] = CircuitBreaker()
                 self._obeying.forget(name)
+                self.others.apply(name)
 
     def gain(self, name: str) -> None:
         """From now on this backend is worked here."""
@@ -291,14 +294,13 @@ class Dispatcher:
         found = {}
         for name in self._backends:
             queued, post = counts.get((name, "queued"), 0), self._posts.get(name)
-            found[name] = post.worker.status(queued) if post else self._elsewhere(name, queued)
+            others = self.others.status
+            status = post.worker.status(queued) if post else others(name, self._settings.backends[name], queued)
+            found[name] = replace(status, owner=self._own.owner(name))
         return found
 
-    def _elsewhere(self, name: str, queued: int) -> BackendStatus:
-        """Of one that another instance works: it knows more."""
-        settings, record = self._settings.backends[name], Record(self._clock, None)
-        status = status_of(name, settings, self._breakers[name], record, queued=queued, in_flight=0)
-        return replace(status, owner=self._own.owner(name))
+    def _mine(self) -> dict[str, BackendStatus]:
+        return {name: post.worker.status(0) for name, post in self._posts.items()}
 
     async def refuse(self, message: NewMessage, untold: str = "") -> None:
         """Keep a message with who was refused on its way in (Orders.refuse). Raises SpoolTrouble."""

@@ -40,17 +40,26 @@ class Elsewhere:
 
 class Obeying:
     """``find`` gives whoever has to obey an order for a backend: None where there is no such backend. ``told`` is
-    called with a backend that something was ordered of here."""
+    called with a backend that something was ordered of here, ``stir`` when what was ordered elsewhere is obeyed."""
 
     def __init__(
-        self, spool: Spool, clock: Clock, find: Callable[[str], Obeys | None], told: Callable[[str], None]
+        self,
+        spool: Spool,
+        clock: Clock,
+        find: Callable[[str], Obeys | None],
+        told: Callable[[str], None],
+        stir: Callable[[], None] = lambda: None,
     ) -> None:
         self._spool = spool
         self._clock = clock
         self._find = find
-        self._told = told
+        self._told, self._stir = told, stir
         self._known: dict[str, int] = {}  # Ordered.asked, as last obeyed
         self._looking = asyncio.Lock()
+
+    def asked(self, name: str) -> int | None:
+        """Which order was obeyed or heard of last (Ordered.asked); None: none was asked for yet."""
+        return self._known.get(name)
 
     def forget(self, name: str) -> None:
         """Who has to obey from now on has heard nothing yet."""
@@ -122,6 +131,7 @@ class Obeying:
             self._known[name] = max(asked, known or 0)
             if ordered is not None and asked > (-1 if known is None else known):
                 self._obey(obeys, ordered, anew=known is None)
+                self._stir()
 
     def _obey(self, obeys: Obeys, ordered: Ordered, *, anew: bool) -> None:
         """``anew``: what was withdrawn or is over was never heard of."""

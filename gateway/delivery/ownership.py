@@ -30,6 +30,9 @@ class Ownership(Protocol):
     def ordered(self, backend: str) -> None:
         """Let the others hear that something was ordered of it."""
 
+    def stir(self) -> None:
+        """An order was obeyed here: let them hear soon how it stands."""
+
 
 class Alone:
     """There are no others."""
@@ -53,4 +56,7 @@ class Alone:
         return ()
 
     def ordered(self, backend: str) -> None:
+        pass
+
+    def stir(self) -> None:
         pass

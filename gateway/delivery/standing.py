@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from gateway.checks import Use
@@ -35,7 +35,7 @@ class BackendStatus:
     """What ``backend list`` shows of one backend. ``in_flight`` counts attempts; ``paused_until`` None is for ever.
 
     ``state`` is working, slowed_down, paused or stopped; ``since`` is when that began, None while it works, and ``who``
-    ordered it.
+    ordered it. ``owner`` is the instance that works it where several share the queue, else "".
     """
 
     name: str
@@ -54,7 +54,7 @@ class BackendStatus:
     concurrency: int = 0
     uses: tuple[Use, ...] = ()
     heard: Heard | None = None
-    owner: str = ""  # the instance that works it, where that is another
+    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -83,6 +83,11 @@ class Record:
                 at=now, id=ident, verdict=said.verdict.value,
                 code=said.code, enhanced=said.enhanced, detail=said.detail, fix=said.fix, said_by=said.said_by,
             )  # fmt: skip
+
+    def know(self, last_success: datetime | None, heard: Heard | None, shift: timedelta) -> None:
+        """What another instance said, at times that are to be moved by that."""
+        self.last_success = last_success + shift if last_success else None
+        self.heard = replace(heard, at=heard.at + shift) if heard else None
 
     def uses(self) -> tuple[Use, ...]:
         if self.rate is None:

@@ -244,6 +244,11 @@ class Events:
     def backend_up(self, backend: str, up: bool) -> None:
         self._metrics.up(backend).set(up)
 
+    def backend_known(self, backend: str, *, up: bool, paused: bool) -> None:
+        """Of one that another instance works, which has logged it."""
+        self._metrics.up(backend).set(up)
+        self._metrics.paused(backend).set(paused)
+
     def token_refreshed(self, backend: str, result: str, ends: float = 0.0, detail: str = "") -> None:
         """``result`` is ok, refused or unavailable; ``ends`` is when the access token does, seconds since 1970."""
         self._metrics.refreshes(backend, result).inc()

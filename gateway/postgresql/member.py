@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from math import inf
@@ -22,7 +22,7 @@ from gateway.postgresql.session import Lost, Session
 from gateway.spool.records import SpoolError
 
 ANEW = "anew"  # heard where notifications may have been missed: look at everything
-_PROMPT = ("came", "bye", "free")  # what others say that changes shares
+_PROMPT = ("came", "bye", "free", "stands")  # what others say that changes shares, or how backends stand
 _AGAIN = 0.5  # seconds between two tries to have a session
 _LONGER = 2.0  # seconds that a name is waited for beyond ``failover``: it may be of a run that was cut off
 _TELLING = 0.2  # seconds: a slower answer says little of what time it is there, unless all of them are slow
@@ -41,7 +41,7 @@ class Member:
     sends have ended: it goes to others then, after ``failover`` in any case, or at once where the session was lost.
     ``gain`` may come again before that. ``heard`` is called with what others tell; ``bury`` interrupts what a dead
     instance, of so many beats, had under way, and returns how much that was, or None where it lives. ``told`` is called
-    with the database's time.
+    with the database's time, and ``said`` at each beat with what is said of backends by who works them.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Member:
         heard: Callable[[str, str], None],
         bury: Callable[[str, int], Awaitable[int | None]],
         told: Callable[[datetime], None] = lambda now: None,
+        said: Callable[[Mapping[str, str]], None] = lambda texts: None,
     ) -> None:
         self.name = server.instance
         self.number = 0
@@ -68,7 +69,7 @@ class Member:
         self._server = server
         self._backends, self._settings = backends, settings
         self._clock, self._events = clock, events
-        self._heard, self._time = heard, told
+        self._heard, self._time, self._said = heard, told, said
         self._session: Session | None = None
         self._valid_until = -inf  # of Clock.uptime: it goes on while the machine sleeps
         self._beat_at = -inf  # of Clock.monotonic
@@ -150,10 +151,10 @@ class Member:
     def share(self) -> None:
         """From now on take a share of the backends."""
         self._sharing = True
-        self._look()
+        self.look()
         self.tell("came", self.name)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """At once, not with the next beat."""
         self._beat_at = -inf
         self._news.set()
@@ -161,7 +162,7 @@ class Member:
     async def aclose(self) -> None:
         """Lose all backends, and go: the others take them at once."""
         self._sharing, self._closing = False, True
-        self._look()
+        self.look()
         if self._task is None:
             return
         if self._session is None:
@@ -202,7 +203,7 @@ class Member:
         self.number, self.started_at = number, started
         self._session = session
         self._valid_until = began + self._lease - self._every / 2
-        self._look()
+        self.look()
 
     async def _taken_by(self, session: Session) -> str:
         found = await session.ask("SELECT number FROM instance WHERE name = %s", self.name)
@@ -263,7 +264,7 @@ class Member:
                     await self._beat(session)
                 for backend in await self._holding.let_go(session, self._survey.numbers):
                     self.tell("free", backend)
-                    self._look()  # whether there is another one to give
+                    self.look()  # whether there is another one to give
                 await self._speak(session)
             await session.wait(self._news, self._clock, self._beat_at - self._clock.monotonic())
 
@@ -289,6 +290,10 @@ class Member:
         others = [peer for peer in self.peers if peer.name != self.name]
         await self._house.look(session, others, self._clock.monotonic(), wanted=self._sharing)
         self._compare()
+        try:
+            self._said(self._survey.said)
+        except Exception as error:
+            self._events.bug("member.said", error)
 
     def _learn(self, there: datetime, before: datetime) -> None:
         took = self._clock.now() - before
@@ -325,7 +330,7 @@ class Member:
     def _hear(self, payload: str) -> None:
         kind, _, what = payload.partition(" ")
         if kind in _PROMPT:
-            self._look()
+            self.look()
         self._pass_on(kind, what)
 
     def _pass_on(self, kind: str, what: str) -> None:

@@ -59,9 +59,10 @@ WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND CAST(l.classi
 _ADD_BACKEND = """
 INSERT INTO backend (name, number, owner, paused, paused_since, paused_by, asked, standing)
 SELECT %s, coalesce(max(number), 0) + 1, '', FALSE, 0, '', 0, '' FROM backend ON CONFLICT (name) DO NOTHING"""
-_OWN = "UPDATE backend SET owner = %s WHERE name = %s"
-_DISOWN = "UPDATE backend SET owner = '' WHERE owner = %s AND name = %s"
-_DISOWN_ALL = "UPDATE backend SET owner = '' WHERE owner = %s"
+# What was said of it was said by who had it then.
+_OWN = "UPDATE backend SET owner = %s, standing = '' WHERE name = %s"
+_DISOWN = "UPDATE backend SET owner = '', standing = '' WHERE owner = %s AND name = %s"
+_DISOWN_ALL = "UPDATE backend SET owner = '', standing = '' WHERE owner = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,13 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All of it at one moment. ``numbers`` are those of backends, ``held`` who works which now."""
+    """All of it at one moment. ``numbers`` are those of backends, ``held`` who works which now, ``said`` what that one
+    says of it."""
 
     peers: tuple[Peer, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def may(self) -> dict[str, tuple[str, ...]]:
@@ -151,19 +154,22 @@ async def survey(session: Session) -> Survey:
     rows = await session.ask(
         "SELECT name, number, backends, settings, version, started_at, beats FROM instance ORDER BY name"
     )
-    numbers = {name: int(number) for name, number in await session.ask("SELECT name, number FROM backend")}
+    backends = await session.ask("SELECT name, number, owner, standing FROM backend")
+    numbers = {name: int(number) for name, number, *_ in backends}
     names = {int(number): name for name, number, *_ in rows}
     who = {pid: names[number] for kind, number, pid in locks if kind == NAME and number in names}
     holders = {number: who[pid] for kind, number, pid in locks if kind == BACKEND and pid in who}
     house = {who.get(pid) for kind, _, pid in locks if kind == HOUSE}
     lives = set(who.values())
+    held = {name: holders[number] for name, number in numbers.items() if number in holders}
     return Survey(
         tuple(
             Peer(name, int(number), _list(backends), settings, version, started, beats, name in lives, name in house)
             for name, number, backends, settings, version, started, beats in rows
         ),
         numbers,
-        {name: holders[number] for name, number in numbers.items() if number in holders},
+        held,
+        {name: said for name, _, owner, said in backends if said and held.get(name) == owner},
     )
 
 

@@ -6,7 +6,7 @@ Where there is only one (SQLite) none is written down, and all attempts are its 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -87,6 +87,10 @@ class Sharing(Ordering):
     async def resume(self, backend: str) -> int:
         """Withdraw that; returns Ordered.asked. Raises SpoolTrouble."""
         return await self._writer.submit(partial(pauses.resume, backend=backend))
+
+    async def stand(self, texts: Mapping[str, str]) -> None:
+        """Keep how backends that are worked here stand, for the other instances. Raises SpoolTrouble."""
+        await self._writer.submit(partial(pauses.stand, texts=texts), late=True)
 
     @property
     def shared(self) -> bool:

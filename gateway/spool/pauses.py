@@ -1,7 +1,9 @@
-"""What operators ordered of backends: it stays in force until it is withdrawn or over. Times are the spool's own."""
+"""What operators ordered of backends: it stays in force until it is withdrawn or over. And how these stand, as the
+instance that works them says. Times are the spool's own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +24,8 @@ ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, paused_since = exclud
 RETURNING asked"""
 _RESUME = """
 UPDATE backend SET paused = FALSE, paused_until = NULL, asked = asked + 1 WHERE name = :name RETURNING asked"""
+
+_STAND = "UPDATE backend SET standing = :standing WHERE name = :name AND owner = :owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +64,9 @@ def resume(tx: Transaction, backend: str) -> int:
     """Returns Ordered.asked, 0 where none ever ordered anything of it."""
     found = tx.all(_RESUME, name=backend)
     return int(found[0]["asked"]) if found else 0
+
+
+def stand(tx: Transaction, texts: Mapping[str, str]) -> None:
+    """How these stand, as who works them says; one that another works by now says it himself. A late step."""
+    for name, text in sorted(texts.items()):
+        tx.all(_STAND, name=name, standing=text, owner=tx.engine.owner)

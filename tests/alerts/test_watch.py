@@ -65,7 +65,13 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(path: Path, *backends: ScriptedBackend, mail: bool = False, **changes: Any) -> AsyncIterator[Watched]:
+async def watched(
+    path: Path,
+    *backends: ScriptedBackend,
+    mail: bool = False,
+    elsewhere: Callable[[str], str | None] = lambda backend: None,
+    **changes: Any,
+) -> AsyncIterator[Watched]:
     given = {"to": ("admin@example.com",) if mail else (), **changes}
     config = settings(path, *(one.name for one in backends), routes=(backends[0].name,))
     config = config.model_copy(update={"alerts": AlertSettings.model_validate(given)})
@@ -76,7 +82,8 @@ async def watched(path: Path, *backends: ScriptedBackend, mail: bool = False, **
 
         routing = Routing(config.routes, {one.name: one.capabilities for one in backends})
         rules = intake.Rules.of(config, routing)
-        one = Watched(at, Alerts(at.spool, look, at.dispatcher.works, at.events, at.clock, at.ids), Pager(), GOOD)
+        alerts = Alerts(at.spool, look, at.dispatcher.works, at.events, at.clock, at.ids, elsewhere)
+        one = Watched(at, alerts, Pager(), GOOD)
         one.alerts.update(config, rules, [] if mail else [one.pager])
         yield one
 
@@ -98,6 +105,20 @@ async def test_an_alert_never_leaves_by_the_backend_it_is_about(tmp_path: Path) 
     text = mail.get_content()
     for words in ("1 message waits", "To do: ", "Said: 401 invalid_client", "gateway status"):
         assert words in text
+
+
+async def test_of_a_backend_that_another_instance_works_that_one_tells(tmp_path: Path) -> None:
+    """One mail, not as many as there are instances; what was told here before is told to be over here, too."""
+    owners: dict[str, str] = {"office": "b"}
+    async with watched(tmp_path, ScriptedBackend("office"), stopped_for="0", elsewhere=owners.get) as here:
+        await here.round(backends=office("stopped", "misconfigured"))
+        assert here.subjects == []
+        owners.clear()
+        await here.round(backends=office("stopped", "misconfigured"))
+        owners["office"] = "b"
+        await here.round(backends=office("stopped", "misconfigured"))
+        assert len(here.subjects) == 1
+        assert [entry.gone for entry in here.alerts.entries] == [None]
 
 
 async def test_without_another_it_waits_there(tmp_path: Path) -> None:

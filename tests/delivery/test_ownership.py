@@ -21,6 +21,7 @@ class Owned:
     house: bool = True
     others: Collection[str] = ()
     told: list[str] = field(default_factory=list)
+    stirred: int = 0
 
     def owns(self, backend: str) -> bool:
         return backend in self.names
@@ -42,6 +43,9 @@ class Owned:
 
     def ordered(self, backend: str) -> None:
         self.told.append(backend)
+
+    def stir(self) -> None:
+        self.stirred += 1
 
 
 async def test_mail_waits_until_its_backend_is_gained(tmp_path: Path) -> None:

@@ -17,13 +17,19 @@ import pytest
 from tests import postgres_kit
 from tests.backends.graph_fake import CLIENT, MAILBOX, GraphFake
 from tests.backends.kit import Web
-from tests.flow.kit import Gateway
+from tests.flow.kit import Gateway, free_port
 
 CONFIG = """
     clients: {{app: {{token: billing}}}}
     backends: {{box: {{type: capture}}}}
     routes: [{{backend: box}}]
     spool: {{url: "{url}", instance: {name}, failover: 5s}}
+"""
+SEEN = """
+    clients: {{here: {{networks: [127.0.0.0/8], senders: ["*"], recipients: ["*"]}}}}
+    backends: {{box: {{type: capture}}, down: {{type: smtp, host: 127.0.0.1, port: {down}, tls: none}}}}
+    routes: [{{recipients: ["*@down.example"], backend: down}}, {{backend: box}}]
+    spool: {{url: "{url}", instance: NAME, failover: 5s}}
 """
 
 
@@ -141,14 +147,15 @@ def states(gateway: Gateway) -> list[str]:
     return [row["state"] for row in gateway.messages()]
 
 
-def mail(gateway: Gateway) -> None:
+def mail(gateway: Gateway, to: str = "b@x.example") -> None:
     with smtplib.SMTP("127.0.0.1", gateway.port) as smtp:
-        smtp.sendmail(MAILBOX, ["b@x.example"], f"From: {MAILBOX}\r\nTo: b@x.example\r\n\r\nHello\r\n")
+        smtp.sendmail(MAILBOX, [to], f"From: {MAILBOX}\r\nTo: {to}\r\n\r\nHello\r\n")
 
 
-def test_a_backend_is_paused_and_resumed_at_any_instance(tmp_path: Path, url: str) -> None:
-    """The one that works it obeys whom the other one was told by, and both show it."""
-    config = CONFIG.format(url=url, name="NAME")
+def test_a_backend_is_seen_and_steered_at_any_instance(tmp_path: Path, url: str) -> None:
+    """The one that works it obeys whom the other one was told by, and both show it. That one is stopped by its provider
+    both know, and say in the same words."""
+    config = SEEN.format(url=url, down=free_port())
     with instance(tmp_path, "a", config) as a, instance(tmp_path, "b", config, tmp_path / "a") as b:
         a.wait(lambda: {one.json("backend", "list")["box"]["owner"] for one in (a, b)} & {"a", "b"})
         for told in (a, b):  # one of them works it
@@ -157,3 +164,12 @@ def test_a_backend_is_paused_and_resumed_at_any_instance(tmp_path: Path, url: st
                 assert told.run("backend", order, "box", *more).returncode == 0
                 for one in (a, b):
                     one.wait(lambda one=one, state=state: one.json("backend", "list")["box"]["state"] == state)  # type: ignore[misc]
+        mail(a, "r@down.example")
+        for one in (a, b):
+            one.wait(lambda one=one: one.json("backend", "list")["down"]["state"] == "stopped")  # type: ignore[misc]
+        first, second = (one.json("backend", "list")["down"] for one in (a, b))
+        same = ("owner", "paused_by", "reason", "fix", "in_flight")
+        assert [first[key] for key in same] == [second[key] for key in same]
+        assert {first["owner"]} < {"a", "b"}
+        assert [one.run("status").returncode for one in (a, b)] == [1, 1]
+        assert all("down cannot send" in one.run("status").stdout for one in (a, b))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import timedelta
 from typing import Any
@@ -65,6 +65,7 @@ class Party:
         self.lost: list[str] = []
         self.heard: list[tuple[str, str]] = []
         self.buried: list[tuple[str, int]] = []
+        self.said: Mapping[str, str] = {}
         self.gate: asyncio.Event | None = None
         self.clock = clock
         self.breaks = 0  # how many gains fail yet
@@ -78,12 +79,16 @@ class Party:
             lose=self._lose,
             heard=lambda kind, what: self.heard.append((kind, what)),
             bury=self._bury,
+            said=self._hear_said,
         )
 
     @property
     def beats(self) -> int:
         """As it saw its own row last."""
         return next((peer.beats for peer in self.member.peers if peer.name == self.member.name), 0)
+
+    def _hear_said(self, texts: Mapping[str, str]) -> None:
+        self.said = texts
 
     def _gain(self, backend: str) -> None:
         if self.breaks:

@@ -49,6 +49,26 @@ async def test_two_and_three_share_and_even_out_again() -> None:
         assert again.member.number == 0  # of who went
 
 
+async def test_what_is_said_of_a_backend_is_heard_while_who_says_it_works_it() -> None:
+    """Not of one that gave it back or is gone, and never of another one than said it."""
+    async with cluster(Ticking()) as here:
+        one = await here.join("a", backends=["up1"])
+        await here.settled(a=["up1"])
+        two = await here.join("b", backends=["up1"])
+        here.ask("UPDATE backend SET standing = 'stopped' WHERE name = 'up1' AND owner = 'a'")
+        await here.beat(2)
+        assert (one.said, two.said) == ({"up1": "stopped"},) * 2
+        here.ask("UPDATE backend SET owner = 'b' WHERE name = 'up1'")
+        await here.beat(2)
+        assert (one.said, two.said) == ({}, {})
+        here.ask("UPDATE backend SET owner = 'a' WHERE name = 'up1'")
+        await one.member.aclose()
+        await here.settled(b=["up1"])
+        await here.beat(2) if here.parties.pop("a") else None
+        assert two.said == {}
+        assert here.ask("SELECT owner, standing FROM backend WHERE name = 'up1'") == [("b", "")]
+
+
 async def test_a_backend_is_worked_only_by_who_has_it_and_a_reload_is_followed() -> None:
     async with cluster(Ticking()) as here:
         one = await here.join("a", backends=["up1"])

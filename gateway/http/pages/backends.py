@@ -66,9 +66,10 @@ async def _shown(visit: Visit, seen: Snapshot, only: str, answers: int) -> list[
     standing = service.dispatcher.status() if service.dispatcher else {}
     found = []
     for one in (one for one in seen.backends if only in ("", one.name)):
-        more: dict[str, Any] = {"checked": None, "concurrency": 0, "uses": []}
+        more: dict[str, Any] = {"checked": None, "concurrency": 0, "uses": [], "owner": ""}
         if (status := standing.get(one.name)) is not None:
             more |= {"concurrency": status.concurrency, "uses": [_use(use) for use in status.uses]}
+            more["owner"] = status.owner
         if (row := checks.get(one.name)) is not None:
             more |= _checked(row, unfolded=visit.text("checked") == one.name or one.state == "stopped")
         last = await service.spool.answers(one.name, answers)
