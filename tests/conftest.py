@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 from collections.abc import Callable, Generator, Mapping
 
 import pytest
@@ -18,6 +20,10 @@ except ImportError:
     uvloop = None
 # Where it matters what a loop does with sockets, TLS and the order of things: these run on both that can be set.
 _BOTH = {"test_session.py", "test_tls.py", "test_life.py", "test_smtp_tls.py", "test_smtp_login.py"}
+
+# Hundreds of processes load the same modules: where nothing compiled may be kept, half of all the time goes there.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")

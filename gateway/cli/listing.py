@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,9 +166,17 @@ def watch(draw: Callable[[int | None], Iterator[str]]) -> None:
     """Draw again every two seconds over what is there, on a screen of its own, until ^C."""
     if not sys.stdout.isatty():
         raise click.UsageError("--watch needs a terminal")
+    wanted = True
+
+    def interrupt(*_: object) -> None:
+        nonlocal wanted
+        wanted = False  # what is raised within a finalizer is lost
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
     click.echo("\x1b[?1049h\x1b[?25l", nl=False)  # the other screen, no cursor (xterm)
     try:
-        while True:
+        while wanted:
             size = get_terminal_size()
             lines = [f"{plain.stamp(plain.now())}  every 2 s, ^C ends", *draw(size.columns)][: size.lines - 1]
             shown = "".join(f"{cut(plain.visible(line), size.columns)}\x1b[K\n" for line in lines)
@@ -177,6 +186,7 @@ def watch(draw: Callable[[int | None], Iterator[str]]) -> None:
         pass
     finally:
         click.echo("\x1b[?25h\x1b[?1049l", nl=False)
+        signal.signal(signal.SIGINT, before)
 
 
 def say_lines(lines: Iterator[str]) -> None:
