@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
-from gateway import auth, intake, sharing
+from gateway import auth, checkup, intake, sharing
 from gateway.alerts.watch import Alerts
 from gateway.building import Built, Means, build, declare
 from gateway.clock import Clock, QueueIds, SystemClock
@@ -120,6 +120,7 @@ class App:
             self.spool, self.settings, routing, events=self.events, clock=self.clock, ids=self.ids, rng=self._rng,
             ownership=self._sharing,
         )  # fmt: skip
+        self.dispatcher.wishes.grant = partial(checkup.grant, self, self.dispatcher)
         look, works, elsewhere = partial(gather, self), self.dispatcher.works, self.dispatcher.elsewhere
         self.alerts = Alerts(self.spool, look, works, self.events, self.clock, self.ids, elsewhere)
         self._parts.push_async_callback(self._drain_dispatcher)

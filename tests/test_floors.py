@@ -42,7 +42,7 @@ FLOORS = [
     {"spool", "backends"},
     {"postgresql"},
     {"how", "intake", "remedies", "transaction", "drop", "delivery"},
-    {"lifeline", "health", "doctor", "alerts"},
+    {"checkup", "lifeline", "health", "doctor", "alerts"},
     {"smtp", "http"},
     {"readiness"},
     {"app", "building", "doors", "instance", "sealed", "service", "sharing"},

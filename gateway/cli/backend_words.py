@@ -10,7 +10,7 @@ from gateway.cli import lifeline
 from gateway.cli.common import Api
 from gateway.cli.errors import TryAgain
 from gateway.cli.plain import moment, relative, say, stamp
-from gateway.health.words import number, state_word
+from gateway.health.words import number, state_word, unlike
 
 Json = Mapping[str, Any]
 _POLL = 0.2  # seconds between looks
@@ -45,14 +45,20 @@ def before(one: Json) -> Iterator[str]:
 
 def checked(name: str, found: Json) -> Iterator[str]:
     """A check with its steps; where the service found that the files on disk say otherwise, that too."""
+    disk = "disk"
+    if by := found.get("by"):
+        yield f"  checked by instance {by}, which works it, on its machine"
+        disk = f"the disk of {by}"
     if read := found.get("read"):
-        yield f"  read anew from disk: {', '.join(read)}"
+        yield f"  read anew from {disk}: {', '.join(read)}"
     elif not found["ok"] and "read" in found and not found["errors"]:
-        yield "  no secret of it has changed on disk; one that systemd hands over changes at a restart only"
+        yield f"  no secret of it has changed on {disk}; one that systemd hands over changes at a restart only"
     if differs := [key or "the whole section" for key in found.get("differs", ())]:
-        yield f"  on disk, and not in force before gateway reload: {', '.join(differs)}"
+        yield f"  on {disk}, and not in force before gateway reload: {', '.join(differs)}"
     for error in found.get("errors", ()):
-        yield f"  the settings on disk are wrong: {error}"
+        yield f"  the settings on {disk} are wrong: {error}"
+    if found.get("unlike"):
+        yield f"  to do: {unlike(name, found['by'], found['read'], found['read_here'])}"
     yield f"{name}: {'ok' if found['ok'] else 'FAILED'}: {found['summary']}"
     for step in found["steps"]:
         said = f": {step['said']}" if step["said"] else "."
@@ -69,8 +75,6 @@ def outcome(api: Api, name: str, since: str, seconds: float) -> tuple[str, int]:
     while True:
         one = api.get("backends")[name]
         heard = one["heard"] if one["heard"] and began and (moment(one["heard"]["at"]) or began) >= began else None
-        if one["owner"]:
-            return f"{name} is resumed. Instance {one['owner']} works it: see there what comes of it", 0
         if one["state"] in ("stopped", "slowed_down"):
             again = {"stopped": "stopped again", "slowed_down": "slowed down by its provider"}[one["state"]]
             to_do = f"\n{lifeline.to_do(one)}" if one["fix"] else ""

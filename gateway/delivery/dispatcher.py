@@ -23,6 +23,7 @@ from gateway.delivery.sending import SEND_LIMIT
 from gateway.delivery.standing import BackendStatus
 from gateway.delivery.tracking import Tracker
 from gateway.delivery.upkeep import Upkeep
+from gateway.delivery.wishes import Wishes
 from gateway.delivery.worker import Worker
 from gateway.events import Events
 from gateway.model import Backend, CallsBack, NewMessage, SpoolTrouble, Tracked
@@ -80,8 +81,10 @@ class Dispatcher:
         self._rng = rng
         self._posts: dict[str, _Post] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
-        self._obeying = Obeying(spool, clock, self._who_obeys, self._own.ordered, self._own.stir)
-        self.others = Others(spool, clock, events, self._mine, self._breakers, self._obeying.asked)
+        self.wishes = Wishes(spool, clock, events, self._own, self._posts.__contains__)
+        self._obeying = Obeying(spool, clock, self._who_obeys, self._own.ordered, self._own.stir, self.wishes.see)
+        mine = lambda: {name: post.worker.status(0) for name, post in self._posts.items()}  # noqa: E731
+        self.others = Others(spool, clock, events, mine, self._breakers, self._obeying.asked)
         self._upkeep = Upkeep(spool, events, clock, self.wake_all, self._own, self._in_hand, self.look_at_orders)
         self._hearing: asyncio.Task[None] | None = None
         self._news = False  # of orders
@@ -246,6 +249,7 @@ class Dispatcher:
     async def drain(self, seconds: float) -> None:
         """Stop claiming, let running sends end within ``seconds``, close the backends."""
         self._upkeep.stop()
+        await self.wishes.aclose()
         for post in self._posts.values():
             post.worker.stop()
         if self._keeping:
@@ -294,13 +298,9 @@ class Dispatcher:
         found = {}
         for name in self._backends:
             queued, post = counts.get((name, "queued"), 0), self._posts.get(name)
-            others = self.others.status
-            status = post.worker.status(queued) if post else others(name, self._settings.backends[name], queued)
+            status = post.worker.status(queued) if post else self.others.status(name, self._settings, queued)
             found[name] = replace(status, owner=self._own.owner(name))
         return found
-
-    def _mine(self) -> dict[str, BackendStatus]:
-        return {name: post.worker.status(0) for name, post in self._posts.items()}
 
     async def refuse(self, message: NewMessage, untold: str = "") -> None:
         """Keep a message with who was refused on its way in (Orders.refuse). Raises SpoolTrouble."""

@@ -40,7 +40,8 @@ class Elsewhere:
 
 class Obeying:
     """``find`` gives whoever has to obey an order for a backend: None where there is no such backend. ``told`` is
-    called with a backend that something was ordered of here, ``stir`` when what was ordered elsewhere is obeyed."""
+    called with a backend that something was ordered of here, ``stir`` when what was ordered elsewhere is obeyed,
+    ``see`` with all that was ordered, each time that is looked up."""
 
     def __init__(
         self,
@@ -49,11 +50,12 @@ class Obeying:
         find: Callable[[str], Obeys | None],
         told: Callable[[str], None],
         stir: Callable[[], None] = lambda: None,
+        see: Callable[[Collection[Ordered]], None] = lambda rows: None,
     ) -> None:
         self._spool = spool
         self._clock = clock
         self._find = find
-        self._told, self._stir = told, stir
+        self._told, self._stir, self._see = told, stir, see
         self._known: dict[str, int] = {}  # Ordered.asked, as last obeyed
         self._looking = asyncio.Lock()
 
@@ -132,6 +134,7 @@ class Obeying:
             if ordered is not None and asked > (-1 if known is None else known):
                 self._obey(obeys, ordered, anew=known is None)
                 self._stir()
+        self._see(found.values())
 
     def _obey(self, obeys: Obeys, ordered: Ordered, *, anew: bool) -> None:
         """``anew``: what was withdrawn or is over was never heard of."""

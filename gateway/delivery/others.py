@@ -4,10 +4,10 @@ and go by that."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gateway.clock import Clock
-from gateway.config.models import BackendSettings
+from gateway.config.models import Settings
 from gateway.delivery.breaker import FOREVER, MISCONFIGURED, OPERATOR, UNREACHABLE, CircuitBreaker
 from gateway.delivery.standing import BackendStatus, Record, status_of
 from gateway.delivery.told import Told, read, told_of
@@ -61,11 +61,18 @@ class Others:
         )  # fmt: skip
         self._events.backend_known(name, up=told.by not in (MISCONFIGURED, UNREACHABLE), paused=bool(told.by))
 
+    def heard(self, name: str, text: str) -> None:
+        """Of this one, before it is read."""
+        if name in self._breakers and name not in self._mine() and (told := read(text)) is not None:
+            self._said[name] = told
+            self.apply(name)
+
     def _here(self, at: datetime | None) -> float | None:
         return None if at is None else self._clock.monotonic() + (at - self._spool.now()).total_seconds()
 
-    def status(self, name: str, settings: BackendSettings, queued: int) -> BackendStatus:
+    def status(self, name: str, all_settings: Settings, queued: int) -> BackendStatus:
         """Of one that another instance works."""
+        settings = all_settings.backends[name]
         told, back = self._said.get(name), self._clock.now() - self._spool.now()
         record = Record(self._clock, None)
         if told is None:
@@ -76,12 +83,21 @@ class Others:
 
     # -- said here ---------------------------------------------------------------------------------------------------
 
+    def text(self, name: str) -> str:
+        """How this one stands, "" where it is not known."""
+        status, asked = self._mine().get(name), self._asked(name)
+        return told_of(status, asked, self._shift).text() if status is not None and asked is not None else ""
+
+    @property
+    def _shift(self) -> timedelta:
+        return self._spool.now() - self._clock.now()
+
     async def say(self) -> bool:
         """Write down what has changed of ours since it was heard last; whether that is worth to be heard of at once.
 
         Raises SpoolTrouble.
         """
-        shift = self._spool.now() - self._clock.now()
+        shift = self._shift
         new: dict[str, Told] = {}
         for name, status in self._mine().items():
             if (asked := self._asked(name)) is not None:  # else it is not known yet what was ordered

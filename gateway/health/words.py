@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 # A backend's state in data, and as a person reads it.
@@ -54,3 +54,14 @@ def octets(count: int) -> str:
         if count >= scale:
             return f"{count / scale:.1f} {unit}" if count < 10 * scale else f"{count / scale:.0f} {unit}"
     return f"{count} B"
+
+
+def unlike(name: str, by: str, read: Sequence[str], read_here: Sequence[str]) -> str:
+    """What to do where the instance ``by``, which works a backend, does not have what the one that was asked has."""
+    again = f"then: gateway backend fix {name}"
+    if only := [key for key in read_here if key not in read]:
+        what = ", ".join(only)
+        return f"{what} was renewed on the machine that you asked, not on that of {by}: copy its file there, {again}"
+    return (
+        f"settings or secrets of it are not the same on the machine that you asked and at {by}: make them so, {again}"
+    )

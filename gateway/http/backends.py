@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from datetime import datetime
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from gateway import checkup
 from gateway.checks import Check
 from gateway.delivery import BackendStatus, Dispatcher
 from gateway.health.words import state_word
@@ -21,10 +21,9 @@ from gateway.http.problem import duration_of, fields_of, json_body, text_of
 from gateway.http.service import Service, running
 from gateway.lifeline.words import meaning
 from gateway.model import SpoolTrouble
-from gateway.spool import AnswerRow, CheckRow
+from gateway.spool import AnswerRow
 
 _ANSWERS = 50
-_PATIENCE = 45.0  # seconds for a check, less than a command waits for its answer
 _ACTIONS = ("check", "pause", "resume", "fix")
 
 
@@ -122,8 +121,14 @@ class Steered(BackendStatus):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedNow(CheckShown):
     """``read`` are secrets that were read anew from their changed files, ``differs`` what waits for a reload, both by
-    their keys; ``errors`` are those of the settings on disk. ``status`` is how the backend stands after it."""
+    their keys; ``errors`` are those of the settings on disk. ``status`` is how the backend stands after it.
 
+    ``by`` is the instance that works it and made the check on its own machine, "" for the one that was asked.
+    ``read_here`` was read anew there; ``unlike``: the two do not have the same settings or secrets of the backend."""
+
+    by: str
+    unlike: bool
+    read_here: tuple[str, ...]
     read: tuple[str, ...]
     differs: tuple[str, ...]
     errors: tuple[str, ...]
@@ -164,46 +169,52 @@ async def order(service: Service, request: Request, name: str, action: str, last
         more = f"to try what waits now: gateway queue retry --backend {name}"
         raise HTTPException(409, f"backend {name}: nothing to resume: it works; {more}")
     else:
+        await _count(service, dispatcher, name)
         await dispatcher.resume(name)
     await acts.note(service, request, action, f"backend {name}{f' for {lasts}' if lasts else ''}")
 
 
+async def _count(service: Service, dispatcher: Dispatcher, name: str) -> None:
+    """What waits for it was accepted by others, too: whoever looks for an outcome has to know of it before."""
+    if dispatcher.elsewhere(name) is not None:
+        await service.spool.recount()
+
+
 async def check_now(service: Service, request: Request, name: str, *, fix: bool) -> CheckedNow:
-    """Reads secrets that have changed, tries, and says how it went; ``fix``: what works goes back to work, whoever
-    paused it before. Before a check has passed nothing is said to work. Raises HTTPException: it was removed."""
-    dispatcher, begun = running(service), service.clock.now()
-    renewal = await service.renew(name)
-    check = await _try(dispatcher, name)
-    at = service.clock.now()  # what is heard from here on is heard of what was found
+    """Where it is worked (checkup.check). Before a check has passed nothing is said to work. Raises HTTPException."""
+    dispatcher, who = running(service), actor_of(request).name
     status = _still(dispatcher, name)
-    if check.ok and fix and not (status.who and status.since and status.since > begun):  # else the last order holds
-        await dispatcher.resume(name)
-        status = _still(dispatcher, name)
-    row = CheckRow(backend=name, at=at, who=actor_of(request).name, check=check)
+    await _count(service, dispatcher, name)
+    try:
+        found = await checkup.check(service, dispatcher, name, who, fix=fix)
+    except checkup.Removed:
+        raise _removed(name) from None
+    except checkup.Unanswered as error:
+        raise HTTPException(503, _unanswered(name, str(error))) from None
     with suppress(SpoolTrouble):  # what was found counts, also while the disk is full
-        await service.spool.keep_check(row)
-        await acts.note(service, request, "fix" if fix else "check", f"backend {name}: {_came(check)}")
+        await acts.note(service, request, "fix" if fix else "check", f"backend {name}: {_came(found.check)}")
+    renewal = found.renewal
     return CheckedNow(
-        **fields_of(check), at=at, who=row.who, read=renewal.taken, differs=renewal.differs, errors=renewal.errors,
+        **fields_of(found.check), at=found.at, who=who, by=found.by, unlike=found.unlike, read_here=found.read_here,
+        read=renewal.taken, differs=renewal.differs, errors=renewal.errors,
         status=dispatcher.status().get(name, status),
     )  # fmt: skip
+
+
+def _unanswered(name: str, owner: str) -> str:
+    who = f"instance {owner}, which works {name}, has not answered" if owner else f"no instance works {name} just now"
+    return f"{who}: it is checked as soon as one does; see then: gateway backend list"
 
 
 def _still(dispatcher: Dispatcher, name: str) -> BackendStatus:
     """Raises HTTPException: a reload has removed it meanwhile."""
     if (status := dispatcher.status().get(name)) is None:
-        raise HTTPException(409, f"backend {name} was removed meanwhile")
+        raise _removed(name)
     return status
 
 
-async def _try(dispatcher: Dispatcher, name: str) -> Check:
-    _still(dispatcher, name)
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            return await dispatcher.check(name)
-    except TimeoutError:
-        text = f"no answer within {_PATIENCE:g} s"
-        return Check(False, text, "see whether this machine reaches the provider: network, DNS, proxy")
+def _removed(name: str) -> HTTPException:
+    return HTTPException(409, f"backend {name} was removed meanwhile")
 
 
 def _came(check: Check) -> str:

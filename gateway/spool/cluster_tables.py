@@ -13,7 +13,8 @@ from sqlmodel import Field, SQLModel
 class BackendRow(SQLModel, table=True):
     """A backend: ``owner`` is the instance that works it, ``number`` names its lock. An operator's order stays until
     it is withdrawn: ``paused_until`` NULL is for ever. ``asked`` grows with every order, for the owner to see.
-    ``standing`` is how the owner last said that it stands (JSON)."""
+    ``standing`` is how the owner last said that it stands, ``wanted`` what it is to look at for another instance, and
+    what came of it (both JSON)."""
 
     __tablename__ = "backend"
     __table_args__ = (Index("backend_by_number", "number", unique=True), {"sqlite_with_rowid": False})
@@ -27,6 +28,7 @@ class BackendRow(SQLModel, table=True):
     paused_by: str  # who ordered it
     asked: int = Field(sa_column_kwargs={"server_default": text("0")})
     standing: str = Field(sa_column_kwargs={"server_default": ""})
+    wanted: str = Field(sa_column_kwargs={"server_default": ""})
 
 
 class Instance(SQLModel, table=True):

@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from gateway.clock import Clock
-from gateway.spool import changes, pauses
+from gateway.spool import changes, pauses, wishes
 from gateway.spool.ordering import Ordering
 from gateway.spool.records import micros
 from gateway.spool.transaction import AttemptId, Transaction
@@ -91,6 +92,19 @@ class Sharing(Ordering):
     async def stand(self, texts: Mapping[str, str]) -> None:
         """Keep how backends that are worked here stand, for the other instances. Raises SpoolTrouble."""
         await self._writer.submit(partial(pauses.stand, texts=texts), late=True)
+
+    async def want(self, backend: str, what: str, who: str) -> int:
+        """Keep that it is to be looked at by who works it; returns Wish.number, 0 where nobody has it."""
+        return await self._writer.submit(partial(wishes.want, backend=backend, what=what, who=who))
+
+    async def wish(self, backend: str) -> wishes.Wish | None:
+        """What was wished for last, done or not. Raises SpoolTrouble."""
+        rows = await self._ask(wishes.ONE, name=backend)
+        return wishes.read(rows[0]["wanted"]) if rows else None
+
+    async def wish_done(self, backend: str, number: int, found: Mapping[str, Any]) -> wishes.Wish | None:
+        """Keep what came of it; returns what is to be done next. Raises SpoolTrouble."""
+        return await self._writer.submit(partial(wishes.done, backend=backend, number=number, found=found))
 
     @property
     def shared(self) -> bool:

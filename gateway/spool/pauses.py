@@ -12,7 +12,7 @@ from gateway.spool.records import moment
 from gateway.spool.sql import clean
 from gateway.spool.transaction import Transaction
 
-_SAID = "SELECT name, paused, paused_since, paused_until, paused_by, asked FROM backend"
+_SAID = "SELECT name, paused, paused_since, paused_until, paused_by, asked, wanted FROM backend"
 _ONE = f"{_SAID} WHERE name = :name"
 ALL = f"{_SAID} ORDER BY name"
 _PAUSE = """
@@ -30,7 +30,8 @@ _STAND = "UPDATE backend SET standing = :standing WHERE name = :name AND owner =
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """The last order for a backend; ``asked`` counts them. ``until`` None is for ever."""
+    """The last order for a backend; ``asked`` counts them. ``until`` None is for ever. ``wanted`` is what else is
+    wished for (wishes)."""
 
     backend: str
     paused: bool
@@ -38,6 +39,7 @@ class Ordered:
     until: datetime | None
     who: str
     asked: int
+    wanted: str
 
     def holds(self, now: datetime) -> bool:
         """Whether it has to rest."""
@@ -47,7 +49,7 @@ class Ordered:
 def ordered(row: Any) -> Ordered:
     until = None if row["paused_until"] is None else moment(row["paused_until"])
     since, paused = moment(row["paused_since"]), bool(row["paused"])
-    return Ordered(row["name"], paused, since, until, row["paused_by"], row["asked"])
+    return Ordered(row["name"], paused, since, until, row["paused_by"], row["asked"], row["wanted"])
 
 
 def pause(tx: Transaction, backend: str, lasts: timedelta | None, who: str) -> int:

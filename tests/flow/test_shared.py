@@ -10,9 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Sink as Discard
+from aiosmtpd.smtp import AuthResult
 
 from tests import postgres_kit
 from tests.backends.graph_fake import CLIENT, MAILBOX, GraphFake
@@ -27,7 +31,8 @@ CONFIG = """
 """
 SEEN = """
     clients: {{here: {{networks: [127.0.0.0/8], senders: ["*"], recipients: ["*"]}}}}
-    backends: {{box: {{type: capture}}, down: {{type: smtp, host: 127.0.0.1, port: {down}, tls: none}}}}
+    backends: {{box: {{type: capture}}, down: {{type: smtp, host: 127.0.0.1, port: {down}, tls: none,
+            username: u, password_file: pw}}}}
     routes: [{{recipients: ["*@down.example"], backend: down}}, {{backend: box}}]
     spool: {{url: "{url}", instance: NAME, failover: 5s}}
 """
@@ -47,7 +52,7 @@ def url(server: postgres_kit.Cluster, request: pytest.FixtureRequest) -> str:
 
 def instance(folder: Path, name: str, config: str, keys: Path | None = None) -> Gateway:
     """With the keys of another one, as its operator was told."""
-    (folder / name / "state").mkdir(parents=True, mode=0o700)
+    (folder / name / "state").mkdir(parents=True, mode=0o700, exist_ok=True)
     for key in ("spool.key", "token.key") if keys else ():
         assert keys is not None
         shutil.copy(keys / "state" / key, folder / name / "state" / key)
@@ -153,23 +158,83 @@ def mail(gateway: Gateway, to: str = "b@x.example") -> None:
 
 
 def test_a_backend_is_seen_and_steered_at_any_instance(tmp_path: Path, url: str) -> None:
-    """The one that works it obeys whom the other one was told by, and both show it. That one is stopped by its provider
-    both know, and say in the same words."""
-    config = SEEN.format(url=url, down=free_port())
-    with instance(tmp_path, "a", config) as a, instance(tmp_path, "b", config, tmp_path / "a") as b:
-        a.wait(lambda: {one.json("backend", "list")["box"]["owner"] for one in (a, b)} & {"a", "b"})
+    """The one that works it obeys whom the other one was told by, and both show it."""
+    with pair(tmp_path, url, free_port()) as (a, b):
         for told in (a, b):  # one of them works it
             for order, state in (("pause", "paused"), ("resume", "working")):
                 more = ("--no-wait",) if order == "resume" else ()
                 assert told.run("backend", order, "box", *more).returncode == 0
-                for one in (a, b):
-                    one.wait(lambda one=one, state=state: one.json("backend", "list")["box"]["state"] == state)  # type: ignore[misc]
+                everywhere(a, b, "box", state)
         mail(a, "r@down.example")
-        for one in (a, b):
-            one.wait(lambda one=one: one.json("backend", "list")["down"]["state"] == "stopped")  # type: ignore[misc]
+        everywhere(a, b, "down", "stopped")
+
+
+@contextmanager
+def pair(folder: Path, url: str, down: int) -> Iterator[tuple[Gateway, Gateway]]:
+    """Two that share the backends out: of ``down`` nobody listens at the port."""
+    config = SEEN.format(url=url, down=down)
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "pw").write_text("old")
+        (folder / name / "pw").chmod(0o600)
+    with instance(folder, "a", config) as a, instance(folder, "b", config, folder / "a") as b:
+        a.wait(lambda: {one["owner"] for one in a.json("backend", "list").values()} == {"a", "b"})
+        yield a, b
+
+
+def everywhere(a: Gateway, b: Gateway, name: str, state: str) -> None:
+    for one in (a, b):
+        one.wait(lambda one=one: one.json("backend", "list")[name]["state"] == state)  # type: ignore[misc]
+
+
+@contextmanager
+def listening(port: int) -> Iterator[None]:
+    def known(*_: object) -> AuthResult:
+        return AuthResult(success=True)
+
+    more = {"authenticator": known, "auth_require_tls": False}
+    controller = Controller(Discard(), hostname="127.0.0.1", port=port, **more)
+    controller.start()
+    try:
+        yield
+    finally:
+        controller.stop()
+
+
+@pytest.mark.slow
+def test_what_stops_a_backend_is_known_and_put_right_at_any_instance(tmp_path: Path, url: str) -> None:
+    """Both say the same of it, in the same words. A check and a fix are made where it is worked, and at the other one,
+    too, they say what came of it; a new secret that only one machine has is said to be missing at the other."""
+    down = free_port()
+    with pair(tmp_path, url, down) as (a, b):
+        mail(a, "r@down.example")
+        everywhere(a, b, "down", "stopped")
         first, second = (one.json("backend", "list")["down"] for one in (a, b))
         same = ("owner", "paused_by", "reason", "fix", "in_flight")
         assert [first[key] for key in same] == [second[key] for key in same]
-        assert {first["owner"]} < {"a", "b"}
         assert [one.run("status").returncode for one in (a, b)] == [1, 1]
         assert all("down cannot send" in one.run("status").stdout for one in (a, b))
+        owner = first["owner"]
+        works, asked = (a, b) if owner == "a" else (b, a)
+        checks = [one.run("backend", "check", "down") for one in (works, asked)]
+        assert [done.returncode for done in checks] == [1, 1]
+        assert [f"checked by instance {owner}" in done.stdout for done in checks] == [False, True]
+        (asked.directory / "pw").write_text("new")
+        renewed = f"password was renewed on the machine that you asked, not on that of {owner}: copy its file there"
+        assert renewed in asked.run("backend", "fix", "down").stdout
+        assert (
+            f"not the same on the machine that you asked and at {owner}" in asked.run("backend", "fix", "down").stdout
+        )
+        (works.directory / "pw").write_text("new")
+        with listening(down):
+            done = asked.run("backend", "fix", "down")
+            assert f"read anew from the disk of {owner}: password" in done.stdout
+            assert "to do" not in done.stdout
+            assert (done.returncode, "down works: first message sent" in done.stdout) == (0, True), done.stdout
+            everywhere(a, b, "down", "working")
+        mail(a, "r@down.example")
+        everywhere(a, b, "down", "stopped")
+        done = asked.run("backend", "resume", "down")
+        assert (done.returncode, "down: stopped again" in done.stdout) == (1, True), done.stdout
+        works.kill()
+        asked.wait(lambda: asked.json("backend", "list")["down"]["owner"] == asked.directory.name)

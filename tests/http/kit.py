@@ -44,6 +44,7 @@ from gateway.model import CallsBack, CannotCarry, Refusal, SpoolFull
 from gateway.names import Names
 from gateway.ratelimit import RateWindow
 from gateway.spool import Filter, Spool
+from gateway.spool.wishes import Wish
 from tests.builders import new_message, routing
 from tests.fakes import START, FakeClock
 from tests.spool_kit import blank
@@ -64,6 +65,8 @@ class Dispatching:
         self.hooks: dict[str, CallsBack] = {}
         self.found = Check(True, "it can be written")
         self.owners: dict[str, str] = {}  # of backends that other instances work
+        self.wishes = Wishing(self)
+        self.others = self.wishes
 
     def calls_back(self, name: str) -> CallsBack | None:
         return self.hooks.get(name)
@@ -87,6 +90,28 @@ class Dispatching:
 
     async def check(self, name: str) -> Check:
         return self.found
+
+
+class Wishing:
+    """Another instance, which does what it is asked, unless it is ``silent``."""
+
+    def __init__(self, dispatching: Dispatching) -> None:
+        self._dispatching = dispatching
+        self.silent = False
+        self.taken: dict[str, list[str]] = {"taken": [], "differs": [], "errors": []}
+
+    async def ask(self, name: str, what: str, who: str, seconds: float) -> Wish | None:
+        if self.silent:
+            return None
+        found = self._dispatching.found
+        if found.ok and what == "fix":
+            self._dispatching.paused.pop(name, None)
+        check = {"ok": found.ok, "summary": found.summary, "fix": found.fix, "facts": {}, "steps": [["good", "x", ""]]}
+        done = {"by": self._dispatching.owners[name], "at": 0, "told": "", "check": check, "renewal": self.taken}
+        return Wish(1, what, who, START, done)
+
+    def heard(self, name: str, text: str) -> None:
+        pass
 
 
 @dataclass

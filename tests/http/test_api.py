@@ -364,6 +364,15 @@ async def test_a_backend_that_another_instance_works_is_steered_from_here(runnin
     for action in ("pause", "resume", "pause", "fix"):
         assert (await post(running, f"/api/v1/backends/box/{action}")).status == 200
     assert running.dispatcher.paused == {}
+    found = (await post(running, "/api/v1/backends/box/check")).json
+    assert (found["by"], found["ok"], found["unlike"], found["status"]["name"]) == ("b", True, False, "box")
+    for owner, words in (
+        ("b", "instance b, which works box, has not answered"),
+        ("", "no instance works box just now"),
+    ):
+        running.dispatcher.owners["box"], running.dispatcher.wishes.silent = owner, True
+        refused = await post(running, "/api/v1/backends/box/fix")
+        assert (refused.status, refused.json["detail"].partition(":")[0]) == (503, words)
 
 
 @pytest.mark.parametrize(("body", "seconds"), [(None, None), ({"for": None}, None), ({"for": "30m"}, 1800.0)])

@@ -11,7 +11,7 @@ from gateway.checks import Step, Use
 from gateway.health.gather import gather
 from gateway.health.problems import problems
 from gateway.health.records import BackendNow, Snapshot
-from gateway.health.words import lasting, number
+from gateway.health.words import lasting, number, unlike
 from gateway.http import backends
 from gateway.http.pages.standing import tag
 from gateway.http.pages.text import Times
@@ -203,7 +203,10 @@ def _read(name: str, found: backends.CheckedNow) -> str:
     """Which secrets were read from their changed files, and what waits for a reload."""
     if found.errors:
         return " The settings on disk have errors, so no changed secret was read."
-    text = f" Read anew: {', '.join(found.read)}." if found.read else ""
+    text = f" Checked by instance {found.by}, which works it." if found.by else ""
+    text += f" Read anew: {', '.join(found.read)}." if found.read else ""
+    if found.unlike:
+        text += f" To do: {unlike(name, found.by, found.read, found.read_here)}."
     if found.differs:
         text += f" On disk it differs in {', '.join(filter(None, found.differs)) or name}: reload to take that."
     return text
