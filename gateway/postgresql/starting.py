@@ -18,10 +18,32 @@ from gateway.spool.records import SpoolError
 _OLDEST = 14  # idle_session_timeout, by which a server ends the session of an instance that is frozen
 _PROBE = "gateway.probe"
 # By the server's words: an error of connecting has no code. They are English where lc_messages says nothing else.
-_HINTS = (
+_HINTS = (  # the first that fits
     ("password authentication failed", "check spool.password_file, and the user in spool.url"),
     ("no password supplied", "set spool.password_file"),
+    (
+        "no pg_hba.conf entry.* no encryption",
+        "allow this machine in pg_hba.conf of the server; where it has hostssl, take sslmode=disable out of spool.url",
+    ),
     ("no pg_hba.conf entry", "allow this machine in pg_hba.conf of the server"),
+    (
+        "requires a valid client certificate|alert unknown ca|alert certificate",
+        "name a certificate that the server takes in spool.url: sslcert=FILE&sslkey=FILE",
+    ),
+    (
+        "certificate authentication failed",
+        "the name in the certificate that sslcert names must be the user of spool.url",
+    ),
+    (
+        "root certificate file .* does not exist",
+        "name the authority of the server's certificate in spool.url: sslrootcert=FILE",
+    ),
+    (
+        "certificate verify failed",
+        "the file that sslrootcert of spool.url names must hold the authority of the server's certificate",
+    ),
+    ("does not match host name", "name the server in spool.url as its certificate does"),
+    ("does not support SSL", "switch ssl on at the server: without it mail crosses the network in the clear"),
     ("role .* does not exist", "make it on the server: createuser --pwprompt NAME"),
     ("database .* does not exist", "make it on the server: createdb --owner ROLE NAME"),
     ("permission denied", "make the role of spool.url the owner of the database"),

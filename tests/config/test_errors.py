@@ -111,6 +111,7 @@ VALUES = [
     (f"spool: {{url: 'host=db password={SECRET}'}}", f"config.yaml:1:9: spool.url: {CARRIED}"),
     (f"spool: {{url: \"host=db password = '{SECRET} x'\"}}", f"config.yaml:1:9: spool.url: {CARRIED}"),
     (f"spool: {{url: 'postgresql://db/gateway?sslpassword={SECRET}'}}", "config.yaml:1:9: spool.url: carries a passphrase, which gateway config show would print: use a key without one, which only the service may read"),
+    (f"spool: {{url: 'postgresql://db/gateway?scram_client_key={SECRET}'}}", "config.yaml:1:9: spool.url: carries a secret (scram_client_key), which gateway config show would print: use password_file"),
     ("spool: {url: 'postgresql://db:99999/gateway'}", 'config.yaml:1:9: spool.url: "db:99999" is not a host, or a host and a port, write for example postgresql://gateway@db.example.org/gateway'),
     ("spool: {url: 'postgresql://db/gateway?sslmode='}", 'config.yaml:1:9: spool.url: has nothing behind "sslmode": write for example postgresql://gateway@db.example.org/gateway?sslmode=verify-full'),
     ("spool: {url: 'postgresql://db/gateway#1'}", "config.yaml:1:9: spool.url: holds a #: write %23 for one that is meant"),
