@@ -86,7 +86,9 @@ def on(kind: str) -> Iterator[None]:
             postgres_kit.shared().drop(*made.values())
 
 
-def on_both(metafunc: pytest.Metafunc, files: Collection[str], but: Collection[str], always: Collection[str]) -> None:
+def on_both(
+    metafunc: pytest.Metafunc, files: Collection[str], but: Collection[str] = (), always: Collection[str] = ()
+) -> None:
     """Run the tests of these files on both engines, ``but`` for those of these names; on PostgreSQL they are slow, for
     all take minutes, except in files that ``always`` run."""
     name = Path(metafunc.definition.path).name
@@ -98,6 +100,14 @@ def on_both(metafunc: pytest.Metafunc, files: Collection[str], but: Collection[s
 @pytest.fixture(autouse=True)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """On which the spools of a test are, for a conftest to import."""
+    kind = getattr(request, "param", "sqlite")
+    with on(kind):
+        yield kind
+
+
+@pytest.fixture(autouse=True, scope="module", name="engine")
+def engine_of_file(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same, where a spool serves all tests of a file; what opens it has to ask for ``engine``."""
     kind = getattr(request, "param", "sqlite")
     with on(kind):
         yield kind

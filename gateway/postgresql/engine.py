@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.clock import Clock, SystemClock
 from gateway.postgresql import schema, starting
-from gateway.postgresql.link import Link, Unwitnessed, connect, writing
+from gateway.postgresql.link import Link, Unwitnessed, adapt, connect, writing
 from gateway.postgresql.server import Server
 from gateway.postgresql.timing import SharedTime
 from gateway.spool import spelling
@@ -192,6 +192,7 @@ class Postgres:
         async def made() -> psycopg.AsyncConnection[Any]:
             connection = await psycopg.AsyncConnection.connect(self._server.conninfo("reader"))
             await connection.set_read_only(True)
+            adapt(connection)
             return connection
 
         return create_async_engine(

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import StrBinaryDumper, StrDumper
 
@@ -84,13 +85,27 @@ class _BinaryText(_Text, StrBinaryDumper):
     pass
 
 
+class _Number(Loader):
+    """No column is a ``numeric``; a sum of whole numbers is, and is one, too."""
+
+    def load(self, data: Buffer) -> int | float:
+        text = bytes(data).decode()
+        return float(text) if "." in text else int(text)
+
+
+def adapt(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Values are what they are with SQLite."""
+    for dumper in (_BinaryText, _Text):
+        connection.adapters.register_dumper(str, dumper)
+    connection.adapters.register_loader("numeric", _Number)
+
+
 def connect(server: Server, role: str, *options: str) -> psycopg.Connection[DictRow]:
     """Raises psycopg.Error."""
     made = psycopg.connect(server.conninfo(role), autocommit=True, row_factory=dict_row)
     try:
         made.prepared_max = _PREPARED
-        for dumper in (_BinaryText, _Text):
-            made.adapters.register_dumper(str, dumper)
+        adapt(made)
         for option in options:
             made.execute(option)
     except BaseException:

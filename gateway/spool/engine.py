@@ -2,8 +2,9 @@
 
 Statements are written with these marks, which an engine renders: ``@in(:ids)`` is "one of this list", ``@pairs(:keys)``
 the same for two columns and a list of pairs, ``@least(`` and ``@greatest(`` are the smaller and the larger of two
-values, ``@instr(`` is where in the first the second begins, ``@list(column)`` all of them as JSON, ``@by(name)`` behind
-a table says which index serves. ``@raw(column)`` is a body where that is small, else b"";
+values, ``@instr(`` is where in the first the second begins, ``@like`` is LIKE that takes ASCII letters of either case
+for the same, ``@list(column)`` all of them as JSON, ``@by(name)`` behind a table says which index serves.
+``@raw(column)`` is a body where that is small, else b"";
 ``@lock`` behind a query keeps its rows from others until the commit, ``@skip`` leaves out what others keep, too. Flags
 are TRUE, FALSE or a bound bool.
 """

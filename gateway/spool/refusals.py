@@ -184,7 +184,7 @@ def _behind(before: str) -> tuple[str, dict[str, int]]:
 _NAMES = ("peer", "client", "user", "sender", "helo", "reason", "listener", "stage")
 _LONGEST = 300  # characters of what is looked for
 # Whatever name it stands in: who looks for a word looks closer only at where that is.
-_SAID = " OR ".join(f"\"{name}\" LIKE :bare ESCAPE '\\'" for name in dict.fromkeys(("sender", "recipients", *_NAMES)))
+_SAID = " OR ".join(f"\"{name}\" @like :bare ESCAPE '\\'" for name in dict.fromkeys(("sender", "recipients", *_NAMES)))
 _LISTED = "lower(recipients) LIKE :listed ESCAPE '\\'"
 
 
@@ -223,7 +223,7 @@ def _inside(network: Network, peers: Sequence[str]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """For LIKE, which takes ASCII letters of either case for the same."""
+    """For LIKE; @like takes ASCII letters of either case for the same."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 

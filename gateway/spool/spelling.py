@@ -34,6 +34,7 @@ _TYPES = dict.fromkeys(
 ) | {"doubt": "boolean"}
 _WORDS = {
     "@instr(": "strpos(",
+    "@like": "ILIKE",
     "@least(": "least(",
     "@greatest(": "greatest(",
     "@lock": "FOR UPDATE",
@@ -51,7 +52,12 @@ def sqlite(statement: str) -> str:
     told = re.sub(r"@by\((\w+)\)", r"INDEXED BY \1", listed)
     told = _LISTED.sub(r"json_group_array(\1)\2", told)
     told = re.sub(r"@raw\(([\w.]+)\)", r"\1", told).replace("@lock", "").replace("@skip", "")
-    return told.replace("@least(", "min(").replace("@greatest(", "max(").replace("@instr(", "instr(")
+    return (
+        told.replace("@least(", "min(")
+        .replace("@greatest(", "max(")
+        .replace("@instr(", "instr(")
+        .replace("@like", "LIKE")
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -1,13 +1,15 @@
-"""A scripted SMTP server, and one running gateway for all commands."""
+"""A scripted SMTP server, and one running gateway for all commands: one on each engine."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests import postgres_kit
 from tests.cli.kit import Commands, Server
 from tests.flow.kit import Gateway, free_port
 
@@ -40,13 +42,17 @@ def refusing() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def service(refusing: Server) -> Iterator[Gateway]:
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def service(refusing: Server, request: pytest.FixtureRequest) -> Iterator[Gateway]:
     """``gateway serve``: away is not there, strict refuses, box and spare take everything."""
-    with tempfile.TemporaryDirectory(prefix="gw-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gw-"))
         config = CONFIG.format(away=free_port(), strict=refusing.server_address[1])
-        with Gateway(Path(folder), config) as running:
-            yield running
+        if request.param == "postgresql":
+            server = stack.enter_context(postgres_kit.cluster())
+            server.create("spool")
+            config += f"spool: {{url: '{server.url('spool')}', instance: a}}\n"
+        yield stack.enter_context(Gateway(Path(folder), config))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One served service for each test."""
+"""One served service for each test, and which of them run on both engines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ import pytest
 
 from gateway.http.server import HttpServer
 from tests.http.kit import Service, service, serving
+from tests.spool_kit import engine as engine  # noqa: PLC0414 - a fixture
+from tests.spool_kit import on_both
+
+_ON_BOTH = {
+    "test_access.py", "test_acts.py", "test_api.py", "test_client.py", "test_clients.py", "test_doctor.py",
+    "test_health.py", "test_hooks.py", "test_hostile.py", "test_server.py", "test_status.py", "test_work.py",
+}  # fmt: skip
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    on_both(metafunc, _ON_BOTH)
 
 
 @pytest.fixture

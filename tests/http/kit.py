@@ -47,7 +47,7 @@ from gateway.spool import Filter, Spool
 from gateway.spool.wishes import Wish
 from tests.builders import new_message, routing
 from tests.fakes import START, FakeClock
-from tests.spool_kit import blank
+from tests.spool_kit import blank, engine_of
 
 RAW = b"Subject: secret\r\n\r\nbody\r\n"
 
@@ -259,7 +259,7 @@ async def service(file: Path | None = None) -> AsyncIterator[Service]:
         with (path / "log").open("w") as log:
             events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
             events.declare(listeners=["local"], backends=settings.backends, clients=settings.clients, keys=["own"])
-            spool = await Spool.open(path, clock, events=events, reserve=1.0)
+            spool = await Spool.open(path, clock, engine=engine_of(path, clock), events=events, reserve=1.0)
             authenticator = auth.Authenticator(settings, clock, fetch, events, auth.Revocations(), uses=spool.uses)
             try:
                 yield Service(loaded, clock, events, spool, authenticator, path / "log")

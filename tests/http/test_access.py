@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from gateway.http.routes import ROUTES
 from tests.http.kit import Service, ask, service, serving
+from tests.spool_kit import engine_of_file as engine_of_file  # noqa: PLC0414 - a fixture
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 OPEN = ["/healthz", "/readyz", "/metrics"]
@@ -39,7 +40,7 @@ class Ways(NamedTuple):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ways() -> AsyncIterator[Ways]:
+async def ways(engine: str) -> AsyncIterator[Ways]:
     async with service() as running, serving(running) as server:
         await running.put(1)
         async with serving(running, "0.0.0.0:0") as network:

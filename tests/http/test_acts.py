@@ -19,6 +19,7 @@ from gateway.pools import read_files
 from gateway.spool import Filter
 from tests.builders import new_message
 from tests.http.kit import Service, ask, service, serving
+from tests.spool_kit import engine_of_file as engine_of_file  # noqa: PLC0414 - a fixture
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -49,7 +50,7 @@ class Ways(NamedTuple):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ways() -> AsyncIterator[Ways]:
+async def ways(engine: str) -> AsyncIterator[Ways]:
     async with service() as running, serving(running) as server, serving(running, "0.0.0.0:0") as network:
         yield Ways(running, running.settings.http.socket, server.port, network.port)
 

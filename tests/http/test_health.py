@@ -60,7 +60,7 @@ async def test_metrics(running: Service, server: HttpServer, accept: str, conten
     assert running.dispatcher.published == 1
 
 
-async def test_status(running: Service) -> None:
+async def test_status(running: Service, engine: str) -> None:
     """One look: version, listeners, what is queued where and since when."""
     await running.put(1)
     status = (await ask(running, "GET", "/api/v1/status")).json
@@ -71,7 +71,8 @@ async def test_status(running: Service) -> None:
     assert status["backends"]["box"]["last_success"] == "2026-11-20T12:00:00Z"
     assert status["running"] is True
     assert status["spool"]["writable"] is True
-    assert (status["spool"]["room_bytes"] > 0, status["spool"]["shut"]) == (True, "")
+    room = status["spool"]["room_bytes"]  # a database may have as much as it likes
+    assert (room is None if engine == "postgresql" else room > 0, status["spool"]["shut"]) == (True, "")
 
 
 async def test_without_a_service_the_configured_backends_are_shown(running: Service) -> None:

@@ -150,16 +150,21 @@ async def furnish(running: Service) -> None:
     refusals(running)
 
 
+TALLY = """
+INSERT INTO tally VALUES (?, ?, ?, ?, ?, 0, ?, ?, 0, 0, ?) ON CONFLICT (hour_at, listener, client, backend)
+DO UPDATE SET accepted = excluded.accepted, sent = excluded.sent, failed = excluded.failed,
+    refused = excluded.refused"""
+
+
 def mail(running: Service) -> None:
     """A day of it, written beside the service."""
-    add = "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, 0, ?, ?, 0, 0, ?)"
     hour = micros(START.replace(minute=0, second=0, microsecond=0))
     folder = running.settings.state_dir
     for ago, (accepted, sent, lost) in enumerate(zip(ACCEPTED[::-1], SENT[::-1], LOST[::-1], strict=True)):
         at = hour - ago * 3_600_000_000
-        peer(folder, add, at, "devices", "erp", "", accepted, sent, lost // 2, lost - lost // 2)
+        peer(folder, TALLY, at, "devices", "erp", "", accepted, sent, lost // 2, lost - lost // 2)
         for name, part in (("office", 0 if ago == 0 else 5), ("google", 9), ("s2g", 7), ("smart", 2)):
-            peer(folder, add, at, "", "", name, 0, part, 0, 0)
+            peer(folder, TALLY, at, "", "", name, 0, part, 0, 0)
 
 
 def refusals(running: Service) -> None:

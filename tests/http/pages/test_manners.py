@@ -45,7 +45,7 @@ TWINS = """() => {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+async def running(engine: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     async with house(tmp_path_factory.mktemp("house")) as made:
         await mail.furnish(made)
         yield made

@@ -22,7 +22,7 @@ ONE, FAILED, DOUBT, SENT, WAITS = "1K1EQM5KE2HT7", "1K1ER5XGPR3PN", "1K1EQ7Z0MBC
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Service]:
+async def running(engine: str) -> AsyncIterator[Service]:
     async with service() as made:
         await mail.furnish(made)
         yield made

@@ -30,7 +30,7 @@ PATHS = ("/ui/", "/ui/flow", "/ui/flow?days=7", "/ui/refused", "/ui/backends", "
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+async def running(engine: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     async with house(tmp_path_factory.mktemp("house")) as made:
         yield made
 

@@ -13,7 +13,7 @@ from gateway.spool.records import micros
 from tests.fakes import START
 from tests.http.kit import Service
 from tests.http.pages import mail
-from tests.http.pages.house import FILE, Standing
+from tests.http.pages.house import FILE, TALLY, Standing
 from tests.spool_kit import peer, settlement
 
 LONG = f"{'scanner.in.the.basement.' * 3}x@{'quite.a.long.name.of.a.department.' * 3}example.com"
@@ -72,8 +72,7 @@ def file(folder: Path) -> Path:
 def figures(service: Service) -> None:
     """Ten thousands in a column."""
     hour = micros(START.replace(minute=0, second=0, microsecond=0))
-    add = "INSERT OR REPLACE INTO tally VALUES (?, ?, ?, ?, ?, 0, ?, ?, 0, 0, ?)"
     for ago in range(24):
         at, folder = hour - ago * 3_600_000_000, service.settings.state_dir
-        peer(folder, add, at, "devices", "erp", "", 123_456 + ago * 1000, 10_000, 12, 34_567)
-        peer(folder, add, at, "", "", "office", 0, 123_456, 12, 0)
+        peer(folder, TALLY, at, "devices", "erp", "", 123_456 + ago * 1000, 10_000, 12, 34_567)
+        peer(folder, TALLY, at, "", "", "office", 0, 123_456, 12, 0)
