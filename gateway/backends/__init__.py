@@ -60,7 +60,7 @@ def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capab
     nowhere: Any = None  # nobody is asked
     context = Context(settings.hostname, settings.state_dir, SystemClock(), nowhere, Random(0))  # noqa: S311 - unused
     for name, section in settings.backends.items():
-        if isinstance(section, OverHttpSettings):
+        if section.calls:
             import_module("gateway.calling")  # now that it is judged whether all is there, and not when mail waits
         own = list(below(("backends", name), section.examine(name, settings.state_dir)))
         if settings.spool.url is not None:  # which knows who has signed in, and is not asked

@@ -100,12 +100,11 @@ _SHOWN |= {f"region {one}": f"region {one}" for one in ("us", "eu", "au")} | {"r
 
 
 class BackendSettings(Section):
-    """What every backend has; each type adds its own (gateway.backends). ``oauth``: does it ask for access tokens?
+    """What every backend has; each type adds its own (gateway.backends).
 
     ``label`` is what people call its provider.
     """
 
-    oauth: ClassVar[bool] = False
     label: ClassVar[str] = ""
     type: str
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -124,6 +123,16 @@ class BackendSettings(Section):
         """In words: Microsoft 365, noreply@example.com."""
         shown = [_SHOWN.get(f"{name} {value}", value) for name, value in self.known_as.items()]
         return ", ".join((self.label or self.type, *shown))
+
+    @property
+    def oauth(self) -> bool:
+        """Whether it asks for access tokens."""
+        return False
+
+    @property
+    def calls(self) -> bool:
+        """Whether it asks anybody by HTTPS."""
+        return self.oauth
 
     @property
     def verifies(self) -> bool:

@@ -95,7 +95,6 @@ class GmailSettings(OverHttpSettings):
     message are stripped there, or the message is rejected.
     """
 
-    oauth: ClassVar[bool] = True
     label: ClassVar[str] = "Gmail"
     type: Literal["gmail"] = "gmail"
     mailbox: values.Mailbox
@@ -112,6 +111,10 @@ class GmailSettings(OverHttpSettings):
     @property
     def known_as(self) -> Mapping[str, str]:
         return {"mailbox": self.mailbox}
+
+    @property
+    def oauth(self) -> bool:
+        return True
 
     @model_validator(mode="after")
     def _one_file_that_fits(self) -> Self:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
 from gateway.address import comparable
 from gateway.backends.microsoft import tokens
 from gateway.backends.microsoft.api import Api, error_of
-from gateway.backends.microsoft.certificate import Source
 from gateway.backends.microsoft.draft import Draft, attach_all, draft_of, lacks
-from gateway.backends.microsoft.forms import ClientId, ClientSecret, Tenant
+from gateway.backends.microsoft.entra import EntraSettings
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
 from gateway.backends.microsoft.probes import GraphProbes
@@ -41,20 +39,20 @@ from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.most import Most
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import OverHttpSettings
-from gateway.backends.shared.stores import Shared, sign_in_of
+from gateway.backends.shared.stores import Shared
 from gateway.checks import Check, Step, Use, good, reached, unreached, untried, wrong
 from gateway.config import values
 from gateway.config.durations import parse_duration
-from gateway.config.finding import Ending, Examined
+from gateway.config.finding import Examined
 from gateway.model import Capabilities, Outcome, Progress, Rate, Scope, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
 from gateway.strangers import lenient_json
 
-_CLOUDS = {  # where the API is and where tokens are asked for: https://learn.microsoft.com/graph/deployments
-    "global": ("https://graph.microsoft.com", "https://login.microsoftonline.com"),
-    "usgov": ("https://graph.microsoft.us", "https://login.microsoftonline.us"),
-    "dod": ("https://dod-graph.microsoft.us", "https://login.microsoftonline.us"),
-    "china": ("https://microsoftgraph.chinacloudapi.cn", "https://login.partner.microsoftonline.cn"),
+_CLOUDS = {  # where the API is: https://learn.microsoft.com/graph/deployments
+    "global": "https://graph.microsoft.com",
+    "usgov": "https://graph.microsoft.us",
+    "dod": "https://dod-graph.microsoft.us",
+    "china": "https://microsoftgraph.chinacloudapi.cn",
 }
 _WHOLE = 3_000_000  # bytes of MIME: a request may have 4 MB and base64 takes 4/3
 _REQUEST = 3_140_000  # ... with what is added here, blind recipients above all
@@ -66,32 +64,17 @@ _RBAC = "none in the token; with RBAC for Applications they stand in Exchange: T
 _HINT = "set large_messages: draft on backends.{name}, which needs Mail.ReadWrite"
 
 
-class GraphSettings(OverHttpSettings):
+class GraphSettings(OverHttpSettings, EntraSettings):
     """How to get tokens, which mailbox sends, and what may be done with drafts in it.
 
-    ``mailbox``: an address, "sender" (the From address) or "me" (who signed in). ``api_base`` and ``authority``
-    replace the addresses that ``cloud`` stands for. ``certificate_password`` opens the key, or the whole file (PFX);
-    ``federated_token_file`` holds a token of another issuer and is read for every token of ours.
-    ``client_secret_expires`` is only for the metric that warns.
-    ``default_charset`` is what text of a large mail is in that names nothing and is not UTF-8.
+    ``mailbox``: an address, "sender" (the From address) or "me" (who signed in). ``api_base`` replaces the address
+    that ``cloud`` stands for. ``default_charset`` is what text of a large mail is in that names nothing and is not
+    UTF-8.
     """
 
-    oauth: ClassVar[bool] = True
     label: ClassVar[str] = "Microsoft 365"
     type: Literal["graph"] = "graph"
-    cloud: Literal["global", "usgov", "dod", "china"] = "global"
     api_base: Url | None = None
-    authority: Url | None = None
-    tenant: Tenant = ""  # its form depends on authority
-    client_id: ClientId = ""
-    client_secret: ClientSecret | None = None
-    client_secret_expires: date | None = None
-    certificate_file: Path | None = None
-    private_key_file: Path | None = None
-    certificate_password: SecretStr | None = None
-    federated_token_file: Path | None = None
-    device_login: bool = False
-    managed_identity: bool = False
     mailbox: values.Mailbox
     senders: tuple[values.Pattern, ...] = ()
     large_messages: Literal["refuse", "draft"] = "refuse"
@@ -107,61 +90,31 @@ class GraphSettings(OverHttpSettings):
     def known_as(self) -> Mapping[str, str]:
         return {"mailbox": self.mailbox}
 
+    @property
+    def oauth(self) -> bool:
+        return True
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        names = ("client_secret", "certificate_file", "federated_token_file", "device_login", "managed_identity")
-        if sum(bool(getattr(self, name)) for name in names) != 1:
-            raise ValueError(f"needs exactly one of {', '.join(names)}")
-        for name in ("private_key_file", "certificate_password"):
-            if getattr(self, name) is not None and self.certificate_file is None:
-                raise ValueError(f"{name} needs certificate_file")
-        for name in ("tenant", "client_id"):
-            if not self.managed_identity and not getattr(self, name):
-                raise ValueError(f"{name} is missing")
-        if not self.device_login and self.tenant.lower() in ("common", "organizations", "consumers"):
-            raise ValueError(f"tenant {self.tenant} is for device_login only, give the tenant's id or domain")
         if self.mailbox == "me" and not (self.device_login and self.senders):
             raise ValueError("mailbox me needs device_login, and in senders the address that signs in")
         return self
 
     def identity(self, name: str, state_dir: Path, shared: Shared | None = None) -> tokens.Identity:
         """Who asks for tokens; for device logins with the permissions that the settings need, and no more."""
-        resource, login = _CLOUDS[self.cloud]
+        resource = _CLOUDS[self.cloud]
         whose = "" if self.mailbox == "me" else ".Shared"
         scopes = ["Mail.Send" + whose, *(["Mail.ReadWrite" + whose] if self.drafts else [])]
-        return tokens.Identity(
-            name,
-            f"{self.authority or login}/{self.tenant}",
-            self.client_id,
-            resource,
-            tuple(f"{resource}/{scope}" for scope in scopes),
-            secret=self.client_secret.get_secret_value() if self.client_secret else "",
-            certificate=self._source(),
-            federated=self.federated_token_file,
-            store=sign_in_of(name, state_dir / f"oauth-{name}.json", shared) if self.device_login else None,
-            managed=self.managed_identity,
-        )
-
-    def _source(self) -> Source | None:
-        if self.certificate_file is None:
-            return None
-        password = self.certificate_password.get_secret_value() if self.certificate_password else ""
-        return Source(self.certificate_file, self.private_key_file, password)
+        return self.right(name, state_dir, shared, resource, tuple(f"{resource}/{scope}" for scope in scopes))
 
     def examine(self, name: str, state_dir: Path) -> Examined:
         yield from super().examine(name, state_dir)
-        yield from tokens.examine(self.identity(name, state_dir))
-        if self.client_secret_expires:
-            yield Ending(("client_secret_expires",), "the client secret", _midnight(self.client_secret_expires))
+        yield from self.examine_right(self.identity(name, state_dir))
 
     @property
     def drafts(self) -> bool:
         """Whether drafts are made, which takes more than the permission to send."""
         return self.safe_send or self.large_messages == "draft"
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +144,8 @@ class Graph:
         self._identity = settings.identity(name, context.state_dir, context.shared)
         source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
         self._tokens = TokenCache(name, source, context)
-        if settings.client_secret_expires:
-            context.signals.credential_ends(name, _midnight(settings.client_secret_expires).timestamp())
-        root = settings.api_base or _CLOUDS[settings.cloud][0]
+        settings.tell_of_secret(name, context.signals.credential_ends)
+        root = settings.api_base or _CLOUDS[settings.cloud]
         self._api = Api(name, root, self._tokens, context, settings.timeout, self._many)
         self._most = Most(settings.max_recipients, name, context)
         rate = settings.mailbox_rate
