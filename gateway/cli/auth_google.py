@@ -28,6 +28,7 @@ from gateway.cli.plain import now, say
 
 if TYPE_CHECKING:
     from gateway.backends.google.gmail import GmailSettings
+    from gateway.backends.google.over_smtp import GoogleLoginSettings
 
 _AUTH_URL = "https://accounts.google.com/o/oauth2/v2/auth"
 _PATIENCE = 600.0  # seconds for the human
@@ -46,7 +47,10 @@ _DENIALS = {
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Who signs in, where, and into which file the answer goes. ``account``: only this one will do, "" is anybody."""
+    """Who signs in, where, and into which file the answer goes. ``account``: only this one will do, "" is anybody.
+
+    ``smtp``: for a login over SMTP, which needs another scope than the API.
+    """
 
     client_id: str
     client_secret: str
@@ -55,7 +59,14 @@ class _Plan:
     account: str
     auth_url: str
     token_url: str
-    settings: GmailSettings | None = None
+    settings: GmailSettings | GoogleLoginSettings | None = None
+    smtp: bool = False
+
+    @property
+    def scope(self) -> str:
+        from gateway.backends.google.tokens import FULL, SCOPE
+
+        return FULL if self.smtp else SCOPE
 
 
 @click.command(epilog=example("gateway auth google --client-file client.json --out google.json"))
@@ -68,18 +79,22 @@ class _Plan:
     shell_complete=named("backends"),
     help="Sign in again for this backend, with its client and file.",
 )
+@click.option(
+    "--smtp", is_flag=True, help="For a backend of type smtp, which needs the scope https://mail.google.com/."
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--auth-url", hidden=True, default=_AUTH_URL)
 @click.option("--token-url", hidden=True)
 @config_option
 def google(
-    client_file: Path | None, out: Path | None, name: str | None, no_browser: bool, auth_url: str, token_url: str | None
-) -> None:
+    client_file: Path | None, out: Path | None, name: str | None, smtp: bool, no_browser: bool, auth_url: str,
+    token_url: str | None,
+) -> None:  # fmt: skip
     """Sign in to a Gmail mailbox. Works on a machine without a browser, too."""
     if name and not client_file and not out:
         plan = _again(name, auth_url, token_url)
     elif client_file and out and not name:
-        plan = _first(client_file, out, auth_url, token_url)
+        plan = _first(client_file, out, auth_url, token_url, smtp=smtp)
     else:
         raise click.UsageError("give --client-file FILE and --out FILE, or --backend NAME to sign in again")
     if plan.out.is_dir() or not os.access(plan.out.parent, os.W_OK):
@@ -87,7 +102,7 @@ def google(
     _store(plan, asyncio.run(_sign_in(plan, browser=not no_browser)))
 
 
-def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None) -> _Plan:
+def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None, *, smtp: bool) -> _Plan:
     from gateway.backends.google.tokens import TOKEN_URL
     from gateway.strangers import lenient_json
 
@@ -101,34 +116,39 @@ def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None) -
     if not isinstance(client, dict) or not client.get("client_id") or not client.get("client_secret"):
         raise Failed(f"{client_file} is no OAuth client: {_DESKTOP}")
     own = str(client["client_id"]), str(client["client_secret"])
-    return _Plan(*own, out.absolute(), "", "", auth_url, token_url or TOKEN_URL)
+    return _Plan(*own, out.absolute(), "", "", auth_url, token_url or TOKEN_URL, smtp=smtp)
 
 
 def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
     from gateway.backends.google.gmail import GmailSettings
     from gateway.backends.google.tokens import TOKEN_URL, read_file
     from gateway.backends.shared.base import NoAnswer
+    from gateway.backends.smtp.settings import SmtpSettings
     from gateway.cli import local
 
-    found = local.settings(chosen_file()).settings.backends.get(name)
-    if not isinstance(found, GmailSettings) or found.authorized_user_file is None:
-        raise Failed(f"there is no backend {name} of type gmail with an authorized_user_file")
+    section = local.settings(chosen_file()).settings.backends.get(name)
+    found = section.google if isinstance(section, SmtpSettings) else section
+    if not isinstance(section, GmailSettings | SmtpSettings) or found is None or isinstance(found, SmtpSettings):
+        raise Failed(f"there is no backend {name} of type gmail, or smtp with google")
+    file = getattr(found, "authorized_user_file", None)
+    if not isinstance(file, Path):
+        raise Failed(f"backend {name} has no authorized_user_file: a service account needs no sign-in")
     try:
-        info = read_file(found.authorized_user_file)
+        info = read_file(file)
     except NoAnswer as error:
         raise Failed(f"{error}\nto do: {error.outcome.fix}") from None
     if not info.get("client_id") or not info.get("client_secret"):
-        raise Failed(f"{found.authorized_user_file} names no client: use --client-file and --out")
-    account = str(info.get("account") or "") if found.mailbox == "me" else found.mailbox
+        raise Failed(f"{file} names no client: use --client-file and --out")
+    mailbox = section.mailbox or "me"
+    account = str(info.get("account") or "") if mailbox == "me" else mailbox
     url = token_url or found.token_url or str(info.get("token_uri") or TOKEN_URL)
     own = str(info["client_id"]), str(info["client_secret"])
-    return _Plan(*own, found.authorized_user_file, name, account, auth_url, url, found)
+    smtp = isinstance(section, SmtpSettings)
+    return _Plan(*own, file, name, account, auth_url, url, found, smtp=smtp)
 
 
 async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
     """Google's answer with the tokens."""
-    from gateway.backends.google.tokens import SCOPE
-
     landed: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
     try:
@@ -142,7 +162,7 @@ async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
             "response_type": "code",
             "client_id": plan.client_id,
             "redirect_uri": redirect_uri,
-            "scope": f"{SCOPE} openid email",
+            "scope": f"{plan.scope} openid email",
             "access_type": "offline",
             "prompt": "consent",
             "state": state,
@@ -261,7 +281,7 @@ async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) ->
 
 
 def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
-    from gateway.backends.google.tokens import SCOPE, TOKEN_URL
+    from gateway.backends.google.tokens import TOKEN_URL
     from gateway.backends.shared.oauth import claims
     from gateway.files import write_whole
 
@@ -270,7 +290,7 @@ def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
     if not (token := answer.get("refresh_token")):
         fix = "take the app's access away at myaccount.google.com/connections, then run the command again"
         raise Failed(f"Google gave no refresh token, so nothing was stored: {fix}")
-    if SCOPE not in str(answer.get("scope", SCOPE)).split():
+    if plan.scope not in str(answer.get("scope", plan.scope)).split():
         raise Failed("sending mail was not allowed, so nothing was stored: run it again and tick that box")
     if plan.account and account.lower() != plan.account.lower():
         whom = account or "an account without a name"
@@ -297,6 +317,10 @@ def _say_what_next(plan: _Plan, account: str, ends: str) -> None:
     if plan.backend:
         say(f"now try: gateway backend check {plan.backend}; if it is paused: gateway backend resume {plan.backend}")
         return
-    say("Put this into the configuration:\n\nbackends:\n  gmail:\n    type: gmail")
-    say(f"    mailbox: {account or 'ADDRESS'}\n    authorized_user_file: {plan.out}\n")
+    say("Put this into the configuration:\n\nbackends:\n  gmail:")
+    mailbox, file = f"    mailbox: {account or 'ADDRESS'}", f"authorized_user_file: {plan.out}"
+    if plan.smtp:
+        say(f"    type: smtp\n    preset: gmail\n{mailbox}\n    google: {{{file}}}\n")
+    else:
+        say(f"    type: gmail\n{mailbox}\n    {file}\n")
     say("then try: gateway backend check gmail")

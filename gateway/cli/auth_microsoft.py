@@ -1,4 +1,4 @@
-"""``gateway auth microsoft``: sign in with a browser anywhere, for a graph backend with device_login."""
+"""``gateway auth microsoft``: sign in with a browser anywhere, for a backend with device_login."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from gateway.cli.shared import shared
 
 if TYPE_CHECKING:
     from gateway.backends.microsoft.graph import GraphSettings
+    from gateway.backends.microsoft.over_smtp import MicrosoftLoginSettings
     from gateway.backends.microsoft.tokens import Identity
+    from gateway.config.models import BackendSettings
 
 
 @click.command(epilog=example("gateway auth microsoft --backend office"))
@@ -26,22 +28,21 @@ if TYPE_CHECKING:
     required=True,
     metavar="NAME",
     shell_complete=named("backends"),
-    help="A graph backend that has device_login: true.",
+    help="A graph backend that has device_login: true, or an smtp backend that has it in microsoft.",
 )
 @config_option
 def microsoft(name: str) -> None:
     """Sign in to Microsoft, so that backend NAME may send as you."""
-    from gateway.backends.microsoft.graph import GraphSettings
     from gateway.backends.shared.stores import Unkept, Unreadable
     from gateway.cli import local
 
     settings = local.settings(chosen_file()).settings
-    found = settings.backends.get(name)
-    if not isinstance(found, GraphSettings) or not found.device_login:
-        graphs = {name: one for name, one in settings.backends.items() if isinstance(one, GraphSettings)}
-        fitting = ", ".join(name for name, one in graphs.items() if one.device_login)
+    section = settings.backends.get(name)
+    found = _signing(section) if section else None
+    if found is None:
+        fitting = ", ".join(name for name, one in settings.backends.items() if _signing(one))
         there = f"; there are {fitting}" if fitting else ""
-        raise Failed(f"no backend {name} of type graph with device_login: true{there}")
+        raise Failed(f"no backend {name} of type graph with device_login: true, or smtp with it in microsoft{there}")
     if not settings.state_dir.is_dir():
         raise Failed(f"{settings.state_dir} does not exist yet; start the service once: gateway serve")
     if not os.access(settings.state_dir, os.W_OK | os.X_OK):  # known before somebody signs in for nothing
@@ -56,7 +57,17 @@ def microsoft(name: str) -> None:
         raise Failed(f"the sign-in cannot be stored: {error}") from None
 
 
-async def _sign_in(settings: GraphSettings, identity: Identity) -> None:
+def _signing(section: BackendSettings) -> GraphSettings | MicrosoftLoginSettings | None:
+    """The settings of a sign-in in this backend."""
+    from gateway.backends.microsoft.graph import GraphSettings
+    from gateway.backends.microsoft.over_smtp import MicrosoftLoginSettings
+    from gateway.backends.smtp.settings import SmtpSettings
+
+    found = section.microsoft if isinstance(section, SmtpSettings) else section
+    return found if isinstance(found, GraphSettings | MicrosoftLoginSettings) and found.device_login else None
+
+
+async def _sign_in(settings: GraphSettings | MicrosoftLoginSettings, identity: Identity) -> None:
     from gateway.backends.microsoft.tokens import DeviceLogin
     from gateway.backends.shared.base import NoAnswer
     from gateway.backends.shared.oauth import BlockingHttp

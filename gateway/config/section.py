@@ -25,6 +25,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     open_words: ClassVar[frozenset[str]] = frozenset()  # what may stand in the place of a secret and is none
+    instead: ClassVar[Mapping[str, str]] = {}  # a key that must be there -> the one that can stand in its place
 
     @classmethod
     def file_keys(cls) -> dict[str, Any]:
@@ -45,6 +46,9 @@ class Section(BaseModel):
             needed = key in schema.get("required", ())
             schema["required"] = [name for name in schema.get("required", ()) if name != key]
             schema.setdefault("allOf", []).append({"oneOf": either} if needed else {"not": {"allOf": either}})
+        for key, other in cls.instead.items():
+            schema["required"].remove(key)
+            schema.setdefault("allOf", []).append({"anyOf": [{"required": [key]}, {"required": [other]}]})
         return schema
 
 

@@ -86,6 +86,7 @@ class GoogleFake:
     refresh_token: str = REFRESH
     life: int | str = 3599
     granted: str = SCOPE
+    asked: str = SCOPE  # the scope of the delegation
     aliases: list[dict[str, str]] = field(default_factory=list)
     answers: list[bytes | Handler] = field(default_factory=list)
     token_answers: list[bytes | Handler] = field(default_factory=list)
@@ -183,7 +184,7 @@ class GoogleFake:
             raise Refused(400, "invalid_grant", f"Invalid JWT Signature. {problem}") from None
         if set(claims) - {"iss", "sub", "scope", "aud", "iat", "exp"} or claims["exp"] - claims["iat"] > 3600:
             raise Refused(400, "invalid_grant", "Invalid JWT: Token must be a short-lived token (60 minutes)")
-        if claims["iss"] != "sa@proj.iam.gserviceaccount.com" or claims["scope"] != SCOPE:
+        if claims["iss"] != "sa@proj.iam.gserviceaccount.com" or claims["scope"] != self.asked:
             raise Refused(401, "unauthorized_client", "Client is unauthorized to retrieve access tokens")
         if claims.get("sub", MAILBOX) not in self.users:
             raise Refused(400, "invalid_grant", "Invalid email or User ID")

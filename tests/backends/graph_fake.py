@@ -100,6 +100,8 @@ class GraphFake:
     certificate: x509.Certificate | None = None
     once: bool = False  # a refresh token is good for one refresh
     federated: str = ""  # the one token of another issuer that is known here
+    resource: str = RESOURCE  # whom its tokens are for
+    delegated: str = f"{RESOURCE}/Mail.Send"  # what a person is asked for
 
     def __post_init__(self) -> None:
         self.url = ""
@@ -241,7 +243,7 @@ class GraphFake:
 
     def _client(self, form: dict[str, str], tenant: str) -> bytes:
         known = {"client_id", "client_info", "grant_type", "scope"}
-        if form["scope"] != f"{RESOURCE}/.default":
+        if form["scope"] != f"{self.resource}/.default":
             return refusal(400, "invalid_scope", 70011)
         if "client_secret" in form:
             if set(form) != {*known, "client_secret"} or form["client_secret"] != SECRET:
@@ -286,14 +288,14 @@ class GraphFake:
             return refusal(400, "bad_verification_code", 70000)
         if not self.signed_in:
             return refusal(400, "authorization_pending", 70016)
-        return self._delegated(f"{RESOURCE}/Mail.Send")
+        return self._delegated(self.delegated)
 
     def _delegated(self, scope: str) -> bytes:
         fresh = self.next_refresh_token()
         info = part({"uid": "u-1", "utid": "t-1"})
         who = {"preferred_username": MAILBOX, "sub": "s", "aud": CLIENT, "iss": "i", "exp": 4_000_000_000, "iat": 1}
         more = {"refresh_token": fresh, "client_info": info, "id_token": f"{part({'alg': 'none'})}.{part(who)}.x"}
-        granted = " ".join(word for word in scope.split() if word.startswith(RESOURCE))
+        granted = " ".join(word for word in scope.split() if word.startswith(self.delegated.rpartition("/")[0]))
         return self._token({"scp": self.permissions}, scope=granted, **more)
 
     def next_refresh_token(self) -> str:

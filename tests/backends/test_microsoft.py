@@ -22,10 +22,12 @@ from cryptography.x509.oid import NameOID
 
 from gateway.backends.microsoft.tokens import DeviceLogin, Identity
 from gateway.backends.shared.oauth import BlockingHttp, NoAnswer
+from gateway.config.finding import Finding
 from gateway.model import Verdict
 from tests.backends import kit
 from tests.backends.graph_fake import CLIENT, LIFE, MAILBOX, RESOURCE, SECRET, TENANT, GraphFake, Way, open_way, refusal
 from tests.backends.kit import RAW, Web, http
+from tests.builders import START
 from tests.rsa_keys import rsa_key
 
 ENDS = datetime(2036, 5, 1, tzinfo=UTC)
@@ -204,6 +206,10 @@ async def test_a_certificate_that_went_away(tmp_path: Path) -> None:
         assert "No such file" in (await way.one()).detail
 
 
+def foreign(ends: datetime) -> bytes:
+    return jwt.encode({"iss": "https://oidc.example/", "exp": ends}, "k" * 32, algorithm="HS256").encode()
+
+
 async def test_a_token_of_another_issuer_is_read_for_every_token(tmp_path: Path) -> None:
     """A cluster renews it about every hour (learn.microsoft.com/entra/workload-id/workload-identity-federation)."""
     file = tmp_path / "azure-identity-token"
@@ -212,18 +218,56 @@ async def test_a_token_of_another_issuer_is_read_for_every_token(tmp_path: Path)
         way.fake.federated = "second"
         assert (await way.one()).verdict is Verdict.MISCONFIGURED
         check = await way.backend.check()
-        assert "federated credential with issuer, subject and audience" in check.fix
+        assert "federated credential (its subject" in check.fix
         file.write_text("second\n")
         assert (await way.backend.check()).ok
         assert (await way.one()).verdict is Verdict.SENT
         kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
         assert (way.fake.forms[-1]["client_assertion"], way.fake.forms[-1]["client_assertion_type"]) == ("second", kind)
-    for content in (b"", b"two words", b"\xff"):
-        file.write_bytes(content)
+    for content, words in (
+        (b"", "is empty"),
+        (b"two words", "not a token"),
+        (b"\xff", "not a token"),
+        (foreign(START - timedelta(hours=1)), "ended at 2026-"),
+        (None, "No such file"),
+    ):
+        file.write_bytes(content) if content is not None else file.unlink()
         async with open_way(tmp_path, client_secret=None, federated_token_file=str(file)) as way:
             check = await way.backend.check()
             assert (check.ok, "federated_token_file" in check.fix) == (False, True)
+            assert words in check.summary
             assert way.fake.forms == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (70021, "issuer, subject, audience"),
+        (700211, "its issuer"),
+        (700212, "its audience"),
+        (700213, "its subject"),
+        (700024, "who renews federated_token_file"),
+        (50013, "openid-configuration"),
+        (700016, "tenant is the one where the application is registered"),
+    ],
+)
+async def test_what_does_not_fit_in_a_token_of_another_issuer_is_named(tmp_path: Path, code: int, words: str) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(foreign(START + timedelta(hours=1)))
+    async with open_way(tmp_path, client_secret=None, federated_token_file=str(file)) as way:
+        way.fake.federated = "another"
+        way.fake.answers["token"] = [refusal(401, "invalid_client", code, "No matching federated identity record")]
+        check = await way.backend.check()
+        assert (check.ok, words in check.fix) == (False, True), check.fix
+
+
+async def test_a_token_file_that_is_empty_is_told_when_the_settings_are_checked(tmp_path: Path) -> None:
+    """It may be filled in a minute: that is no reason not to start."""
+    (tmp_path / "token").write_text("\n")
+    async with open_way(tmp_path, client_secret=None, federated_token_file=str(tmp_path / "token")) as way:
+        (found,) = way.settings.examine("office", tmp_path)
+        assert isinstance(found, Finding)
+        assert (found.keys, found.fatal, "is empty" in found.text) == (("federated_token_file",), False, True)
 
 
 async def test_a_client_secret_ends_on_the_day_given(tmp_path: Path) -> None:

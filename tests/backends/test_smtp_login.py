@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.smtp.auth import asks_for
+from gateway.backends.smtp.mechanisms import asks_for
 from gateway.model import Outcome, Verdict
 from tests.backends import kit
 from tests.backends.kit import ALL, DROP, RAW, SmtpFake, spooled
@@ -33,7 +33,7 @@ IN, WRONG = "235 2.7.0 in", "535 5.7.8 wrong"
 P, L, C = f"AUTH PLAIN {PLAIN}", "AUTH LOGIN", "AUTH CRAM-MD5"
 TOKEN = "tok." + "t" * 1500
 BEARER = b64(f"user={NAME}\1auth=Bearer {TOKEN}\1\1")
-SHORT = b64(f"user={NAME}\1auth=Bearer tok\1\1")
+SHORT = b64(f"user={NAME}\1auth=Bearer t0k\1\1")
 DENIED = "334 " + b64('{"status":"400","schemes":"Bearer","scope":"https://mail.google.com/"}')
 
 
@@ -208,16 +208,20 @@ async def test_once_a_login_has_worked_they_do_not_wait_for_each_other(tmp_path:
 @pytest.mark.parametrize(
     ("token", "script", "sent"),
     [
-        ("tok", [(f"AUTH XOAUTH2 {SHORT}", IN)], True),
+        # The form of the line is refused: the other one is tried.
+        ("t0k", [(f"AUTH XOAUTH2 {SHORT}", "501 5.5.4 no"), ("AUTH XOAUTH2", "334 "), (SHORT, IN)], True),
+        (TOKEN, [("AUTH XOAUTH2", "501 5.5.4 initial response needed"), (f"AUTH XOAUTH2 {BEARER}", IN)], True),
+        (TOKEN, [("AUTH XOAUTH2", "500 5.5.1 no"), (f"AUTH XOAUTH2 {BEARER}", "500 5.5.6 too long")], False),
+        ("t0k", [(f"AUTH XOAUTH2 {SHORT}", IN)], True),
         # RFC 4954, 4: the line of AUTH may not be longer than 512 octets.
         (TOKEN, [("AUTH XOAUTH2", "334 "), (BEARER, IN)], True),
-        ("tok", [(f"AUTH XOAUTH2 {SHORT}", DENIED), ("", WRONG)], False),
+        ("t0k", [(f"AUTH XOAUTH2 {SHORT}", DENIED), ("", WRONG)], False),
         (TOKEN, [("AUTH XOAUTH2", "334 "), (BEARER, DENIED), ("", WRONG)], False),
         (TOKEN, [("AUTH XOAUTH2", WANTS_PASSWORD), CANCELLED], False),
-        ("tok", [(f"AUTH XOAUTH2 {SHORT}", DENIED), ("", DENIED), CANCELLED], False),
-        ("tok", [(f"AUTH XOAUTH2 {SHORT}", WRONG)], False),
+        ("t0k", [(f"AUTH XOAUTH2 {SHORT}", DENIED), ("", DENIED), CANCELLED], False),
+        ("t0k", [(f"AUTH XOAUTH2 {SHORT}", WRONG)], False),
         (
-            "tok",
+            "t0k",
             [(f"AUTH XOAUTH2 {SHORT}", "334 " + b64('{"a":' + "[" * 5000)), ("", "535 5.7.8 no")],
             False,
         ),
@@ -236,7 +240,10 @@ async def test_xoauth2_with_the_token_that_is_in_the_file_now(
         assert (server.strange, server.script) == ([], [])
         assert (outcome.verdict is Verdict.SENT) is sent, outcome
         if len(script) > 1 and script[-1] == ("", WRONG):
-            assert outcome.detail == f"{WRONG} (status 400, schemes Bearer, scope https://mail.google.com/)"
+            assert outcome.detail == (
+                f"{WRONG} (status 400: it cannot read the token, or it is not this mailbox's; "
+                "it wants the scope https://mail.google.com/)"
+            )
         assert not any(secret in outcome.detail for secret in (TOKEN, BEARER, SHORT))
 
 

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from tests.backends.graph_fake import CLIENT, SECRET, TENANT, GraphFake
 from tests.backends.kit import HANG, SmtpFake
-from tests.broken.kit import Case, Ends, Lab, Settings
+from tests.broken.kit import SENDER, Case, Ends, Lab, Settings
 from tests.broken.ways import ca_file, tls
 from tests.flow.kit import free_port
 
@@ -33,6 +34,16 @@ async def secured(
     there = await lab.server(SmtpFake(starttls=context), HOST)
     own = {"ca_file": ca_file(lab, names[0], kind, len(times))} if trusted else {}
     return {"type": "smtp", "host": HOST, "port": there.port, **own}
+
+
+async def exchange(lab: Lab, refusal: str) -> Settings:
+    """Exchange Online, logged in to with a token of Entra ID."""
+    fake = GraphFake(lab.clock, resource="https://outlook.office365.com", rbac=True)
+    entra = await lab.web(fake, "login.microsoftonline.com")
+    there = await server(lab, offers=("AUTH LOGIN XOAUTH2", "SIZE 157286400"), login=False, AUTH=refusal)
+    lab.known |= {f"127.0.0.1:{there['port']}": "smtp.office365.com"}
+    own = {"tenant": TENANT, "client_id": CLIENT, "client_secret_file": lab.file("entra.secret", SECRET)}
+    return {**there, "mailbox": SENDER, "microsoft": {**own, "authority": entra.url}}
 
 
 async def plain(lab: Lab) -> Settings:
@@ -73,6 +84,36 @@ CASES: tuple[Case, ...] = (
         ),
         "SmtpClientAuthentication is disabled",
         "type: graph.*SMTP AUTH",
+    ),
+    case(
+        "token",
+        "Exchange Online does not let the application log in as this mailbox (token)",
+        partial(
+            exchange, refusal="535 5.7.3 Authentication unsuccessful [AM0PR01CA0001.eurprd01.prod.exchangelabs.com]"
+        ),
+        "535 5.7.3",
+        "New-ServicePrincipal.*Application SMTP.SendAsApp.*Test-ServicePrincipalAuthorization",
+    ),
+    case(
+        "switch",
+        "SMTP AUTH is off for this mailbox of Exchange Online (token)",
+        partial(
+            exchange,
+            refusal="535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox.",
+        ),
+        "SmtpClientAuthentication is disabled for the Mailbox",
+        "Set-CASMailbox -Identity a@corp.example",
+    ),
+    case(
+        "access",
+        "a Conditional Access policy stops the log-in (Exchange Online)",
+        partial(
+            exchange,
+            refusal="535 5.7.139 Authentication unsuccessful, the request did not meet the criteria to be authenticated"
+            " successfully. Contact your administrator.",
+        ),
+        "did not meet the criteria",
+        "Conditional Access",
     ),
     case(
         "login",

@@ -31,6 +31,7 @@ from tests.backends.gmail_fake import CLIENT_SECRET, REFRESH, SCOPE, authorized_
 
 CLIENT = "client-1.apps.googleusercontent.com"
 ACCOUNT = "me@corp.example"
+FULL = "https://mail.google.com/"
 Browser = Callable[[str], None]
 
 
@@ -48,6 +49,7 @@ class Consent:
     refuse: dict[str, str] = field(default_factory=dict)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     seen: list[dict[str, str]] = field(default_factory=list)
+    scope: str = SCOPE
 
     def allow(self, url: str) -> str:
         """What the consent page redirects to."""
@@ -57,7 +59,7 @@ class Consent:
         assert {name: asked[name] for name in asked.keys() - {"redirect_uri", "state", "code_challenge"}} == {
             "response_type": "code",
             "client_id": CLIENT,
-            "scope": f"{SCOPE} openid email",
+            "scope": f"{self.scope} openid email",
             "access_type": "offline",
             "prompt": "consent",
             "code_challenge_method": "S256",
@@ -89,7 +91,7 @@ class Consent:
             "access_token": "ya29.x",
             "expires_in": 3599,
             "refresh_token": REFRESH,
-            "scope": f"openid {SCOPE}",
+            "scope": f"openid {self.scope}",
             "token_type": "Bearer",
             "id_token": id_token(),
         } | self.changes
@@ -121,10 +123,13 @@ class Bench:
         files = ["--client-file", str(self.client()), "--out", str(self.out)]
         return [*files, "--token-url", self.token_url, *more]
 
-    def again(self, info: dict[str, Any], mailbox: str = "me") -> list[str]:
+    def again(self, info: dict[str, Any], mailbox: str = "me", *, smtp: bool = False) -> list[str]:
         path = stored(self.folder, info, "gmail.json")
         config = self.folder / "config.yaml"
-        backend = {"type": "gmail", "mailbox": mailbox, "authorized_user_file": str(path)}
+        backend: dict[str, Any] = {"type": "gmail", "mailbox": mailbox, "authorized_user_file": str(path)}
+        if smtp:
+            google = {"authorized_user_file": str(path)}
+            backend = {"type": "smtp", "preset": "gmail", "mailbox": mailbox, "senders": [ACCOUNT], "google": google}
         box = {"type": "capture", "directory": "x"}
         settings = {"backends": {"work": backend, "box": box}, "routes": [{"backend": "work"}]}
         config.write_text(json.dumps({**settings, "state_dir": str(self.folder)}))
@@ -187,15 +192,25 @@ def test_the_first_sign_in_makes_the_file_and_says_what_to_configure(bench: Benc
     assert not any(secret in done.output for secret in (REFRESH, CLIENT_SECRET, "ya29", "4/code"))
 
 
-def test_what_it_says_to_configure_is_a_configuration(bench: Bench) -> None:
+@pytest.mark.parametrize("smtp", [False, True])
+def test_what_it_says_to_configure_is_a_configuration(bench: Bench, smtp: bool) -> None:
     from gateway.backends import settings_types
 
-    output = bench.run(bench.first()).output
+    bench.consent.scope = FULL if smtp else SCOPE
+    output = bench.run(bench.first(*["--smtp"] * smtp)).output
     block = output[output.index("backends:") : output.index("then try")]
     config = bench.folder / "config.yaml"
     config.write_text(f"{block}\nroutes: [{{backend: gmail}}]\nstate_dir: {bench.folder}\n")
     found = load(config, {}, settings_types()).settings.backends["gmail"]
-    assert (found.mailbox, found.authorized_user_file) == (ACCOUNT, bench.out)
+    own = found.google if smtp else found
+    assert (found.mailbox, own.authorized_user_file) == (ACCOUNT, bench.out)
+
+
+def test_signing_in_again_for_smtp_asks_for_what_smtp_needs(bench: Bench) -> None:
+    bench.consent.scope = FULL
+    done = bench.run(bench.again(authorized_user_info(account=ACCOUNT), smtp=True))
+    assert done.exit_code == 0, done.output
+    assert bench.consent.seen[0]["scope"].startswith(FULL)
 
 
 def test_googles_own_token_endpoint_is_not_written_down(bench: Bench) -> None:

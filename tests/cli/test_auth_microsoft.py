@@ -33,6 +33,9 @@ backends:
   me:
     {{type: graph, tenant: consumers, client_id: {client}, device_login: true, mailbox: me, senders: ["{mailbox}"],
       authority: "{url}", api_base: "{url}"}}
+  over_smtp:
+    {{type: smtp, preset: office365, mailbox: me, senders: ["{mailbox}"],
+      microsoft: {{tenant: consumers, client_id: {client}, device_login: true, authority: "{url}"}}}}
   box: {{type: capture, directory: captured}}
 routes: [{{backend: box}}]
 """
@@ -125,7 +128,17 @@ def test_a_failure_is_told_and_nothing_stored(
 def test_another_backend_needs_no_sign_in(file: Path, name: str) -> None:
     done = run(file, "--backend", name)
     assert done.exit_code == 1
-    assert f"no backend {name} of type graph with device_login: true; there are me" in done.stderr
+    fitting = "of type graph with device_login: true, or smtp with it in microsoft; there are me, over_smtp"
+    assert f"no backend {name} {fitting}" in done.stderr
+
+
+@pytest.mark.usefixtures("waits")
+def test_a_person_signs_in_for_smtp(file: Path, fake: GraphFake) -> None:
+    """The sign-in is asked for what SMTP needs, and not for Graph's permission."""
+    assert run(file, "--backend", "over_smtp").exit_code == 0
+    assert "https://outlook.office.com/SMTP.Send" in fake.forms[0]["scope"]
+    assert "Mail.Send" not in fake.forms[0]["scope"]
+    assert (file.parent / "state" / "oauth-over_smtp.json").exists()
 
 
 @pytest.mark.parametrize(("failures", "code"), [(9, 0), (10, 1)])

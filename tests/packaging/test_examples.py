@@ -52,6 +52,7 @@ def contents() -> dict[str, str]:
         ".crt": chain,
         ".url": "https://alerts.example.com/gateway\n",
         ".pem": chain + private(key),
+        "identity-token": "eyJhbGciOiJub25lIn0.eyJpc3MiOiJpIn0.x",
         "sa.json": json.dumps(SERVICE | {"private_key": private(key)}),
         ".json": json.dumps(SIGN_IN | {"account": "noreply@example.com"}),
     }

@@ -29,8 +29,8 @@ from gateway.strangers import lenient_json
 
 SCOPE = "https://www.googleapis.com/auth/gmail.send"
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105
-_SENDING = {SCOPE, *(f"https://www.googleapis.com/auth/gmail.{name}" for name in ("compose", "modify"))}
-_SENDING.add("https://mail.google.com/")
+FULL = "https://mail.google.com/"  # the only one with which a mailbox logs in over SMTP
+_SENDING = {SCOPE, FULL, *(f"https://www.googleapis.com/auth/gmail.{name}" for name in ("compose", "modify"))}
 _CLOUD = "https://www.googleapis.com/auth/cloud-platform"  # what a workload needs to act as the service account
 _USER_FIELDS = ("refresh_token", "client_id", "client_secret")
 _SECRETS = ("refresh_token", "client_secret", "private_key")
@@ -106,10 +106,11 @@ class GoogleTokens:
     """
 
     def __init__(
-        self, name: str, path: Path, mailbox: str, context: Context, *, user: bool, many: bool, token_url: str | None
-    ) -> None:
+        self, name: str, path: Path, mailbox: str, context: Context, *, user: bool, many: bool, token_url: str | None,
+        wanted: str = SCOPE,
+    ) -> None:  # fmt: skip
         self.identity = ""
-        self.scope = SCOPE
+        self.scope = self._wanted = wanted
         self._name = name
         self._path = path
         self._mailbox = mailbox
@@ -186,8 +187,8 @@ class GoogleTokens:
         raise self._refused(said)
 
     def _refused(self, said: str, what: str = "Google refuses a token") -> NoAnswer:
-        known = {"name": self._name, "file": self._path, "mailbox": self._mailbox or "the account", "scope": SCOPE}
-        known |= {"identity": self.identity, "client_id": self._client_id}
+        known = {"name": self._name, "file": self._path, "mailbox": self._mailbox or "the account"}
+        known |= {"identity": self.identity, "client_id": self._client_id, "scope": self._wanted}
         known["now"] = f"{self._context.clock.now():%Y-%m-%d %H:%M:%SZ}"
         row = first(USER if self._user else SERVICE, 0, "", said)
         if self._many and row is NO_USER:
@@ -221,7 +222,7 @@ class GoogleTokens:
         from google.auth import impersonated_credentials
 
         if info["type"] in ("service_account", "authorized_user"):
-            return _simple(info, [SCOPE], self._mailbox, self._token_url)
+            return _simple(info, [self._wanted], self._mailbox, self._token_url)
         if not self._principal:
             raise ValueError("it names no service account; choose service account impersonation when you download it")
         if info["type"] == "impersonated_service_account":
@@ -230,12 +231,12 @@ class GoogleTokens:
             source = _external({key: info[key] for key in info if key != "service_account_impersonation_url"})
         subject, delegates = self._mailbox or None, info.get("delegates") or []
         made: Any = impersonated_credentials.Credentials
-        return made(source, self._principal, [SCOPE], delegates=delegates, subject=subject)
+        return made(source, self._principal, [self._wanted], delegates=delegates, subject=subject)
 
     def _signed_in(self, info: dict[str, Any], last: Mapping[str, Any], asked: datetime) -> None:
         """What the answer says of the sign-in itself: its scopes, its end, its next refresh token."""
-        self.scope = str(last.get("scope") or SCOPE)
-        if not _SENDING & set(self.scope.split()):
+        self.scope = str(last.get("scope") or self._wanted)
+        if not (_SENDING if self._wanted == SCOPE else {self._wanted}) & set(self.scope.split()):
             fix = f"{SIGN_IN.format(name=self._name)}, and tick the box that allows sending mail"
             raise refused(f"the sign-in may not send mail, only: {self.scope}", fix)
         try:

@@ -10,21 +10,19 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from gateway.backends.microsoft import certificate
+from gateway.backends.microsoft import certificate, errors, federated
 from gateway.backends.shared.base import NoAnswer, refused, safe
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, unavailable
 from gateway.backends.shared.stores import Store, Unkept, Unreadable
-from gateway.backends.shared.table import ANY, Row
 from gateway.clock import Clock
 from gateway.config.finding import Examined, Finding
-from gateway.model import Verdict
 from gateway.strangers import lenient_json
 
 # Since the last use of the refresh token (learn.microsoft.com/entra/identity-platform/refresh-tokens).
@@ -33,44 +31,6 @@ _USUAL, _LONGEST = 3600, 24 * 3600  # seconds that a token lasts if nobody says 
 # What msal raises at an answer that makes no sense.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RuntimeError)
 _UNHEARD = 10  # questions in a row without an answer, then a sign-in is given up
-_SIGN_IN = "sign in again: gateway auth microsoft --backend {name}"
-_SECRET = "make a new client secret (Certificates & secrets) and put its Value, not its Secret ID, into client_secret"  # noqa: S105
-_FEDERATED = "give the application a federated credential with issuer, subject and audience as in federated_token_file"
-_CONSENT = "grant the application its permissions with admin consent, or by RBAC for Applications in Exchange"
-
-
-def _row(codes: str, fix: str) -> Row:
-    """For an AADSTS code, or else for the error; "" for all that are left."""
-    return Row(ANY, Verdict.MISCONFIGURED, "4.7.0", code=tuple(codes.split()) or "", fix=fix)
-
-
-# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-ROWS = (
-    _row("7000215", _SECRET),
-    _row("7000222", f"the client secret has expired: {_SECRET}"),
-    _row(
-        "1000502",
-        "the certificate has ended, or is not good yet: make a new one and upload it (Certificates & secrets)",
-    ),
-    _row("700027", "upload the certificate of certificate_file to the application (Certificates & secrets)"),
-    _row(
-        "700024",
-        "set the clock of this machine (timedatectl shows it): Entra sees another time; or see who renews a token",
-    ),
-    _row("700016", "check client_id, and that tenant is the one where the application is registered"),
-    _row("70021 700211 700212 700213", _FEDERATED),
-    _row("7000218", "allow public client flows: Authentication, Settings, in the application's registration"),
-    _row("90002", "there is no such tenant: check tenant and cloud"),
-    _row("53003", "a Conditional Access policy forbids it: exclude this application or sign-in"),
-    _row("invalid_client", "check client_id and client_secret or certificate_file"),
-    _row("unauthorized_client", "check client_id and tenant, and the kinds of accounts that the application allows"),
-    _row("invalid_grant interaction_required consent_required", _CONSENT),
-    _row("invalid_scope invalid_resource", "check cloud: it chooses whom the permission is asked of"),
-)
-_OTHERWISE = _row("", "check tenant, client_id and the credential of backends.{name}")
-# Device logins have a way of their own out of most of them, and a managed identity one for all.
-_LOGIN = (_row("invalid_grant interaction_required consent_required", _SIGN_IN), *ROWS)
-_MANAGED = _row("", "give this machine a managed identity in Azure, and client_id if it has several")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +65,7 @@ def token_source(identity: Identity, clock: Clock, credential_ends: Callable[[st
             elif identity.store:
                 result = _signed_in(identity, identity.store, client)
             else:
-                result = _application(identity, client, ends)
+                result = _application(identity, client, ends, clock.now())
             if "access_token" not in result:
                 raise _failure(identity, result)
             lasts = timedelta(seconds=min(int(result.get("expires_in", _USUAL)), _LONGEST))
@@ -207,12 +167,12 @@ def _client(kind: str, identity: Identity, http: _Http, **more: Any) -> Any:
         raise _refused(identity, f"{identity.authority}: {why}", "90002") from None
 
 
-def _application(identity: Identity, http: _Http, ends: Callable[[float], None]) -> dict[str, Any]:
+def _application(identity: Identity, http: _Http, ends: Callable[[float], None], now: datetime) -> dict[str, Any]:
     credential: Any = identity.secret
     if identity.certificate:
         credential = _signer(identity, identity.certificate, ends)
     elif identity.federated:
-        credential = _federated(identity, identity.federated)
+        credential = _federated(identity, identity.federated, now)
     app = _client("ConfidentialClientApplication", identity, http, client_credential=credential)
     found: dict[str, Any] = app.acquire_token_for_client([f"{identity.resource}/.default"])
     return found
@@ -228,27 +188,20 @@ def _signer(identity: Identity, source: certificate.Source, ends: Callable[[floa
     return {"private_key": pair.private_key, "public_certificate": pair.certificate}
 
 
-def _federated(identity: Identity, file: Path) -> dict[str, Callable[[], str]]:
-    """A token of another issuer, such as a Kubernetes cluster, which renews the file about every hour.
-
-    learn.microsoft.com/entra/workload-id/workload-identity-federation
-    """
-    fix = (
-        f"see that the token is there, and that the service can read it (backends.{identity.name}.federated_token_file)"
-    )
+def _federated(identity: Identity, file: Path, now: datetime) -> dict[str, Callable[[], str]]:
     try:
-        token = file.read_text("ascii").strip()
-    except (OSError, ValueError) as error:
-        raise refused(f"{file}: {getattr(error, 'strerror', None) or 'not a token'}", fix) from None
-    if not re.fullmatch(r"[!-~]+", token):
-        raise refused(f"{file}: not a token", fix)
+        token = federated.read(file, now)
+    except federated.Unusable as error:
+        raise refused(str(error), f"{error.fix} (backends.{identity.name}.federated_token_file)") from None
     return {"client_assertion": lambda: token}
 
 
 def examine(identity: Identity) -> Examined:
-    """What is wrong with the certificate, and when it ends; whether anybody has signed in. Blocks; asks nobody."""
+    """What is wrong with its files, and when they end; whether anybody has signed in. Blocks; asks nobody."""
     if identity.certificate is not None:
         yield from certificate.examine(identity.certificate)
+    if identity.federated is not None:
+        yield from federated.examine(identity.federated)
     if identity.store is not None:
         with suppress(Unreadable, Unkept):  # told when a token is needed
             if identity.store.read() is None:
@@ -267,7 +220,7 @@ def _signed_in(identity: Identity, store: Store, http: _Http) -> dict[str, Any]:
         if renewed:  # every refresh brings a new refresh token
             store.write(renewed, kept)  # or what is there by now is newer, and good for the next time
     except Unreadable as error:
-        raise refused(str(error), _SIGN_IN.format(name=identity.name)) from None
+        raise refused(str(error), errors.SIGN_IN.format(name=identity.name)) from None
     except Unkept as error:
         raise unavailable(str(error), error.fix) from None
     return result
@@ -276,7 +229,7 @@ def _signed_in(identity: Identity, store: Store, http: _Http) -> dict[str, Any]:
 def _refreshed(identity: Identity, store: Store, kept: bytes | None, http: _Http) -> tuple[dict[str, Any], bytes]:
     """The answer to a forced refresh, and what is to be kept then, b"" where that is as before."""
     if kept is None:
-        raise refused("nobody has signed in yet", _SIGN_IN.format(name=identity.name).replace(" again", ""))
+        raise refused("nobody has signed in yet", errors.SIGN_IN.format(name=identity.name).replace(" again", ""))
     try:
         cache = _cache_of(kept)
     except _GARBAGE:
@@ -311,9 +264,8 @@ def _failure(identity: Identity, result: Mapping[str, Any]) -> NoAnswer:
 
 def _refused(identity: Identity, detail: str, *codes: str) -> NoAnswer:
     """What is wrong by the first of ``codes`` that is known."""
-    rows = (_MANAGED,) if identity.managed else _LOGIN if identity.store else ROWS
-    fitting = (row for code in codes for row in rows if row.fits(0, code, ""))
-    row = next(fitting, _OTHERWISE)
+    kind = "managed" if identity.managed else "login" if identity.store else ""
+    row = errors.first("federated" if identity.federated else kind, codes)
     return NoAnswer(row.outcome("gateway", None, safe(detail), {"name": identity.name}))
 
 

@@ -117,8 +117,8 @@ class Mailboxes:
         return replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=pause)
 
     def _of_one(self, name: str, outcome: Outcome) -> Outcome:
-        """A token that is refused (401) for one mailbox; for several in a row it is refused for all."""
-        if outcome.code != 401 or not self._own_tokens:
+        """A token that is refused for one mailbox (HTTP 401, SMTP 535); for several in a row it is refused for all."""
+        if outcome.code not in (401, 535) or not self._own_tokens:
             return outcome
         self._refused.add(name.lower())
         if len(self._refused) >= _IN_A_ROW:

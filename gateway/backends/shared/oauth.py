@@ -26,6 +26,7 @@ from gateway.strangers import lenient_json
 _DEADLINE = 30.0  # seconds for one request to an identity provider
 _IN_ALL = 120.0  # ... and for all that one refresh may need
 _MARGIN = timedelta(seconds=30)  # a token that ends sooner is not handed out any more
+_YOUNG = 60.0  # seconds; what was given so short ago would be given again
 _AGAIN = 60.0  # seconds until a refresh that failed is tried again while the old token lives
 _REMEMBERED = 5.0  # seconds for which a failure is the answer, without asking: what waits behind it comes at once
 
@@ -102,6 +103,7 @@ class TokenCache:
         self._context = context
         self._clock = context.clock
         self._token: AccessToken | None = None
+        self._given = 0.0  # monotonic
         self._refresh_at = context.clock.now()
         self._refreshes: SingleFlight[None, AccessToken] = SingleFlight()
         self._failure: tuple[float, Exception] | None = None  # until when (monotonic) it counts
@@ -121,6 +123,16 @@ class TokenCache:
         if None not in self._refreshes and self._failure and self._clock.monotonic() < self._failure[0]:
             raise self._failure[1].with_traceback(None)  # else it would grow with every raise, and keep messages
         return (await self._refreshes.get(None, self._refresh)).value
+
+    async def instead(self, refused: str) -> str | None:
+        """Another token than the one that was refused; None where that is so young that another would be like it.
+
+        For whoever refuses more than tokens that have ended: rights may have changed since. Raises NoAnswer.
+        """
+        held = self._token
+        if held is not None and held.value == refused and self._clock.monotonic() - self._given < _YOUNG:
+            return None
+        return await self.get(stale=refused)
 
     @property
     def ends(self) -> datetime | None:
@@ -145,7 +157,7 @@ class TokenCache:
             self._failed(error)
             raise
         now = self._clock.now()
-        self._token, self._failure = token, None
+        self._token, self._failure, self._given = token, None, self._clock.monotonic()
         self._refresh_at = now + max(timedelta(0), token.ends - now) * self._context.rng.uniform(0.75, 0.85)
         self._context.signals.token_refreshed(self._backend, "ok", token.ends.timestamp())
         return token

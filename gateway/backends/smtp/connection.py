@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import cast
@@ -34,10 +34,10 @@ Command = tuple[bytes, ...]  # its words
 class Connection:
     """One connection, in step with its server: every command has had its reply, or the connection is closed."""
 
-    def __init__(self, name: str, client: aiosmtplib.SMTP, seconds: float) -> None:
+    def __init__(self, known: Mapping[str, str], client: aiosmtplib.SMTP, seconds: float) -> None:
         if client.transport is None:
             raise aiosmtplib.SMTPServerDisconnected("Connection lost")
-        self.name = name
+        self.known = known  # the backend's name and mailbox, for what is to be done about a refusal
         self.client = client
         self.offers = frozenset(client.esmtp_extensions).__contains__
         self.clean = True  # no transaction is open
@@ -81,7 +81,7 @@ class Connection:
         if reply.code == 421 or not (hoped or reply.code >= 400):  # it goes, or has lost its place in the dialogue
             self.client.close()
             about = of_message if words[0] in (b"RCPT", b"DATA") else replace
-            raise NoAnswer(about(refusal(self.name, *reply)))
+            raise NoAnswer(about(refusal(self.known, *reply)))
         self._named |= hoped and words[0] == b"RCPT"
         return reply
 
@@ -90,7 +90,7 @@ class Connection:
         reply = await self.say(b"RSET")
         if reply.code >= 400:  # RFC 5321 4.1.1.5 knows of no refusal: who is named next would join those of before
             self.client.close()
-            raise NoAnswer(refusal(self.name, *reply))
+            raise NoAnswer(refusal(self.known, *reply))
         self._named = False
 
     async def catch_up(self) -> None:
@@ -173,7 +173,7 @@ async def open_transaction(connection: Connection, envelope: Envelope, raw: byte
     connection.clean = False
     reply = await connection.say(*mail)
     if not 200 <= reply.code < 300:
-        raise NoAnswer(refusal(connection.name, *reply))
+        raise NoAnswer(refusal(connection.known, *reply))
     return named
 
 
@@ -229,7 +229,7 @@ async def name_recipients(
                 most(len(accepted))
             full = True
         else:
-            outcomes[address] = _of_one(refusal(connection.name, *reply))
+            outcomes[address] = _of_one(refusal(connection.known, *reply))
     for address, outcome in outcomes.items():
         rests = outcome.verdict is Verdict.THROTTLED or outcome.scope is Scope.BACKEND
         if accepted and rests:  # it takes others: this recipient alone has to wait
@@ -243,10 +243,10 @@ async def send_message(connection: Connection, raw: bytes, note: str = "") -> Ou
     """``note`` is what has to be told where it was taken."""
     reply = await connection.say(b"DATA")
     if reply.code != 354:
-        return of_message(refusal(connection.name, *reply))
+        return of_message(refusal(connection.known, *reply))
     code, text = await connection.transfer(raw)
     if not 200 <= code < 300:
-        return of_message(refusal(connection.name, code, text))
+        return of_message(refusal(connection.known, code, text))
     queued, dsn = _QUEUED_AS.search(text), connection.offers("dsn")
     remote_id = queued[1] if queued else ""
     return Outcome(Verdict.SENT, code, "2.0.0", safe(f"{code} {text}") + note, remote_id, dsn=dsn, said_by="smtp")

@@ -10,8 +10,11 @@ from dataclasses import replace
 import aiosmtplib
 
 from gateway.backends.shared.base import Context, NoAnswer, away, refused, safe, tells_of_trust
-from gateway.backends.smtp.auth import Logins
+from gateway.backends.shared.logins import TokenLogin
+from gateway.backends.shared.recent import Recent
+from gateway.backends.shared.table import Row
 from gateway.backends.smtp.connection import BROKEN, Connection
+from gateway.backends.smtp.logins import Again, Credential, Logins, MailboxToken, Password, TokenFile
 from gateway.backends.smtp.replies import refusal
 from gateway.backends.smtp.settings import SmtpSettings
 from gateway.model import Scope, Verdict
@@ -24,6 +27,7 @@ _FIXES = {
     "STARTTLS": "check host, port and tls of backends.{name}",
     "AUTH": "check username and password of backends.{name}, and auth",
 }
+_USERS = 1000  # whose logins are remembered
 _NO_EHLO = (500, 502, 504)  # it does not know the command (RFC 5321, 4.2.2); others do not take the name in it
 _SILENT = "ask its operator why it says nothing, and see what stands between (a firewall that looks into SMTP)"
 _NAME = "check host of backends.{name}, and whether this machine's name server knows it: getent ahosts {host}"
@@ -34,22 +38,51 @@ _CERTIFICATE = "check host and server_name, and set ca_file where its certificat
 class Opener:
     """Opens connections for one backend. Whatever goes wrong here is about the backend, and no message's fault."""
 
-    def __init__(self, name: str, settings: SmtpSettings, context: Context) -> None:
+    def __init__(self, name: str, settings: SmtpSettings, context: Context, tokens: TokenLogin | None = None) -> None:
         self._name = name
+        self._tokens = tokens
         self._settings = settings
         self._names = context.names
         self._hostname = settings.local_hostname or context.hostname
         self._where = settings.where
-        self._logins = Logins(name, settings)
+        self._logins: Recent[str, Logins] = Recent(_USERS)
         self._trust = None
         if settings.tls != "none":
             self._trust = settings.trust(tells_of_trust(context.signals, name))
             self._trust.load()
 
-    async def open(self) -> Connection:
-        """A connection ready for MAIL. Raises NoAnswer, which blames the backend as a whole and never the message."""
+    async def open(self, mailbox: str = "") -> Connection:
+        """A connection ready for MAIL, logged in as ``mailbox`` where that is done by tokens of its provider.
+
+        Raises NoAnswer, which blames the backend as a whole and never the message.
+        """
+        try:
+            return await self._open(mailbox)
+        except Again:
+            pass
+        try:
+            return await self._open(mailbox)
+        except Again as error:
+            raise away(f"{self._where}: {error} (at AUTH)", _SILENT, "4.4.2") from None
+
+    def _login_of(self, mailbox: str) -> Logins:
+        if found := self._logins.get(mailbox.lower()):
+            return found
+        settings = self._settings
+        credential: Credential = Password(settings)
+        if self._tokens is not None:
+            credential = MailboxToken(mailbox, self._tokens)
+        elif settings.token_file is not None:
+            credential = TokenFile(self._name, settings)
+        return self._logins.put(mailbox.lower(), Logins(self._name, settings, credential))
+
+    async def _open(self, mailbox: str) -> Connection:
+        """Raises NoAnswer, Again."""
         settings, seconds = self._settings, self._settings.timeout.total_seconds()
-        step, failed = "greeting", self._logins.failed
+        logins = self._login_of(mailbox)
+        if self._tokens is not None:
+            await self._tokens.token(mailbox)  # before the server has to wait for it
+        step, failed = "greeting", logins.failed
         client = aiosmtplib.SMTP(
             hostname=settings.server_name or settings.host,  # the name that TLS asks for
             local_hostname=self._hostname,
@@ -70,14 +103,14 @@ class Opener:
                 await client.starttls()
                 step = "EHLO"
                 await self._greet(client)
-            if settings.username is not None:
+            if settings.logs_in:
                 step = "AUTH"
-                await self._logins.log_in(client, failed)
-            return Connection(self._name, client, seconds)
+                await logins.log_in(client, failed)
+            return Connection(self._known(mailbox), client, seconds)
         except BaseException as error:
             client.close()
             if isinstance(error, BROKEN):
-                raise self._failure(error, step) from error
+                raise self._failure(error, step, mailbox) from error
             raise
 
     async def _greet(self, client: aiosmtplib.SMTP) -> None:
@@ -90,7 +123,7 @@ class Opener:
         except aiosmtplib.SMTPHeloError as error:
             if error.code < 500 or not client.is_connected:
                 raise
-            if self._settings.tls != "starttls" and self._settings.username is None:
+            if self._settings.tls != "starttls" and not self._settings.logs_in:
                 try:
                     await client.helo()
                 except aiosmtplib.SMTPHeloError:
@@ -107,18 +140,26 @@ class Opener:
     def _way(self, fix: str) -> str:
         return fix.format(name=self._name, host=self._settings.host, port=self._settings.actual_port)
 
-    def _failure(self, error: BaseException | None, step: str) -> NoAnswer:
+    def _known(self, mailbox: str) -> dict[str, str]:
+        return {"name": self._name, "mailbox": mailbox or self._settings.username or "MAILBOX"}
+
+    def _failure(self, error: BaseException | None, step: str, mailbox: str) -> NoAnswer:
         """What went wrong before there was a transaction: that is the backend's, never a message's."""
+        secrets = self._login_of(mailbox).secrets()
         if isinstance(error, aiosmtplib.SMTPResponseException) and error.code >= 400:
-            outcome = refusal(self._name, error.code, error.message, *self._logins.secrets())
+            rows: tuple[Row, ...] = ()
+            known = self._known(mailbox)
+            if self._tokens is not None and step == "AUTH":
+                rows, known = tuple(self._tokens.rows), {**self._tokens.known, **known}
+            outcome = refusal(known, error.code, error.message, *secrets, rows=rows)
             # 432 4.7.12: the password must be changed first. With 4.3.2 it is Exchange's limit of sessions.
             ours = error.code >= 500 or (error.code == 432 and outcome.verdict is not Verdict.THROTTLED)
             own = outcome.fix if step == "AUTH" else ""  # what is known of such a reply says more than the step
-            verdict, fix = (Verdict.MISCONFIGURED, own or self._fix(step)) if ours else (Verdict.THROTTLED, "")
+            verdict, fix = (Verdict.MISCONFIGURED, own or self._fix(step)) if ours else (Verdict.THROTTLED, outcome.fix)
             return NoAnswer(replace(outcome, verdict=verdict, scope=Scope.BACKEND, fix=fix))
         text = str(error).replace(" on port None", "")  # aiosmtplib was given a connection
         if isinstance(error, aiosmtplib.SMTPResponseException):
-            text = safe(f"unexpected reply: {error.code} {error.message}", *self._logins.secrets())
+            text = safe(f"unexpected reply: {error.code} {error.message}", *secrets)
         silent = isinstance(error, aiosmtplib.SMTPTimeoutError)
         while error is not None:
             if isinstance(error, ssl.SSLCertVerificationError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
@@ -41,14 +41,28 @@ _WAIT = "the account's sending limit is used up: wait, raise it, or name a secon
 _UNBLOCK = (
     "the provider has blocked the account of backends.{name}: ask there why (Exchange: Defender, Restricted entities)"
 )
-_ROOM = "the mailbox of the account is full: make room, its Sent Items first"
+_ROOM = (
+    "the mailbox of the account is full: make room, its Sent Items first, and let Exchange keep them short "
+    "(a retention tag: docs/microsoft365.md)"
+)
 _VERIFY = "verify this sender at the provider, or set clients.NAME.senders so that others are refused"
 _LOGIN = "check username and password of backends.{name}, and how the server wants them"
 # Exchange Online's words for log-ins that are switched off (aka.ms/smtp_auth_disabled).
+_POLICIES = r"^5\.7\.139\b.*(security defaults|did not meet the criteria|conditional access)"
 _OFF = r"SmtpClientAuthentication is disabled|basic authentication is (disabled|not supported)|^5\.7\.30\b"
 _TENANT = (
-    "let backends.{name} have type: graph (docs/microsoft365.md), which needs no password; or switch SMTP AUTH on for "
-    "this mailbox: admin.microsoft.com > Users > Mail > Manage email apps"
+    "let backends.{name} log in by token: microsoft in the place of username and password, or type: graph "
+    "(docs/microsoft365.md); or switch SMTP AUTH on for this mailbox: Set-CASMailbox -Identity {mailbox} "
+    "-SmtpClientAuthenticationDisabled $false"
+)
+_POLICY = (
+    "exclude this application or sign-in from the Conditional Access policy that blocks it (entra.microsoft.com > "
+    "Sign-in logs names it), or switch security defaults off"
+)
+_NO_LOGIN = "let backends.{name} log in: microsoft and mailbox (docs/microsoft365.md), or username and password"
+_FEWER = (
+    "Exchange takes 3 connections for a mailbox: set preset: office365 on backends.{name}, or mailbox_concurrency: 3; "
+    "other programs may log in as {mailbox} too"
 )
 _APP = "make an app password at the provider for backends.{name}, or use type: gmail, which needs none (docs/gmail.md)"
 _RELAY = r"relay(ing)?( access)? (denied|not (permitted|allowed))|(unable|not permitted) to relay|relay access denied"
@@ -57,11 +71,18 @@ _OPEN_UP = (
     "address"
 )
 _OWNED = r"not owned by|(permission|right)s? to send as|SendAsDenied|sender address rejected"
+_NOT_AS = r"SendAsDenied|SendAs denied|^5\.7\.60\b|STOREDRV\.Submission.*SendAs"
+_RIGHT = (
+    "let {mailbox} send as this From: Add-RecipientPermission FROM -AccessRights SendAs -Trustee {mailbox}; or set "
+    "mailbox: sender on backends.{name}, or senders or rewrite_sender of the client"
+)
 _AS = "let the account send as this From, or set senders or rewrite_sender of the client in clients"
 _BIG = r"^5\.(3\.4|2\.3)\b|message (size )?(exceeds|is too (large|big))|message too (large|big)"
 # Replies that refuse (RFC 5321 4.2.3, RFC 4954 6): the text is searched in "enhanced code, text".
 REPLIES = (
     Row((535, 550), Verdict.MISCONFIGURED, "", text=_OFF, fix=_TENANT),
+    Row((535,), Verdict.MISCONFIGURED, "", text=_POLICIES, fix=_POLICY),
+    Row((530,), Verdict.MISCONFIGURED, "", text=r"^5\.7\.57\b", fix=_NO_LOGIN),
     Row((534, 535), Verdict.MISCONFIGURED, "", text=r"application-specific password", fix=_APP),
     Row((530, 534, 535, 538), Verdict.MISCONFIGURED, "", fix=_LOGIN),
     Row((421,), Verdict.THROTTLED, ""),
@@ -74,12 +95,13 @@ REPLIES = (
     # Or of its sender, and others may send.
     Row(range(500, 600), Verdict.MISCONFIGURED, "", text=_UNVERIFIED, scope=Scope.MESSAGE, fix=_VERIFY),
     # Exchange Online has a limit of sessions, Amazon SES of messages a second.
-    Row((432,), Verdict.THROTTLED, "", text=r"^4\.3\.2\b", pause=timedelta(seconds=10)),
+    Row((432,), Verdict.THROTTLED, "", text=r"^4\.3\.2\b", pause=timedelta(seconds=10), fix=_FEWER),
     Row((454,), Verdict.THROTTLED, "", text="throttling"),
     # Greylisting, a full mailbox, a busy server: of one message, until several in a row hear it (delivery.breaker).
     Row(range(400, 500), Verdict.DEFERRED, ""),
     # Our wrong setting sends nothing back; but who relays for some gets on with the others.
     Row(range(550, 600), Verdict.MISCONFIGURED, "", text=_RELAY, scope=Scope.MESSAGE, fix=_OPEN_UP),
+    Row(range(500, 600), Verdict.REJECTED, "", text=_NOT_AS, fix=_RIGHT),
     Row(range(500, 600), Verdict.REJECTED, "", text=_OWNED, fix=_AS),
     Row(range(500, 600), Verdict.REJECTED, "", text=_BIG, fix=TOO_BIG),
     Row(range(500, 600), Verdict.REJECTED, ""),
@@ -87,15 +109,15 @@ REPLIES = (
 )
 
 
-def refusal(name: str, code: int, text: str, *secrets: str) -> Outcome:
-    """The outcome of a reply to the backend called ``name`` that is not the hoped-for one.
+def refusal(known: Mapping[str, str], code: int, text: str, *secrets: str, rows: Sequence[Row] = ()) -> Outcome:
+    """The outcome of a reply that is not the hoped-for one. ``rows`` are looked through before those of all servers.
 
-    ``secrets`` are kept out of its detail.
+    ``known`` are the backend's name and mailbox, for the fixes; ``secrets`` are kept out of the detail.
     """
     match = _ENHANCED.match(text)
     enhanced = f"{code // 100}{match[1] if match else '.0.0'}"
-    row = first(REPLIES, code, "", f"{enhanced} {text}")
-    outcome = row.outcome("smtp", code, safe(f"{code} {text}", *secrets), {"name": name})
+    row = first((*rows, *REPLIES), code, "", f"{enhanced} {text}")
+    outcome = row.outcome("smtp", code, safe(f"{code} {text}", *secrets), known)
     if outcome.enhanced:
         return replace(outcome, detail=f"unexpected reply: {outcome.detail}")
     return replace(outcome, enhanced=enhanced, retry_after=row.pause)
