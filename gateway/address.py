@@ -26,11 +26,11 @@ _SHORT = 320  # octets of a path that is remembered: RFC 5321 4.5.3.1.3 says 256
 _LONGEST = 255  # octets of a local part, where RFC 5321 4.5.3.1.1 says 64 and list servers need more; and of a domain
 
 
-def parse_path(raw: bytes, *, utf8: bool, domain: str = "") -> tuple[str, bytes]:
+def parse_path(raw: bytes, *, utf8: bool, domain: str | None = "") -> tuple[str, bytes]:
     """The address after ``FROM:`` or ``TO:`` ("" for ``<>``) and the raw ESMTP parameters behind it.
 
     The address is kept as it was spelled, but for a dot behind the domain, which RFC 5321 2.3.5 does not know. One that
-    has no domain gets ``domain``. Raises BadAddress (RFC 5321 4.1.2, RFC 6531 3.3).
+    has no domain gets ``domain``; None: it stays so. Raises BadAddress (RFC 5321 4.1.2, RFC 6531 3.3).
     """
     path, _, rest = raw.lstrip(b" ").partition(b" ")
     # Where it ends before the first blank, what stands behind changes nothing, if that is ASCII as well.
@@ -45,7 +45,7 @@ def parse_path(raw: bytes, *, utf8: bool, domain: str = "") -> tuple[str, bytes]
 
 
 @lru_cache(maxsize=1024)
-def _known(path: bytes, domain: str) -> str | None:
+def _known(path: bytes, domain: str | None) -> str | None:
     """None: not so."""
     try:
         return _read(path.decode(), domain)[0]
@@ -53,15 +53,17 @@ def _known(path: bytes, domain: str) -> str | None:
         return None
 
 
-def _read(text: str, domain: str) -> tuple[str, int]:
+def _read(text: str, domain: str | None) -> tuple[str, int]:
     """The address with which it begins, and where that ends. Raises BadAddress."""
     match = _PATH.match(text)
     if match is None:
         _explain(text)
     local, domain = match[2] or match[4], match[3] or match[5] or domain
+    if local and domain is None:
+        return _checked(local, "x").removesuffix("@x"), match.end()
     if local and not domain:
         _explain(text)
-    return (_checked(local, domain) if local else ""), match.end()
+    return (_checked(local, domain or "") if local else ""), match.end()
 
 
 def parse_address(text: str, *, utf8: bool = True) -> str:
@@ -72,6 +74,11 @@ def parse_address(text: str, *, utf8: bool = True) -> str:
     if match is None:
         _explain(text)
     return _checked(match[1], match[2])
+
+
+def is_bare(address: str) -> bool:
+    """Whether it is a name without a domain. No whole address ends in a quote, and within quotes an @ is a letter."""
+    return bool(address) and ("@" not in address or address.endswith('"'))
 
 
 def comparable(address: str) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from textwrap import wrap
 
+from gateway.address import comparable
 from gateway.message import scan
 from gateway.message.text import date, fold, harmless
 from gateway.model import BadMessage, Outcome, Recipient, SpooledMessage
@@ -99,7 +100,7 @@ class Report:
         header = [
             fold("From", ["Mail", "Delivery", "System", f"<{harmless(self.sender, utf8=utf8, limit=900)}>"]),
             fold("To", [f"<{harmless(message.envelope.sender, utf8=utf8, limit=900)}>"]),
-            fold("Subject", [f"{title}:", *(f"{harmless(f.recipient.address, utf8=utf8)}" for f in failures[:1])]),
+            fold("Subject", [f"{title}:", *(f"{harmless(asked_for(f.recipient), utf8=utf8)}" for f in failures[:1])]),
             fold("Date", [date(self.now)]),
             fold("Message-ID", [self.message_id]),
             *(fold(name, answers) for name in ("In-Reply-To", "References") if answers),
@@ -123,7 +124,10 @@ class Report:
         lines += [f"{verb}:", ""]
         for failure in self.failures:
             status = _code(failure)
-            lines.append(f"  <{harmless(failure.recipient.address, utf8=True, limit=900)}>")
+            asked, address = asked_for(failure.recipient), failure.recipient.address
+            lines.append(f"  <{harmless(asked, utf8=True, limit=900)}>")
+            if asked != address:
+                lines += _indented(f"(whose mail goes to <{harmless(address, utf8=True, limit=900)}>)")
             if failure.action != "relayed":
                 reason = _said(failure.outcome) or "none was given"
                 said_by = f" (from backend {failure.backend})" if failure.backend else ""
@@ -189,6 +193,13 @@ class Report:
         if _carriable(header):
             return kind, header, _transfer(header), note
         return kind, encodebytes(header).replace(b"\n", b"\r\n"), "base64", note
+
+
+def asked_for(recipient: Recipient) -> str:
+    """The address that the sender knows: ORCPT says it where the mail goes to another (RFC 3461 4.2)."""
+    kind, _, address = recipient.orcpt.partition(";")
+    named = _unxtext(address) if kind.lower() == "rfc822" else ""
+    return named if "@" in named and comparable(named) != comparable(recipient.address) else recipient.address
 
 
 def _transfer(content: bytes) -> str:

@@ -33,9 +33,10 @@ def how(
     routing: Routing,
     deliveries: Mapping[str, Sequence[str]],
     repairs: Sequence[str],
+    rewritten: bool = False,
 ) -> str:
     """``named``: it came with a Message-ID. ``shown`` are the addresses of From as they came, ``repairs`` is what was
-    mended on the way in."""
+    mended on the way in. ``rewritten``: the envelope names others than were asked for."""
     names = header.named
     found: dict[str, Hashable] = {"with": arrival.protocol, "by": _known_by(client, arrival)}
     if arrival.helo:
@@ -60,7 +61,8 @@ def how(
         found["added"] = added if named else (*added, "message-id")
     if repairs:
         found["repairs"] = tuple(repairs)
-    found |= _seen(header, envelope)
+    if not rewritten:
+        found |= _seen(header, envelope)
     found["routes"] = _routes(freight, routing, deliveries, envelope)
     return _text(tuple(found.items()))
 

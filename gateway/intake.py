@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.config.aliases import Aliases
+from gateway.config.checks import given_aliases
 from gateway.config.models import ClientSettings, LimitSettings, RetrySettings, Settings
+from gateway.copies import copies
 from gateway.how import how
 from gateway.message import (
     Arrival,
@@ -14,14 +17,16 @@ from gateway.message import (
     may_show_address,
     plain_addresses,
     qualify_header,
+    redirected,
     scan,
     sole_address,
     stamp,
     walk,
 )
 from gateway.message.text import harmless
-from gateway.model import Client, Envelope, NewMessage, Refusal
+from gateway.model import Client, Envelope, NewMessage, Outcome, Refusal
 from gateway.policy import allowed, anybody, check_sender
+from gateway.rewritten import Rewritten
 from gateway.routing import Freight, Routing
 
 _HOPS = 100  # Received fields in all, RFC 5321 6.3
@@ -39,10 +44,12 @@ class Rules:
     retry: RetrySettings
     clients: Mapping[str, ClientSettings]
     routing: Routing
+    aliases: Aliases | None = None  # None: nobody's name stands for another's
 
     @classmethod
     def of(cls, settings: Settings, routing: Routing) -> Rules:
-        return cls(settings.hostname, settings.limits, settings.retry, settings.clients, routing)
+        aliases = Aliases.of(given_aliases(settings)) if settings.aliases else None
+        return cls(settings.hostname, settings.limits, settings.retry, settings.clients, routing, aliases)
 
 
 def prepare(
@@ -54,14 +61,17 @@ def prepare(
     *,
     headerless: bool = True,
     repairs: Sequence[str] = (),
+    rewritten: Sequence[Rewritten] = (),
 ) -> NewMessage:
     """The message as it is to be stored, with its deliveries. Raises Refusal 554 or 553, BadMessage, CannotCarry.
 
     ``headerless`` says whether a message without any header field is tolerated; ``repairs`` is what was mended already
-    (as gateway.lifeline tells it).
+    (as gateway.lifeline tells it), and ``rewritten`` what became of recipients that were asked for.
     """
     if client.default_domain and (whole := qualify_header(raw, client.default_domain)) is not raw:
         raw, repairs = whole, (*repairs, "default_domain")
+    if client.redirect_to and rewritten:
+        raw = redirected(raw, client.redirect_to, [one.asked for one in rewritten])
     header = scan(raw)
     _check_header(header, rules.hostname, headerless=headerless)
     shown = header.addresses("from")
@@ -118,7 +128,14 @@ def prepare(
         routing=rules.routing,
         deliveries=deliveries,
         repairs=repairs,
+        rewritten=bool(rewritten),
     )
+    refused: Mapping[str, Outcome] = {}
+    if (client.copy_to or rules.routing.copies) and not client.redirect_to:
+        made = copies(client, rules.routing, freight, addresses)
+        envelope = replace(envelope, recipients=(*envelope.recipients, *made.recipients))
+        deliveries, refused = made.beside(deliveries), made.refused
+        rewritten = (*rewritten, *made.rewritten)
     return NewMessage(
         id=arrival.id,
         envelope=envelope,
@@ -136,6 +153,8 @@ def prepare(
         pin=client.backend,
         features=features,
         how=noted,
+        rewritten=rewritten,
+        refused=refused,
         secret=client.secret,
     )
 

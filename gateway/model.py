@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from gateway.checks import Check
+from gateway.rewritten import Rewritten
 
 Network = IPv4Network | IPv6Network
 # What a message is made of (message.FEATURES), and where each stands in it; None: nobody has looked.
@@ -150,6 +151,8 @@ class Client:
     max_recipients: int | None = None
     rate: Rate | None = None
     default_domain: str = ""  # of addresses without one
+    redirect_to: str = ""  # who gets all of it
+    copy_to: tuple[str, ...] = ()
     token: LoginToken | None = None
     secret: str = field(default="", repr=False)
     proof: object = field(default=None, repr=False, compare=False)
@@ -191,6 +194,7 @@ class NewMessage(Message):
     listener: str = ""
     peer: str = ""
     how: str = ""  # as gateway.how notes it
+    rewritten: Sequence[Rewritten] = ()
     refused: Mapping[str, Outcome] = field(default_factory=dict)
     resend_of: str = ""
 

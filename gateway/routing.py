@@ -82,6 +82,7 @@ class _Asks:
     recipients: bool
     authors: bool
     contents: bool
+    copies: bool
     sizes: tuple[int, ...]  # bounds, in order
     words: tuple[str, ...]  # of each route
 
@@ -93,6 +94,7 @@ class _Asks:
             recipients=doubts or any(line.recipients for line in routes),
             authors=doubts or any(one.senders for one in able),
             contents=any(one.lacks for one in able),
+            copies=any(line.copy_to for line in routes),
             sizes=tuple(sorted({size for one in able for size in (one.max_bytes, one.whole_bytes)})),
             words=tuple(map(_words, routes)),
         )
@@ -123,6 +125,11 @@ class Routing:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_asks", _Asks.of(self.routes, self.capabilities.values()))
+
+    @property
+    def copies(self) -> bool:
+        """Whether any line wants copies made."""
+        return self._asks.copies
 
     @property
     def particular(self) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from gateway.address import domain_of
+from collections.abc import Sequence
+
+from gateway.address import parse_address
 from gateway.intake import Rules
-from gateway.model import Client, Envelope, Recipient, Refusal
+from gateway.model import BadAddress, Client, Envelope, Recipient, Refusal
 from gateway.policy import allowed, check_recipient, check_sender
+from gateway.rewritten import Rewritten
 from gateway.routing import Freight
+from gateway.whom import Whom, becomes, check, key
 
 
 class Transaction:
@@ -24,8 +28,10 @@ class Transaction:
         self._original = asked.original
         self._rules = rules
         self._most = min(rules.limits.max_recipients, client.max_recipients or rules.limits.max_recipients)
-        self.recipients: list[Recipient] = []
+        self.recipients: list[Recipient] = []  # who will stand in the envelope
         self._known: set[tuple[str, str]] = set()
+        # Who is rewritten at all: most clients are not, and then nothing of this costs anything.
+        self._whom = Whom(self.recipients) if rules.aliases is not None or client.redirect_to else None
         if sender and client.rewrite and (client.rewrite.always or not allowed(client.senders, sender)):
             self.sender = client.rewrite.to
             self._original = self._original or (sender if sender != self.sender else "")
@@ -39,29 +45,55 @@ class Transaction:
         text = f"Message is larger than the {self.limit} octets allowed here{self._why}"
         return Refusal(552, "5.3.4", text, "too_big")
 
-    def add(self, address: str, notify: str, orcpt: str) -> bool:
+    @property
+    def completes(self) -> str | None:
+        """The domain of names that have none, "" for nobody's; None: ``whole`` says."""
+        return self.client.default_domain if self._rules.aliases is None else None
+
+    def whole(self, name: str) -> str:
+        """A recipient's name without a domain, as an address. Raises BadAddress where it is nobody's."""
+        if self.client.default_domain:
+            return parse_address(f"{name}@{self.client.default_domain}")
+        if self._rules.aliases is not None and self._rules.aliases.knows(name):
+            return parse_address(f"{name}@{self._rules.hostname}")
+        raise BadAddress("The address needs a domain, write user@example.com", "syntax")
+
+    @property
+    def rewritten(self) -> Sequence[Rewritten]:
+        """What became of those that were asked for, as far as it is somebody else."""
+        return self._whom.rewritten if self._whom is not None else ()
+
+    def add(self, address: str, notify: str, orcpt: str, *, bare: bool = False) -> bool:
         """One more recipient; False for one known already (its domain may be spelled otherwise).
 
-        Raises Refusal, CannotCarry.
+        ``bare``: it came without a domain. Raises Refusal, CannotCarry.
         """
-        client = self.client
-        key = (address.rpartition("@")[0], domain_of(address))  # the local part is its host's business: RFC 5321 2.4
-        if key in self._known:
+        client, whom = self.client, self._whom
+        known = key(address)
+        if known in self._known:
             return False
-        check_recipient(client, address)
-        if len(self.recipients) >= self._most:
+        instead = becomes(client, self._rules.aliases, address, bare=bare) if whom is not None else None
+        if instead is None:
+            check_recipient(client, address)
+        else:
+            check(client, address, instead)
+        if len(self._known) >= self._most:
             raise Refusal(452, "4.5.3", f"At most {self._most} recipients in one message", "too_many_recipients")
         freight = Freight(
             client=client.name,
             sender=self.sender,
             size=self.size,
             pin=client.backend,
-            smtputf8=not (address.isascii() and self.sender.isascii()),
+            smtputf8=not ((address.isascii() or instead is not None) and self.sender.isascii()),
             own_token=bool(client.secret),
         )
-        self._rules.routing.usable(freight, address)
-        self._known.add(key)
-        self.recipients.append(Recipient(address, notify, orcpt))
+        for one in (address,) if instead is None else instead.became:
+            self._rules.routing.usable(freight, one)
+        self._known.add(known)
+        if whom is None:
+            self.recipients.append(Recipient(address, notify, orcpt))
+        else:
+            whom.add(Recipient(address, notify, orcpt), instead)
         return True
 
     def envelope(self) -> Envelope:

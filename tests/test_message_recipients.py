@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from email import message_from_bytes
+from email.policy import SMTP
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.address import comparable
-from gateway.message import Split, address_call, address_to, readdress, scan, split_recipients
+from gateway.message import (
+    Split,
+    address_call,
+    address_to,
+    qualify_header,
+    readdress,
+    redirected,
+    scan,
+    split_recipients,
+)
 from gateway.model import Client, Envelope, Recipient, Refusal
 from gateway.policy import check_sender
 from tests.message_kit import python_calls
@@ -168,3 +180,60 @@ def test_overlong_domains_cost_nothing() -> None:
             check_sender(Client("c", senders=(tuple(f"*@x{n}" for n in range(20)),)), "", scan(raw).addresses("to"))
 
     assert python_calls(work) < 20_000
+
+
+# Entries of an address field as people and programs write them, {} for the address; and addresses.
+WRITTEN = [
+    "{}", "<{}>", "Cron Daemon <{}>", '"Doe, John" <{}>', '"a\\"b" <{}>', "=?utf-8?q?J=C3=B6rg?= <{}>", "{} (a, note)",
+    "<{}> (nested (one))", "Name (x)\r\n\t<{}>", "G: {};", "G: c@x.org,\r\n {};", "G:;", "{} ", "\r\n {}",
+]  # fmt: skip
+ASKED = ["root", "www-data", "a.b+c", "ann@example.org", "Ann@Example.ORG", "b@xn--bcher-kva.example"]
+FIELD = st.sampled_from(["From", "to", "CC", "Reply-To", "Sender", "Resent-To", "bcc", "Subject", "X-To"])
+VALUE = st.lists(st.builds(str.format, st.sampled_from(WRITTEN), st.sampled_from(ASKED)), min_size=1, max_size=4)
+HEADER = st.lists(st.tuples(FIELD, VALUE.map(", ".join)), max_size=5, unique_by=lambda one: one[0].lower())
+
+
+def read(raw: bytes) -> list[tuple[str, object]]:
+    """As the email package of Python reads it: addresses of each field, or its text."""
+    message = message_from_bytes(raw, policy=SMTP)
+    return [
+        (name, [(one.display_name, one.username, one.domain) for one in value.addresses])
+        if hasattr(value, "addresses")
+        else (name, str(value))
+        for name, value in message.items()
+    ]
+
+
+@settings(max_examples=60)
+@given(HEADER)
+def test_names_get_a_domain_and_nothing_else_changes(fields: list[tuple[str, str]]) -> None:
+    """Another parser finds the same people, those without a domain at this one; every other byte is where it was."""
+    raw = "".join(f"{name}: {value}\r\n" for name, value in fields).encode() + b"\r\nTo: root\r\n"
+    whole = qualify_header(raw, "local.example")
+    assert whole.replace(b"@local.example", b"") == raw
+    before, after = read(raw), read(whole)
+    for (name, people), (also, found) in zip(before, after, strict=True):
+        listed = people if isinstance(people, list) else []
+        assert name == also
+        assert found == ([(shown, user, domain or "local.example") for shown, user, domain in listed] or people)
+    assert qualify_header(whole, "other.example") is whole
+    signed = b"DKIM-Signature: v=1\r\n" + raw
+    assert qualify_header(signed, "local.example") is signed
+
+
+@settings(max_examples=40)
+@given(HEADER, st.lists(st.sampled_from([*ASKED[3:], "b\xfc@x.org"]), min_size=1, max_size=3))
+def test_nobody_is_answered_but_the_one_who_gets_it(fields: list[tuple[str, str]], asked: list[str]) -> None:
+    """Of To and Cc nothing is left but that address; what they were can be read, and so can who was asked for."""
+    raw = "".join(f"{name}: {value}\r\n" for name, value in fields).encode() + b"\r\nTo: root\r\n"
+    found = redirected(raw, "test@example.com", asked)
+    told = {name.lower(): people for name, people in read(found)}
+    assert told["to"] == [("", "test", "example.com")]
+    assert "cc" not in told
+    assert [address.strip() for address in str(told["x-envelope-to"]).split(",")] == [
+        one.replace("\xfc", "?") for one in asked
+    ]
+    assert found.endswith(b"\r\n\r\nTo: root\r\n")
+    for name, value in fields:
+        prefix = b"X-Original-" * (name.lower() in ("to", "cc", "resent-to"))
+        assert b"\r\n%b%b: %b\r\n" % (prefix, name.encode(), value.encode()) in found

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.address import parse_address
 from gateway.auth.tokens import Invalid, narrowing
-from gateway.config.models import Settings
+from gateway.config.models import ClientSettings, Settings
 from gateway.model import BadAddress, Client, LoginToken, SenderRewrite
 from gateway.networks import is_public, prefix_length
 from gateway.url import is_loopback
@@ -25,6 +25,7 @@ class Clients:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.clients
         self._backends = settings.backends.keys()
+        self._default_domain = settings.default_domain or ""
         self._anonymous = {name: known for name, known in settings.clients.items() if not known.logs_in}
         listed = chain.from_iterable(known.networks for known in settings.clients.values())
         self._listed = [network for network in listed if not is_public([network])]
@@ -99,7 +100,9 @@ class Clients:
             max_size=known.max_size,
             max_recipients=known.max_recipients,
             rate=known.rate,
-            default_domain=known.default_domain or "",
+            default_domain=default_domain(known, self._default_domain),
+            redirect_to=known.redirect_to or "",
+            copy_to=known.copy_to,
         )
 
     def _narrowed(self, client: Client, claims: Mapping[str, Any], peer: str) -> Client:
@@ -118,6 +121,11 @@ class Clients:
             backend=asked.backend or client.backend,
             max_size=min(sizes, default=None),
         )
+
+
+def default_domain(known: ClientSettings, of_all: str) -> str:
+    """What completes this client's names: of strangers nothing is, unless its own settings say so."""
+    return known.default_domain or ("" if known.open_relay else of_all)
 
 
 def _fill(pattern: str, claims: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from gateway.drop import folder, letter
-from gateway.drop.compose import EX_DATAERR, EX_USAGE, Given, NotSendable, compose
+from gateway.drop.compose import COMPLETES, EX_DATAERR, EX_USAGE, Given, NotSendable, complete, compose
 from gateway.message import repaired
 from gateway.model import Envelope
 
@@ -85,7 +85,6 @@ def _given(arguments: argparse.Namespace) -> Given:
     return Given(
         sender=_login_name() if arguments.sender is None else arguments.sender,
         recipients=tuple(arguments.recipients),
-        domain=socket.gethostname(),
         name=arguments.name,
         from_header=arguments.from_header,
         notify=arguments.notify.upper(),
@@ -95,10 +94,15 @@ def _given(arguments: argparse.Namespace) -> Given:
 
 
 def _submit(target: tuple[str, int], verbose: bool, envelope: Envelope, raw: bytes) -> None:
-    """Over SMTP, each address as it was judged: smtplib's own mail and rcpt would rewrite some."""
+    """Over SMTP, each address as it was judged: smtplib's own mail and rcpt would rewrite some.
+
+    Names without a domain are the service's to complete, where it says so; else they get this machine's.
+    """
     with _connection(target) as server:
         server.set_debuglevel(verbose)
         server.ehlo_or_helo_if_needed()
+        if not server.has_extn(COMPLETES):
+            envelope, raw = complete(envelope, raw, socket.gethostname())
         server.command_encoding = "utf-8"
         dsn = server.has_extn("dsn")
         options = ["BODY=8BITMIME"] if envelope.eightbit and server.has_extn("8bitmime") else []
@@ -133,7 +137,7 @@ def _keep(host: str, envelope: Envelope, raw: bytes, why: NotSendable) -> None:
     if (places := maildrop.find(host, os.environ)) is None:
         raise why
     try:
-        folder.drop(places, letter.write(envelope, raw))
+        folder.drop(places, letter.write(envelope, raw, socket.gethostname()))
     except OSError as error:
         text = f"{why}; nor could it be kept in {places.new}: {error.strerror}"
         raise NotSendable(EX_TEMPFAIL, text) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
+from gateway.config.aliases import Given, faults
 from gateway.config.document import Keys, hint
 from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings, users
 from gateway.config.values import format_size, parse_bind, parse_scrypt
@@ -30,6 +31,7 @@ def findings(settings: Settings, names: Names) -> Findings:
         if (first := taken.setdefault(user, name)) != name:
             yield ("clients", name, "user"), f'clients.{first} has the user name "{user}" already'
     yield from _pickup(settings)
+    yield from ((("aliases", name), text) for name, text in faults(given_aliases(settings)))
     if not settings.routes and names["backends"]:
         example = f"routes: [{{backend: {min(names['backends'])}}}]"
         yield ("routes",), f"needed to choose between {len(names['backends'])} backends, write for example {example}"
@@ -54,6 +56,13 @@ def _listeners(settings: Settings, names: Names) -> Findings:
             yield (*here, "tls"), f"{listener.tls} needs {' and '.join(missing)}"
         if listener.auth == "required" and not can_log_in:
             yield (*here, "auth"), "no client has a token, password_hash or login, so nobody could log in"
+
+
+def given_aliases(settings: Settings) -> Given:
+    return Given(
+        settings.aliases, settings.hostname, settings.default_domain or "", settings.local_domains,
+        settings.recipient_delimiter,
+    )  # fmt: skip
 
 
 def _pickup(settings: Settings) -> Findings:
@@ -101,6 +110,8 @@ def _client(here: Keys, client: ClientSettings) -> Findings:
         yield (*here, "user"), "only a client with a password has a user name"
     if client.key is not None and client.token is None:
         yield (*here, "key"), "only a client with a token has a key"
+    if client.redirect_to and client.copy_to:
+        yield (*here, "copy_to"), "nobody gets a copy of what redirect_to takes; take one of the two out"
     for field in ("senders", "recipients"):
         if client.token is None and any("{" in pattern for pattern in getattr(client, field)):
             yield (*here, field), "{sub} and {email} stand for claims, which only a client with a token has"
@@ -166,6 +177,9 @@ def _meaningless(settings: Settings) -> Findings:
     if settings.spool.url is not None and limits.spool_free != type(limits).model_fields["spool_free"].default:
         text = "has no meaning with spool.url, for nobody sees the disk of a database from here"
         yield ("limits", "spool_free"), f"{text}; take it out, limits.spool_size says how large that may grow"
+    for name in ("local_domains", "recipient_delimiter"):
+        if getattr(settings, name) and not settings.aliases:
+            yield (name,), "has no meaning without aliases"
 
 
 def warnings(settings: Settings) -> Findings:

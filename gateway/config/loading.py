@@ -239,7 +239,7 @@ def _validate(document: Document, path: Path | None, environ: Mapping[str, str])
         return Settings.model_validate(document.data)
     except ValidationError as error:
         for keys in _note_types(document, error, ()):
-            part = keys[: {"routes": 1, "auth": 3}.get(str(keys[0]), 2)]
+            part = keys[: {"routes": 1, "local_domains": 1, "auth": 3}.get(str(keys[0]), 2)]
             document.bad.add(part)
             holder = document.data
             for key in part[:-1]:
@@ -259,7 +259,7 @@ def _note_types(document: Document, error: ValidationError, above: Keys, secrets
             options = re.findall(r"'([^']*)'", context["expected"])
             near = meant(item["input"], options)
             text = f"must be one of {', '.join(options)}" + (f', did you mean "{near}"?' if near else "")
-        elif "[key]" in item["loc"]:
+        elif "[key]" in item["loc"] and kind != "value_error":
             text = "a name begins with a small letter and holds only small letters, digits and _, at most 40"
         elif kind == "missing" and keys[-1] in secrets:
             text = f"is missing, give it or {keys[-1]}_file"

@@ -19,8 +19,9 @@ _FOLDERS = Path("/etc"), Path("/var/lib")  # ConfigurationDirectory and StateDir
 _UNITS = tuple(map(Path, ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")))
 SOCKET = Path("admin.sock")  # http.socket where nothing else is said
 SECTIONS = (  # the keys of models.Settings
-    "hostname", "state_dir", "spool", "listeners", "auth", "clients", "backends", "routes", "pickup", "retry",
-    "bounces", "alerts", "retention", "limits", "http", "log", "event_loop",
+    "hostname", "default_domain", "local_domains", "recipient_delimiter", "aliases", "state_dir", "spool", "listeners",
+    "auth", "clients", "backends", "routes", "pickup", "retry", "bounces", "alerts", "retention", "limits", "http",
+    "log", "event_loop",
 )  # fmt: skip
 
 

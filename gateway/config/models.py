@@ -7,9 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from gateway.config import values
+from gateway.config import aliases, values
 from gateway.config.database import this_machine
 from gateway.config.finding import Examined
 from gateway.config.locate import SOCKET
@@ -54,6 +54,10 @@ class AuthSettings(Section):
     keys: dict[values.Name, KeySettings] = Field(default_factory=dict)
 
 
+_OneOrMore = BeforeValidator(lambda given: (given,) if isinstance(given, str) else given, str | tuple[str, ...])
+Copies = Annotated[tuple[values.PlainAddress, ...], _OneOrMore]
+
+
 class RewriteSettings(Section):
     to: values.Address
     when: Literal["not_allowed", "always"] = "not_allowed"
@@ -63,7 +67,8 @@ class ClientSettings(Section):
     """What a client may do, and how it is known: by network, token subject, password, or the provider's own token.
 
     ``login`` names a backend that is asked whether a token is good, and sends with it. ``user`` is the user name beside
-    the password, by default the client's name; capitals do not count.
+    the password, by default the client's name; capitals do not count. ``redirect_to`` gets all its mail instead of
+    those who were asked for, ``copy_to`` gets it as well.
     """
 
     networks: tuple[values.NetworkText, ...] = ()
@@ -76,6 +81,8 @@ class ClientSettings(Section):
     recipients: tuple[values.Pattern, ...] = ("*",)
     rewrite_sender: RewriteSettings | None = None
     default_domain: values.Hostname | None = None
+    redirect_to: values.PlainAddress | None = None
+    copy_to: Copies = ()
     backend: str | None = None
     rate: values.RateLimit | None = None
     max_size: Annotated[values.Size, Field(ge=1)] | None = None
@@ -148,16 +155,13 @@ class BackendSettings(Section):
 
 
 class RouteSettings(Section):
-    """One line of the routing table: all given patterns must match."""
+    """One line of the routing table: all given patterns must match. ``copy_to`` gets what goes by it, too."""
 
-    backend: Annotated[
-        tuple[str, ...],
-        BeforeValidator(lambda given: (given,) if isinstance(given, str) else given, str | tuple[str, ...]),
-        Field(min_length=1),
-    ]
+    backend: Annotated[tuple[str, ...], _OneOrMore, Field(min_length=1)]
     clients: tuple[str, ...] = ()
     senders: tuple[values.SenderPattern, ...] = ()
     recipients: tuple[values.Pattern, ...] = ()
+    copy_to: Copies = ()
 
 
 class SpoolSettings(Section):
@@ -254,10 +258,26 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+AliasName = Annotated[str, AfterValidator(aliases.parse_name)]
+AliasTargets = Annotated[
+    tuple[Annotated[str, AfterValidator(aliases.parse_target)], ...],
+    BeforeValidator(aliases.parse_targets, str | tuple[str, ...]),
+    Field(min_length=1),
+]
+
+
 class Settings(Section):
-    """The whole configuration, validated. ``backends`` holds the settings class of each type."""
+    """The whole configuration, validated. ``backends`` holds the settings class of each type.
+
+    ``default_domain`` is of names without a domain; ``aliases`` say whom names stand for that have none, or one of this
+    machine or of ``local_domains``.
+    """
 
     hostname: values.Hostname
+    default_domain: values.Hostname | None = None
+    local_domains: tuple[values.LocalDomain, ...] = ()
+    recipient_delimiter: Annotated[str, Field(pattern=r"^[-+._=#~]{0,5}$")] = ""
+    aliases: dict[AliasName, AliasTargets] = Field(default_factory=dict)
     state_dir: values.Directory
     spool: SpoolSettings = Field(default_factory=SpoolSettings)
     listeners: dict[values.Name, ListenerSettings]

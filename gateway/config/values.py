@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, SecretStr, StringConstraints, WithJsonSchema
 
-from gateway.address import parse_address
+from gateway.address import parse_address, with_a_labels
 from gateway.config.database import parse_database, parse_failover, parse_instance
 from gateway.config.durations import format_duration, parse_duration
 from gateway.config.locate import absolute
@@ -163,6 +163,17 @@ def _address(text: str, *, instead: str = "") -> str:
         raise ValueError(f'"{text}": {error}{instead}') from None
 
 
+def _plain_address(text: str) -> str:
+    plain = with_a_labels(_address(text))
+    if not plain.isascii():  # the message need not be one that needs SMTPUTF8
+        raise ValueError(f'"{text}": not every backend can send to such an address (SMTPUTF8); write one in ASCII')
+    return plain
+
+
+def _local_domain(text: str) -> str:
+    return f"*.{parse_hostname(text[2:])}".lower() if text.startswith("*.") else parse_hostname(text).lower()
+
+
 def _mailbox(text: str) -> str:
     if "*" in text:
         raise ValueError(f'"{text}" is a pattern: write mailbox: sender, and the pattern in senders')
@@ -226,6 +237,8 @@ Hostname = Annotated[str, AfterValidator(parse_hostname)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 Directory = Annotated[Path, AfterValidator(absolute)]
 Address = Annotated[str, AfterValidator(_address)]
+PlainAddress = Annotated[str, AfterValidator(_plain_address)]
+LocalDomain = Annotated[str, AfterValidator(_local_domain)]  # "*.lan": all below it
 Mailbox = Annotated[str, AfterValidator(_mailbox)]  # "sender": the From address of each message; "me": who signed in
 Pattern = Annotated[str, AfterValidator(parse_pattern)]
 # "" is the null sender.

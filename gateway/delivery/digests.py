@@ -9,6 +9,7 @@ from email.policy import SMTP
 from functools import partial
 from textwrap import wrap
 
+from gateway.bounce import asked_for
 from gateway.clock import Clock
 from gateway.delivery.bounces import Bouncer, wants
 from gateway.events import Events
@@ -87,7 +88,7 @@ def _piece(one: Piece) -> Iterator[str]:
     asked = [each for each in one.recipients if each.state in states and wants(_recipient(each), one.kind)]
     for each in asked[:_PEOPLE]:
         said = " ".join(f"{each.enhanced} {each.detail}".split()) or "no reason was given"
-        line = f"to {each.address}: {_shown(said)}"
+        line = f"to {asked_for(_recipient(each))}: {_shown(said)}"
         yield from wrap(line, _WIDTH, initial_indent="    ", subsequent_indent="      ")
         if each.fix:
             fix = _shown(f"To do: {' '.join(each.fix.split())}")

@@ -6,17 +6,19 @@ Nobody is left out and nothing is guessed: what cannot be read is refused, and t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formataddr
 
-from gateway.message import Header, every_address, qualify, replace_fields, scan
+from gateway.address import is_bare, parse_address
+from gateway.message import Header, every_address, qualify, qualify_header, replace_fields, scan
 from gateway.model import BadAddress, BadMessage, Envelope, Recipient
 
 EX_USAGE, EX_DATAERR = 64, 65
 _AGAIN = "resent-"
 _TO = ("to", "cc", "bcc")
-_NAMED = {again + name for again in ("", _AGAIN) for name in ("from", "sender", "reply-to", *_TO)}
 _HIDDEN = {"bcc", _AGAIN + "bcc"}
+COMPLETES = "xlocalnames"  # in EHLO, RFC 5321 4.1.1.1: names without a domain may be left to the service
+_NOWHERE = "@local.invalid"  # behind a name without a domain, as long as nobody has said which it gets (RFC 2606 2)
 
 
 class NotSendable(Exception):
@@ -29,14 +31,13 @@ class NotSendable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the caller said besides the message. ``domain`` completes local names; ``name`` is for a missing From.
+    """What the caller said besides the message. ``name`` is for a missing From.
 
     ``from_header``: recipients are also those of the header. ``notify``, ``ret`` and ``envid`` as in RFC 3461.
     """
 
     sender: str
     recipients: tuple[str, ...]
-    domain: str
     name: str = ""
     from_header: bool = False
     notify: str = ""
@@ -45,32 +46,26 @@ class Given:
 
 
 def compose(given: Given, raw: bytes) -> tuple[Envelope, bytes]:
-    """The envelope and the message to send for it, without its blind recipients. Raises NotSendable."""
+    """The envelope and the message to send for it, without its blind recipients; names without a domain stay so.
+
+    Raises NotSendable.
+    """
     try:
         header = scan(raw)
     except BadMessage as error:
         raise NotSendable(EX_DATAERR, error.text) from None
-    whole = {  # by place in the header
-        place: qualify(field.value, given.domain) for place, field in enumerate(header.fields) if field.name in _NAMED
-    }
-    found = [_addresses(EX_USAGE, one.encode("utf-8", "surrogateescape"), given.domain) for one in given.recipients]
+    found = [_addresses(EX_USAGE, one.encode("utf-8", "surrogateescape")) for one in given.recipients]
     if given.from_header:
         again = any(header.count(_AGAIN + name) for name in _TO)
         names = [_AGAIN + name if again else name for name in _TO]
         found += [
-            _addresses(EX_DATAERR, whole[place], given.domain, f"{field.spelled}: ")
-            for place, field in enumerate(header.fields)
-            if field.name in names
+            _addresses(EX_DATAERR, field.value, f"{field.spelled}: ") for field in header.fields if field.name in names
         ]
     everyone = dict.fromkeys(address for addresses in found for address in addresses)
     if not everyone:
         raise NotSendable(EX_USAGE, "no recipients: give addresses, or -t to take them from the message")
     sender = _sender(given)
-    changes = {
-        place: b"" if field.name in _HIDDEN else field.raw.partition(b":")[0] + b":" + whole[place]
-        for place, field in enumerate(header.fields)
-        if field.name in _HIDDEN or whole.get(place, field.value) != field.value
-    }
+    changes = {place: b"" for place, field in enumerate(header.fields) if field.name in _HIDDEN}
     envelope = Envelope(
         sender,
         tuple(Recipient(address, given.notify) for address in everyone),
@@ -80,6 +75,23 @@ def compose(given: Given, raw: bytes) -> tuple[Envelope, bytes]:
         envid=given.envid,
     )
     return envelope, replace_fields(raw, header, _new_fields(given, header, sender, changes), changes)
+
+
+def complete(envelope: Envelope, raw: bytes, domain: str) -> tuple[Envelope, bytes]:
+    """The same with this domain behind names that have none. Raises NotSendable for a domain that is none."""
+    try:
+        sender = whole(envelope.sender, domain)
+        recipients = [replace(one, address=whole(one.address, domain)) for one in envelope.recipients]
+    except BadAddress as error:
+        raise NotSendable(EX_USAGE, f"{error.text} ({domain})") from None
+    everyone = {one.address: one for one in reversed(recipients)}
+    envelope = replace(envelope, sender=sender, recipients=tuple(everyone.values())[::-1])
+    return envelope, qualify_header(raw, domain)
+
+
+def whole(address: str, domain: str) -> str:
+    """ "" is nobody's and stays so. What is no address raises BadAddress."""
+    return parse_address(f"{address}@{domain}" if is_bare(address) else address) if address else ""
 
 
 def _new_fields(given: Given, header: Header, sender: str, changes: dict[int, bytes]) -> bytes:
@@ -97,14 +109,19 @@ def _sender(given: Given) -> str:
     raw = given.sender.encode("utf-8", "surrogateescape")
     if not re.sub(rb"[\s<>]", b"", raw):
         return ""
-    addresses = _addresses(EX_USAGE, raw, given.domain)
+    addresses = _addresses(EX_USAGE, raw)
     if len(addresses) != 1:
         raise NotSendable(EX_USAGE, f"not one sender: {given.sender!r}")
     return addresses[0]
 
 
-def _addresses(code: int, value: bytes, domain: str, where: str = "") -> tuple[str, ...]:
+def named(value: bytes) -> tuple[str, ...]:
+    """All whom a field names, with or without a domain. Raises BadAddress."""
+    return tuple(one.removesuffix(_NOWHERE) for one in every_address(qualify(value, _NOWHERE[1:])))
+
+
+def _addresses(code: int, value: bytes, where: str = "") -> tuple[str, ...]:
     try:
-        return every_address(qualify(value, domain))
+        return named(value)
     except BadAddress as error:
         raise NotSendable(code, f"{where}{error.text}; nothing was sent") from None

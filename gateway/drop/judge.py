@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
+from gateway.address import is_bare
 from gateway.clock import Clock
+from gateway.drop.compose import whole
 from gateway.drop.letter import Letter
 from gateway.events import Events
 from gateway.intake import Rules, prepare
@@ -72,10 +74,12 @@ class Judge:
         started, notes = self.clock.monotonic(), _Notes()
         known = next(filter(None, map(self.by_network, _HERE)), None)
         client = replace(known or Client(name=""), login=f"user id {origin.owner}")
+        client = replace(client, default_domain=client.default_domain or letter.domain)
+        letter, bare = _whole(letter, client.default_domain)
         if client.rate and not self.rates.allow(client.name, client.rate, started):
             raise Later(f"faster than clients.{client.name}.rate allows", everything=True)
         arrival = Arrival(ident, self.clock.now(), listener=origin.way, peer="", helo="", protocol="local")
-        message = await self._decide(letter, client, arrival, origin.dropped_at, notes)
+        message = await self._decide(letter, bare, client, arrival, origin.dropped_at, notes)
         try:
             if notes.refused:
                 await self.refuse(_with(message, letter.envelope.recipients, notes.refused), notes.untold)
@@ -93,7 +97,13 @@ class Judge:
             ))  # fmt: skip
 
     async def _decide(
-        self, letter: Letter, client: Client, arrival: Arrival, dropped_at: datetime, notes: _Notes
+        self,
+        letter: Letter,
+        bare: Collection[str],
+        client: Client,
+        arrival: Arrival,
+        dropped_at: datetime,
+        notes: _Notes,
     ) -> NewMessage:
         """The message, with deliveries to those who were not refused. Raises Later."""
         envelope, stage = letter.envelope, "mail"
@@ -105,7 +115,8 @@ class Judge:
             envelope = replace(envelope, sender=transaction.sender)
             for recipient in envelope.recipients:
                 try:
-                    transaction.add(recipient.address, recipient.notify, recipient.orcpt)
+                    named = recipient.address in bare
+                    transaction.add(recipient.address, recipient.notify, recipient.orcpt, bare=named)
                 except Exception as error:
                     notes.refuse("rcpt", error, recipient.address)
             if transaction.recipients:
@@ -150,14 +161,32 @@ def _prepared(raw: bytes, transaction: Transaction, arrival: Arrival, dropped_at
     if header.fields and not header.count("date"):  # it may have waited for long
         mended = ("dropped_date",)
         raw = raw[: header.start] + fold("Date", [date(dropped_at)]) + raw[header.start :]
-    return prepare(raw, transaction.envelope(), transaction.client, arrival, rules, headerless=False, repairs=mended)
+    return prepare(
+        raw, transaction.envelope(), transaction.client, arrival, rules,
+        headerless=False, repairs=mended, rewritten=transaction.rewritten,
+    )  # fmt: skip
+
+
+def _whole(letter: Letter, domain: str) -> tuple[Letter, Collection[str]]:
+    """With a domain behind the names in its envelope that have none, and which these are."""
+    envelope = letter.envelope
+    bare = {whole(one.address, domain) for one in envelope.recipients if is_bare(one.address)}
+    if not bare and not is_bare(envelope.sender):
+        return letter, ()
+    recipients = tuple(replace(one, address=whole(one.address, domain)) for one in envelope.recipients)
+    sender = whole(envelope.sender, domain)
+    return replace(letter, envelope=replace(envelope, sender=sender, recipients=recipients)), bare
 
 
 def _with(message: NewMessage, asked: Sequence[Recipient], refused: Mapping[str, Outcome]) -> NewMessage:
-    """The same with those who were refused, in the order in which they were asked for."""
-    known = {recipient.address for recipient in message.envelope.recipients} | refused.keys()
-    recipients = tuple(recipient for recipient in asked if recipient.address in known)
-    return replace(message, envelope=replace(message.envelope, recipients=recipients), refused=refused)
+    """The same with those who were refused, in the order in which they were asked for; who gets it in the place of
+    others comes behind them. Nobody is refused what he gets in such a place."""
+    those = {*message.refused, *(address for addresses in message.deliveries.values() for address in addresses)}
+    got = {recipient.address: recipient for recipient in message.envelope.recipients if recipient.address in those}
+    refused = {**message.refused, **{address: no for address, no in refused.items() if address not in got}}
+    known = {one.address: got.get(one.address, one) for one in asked if one.address in got or one.address in refused}
+    envelope = replace(message.envelope, recipients=tuple((known | got).values()))
+    return replace(message, envelope=envelope, refused=refused)
 
 
 def _unsent(letter: Letter, client: Client, arrival: Arrival, rules: Rules) -> NewMessage:

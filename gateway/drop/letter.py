@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 
-from gateway.address import parse_address
+from gateway.drop.compose import whole
 from gateway.message import repaired, scan
 from gateway.model import BadMessage, Envelope, Recipient
 from gateway.strangers import strict_json
@@ -22,15 +22,22 @@ _RET = ("", "HDRS", "FULL")
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """``size`` is that of the message, also where ``raw`` is only its header, because it is larger than any may be."""
+    """``size`` is that of the message, also where ``raw`` is only its header, because it is larger than any may be.
+
+    Names in it may have no domain; they get ``domain`` unless the settings have another for them.
+    """
 
     envelope: Envelope
     raw: bytes
     size: int
+    domain: str = ""
 
 
-def write(envelope: Envelope, raw: bytes) -> bytes:
-    """``size`` tells a whole file from one that a crash cut off. All recipients have the same NOTIFY."""
+def write(envelope: Envelope, raw: bytes, domain: str = "") -> bytes:
+    """``size`` tells a whole file from one that a crash cut off. All recipients have the same NOTIFY.
+
+    ``domain`` is this machine's, for names without one.
+    """
     line = {
         "gateway": 1,
         "size": len(raw),
@@ -39,6 +46,7 @@ def write(envelope: Envelope, raw: bytes) -> bytes:
         "notify": envelope.recipients[0].notify,
         "ret": envelope.ret,
         "envid": envelope.envid,
+        "domain": domain,
     }
     return json.dumps(line).encode() + b"\n" + raw
 
@@ -48,29 +56,34 @@ def read(data: bytes, whole: int) -> Letter:
 
     Bare line ends are none of gateway-sendmail's: they are repaired, so that nothing can be smuggled behind one.
     """
-    envelope, size = read_envelope(data)
+    envelope, size, domain = read_envelope(data)
     start = data.index(b"\n") + 1
     if whole - start != size:
         raise BadMessage(f"cut off: {whole - start} of {size} octets are there")
     raw = repaired(data[start:] if whole == len(data) else data[start : start + scan(data[start:]).end])
-    return Letter(replace(envelope, eightbit=not raw.isascii()), raw, size)
+    return Letter(replace(envelope, eightbit=not raw.isascii()), raw, size, domain)
 
 
-def read_envelope(data: bytes) -> tuple[Envelope, int]:
-    """Of the beginning of such a file, and how many octets the message has to have. Raises BadMessage."""
+def read_envelope(data: bytes) -> tuple[Envelope, int, str]:
+    """Of the beginning of such a file, how many octets the message has to have, and the domain of names without one.
+
+    Raises BadMessage.
+    """
     line, end, _ = data[: ENVELOPE_LIMIT + 1].partition(b"\n")
     try:
         given = strict_json(line if end else b"")
         sender, addresses, notify, ret, envid, size = (
             given[name] for name in ("sender", "recipients", "notify", "ret", "envid", "size")
         )
-        if sender:
-            parse_address(sender)
-        recipients = tuple(Recipient(parse_address(address), notify) for address in addresses)
+        domain = given.get("domain", "")
+        whole(sender, domain)
+        if "" in [whole(address, domain) for address in addresses]:
+            raise ValueError("a recipient is missing")
+        recipients = tuple(Recipient(address, notify) for address in addresses)
     except (ValueError, TypeError, KeyError) as error:  # BadAddress among them
         raise BadMessage(f"no envelope of gateway-sendmail in its first line: {error}") from None
     said = isinstance(notify, str) and NOTIFY.fullmatch(notify) and isinstance(envid, str) and ENVID.fullmatch(envid)
     if not (said and ret in _RET and isinstance(sender, str) and isinstance(size, int) and recipients):
         raise BadMessage("the envelope in its first line makes no sense")
     utf8 = not "".join((sender, *addresses)).isascii()
-    return Envelope(sender, recipients, smtputf8=utf8, ret=ret, envid=envid), size
+    return Envelope(sender, recipients, smtputf8=utf8, ret=ret, envid=envid), size, domain

@@ -71,6 +71,6 @@ def _waiting(file: File, *, enveloped: bool) -> Waiting:
     if enveloped:
         with suppress(BadMessage, Unreadable):
             data, _ = folder.content(file, _HEAD, _HEAD)
-            envelope, _ = letter.read_envelope(data)
+            envelope, *_ = letter.read_envelope(data)
             sender, recipients = envelope.sender, tuple(recipient.address for recipient in envelope.recipients)
     return Waiting(file.name, file.size, datetime.fromtimestamp(file.modified, UTC), file.owner, sender, recipients)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from gateway.auth.clients import default_domain
 from gateway.config.models import ClientSettings
 from gateway.config.values import format_rate, format_size
 from gateway.http.described import described
@@ -44,6 +45,8 @@ class ClientView:
     recipients: tuple[str, ...]
     backend: str
     default_domain: str
+    redirect_to: str
+    copy_to: tuple[str, ...]
     rate: str
     rate_limit: int | None
     rate_used: int
@@ -108,7 +111,7 @@ def _view(service: Service, name: str, today: Counts) -> ClientView:
         name=name,
         known_by=tuple(_known_by(name, known)),
         sends_as=_sends_as(known),
-        sends_to=some(known.recipients),
+        sends_to=some(known.recipients) + (f", all of it goes to {known.redirect_to}" if known.redirect_to else ""),
         sends_by=known.backend or known.login or "routes",
         networks=tuple(map(str, known.networks)),
         token=known.token or "",
@@ -121,7 +124,9 @@ def _view(service: Service, name: str, today: Counts) -> ClientView:
         rewrite_when=rewrite.when if rewrite else "",
         recipients=known.recipients,
         backend=known.backend or "",
-        default_domain=known.default_domain or "",
+        default_domain=default_domain(known, service.settings.default_domain or ""),
+        redirect_to=known.redirect_to or "",
+        copy_to=known.copy_to,
         rate=format_rate(known.rate) if known.rate else "",
         rate_limit=known.rate.count if known.rate else None,
         rate_used=used,

@@ -19,14 +19,15 @@ from gateway.http.service import Service
 from gateway.lifeline import Content, Entry, Life, content, life
 from gateway.pools import look_through_mail
 from gateway.spool import MessageDetail, MessageRow, RecipientRow, RestRow
-from gateway.spool.records import ActRow, AttemptRow, BounceRow, ClockStep, DeliveryRow, EventRow
+from gateway.spool.records import ActRow, AskedRow, AttemptRow, BounceRow, ClockStep, DeliveryRow, EventRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageShown(MessageRow):
     """A message with all its ``recipients``, ``attempts`` the oldest first, the ``deliveries`` it still has to make,
     ``events`` that providers told, ``bounces`` to its sender, ``acts`` of operators, the ``rests`` of its backends and
-    ``copies`` by which it was sent again. ``shown`` is its state for people, and its text is ``kept_until``, null where
+    ``copies`` by which it was sent again, and in ``asked`` what became of recipients that are somebody else's now.
+    ``shown`` is its state for people, and its text is ``kept_until``, null where
     it is gone or not to go. ``life`` tells all that in order, in words."""
 
     recipients: tuple[RecipientRow, ...]  # type: ignore[assignment] # a list has their addresses here
@@ -38,6 +39,7 @@ class MessageShown(MessageRow):
     acts: tuple[ActRow, ...]
     rests: tuple[RestRow, ...]
     copies: tuple[str, ...]
+    asked: tuple[AskedRow, ...]
     shown: str
     kept_until: datetime | None
     life: tuple[Entry, ...]

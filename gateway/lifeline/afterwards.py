@@ -94,8 +94,12 @@ def untold(detail: MessageDetail) -> Iterator[Entry]:
         yield Entry(at=at, kind="untold", title="Whether the sender was told is not known",
                     note="An older version of gateway gave it up, and did not keep that.")  # fmt: skip
     else:
-        yield Entry(at=at, kind="untold", title="Nobody was told of the failure",
-                    note="The sender asked not to be told (NOTIFY).")  # fmt: skip
+        copies = {row.became for row in detail.asked if row.why == "copy"}
+        ours = copies.issuperset(row.address for row in failed)
+        note = (
+            "It was a copy that the settings made (copy_to)." if ours else "The sender asked not to be told (NOTIFY)."
+        )
+        yield Entry(at=at, kind="untold", title="Nobody was told of the failure", note=note)
 
 
 def events(detail: MessageDetail) -> Iterator[Entry]:

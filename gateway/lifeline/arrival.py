@@ -9,6 +9,7 @@ from gateway.health.words import octets
 from gateway.lifeline import words
 from gateway.lifeline.entry import Entry
 from gateway.spool import MessageDetail, MessageRow
+from gateway.spool.records import AskedRow
 from gateway.telling import people
 
 _KNOWN_BY: Mapping[str, str] = {
@@ -88,6 +89,8 @@ def decided(detail: MessageDetail) -> Iterator[Entry]:
     """Nothing where nothing is known: a bounce, or mail that an older version accepted."""
     how = words.how_of(detail)
     facts = [("Sender", sender) for sender in _sender(detail, how)]
+    facts += [("Recipient", change) for change in _recipients(detail)]
+    facts += [("Copy", copy) for copy in _copies(detail)]
     facts += [("Way", way) for way in _ways(detail)]
     facts += [("Demands", f"the client may use {detail.message.pin} only")] if detail.message.pin else []
     facts += [("Hidden", hidden) for hidden in _hidden(detail, how)]
@@ -114,6 +117,25 @@ def _sender(detail: MessageDetail, how: Mapping[str, Any]) -> Iterator[str]:
         change = f"{came if came == was else f'From of {came}'} became {message.header_from}"
         back = f". Answers go to {how['answers']}" if how.get("answers") else ""
         yield ", ".join(filter(None, (change, why))) + back
+
+
+def _recipients(detail: MessageDetail) -> Iterator[str]:
+    """What those became that were asked for, together where one setting makes one of many."""
+    asked: dict[str, list[AskedRow]] = {}
+    for row in detail.asked:
+        if row.address:
+            asked.setdefault(row.address, []).append(row)
+    ends: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for address, rows in asked.items():
+        ends.setdefault((tuple(row.became for row in rows), rows[0].rule), []).append(address)
+    for (became, rule), addresses in ends.items():
+        yield f"{people(addresses)} became {people(became)}, because {rule} says so"
+
+
+def _copies(detail: MessageDetail) -> Iterator[str]:
+    for row in detail.asked:
+        if row.why == "copy":
+            yield f"{row.became} gets one, because {row.rule} says so. The others do not see that, nor does the sender"
 
 
 def _ways(detail: MessageDetail) -> Iterator[str]:

@@ -14,12 +14,20 @@ from gateway.message.header import (
 )
 from gateway.message.leaf import Leaf, leaf_bytes, leaf_pieces, leaf_text
 from gateway.message.mailboxes import every_address, may_show_address, plain_addresses, qualify, sole_address
-from gateway.message.recipients import Split, address_call, address_to, qualify_header, readdress, split_recipients
+from gateway.message.recipients import (
+    Split,
+    address_call,
+    address_to,
+    qualify_header,
+    readdress,
+    redirected,
+    split_recipients,
+)
 from gateway.message.stamp import Arrival, received, stamp
 
 __all__ = [
     "FEATURES", "HEADER_LIMIT", "Arrival", "Content", "Field", "Header", "Leaf", "Split", "Undecodable", "address_call",
     "address_to", "every_address", "has_bare_newlines", "leaf_bytes", "leaf_pieces", "leaf_text", "may_show_address",
-    "normalise_newlines", "plain_addresses", "qualify", "qualify_header", "readdress", "received", "repaired",
-    "replace_fields", "scan", "sole_address", "split_recipients", "stamp", "walk",
+    "normalise_newlines", "plain_addresses", "qualify", "qualify_header", "readdress", "received",
+    "redirected", "repaired", "replace_fields", "scan", "sole_address", "split_recipients", "stamp", "walk",
 ]  # fmt: skip

@@ -28,6 +28,7 @@ _ORDINARY = frozenset((
     "from", "sender", "to", "cc", "bcc", "subject", "date", "message-id", "reply-to", "mime-version", "received",
     "return-path", "dkim-signature", "domainkey-signature", "x-mailer", "user-agent",
     "authentication-results", "x-received", "x-originating-ip", "thread-index", "thread-topic",  # traces
+    "x-envelope-to", "x-original-to", "x-original-cc", "x-original-resent-to", "x-original-resent-cc",  # redirect_to
 ))  # fmt: skip
 _THREADING = frozenset(("in-reply-to", "references"))
 _REPORTS = frozenset(("message/delivery-status", "message/disposition-notification"))

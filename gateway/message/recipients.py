@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from gateway.address import comparable, with_a_labels
 from gateway.message.header import Field, Header, replace_fields, scan
 from gateway.message.mailboxes import Mailbox, mailboxes, plain_addresses, qualify
+from gateway.message.text import harmless
 from gateway.model import Envelope
 
 _NAMES = ("from", "sender", "reply-to", "to", "cc", "bcc")
+_RECEIVERS = frozenset(("to", "cc", "resent-to", "resent-cc"))
+_LONGEST = 600  # octets of an address
+_SHOWN = 60_000  # octets of addresses in one field
 _FIELDS = frozenset((*_NAMES, *(f"resent-{name}" for name in _NAMES)))
 
 
@@ -42,12 +47,33 @@ def split_recipients(header: Header, envelope: Envelope) -> Split:
 
 
 def qualify_header(raw: bytes, domain: str) -> bytes:
-    """``@domain`` behind each local name in a field of addresses; without any the bytes come back as they are."""
+    """``@domain`` behind each local name in a field of addresses; without any the bytes come back as they are.
+
+    So does a message that is signed (RFC 6376): the signature would break.
+    """
     header, changes = scan(raw), dict[int, bytes]()
+    if "dkim-signature" in header.named:
+        return raw
     for place, field in enumerate(header.fields):
         if field.name in _FIELDS and (whole := qualify(field.value, domain)) != field.value:
             changes[place] = field.raw.partition(b":")[0] + b":" + whole
     return replace_fields(raw, header, raw[: header.start], changes) if changes else raw
+
+
+def redirected(raw: bytes, to: str, asked: Iterable[str]) -> bytes:
+    """To becomes just ``to``, so that no answer to all gets to whom it was for; those fields are kept as X-Original-To
+    and the like, and X-Envelope-To names the recipients that were ``asked`` for (as far as they have room)."""
+    header = scan(raw)
+    renamed = {
+        place: b"X-Original-" + field.raw for place, field in enumerate(header.fields) if field.name in _RECEIVERS
+    }
+    shown = [harmless(with_a_labels(address), limit=_LONGEST) for address in asked]
+    room = [size <= _SHOWN for size in accumulate(len(one) for one in shown)].count(True)
+    entries = [one.encode() for one in shown[:room]]
+    more = f" (and {len(shown) - room} more)" if len(shown) > room else ""
+    named = address_field("X-Envelope-To", entries).removesuffix(b"\r\n") + f"{more}\r\n".encode()
+    new = address_field("To", [to.encode()]) + named
+    return replace_fields(raw, header, raw[: header.start] + new, renamed)
 
 
 def readdress(raw: bytes, header: Header, keep: Collection[str]) -> bytes:

@@ -297,11 +297,14 @@ class Session:
             tls=self.wire.tls,
         )
         headerless = "missing_headers" in site.settings.tolerate
-        envelope, client = transaction.envelope(), transaction.client
+        envelope, client, rewritten = transaction.envelope(), transaction.client, transaction.rewritten
 
         def ready() -> NewMessage:
             mended = ("line_ends",) if reader.odd else ()
-            return prepare(reader.message(), envelope, client, arrival, rules, headerless=headerless, repairs=mended)
+            return prepare(
+                reader.message(), envelope, client, arrival, rules,
+                headerless=headerless, repairs=mended, rewritten=rewritten,
+            )  # fmt: skip
 
         # Looking through a large message takes longer than anybody else should wait.
         slow = reader.size > SMALL_MAIL and (reader.odd or client.default_domain or rules.routing.particular)

@@ -9,6 +9,7 @@ from typing import Protocol
 from gateway.auth import Authenticator
 from gateway.clock import Clock
 from gateway.config.models import ListenerSettings
+from gateway.drop.compose import COMPLETES
 from gateway.events import Events
 from gateway.intake import Rules
 from gateway.model import Client, NewMessage, Refusal
@@ -108,6 +109,7 @@ class Site:
             size = min(cap, max((one.max_bytes for one in able), default=cap))
         lines = [self.rules.hostname, f"SIZE {size}", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "DSN"]
         lines += ["SMTPUTF8"] * any(one.smtputf8 for one in able)
+        lines += [COMPLETES.upper()] * bool(client is not None and client.default_domain)
         lines += ["STARTTLS"] * (self.certificate is not None and not tls)
         lines += ["AUTH " + " ".join(MECHANISMS)] * self.offers_login(peer, tls=tls)
         return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable
 
-from gateway.address import parse_path
+from gateway.address import is_bare, parse_path
 from gateway.auth import LoginRefused
 from gateway.message.text import harmless
 from gateway.model import BadAddress, CannotTell, Client, Refusal
@@ -234,14 +234,17 @@ def _rcpt(session: Session, argument: bytes) -> None:
         raise replies.syntax("RCPT TO:<address>")
     utf8 = transaction.asked.smtputf8
     try:
-        session.recipient, rest = parse_path(argument[3:], utf8=utf8, domain=transaction.client.default_domain)
+        session.recipient, rest = parse_path(argument[3:], utf8=utf8, domain=transaction.completes)
+        if bare := is_bare(session.recipient):
+            session.recipient = transaction.whole(session.recipient)
     except BadAddress as error:
         if not (match := _POSTMASTER.match(argument, 3)):
             raise _misspelt(error, argument[3:], syntax="5.1.3") from None
         session.recipient, rest = f"postmaster@{session.rules.hostname}", argument[match.end() :]
+        bare = True
     if not session.recipient:
         raise Refusal(501, "5.1.3", "A recipient is needed", "bad_address")
-    if not transaction.add(session.recipient, *rcpt_parameters(rest, utf8=utf8)):
+    if not transaction.add(session.recipient, *rcpt_parameters(rest, utf8=utf8), bare=bare):
         session.patience -= 0.1
     session.wire.reply(replies.RECIPIENT_OK)
 

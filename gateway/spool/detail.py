@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from gateway.spool.queries import Reader, Rows, listed, of_messages
 from gateway.spool.records import (
     ActRow,
+    AskedRow,
     AttemptRow,
     BounceRow,
     ClockStep,
@@ -54,6 +55,7 @@ _BESIDE: Mapping[str, tuple[str, str, str]] = {
                 OR q.since_at <= (SELECT max(updated_at) FROM recipient WHERE message_id = :id))""",
         "q.since_at",
     ),
+    "asked": ("k.address k.became k.why k.rule", "asked k WHERE k.message_id = :id", "k.n"),
     "copy": ("m.id", "message m WHERE m.resend_of = :id AND m.resend_of <> ''", "m.id"),
 }
 _WIDTH = 7  # columns
@@ -95,6 +97,7 @@ async def show(reader: Reader, ident: str, shift: int) -> MessageDetail | None:
         acts=_records(ActRow, others["act"]),
         rests=_records(RestRow, others["rest"][:_RESTS]),
         copies=tuple(row["id"] for row in others["copy"]),
+        asked=_records(AskedRow, others["asked"]),
         how=str(one.message["how"]),
     )
 

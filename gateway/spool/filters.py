@@ -174,7 +174,10 @@ _SENDERS = (
     _Column("message", "sender_key", "message_by_sender"),
     _Column("message", "original_key", "message_by_original", more=" AND original_key <> ''"),
 )
-_RECIPIENTS = (_Column("recipient", "key", "recipient_by_key", "message_id"),)
+_RECIPIENTS = (
+    _Column("recipient", "key", "recipient_by_key", "message_id"),
+    _Column("asked", "key", "asked_by_key", "message_id", more=" AND key <> ''"),  # a copy was not asked for
+)
 _COLUMNS = {"sender": _SENDERS, "recipient": _RECIPIENTS, "address": (*_SENDERS, *_RECIPIENTS)}
 # Each domain that there is, by a jump from its first key behind its last: the keys of one person whatever the domain.
 _EVERY_DOMAIN = """WITH RECURSIVE every(domain) AS (SELECT (SELECT substr({0}, 1, @instr({0}, '@') - 1)
@@ -194,8 +197,8 @@ def _addresses(name: str, given: str, asked: _Asked) -> None:
             check = compared.format(column.key) + column.more
             rows = f"{column.table} @by({column.index}) WHERE {check}"
             parts.append(Part(_in_every_domain(column, keys, f"{name}{n}_at") if keys.local else rows, column.ident))
-            if column.table == "recipient":
-                check = f"EXISTS (SELECT 1 FROM recipient WHERE message_id = message.id AND {check})"
+            if column.table != "message":
+                check = f"EXISTS (SELECT 1 FROM {column.table} WHERE message_id = message.id AND {check})"
             checks.append(f"({check})")
     asked.conditions[name] = f"({' OR '.join(checks)})" if checks else "FALSE"
     scans = any(keys.local or keys.begins for keys in meant)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage
-from gateway.spool import tables
+from gateway.spool import asked, tables
 from gateway.spool.answers import refuse, tell
 from gateway.spool.changes import UNKNOWN, opened
 from gateway.spool.keys import key_of
@@ -95,6 +95,8 @@ def _put(tx: Transaction, message: NewMessage, offers: Offers, claims: list[Clai
         else:
             tx.later(_ADD_DELIVERY, (message.id, name, n, tx.now, tx.now, 0, None, None, "", ""))
             tx.woken.add(name)
+    if message.rewritten:
+        asked.put(tx, message)
     if message.refused:
         refuse(tx, message)
 

@@ -269,10 +269,23 @@ class RestRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedRow:
+    """What became of a recipient: ``address`` was asked for ("" for a copy that nobody asked for), ``became`` gets it.
+
+    ``why`` is alias, redirect or copy, ``rule`` the setting that says so.
+    """
+
+    address: str
+    became: str
+    why: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class MessageDetail:
     """The whole life of a message, oldest attempt first. ``how`` was noted when it was accepted (gateway.how).
 
-    ``copies`` are the messages by which it was sent again.
+    ``copies`` are the messages by which it was sent again, ``asked`` who was asked for where another gets the mail.
     """
 
     message: MessageRow
@@ -285,6 +298,7 @@ class MessageDetail:
     acts: tuple[ActRow, ...] = ()
     rests: tuple[RestRow, ...] = ()
     copies: tuple[str, ...] = ()
+    asked: tuple[AskedRow, ...] = ()
     how: str = ""
 
     @property

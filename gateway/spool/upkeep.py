@@ -67,7 +67,7 @@ def retry(tx: Transaction, ids: list[str], now: int, backend: str = "") -> list[
 def delete(tx: Transaction, ids: list[str], now: int) -> list[str]:
     """Gone with all their rows."""
     with tx.changing(ids, anew=True):
-        for table in ("attempt", "delivery", "recipient", "event", "poll", "bounce"):
+        for table in ("attempt", "delivery", "recipient", "event", "poll", "bounce", "asked"):
             tx.all(f"DELETE FROM {table} WHERE message_id {IN_IDS}", ids=ids)
         tx.drop_bodies(f"message_id {IN_IDS}", ids)
         return [row["id"] for row in tx.all(f"DELETE FROM message WHERE id {IN_IDS} RETURNING id", ids=ids)]

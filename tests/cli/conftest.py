@@ -23,6 +23,7 @@ routes:
   - {{recipients: ["*@away.example"], backend: away}}
   - {{recipients: ["*@strict.example"], backend: strict}}
   - {{backend: box}}
+aliases: {{root: admin@example.com, team: [a@away.example, b@box.example]}}
 retention: {{sent_body: 1d}}
 bounces: {{mode: "off"}}
 """

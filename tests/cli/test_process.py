@@ -78,6 +78,48 @@ def test_sendmail_to_a_real_service(service: Gateway) -> None:
     assert (listed.returncode, row["id"] in listed.stdout) == (0, True), listed.stderr
 
 
+CRON = b"From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@box> true\nMIME-Version: 1.0\n\nhello\n"
+
+
+def sendmail(gateway: Gateway, *arguments: str, stdin: bytes = CRON) -> tuple[int, bytes]:
+    code = "from gateway.cli.sendmail import main; main()"
+    environment = {**os.environ, "GATEWAY_SENDMAIL": f"127.0.0.1:{gateway.port}", "GATEWAY_CONFIG": str(gateway.file)}
+    call = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(call, input=stdin, env=environment, capture_output=True, check=False)
+    return done.returncode, done.stderr
+
+
+def test_cron_writes_to_root(service: Gateway) -> None:
+    """With one line of settings it reaches the administrator, and is found by the name that was asked for."""
+    host = socket.gethostname()
+    assert sendmail(service, "-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root") == (0, b"")
+    row = service.json("trace", f"root@{host}", "--all")[0]
+    assert [one["address"] for one in row["recipients"]] == ["admin@example.com"]
+    assert [one["address"] for one in row["asked"]] == [f"root@{host}"]
+    told = service.run("trace", row["id"]).stdout
+    assert f"root@{host} became admin@example.com, because aliases says so" in " ".join(told.split())
+
+
+@pytest.mark.slow
+def test_cron_with_a_domain(tmp_path: Path) -> None:
+    """``default_domain`` completes what cron writes, in envelope and header, whether the service runs or is away."""
+    config = "aliases: {root: admin@example.com}\ndefault_domain: example.org\nretention: {sent_body: 1d}\n"
+    running = Gateway(tmp_path, config + "backends: {box: {type: capture, directory: b}}")
+    folder.make_maildrop(folder.maildrop(tmp_path / "state"))
+    call = ["-f", "cron", "-oem", "root", "bob", "ann@example.net"]
+    assert sendmail(running, *call) == (0, b"")
+    with running:
+        running.wait(lambda: len(running.messages()) == 1)
+        assert sendmail(running, *call) == (0, b"")
+        rows = running.messages()
+        assert [row["sender"] for row in rows] == ["cron@example.org"] * 2
+        for row in rows:
+            assert row["recipients"] == ["admin@example.com", "bob@example.org", "ann@example.net"]
+            raw = running.run("queue", "cat", row["id"]).stdout
+            assert "From: root@example.org (Cron Daemon)" in raw
+            assert "To: root@example.org" in raw
+
+
 def test_mail_while_the_service_is_away() -> None:
     """Any user's waits in the maildrop, which mailq shows; the service takes it at its start, others cannot read it.
 

@@ -12,7 +12,10 @@ from gateway.config.files import unusable_places
 from gateway.config.objects import objects
 from tests.config.kit import SECRET, Files
 
-TOP = "allowed: alerts, auth, backends, bounces, clients, event_loop, hostname, http, limits, listeners, log, pickup, retention, retry, routes, spool"
+TOP = (
+    "allowed: alerts, aliases, auth, backends, bounces, clients, default_domain, event_loop, hostname, http, limits, "
+    "listeners, local_domains, log, pickup, recipient_delimiter, retention, retry, routes, spool"
+)
 FOLDERS = "run/{0} or {0}"  # where a relative file is looked for in these tests
 
 STRANGERS = "would relay for strangers: {} need no login"

@@ -385,7 +385,7 @@ AB = ["a@x.org", "b@x.org"]
         (b"X-Receiver: a@x.org\r\nFrom: s@x.org\r\nTo: c@x.org\r\n\r\nx", ["a@x.org"], "s@x.org"),
         (b"From: s@x.org\nTo: c@x.org\nX-Sender: e@x.org\nX-Receiver: e@x.org\n\nx", ["c@x.org"], "s@x.org"),
         (b"From: o@x.org, p@x.org\nSender: s@x.org\nTo: Group: a@x.org, b@x.org;\n\nx", AB, "s@x.org"),
-        (b"From: root\nTo: a\n\nx", ["a@x.org"], "root@x.org"),
+        (b"From: root\nTo: a\n\nx", ["a"], "root"),  # for the settings to complete
         (b"From x Mon Jan 1\nFrom: s@x.org\nResent-To: b@x.org\nTo: a@x.org\n\nx", ["b@x.org"], "s@x.org"),
         (b"From: s@x.org\rTo: a@x.org\r\rx", ["a@x.org"], "s@x.org"),
         (b"From: s@x.org\r\r\nTo: a@x.org\r\r\n\r\r\nx", ["a@x.org"], "s@x.org"),

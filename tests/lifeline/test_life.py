@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from gateway.delivery.rests import Rests
 from gateway.lifeline import Entry, Life, life, shown_row
 from gateway.lifeline.entry import KINDS
 from gateway.model import DeliveryEvent, Outcome, Recipient, Scope, Verdict
-from gateway.spool import Claim, Settlement, Told
+from gateway.rewritten import Rewritten
+from gateway.spool import Claim, Filter, Settlement, Told
 from tests.builders import AWAY, BAD_LOGIN, GREYLISTED, IN_DOUBT, NO_USER, SENT, START, THROTTLED, envelope, new_message
 from tests.builders import settings as made_settings
 from tests.spool_kit import At, blank, of, opened, peer, settlement
@@ -289,6 +291,35 @@ async def test_what_was_decided(story: Story) -> None:
         ("Added", "Date, Message-ID"),
         ("Mended", "line ends that were no CRLF, addresses without a domain got the client's"),
     )  # fmt: skip
+
+
+async def test_who_gets_it_instead(story: Story) -> None:
+    """Each that was asked for with whom he became and by what; a copy says that it is one. By both it is found."""
+    rewritten = (
+        Rewritten("root@relay", (ONE, TWO), "alias", "aliases"),
+        Rewritten("cron@relay", (ONE, TWO), "alias", "aliases"),
+        Rewritten("c@x.example", (ONE,), "redirect", "clients.c.redirect_to"),
+        Rewritten("", ("log@x.example",), "copy", "line 2 of routes"),
+    )
+    no = Outcome(Verdict.REJECTED, enhanced="5.7.1", detail="no line of the setting routes matches")
+    to = replace(envelope(ONE, TWO, "log@x.example"), recipients=(
+        Recipient(ONE), Recipient(TWO), Recipient("log@x.example", "NEVER")))  # fmt: skip
+    await story.put(ONE, TWO, envelope=to, rewritten=rewritten, refused={"log@x.example": no})
+    assert (await story.entry("decided")).facts == (
+        ("Recipient", "root@relay, cron@relay became a@example.org, b@example.org, because aliases says so"),
+        ("Recipient", "c@x.example became a@example.org, because clients.c.redirect_to says so"),
+        ("Copy", "log@x.example gets one, because line 2 of routes says so. The others do not see that, nor does "
+                 "the sender"),
+    )  # fmt: skip
+    await story.answer(SENT)
+    assert (await story.entry("untold")).note == "It was a copy that the settings made (copy_to)."
+    for given in ("root@relay", "cron", "x.example", ONE, "log@x.example"):
+        for which in (Filter(recipient=given), Filter(address=given), Filter(address=given, state="failed")):
+            assert [row.id for row in await story.at.spool.find(which)] == [story.id], given
+    assert await story.at.spool.find(Filter(recipient="nobody")) == []
+    assert await story.at.spool.find(Filter(recipient="<>")) == []  # a copy was asked for by nobody
+    await story.at.spool.delete(of(story.id), START)
+    assert peer(story.directory, "SELECT count(*) FROM asked") == [(0,)]
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,7 @@ async def rig(
     limits: Mapping[str, Any] | None = None,
     capabilities: Mapping[str, Capabilities] | None = None,
     routes: list[dict[str, Any]] | None = None,
+    **more: Any,
 ) -> AsyncIterator[Rig]:
     capabilities = capabilities or {"box": Capabilities(max_bytes=35_000_000)}
     settings = Settings.model_validate(
@@ -252,6 +253,7 @@ async def rig(
             "backends": {name: BackendSettings(type="capture") for name in capabilities},
             "routes": routes or [{"backend": ["box"]}],
             "limits": limits or {},
+            **more,
         }
     )
     async with Rig(settings, capabilities) as made:
