@@ -171,7 +171,7 @@ class Dispatcher:
             backend, settings, self._orders, breaker, self._spool, self._events, self._clock, self._own.valid
         )
         rests = resting and breaker.by not in ("", OPERATOR)
-        self._events.backend_up(name, not rests)  # until it is found not to be
+        self._events.backend_known(name, up=not rests, paused=breaker.by != "")  # until it is found not to be so
         if breaker.by not in ("", OPERATOR) and not rests:
             worker.resume()
         tracking = None

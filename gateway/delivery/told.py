@@ -19,7 +19,7 @@ _NEAR = timedelta(seconds=1)  # clocks of two kinds do not tell one moment alike
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """``asked`` is the last order that it has obeyed (pauses.Ordered). ``by`` "": it works; ``until`` None is for
-    ever. ``here``: the instance that says so has it in hand; else nobody has said anything."""
+    ever."""
 
     asked: int
     by: str = ""

@@ -245,7 +245,7 @@ class Events:
         self._metrics.up(backend).set(up)
 
     def backend_known(self, backend: str, *, up: bool, paused: bool) -> None:
-        """Of one that another instance works, which has logged it."""
+        """As another instance has logged it that works it, or as it is taken to be at first."""
         self._metrics.up(backend).set(up)
         self._metrics.paused(backend).set(paused)
 

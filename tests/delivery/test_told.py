@@ -85,6 +85,25 @@ async def test_another_instance_is_shown_as_it_says(tmp_path: Path) -> None:
         assert at.logged("backend_paused") == []
 
 
+async def test_who_gains_or_loses_it_finds_out_anew(tmp_path: Path) -> None:
+    """The gauges do not go on telling what another one said, nor what was so while it was worked here."""
+    backend, own = ScriptedBackend("b", BAD_LOGIN), Owned()
+    async with house(tmp_path, backend, ownership=own) as at:
+        at.dispatcher.others.hear({"b": replace(FULL, asked=0, until=at.spool.now() + timedelta(hours=1)).text()})
+        assert (gauge(at, "up"), gauge(at, "paused")) == (0, 1)
+        own.names.add("b")
+        at.dispatcher.gain("b")
+        assert (gauge(at, "up"), gauge(at, "paused"), at.paused_by("b")) == (1, 0, "")
+        await at.put("b")
+        await at.rounds(lambda: at.paused_by("b"))
+        assert (gauge(at, "up"), gauge(at, "paused")) == (0, 1)
+        at.dispatcher.others.hear({"b": at.dispatcher.others.text("b")})
+        own.names.clear()
+        await at.dispatcher.lose("b")
+        at.dispatcher.others.hear({})
+        assert (gauge(at, "up"), gauge(at, "paused")) == (1, 0)
+
+
 async def test_who_has_not_heard_of_an_order_does_not_know_better(tmp_path: Path) -> None:
     """Paused here a moment ago, it is paused, whatever its owner said before; what he says once he has obeyed holds."""
     backend, own = ScriptedBackend("b"), Owned()

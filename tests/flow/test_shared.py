@@ -175,7 +175,7 @@ def pair(folder: Path, url: str, down: int) -> Iterator[tuple[Gateway, Gateway]]
     config = SEEN.format(url=url, down=down)
     for name in ("a", "b"):
         (folder / name).mkdir()
-        (folder / name / "pw").write_text("old")
+        (folder / name / "pw").write_text("first-secret")
         (folder / name / "pw").chmod(0o600)
     with instance(folder, "a", config) as a, instance(folder, "b", config, folder / "a") as b:
         a.wait(lambda: {one["owner"] for one in a.json("backend", "list").values()} == {"a", "b"})
@@ -202,7 +202,9 @@ def listening(port: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_what_stops_a_backend_is_known_and_put_right_at_any_instance(tmp_path: Path, url: str) -> None:
+def test_what_stops_a_backend_is_known_and_put_right_at_any_instance(
+    tmp_path: Path, url: str, server: postgres_kit.Cluster
+) -> None:
     """Both say the same of it, in the same words. A check and a fix are made where it is worked, and at the other one,
     too, they say what came of it; a new secret that only one machine has is said to be missing at the other."""
     down = free_port()
@@ -219,13 +221,13 @@ def test_what_stops_a_backend_is_known_and_put_right_at_any_instance(tmp_path: P
         checks = [one.run("backend", "check", "down") for one in (works, asked)]
         assert [done.returncode for done in checks] == [1, 1]
         assert [f"checked by instance {owner}" in done.stdout for done in checks] == [False, True]
-        (asked.directory / "pw").write_text("new")
+        (asked.directory / "pw").write_text("second-secret")
         renewed = f"password was renewed on the machine that you asked, not on that of {owner}: copy its file there"
         assert renewed in asked.run("backend", "fix", "down").stdout
         assert (
             f"not the same on the machine that you asked and at {owner}" in asked.run("backend", "fix", "down").stdout
         )
-        (works.directory / "pw").write_text("new")
+        (works.directory / "pw").write_text("second-secret")
         with listening(down):
             done = asked.run("backend", "fix", "down")
             assert f"read anew from the disk of {owner}: password" in done.stdout
@@ -236,5 +238,9 @@ def test_what_stops_a_backend_is_known_and_put_right_at_any_instance(tmp_path: P
         everywhere(a, b, "down", "stopped")
         done = asked.run("backend", "resume", "down")
         assert (done.returncode, "down: stopped again" in done.stdout) == (1, True), done.stdout
+        told = str(
+            server.ask("SELECT standing, wanted FROM backend", database=url.partition("?")[0].rpartition("/")[2])
+        )
+        assert ("down" in told, "-secret" in told) == (True, False)
         works.kill()
         asked.wait(lambda: asked.json("backend", "list")["down"]["owner"] == asked.directory.name)
