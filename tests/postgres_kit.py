@@ -59,7 +59,7 @@ def absent(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _account() -> dict[str, Any]:
+def account() -> dict[str, Any]:
     """How it runs: as root never, so then as Debian's user, or as nobody."""
     if os.geteuid() != 0:
         return {}
@@ -72,8 +72,8 @@ def _account() -> dict[str, Any]:
 
 def give(path: Path) -> None:
     """To whom it runs as: a key that others own it does not take."""
-    if user := _account().get("user"):
-        os.chown(path, user, _account()["group"])
+    if user := account().get("user"):
+        os.chown(path, user, account()["group"])
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Cluster:
     _templates: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._as = _account() | {"cwd": self.folder, "stdin": subprocess.DEVNULL}
+        self._as = account() | {"cwd": self.folder, "stdin": subprocess.DEVNULL}
         give(self.folder)
         if not (self.folder / "data").exists():
             options = ["-A", "trust", "-U", USER, "--no-locale", "-E", "UTF8", "--no-sync", "-D", "data"]

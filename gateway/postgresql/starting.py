@@ -17,6 +17,7 @@ from gateway.spool.records import SpoolError
 
 _OLDEST = 14  # idle_session_timeout, by which a server ends the session of an instance that is frozen
 _PROBE = "gateway.probe"
+_ROUNDS = 3  # a pooler that hands out its sessions in turn may give the same one back once
 # By the server's words: an error of connecting has no code. They are English where lc_messages says nothing else.
 _HINTS = (  # the first that fits
     ("password authentication failed", "check spool.password_file, and the user in spool.url"),
@@ -84,19 +85,22 @@ def _complaints(server: Server, one: psycopg.Connection[dict[str, object]]) -> I
         value = one.execute("SELECT current_setting(%s) AS value", (name,)).fetchone() or {}
         if value["value"] != "on":
             yield f"{name} is off there, and a power cut would lose mail: ALTER SYSTEM SET {name} = on"
-    if found["pid"] != one.info.backend_pid or _shared(server, one):
+    # One in session mode has a number of its own, too, but keeps to it.
+    rounds = 1 if found["pid"] == one.info.backend_pid else _ROUNDS
+    if any(_shared(server, one, number) for number in range(rounds)):
         yield (
             "a pooler in transaction mode stands before it, and locks do not hold there: "
             "connect to PostgreSQL itself, or to a pooler in session mode"
         )
 
 
-def _shared(server: Server, one: psycopg.Connection[dict[str, object]]) -> bool:
-    """Whether what one connection sets is seen by another, or by itself no more."""
-    one.execute("SELECT set_config(%s, 'here', false)", (_PROBE,))
+def _shared(server: Server, one: psycopg.Connection[dict[str, object]], number: int) -> bool:
+    """Whether what one connection sets is seen by another, or by itself no more while that one holds a session."""
+    value = f"here {number}"
+    one.execute("SELECT set_config(%s, %s, false)", (_PROBE, value))
     with closing(connect(server, "start")) as other:
         other.execute("BEGIN")
         seen = other.execute("SELECT current_setting(%s, true) AS value", (_PROBE,)).fetchone() or {}
+        own = one.execute("SELECT current_setting(%s, true) AS value", (_PROBE,)).fetchone() or {}
         other.execute("ROLLBACK")
-    own = one.execute("SELECT current_setting(%s, true) AS value", (_PROBE,)).fetchone() or {}
-    return seen["value"] == "here" or own["value"] != "here"
+    return seen["value"] == value or own["value"] != value
