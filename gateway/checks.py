@@ -73,3 +73,11 @@ class Metered(Protocol):
 
     def uses(self) -> Sequence[Use]:
         """How much of them is used just now; of several mailboxes the one that has least left."""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A backend that remembers for some seconds what it was refused, so that not each message asks."""
+
+    def forget(self) -> None:
+        """Ask anew."""

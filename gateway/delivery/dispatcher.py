@@ -6,7 +6,8 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from gateway.checks import Check
@@ -19,6 +20,7 @@ from gateway.delivery.obeying import Elsewhere, Obeying, Obeys
 from gateway.delivery.orders import Orders
 from gateway.delivery.others import Others
 from gateway.delivery.ownership import Alone, Ownership
+from gateway.delivery.post import Post
 from gateway.delivery.sending import SEND_LIMIT
 from gateway.delivery.standing import BackendStatus
 from gateway.delivery.tracking import Tracker
@@ -31,30 +33,6 @@ from gateway.routing import Routing
 from gateway.spool import Filter, Offer, Spool
 
 RESTART_DELAY = 1.0  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class _Post:
-    """A backend with those who work for it."""
-
-    worker: Worker
-    working: asyncio.Task[None]
-    tracking: asyncio.Task[None] | None
-
-    async def close(self, seconds: float, *, backend: bool = True) -> None:
-        """Once the worker is told to stop: let sends end within ``seconds`` or until cancelled, close the backend."""
-        if self.tracking:
-            self.tracking.cancel()
-            await asyncio.wait({self.tracking})
-        try:
-            await self.working
-            await self.worker.drain(seconds)
-        except asyncio.CancelledError:
-            await self.worker.drain(0)
-            raise
-        finally:
-            if backend:
-                await self.worker.backend.aclose()
 
 
 class Dispatcher:
@@ -79,7 +57,7 @@ class Dispatcher:
         self._clock = clock
         self._ids = ids
         self._rng = rng
-        self._posts: dict[str, _Post] = {}
+        self._posts: dict[str, Post] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
         self.wishes = Wishes(spool, clock, events, self._own, self._posts.__contains__)
         self._obeying = Obeying(spool, clock, self._who_obeys, self._own.ordered, self._own.stir, self.wishes.see)
@@ -156,20 +134,24 @@ class Dispatcher:
             self.hear_of_orders()
             await self._leave(name, post, backend=False)
 
-    def _leave(self, name: str, post: _Post, *, backend: bool = True) -> asyncio.Task[None]:
+    def _leave(self, name: str, post: Post, *, backend: bool = True) -> asyncio.Task[None]:
         leaving = asyncio.create_task(post.close(SEND_LIMIT, backend=backend), name=f"delivery.leaving.{name}")
         self._leaving[leaving] = post.worker
         leaving.add_done_callback(self._leaving.pop)
+        leaving.add_done_callback(lambda _: self.wake(name))  # its places are free now
         return leaving
+
+    def _before(self, backend: Backend) -> int:
+        """Sends by it that workers which had to go have not ended: whoever comes has only what is left of places."""
+        return sum(worker.sending for worker in self._leaving.values() if worker.backend is backend)
 
     def _open(self, name: str, backend: Backend, breaker: CircuitBreaker, *, resting: bool = False) -> None:
         """With the breaker of who was there before: an order stays in force, all else is found out anew, unless it is
         ``resting``."""
         self._breakers[name] = breaker
         settings = self._settings.backends[name]
-        worker = Worker(
-            backend, settings, self._orders, breaker, self._spool, self._events, self._clock, self._own.valid
-        )
+        others = self._spool, self._events, self._clock, self._own.valid, partial(self._before, backend)
+        worker = Worker(backend, settings, self._orders, breaker, *others)
         rests = resting and breaker.by not in ("", OPERATOR)
         self._events.backend_known(name, up=not rests, paused=breaker.by != "")  # until it is found not to be so
         if breaker.by not in ("", OPERATOR) and not rests:
@@ -186,7 +168,7 @@ class Dispatcher:
             await self._obeying.know(name, here)
             await worker.run()
 
-        self._posts[name] = _Post(worker, self._supervised(f"worker.{name}", work), tracking)
+        self._posts[name] = Post(worker, self._supervised(f"worker.{name}", work), tracking)
 
     def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """A loop that dies of a bug is reported and started again; it is never silently gone."""
@@ -239,7 +221,7 @@ class Dispatcher:
             await asyncio.wait(leaving)
         await backend.aclose()
 
-    def _take(self, name: str) -> _Post:
+    def _take(self, name: str) -> Post:
         """From now on nobody is at this post; who leaves it ends his work."""
         del self._breakers[name]
         post = self._posts.pop(name)

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Protocol, runtime_checkable
 
-from gateway.checks import Check, Metered
+from gateway.checks import Check, Forgetful, Metered
 from gateway.clock import Clock, wait_for
 from gateway.config.models import BackendSettings
 from gateway.delivery.breaker import FOREVER, OPERATOR, CircuitBreaker, Ruling, State
@@ -30,22 +29,16 @@ UNSETTLED = 4  # and may be under way, with those whose outcome is being written
 DIVERT_EVERY = 10.0  # while some have to stay; for new ones at once
 
 
-@runtime_checkable
-class Forgetful(Protocol):
-    """A backend that remembers for some seconds what it was refused, so that not each message asks."""
-
-    def forget(self) -> None:
-        """Ask anew."""
-
-
 class Worker:
     """A slow backend delays only itself. New ``orders`` may be given at any moment."""
 
     def __init__(
         self, backend: Backend, settings: BackendSettings, orders: Orders, breaker: CircuitBreaker,
         spool: Spool, events: Events, clock: Clock, valid: Callable[[], bool] = lambda: True,
+        before: Callable[[], int] = lambda: 0,
     ) -> None:  # fmt: skip
-        """``valid``: whether the backend is still worked here, asked right before a send."""
+        """``valid``: whether the backend is still worked here, asked right before a send. ``before``: how many sends
+        of workers that it had here before have not ended."""
         self.backend = backend
         self.orders = orders
         self.breaker = breaker
@@ -54,7 +47,7 @@ class Worker:
         self._spool = spool
         self._events = events
         self._clock = clock
-        self._valid = valid
+        self._valid, self._before = valid, before
         self._record = Record(clock, settings.rate)
         self._tracked = isinstance(backend, Tracked)
         self._claims = Claims(self._name, spool)
@@ -76,6 +69,11 @@ class Worker:
     def in_hand(self) -> Collection[int]:
         """The numbers of attempts that are claimed and not yet settled."""
         return self._claims.in_hand
+
+    @property
+    def sending(self) -> int:
+        """How many of its sends have not ended."""
+        return self._claims.placed
 
     def wake(self) -> None:
         """There may be work that nobody knows of yet."""
@@ -175,7 +173,7 @@ class Worker:
     def _places(self) -> int:
         """How many sends at once."""
         most = max(1, int(self._settings.concurrency * self.breaker.share))
-        return {State.CLOSED: most, State.HALF_OPEN: 1, State.OPEN: 0}[self._state()]
+        return {State.CLOSED: most, State.HALF_OPEN: 1, State.OPEN: 0}[self._state()] - self._before()
 
     def _room(self) -> int:
         """How many to claim: twice as many again as are sent at once, and in groups; but a probe goes alone."""

@@ -82,6 +82,25 @@ async def test_what_is_under_way_ends_where_it_began(tmp_path: Path) -> None:
         assert [len((await at.tried(ident)).attempts) for ident in sent] == [1] * 5
 
 
+async def test_what_is_gained_again_sends_no_more_at_once_than_it_may(tmp_path: Path) -> None:
+    """Its session lost and had again: what was sent for it before and has not ended takes its places."""
+    backend, own = ScriptedBackend("b"), Owned({"b"})
+    backend.gate = asyncio.Event()
+    async with house(tmp_path, backend, ownership=own, concurrency=2) as at:
+        sent = await at.put_many(5, "b")
+        await until(lambda: len(backend.calls) == 2)
+        losing = asyncio.ensure_future(at.dispatcher.lose("b"))
+        await breathe()
+        at.dispatcher.gain("b")
+        for _ in range(20):
+            await breathe()
+        assert len(backend.calls) == 2
+        backend.gate.set()
+        await losing
+        await at.all_settled(sent, "done")
+        assert sorted(message.id for message, _ in backend.calls) == sorted(sent)
+
+
 async def test_nothing_is_sent_by_who_is_not_sure_that_it_is_his(tmp_path: Path) -> None:
     """Right before the network: the claim is given back, and counts as none."""
     backend, own = ScriptedBackend("b"), Owned({"b"}, good=False)
