@@ -56,9 +56,10 @@ _FROM = """
 SELECT coalesce(host(a.client_addr), 'this machine''s socket') FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND CAST(l.classid AS BIGINT) = %s
     AND CAST(l.objid AS BIGINT) = %s AND l.database = a.datid"""
-_ADD_BACKEND = """
+_ADD_BACKENDS = """
 INSERT INTO backend (name, number, owner, paused, paused_since, paused_by, asked, standing)
-SELECT %s, coalesce(max(number), 0) + 1, '', FALSE, 0, '', 0, '' FROM backend ON CONFLICT (name) DO NOTHING"""
+SELECT new, (SELECT coalesce(max(number), 0) FROM backend) + row_number() OVER (ORDER BY new), '', FALSE, 0, '', 0, ''
+FROM unnest(CAST(%s AS TEXT[])) AS new WHERE new NOT IN (SELECT name FROM backend) ON CONFLICT (name) DO NOTHING"""
 # What was said of it was said by who had it then.
 _OWN = "UPDATE backend SET owner = %s, standing = '' WHERE name = %s"
 _DISOWN = "UPDATE backend SET owner = '', standing = '' WHERE owner = %s AND name = %s"
@@ -181,14 +182,11 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 async def add_backends(session: Session, names: Sequence[str]) -> None:
-    """Those that nobody worked before."""
-    for name in names:
-        for _ in range(_TRIES):
-            try:
-                await session.ask(_ADD_BACKEND, name)
-                break
-            except psycopg.errors.UniqueViolation:
-                continue
+    """Those that nobody worked before, all together: others come with the same ones at the same moment."""
+    for _ in range(_TRIES):
+        with suppress(psycopg.errors.UniqueViolation):
+            await session.ask(_ADD_BACKENDS, list(names))
+            return
 
 
 async def own(session: Session, backend: str, name: str) -> None:

@@ -58,6 +58,8 @@ class Session:
                 await made.ask("SET synchronous_commit = off")  # what it writes is of no worth to another server
                 await made.ask(f"LISTEN {CHANNEL}")
         except (psycopg.Error, OSError, TimeoutError) as error:
+            if made is not None:
+                await made.close()
             raise Lost(_said(error) or f"no answer within {connect:g} seconds") from error
         except BaseException:
             if made is not None:

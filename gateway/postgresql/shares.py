@@ -6,9 +6,10 @@ shares differ by one at most, and nothing moves to and fro.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,13 @@ def share(me: str, held: Mapping[str, str], may: Mapping[str, Collection[str]]) 
     for backend in sorted(able.keys() - works.keys(), key=lambda name: (len(able[name]), name)):
         works[backend] = min(able[backend], key=lambda instance: (has[instance], instance))
         has[works[backend]] += 1
-    while move := _next(has, works, able):
-        backend, to = move
-        has[works[backend]] -= 1
+    alike: _Alike = defaultdict(list)
+    for backend in sorted(works):
+        alike[works[backend], tuple(able[backend])].append(backend)  # sorted, so a heap
+    while move := _next(has, alike):
+        _, backend, to, holder, who = move
+        heappush(alike[to, who], heappop(alike[holder, who]))
+        has[holder] -= 1
         has[to] += 1
         works[backend] = to
     mine = sorted(backend for backend, holder in held.items() if holder == me)
@@ -44,12 +49,19 @@ def share(me: str, held: Mapping[str, str], may: Mapping[str, Collection[str]]) 
     )
 
 
-def _next(has: Counter[str], works: Mapping[str, str], able: Mapping[str, list[str]]) -> tuple[str, str] | None:
-    """The move that evens out most: a backend, and who is to work it."""
-    moves = [
-        (has[to] - has[holder], backend, to)
-        for backend, holder in works.items()
-        for to in able[backend]
-        if has[holder] - has[to] > 1
-    ]
-    return min(moves)[1:] if moves else None
+# Backends that the same one works and the same could work: of these the first goes first. There may be many of them.
+_Alike = dict[tuple[str, tuple[str, ...]], list[str]]
+
+
+def _next(has: Counter[str], alike: _Alike) -> tuple[int, str, str, str, tuple[str, ...]] | None:
+    """The move that evens out most: by how much, a backend, who is to work it, who does, and who could."""
+    return min(
+        (
+            (has[to] - has[holder], backends[0], to, holder, who)
+            for (holder, who), backends in alike.items()
+            if backends
+            for to in who
+            if has[holder] - has[to] > 1
+        ),
+        default=None,
+    )

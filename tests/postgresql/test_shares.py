@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from unittest.mock import create_autospec
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.clock import SystemClock
+from gateway.events import Events
+from gateway.postgresql.holding import Holding
+from gateway.postgresql.seats import Survey
+from gateway.postgresql.session import Session
 from gateway.postgresql.shares import share
 
 ALL = ("w", "x", "y", "z")
@@ -63,3 +71,24 @@ def test_they_even_out_whoever_held_what(may: dict[str, frozenset[str]], data: s
     for backend, holder in held.items():
         assert backend in may[holder]
         assert all(has[holder] - has[other] <= 1 for other in may if backend in may[other])
+
+
+def test_a_thousand_even_out_over_twenty() -> None:
+    backends = [f"b{n:03}" for n in range(1000)]
+    may = {f"i{n:02}": backends for n in range(20)}
+    found = share("i00", dict.fromkeys(backends, "i00"), may)
+    assert (len(found.give), found.give[0]) == (950, "b000")
+
+
+async def test_a_backend_that_has_no_number_yet_is_taken_later() -> None:
+    """Others add theirs at the same moment, and it may have to be tried again: the rest is worked all the same."""
+
+    async def lose(backend: str) -> None: ...
+
+    with closing(Events(level="error")) as events:
+        told = {"gain": print, "lose": lose, "stir": print, "patience": 1.0, "clock": SystemClock(), "events": events}
+        holding = Holding("a", **told)  # type: ignore[arg-type]
+        session = create_autospec(Session, instance=True)
+        session.ask.return_value = [(True,)]
+        await holding.balance(session, Survey(numbers={"y": 1}), {"a": ["x", "y"]})
+        assert holding.owned == {"y"}
