@@ -255,7 +255,11 @@ class Worker:
         over = False
         try:
             if raw is None:
-                raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id)
+                try:
+                    raw = (await self._spool.bodies([claim.message.id])).get(claim.message.id)
+                except SpoolTrouble:  # it cannot be read now
+                    self._aside(self._give_back([claim]))
+                    return
             if not self._valid():  # another instance may send it by now
                 self._aside(self._give_back([claim]))
             elif raw is not None:  # else the spool has marked the message corrupt

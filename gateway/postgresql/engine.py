@@ -16,12 +16,13 @@ from psycopg.sql import Literal
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.clock import Clock, SystemClock
+from gateway.model import SpoolUnavailable
 from gateway.postgresql import schema, starting
 from gateway.postgresql.link import Link, Unwitnessed, adapt, connect, writing
 from gateway.postgresql.server import Server
 from gateway.postgresql.timing import SharedTime
 from gateway.spool import spelling
-from gateway.spool.engine import Space, Trouble
+from gateway.spool.engine import OUT_OF_ORDER, Space, Trouble
 from gateway.spool.records import SpoolError
 from gateway.spool.steady import SpoolTime
 
@@ -267,16 +268,19 @@ class Postgres:
         return raw if len(raw) == row["length"] else self._read(row["body_of"], row["length"])
 
     def _read(self, ident: str, length: int) -> bytes:
-        """In slices: as a whole it would be there three times."""
+        """In slices: as a whole it would be there three times. Raises SpoolUnavailable."""
         whole = bytearray()
-        with closing(connect(self._server, "body")) as own:
-            for at in range(1, length + 1, _SLICE):
-                asked = "SELECT substring(raw FROM %s FOR %s) AS part FROM body WHERE message_id = %s"
-                with own.cursor(binary=True) as cursor:
-                    row = cursor.execute(asked, (at, _SLICE, ident)).fetchone()
-                if row is None:
-                    break
-                whole += row["part"]
+        try:
+            with closing(connect(self._server, "body")) as own:
+                for at in range(1, length + 1, _SLICE):
+                    asked = "SELECT substring(raw FROM %s FOR %s) AS part FROM body WHERE message_id = %s"
+                    with own.cursor(binary=True) as cursor:
+                        row = cursor.execute(asked, (at, _SLICE, ident)).fetchone()
+                    if row is None:
+                        break
+                    whole += row["part"]
+        except psycopg.Error as error:
+            raise SpoolUnavailable(OUT_OF_ORDER) from error
         return bytes(whole)
 
     def drop(self, rows: Iterable[Any]) -> None:

@@ -201,14 +201,15 @@ def corrupt(tx: Transaction, ids: list[str]) -> None:
         tx.all(_CLOSE.format(of_these), ids=ids)
 
 
-# A byte that flips in the name of a backend leaves a recipient that nobody would claim.
+# A byte that flips in the name of a backend leaves a recipient that nobody would claim. The state is asked of the one
+# delivery there can be: PostgreSQL without statistics would look through all that are queued, for each recipient.
 _HEAL = """
 INSERT INTO delivery (message_id, backend, n, state, next_attempt_at, received_at, attempts, sticky, in_doubt)
 SELECT DISTINCT r.message_id, r.backend, (SELECT coalesce(max(o.n) + 1, 0) FROM delivery o
     WHERE o.message_id = r.message_id), 'queued', :now, :now, 0, TRUE, 0
 FROM message m @by(message_open) CROSS JOIN recipient r
-WHERE r.message_id = m.id AND m.finished_at IS NULL AND m.state = 'queued' AND r.state = 'queued' AND NOT EXISTS (
-    SELECT 1 FROM delivery d WHERE d.message_id = r.message_id AND d.backend = r.backend AND d.state = 'queued')
+WHERE r.message_id = m.id AND m.finished_at IS NULL AND m.state = 'queued' AND r.state = 'queued' AND coalesce((
+    SELECT d.state FROM delivery d WHERE d.message_id = r.message_id AND d.backend = r.backend), '') <> 'queued'
 ON CONFLICT (message_id, backend) DO UPDATE SET state = 'queued', next_attempt_at = :now RETURNING message_id"""
 _UNDER_WAY = " UNION ALL ".join(  # as their indexes say it
     f"SELECT message_id, backend{{}} FROM delivery WHERE attempt_id IS NOT NULL AND state {which}"

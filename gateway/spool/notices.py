@@ -29,7 +29,7 @@ ORDER BY received_at, message_id LIMIT :limit"""
 _QUEUED_OF = (
     f"SELECT message_id, backend, {UNDER_WAY} AS busy FROM delivery WHERE message_id {IN_IDS} AND state = 'queued'"
 )
-_UNTOLD = f"SELECT id FROM message WHERE id {IN_IDS} AND NOT delay_notified"
+_UNTOLD = f"SELECT id FROM message WHERE id {IN_IDS} AND NOT delay_notified ORDER BY id @lock"
 
 
 async def late(

@@ -32,8 +32,10 @@ STEP = 250  # messages changed at a time, some 20 ms of the writer's time, so th
 _PAGE = 5000  # ids read at a time
 _SHOWN = 20  # recipients in a line of the list
 OVERDUE = f"""
-SELECT delivery.message_id, delivery.backend FROM message m @by(message_open) CROSS JOIN delivery -- few are late
-WHERE delivery.message_id = m.id AND m.finished_at IS NULL AND m.expires_at <= :now AND delivery.state = 'queued'
+WITH late AS MATERIALIZED ( -- few are; PostgreSQL would look at all that is queued first
+    SELECT m.id FROM message m @by(message_open) WHERE m.finished_at IS NULL AND m.expires_at <= :now)
+SELECT delivery.message_id, delivery.backend FROM late CROSS JOIN delivery
+WHERE delivery.message_id = late.id AND delivery.state = 'queued'
     AND NOT delivery.backend @in(:working)
     AND delivery.next_attempt_at <= :before AND NOT {UNDER_WAY}
 LIMIT :limit"""

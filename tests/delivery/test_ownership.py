@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from gateway.model import SpoolUnavailable
 from tests.delivery.kit import house, routing, settings
 from tests.fakes import ScriptedBackend, breathe, until
@@ -99,6 +101,30 @@ async def test_what_is_gained_again_sends_no_more_at_once_than_it_may(tmp_path: 
         await losing
         await at.all_settled(sent, "done")
         assert sorted(message.id for message, _ in backend.calls) == sorted(sent)
+
+
+async def test_a_large_body_that_cannot_be_read_now_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim is given back and counts as none: it was never begun."""
+    backend, own = ScriptedBackend("b"), Owned({"b"})
+    async with house(tmp_path, backend, ownership=own) as at:
+        refused: list[object] = []
+
+        async def bodies(ids: object) -> dict[str, bytes]:
+            refused.append(ids)
+            raise SpoolUnavailable("away")
+
+        with monkeypatch.context() as away:
+            away.setattr(at.spool, "bodies", bodies)
+            ident = await at.put("b", raw=b"Subject: x\r\n\r\n" + b"x" * 300_000)
+            await until(lambda: bool(refused))
+            await breathe()
+        at.clock.advance(6)
+        await at.settled(ident, "done")
+        detail = await at.tried(ident)
+        assert [len(detail.attempts), detail.deliveries[0].attempts] == [1, 1]
+        assert not at.logged("bug")
 
 
 async def test_nothing_is_sent_by_who_is_not_sure_that_it_is_his(tmp_path: Path) -> None:

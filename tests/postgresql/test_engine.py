@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,9 +19,10 @@ from gateway.events import Events
 from gateway.model import SpoolUnavailable
 from gateway.postgresql.engine import Postgres
 from gateway.postgresql.server import Server
-from gateway.spool import Spool, SpoolError
+from gateway.spool import Notice, Spool, SpoolError
 from tests import postgres_kit
 from tests.builders import NO_USER
+from tests.fakes import until
 from tests.postgresql.proxy import Proxy, proxy
 from tests.spool_kit import message, settlement
 
@@ -198,3 +200,30 @@ async def test_what_strangers_say_may_hold_a_nul() -> None:
             found = await spool.show(one.id)
             assert found is not None
             assert [row.detail for row in found.recipients] == ["no such\N{REPLACEMENT CHARACTER}user"]
+
+
+async def test_a_large_body_that_cannot_be_read_is_no_damage_and_no_bug() -> None:
+    """It has a connection of its own, which may fail alone: whoever asks tries again later."""
+    nowhere = Postgres(server_of("postgresql://gateway@/gateway?host=/nowhere"))
+    with pytest.raises(SpoolUnavailable):
+        nowhere.body({"raw": b"", "length": 300_000, "body_of": "M"})
+
+
+async def test_two_that_keep_house_for_a_moment_tell_a_sender_once() -> None:
+    """One that was frozen in the middle of it goes on beside the one that took over."""
+    with postgres_kit.database() as url:
+        async with opened(url) as one, opened(url, "b") as two:
+            late = message()
+            await one.put(late)
+            told = [Notice(late.id, ((late.id, "b"),), (), ())]
+            with psycopg.connect(url) as holder:
+                holder.execute("SELECT 1 FROM message FOR UPDATE")
+                both = [asyncio.create_task(each.notice(told)) for each in (one, two)]
+                await until(lambda: waiting(holder) == 2)
+            assert sorted(await asyncio.gather(*both)) == [[], [late.id]]
+
+
+def waiting(connection: psycopg.Connection[Any]) -> int:
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    connection.execute("SELECT pg_stat_clear_snapshot()")
+    return int((connection.execute(asked).fetchone() or (0,))[0])
