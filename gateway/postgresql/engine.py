@@ -106,6 +106,7 @@ class Postgres:
         try:
             with closing(writing(self._server)) as link:
                 schema.bring_up(link, self.name)
+                schema.analyse(link)
                 with link.begin():
                     agree(link)
         except psycopg.Error as error:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
+import psycopg
 from sqlalchemy import BigInteger, Boolean, Column, Dialect, Integer, LargeBinary, MetaData, Table, Text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -34,6 +36,24 @@ _SETTINGS = (
     "CREATE SEQUENCE attempt_block",
     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
 )
+
+
+# Tables of which no statistics tell (pg_upgrade and pg_restore bring none), or those of a time when they were small.
+_UNKNOWN = """
+SELECT c.relname AS name FROM pg_class AS c
+WHERE c.relkind = 'r' AND c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relname = ANY(%(names)s)
+    AND pg_relation_size(c.oid) > 262144 AND (
+        pg_relation_size(c.oid) > 2 * CAST(c.relpages AS BIGINT) * CAST(current_setting('block_size') AS INT)
+        OR NOT EXISTS (
+            SELECT 1 FROM pg_stats AS s WHERE s.schemaname = current_schema() AND s.tablename = c.relname))"""
+
+
+def analyse(link: Link) -> None:
+    """Where the server would not know by which index to go: each settlement would look through whole tables. Not in a
+    transaction. Raises psycopg.Error."""
+    for row in link.all(_UNKNOWN, {"names": sorted(METADATA.tables)}):
+        with suppress(psycopg.errors.LockNotAvailable):  # somebody else is at it
+            link.all(f'ANALYZE "{row["name"]}"')
 
 
 def bring_up(link: Link, where: str) -> None:

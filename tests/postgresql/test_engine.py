@@ -227,3 +227,16 @@ def waiting(connection: psycopg.Connection[Any]) -> int:
     asked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     connection.execute("SELECT pg_stat_clear_snapshot()")
     return int((connection.execute(asked).fetchone() or (0,))[0])
+
+
+async def test_a_start_without_statistics_makes_them() -> None:
+    """As after pg_upgrade or pg_restore: else the server goes through whole tables for each settlement."""
+    with postgres_kit.database() as url, psycopg.connect(url, autocommit=True) as beside:
+        asked = "SELECT DISTINCT tablename FROM pg_stats WHERE tablename IN ('body', 'tally')"
+        async with opened(url):
+            beside.execute(
+                "INSERT INTO body (message_id, raw) SELECT 'M' || n, '0123456789' FROM generate_series(1, 9000) n"
+            )
+            assert beside.execute(asked).fetchall() == []
+        async with opened(url):
+            assert beside.execute(asked).fetchall() == [("body",)]
