@@ -126,6 +126,20 @@ def test_floors(path: Path) -> None:
             assert own in ROOMS.get(package, set()), f"{package} is not for {own}"
 
 
+SEAMS = {"smtp": {"microsoft.over_smtp", "google.over_smtp"}}  # what a provider's room shows to another's
+
+
+@pytest.mark.parametrize("own", ["google", "json", "microsoft", "smtp"])
+def test_providers_see_nothing_of_each_other(own: str) -> None:
+    """But for what is meant to be shared: the login over SMTP, and never an API."""
+    others = {"google", "json", "microsoft", "smtp"} - {own}
+    for path in (ROOT / "backends" / own).glob("*.py"):
+        for name in imports(path):
+            parts = name.removeprefix("gateway.backends.").split(".")
+            if name.startswith("gateway.backends.") and parts[0] in others:
+                assert ".".join(parts[:2]) in SEAMS.get(own, ()), f"{module(path)} imports {name}"
+
+
 def test_no_import_cycles() -> None:
     """Modules can be put in an order in which each imports only earlier ones, those for types alone included."""
     known = {module(path): path for path in FILES}

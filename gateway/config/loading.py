@@ -94,7 +94,7 @@ def load(
     files.warn_of_open_file()
     http = settings.http.model_copy(update={"socket": settings.state_dir / settings.http.socket})
     settings = settings.model_copy(update={"http": http})
-    origins = {dotted(keys): _origin(document, files, keys) for keys, _ in flatten(settings)}
+    origins = {dotted(keys): _origin(document, files, keys, settings) for keys, _ in flatten(settings)}
     if (
         origins["state_dir"] == "default"
         and str(settings.state_dir) == environ.get("STATE_DIRECTORY", "").split(":")[0]
@@ -147,7 +147,7 @@ def _this_host() -> str:
         return "localhost"
 
 
-def _unknown(key: str, keys: Keys, allowed: Iterable[str]) -> str:
+def _unknown(key: str, keys: Keys, allowed: Iterable[str], known: Mapping[str, Any]) -> str:
     """What an unknown key may have been meant as."""
     if ":" in key:
         return 'unknown key; write "key: value", with a space behind the colon'
@@ -156,11 +156,12 @@ def _unknown(key: str, keys: Keys, allowed: Iterable[str]) -> str:
         return (
             f'unknown key; no dot leads into a section: write "{last}", indented, below "{above.replace(".", ": ")}:"'
         )
-    if not keys and not closest(key, allowed):
-        inner = {name: next(iter(classes_in(kind)), None) for name, kind in Settings.file_keys().items()}
+    if not closest(key, allowed):
+        inner = {name: next(iter(classes_in(kind)), None) for name, kind in known.items()}
         homes = [name for name, kind in inner.items() if isinstance(kind, type) and issubclass(kind, Section)]
-        found = [name for name in homes if key in inner[name].file_keys()]  # type: ignore[union-attr]
-        if key in BackendSettings.file_keys():
+        secret = key.removesuffix("_file")
+        found = [name for name in homes if {key, secret} & inner[name].file_keys().keys()]  # type: ignore[union-attr]
+        if not keys and key in BackendSettings.file_keys():
             found = ["backends"]
         if found:
             return f'unknown key here; it belongs, indented, below "{found[0]}:"'
@@ -172,7 +173,7 @@ def _tidy(document: Document, model: type[Section], data: dict[str, Any], keys: 
     known, secrets = model.file_keys(), model.secret_keys()
     allowed = {*known, *(f"{key}_file" for key in secrets)}
     for key in [key for key in data if key not in allowed]:
-        document.fail((*keys, key), _unknown(key, keys, allowed))
+        document.fail((*keys, key), _unknown(key, keys, allowed, known))
         if (meant := (*keys, closest(key, allowed))) not in document.places:
             document.bad.add(meant)  # it is not missing as well
         del data[key]
@@ -271,9 +272,11 @@ def _note_types(document: Document, error: ValidationError, above: Keys, secrets
     return found
 
 
-def _origin(document: Document, files: Files, keys: Keys) -> str:
+def _origin(document: Document, files: Files, keys: Keys, settings: Settings) -> str:
     """Of a secret in a file also the file's name."""
     if (place := document.places.get((*keys[:-1], f"{keys[-1]}_file"))) and keys in files.named:
         return f"{files.named[keys]}, from {place.origin()}"
-    place = document.places.get(keys)
-    return place.origin() if place else "default"
+    if place := document.places.get(keys):
+        return place.origin()
+    section = settings.backends.get(str(keys[1])) if keys[0] == "backends" and len(keys) == 3 else None
+    return (section.filled_by(str(keys[2])) if section else "") or "default"

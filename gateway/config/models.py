@@ -131,6 +131,10 @@ class BackendSettings(Section):
         shown = [_SHOWN.get(f"{name} {value}", value) for name, value in self.known_as.items()]
         return ", ".join((self.label or self.type, *shown))
 
+    def filled_by(self, key: str) -> str:
+        """What gives this setting its default, where that is more than its type: shown with the settings in force."""
+        return ""
+
     @property
     def oauth(self) -> bool:
         """Whether it asks for access tokens."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import SecretStr
 
 from gateway.config.models import BackendSettings
+from gateway.config.section import Section
+
+T = TypeVar("T", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +27,28 @@ def renewed(before: BackendSettings, there: BackendSettings | None) -> tuple[Bac
     """``before`` with the secrets of ``there``, the settings on disk; None: they know no such backend."""
     if there is None or type(there) is not type(before):
         return before, Renewal(differs=("type",) if there else ("",))
-    names = type(before).model_fields
-    changed = {name: getattr(there, name) for name in names if getattr(there, name) != getattr(before, name)}
-    secrets = {name: value for name, value in changed.items() if isinstance(value, SecretStr)}
+    taken, found, others = _secrets(before, there)
     if there.verifies != before.verifies:  # then it is another kind of backend
-        secrets = {}
-    others = tuple(name for name in changed if name not in secrets)
-    return before.model_copy(update=secrets), Renewal(tuple(secrets), others)
+        return before, Renewal(differs=(*found, *others))
+    return taken, Renewal(found, others)
+
+
+def _secrets(before: T, there: T, above: str = "") -> tuple[T, tuple[str, ...], tuple[str, ...]]:
+    """``before`` with the secrets of ``there``, also of sections within; which those are, and what else differs."""
+    update: dict[str, object] = {}
+    secrets: list[str] = []
+    others: list[str] = []
+    for name in type(before).model_fields:
+        old, new = getattr(before, name), getattr(there, name)
+        if old == new:
+            continue
+        if isinstance(old, Section) and type(old) is type(new):
+            update[name], inner, rest = _secrets(old, new, f"{above}{name}.")
+            secrets += inner
+            others += rest
+        elif isinstance(new, SecretStr):
+            update[name] = new
+            secrets.append(above + name)
+        else:
+            others.append(above + name)
+    return before.model_copy(update=update), tuple(secrets), tuple(others)

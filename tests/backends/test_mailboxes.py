@@ -114,6 +114,29 @@ async def test_one_of_many_is_deferred_and_the_others_go_on() -> None:
     assert waits.retry_after == timedelta(seconds=60)
 
 
+async def test_one_of_many_lets_no_crowd_wait_for_it() -> None:
+    """Who waits for a place takes one of the backend's own, which other mailboxes need; the only one hurts nobody."""
+    for many in (True, False):
+        boxes, gate = mailboxes(FakeClock(), many=many, in_flight=2), asyncio.Event()
+
+        async def call(boxes: Mailboxes = boxes, gate: asyncio.Event = gate) -> Outcome | None:
+            try:
+                async with boxes.turn("a@corp.example"):
+                    await gate.wait()
+            except NoAnswer as error:
+                return error.outcome
+            return None
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call()) for _ in range(6)]
+            for _ in range(5):
+                await asyncio.sleep(0)  # each has come to its place, or to its refusal
+            assert sum(task.done() for task in tasks) == 2 * many
+            gate.set()
+        refused = [task.result() for task in tasks if task.result() is not None]
+        assert [(one.verdict, one.scope) for one in refused] == [(Verdict.DEFERRED, Scope.MESSAGE)] * (2 * many)
+
+
 async def test_a_throttled_one_of_many_rests_alone() -> None:
     """Its mail is deferred by the provider's hint; with one mailbox the whole backend pauses instead."""
     clock = FakeClock()

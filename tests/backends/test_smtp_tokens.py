@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -15,8 +16,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gateway.backends import settings_types
 from gateway.backends.smtp.smarthost import Smtp, SmtpSettings
+from gateway.config.document import ConfigError
 from gateway.config.finding import Ending, Finding
+from gateway.config.loading import load
+from gateway.config.renewal import renewed
 from gateway.model import Outcome, Scope, Verdict
 from tests.backends import kit
 from tests.backends.gmail_fake import GoogleFake, Recorder, authorized_user_info, service_account_info, stored
@@ -541,3 +546,36 @@ def test_what_does_not_go_together(given: dict[str, Any], words: str) -> None:
 def test_a_preset_fills_in_what_is_left_out(given: dict[str, Any], wanted: dict[str, Any]) -> None:
     found = SmtpSettings.model_validate(given)
     assert {name: getattr(found, name) for name in wanted} == wanted
+    assert found.filled_by("max_recipients") == f"preset {given['preset']}"
+    assert found.filled_by("timeout") == ""
+
+
+def test_who_has_a_password_at_exchange_is_told_that_it_ends(tmp_path: Path) -> None:
+    given = {"preset": "office365", "username": "u", "password": "p"}
+    (found,) = SmtpSettings.model_validate(given).examine("smart", tmp_path)
+    assert isinstance(found, Finding)
+    assert (found.keys, found.fatal, "December 2026" in found.text) == (("username",), False, True)
+
+
+def test_a_secret_within_a_section_can_be_taken_alone() -> None:
+    """gateway backend fix: a new client secret counts, whatever else is different on disk waits for a reload."""
+    given = {"preset": "office365", "mailbox": MAILBOX, "microsoft": APPLICATION}
+    before = SmtpSettings.model_validate(given)
+    new = {**APPLICATION, "client_secret": "another-secret", "tenant": "other.example"}
+    there = SmtpSettings.model_validate(given | {"microsoft": new, "timeout": "5s"})
+    taken, renewal = renewed(before, there)
+    assert isinstance(taken, SmtpSettings)
+    assert taken.microsoft is not None
+    assert taken.microsoft.client_secret == there.microsoft.client_secret  # type: ignore[union-attr]
+    assert taken.microsoft.tenant == TENANT
+    assert (renewal.taken, renewal.differs) == (("microsoft.client_secret",), ("timeout", "microsoft.tenant"))
+
+
+def test_a_key_of_the_token_in_the_wrong_place_is_told_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    section = {"type": "smtp", "preset": "office365", "tenant": TENANT, "client_secret_file": "x", "mailbox": MAILBOX}
+    file.write_text(json.dumps({"state_dir": str(tmp_path), "backends": {"office": section}}))
+    with pytest.raises(ConfigError) as caught:
+        load(file, {}, settings_types())
+    for key in ("tenant", "client_secret_file"):
+        assert f'office.{key}: unknown key here; it belongs, indented, below "microsoft:"' in str(caught.value)

@@ -91,6 +91,7 @@ class GoogleLogin:
         self._caches: Recent[str, tuple[GoogleTokens, TokenCache]] = Recent(_CACHES)
         fix = _SIGNED_IN if self._user else _DELEGATED
         self.rows: Sequence[Row] = (Row(_ONE, Verdict.MISCONFIGURED, "", fix=fix),)
+        self.urls = (settings.token_url or tokens.TOKEN_URL,)
         self.known: Mapping[str, str] = {}
 
     async def account(self) -> str:

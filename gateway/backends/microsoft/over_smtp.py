@@ -100,6 +100,7 @@ class MicrosoftLogin:
         self._cache = TokenCache(name, source, context)
         settings.tell_of_secret(name, context.signals.credential_ends)
         self.rows: Sequence[Row] = _BY_PERSON if settings.device_login else _BY_APPLICATION
+        self.urls = (self._identity.authority,)
         self.known: Mapping[str, str] = {"client_id": settings.client_id or "CLIENT_ID"}
 
     async def account(self) -> str:

@@ -19,6 +19,10 @@ class TokenLogin(Protocol):
     def known(self) -> Mapping[str, str]:
         """What braces in the fixes stand for, beside name and mailbox."""
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Who is asked for tokens."""
+
     async def account(self) -> str:
         """Who has signed in. Raises NoAnswer: nobody, or it is not known."""
 

@@ -16,6 +16,8 @@ from gateway.model import Outcome, Scope, Verdict
 from gateway.ratelimit import Budget, lengthened
 
 _KEPT = 1000  # mailboxes remembered; idle ones are forgotten first, the least recently used before others
+_CROWD = 2  # messages for each place; more that wait would keep other mailboxes' mail waiting
+_SOON = timedelta(seconds=10)
 _SHORT = 5.0  # seconds that a send waits where mail of other mailboxes waits behind it
 _LONG = 600.0  # ... and where nothing does: well below the limit for a send, which would end in doubt
 _LONGEST = 900.0  # seconds of rest while it is throttled again and again
@@ -65,6 +67,11 @@ class Mailboxes:
     async def turn(self, name: str, *, calls: int = 1, size: int = 0) -> AsyncIterator[None]:
         """The call may be made within the block. Raises NoAnswer where this mailbox's mail has to wait."""
         mailbox = self._mailbox(name)
+        if (
+            self._many and calls and mailbox.users >= _CROWD * self._in_flight
+        ):  # who waits here keeps others' mail waiting
+            detail = "this mailbox has mail under way already"
+            raise NoAnswer(Outcome(Verdict.DEFERRED, enhanced="4.4.5", detail=detail, retry_after=_SOON))
         mailbox.users += 1
         came = self._clock.monotonic()
         try:

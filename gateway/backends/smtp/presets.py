@@ -18,7 +18,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # support.google.com/a/answer/166852; SIZE as its server tells it
     "gmail": {
-        "host": "smtp.gmail.com", **_SUBMISSION, "mailbox_concurrency": 4, "concurrency": 4, "max_recipients": 100,
+        "host": "smtp.gmail.com", **_SUBMISSION, "mailbox_concurrency": 4, "max_recipients": 100,
         "max_size": 35_882_577,
     },
     # High Volume Email: learn.microsoft.com/exchange/mail-flow-best-practices/high-volume-mails-m365

@@ -17,12 +17,17 @@ from gateway.backends.shared.files import examine_pair
 from gateway.backends.smtp.presets import LOGINS, Preset, filled
 from gateway.config import values
 from gateway.config.authorities import examine_authorities
-from gateway.config.finding import Examined, below
+from gateway.config.finding import Examined, Finding, below
 from gateway.config.models import BackendSettings
 from gateway.trust import Trust
 from gateway.url import is_loopback
 
 _BY_TOKEN = ("xoauth2", "oauthbearer")
+_ENDING = {  # techcommunity.microsoft.com 4114750: the timeline of Exchange Online for basic authentication with SMTP
+    "smtp.office365.com": "has passwords switched off from the end of December 2026: log in by microsoft and mailbox "
+    "in the place of username and password (docs/microsoft365.md)",
+    "smtp-mail.outlook.com": "takes no passwords: log in by microsoft and mailbox (docs/microsoft365.md)",
+}
 _PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 
 
@@ -107,7 +112,7 @@ class SmtpSettings(BackendSettings):
             raise ValueError(f"{unused} is not used where auth is {self.auth}")
         if self.mailbox is not None or self.senders:
             name = "senders" if self.mailbox is None else "mailbox"
-            raise ValueError(f"{name} needs microsoft or google, whose tokens log it in; a user of the server's own is")
+            raise ValueError(f"{name} needs microsoft or google, whose tokens log it in; or write username")
         if self.preset is not None and self.username is None:
             raise ValueError(f"preset {self.preset} needs a login: {LOGINS[self.preset]}")
 
@@ -146,6 +151,10 @@ class SmtpSettings(BackendSettings):
     def actual_port(self) -> int:
         return self.port or _PORTS[self.tls]
 
+    def filled_by(self, key: str) -> str:
+        given = filled({"preset": self.preset, "mailbox": self.mailbox})
+        return f"preset {self.preset}" if self.preset and key in given and key not in ("preset", "mailbox") else ""
+
     @property
     def known_as(self) -> Mapping[str, str]:
         return {"host": self.where} | ({"mailbox": self.mailbox} if self.mailbox else {})
@@ -161,6 +170,8 @@ class SmtpSettings(BackendSettings):
         yield from examine_authorities(self.ca_file, fatal=used)
         if self.certificate_file is not None:
             yield from examine_pair(self.certificate_file, self.private_key_file, fatal=used)
+        if self.password is not None and self.host in _ENDING:
+            yield Finding(("username",), f"{self.host} {_ENDING[self.host]}", fatal=False)
         if self.tokens is not None and self.mailbox is not None:
             yield from below((self.tokens.section,), self.tokens.examine(name, state_dir, self.mailbox))
 

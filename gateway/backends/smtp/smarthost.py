@@ -104,6 +104,7 @@ class Smtp:
     def probes(self) -> SmtpProbes:
         settings = self._settings
         return SmtpProbes(
+            urls=self._login.urls if self._login is not None else (),
             name=self.name,
             host=settings.host,
             tls=settings.tls,
