@@ -130,15 +130,16 @@ def auth() -> None:
 
 @cli.command("check-config", epilog=example("gateway check-config --online"))
 @click.option("--online", is_flag=True, help="Also ask every backend whether it would take mail from us.")
+@click.option("--whom", metavar="ADDRESS", help="Also say who would get the mail for this name or address.")
 @json_option
 @config_option
-def check_config(online: bool, as_json: bool) -> None:
+def check_config(online: bool, whom: str | None, as_json: bool) -> None:
     """Say all that is wrong with the configuration. Exit code 78 if it cannot be used."""
     from gateway.cli import local
     from gateway.cli.judging import judged
 
     try:
-        found = judged(local.usable(chosen_file()), online=online)
+        found = judged(local.usable(chosen_file()), online=online, whom=whom)
     except BadConfig as error:
         if not as_json:
             raise

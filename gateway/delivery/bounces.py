@@ -13,6 +13,8 @@ from typing import cast
 
 from gateway import policy
 from gateway.bounce import ORIGINAL_LIMIT, Failure, Report
+from gateway.config.aliases import Aliases
+from gateway.config.checks import given_aliases
 from gateway.config.models import Settings
 from gateway.delivery.retry import Decision
 from gateway.events import Events
@@ -152,7 +154,7 @@ class Bouncer:
             return why
         if bounces.mode == "digest" and failures[0].action != "relayed":
             return DIGEST
-        targets = tuple(dict.fromkeys(filter(None, (original.envelope.sender, bounces.copy_to))))
+        targets = self._targets(original.envelope.sender)
         found = self._way(targets, min(len(raw), ORIGINAL_LIMIT) + _OVERHEAD, smtputf8=original.envelope.smtputf8)
         if found is None:
             return "no_backend"
@@ -179,7 +181,7 @@ class Bouncer:
         ``write`` is given who stands in From, and the queue id.
         """
         bounces = self.settings.bounces
-        targets = tuple(dict.fromkeys(filter(None, (sender, bounces.copy_to))))
+        targets = self._targets(sender)
         utf8 = not all(map(str.isascii, targets))
         found = None if bounces.mode == "off" else self._way(targets, _LETTER, smtputf8=utf8, plain=True)
         if found is None:
@@ -189,6 +191,13 @@ class Bouncer:
         mail = write(policy.bounce_author(bounces, self.settings.hostname), identifier)
         mail["To"], mail["Date"] = ", ".join(f"<{target}>" for target in targets), now
         return self._message(identifier, targets, mail.as_bytes(), freight, deliveries, now, {"kind": DIGEST})
+
+    def _targets(self, sender: str) -> tuple[str, ...]:
+        """Who hears of it. A sender may be root of this machine, who is somebody else: then that one does."""
+        settings = self.settings
+        aliases = Aliases.of(given_aliases(settings)) if settings.aliases else None
+        whom = (aliases.becomes(sender) if aliases is not None else ()) or (sender,)
+        return tuple(dict.fromkeys(filter(None, (*whom, settings.bounces.copy_to))))
 
     def _message(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import click
@@ -34,6 +35,30 @@ def test_check_config(run: Commands, tmp_path: Path) -> None:
     done = run("check-config", "--online")
     assert (done.exit_code, "gone: FAILED" in done.stdout) == (1, True)
     assert "warning: " in done.stdout
+
+
+def test_whom_mail_would_go_to(run: Commands) -> None:
+    """By the file, before anything is reloaded: for each client, with the setting that says so."""
+    with run.file.open("a") as file:
+        file.write("aliases: {root: [admin@example.com, b@example.com]}\nclients:\n  here: {networks: [127.0.0.1]}\n")
+        file.write("  test: {networks: [127.0.0.2], redirect_to: t@example.com}\n")
+        file.write("  copied: {networks: [127.0.0.3], copy_to: c@example.com, default_domain: example.net}\n")
+
+    def told(whom: str) -> list[str]:
+        return run.ok("check-config", "--whom", whom).partition(": ok\n")[2].splitlines()
+
+    host = socket.gethostname()
+    assert told(f"Root@{host}") == [
+        f"from here: Root@{host} -> admin@example.com, b@example.com (aliases)",
+        f"from test: Root@{host} -> t@example.com (clients.test.redirect_to)",
+        f"from copied: Root@{host} -> admin@example.com, b@example.com (aliases), and a copy to c@example.com",
+    ]
+    assert told("bob") == [
+        "from here, test: bob is refused: it has no domain and is no alias; set default_domain",
+        "from copied: bob@example.net, and a copy to c@example.com",
+    ]
+    assert run.json("check-config", "--whom", "root")["whom"][1]["by"] == "clients.test.redirect_to"
+    assert run("check-config", "--whom", "a b").exit_code == 2
 
 
 def test_check_config_for_programs(run: Commands) -> None:

@@ -177,6 +177,20 @@ def test_a_copy_for_the_operator() -> None:
     assert one.deliveries == {"b": ("s@example.com", "admin@example.com")}
 
 
+def test_root_of_this_machine_is_told_where_he_reads() -> None:
+    """A bounce to cron's own sender goes whom he stands for; what was asked for is what it speaks of."""
+    local = bouncer(aliases={"root": "admin@example.com"}, bounces={"copy_to": "admin@example.com"})
+    lost = builders.spooled_message(sender="root@localhost")
+    to = (Recipient("a@example.org", "", "rfc822;team@relay.test"),)
+    made = local.bounces(replace(lost, envelope=replace(lost.envelope, recipients=to)), RAW, "b", failed(), START)
+    (one,) = made.messages
+    assert [recipient.address for recipient in one.envelope.recipients] == ["admin@example.com"]
+    text = " ".join(one.raw.decode().split())
+    assert "Subject: Undelivered mail: team@relay.test" in text
+    assert "could not be delivered to: <team@relay.test> (whose mail goes to <a@example.org>) Reason:" in text
+    assert "Original-Recipient: rfc822; team@relay.test Final-Recipient: rfc822; a@example.org" in text
+
+
 def test_a_bounce_that_cannot_be_made_holds_nothing_up() -> None:
     """What became of the message is written down all the same."""
 
