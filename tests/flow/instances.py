@@ -7,10 +7,11 @@ import itertools
 import os
 import random
 import smtplib
+import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,9 @@ from aiosmtpd.controller import Controller
 from tests import postgres_kit
 from tests.flow.kit import Gateway, free_port
 from tests.postgres_kit import Cluster
+from tests.postgresql.proxy import Proxy, proxy
 
-FAILOVER = 2.0  # seconds
-GRACE = 3 * FAILOVER
+FAILOVER = 2.0  # seconds; the documented default is 10
 CONCURRENCY = 5
 _WRITTEN = 1.0  # seconds from an answer to its commit, on a machine with a great deal to do
 
@@ -57,9 +58,15 @@ class Sink:
     def rate(self, since: float, until: float) -> float:
         return sum(since <= one < until for times in self.came.values() for one in times) / (until - since)
 
-    def longest_gap(self) -> float:
-        times = sorted(one for each in self.came.values() for one in each)
-        return max(later - sooner for sooner, later in itertools.pairwise(times))
+    def gap(self, backend: str = "", since: float = 0.0) -> float:
+        """The longest time after ``since`` in which nothing came by that backend, or by any."""
+        names = [name for name in self.came if not backend or backend_of(name) == backend]
+        times = sorted(one for name in names for one in self.came[name])
+        return max((later - sooner for sooner, later in itertools.pairwise(times) if later > since), default=0.0)
+
+
+def backend_of(name: str) -> str:
+    return "box" if int(name.rpartition("-")[2]) % 2 else "up"
 
 
 @dataclass
@@ -88,7 +95,7 @@ class Client(threading.Thread):
             body = f"Subject: drill\r\nX-N: {name}\r\n\r\ntext\r\n"
             try:
                 with smtplib.SMTP("127.0.0.1", chosen.choice(self.ports), timeout=90) as session:
-                    session.sendmail("s@x.example", ["r@box.example" if number % 2 else "r@x.example"], body)
+                    session.sendmail("s@x.example", [f"r@{backend_of(name)}.example"], body)
                     self.accepted.append(name)
             except (OSError, smtplib.SMTPException) as error:
                 if not self.accepted or self.accepted[-1] != name:  # else only the goodbye failed
@@ -102,13 +109,22 @@ class Cast:
 
     server: Cluster
     sink: Sink
-    gateways: dict[str, Gateway]
+    failover: float
+    gateways: dict[str, Gateway] = field(default_factory=dict)
+    proxies: dict[str, Proxy] = field(default_factory=dict)
     clients: list[Client] = field(default_factory=list)
 
-    def feed(self, count: int = 3, **more: Any) -> None:
-        ports = [gateway.port for gateway in self.gateways.values()]
-        self.clients += [Client(f"c{n}", ports, **more) for n in range(count)]
-        for client in self.clients:
+    @property
+    def grace(self) -> float:
+        """After so long a silent instance is buried."""
+        return 3 * self.failover
+
+    def feed(self, count: int = 3, at: Sequence[str] = (), **more: Any) -> None:
+        """Clients who bring mail to these instances, or to any."""
+        ports = [self.gateways[name].port for name in at or self.gateways]
+        made = [Client(f"c{len(self.clients) + n}", ports, **more) for n in range(count)]
+        self.clients += made
+        for client in made:
             client.start()
 
     def owners(self) -> dict[str, str]:
@@ -118,6 +134,13 @@ class Cast:
         """Until each backend has an owner, and no two of them the same."""
         self.wait(lambda: len(set(self.owners().values())) == 2)
 
+    def moved_from(self, name: str) -> bool:
+        return name not in self.owners().values() and len(self.owners()) == 2
+
+    def unfinished(self) -> int:
+        ((count,),) = self.server.ask("SELECT count(*) FROM message WHERE state = 'queued'", database="spool")
+        return int(count)
+
     def wait(self, condition: Any, seconds: float = 60.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
@@ -126,13 +149,14 @@ class Cast:
             time.sleep(0.05)
 
     def end(self, seconds: float = 90.0) -> set[str]:
-        """No more mail; returns what was accepted, once all of it has arrived."""
+        """No more mail; returns what was accepted, once all of it has arrived and none is in the queue any more."""
         for client in self.clients:
             client.over.set()
         for client in self.clients:
             client.join(90)
         accepted = {name for client in self.clients for name in client.accepted}
         self.wait(lambda: accepted <= self.sink.answered.keys(), seconds)
+        self.wait(lambda: not self.unfinished(), seconds)
         return accepted
 
     def logged(self, event: str) -> list[str]:
@@ -142,36 +166,52 @@ class Cast:
 
 
 @contextmanager
-def cast(folder: Path, *names: str, latency: float = 0.2, extra: str = "") -> Iterator[Cast]:
-    """Instances of these names on a PostgreSQL of their own, with two backends that lead to one server."""
+def cast(
+    folder: Path,
+    *names: str,
+    latency: float = 0.2,
+    extra: str = "",
+    failover: float = FAILOVER,
+    proxied: bool = False,
+    environ: Mapping[str, Mapping[str, str]] | None = None,
+) -> Iterator[Cast]:
+    """Instances of these names on a PostgreSQL of their own, with two backends that lead to one server; ``proxied``
+    each reaches the database by a way of its own, that can be broken."""
     key, sink = os.urandom(32), Sink(latency)
     with ExitStack() as stack:
-        server = stack.enter_context(postgres_kit.cluster())
-        server.create("spool")
+        made = Cast(stack.enter_context(postgres_kit.cluster()), sink, failover)
+        made.server.create("spool")
         controller = Controller(sink, hostname="127.0.0.1", port=sink.port)
         controller.start()
         stack.callback(controller.stop)
-        gateways: dict[str, Gateway] = {}
         for name in names:
-            state = folder / name / "state"
-            state.mkdir(mode=0o700, parents=True)
-            (state / "spool.key").write_bytes(key)
-            (state / "spool.key").chmod(0o600)
-            if gateways:  # made by the first
-                token = (folder / names[0] / "state" / "token.key").read_bytes()
-                (state / "token.key").write_bytes(token)
-                (state / "token.key").chmod(0o600)
+            url = made.server.url("spool")
+            if proxied:
+                way = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # a socket's path is a short one
+                made.proxies[name] = stack.enter_context(proxy(way, made.server.folder))
+                url = url.replace(str(made.server.folder), str(way))
+            first = made.gateways[names[0]] if made.gateways else None
+            _keys(folder / name / "state", key, first and first.directory / "state")
             to = f"{{type: smtp, host: 127.0.0.1, port: {sink.port}, tls: none, concurrency: {CONCURRENCY}{extra}}}"
-            gateways[name] = Gateway(
+            made.gateways[name] = Gateway(
                 folder / name,
                 f"""
                 backends: {{up: {to}, box: {to}}}
                 clients: {{local: {{networks: [127.0.0.1], senders: ["*"], recipients: ["*"]}}}}
                 routes: [{{recipients: ["*@box.example"], backend: box}}, {{backend: up}}]
-                spool: {{url: "{server.url("spool")}", instance: {name}, failover: {FAILOVER:g}s}}
+                spool: {{url: "{url}", instance: {name}, failover: {failover:g}s}}
                 """,
+                environ=dict((environ or {}).get(name, {})),
             )
-            stack.enter_context(gateways[name])
-        made = Cast(server, sink, gateways)
+            stack.enter_context(made.gateways[name])
         stack.callback(lambda: [client.over.set() for client in made.clients])
         yield made
+
+
+def _keys(state: Path, key: bytes, first: Path | None) -> None:
+    """That of the spool is given to all, that of tokens is made by the first."""
+    state.mkdir(mode=0o700, parents=True)
+    given = {"spool.key": key} | ({"token.key": (first / "token.key").read_bytes()} if first else {})
+    for name, content in given.items():
+        (state / name).write_bytes(content)
+        (state / name).chmod(0o600)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.postgres_kit import Cluster
 
 READY_WITHIN = 60.0
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -39,6 +42,30 @@ def free_port() -> int:
             return port
 
 
+_servers: list[Cluster] = []  # of the test that runs; without any, a gateway's queue is a file in its state directory
+
+
+@contextmanager
+def on(server: Cluster | None) -> Iterator[None]:
+    """Each folder's gateway has a database of its own there, if its settings name none."""
+    if server is None:
+        yield
+        return
+    _servers.append(server)
+    try:
+        yield
+    finally:
+        _servers.remove(server)
+
+
+def _database(directory: Path) -> str:
+    """That of this folder, the same each time."""
+    name = f"f{zlib.crc32(str(directory.resolve()).encode()):x}"
+    if not _servers[-1].ask("SELECT 1 FROM pg_database WHERE datname = %s", name):
+        _servers[-1].create(name)
+    return _servers[-1].url(name)
+
+
 @dataclass
 class Gateway:
     """``gateway serve`` on free ports. ``config`` is YAML for everything but listener, HTTP and state directory."""
@@ -50,12 +77,16 @@ class Gateway:
     process: subprocess.Popen[bytes] | None = None
     python: str = sys.executable  # or a program that becomes it
     environ: dict[str, str] = field(default_factory=dict)
+    spool: str = field(default="", init=False)  # where the settings of this kit name a database
 
     def __post_init__(self) -> None:
         if "listeners:" not in self.config:
             self.config = f'listeners:\n  local: {{bind: "127.0.0.1:{self.port}"}}\n' + textwrap.dedent(self.config)
         head = f"hostname: relay.test\nstate_dir: {self.directory / 'state'}\n"
         head += f'http: {{bind: "127.0.0.1:{self.http_port}"}}\n'
+        if _servers and "spool:" not in self.config:
+            self.spool = f'{{url: "{_database(self.directory)}", instance: one, failover: 2s}}'
+            head += f"spool: {self.spool}\n"
         self.file.write_text(head + textwrap.dedent(self.config))
 
     @property

@@ -61,7 +61,7 @@ def test_documented_script_with_only_a_secret(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def plain(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Gateway]:
     """Without any settings of its own."""
     with Gateway(tmp_path_factory.mktemp("plain")) as gateway:
         yield gateway

@@ -33,6 +33,7 @@ class Running(Gateway):
             "listeners": f'{{local: {{bind: "127.0.0.1:{self.port}"}}}}',
             "http": f'{{bind: "127.0.0.1:{self.http_port}"}}',
             "limits": "{connections_per_ip: 200}",
+            "spool": self.spool,
             **sections,
         }
         self.file.write_text("".join(f"{name}: {text}\n" for name, text in given.items() if text))
@@ -55,7 +56,7 @@ class Running(Gateway):
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Running]:
+def shared(engine: str) -> Iterator[Running]:
     with TemporaryDirectory(prefix="gw-") as folder, Running(Path(folder)) as one:
         yield one
 

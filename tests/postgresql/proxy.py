@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ class Proxy:
         self.swallows = False  # what is sent, both ways, and whoever comes anew hears nothing either
         self._server = str(server / ".s.PGSQL.5432")
         self._word, self._after = b"", False
+        self._clients: list[socket.socket] = []
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(folder / ".s.PGSQL.5432"))
         self._listening.listen()
@@ -27,6 +29,15 @@ class Proxy:
     def break_at(self, word: bytes, *, after: bool) -> None:
         self._word, self._after = word, after
 
+    def swallow_for(self, seconds: float, gone: float) -> None:
+        """As a network that is cut: after ``gone`` seconds the kernel of a client gives up (tcp_user_timeout), and
+        that of the server hears nothing of it."""
+        self.swallows = True
+        for client in self._clients:
+            threading.Timer(gone, _hang_up, [client]).start()
+        time.sleep(seconds)
+        self.swallows = False
+
     def close(self) -> None:
         self._listening.close()
 
@@ -34,6 +45,7 @@ class Proxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                self._clients.append(client)
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -52,6 +64,8 @@ class Proxy:
                     return
                 if not self.swallows:
                     server.sendall(data)
+            while self.swallows:
+                time.sleep(0.05)
 
     def _pass(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
@@ -60,6 +74,11 @@ class Proxy:
                     other.sendall(data)
             if not self.swallows:  # nor does a FIN arrive
                 other.shutdown(socket.SHUT_RDWR)
+
+
+def _hang_up(client: socket.socket) -> None:
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
