@@ -60,9 +60,8 @@ SELECT %(name)s, (SELECT min(n) FROM generate_series(0, 1023) AS n
 ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING groups, started_at"""
 _WITNESS = "UPDATE instance SET groups = {} WHERE name = {} AND started_at = {}"
 _OWNER = "SELECT owner FROM backend WHERE name = %(name)s FOR SHARE"
-# Waits for a session of ours that hangs in its COMMIT.
-_WITNESSED = """
-SELECT 1 FROM instance WHERE name = %(name)s AND started_at = %(run)s AND groups = %(groups)s FOR UPDATE"""
+# Waits for a session of ours that is still in its COMMIT: but not for a row that it asks for by what that changes.
+_WITNESSED = "SELECT groups FROM instance WHERE name = %(name)s AND started_at = %(run)s FOR UPDATE"
 
 
 class Postgres:
@@ -168,7 +167,7 @@ class Postgres:
 
     def _took_place(self, link: Link) -> bool:
         run, groups = self._witness
-        return bool(link.all(_WITNESSED, {"name": self.owner, "run": run, "groups": groups}))
+        return [row["groups"] for row in link.all(_WITNESSED, {"name": self.owner, "run": run})] == [groups]
 
     def time(self, clock: Clock, connection: Link) -> SpoolTime:
         self._time = SharedTime(clock, self._now(connection))

@@ -55,10 +55,12 @@ async def test_a_session_that_is_still_in_its_commit_is_waited_for() -> None:
     """It waits for a replica, and its connection is gone: whoever asked too soon would do the same once more."""
     with postgres_kit.database() as url, closing(engine(url)) as ours, psycopg.connect(url) as old:
         groups(ours.open(), 1)
-        old.execute("UPDATE instance SET beats = beats + 1")
+        old.execute("UPDATE instance SET groups = groups - 1")
+        old.commit()
+        old.execute("UPDATE instance SET groups = groups + 1")  # as the last group did
         asking = asyncio.create_task(asyncio.to_thread(ours.resume, made=True))
         with psycopg.connect(url, autocommit=True) as looking:
-            while not looking.execute(_AT_WORK).fetchall():
+            while not (asking.done() or looking.execute(_AT_WORK).fetchall()):
                 await asyncio.sleep(0.01)
         assert not asking.done()
         old.commit()
