@@ -304,7 +304,7 @@ class GraphFake:
         return fresh
 
     def _metadata(self, request: Request, query: dict[str, str]) -> bytes:
-        if request.headers.get("metadata") != "true" or query.get("resource") != RESOURCE:
+        if request.headers.get("metadata") != "true" or query.get("resource") != self.resource:
             words = "Required metadata header not specified"
             return http(400, {"error": "invalid_request", "error_description": words})
         if query.get("client_id") not in (None, CLIENT):

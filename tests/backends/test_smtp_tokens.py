@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import re
@@ -69,7 +70,11 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def exchange(
-    tmp_path: Path, certificates: kit.Certificates, right: dict[str, Any] | None = None, **settings: Any
+    tmp_path: Path,
+    certificates: kit.Certificates,
+    right: dict[str, Any] | None = None,
+    kind: type[Submission] = Submission,
+    **settings: Any,
 ) -> AsyncIterator[Bench]:
     clock, signals = QuickClock(), Recorder()
     entra = GraphFake(clock, resource=OUTLOOK, rbac=True, delegated="https://outlook.office.com/SMTP.Send")
@@ -78,7 +83,7 @@ async def exchange(
     def whose(token: str) -> str | None:
         return "*" if entra.tokens.get(token, -1) > clock.monotonic() else None
 
-    server = Submission(certificates.server(), whose, {MAILBOX, SECOND})
+    server = kind(certificates.server(), whose, {MAILBOX, SECOND})
     async with Web(entra) as web, server, kit.context(tmp_path, clock) as silent:
         entra.url = web.url
         given = {"host": "127.0.0.1", "port": server.port, "ca_file": certificates.ca_file, "timeout": "5s"}
@@ -121,28 +126,33 @@ async def gmail(
 
 def hidden(bench: Bench, *texts: object) -> bool:
     """No token, and nothing that a token can be read from, stands in any of these."""
-    return not any(token[:20] in str(text) for token in bench.issued for text in texts)
+    said = [f"user={MAILBOX}\1auth=Bearer {token}\1\1".encode() for token in bench.issued]
+    pieces = [*(token[-20:] for token in bench.issued), *(base64.b64encode(one)[60:80].decode() for one in said)]
+    return not any(piece in str(text) for piece in (*pieces, SECRET) for text in texts)
 
 
 # -- Exchange --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("right", ["secret", "certificate", "federated"])
+@pytest.mark.parametrize("right", ["secret", "certificate", "federated", "managed"])
 async def test_an_application_logs_in_as_the_mailbox(
-    tmp_path: Path, certificates: kit.Certificates, right: str
+    tmp_path: Path, certificates: kit.Certificates, right: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Microsoft's page: XOAUTH2 with a token for Exchange, not for Graph; user= is the mailbox of MAIL FROM."""
     (tmp_path / "app.pem").write_text("".join(pem()))
     (tmp_path / "token").write_bytes(foreign(START + timedelta(hours=1)))
     by = {"certificate": {"certificate_file": tmp_path / "app.pem"}, "secret": {"client_secret": SECRET}}
     by["federated"] = {"federated_token_file": tmp_path / "token"}
-    given = {"tenant": TENANT, "client_id": CLIENT, **by[right]}
-    async with exchange(tmp_path, certificates, given) as bench:
+    given: dict[str, Any] = {"tenant": TENANT, "client_id": CLIENT, **by.get(right, {})}
+    async with exchange(tmp_path, certificates, {"managed_identity": True} if right == "managed" else given) as bench:
+        monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", bench.entra.url)
         if right == "federated":
             bench.entra.federated = (tmp_path / "token").read_text()
         outcome = await bench.send()
         assert outcome.verdict is Verdict.SENT, outcome
-        assert [form["scope"] for form in bench.entra.forms] == [f"{OUTLOOK}/.default"]
+        assert {form["scope"] for form in bench.entra.forms} == (
+            {f"{OUTLOOK}/.default"} if right != "managed" else set()
+        )
         assert bench.server.logins == [("XOAUTH2", MAILBOX, True)]
         (taken,) = bench.server.taken
         assert (taken.user, taken.mail, taken.rcpt, taken.body) == (MAILBOX, MAILBOX, ["b@x.example"], message())
@@ -323,6 +333,31 @@ async def test_why_exchange_refuses_a_login(
         outcome = await bench.send()
         assert (outcome.verdict, outcome.code, outcome.scope) == (Verdict.MISCONFIGURED, 535, Scope.BACKEND)
         assert re.search(fix, outcome.fix), outcome.fix
+
+
+@pytest.mark.parametrize("code", [421, 432, 454, 501, 535, 554])
+async def test_a_server_that_repeats_the_token_makes_it_known_to_nobody(
+    tmp_path: Path, certificates: kit.Certificates, code: int
+) -> None:
+    """Bare, in base64, and in pieces of lines; neither an outcome nor a check nor a signal has any of it."""
+
+    class Echo(Submission):
+        async def _command(self, verb: str, rest: str, session: Any, reader: Any, writer: Any) -> bool:
+            if verb != "AUTH":
+                return await super()._command(verb, rest, session, reader, writer)
+            writer.write(b"334 \r\n")
+            blob = (await reader.readuntil(b"\r\n")).strip()
+            token = base64.b64decode(blob).split(b"Bearer ")[1].strip(b"\1")
+            writer.write(
+                b"%d-5.7.3 %b\r\n%d-5.7.3 %b\r\n%d 5.7.3 user=x\x01%b\r\n" % (code, blob, code, token, code, token)
+            )
+            await writer.drain()
+            return True
+
+    async with exchange(tmp_path, certificates, kind=Echo) as bench:
+        outcome, check = await bench.send(), await bench.way.check()
+        assert (outcome.code, check.ok) == (code, False)
+        assert hidden(bench, outcome, check, bench.signals)
 
 
 async def test_a_check_logs_in_and_says_what_it_did_not_try(tmp_path: Path, certificates: kit.Certificates) -> None:
