@@ -196,7 +196,7 @@ def _mailq() -> NoReturn:
 
 def _run(argv: Sequence[str]) -> None:
     called, arguments = Path(argv[0]).name, _parser().parse_args(argv[1:])
-    if called == "newaliases" or arguments.mode == "i":  # there are no aliases here
+    if called == "newaliases" or arguments.mode == "i":  # aliases are settings, which a reload takes
         return None
     if called == "mailq" or arguments.mode == "p":
         _mailq()

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from gateway.backends import BACKENDS, Context, build, settings_types
 from gateway.checks import Step
 from gateway.config.models import BackendSettings
+from gateway.message import redirected
 from gateway.model import Backend, SaidBy, Scope, Verdict
 from tests.backends import json_fakes, kit
 from tests.backends.gmail_fake import REFRESH, GoogleFake, authorized_user_info, stored
@@ -397,6 +398,31 @@ async def test_one_bad_recipient_costs_the_others_nothing(kind: str, context: Co
 def to_of(raw: bytes) -> list[bytes]:
     message = message_from_bytes(raw)
     return [str(value).encode() for name in ("to", "cc", "bcc") for value in message.get_all(name, [])]
+
+
+async def test_mail_for_a_test_address_reaches_nobody_else(bench: Bench, context: Context) -> None:
+    """``redirect_to``, by a backend that reads the header as by any other: who was asked for stands in no To or Cc."""
+    people = [b"c@real.example", b"d@real.example", b"e@real.example"]
+    raw = b"From: a@corp.example\r\nTo: C <%b>\r\nCc: %b\r\nSubject: s\r\n\r\nhello\r\n" % (people[0], people[1])
+    raw = redirected(raw, "test@x.example", [one.decode() for one in people])
+    sent: list[bytes] = []
+    if bench.web is not None:
+        usual = bench.web.handler
+
+        def handler(request: Request) -> bytes | Awaitable[bytes | None]:
+            sent.append(request.body)
+            return usual(request)
+
+        bench.web.handler = handler
+    backend = make(bench, context)
+    outcomes = await backend.send(spooled("test@x.example"), raw)
+    await backend.aclose()
+    assert {address: outcome.verdict for address, outcome in outcomes.items()} == {"test@x.example": Verdict.SENT}
+    (arrived,) = bench.arrived()
+    if b"X-Envelope-To" in arrived:
+        assert to_of(arrived) == [b"test@x.example"]
+    else:
+        assert not any(one in body for one in people for body in sent)
 
 
 async def test_check_says_what_is_there_and_sends_nothing(bench: Bench, context: Context) -> None:
