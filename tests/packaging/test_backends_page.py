@@ -24,6 +24,16 @@ KEY = {"api_key": "key-0123456789"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "capture": {},
     "smtp": {"host": "smtp.example.net"},
+    "smtp, preset: office365": {
+        "type": "smtp",
+        "preset": "office365",
+        "mailbox": "noreply@example.com",
+        "microsoft": {
+            "tenant": "example.com",
+            "client_id": "11111111-2222-3333-4444-555555555555",
+            "client_secret": "s",
+        },
+    },
     "smtp2go": KEY,
     "gmail": {"mailbox": "noreply@example.com", "service_account_file": "sa.json"},
     "graph": {
