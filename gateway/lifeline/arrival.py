@@ -80,7 +80,8 @@ def _key(how: Mapping[str, Any]) -> str:
 def _asked(detail: MessageDetail) -> str:
     """What the sender asked for in parameters (RFC 3461, 6531)."""
     message = detail.message
-    notify = sorted({row.notify.upper() for row in detail.recipients if row.notify})
+    copies = {row.became for row in detail.asked if row.why == "copy"}  # for whom the settings asked
+    notify = sorted({row.notify.upper() for row in detail.recipients if row.notify and row.address not in copies})
     asked = [f"notify {one}" for one in notify] + ([f"envelope id {message.envid}"] if message.envid else [])
     return ", ".join(asked)
 

@@ -188,6 +188,13 @@ def bad_address(case: Case) -> Remedy:
         domain = case.settings.hostname.partition(".")[2] or case.settings.hostname
         tree = case.with_client(case.row.client, default_domain=domain)
         return Remedy(why=why, fix="Complete names without a domain:", yaml=paste(tree), command=APPLY)
+    name = case.row.text.rpartition(": ")[2].strip("<> ")
+    if case.client is not None and case.row.stage == "rcpt" and name.replace("-", "").isalnum():
+        domain = case.settings.hostname.partition(".")[2] or "example.com"
+        known: dict[str, object] = {one: list(targets) for one, targets in case.settings.aliases.items()}
+        tree = {"aliases": {**known, name: f"postmaster@{domain}"}}
+        why = f"{name} has no domain, and nobody has said whose mailbox that is."
+        return Remedy(why=why, fix="Say whose it is:", yaml=paste(tree), command=APPLY)
     return Remedy(why=why, fix="Correct it at the device, or let rewrite_sender put a sender in.")
 
 

@@ -305,6 +305,7 @@ async def test_who_gets_it_instead(story: Story) -> None:
     to = replace(envelope(ONE, TWO, "log@x.example"), recipients=(
         Recipient(ONE), Recipient(TWO), Recipient("log@x.example", "NEVER")))  # fmt: skip
     await story.put(ONE, TWO, envelope=to, rewritten=rewritten, refused={"log@x.example": no})
+    assert "Asked for" not in dict((await story.entry("accepted")).facts)
     assert (await story.entry("decided")).facts == (
         ("Recipient", "root@relay, cron@relay became a@example.org, b@example.org, because aliases says so"),
         ("Recipient", "c@x.example became a@example.org, because clients.c.redirect_to says so"),

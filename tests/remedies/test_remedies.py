@@ -163,6 +163,8 @@ ROWS = [
     Row("bad_message", ANY, talk=mail(raw=b"no header here")),
     Row("bad_sequence", ANY, talk=mail(hello=False), words="without saying hello"),
     Row("bad_address", ANY, talk=mail("<root>", raw=b"From: root\r\n\r\nx")),
+    Row("bad_address", ANY, talk=mail("<a@example.com>", "<www-data>"), words="whose mailbox"),
+    Row("bad_address", {**ANY, "aliases": {"root": "a@example.com"}}, talk=mail("<a@example.com>", "<root>", "<bob>")),
     Row("too_many_connections", {**ANY, "limits": {"connections_per_ip": 1}}, talk=two_connections),
     Row("too_many_connections", {**ANY, "limits": {"connections": 1}}, talk=two_connections),
 ]  # fmt: skip
