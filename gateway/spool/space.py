@@ -7,6 +7,7 @@ import errno
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from math import inf
 from typing import Any, Protocol
 
 from gateway.clock import Clock
@@ -24,6 +25,7 @@ _BLOCKED = 64_000_000  # octets of the log
 _MARGIN = 64 * 1024  # octets: for the rows of those that are on their way in
 _ANY = 2**62  # octets
 _MISSED = 5  # looks in a row that a database did not answer: a restart of it is shorter
+_REST = 5.0, 60.0  # seconds without trouble after which a database's disk is tried again, at first and at most
 _LITTLE = 256 * 1024  # octets: with less the door is shut, with twice as much it opens
 FIXES = {
     "disk": "delete something else on this disk or enlarge it, or wait until mail has left; see limits.spool_free",
@@ -82,6 +84,8 @@ class Room:
         self._events = events
         self._blocked = 0
         self._missed = 0
+        self._rest = _REST[0]
+        self._rested_at = -inf  # monotonic
         self._found = 0  # octets when last measured
         self._spent = 0  # since then
         self._coming = 0  # of messages on their way in
@@ -121,9 +125,14 @@ class Room:
 
     def close(self, cause: str) -> None:
         """No new mail, for a cause of ``FIXES``; the room looks by itself when it is over."""
+        now = self._clock.monotonic()
         if not self.shut:
             self._events.spool_shut(cause, FIXES[cause], self.space.free, self.left)
             self.shut_at = self._clock.now()
+            again = now < self._rested_at + 2 * self._rest  # what is small may still fit, and then mail does not
+            self._rest = min(2 * self._rest, _REST[1]) if again else _REST[0]
+        if cause == "database":  # nobody can measure its disk from here
+            self._rested_at = now + self._rest
         self.shut = cause
 
     @property
@@ -147,6 +156,8 @@ class Room:
         await self._heal(astray=False)
         if not await self._take_stock():
             await self._heal(astray=True)
+            return
+        if self._clock.monotonic() < self._rested_at:
             return
         if (self.shut or self.space.held < self.space.ballast) and self._found >= 2 * _LITTLE:
             # The ballast comes first, and tells of a quota too: mail that is here must be able to leave.

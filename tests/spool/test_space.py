@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import sqlite3
 import subprocess
@@ -15,8 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gateway.config.models import RetentionSettings
+from gateway.events import Events
 from gateway.model import SpoolFull, SpoolUnavailable
 from gateway.spool import space
 from tests.builders import RAW
@@ -173,6 +176,44 @@ async def test_a_quota_is_told_by_the_ballast(tmp_path: Path, monkeypatch: pytes
         ballast = list(tmp_path.glob("spool.ballast.*"))
         assert (len(ballast), sum(file.stat().st_size for file in ballast)) == (4, 10_000_000)
         assert at.spool.writable()
+
+
+async def test_a_full_disk_of_a_database_is_tried_again_less_and_less_often() -> None:
+    """Nobody can measure it from here, and small commits that still fit tell nothing of mail."""
+    clock = FakeClock()
+    found = {"space": lambda: space.Space(0, 0, 0), "counts": dict, "allow": lambda octets: None, "shared": True}
+    engine: Any = SimpleNamespace(**found, set_aside=lambda: 0, name="queue on db")
+    log = io.StringIO()
+    events = Events(CollectorRegistry(), format="json", level="info", clock=clock, stream=log)
+
+    async def run(work: Callable[[], Any]) -> Any:
+        return work()
+
+    async def heal(*, astray: bool) -> None:
+        pass
+
+    room = space.Room(engine, run, heal, reserve=0.1, most=None, clock=clock, events=events)
+
+    async def shut_for() -> int:
+        for second in range(1000):
+            await room.look()
+            if not room.shut:
+                return second
+            clock.advance(1)
+        return -1
+
+    lasted = []
+    for _ in range(6):
+        room.close("database")
+        lasted.append(await shut_for())
+    assert lasted == [5, 10, 20, 40, 60, 60]
+    clock.advance(121)
+    room.close("database")
+    clock.advance(4)
+    room.close("database")  # still: it begins anew
+    assert await shut_for() == 5
+    events.close()
+    assert log.getvalue().count('"spool_shut"') == 7
 
 
 async def test_a_disk_that_does_not_answer_shuts_the_door(
