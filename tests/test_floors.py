@@ -44,7 +44,7 @@ FLOORS = [
     {"postgresql"},
     {"copies", "whom"},
     {"how", "intake", "remedies", "transaction", "drop", "delivery"},
-    {"checkup", "lifeline", "health", "doctor", "alerts"},
+    {"checkup", "lifeline", "health", "doctor", "alerts", "migrate"},
     {"smtp", "http"},
     {"readiness"},
     {"app", "building", "doors", "instance", "sealed", "service", "sharing"},

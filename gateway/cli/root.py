@@ -29,6 +29,7 @@ _COMMANDS = {
     "refused": "gateway.cli.refused:refused",
     "send-test": "gateway.cli.backend:send_test",
     "doctor": "gateway.cli.doctor:doctor",
+    "migrate-from": "gateway.cli.migrate:migrate_from",
     "spool": "gateway.cli.spool:spool",
     "token": "gateway.cli.token:token",
     "password": "gateway.cli.token:password",

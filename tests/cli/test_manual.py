@@ -165,7 +165,8 @@ def test_every_command_has_an_example_that_can_be_typed(name: str, command: clic
 # What only changes something, or prints what is no record: a secret, bytes, a schema that is JSON anyway.
 WITHOUT_JSON = {
     "gateway auth google", "gateway auth microsoft", "gateway backend pause", "gateway backend resume",
-    "gateway completion", "gateway config schema", "gateway demo", "gateway man", "gateway queue cat", "gateway serve",
+    "gateway completion", "gateway config schema", "gateway demo", "gateway man", "gateway migrate-from",
+    "gateway queue cat", "gateway serve",
     "gateway token mint", "gateway token revoke",
 }  # fmt: skip
 

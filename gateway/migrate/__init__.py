@@ -1,0 +1,1 @@
+"""The settings of other relays, read into settings of ours."""
