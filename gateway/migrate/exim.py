@@ -7,7 +7,7 @@ import shlex
 
 from gateway.migrate.exim_conf import Conf, parse
 from gateway.migrate.found import Found, Route, Where
-from gateway.migrate.shapes import network_of, port_of, put_listener, put_networks, put_smarthost
+from gateway.migrate.shapes import network_of, port_of, put_aliases, put_listener, put_networks, put_smarthost
 from gateway.migrate.sources import Source
 from gateway.model import Network
 
@@ -63,9 +63,9 @@ def _debian(found: Found, source: Source) -> None:
         found, split(interfaces), ["25"], place,
         own, Where(macros.name if macros else source.name, 0, "exim4.conf.localmacros"),
     )  # fmt: skip
-    for client in found.names("clients"):
-        if name:
-            found.put(f"clients.{client}.default_domain", name, Where("/etc/mailname"), "completes names such as root")
+    if name:
+        found.put("default_domain", name, Where("/etc/mailname"), "completes names such as root")
+    _aliases(found, source)
     if kind in ("smarthost", "satellite"):
         hosts, place = given.get("dc_smarthost", nothing)
         protocol = own.get("REMOTE_SMTP_SMARTHOST_PROTOCOL", "smtp")
@@ -86,6 +86,15 @@ def _debian(found: Found, source: Source) -> None:
     ):
         if given.get(key, nothing)[0].strip():
             found.note("clients", given[key][1], "Exim took mail for these domains", instead)
+
+
+def _aliases(found: Found, source: Source) -> None:
+    """/etc/aliases, which stands beside the folder of Exim."""
+    file = source.beside("../aliases")
+    for number, line in enumerate(file.lines() if file else (), 1):
+        key, colon, value = line.partition(":")
+        if file and colon and not line.startswith("#"):
+            put_aliases(found, [(key, value, Where(file.name, number))])
 
 
 def _networks(found: Found, items: list[str], where: Where) -> None:
@@ -178,9 +187,8 @@ def _own(found: Found, conf: Conf, source: Source) -> None:
         found, split(value("local_interfaces")[0]), split(ports) or ["25"], where, tls, value("tls_certificate")[1]
     )
     domain, where = value("qualify_domain")
-    for client in found.names("clients"):
-        if domain:
-            found.put(f"clients.{client}.default_domain", domain, where, "completes names such as root")
+    if domain:
+        found.put("default_domain", domain, where, "completes names such as root")
     size, where = value("message_size_limit")
     if match := re.fullmatch(r"([0-9]{1,9})([KkMm]?)", size):
         most = int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]

@@ -100,48 +100,47 @@ def _url(text: str) -> str:
     return text if re.fullmatch(r"[\x21-\x7e]*", text.replace("*** your tenant id here ***", "TENANT")) else ""
 
 
-def _microsoft(found: Found, backend: str, name: str, flow: str, given: Mapping[str, str], where: Where) -> None:
-    tenant = urlsplit(_url(given.get("token_url", ""))).path.strip("/").partition("/")[0]
-    found.put(f"backends.{backend}.type", "graph")
-    found.put(f"backends.{backend}.tenant", tenant, where)
-    found.put(f"backends.{backend}.client_id", given.get("client_id", ""), where)
-    if "microsoftonline.us" in given.get("token_url", ""):
-        found.put(f"backends.{backend}.cloud", "usgov", where)
-    elif ".cn/" in given.get("token_url", ""):
-        found.put(f"backends.{backend}.cloud", "china", where)
+def _mailbox(found: Found, backend: str, name: str, preset: str, where: Where) -> None:
+    found.put(f"backends.{backend}.type", "smtp")
+    found.put(f"backends.{backend}.preset", preset, where)
     found.put(f"backends.{backend}.mailbox", "sender" if name.startswith("@") else name, where)
     found.put(f"backends.{backend}.senders", (f"*{name}" if name.startswith("@") else name,), where)
+
+
+def _microsoft(found: Found, backend: str, name: str, flow: str, given: Mapping[str, str], where: Where) -> None:
+    """By SMTP with tokens, as theirs did: the rights that the app has are enough."""
+    _mailbox(found, backend, name, "office365", where)
+    url = urlsplit(_url(given.get("token_url", "")))
+    tokens: dict[str, str | int] = {"tenant": url.path.strip("/").partition("/")[0]}
+    tokens["client_id"] = given.get("client_id", "")
+    if name.lower().endswith(("@outlook.com", "@hotmail.com", "@live.com")):
+        found.put(f"backends.{backend}.host", "smtp-mail.outlook.com", where)
+    if (url.hostname or "").endswith((".us", ".cn")):
+        tokens["cloud"] = "usgov" if (url.hostname or "").endswith(".us") else "china"
     if flow == "client_credentials" and given.get("jwt_certificate_path"):
-        found.put(f"backends.{backend}.certificate_file", given["jwt_certificate_path"], where)
-        found.put(f"backends.{backend}.private_key_file", given.get("jwt_key_path", ""), where)
+        tokens["certificate_file"] = given["jwt_certificate_path"]
+        tokens["private_key_file"] = given.get("jwt_key_path", "")
     elif flow == "client_credentials":
-        file = f"{backend}.secret"
-        found.put(f"backends.{backend}.client_secret_file", file, where)
-        found.secret(file, _real(given.get("client_secret")), f"the client secret for {name}", where)
+        tokens["client_secret_file"] = f"{backend}.secret"
+        found.secret(f"{backend}.secret", _real(given.get("client_secret")), f"the client secret for {name}", where)
     else:
-        found.put(f"backends.{backend}.device_login", "true", where)
+        tokens["device_login"] = "true"
         found.todo(f"sign in for {name}: gateway auth microsoft --backend {backend} (its tokens cannot be taken over)")
-        return
-    found.todo(f"give the app of {name} Mail.Send (application) in Entra: it had SMTP rights; docs/microsoft365.md")
+    found.put(f"backends.{backend}.microsoft", tokens, where)
 
 
 def _google(found: Found, backend: str, name: str, flow: str, given: Mapping[str, str], where: Where) -> None:
-    found.put(f"backends.{backend}.type", "gmail")
-    found.put(f"backends.{backend}.mailbox", "sender" if name.startswith("@") else name, where)
-    found.put(f"backends.{backend}.senders", (f"*{name}" if name.startswith("@") else name,), where)
-    secret = _real(given.get("client_secret"))
+    _mailbox(found, backend, name, "gmail", where)
+    secret, file = _real(given.get("client_secret")), f"{backend}.json"
     if flow == "service_account" and given.get("client_id") == "file" and secret:
-        found.put(f"backends.{backend}.service_account_file", secret, where)
+        found.put(f"backends.{backend}.google", {"service_account_file": secret}, where)
     elif flow == "service_account":
-        file = f"{backend}.json"
-        found.put(f"backends.{backend}.service_account_file", file, where)
-        found.secret(
-            file, secret if secret and _is_json(secret) else None, f"the service account key for {name}", where
-        )
+        found.put(f"backends.{backend}.google", {"service_account_file": file}, where)
+        key = secret if secret and _is_json(secret) else None
+        found.secret(file, key, f"the service account key for {name}", where)
     else:
-        file = f"{backend}.json"
-        found.put(f"backends.{backend}.authorized_user_file", file, where)
-        found.secret(file, None, f"the sign-in of {name}: gateway auth google makes it", where)
+        found.put(f"backends.{backend}.google", {"authorized_user_file": file}, where)
+        found.secret(file, None, f"the sign-in of {name}, which gateway auth google --smtp makes", where)
 
 
 def _real(text: str | None) -> str | None:

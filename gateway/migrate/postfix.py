@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.migrate import postfix_doors, postfix_out
 from gateway.migrate.found import Found, Where, first_of
 from gateway.migrate.postfix_files import Parameters, Service, main_cf, master_cf, tables
+from gateway.migrate.shapes import put_aliases
 from gateway.migrate.sources import Source, read_source
 
 # Read elsewhere, or without a meaning for who only passes mail on.
@@ -96,21 +97,29 @@ def _rewriting(found: Found, parameters: Parameters, source: Source) -> None:
     if origin.startswith("/"):
         file = source.beside(origin)
         origin = first_of(file.text.split()) if file else ""
-    for client in found.names("clients"):
-        if origin:
-            found.put(f"clients.{client}.default_domain", origin, where, "completes names such as root")
+    if origin:
+        found.put("default_domain", origin, where, "completes names such as root")
     for name in ("sender_canonical_maps", "canonical_maps", "smtp_generic_maps"):
         for one in tables(parameters, name, source):
             _senders(found, parameters.where(name), one.rows, one.patterns)
-    for name in ("alias_maps", "virtual_alias_maps", "virtual_alias_domains"):
-        if parameters.has(name) and parameters.text(name):
-            rows = [row for one in tables(parameters, name, source) for row in one.rows or ()]
-            shown = "; ".join(f"{key.rstrip(':')} -> {value}" for key, value, _ in rows[:20])
-            what = f"it sent mail for some names elsewhere ({shown or 'a table that cannot be read here'})"
-            instead = "let programs send to the real address (MAILTO= in crontabs), or alias at the provider"
-            found.note("clients", parameters.where(name), what, instead)
-            if rows:
-                found.todo(f"{parameters.where(name).whole}: {len(rows)} aliases are not taken over")
+    for name in ("alias_maps", "virtual_alias_maps"):
+        for one in tables(parameters, name, source):
+            if one.rows is None or one.patterns:
+                what, instead = f"{one.spec} sent mail for some names elsewhere", "aliases: write them yourself"
+                found.note("aliases", parameters.where(name), what, instead)
+                found.todo(
+                    f"{parameters.where(name).whole}: {one.spec} cannot be read here; write its aliases yourself"
+                )
+            put_aliases(found, one.rows or ())
+    if any(keys[0] == "aliases" for keys in found.entries):
+        names = parameters.list("mydestination", "$myhostname localhost.$mydomain localhost")
+        local = tuple(
+            one for one in dict.fromkeys(names) if "." in one.strip(".") and ":" not in one and "/" not in one
+        )
+        if local:
+            found.put("local_domains", local, parameters.where("mydestination"))
+        if delimiter := parameters.text("recipient_delimiter"):
+            found.put("recipient_delimiter", delimiter, parameters.where("recipient_delimiter"))
 
 
 def _senders(found: Found, where: Where, rows: list[tuple[str, str, Where]] | None, patterns: bool) -> None:

@@ -10,11 +10,11 @@ from gateway.config.document import ConfigError, Line
 from gateway.config.loading import load
 from gateway.config.locate import SECTIONS
 from gateway.config.models import BackendSettings
-from gateway.migrate.found import BadSource, Found, Keys, Route
+from gateway.migrate.found import BadSource, Found, Keys, Route, Value
 from gateway.migrate.writing import render
 from gateway.visible import visible
 
-_ROUNDS = 8
+_ROUNDS = 20
 _NAMED = {"listeners", "clients", "backends"}
 
 
@@ -28,7 +28,7 @@ def settle(found: Found, types: Mapping[str, type[BackendSettings]]) -> str:
         text = render(found)
         wrong = list(_wrong(text, types))
         if not wrong:
-            named = {entry.value for entry in found.entries.values() if isinstance(entry.value, str)}
+            named = {one for entry in found.entries.values() for one in _texts(entry.value)}
             found.secrets = {file: one for file, one in found.secrets.items() if file in named}
             return text
         for keys, why in wrong:
@@ -54,6 +54,10 @@ def _complete(found: Found) -> None:
         found.routes.append(Route((names[0],)))
 
 
+def _texts(value: Value) -> list[str]:
+    return [str(one) for one in value.values()] if isinstance(value, Mapping) else [str(value)]
+
+
 def _of_client(found: Found, backend: str) -> bool:
     return any(found.get(f"clients.{name}.backend") == backend for name in found.names("clients"))
 
@@ -76,6 +80,9 @@ def _take_out(found: Found, keys: Keys, why: str) -> None:
         index = int(keys[1]) if len(keys) > 1 else len(found.routes) - 1
         where, label = found.routes.pop(index).where, "a route"
     else:
+        if keys[0] == "aliases":
+            keys = ("aliases", ".".join(keys[1:]))  # an address has dots of its own
+            keys = keys if keys in found.entries else keys[:1]
         part = keys[:2] if keys[0] in _NAMED or keys[:1] not in found.entries else keys[:1]
         places = [entry.where for key, entry in found.entries.items() if key[: len(part)] == part]
         where, label = next(filter(None, places), None), ".".join(part)

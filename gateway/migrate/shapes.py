@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 
-from gateway.migrate.found import Found, Where
+from gateway.migrate.found import Entry, Found, Where, words
 from gateway.model import Network
 from gateway.networks import is_public
 
@@ -148,6 +148,20 @@ def retired(found: Found, host: str, logs_in: bool, where: Where) -> None:
         what = "Microsoft ends passwords for SMTP"
         found.note("backends", where, what, "use a backend of type graph: docs/microsoft365.md")
         found.todo(f"{where.whole}: {host} stops taking passwords; put a backend of type graph in its place")
+
+
+def put_aliases(found: Found, rows: Iterable[tuple[str, str, Where]]) -> None:
+    """As in /etc/aliases and virtual(5). Programs, files and lists have no equivalent, nor has a whole domain."""
+    for key, value, where in rows:
+        name, targets = key.strip('"').rstrip(":").strip('"'), [part for part in words(value.replace('"', "")) if part]
+        kept = tuple(one.removeprefix("\\") for one in targets if not one.startswith(("|", "/", ":", "@")))
+        if not name or name.startswith("@") or not kept or len(kept) != len(targets):
+            found.note(
+                "aliases", where, f"{name}: a program, a file, a list or a domain", "let a program send elsewhere"
+            )
+            found.todo(f"{where.whole}: {name} is not taken over whole")
+        if name and not name.startswith("@") and kept and kept != (name,):
+            found.entries[("aliases", name)] = Entry(kept if len(kept) > 1 else kept[0], where)
 
 
 def domain_pattern(key: str) -> str:

@@ -81,7 +81,7 @@ def _route(route: Route) -> str:
 
 
 def _line(depth: int, key: str, entry: Entry, mark: str = "") -> str:
-    return _with_source(f"{'  ' * depth}{mark}{key}: {_value(entry.value)}", entry.where, entry.remark)
+    return _with_source(f"{'  ' * depth}{mark}{_scalar(key)}: {_value(entry.value)}", entry.where, entry.remark)
 
 
 def _with_source(text: str, where: Where | None, remark: str) -> str:

@@ -25,7 +25,12 @@ def test_exim_of_debian(tmp_path: Path) -> None:
     secret = PASSWORD.replace(":", "::").replace("^", "^^")
     put(
         tmp_path,
-        **{"exim4---u": DEBIAN, "exim4---passwd__client": f"*.example.net:relay:{secret}", "mailname": "example.com"},
+        **{
+            "exim4---u": DEBIAN,
+            "exim4---passwd__client": f"*.example.net:relay:{secret}",
+            "mailname": "example.com",
+            "aliases": "root: admin@example.com\n",
+        },
     )
     done = run("exim", tmp_path / "exim4" / "u", "--write", str(tmp_path / "gw.yaml"))
     assert done.exit_code == 0, done.output
@@ -33,7 +38,8 @@ def test_exim_of_debian(tmp_path: Path) -> None:
     settings = migrate("exim", tmp_path / "exim4" / "u").loaded(tmp_path).settings
     assert [one.bind for one in settings.listeners.values()] == ["127.0.0.1:25", "[::1]:25", "192.0.2.1:587"]
     assert list(map(str, settings.clients["network"].networks)) == ["192.0.2.0/24", "2001:db8::/64"]
-    assert settings.clients["network"].default_domain == "example.com"
+    assert settings.default_domain == "example.com"
+    assert settings.aliases == {"root": ("admin@example.com",)}
     assert settings.routes[-1].backend == ("smart", "b_192_0_2_9")
     assert settings.backends["smart"].username == "relay"
 
@@ -140,7 +146,8 @@ def test_email_oauth2_proxy(tmp_path: Path) -> None:
     """Each account sends as itself and by its own way out only."""
     found = migrate("email-oauth2-proxy", put(tmp_path, c=PROXY) / "c")
     settings = found.loaded(tmp_path).settings
-    assert {one.type for one in settings.backends.values()} == {"graph", "gmail"}
+    assert {(one.type, one.preset) for one in settings.backends.values()} == {("smtp", "office365"), ("smtp", "gmail")}
+    assert "SendAsApp" not in found.left
     assert [(one.user, one.senders, one.backend) for one in settings.clients.values()] == [
         ("noreply@example.com", ("noreply@example.com",), "noreply_example_com"),
         ("me@example.org", ("me@example.org",), "me_example_org"),

@@ -49,7 +49,7 @@ def test_a_relay_with_a_login(tmp_path: Path) -> None:
         "submission": ("0.0.0.0:587", "starttls", "required"),
     }
     assert list(map(str, settings.clients["network"].networks)) == ["192.0.2.0/24"]
-    assert settings.clients["localhost"].default_domain == "example.com"
+    assert settings.default_domain == "example.com"
     smart = settings.backends["smart"]
     assert (smart.host, smart.port, smart.tls, smart.username) == (
         "smtp.example.net",
@@ -146,6 +146,24 @@ def test_one_sender_for_all(tmp_path: Path) -> None:
     rewrite = found.loaded(tmp_path).settings.clients["network"].rewrite_sender
     assert rewrite
     assert (rewrite.to, rewrite.when) == ("scan@example.com", "always")
+
+
+def test_aliases(tmp_path: Path) -> None:
+    """/etc/aliases and virtual ones; a pipe, and what leads nowhere, is said."""
+    main = "mynetworks = 192.0.2.0/24\nrelayhost = [192.0.2.1]\nmydestination = vm.example.com, localhost\n"
+    main += "alias_maps = hash:aliases\nvirtual_alias_maps = hash:virtual\n"
+    aliases = "postmaster: root\nroot: admin@example.com, night@example.com\nnews: |/bin/news\nlost: nobody\n"
+    put(tmp_path, main__cf=main, aliases=aliases, virtual="old@example.com new@example.com\n")
+    found = migrate("postfix", tmp_path)
+    settings = found.loaded(tmp_path).settings
+    assert settings.aliases == {
+        "postmaster": ("root",),
+        "root": ("admin@example.com", "night@example.com"),
+        "old@example.com": ("new@example.com",),
+    }
+    assert settings.local_domains == ("vm.example.com",)
+    assert "news" in found.left
+    assert "lost" in found.left
 
 
 WRONG = {
