@@ -23,6 +23,7 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 _TEREDO = IPv6Network("2001::/32")  # RFC 4380 4
 _ALL = IPv4Network("0.0.0.0/0")
 _ONES = 0xFFFFFFFF
+NOBODY = "::"  # stands for the address of whom nobody knows one (RFC 4291 2.5.2)
 # More public addresses than this are given to others: an IPv4 /12 is more than nearly any organisation has, and less
 # than any large provider; an IPv6 /28 is the most that RIPE NCC gives a provider without asking why (policy 2024-02).
 MOST_OF_ONE = (2**20, 2**100)
@@ -51,6 +52,17 @@ def prefix_length(networks: Iterable[Network], peer: str) -> int:
     except ValueError:
         return -1
     return max((network.prefixlen for network in map(_plain_network, networks) if address in network), default=-1)
+
+
+def within(one: Network, other: Network) -> bool:
+    """Whether the first holds nothing that the second has not. Mapped ones count as IPv4."""
+    inner, outer = _plain_network(one), _plain_network(other)
+    return overlap(inner, outer) and inner.prefixlen >= outer.prefixlen
+
+
+def overlap(one: Network, other: Network) -> bool:
+    """Whether any address is in both. Mapped ones count as IPv4."""
+    return any(_common(_plain_network(one), [_plain_network(other)]))
 
 
 @lru_cache(maxsize=4096)

@@ -19,7 +19,14 @@ try:
 except ImportError:
     uvloop = None
 # Where it matters what a loop does with sockets, TLS and the order of things: these run on both that can be set.
-_BOTH = {"test_session.py", "test_tls.py", "test_life.py", "test_smtp_tls.py", "test_smtp_login.py"}
+_BOTH = {
+    "test_session.py",
+    "test_tls.py",
+    "test_life.py",
+    "test_introduced.py",
+    "test_smtp_tls.py",
+    "test_smtp_login.py",
+}
 
 # Hundreds of processes load the same modules: where nothing compiled may be kept, half of all the time goes there.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -29,6 +29,7 @@ FLOORS = [
         "pem",
         "ports",
         "proxies",
+        "proxyprotocol",
         "refusals",
         "rewritten",
         "runtime",

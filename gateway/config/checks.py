@@ -9,7 +9,8 @@ from gateway.config.aliases import Given, faults
 from gateway.config.document import Keys, hint
 from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings, users
 from gateway.config.values import format_size, parse_bind, parse_scrypt
-from gateway.networks import MOST_OF_ONE, is_public, public_addresses
+from gateway.model import Network
+from gateway.networks import MOST_OF_ONE, is_public, overlap, public_addresses, within
 from gateway.url import is_loopback
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
@@ -54,6 +55,9 @@ def _listeners(settings: Settings, names: Names) -> Findings:
         missing = [key for key in ("certificate", "private_key") if getattr(listener, key) is None]
         if missing and listener.tls != "none":
             yield (*here, "tls"), f"{listener.tls} needs {' and '.join(missing)}"
+        if is_public(listener.proxy_protocol_from):
+            text = "holds so much of the Internet that strangers could say they are anybody"
+            yield (*here, "proxy_protocol_from"), f"{text}; name your load balancers, such as 192.0.2.5"
         if listener.auth == "required" and not can_log_in:
             yield (*here, "auth"), "no client has a token, password_hash or login, so nobody could log in"
 
@@ -182,6 +186,39 @@ def _meaningless(settings: Settings) -> Findings:
             yield (name,), "has no meaning without aliases"
 
 
+def _proxies(settings: Settings) -> Findings:
+    """Load balancers of listeners, and clients that have their addresses."""
+    known = [(name, one) for name, one in settings.clients.items() if not one.logs_in]
+    for where, listener in settings.listeners.items():
+        here: Keys = ("listeners", where, "proxy_protocol_from")
+        outer = [one for one in listener.proxy_protocol_from if not one.is_loopback]
+        if is_loopback(parse_bind(listener.bind)[0]) and len(outer) == len(listener.proxy_protocol_from) > 0:
+            yield here, f"no load balancer there gets here: {listener.bind} is this machine only"
+        for proxy in outer:
+            yield from _clients_at(proxy, where, known, settings)
+
+
+def _clients_at(
+    proxy: Network, where: str, clients: Collection[tuple[str, ClientSettings]], settings: Settings
+) -> Findings:
+    for name, client in clients:
+        here: Keys = ("clients", name, "networks")
+        held = [one for one in client.networks if overlap(one, proxy)]
+        open_ = [
+            other
+            for other, one in settings.listeners.items()
+            if one.auth != "required" and not is_loopback(parse_bind(one.bind)[0])
+            if not any(within(proxy, listed) for listed in one.proxy_protocol_from)
+        ]
+        if any(within(one, proxy) for one in held):
+            text = f"names a load balancer of listeners.{where}, whose own address is nobody's there; take it out"
+            yield here, text
+        elif held and open_:
+            text = f"holds {proxy}, a load balancer of listeners.{where}, which listeners.{open_[0]} does not list"
+            risk = "whoever reaches that one by way of it would be taken for this client"
+            yield here, f"{text}: {risk}; list it there as well, or let no balancer lead there"
+
+
 def warnings(settings: Settings) -> Findings:
     """What works but is hardly meant."""
     yield from _meaningless(settings)
@@ -194,6 +231,7 @@ def warnings(settings: Settings) -> Findings:
         host, port = parse_bind(listener.bind)
         if host == "::" and ("0.0.0.0", port) not in bound:  # noqa: S104 - compared, not bound
             yield ("listeners", name, "bind"), f"is IPv6 only; for IPv4 add a listener with bind: 0.0.0.0:{port}"
+    yield from _proxies(settings)
     inside = all(is_loopback(parse_bind(one.bind)[0]) for one in settings.listeners.values())
     for name, client in settings.clients.items():
         if inside and client.networks and not any(one.is_loopback for one in client.networks):

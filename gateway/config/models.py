@@ -22,7 +22,10 @@ Algorithm = Literal[
 
 
 class ListenerSettings(Section):
-    """One listener: where it listens, TLS, whether a login is needed."""
+    """One listener: where it listens, TLS, whether a login is needed.
+
+    ``proxy_protocol_from`` are the load balancers that say whose each connection is, and must.
+    """
 
     bind: values.Bind
     tls: Literal["none", "starttls", "implicit"] = "none"
@@ -31,6 +34,7 @@ class ListenerSettings(Section):
     private_key: Path | None = None
     min_tls: Literal["1.0", "1.1", "1.2", "1.3"] = "1.2"
     tolerate: tuple[Tolerance, ...] = ("long_lines",)
+    proxy_protocol_from: tuple[values.NetworkText, ...] = ()
 
 
 class KeySettings(Section):

@@ -53,7 +53,7 @@ async def _offered(
     """Tries each version that the settings allow, so that the log holds no handshake that was meant to fail."""
     about, where = f"listeners.{name}", next(iter(reached(parse_bind(section.bind)[0], addresses)), "")
     allowed = [version for version in VERSIONS if version >= section.min_tls]
-    tried = await asyncio.gather(*(_handshake(where, port, section.tls, version) for version in allowed))
+    tried = await asyncio.gather(*(_handshake(where, port, section, version) for version in allowed))
     found = [version for version, good in zip(allowed, tried, strict=True) if good]
     if not found:
         return  # area listeners tells of that
@@ -69,14 +69,14 @@ async def _offered(
         tell(finding("tls_old_offered", "note", what, fix, paste=f'{about}.min_tls: "1.2"', about=about))
 
 
-async def _handshake(host: str, port: int, tls: str, version: str) -> bool:
+async def _handshake(host: str, port: int, section: ListenerSettings, version: str) -> bool:
     context = any_tls(version)
     try:
-        talk = await Talk.open(host, port, tls=context if tls == "implicit" else None)
+        talk = await Talk.open(host, port, section, tls=context)
     except (OSError, NoSmtp):
         return False
     try:
-        if tls == "starttls":
+        if section.tls == "starttls":
             await talk.say("EHLO gateway-doctor.invalid")
             await talk.secure(context)
         return True

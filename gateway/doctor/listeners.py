@@ -119,7 +119,7 @@ async def _answers(
 ) -> None:
     about, tried = f"listeners.{name}", reached(parse_bind(section.bind)[0], addresses)[:_MANY]
     bad: list[Finding] = []
-    found = await asyncio.gather(*(_talk(address, port, section.tls) for address in tried))
+    found = await asyncio.gather(*(_talk(address, port, section) for address in tried))
     for address, (key, said) in zip(tried, found, strict=True):
         if not key:
             continue
@@ -137,18 +137,18 @@ async def _answers(
         tell(finding("listener_good", "good", f"{about} answers{secure} at {shown}", about=about))
 
 
-async def _talk(address: str, port: int, tls: str) -> tuple[str, str]:
+async def _talk(address: str, port: int, section: ListenerSettings) -> tuple[str, str]:
     """What is wrong, as a key, and in whose words; ("", "") for nothing."""
-    key = "listener_tls" if tls == "implicit" else "listener_silent"
+    key = "listener_tls" if section.tls == "implicit" else "listener_silent"
     try:
-        talk = await Talk.open(address, port, tls=any_tls() if tls == "implicit" else None)
+        talk = await Talk.open(address, port, section)
     except (OSError, NoSmtp) as error:
         return key, why(error)
     try:
         if not talk.greeting.ok:
             return "listener_silent", str(talk.greeting)
         hello = await talk.say(f"EHLO {_NAME}")
-        if tls == "starttls":
+        if section.tls == "starttls":
             key = "listener_tls"
             if "STARTTLS" not in hello.lines:
                 return key, "STARTTLS is not offered"

@@ -76,7 +76,7 @@ async def _listener(
         return
     where = strangers[0]
     try:
-        taken, tried = await _try(where, port, section.tls, hostname)
+        taken, tried = await _try(where, port, section, hostname)
     except (OSError, NoSmtp) as error:
         tell(_unseen(about, port, f"no conversation at {where}: {why(error)}"))
         return
@@ -116,15 +116,15 @@ def spellings(hostname: str, address: str) -> tuple[str, ...]:
     )
 
 
-async def _try(host: str, port: int, tls: str, hostname: str) -> tuple[list[str], int]:
+async def _try(host: str, port: int, section: ListenerSettings, hostname: str) -> tuple[list[str], int]:
     """What was taken, with the reply, and how much was tried. Raises OSError and NoSmtp before anything was."""
     taken: list[str] = []
     tried = 0
     for number, sender in enumerate(senders(hostname)):
-        talk = await Talk.open(host, port, tls=any_tls() if tls == "implicit" else None, source=host)
+        talk = await Talk.open(host, port, section, source=host)
         try:
             hello = await talk.say(f"EHLO {NAME}")
-            if tls == "starttls" and "STARTTLS" in hello.lines:
+            if section.tls == "starttls" and "STARTTLS" in hello.lines:
                 await talk.secure(any_tls())
                 await talk.say(f"EHLO {NAME}")
             mail = await talk.say(f"MAIL FROM:<{sender}>")

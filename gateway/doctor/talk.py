@@ -8,6 +8,9 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gateway.config.models import ListenerSettings
+from gateway.networks import prefix_length
+from gateway.proxyprotocol import LOCAL
 from gateway.trust import VERSIONS
 
 STEP = 5.0  # seconds for a connection, a handshake or a reply
@@ -54,11 +57,26 @@ class Talk:
         self.greeting = Reply(0, ("",))
 
     @classmethod
-    async def open(cls, host: str, port: int, *, tls: ssl.SSLContext | None = None, source: str = "") -> Talk:
-        """From the address ``source``, "" for any; with TLS from the first octet where ``tls`` is given."""
+    async def open(
+        cls, host: str, port: int, section: ListenerSettings, *, tls: ssl.SSLContext | None = None, source: str = ""
+    ) -> Talk:
+        """From the address ``source``, "" for any; TLS by ``tls``, or any, where ``section`` begins with that.
+
+        Who connects to an address of this machine comes from that address. Where it is one of a load balancer's, this
+        speaks as one does that looks whether we are here.
+        """
         local = (source, 0) if source else None
         async with asyncio.timeout(STEP):
-            talk = cls(*await asyncio.open_connection(host, port, ssl=tls, local_addr=local))
+            reader, writer = await asyncio.open_connection(host, port, local_addr=local)
+            talk = cls(reader, writer)
+            try:
+                if prefix_length(section.proxy_protocol_from, source or host) >= 0:
+                    writer.write(LOCAL)
+                if section.tls == "implicit":
+                    await writer.start_tls(tls or any_tls())
+            except BaseException:
+                talk.close()
+                raise
         try:
             talk.greeting = await talk._reply()
         except BaseException:

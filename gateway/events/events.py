@@ -133,6 +133,11 @@ class Events:
         self._log.info("rejected", **_fields(refused))
         self._note(refused)
 
+    def not_introduced(self, refused: Refused, *, news: bool) -> None:
+        """A load balancer's header did not come, or is none; only ``news`` are worth a line, for it is each time so."""
+        (self._log.warning if news else self._log.debug)("rejected", **_fields(refused))
+        self._note(refused)
+
     def _note(self, refused: Refused) -> None:
         reason = refused.reason if refused.reason in REASONS else "other"
         self._metrics.rejected(refused.listener, refused.stage, reason).inc()

@@ -17,9 +17,9 @@ from gateway.model import Verdict
 
 # Where a client can be refused, and why.
 STAGES: Mapping[str, str] = {
-    "connect": "too_many_connections shutting_down tls_failed cross_protocol other",
+    "connect": "too_many_connections shutting_down tls_failed cross_protocol proxy_header other",
     "command": "bad_syntax bad_newlines bad_sequence unknown_command too_many_errors line_too_long token_malformed idle"
-    " cross_protocol internal other",
+    " cross_protocol proxy_header internal other",
     "auth": "auth_failed auth_unavailable busy too_many_failures tls_required bad_sequence bad_syntax too_many_errors"
     " unknown_client wrong_user wrong_network token_malformed token_unknown_key token_signature token_claims"
     " token_audience token_expired token_not_yet token_revoked bad_newlines internal other",

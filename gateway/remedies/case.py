@@ -61,6 +61,11 @@ class Case:
         return self.settings.listeners.get(self.row.listener)
 
     @property
+    def by_proxy(self) -> bool:
+        """Whether the address is that of a load balancer, which says in a header whose connections it hands on."""
+        return self.listener is not None and prefix_length(self.listener.proxy_protocol_from, self.peer) >= 0
+
+    @property
     def user_client(self) -> str:
         """The client whose password the user name belongs to."""
         return dict(users(self.settings.clients)).get(self.row.user.casefold(), "")

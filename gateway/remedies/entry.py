@@ -29,8 +29,18 @@ def tls_required(case: Case) -> Remedy:
     return _listed(case, why, way)
 
 
+def _unnamed(case: Case) -> Remedy:
+    return Remedy(
+        why=f"The load balancer {case.peer} did not say whose connection this was.",
+        fix="See that it sends the client's address in the PROXY protocol. Its own address is nobody's: add it to no "
+        "client. A program on that machine logs in, or connects by the balancer as others do.",
+    )
+
+
 def _listed(case: Case, why: str, way: str) -> Remedy:
     """With the address among a client's networks; beside those that are there, if one is near."""
+    if case.by_proxy:
+        return _unnamed(case)
     required = case.listener is not None and case.listener.auth == "required"
     if case.row.peer and not required and (now := case.listed()):
         return Remedy(why=why, fix=f"Nothing more: by now {case.peer} belongs to client {now}.")

@@ -61,6 +61,20 @@ def tls_failed(case: Case) -> Remedy:
     return Remedy(why=why, fix="Do as that says; openssl s_client -connect HOST:PORT shows what is offered.")
 
 
+def proxy_header(case: Case) -> Remedy:
+    setting = f"listeners.{case.row.listener}.proxy_protocol_from"
+    if case.row.stage != "connect":
+        return Remedy(
+            why=f"{case.peer} speaks the PROXY protocol, and is not listed for that.",
+            fix=f"If it is your load balancer, add its address to {setting}. If not, this is no mail program.",
+        )
+    return Remedy(
+        why=f"{case.peer} is listed as a load balancer, and its header is wrong: {case.row.detail}.",
+        fix="Let it send one (HAProxy: send-proxy-v2 behind the server; nginx: proxy_protocol on), or take the address "
+        f"out of {setting}.",
+    )
+
+
 def too_many_connections(case: Case) -> Remedy:
     limits = case.settings.limits
     if "address" in case.row.text:

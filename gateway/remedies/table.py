@@ -44,6 +44,7 @@ REMEDIES: Mapping[str, Callable[[Case], Remedy]] = {
     "bad_sequence": protocol.bad_sequence,
     "bad_syntax": protocol.bad_syntax,
     "tls_failed": protocol.tls_failed,
+    "proxy_header": protocol.proxy_header,
     "too_many_connections": protocol.too_many_connections,
     "busy": protocol.busy,
     "unknown_command": plain("It sent what is no command of SMTP.", "This is no mail program, or it is broken."),

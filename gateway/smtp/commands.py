@@ -15,7 +15,7 @@ LONGEST = 12288 + 32  # octets of a line, RFC 4954 4.5.6
 _COMMAND = 2048  # octets of a command line, AUTH excepted
 _REMEMBERED = 256  # octets of one that is remembered
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-_HTTP = frozenset(b"GET POST PUT HEAD OPTIONS CONNECT DELETE PATCH TRACE PRI".split())
+_FOREIGN = frozenset(b"GET POST PUT HEAD OPTIONS CONNECT DELETE PATCH TRACE PRI PROXY".split())
 _STAGES = {b"MAIL": "mail", b"RCPT": "rcpt", b"DATA": "data", b"AUTH": "auth"}
 
 
@@ -46,7 +46,7 @@ class Commands(Generic[V]):
 
     def _look(self, line: bytes) -> tuple[V, bytes, str]:
         verb = line.partition(b" ")[0].upper()
-        if verb in _HTTP or verb.endswith(b":") or not (verb[:1].isalpha() or verb == b""):
+        if verb in _FOREIGN or verb.endswith(b":") or not (verb[:1].isalpha() or verb == b""):
             raise replies.foreign(verb)
         if len(line) > (LONGEST if verb == b"AUTH" else _COMMAND):
             raise replies.too_long(verb)

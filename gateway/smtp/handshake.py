@@ -16,7 +16,8 @@ asyncio.sslproto.SSLProtocol.max_size = 32 * 1024
 
 _OLD = 'an old device may come by a listener of its own with min_tls: "1.0"'
 _PLAIN = (
-    "no TLS came but plain text: the client is set to none or STARTTLS where TLS is spoken from the start, or is none"
+    "no TLS came but plain text: the client is set to none or STARTTLS where TLS is spoken from the start, or is none,"
+    " or is a load balancer that speaks the PROXY protocol and is not in proxy_protocol_from"
 )
 _DISTRUST = "the client does not trust the certificate, or was given another name for this server"
 _CAUSES = {  # what OpenSSL calls it, as an expression -> what it means
@@ -92,9 +93,14 @@ class Context(ssl.SSLContext):
         return made
 
 
+def gone(error: OSError) -> bool:
+    """Whether the client has left, and nothing was wrong with what it said."""
+    return not isinstance(error, ssl.SSLError)
+
+
 def cause(error: OSError) -> str:
     """For the log: what was wrong, as OpenSSL calls it, and what to do about it."""
-    if not isinstance(error, ssl.SSLError):
+    if not isinstance(error, ssl.SSLError):  # as ``gone``, for the type's sake
         return "the client has gone in the middle of the handshake"
     reason = error.reason or ""
     said = (reason or str(error)).replace("_", " ").lower()

@@ -9,6 +9,7 @@ from gateway.ratelimit import RateWindow, Shares
 from gateway.smtp import replies
 
 _NEARLY = 0.9  # of a limit: from there on slow clients must be quick
+_BESIDES = 20  # connections that may say whose they are although there is no room: they then hear that by their address
 
 
 class Shared:
@@ -18,22 +19,34 @@ class Shared:
         self.rates = RateWindow()
         self.connections = Shares()  # by neighbour: an address of IPv4, a /64 of IPv6
         self.memory = Shares()  # likewise
+        self.unknown = 0  # connections of load balancers that have not yet said whose they are
 
     def connect(self, peer: str, limits: LimitSettings) -> Refusal | None:
         """Count a new connection, or say why not."""
-        if self.connections.total >= limits.connections:
+        if self.connections.total + self.unknown >= limits.connections:
             return replies.FULL()
         if self.connections.of(neighbour(peer)) >= limits.connections_per_ip:
             return replies.CROWDED()
         self.connections.add(neighbour(peer), 1)
         return None
 
+    def expect(self, limits: LimitSettings) -> Refusal | None:
+        """Count a connection that is to say whose it is, until ``known``; or say why not."""
+        if self.unknown >= _BESIDES and self.connections.total + self.unknown >= limits.connections:
+            return replies.FULL()
+        self.unknown += 1
+        return None
+
+    def known(self) -> None:
+        """One of those has said it, or has gone."""
+        self.unknown -= 1
+
     def disconnect(self, peer: str) -> None:
         self.connections.add(neighbour(peer), -1)
 
     def crowded(self, limits: LimitSettings) -> bool:
         """Whether connections run out."""
-        return self.connections.total >= limits.connections * _NEARLY
+        return self.connections.total + self.unknown >= limits.connections * _NEARLY
 
     def has_memory(self, peer: str, limits: LimitSettings) -> bool:
         """False when memory runs out, in all or for the network of ``peer``."""

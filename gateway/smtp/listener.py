@@ -13,6 +13,7 @@ from gateway.config.values import parse_bind
 from gateway.intake import Rules
 from gateway.ports import listen
 from gateway.smtp.commands import Commands
+from gateway.smtp.introduced import Entrance, Introductions
 from gateway.smtp.session import Session
 from gateway.smtp.site import Site
 from gateway.smtp.verbs import VERBS
@@ -33,6 +34,7 @@ class Listener:
         self._commands = Commands(VERBS)
         self._servers: list[asyncio.Server] = []
         self._sessions: set[Session] = set()
+        self._introductions = Introductions()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -56,7 +58,12 @@ class Listener:
 
     def new_connection(self) -> asyncio.Protocol:
         """For a socket that is about to be served."""
-        return Session(self.site, self._commands, asyncio.get_running_loop(), self._sessions, self.tasks).wire
+        if self.site.settings.proxy_protocol_from:
+            return Entrance(self.site, self._introductions, self._new_session)
+        return self._new_session().wire
+
+    def _new_session(self) -> Session:
+        return Session(self.site, self._commands, asyncio.get_running_loop(), self._sessions, self.tasks)
 
     def fits(self, settings: ListenerSettings | None) -> bool:
         """Whether it can take these settings over; else another one has to take its place."""
@@ -99,6 +106,7 @@ class Listener:
         as long as each may take)."""
         self.stop_accepting()
         self.site.draining = True
+        self._introductions.stop()
         for session in tuple(self._sessions):
             session.stop()
         if self.tasks:
@@ -123,5 +131,6 @@ class Listener:
         now = self.site.clock.monotonic()
         for session in tuple(self._sessions):
             session.check(now)
+        self._introductions.check(now)
         if self.site.certificate is not None and not self.site.draining:
             self.site.certificate.refresh(self.site.settings)

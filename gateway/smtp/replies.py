@@ -50,6 +50,10 @@ TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins, try again later",
 INTERNAL = Reply(451, "4.3.0", "Temporary failure on our side, try again later", "internal")
 BUSY = Reply(452, "4.3.1", "Too many messages at once, try again later", "busy")
 NOT_SMTP = Reply(502, "5.7.0", "This is SMTP, closing connection", "cross_protocol", last=True)
+UNLISTED_PROXY = Reply(
+    502, "5.7.0", "The PROXY protocol is not spoken with your address (setting proxy_protocol_from)", "proxy_header",
+    last=True,
+)  # fmt: skip
 TLS_HELLO = Reply(502, "5.7.0", "This is SMTP without TLS: use STARTTLS or another port", "cross_protocol", last=True)
 NO_CHUNKING = Reply(502, "5.5.1", "CHUNKING is not supported, closing connection", "unknown_command", last=True)
 UNKNOWN = Reply(500, "5.5.2", "Command not recognized", "unknown_command")
@@ -85,6 +89,8 @@ def refusal_of(error: Exception) -> Refusal:
 
 def foreign(start: bytes) -> Refusal:
     """For a line of another protocol that begins like this."""
+    if start in (b"PROXY", b"\0"):  # the first line of its version 1, the third of version 2
+        return UNLISTED_PROXY()
     return (TLS_HELLO if start.startswith(b"\x16") else NOT_SMTP)()
 
 

@@ -9,11 +9,12 @@ from math import inf
 from gateway.intake import prepare
 from gateway.message import Arrival
 from gateway.model import Client, NewMessage, Refusal
+from gateway.networks import NOBODY
 from gateway.pools import SMALL_MAIL, look_through_mail
 from gateway.refusals import Refused
 from gateway.smtp import replies
 from gateway.smtp.commands import Commands, StrayLogin
-from gateway.smtp.handshake import SILENT, cause
+from gateway.smtp.handshake import SILENT, cause, gone
 from gateway.smtp.incoming import Incoming
 from gateway.smtp.refused import refused
 from gateway.smtp.site import Site
@@ -128,7 +129,7 @@ class Session:
         try:
             if self.wire.implicit_tls:
                 await self.secure()
-            self.client = self.site.by_network(self.wire.peer)
+            self.client = self.site.by_network(self.wire.origin)
             self.wire.reply(f"220 {self.rules.hostname} ESMTP\r\n".encode())
             await self._obey_all()
         except EOFError:
@@ -143,19 +144,20 @@ class Session:
 
     async def secure(self) -> None:
         """TLS from here on. RFC 3207 4.2: nothing said before counts. Raises EOFError: the connection is gone."""
-        site, peer = self.site, self.wire.peer
+        site, wire = self.site, self.wire
         assert site.certificate is not None
         try:
-            await self.wire.start_tls(site.certificate.context)
+            await wire.start_tls(site.certificate.context)
         except OSError as error:
             detail = SILENT if self._cut_off else cause(error)
             failed = Refused(
-                listener=site.name, stage="connect", reason="tls_failed", peer=peer, helo=self.helo, detail=detail
+                listener=site.name, stage="connect", reason="tls_failed", peer=wire.peer, helo=self.helo, detail=detail
             )
-            site.events.rejected(failed)
+            if wire.origin != NOBODY or self._cut_off or not gone(error):  # else a balancer looks whether we are here
+                site.events.rejected(failed)
             raise EOFError from None
         self.helo, self.user, self.extended, self.transaction = "", "", False, None
-        self.client, self.logged_in = site.by_network(peer), False
+        self.client, self.logged_in = site.by_network(wire.origin), False
 
     # -- the verb loop -----------------------------------------------------------------------------------------------
 

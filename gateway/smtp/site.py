@@ -13,7 +13,7 @@ from gateway.drop.compose import COMPLETES
 from gateway.events import Events
 from gateway.intake import Rules
 from gateway.model import Client, NewMessage, Refusal
-from gateway.networks import plain_address, prefix_length
+from gateway.networks import NOBODY, plain_address, prefix_length
 from gateway.smtp import replies
 from gateway.smtp.limits import Shared
 from gateway.smtp.login import MECHANISMS
@@ -70,6 +70,17 @@ class Site:
             self.events.rejected(refused(refusal, listener=self.name, stage="connect", peer=peer))
         return refusal
 
+    def expect(self, proxy: str) -> Refusal | None:
+        """Count a connection of a load balancer, until it is ``known`` whose it is; or say what it is refused with."""
+        refusal = replies.STOPPING() if self.draining else self.shared.expect(self.rules.limits)
+        if refusal is not None:
+            self.events.rejected(refused(refusal, listener=self.name, stage="connect", peer=proxy))
+        return refusal
+
+    def known(self) -> None:
+        """The end of that, whether a header came or not."""
+        self.shared.known()
+
     def gone(self, peer: str) -> None:
         """The end of a connection that was admitted."""
         self.shared.disconnect(peer)
@@ -97,7 +108,8 @@ class Site:
             return Refusal(530, "5.7.0", "Authentication required", "auth_required")
         if self.knows_logins and self.certificate is not None and not tls:
             return Refusal(530, "5.7.0", "Must issue STARTTLS first, then log in", "tls_required")
-        text = f"Relay access denied: {peer} is in no network of the setting clients"
+        who = "the load balancer does not say who you are, which" if peer == NOBODY else peer
+        text = f"Relay access denied: {who} is in no network of the setting clients"
         return Refusal(550, "5.7.1", text, "relay_denied")
 
     def extensions(self, client: Client | None, peer: str, *, tls: bool) -> list[str]:

@@ -32,7 +32,7 @@ def _helo(session: Session, argument: bytes) -> None:
 
 def _ehlo(session: Session, argument: bytes) -> None:
     _greet(session, argument, extended=True)
-    *first, last = session.site.extensions(session.client, session.wire.peer, tls=bool(session.wire.tls))
+    *first, last = session.site.extensions(session.client, session.wire.origin, tls=bool(session.wire.tls))
     session.reply_idle("".join([*(f"250-{line}\r\n" for line in first), f"250 {last}\r\n"]).encode())
 
 
@@ -90,7 +90,7 @@ async def _auth(session: Session, argument: bytes) -> None:
         raise replies.sequence("AUTH comes once, after EHLO and before MAIL")
     if not site.knows_logins:
         raise replies.NOT_IMPLEMENTED()
-    if not site.offers_login(session.wire.peer, tls=bool(session.wire.tls)):
+    if not site.offers_login(session.wire.origin, tls=bool(session.wire.tls)):
         raise Refusal(538, "5.7.11", "Encryption required for authentication", "tls_required")
     name, _, initial = argument.partition(b" ")
     mechanism = name.decode("ascii", "replace").upper()
@@ -103,7 +103,7 @@ async def _auth(session: Session, argument: bytes) -> None:
     user, password = await MECHANISMS[mechanism](decode(initial) if initial else None, challenge)
     rules = site.rules  # of now: a reload while the login is looked at ends it again
     try:
-        session.client = await site.auth.login(user, password, session.wire.peer)
+        session.client = await site.auth.login(user, password, session.wire.origin)
     except Refusal as error:
         refusal = error if isinstance(error, LoginRefused) else LoginRefused(error)
         session.user = refusal.user
@@ -212,16 +212,16 @@ def _known_client(session: Session) -> Client:
             raise replies.RELOADED()
         session.rules = site.rules
         if not session.logged_in:
-            session.client = site.by_network(session.wire.peer)
+            session.client = site.by_network(session.wire.origin)
     if session.client is None:
-        raise site.stranger(session.wire.peer, tls=bool(session.wire.tls))
+        raise site.stranger(session.wire.origin, tls=bool(session.wire.tls))
     try:
         valid = site.auth.still_valid(session.client)
     except CannotTell:
         text = "Whether your login is still good cannot be told now, try again later"
         raise Refusal(451, "4.7.0", text, "auth_unavailable") from None
     if not valid:
-        session.client, session.logged_in = site.by_network(session.wire.peer), False
+        session.client, session.logged_in = site.by_network(session.wire.origin), False
         raise Refusal(530, "5.7.0", "Your login is no longer valid, log in again", "token_expired")
     return session.client
 

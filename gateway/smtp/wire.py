@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 from aiosmtpd.smtp import SMTP
 
 from gateway.clock import Clock
-from gateway.networks import plain_address
+from gateway.networks import NOBODY, plain_address
 from gateway.smtp import replies
 from gateway.smtp.commands import LONGEST
 from gateway.smtp.handshake import HandshakeError, Spare
@@ -53,9 +53,10 @@ class Wire(SMTP):
     """What a session reads from and writes to.
 
     The client is waited for since ``began`` and was last heard at ``heard`` (monotonic seconds; began is infinite while
-    it waits for us), which are looked at now and then: no timer per command. ``peer`` is an IP address, ``tls`` version
-    and cipher. ``closing``: no further command is obeyed. ``incoming``: the message that input belongs to. ``lf_only``:
-    no line of this connection ended in CR LF so far.
+    it waits for us), which are looked at now and then: no timer per command. ``peer`` is an IP address, ``origin`` the
+    same where it is known whose connection this is, else NOBODY. ``tls`` is version and cipher. ``closing``: no further
+    command is obeyed. ``incoming``: the message that input belongs to. ``lf_only``: no line of this connection ended in
+    CR LF so far.
     """
 
     def __init__(self, speaker: Speaker, clock: Clock, loop: asyncio.AbstractEventLoop, *, implicit_tls: bool) -> None:
@@ -66,7 +67,7 @@ class Wire(SMTP):
         self._original_transport = self.transport = self._handler_coroutine = None
         self.began, self.heard = inf, 0.0
         self.lf_only = True
-        self.peer = ""
+        self.peer = self.origin = ""
         self.implicit_tls = implicit_tls
         self.tls = ""
         self.closing = self.parked = self.securing = False
@@ -81,12 +82,18 @@ class Wire(SMTP):
         self._waiter: asyncio.Future[None] | None = None
         self._eof = self._held = self._stuck = False
 
+    def introduce(self, proxy: str, client: str) -> None:
+        """Before ``connection_made``: whose connection ``proxy`` hands on; "" where it does not say."""
+        self.peer = client or proxy
+        self.origin = client or NOBODY
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._link = cast(asyncio.Transport, transport)
         if self._handler_coroutine is not None:  # again: the handshake of implicit TLS is done
             return
-        peer = transport.get_extra_info("peername") or ("::",)  # unknown to uvloop when the peer has gone already
-        self.peer = str(plain_address(peer[0]))
+        if not self.peer:
+            peer = transport.get_extra_info("peername") or (NOBODY,)  # unknown to uvloop when the peer has gone already
+            self.peer = self.origin = str(plain_address(peer[0]))
         if not self._speaker.opened():
             return
         if self.implicit_tls:

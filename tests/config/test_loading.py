@@ -417,6 +417,34 @@ def test_warnings_for_what_is_hardly_meant(files: Files) -> None:
     ]
 
 
+PROXIES = [
+    ("127.0.0.1:25", "192.0.2.5", "", ["a.proxy_protocol_from: no load balancer there gets here: 127.0.0.1:25 is this"]),
+    ("127.0.0.1:25", "127.0.0.1", "", []),
+    ("0.0.0.0:25", "192.0.2.5", "c: {networks: [198.51.100.0/24]}", []),
+    ("0.0.0.0:25", "192.0.2.5", "c: {networks: [192.0.2.5]}", ["c.networks: names a load balancer of listeners.a, whose"]),
+    ("0.0.0.0:25", "192.0.2.0/29", "c: {networks: ['::ffff:192.0.2.5']}", ["c.networks: names a load balancer of"]),
+    ("0.0.0.0:25", "192.0.2.5", "c: {networks: [192.0.2.0/24]}", ["c.networks: holds 192.0.2.5/32, a load balancer of"]),
+    ("0.0.0.0:25", "192.0.2.5", "c: {networks: [192.0.2.0/24], token: '*'}", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bind", "proxies", "clients", "told"), PROXIES)
+def test_load_balancers(files: Files, bind: str, proxies: str, clients: str, told: list[str]) -> None:
+    """One that cannot get here, one whose own address is a client's; and b, which would take it for that client."""
+    listeners = f'a: {{bind: "{bind}", proxy_protocol_from: ["{proxies}"]}}, b: {{bind: "192.0.2.1:26"}}'
+    text = f"listeners: {{{listeners}}}\nclients: {{{clients}}}\nbackends: {{box: {{type: capture}}}}"
+    found = [line for line in files.load(text).warnings if "load balancer" in line]
+    assert [any(words in line for line in found) for words in told] == [True] * len(found)
+    everywhere = text.replace('26"', f'26", proxy_protocol_from: ["{proxies}"]')
+    assert not [line for line in files.load(everywhere).warnings if "does not list" in line]
+
+
+def test_a_load_balancer_is_not_half_the_internet(files: Files) -> None:
+    text = "listeners: {a: {bind: '0.0.0.0:25', proxy_protocol_from: [0.0.0.0/0]}}\nbackends: {box: {type: capture}}"
+    (said,) = files.errors(text)
+    assert "strangers could say they are anybody" in said
+
+
 def test_two_slips_in_names_alike_are_both_told(files: Files) -> None:
     """A misspelt key excuses the one that was meant only if that is not given as well."""
     assert files.errors("", {"GATEWAY_LOG__LEVEL": "debgu", "GATEWAY_LGO__LEVEL": "1"}) == [

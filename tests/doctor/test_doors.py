@@ -149,6 +149,21 @@ async def test_a_listener_with_tls(tmp_path: Path, tls: str, min_tls: str, offer
         assert "tls_failed" not in made.log.getvalue()
 
 
+@pytest.mark.parametrize("tls", ["none", "starttls", "implicit"])
+async def test_a_listener_behind_a_load_balancer(tmp_path: Path, tls: str) -> None:
+    """That lists loopback: the doctor asks as a balancer does that looks, and leaves no line."""
+    file, issued = tmp_path / "pair.pem", trustme.CA().issue_cert("relay.example.com")
+    file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+    pair = {} if tls == "none" else {"certificate": file, "private_key": file}
+    async with serving(listener={"tls": tls, "proxy_protocol_from": ["127.0.0.1"], **pair}) as made:
+        looked = looked_at(made, tmp_path)
+        assert of_this(await found(looked, "listeners")) == {"listener_good listeners.local": "good"}
+        if tls != "none":
+            result = await found(looked, "certificates")
+            assert of(result, "tls_offered").what == "listeners.local offers TLS 1.2, 1.3"
+        assert "rejected" not in made.log.getvalue()
+
+
 async def test_a_listener_that_is_another(tmp_path: Path) -> None:
     """What answers there does not speak SMTP: its words are shown."""
 
@@ -179,6 +194,14 @@ async def test_nobody_listens(tmp_path: Path) -> None:
 # -- the relay test ----------------------------------------------------------------------------------------------------
 
 STRANGERS = {"clients": {"localhost": {"networks": ["127.0.0.1/32"]}}}
+
+
+@needs_address
+async def test_a_load_balancer_is_refused_too(tmp_path: Path) -> None:
+    """This machine's outer address is one: it is spoken to as that, and whom it does not name is nobody."""
+    async with serving(listener={"bind": "0.0.0.0:0", "proxy_protocol_from": [OUTER]}, **STRANGERS) as made:
+        result = await found(looked_at(made, tmp_path), "relay")
+        assert levels(result) == {"relay_refused listeners.local": "good"}
 
 
 @needs_address

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ haproxy = program("haproxy")
 
 @pytest.mark.parametrize("name", INSTANCES)
 def test_each_instance_can_start_with_the_settings(tmp_path: Path, name: str) -> None:
-    """One file for all, and a name of its own by the environment. No client is known by its network, which is the
-    balancer's: that would be an open relay."""
+    """One file for all, and a name of its own by the environment. No client has the balancer's address."""
     for file, text in (("pg.pw", "password"), ("token.key", private(Ed25519PrivateKey.generate()))):
         (tmp_path / file).write_text(text)
         (tmp_path / file).chmod(0o600)
@@ -38,7 +38,7 @@ def test_each_instance_can_start_with_the_settings(tmp_path: Path, name: str) ->
     loaded = ready(load(path, environ, settings_types()), datetime.now(UTC))
     assert loaded.settings.spool.instance == name
     assert all(client.logs_in and not client.networks for client in loaded.settings.clients.values())
-    assert [line for line in loaded.warnings if "spool" in line or "client" in line] == []
+    assert [line for line in loaded.warnings if any(word in line for word in ("spool", "client", "balancer"))] == []
 
 
 def test_what_the_services_name_is_there() -> None:
@@ -55,8 +55,21 @@ def test_what_the_services_name_is_there() -> None:
     assert "db" in SERVICES
     balancer = (CLUSTER / "haproxy.cfg").read_text()
     for name in INSTANCES:
-        assert f"server {name} {name}:{settings['listeners']['local']['bind'].rpartition(':')[2]}" in balancer
+        port = settings["listeners"]["local"]["bind"].rpartition(":")[2]
+        assert f"server {name} {name}:{port} send-proxy-v2\n" in balancer
     assert f"check port {settings['http']['bind'].rpartition(':')[2]}" in balancer
+
+
+def test_the_balancer_is_known_by_its_address() -> None:
+    """The one that compose gives it, within the network and out of the part that others get addresses from."""
+    settings = yaml.safe_load((CLUSTER / "config.yaml").read_text())
+    fixed = SERVICES["balancer"]["networks"]["inside"]["ipv4_address"]
+    assert settings["listeners"]["local"]["proxy_protocol_from"] == [fixed]
+    (pool,) = COMPOSE["networks"]["inside"]["ipam"]["config"]
+    whole, others = ip_network(pool["subnet"]), ip_network(pool["ip_range"])
+    assert others.subnet_of(whole)
+    assert ip_address(fixed) in whole
+    assert ip_address(fixed) not in others
 
 
 @pytest.mark.skipif(not haproxy, reason="haproxy is not installed")

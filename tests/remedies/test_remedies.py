@@ -214,6 +214,9 @@ WORDS = [
      "Its token says as whom", "gateway token mint --sub app --sender a@x.y"),
     ("too_many_failures", {"user": "copier"}, "Ten different wrong passwords for copier", ""),
     ("tls_failed", {"detail": "the client finds the certificate out of date"}, "out of date", ""),
+    ("proxy_header", {"detail": "no header of the PROXY protocol came within 5 seconds", "stage": "connect"},
+     "no header of the PROXY protocol came within 5 seconds. Let it send one", ""),
+    ("proxy_header", {"stage": "command"}, "add its address to listeners.local.proxy_protocol_from", ""),
     ("no_route", {"text": 'backend "office" is not configured'}, "names a backend that is not configured", ""),
 ]  # fmt: skip
 
@@ -225,6 +228,15 @@ def test_what_it_says(reason: str, said: Tree, words: str, command: str, tmp_pat
     cure = remedy(some(reason, **said), settings)
     assert words in f"{cure.why} {cure.fix}"
     assert cure.command == command
+
+
+@pytest.mark.parametrize("reason", ["relay_denied", "auth_required", "tls_required"])
+def test_a_load_balancers_address_is_given_to_no_client(reason: str, tmp_path: Path) -> None:
+    """It would let in all whom the balancer does not name."""
+    settings = loaded(merged(BASE, {"listeners": {"local": {"proxy_protocol_from": ["192.0.2.0/24"]}}}), tmp_path)
+    cure = remedy(some(reason), settings)
+    assert "192.0.2.41 did not say whose connection this was" in cure.why
+    assert cure.yaml == ""
 
 
 def test_old_tls_is_allowed_on_that_listener(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ SAID = {
     "bad_message": {"text": "Message has no header", "stage": "data"},
     "line_too_long": {"text": "A line is longer than 65536 octets", "stage": "data"},
     "tls_failed": {"detail": 'the client speaks other versions of TLS; min_tls: "1.0"', "stage": "connect"},
+    "proxy_header": {"detail": "no header of the PROXY protocol came within 5 seconds", "stage": "connect"},
     "too_many_connections": {"text": "Too many connections from your address", "stage": "connect"},
     "too_many_failures": {"user": "copier", "stage": "auth"},
     "wrong_network": {"client": "copier", "stage": "auth"},

@@ -175,14 +175,20 @@ class Rig:
         self.put = put
 
     async def connect(
-        self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0, greet: bool = True
-    ) -> Peer:
+        self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0, greet: bool = True,
+        header: bytes = b"",
+    ) -> Peer:  # fmt: skip
+        """``header`` comes first, in the clear."""
         name, port = "relay.example.com" if tls else None, port or self.listener.port
+        at_once = None if header else tls
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, local_addr=(address, 0), ssl=tls, server_hostname=name, limit=1 << 20
+            "127.0.0.1", port, local_addr=(address, 0), ssl=at_once, server_hostname=at_once and name, limit=1 << 20
         )
         peer = Peer(reader, writer)
         self._peers.append(peer)
+        writer.write(header)
+        if header and tls is not None:
+            await writer.start_tls(tls, server_hostname=name)
         if greet:
             peer.greeting = await peer.reply()
         return peer

@@ -114,9 +114,9 @@ async def test_implicit(authority: Authority) -> None:
 
 async def test_no_password_in_the_clear(authority: Authority) -> None:
     """538 5.7.11 for a peer elsewhere; its MAIL is told to start TLS first."""
-    async with rig(listener=authority.listener()) as made:
-        peer, wire = await made.connect_through(socket.create_server(("127.0.0.1", 0)), address="127.0.0.9")
-        wire.peer = "198.51.100.9"
+    async with rig(listener=authority.listener(proxy_protocol_from=["127.0.0.9"])) as made:
+        elsewhere = b"PROXY TCP4 198.51.100.9 192.0.2.1 40000 587\r\n"
+        peer = await made.connect(address="127.0.0.9", header=elsewhere)
         assert "AUTH" not in await peer.ehlo()
         await peer.talk((LOGIN, "538 5.7.11"), ("MAIL FROM:<a@b.c>", "530 5.7.0 Must issue STARTTLS"))
         await peer.start_tls(authority.context)
