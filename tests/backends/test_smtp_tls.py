@@ -238,3 +238,38 @@ async def test_a_client_certificate_is_shown_to_who_asks(
     server = SmtpFake(offers=OFFERS, starttls=context)
     async with both(tmp_path, certificates, server) as way:
         assert (await one(way)).verdict is not Verdict.SENT
+
+
+async def test_a_renewed_client_certificate_counts_at_the_next_connection(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    """No restart, as a connector of Exchange needs it once a year; half a pair leaves the old one in force."""
+    pem, key = tmp_path / "relay.pem", tmp_path / "relay.key"
+
+    def renew(name: str, *, whole: bool = True) -> None:
+        ours = certificates.ca.issue_cert(name)
+        pem.write_bytes(b"".join(blob.bytes() for blob in ours.cert_chain_pems))
+        if whole:
+            key.write_bytes(ours.private_key_pem.bytes())
+
+    shown: list[str] = []
+
+    class Connector(SmtpFake):
+        async def say(self, writer: Any, reader: Any, reply: str) -> None:
+            if reply.startswith("221") or "SIZE" in reply:
+                found = writer.get_extra_info("peercert") or {}
+                shown.extend(value for kind, value in found.get("subjectAltName", ()) if kind == "DNS")
+            await super().say(writer, reader, reply)
+
+    context = certificates.server()
+    context.verify_mode = ssl.CERT_REQUIRED
+    certificates.ca.configure_trust(context)
+    renew("first.example.com")
+    settings = {"certificate_file": pem, "private_key_file": key}
+    async with both(tmp_path, certificates, Connector(offers=OFFERS, starttls=context), **settings) as way:
+        assert (await way.check()).ok
+        renew("second.example.com")
+        assert (await way.check()).ok
+        renew("third.example.com", whole=False)
+        assert (await way.check()).ok
+    assert list(dict.fromkeys(shown)) == ["first.example.com", "second.example.com"]
