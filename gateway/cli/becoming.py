@@ -41,7 +41,7 @@ def becoming(settings: Settings, asked: str) -> tuple[Becoming, ...]:
     """Clients to whom the same happens are told of together. Raises BadAddress."""
     name, _ = parse_path(f"<{asked.strip().strip('<>')}>".encode(), utf8=True, domain=None)
     if not name:
-        raise BadAddress("A recipient is needed")
+        raise BadAddress("A recipient is needed", "syntax")
     aliases = Aliases.of(given_aliases(settings)) if settings.aliases else None
     found: dict[Becoming, list[str]] = {}
     for client, one in _each(settings, name, aliases):

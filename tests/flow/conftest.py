@@ -27,14 +27,12 @@ _OF_A_FILE = {
     "test_a_lost_key_bounces_nothing_and_put_back_delivers",  # with a database it is refused at the start
     "test_limits",  # of the disk, among others
 }
-_ALWAYS = {"test_upstream_away_restart_and_back"}  # the others are slow on PostgreSQL: all take minutes
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = metafunc.function.__name__
     if Path(metafunc.definition.path).name in _FILES and name not in _OF_A_FILE:
-        marks = () if name in _ALWAYS else pytest.mark.slow
-        engines = ["sqlite", pytest.param("postgresql", marks=marks)]
+        engines = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]  # all of them take minutes
         metafunc.parametrize("engine", engines, indirect=True, scope="module")
 
 

@@ -85,6 +85,7 @@ async def test_one_script_by_either_cloud(tmp_path: Path) -> None:
         assert f'gateway_oauth_token_expiry_timestamp_seconds{{backend="{name}"}}' in metrics
 
 
+@pytest.mark.slow
 async def test_tokens_that_cannot_be_had_lose_and_bounce_nothing(tmp_path: Path) -> None:
     """The token endpoint is down, then refuses us: the mail waits, the operator is told, and then it is delivered."""
     google = GoogleFake(SystemClock())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import smtplib
 from pathlib import Path
 
+import pytest
+
 from tests.flow.kit import Gateway
 
 CONFIG = """
@@ -14,6 +16,7 @@ CONFIG = """
 """
 
 
+@pytest.mark.slow
 def test_a_paused_backend_is_paused_after_a_restart(tmp_path: Path) -> None:
     """With who ordered it and since when, until it is resumed; the mail waits, and goes then."""
     with Gateway(tmp_path, CONFIG) as gateway:

@@ -241,6 +241,7 @@ def test_the_log(running: Running) -> None:
     running.wait(lambda: running.lines("accepted"))
 
 
+@pytest.mark.slow
 def test_limits(running: Running) -> None:
     """Those of the spool, too: a smaller spool shuts the door, and a larger one opens it again."""
     assert running.reload(limits="{spool_free: 1000TB}")[0].startswith(str(running.file))  # no such size

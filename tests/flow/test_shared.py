@@ -95,7 +95,7 @@ def test_what_one_instance_is_told_holds_at_the_other(tmp_path: Path, url: str) 
             assert login(smtp, token) == 535
         b.file.write_text(b.file.read_text() + "retry: {lifetime: 3d}\n")
         assert b.run("reload").returncode == 0
-        a.wait(lambda: "retry: a / b" in a.run("status").stdout)
+        a.wait(lambda: "retry: a / b" in a.get("/api/v1/problems")[1])
         assert [one.run("backend", "check", "box").returncode for one in (a, b)] == [0, 0]
         other = instance(tmp_path, "c", config)
         command = [sys.executable, "-m", "gateway.cli", "--config", str(other.file), "serve"]

@@ -103,6 +103,7 @@ async def test_who_may_not_and_what_cannot(tmp_path: Path) -> None:
     assert worker.taken == []
 
 
+@pytest.mark.slow
 async def test_a_lost_key_bounces_nothing_and_put_back_delivers(tmp_path: Path) -> None:
     """What the log advises works: the message waits until its token can be read.
 

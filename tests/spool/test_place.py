@@ -297,6 +297,7 @@ def test_the_loss_can_be_accepted(tmp_path: Path) -> None:
     assert asyncio.run(start()) == 1
 
 
+@pytest.mark.slow
 def test_a_log_that_was_copied_into_the_file_may_be_missing(tmp_path: Path) -> None:
     """Then nothing is lost nor refused. Neither is a mark older than the log, as after a power cut."""
     killed(tmp_path, 40)

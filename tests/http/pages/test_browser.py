@@ -134,7 +134,6 @@ async def walk(page: Any, app: App, upstream: Upstream, pictures: Path, *, keybo
     ("width", "theme", "script", "keyboard"),
     [
         (1280, "light", True, False),
-        (390, "dark", False, False),
         *(
             pytest.param(*each, marks=pytest.mark.slow)
             for each in product(WIDTHS, THEMES, (True, False), (True, False))
