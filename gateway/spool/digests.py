@@ -35,7 +35,8 @@ GROUP BY sender_key ORDER BY min(id) LIMIT :limit"""
 _PIECES = f"""
 SELECT b.kind, m.id, m.received_at FROM bounce b JOIN message m ON m.id = b.message_id
 WHERE b.id {IN_IDS} GROUP BY 1, 2 ORDER BY min(b.id) LIMIT :limit"""
-_MARK = f"UPDATE bounce SET bounce_id = :bounce_id, reason = :reason WHERE id {IN_IDS} AND reason = 'digest'"
+_MARK = f"""
+UPDATE bounce SET bounce_id = :bounce_id, reason = :reason WHERE id {IN_IDS} AND reason = 'digest' RETURNING id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,12 @@ async def pieces(reader: Reader, what: Untold, limit: int) -> list[Piece]:
 
 
 def told(tx: Transaction, what: Untold, message: NewMessage | None, reason: str) -> None:
-    """Put the mail that says it, and mark all of it as told by that; without one, as not told for this ``reason``."""
-    if message is not None:
-        put(tx, [message])
+    """Put the mail that says it, and mark all of it as told by that; without one, as not told for this ``reason``.
+
+    What another instance has told meanwhile is not told again.
+    """
     ident = message.id if message is not None else ""
-    tx.all(_MARK, ids=list(what.ids), bounce_id=ident, reason=reason)
+    marked = tx.all(_MARK, ids=list(what.ids), bounce_id=ident, reason=reason)
+    if marked and message is not None:
+        put(tx, [message])
     tx.all(_MARK, ids=list(what.over), bounce_id="", reason=OVER)

@@ -8,9 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.spool.engine import Engine
+from gateway.model import SpoolUnavailable
+from gateway.spool.engine import OUT_OF_ORDER, Engine
 from gateway.spool.queries import Reader, refuse_if_away
 
 
@@ -47,6 +49,8 @@ class Moments:
             except DBAPIError as error:
                 refuse_if_away(self._engine, error)
                 raise
+            except NoneFree as error:  # all look, at a server that is slow or frozen
+                raise SpoolUnavailable(OUT_OF_ORDER) from error
             yield Reader(connection, self._engine)
 
     @asynccontextmanager

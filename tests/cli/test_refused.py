@@ -96,7 +96,7 @@ def test_while_the_door_is_shut(
 ) -> None:
     """Then nothing is written: who is not listed may have been turned away all the same."""
     if "postgresql" in request.node.name:
-        pytest.skip("nobody sees the disk of a database (spool_size: tests/flow/test_database.py)")
+        pytest.skip("nobody sees the disk of a database (spool_size: tests/postgresql/test_engine.py)")
     printer(run)
     file = run.file.read_text()
     run.file.write_text(f"{file}\nlimits: {{spool_free: 90000GB}}\n")

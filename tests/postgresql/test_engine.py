@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from os import urandom
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.events import Events
-from gateway.model import SpoolUnavailable
+from gateway.model import SpoolFull, SpoolUnavailable
 from gateway.postgresql.engine import Postgres
 from gateway.postgresql.server import Server
 from gateway.spool import Notice, Spool, SpoolError
@@ -34,11 +35,11 @@ def server_of(url: str, instance: str = "a", *, durable: bool = False) -> Server
 
 
 @asynccontextmanager
-async def opened(url: str, instance: str = "a") -> AsyncIterator[Spool]:
+async def opened(url: str, instance: str = "a", most: int | None = None) -> AsyncIterator[Spool]:
     with tempfile.TemporaryDirectory() as folder:
         events = Events(level="error")
         engine = Postgres(server_of(url, instance))
-        spool = await Spool.open(Path(folder), SystemClock(), engine=engine, events=events, reserve=0.1)
+        spool = await Spool.open(Path(folder), SystemClock(), engine=engine, events=events, reserve=0.1, most=most)
         try:
             yield spool
         finally:
@@ -221,6 +222,46 @@ async def test_two_that_keep_house_for_a_moment_tell_a_sender_once() -> None:
                 both = [asyncio.create_task(each.notice(told)) for each in (one, two)]
                 await until(lambda: waiting(holder) == 2)
             assert sorted(await asyncio.gather(*both)) == [[], [late.id]]
+
+
+async def test_two_that_keep_house_for_a_moment_put_one_digest() -> None:
+    with postgres_kit.database() as url:
+        async with opened(url) as one, opened(url, "b") as two:
+            failed, told = message(), [message(), message()]
+            await one.put(failed)
+            (claim,) = (await one.claim("b", now=one.now(), lease=LEASE, limit=1)).claims
+            await one.settle(settlement(claim, NO_USER))
+            with psycopg.connect(url) as holder:
+                added = "INSERT INTO bounce (message_id, kind, bounce_id, reason, made_at) VALUES (%s, %s, %s, %s, 0)"
+                holder.execute(f"{added} RETURNING id", [failed.id, "failed", "", "digest"])
+                holder.commit()
+                (what,) = await one.untold(10)
+                holder.execute("SELECT 1 FROM bounce FOR UPDATE")
+                both = [
+                    asyncio.create_task(each.digest(what, mail, ""))
+                    for each, mail in zip((one, two), told, strict=True)
+                ]
+                await until(lambda: waiting(holder) == 2)
+            await asyncio.gather(*both)
+            assert list((await one.states([each.id for each in told])).values()) == ["queued"]
+            assert await one.untold(10) == []
+
+
+async def test_the_door_shuts_at_spool_size() -> None:
+    """As large as the database is for its server; what is queued goes out."""
+    with postgres_kit.database() as url:
+        async with opened(url, most=20_000_000) as spool:
+            left = [10**9]
+            while left[-1] > 4_000_000:
+                await spool.put(message(raw=b"Subject: x\r\n\r\n" + urandom(750_000).hex().encode()))
+                await spool.room.look()
+                left.append(spool.room.left["spool_size"])
+            assert len(left) < 15
+            with pytest.raises(SpoolFull):
+                await spool.put(message(raw=b"Subject: x\r\n\r\n" + b"0" * 2_000_000))
+            (claim, *_) = (await spool.claim("b", now=spool.now(), lease=LEASE, limit=1)).claims
+            await spool.settle(settlement(claim))
+            assert await spool.states([claim.message.id]) == {claim.message.id: "done"}
 
 
 def waiting(connection: psycopg.Connection[Any]) -> int:
