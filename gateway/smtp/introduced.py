@@ -19,17 +19,21 @@ from gateway.smtp.session import Session
 from gateway.smtp.site import Site
 
 _PATIENCE = 5.0  # seconds for a header, as Postfix has it (smtpd_upstream_proxy_timeout); the protocol wants 3 or more
+_SOON = 0.2  # seconds: balancers send the header as they connect; who is silent for longer gives way to others
 _AGAIN = 3600.0  # seconds until the same fault of the same balancer is worth another line in the log
 _MANY = 1000  # faults that are remembered
 _MISSING = f"no header of the PROXY protocol came within {_PATIENCE:g} seconds"
+_CROWDED = "no header of the PROXY protocol came at once, and others needed the room"
 _CUT = "the header of the PROXY protocol was cut off"
 
 
 @dataclass(slots=True)
 class Introductions:
-    """Those of one listener: who is waited for, and whose faults were logged when (monotonic seconds)."""
+    """Those of one listener: who is waited for, the oldest first; who was sent off for others; and whose faults were
+    logged when (monotonic seconds)."""
 
-    waiting: set[_Waiting] = field(default_factory=set)
+    waiting: dict[_Waiting, None] = field(default_factory=dict)
+    leaving: set[_Waiting] = field(default_factory=set)
     told: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def check(self, now: float) -> None:
@@ -37,6 +41,17 @@ class Introductions:
         for one in tuple(self.waiting):
             if now - one.began >= _PATIENCE:
                 one.give_up(_MISSING)
+
+    def make_room(self, site: Site) -> None:
+        """For one more, where there is none: clients do not wait until silence has lasted its five seconds."""
+        oldest = next(iter(self.waiting), None)
+        if oldest is None or site.clock.monotonic() - oldest.began < _SOON:
+            return
+        if site.shared.too_many_unknown(site.rules.limits):
+            del self.waiting[oldest]
+            self.leaving.add(oldest)
+            site.known()
+            oldest.give_up(_CROWDED)
 
     def stop(self) -> None:
         """The listener closes: who has not said yet who it is hears nothing."""
@@ -71,6 +86,7 @@ class Entrance(asyncio.Protocol):
             return
         link.set_protocol(asyncio.Protocol())  # nobody's from here on
         proxy = str(plain_address(proxy))
+        self._introductions.make_room(self._site)
         if refusal := self._site.expect(proxy):
             if not self._site.implicit_tls:
                 link.write(replies.line(refusal))
@@ -104,8 +120,8 @@ class _Waiting:
         self._proxy = proxy
         self._is_this_machine = proxy == local or plain_address(proxy).is_loopback
         self._given_up: str | None = None
-        introductions.waiting.add(self)
-        # The set holds it, and so its task, for as long as that runs.
+        introductions.waiting[self] = None
+        # That holds it, and so its task, for as long as that runs.
         self._task = asyncio.get_running_loop().create_task(self._run(), name="proxy_protocol")
 
     def give_up(self, fault: str) -> None:
@@ -117,8 +133,7 @@ class _Waiting:
         line: socket.socket | None = self._line
         try:
             client = proxyprotocol.source(await self._header())
-            self._site.known()
-            self._introductions.waiting.discard(self)
+            self._leave()
             line = None  # it is the transport's
             await self._enter(client)
         except EOFError:  # a balancer that only looks whether the port is open
@@ -130,11 +145,16 @@ class _Waiting:
         except Exception as error:
             self._site.events.bug("smtp.introduced", error)
         finally:
-            if self in self._introductions.waiting:
-                self._introductions.waiting.discard(self)
-                self._site.known()
+            self._leave()
             if line is not None:
                 line.close()
+
+    def _leave(self) -> None:
+        """It is counted no longer. May be called again."""
+        introductions = self._introductions
+        introductions.leaving.discard(self)
+        if introductions.waiting.pop(self, self) is None:
+            self._site.known()
 
     async def _header(self) -> bytes:
         """Raises BadHeader, OSError, and EOFError where nothing came."""

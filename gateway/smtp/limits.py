@@ -30,9 +30,14 @@ class Shared:
         self.connections.add(neighbour(peer), 1)
         return None
 
+    def too_many_unknown(self, limits: LimitSettings) -> bool:
+        """Whether no more may be to say whose they are: silent ones leave three quarters of all room to others."""
+        room = limits.connections - self.connections.total
+        return self.unknown >= max(_BESIDES, min(limits.connections // 4, room))
+
     def expect(self, limits: LimitSettings) -> Refusal | None:
         """Count a connection that is to say whose it is, until ``known``; or say why not."""
-        if self.unknown >= _BESIDES and self.connections.total + self.unknown >= limits.connections:
+        if self.too_many_unknown(limits):
             return replies.FULL()
         self.unknown += 1
         return None
