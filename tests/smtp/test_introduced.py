@@ -1,5 +1,4 @@
-"""Load balancers: whose connection each is comes first, by the PROXY protocol, and counts for everything; from nobody
-else is it taken, and nobody is let in by the balancer's own address."""
+"""Load balancers: the PROXY header comes first, alone, in pieces, with TLS behind it, late, wrong or never."""
 
 from __future__ import annotations
 
