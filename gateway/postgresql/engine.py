@@ -20,6 +20,7 @@ from gateway.model import SpoolUnavailable
 from gateway.postgresql import schema, starting
 from gateway.postgresql.link import Link, Unwitnessed, adapt, connect, writing
 from gateway.postgresql.server import Server
+from gateway.postgresql.terms import TERMS
 from gateway.postgresql.timing import SharedTime
 from gateway.spool import spelling
 from gateway.spool.engine import OUT_OF_ORDER, Space, Trouble
@@ -191,9 +192,15 @@ class Postgres:
 
     def readers(self) -> AsyncEngine:
         async def made() -> psycopg.AsyncConnection[Any]:
-            connection = await psycopg.AsyncConnection.connect(self._server.conninfo("reader"))
-            await connection.set_read_only(True)
-            adapt(connection)
+            connection = await psycopg.AsyncConnection.connect(self._server.conninfo("reader"), autocommit=True)
+            try:
+                await connection.execute(TERMS, prepare=False)
+                await connection.set_autocommit(False)
+                await connection.set_read_only(True)
+                adapt(connection)
+            except BaseException:
+                await connection.close()
+                raise
             return connection
 
         return create_async_engine(

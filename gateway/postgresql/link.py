@@ -13,6 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import StrBinaryDumper, StrDumper
 
 from gateway.postgresql.server import Server
+from gateway.postgresql.terms import TERMS
 from gateway.spool import rows as rows_of
 
 _AT_A_TIME = range(64, 0, -1)  # rows: each statement costs a way to the server and back
@@ -106,7 +107,7 @@ def connect(server: Server, role: str, *options: str) -> psycopg.Connection[Dict
     try:
         made.prepared_max = _PREPARED
         adapt(made)
-        for option in options:
+        for option in (TERMS, *options):
             made.execute(option)
     except BaseException:
         made.close()

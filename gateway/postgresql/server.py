@@ -10,6 +10,8 @@ from datetime import timedelta
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from gateway.postgresql.terms import ENCODING
+
 # Seconds: a connection whose other end is gone without a word is found to be so.
 _ALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 
@@ -37,5 +39,11 @@ class Server:
         """For a connection of this role, which the server's list of connections shows."""
         gone = int(self.failover.total_seconds() * 1000)
         name = f"gateway {self.instance} {role}"
-        told = make_conninfo(self.url, connect_timeout=5, tcp_user_timeout=gone, application_name=name, **_ALIVE)
+        known: dict[str, str | int] = {
+            "connect_timeout": 5,
+            "tcp_user_timeout": gone,
+            "application_name": name,
+            "client_encoding": ENCODING,
+        }
+        told = make_conninfo(self.url, **known, **_ALIVE)
         return make_conninfo(told, password=self.password) if self.password else told

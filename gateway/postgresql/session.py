@@ -18,6 +18,7 @@ import psycopg
 
 from gateway.clock import Clock, wait_for
 from gateway.postgresql.server import Server
+from gateway.postgresql.terms import TERMS
 
 CHANNEL = "gateway"
 _CONNECT = 60.0  # seconds, for the names and for all the hosts of the url, one after another
@@ -52,6 +53,7 @@ class Session:
                 )
             made = cls(connection, heard)
             with made.within(seconds):
+                await made.ask(TERMS)
                 await made.ask(f"SET idle_session_timeout = {lease}")
                 await made.ask(f"SET idle_in_transaction_session_timeout = {lease}")
                 await made.ask(f"SET lock_timeout = {lease // 10}")  # of rows: somebody who hangs holds them

@@ -13,6 +13,7 @@ import psycopg
 
 from gateway.postgresql.link import connect
 from gateway.postgresql.server import Server
+from gateway.postgresql.terms import ENCODING
 from gateway.spool.records import SpoolError
 
 _OLDEST = 14  # idle_session_timeout, by which a server ends the session of an instance that is frozen
@@ -80,6 +81,11 @@ def _complaints(server: Server, one: psycopg.Connection[dict[str, object]]) -> I
         yield (
             "it is a replica, which takes no writes: "
             "name all hosts in spool.url, and add target_session_attrs=read-write"
+        )
+    if (encoding := one.info.parameter_status("server_encoding")) != ENCODING:
+        yield (
+            f"its encoding is {encoding}, which cannot hold all that mail says: "
+            "make one of its own: createdb --owner ROLE --encoding UTF8 --template template0 --locale C NAME"
         )
     for name in ("fsync", "full_page_writes") if server.durable else ():
         value = one.execute("SELECT current_setting(%s) AS value", (name,)).fetchone() or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from os import urandom
@@ -14,12 +14,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from gateway.clock import SystemClock
 from gateway.events import Events
 from gateway.model import SpoolFull, SpoolUnavailable
 from gateway.postgresql.engine import Postgres
+from gateway.postgresql.link import writing
 from gateway.postgresql.server import Server
+from gateway.postgresql.session import Session
 from gateway.spool import Notice, Spool, SpoolError
 from tests import postgres_kit
 from tests.builders import NO_USER
@@ -187,6 +190,53 @@ async def test_a_server_that_could_lose_mail_is_refused() -> None:
             own.execute("UPDATE alembic_version SET version_num = '9999'")
         with pytest.raises(SpoolError, match=r"written by a newer version \(schema 9999"):
             Postgres(server_of(url)).open()
+
+
+# What others set for the server, a database or a role, with their own programs in mind; and what it has to be.
+ODD = [
+    ("default_transaction_isolation", "serializable", "read committed"),
+    ("client_encoding", "SQL_ASCII", "UTF8"),
+    ("statement_timeout", "1min", "0"),
+    ("lock_timeout", "1min", "0"),
+    ("idle_session_timeout", "1min", "0"),
+    ("idle_in_transaction_session_timeout", "1min", "0"),
+    ("standard_conforming_strings", "off", "on"),
+]
+OURS = {"writer": ("lock_timeout", "idle_in_transaction_session_timeout")}
+OURS["member"] = (*OURS["writer"], "idle_session_timeout")
+
+
+async def test_what_is_set_for_other_programs_does_not_concern_us() -> None:
+    """Neither the connection that writes, nor those that read, nor the session of an instance. Of SQL_ASCII, text would
+    come as octets, and of a stricter isolation two instances would end each other's sessions again and again."""
+    with postgres_kit.database() as url:
+        with psycopg.connect(url, autocommit=True) as own:
+            for name, value, _ in ODD:
+                own.execute(f"ALTER DATABASE {own.info.dbname} SET {name} = '{value}'".encode())
+        server = server_of(url)
+        with closing(writing(server)) as link:
+            seen = {"writer": [link.all(f"SELECT current_setting('{name}') AS s")[0]["s"] for name, *_ in ODD]}
+        session = await Session.open(server, lambda said: None, 5.0)
+        seen["member"] = [(await session.ask(f"SELECT current_setting('{name}')"))[0][0] for name, *_ in ODD]
+        await session.close()
+        readers = Postgres(server).readers()
+        async with readers.connect() as reader:
+            asked = [await reader.execute(text(f"SELECT current_setting('{name}')")) for name, *_ in ODD]
+            seen["reader"] = [one.scalar() for one in asked]
+        await readers.dispose()
+        for role, values in seen.items():
+            for (name, _, wanted), value in zip(ODD, values, strict=True):
+                assert value == wanted or name in OURS.get(role, ()), (role, name)
+
+
+async def test_a_database_that_cannot_hold_all_text_is_refused() -> None:
+    server = postgres_kit.shared()
+    server.ask("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        with pytest.raises(SpoolError, match=r"its encoding is LATIN1, .*: createdb --owner ROLE --encoding UTF8"):
+            Postgres(server_of(server.url("latin"))).open()
+    finally:
+        server.drop("latin")
 
 
 async def test_what_strangers_say_may_hold_a_nul() -> None:
