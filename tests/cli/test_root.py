@@ -177,7 +177,15 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple
     return found
 
 
-BARE = {("version",), ("demo",), ("config", "schema"), ("password", "mint"), ("man",), ("completion",)}
+BARE = {
+    ("version",),
+    ("demo",),
+    ("config", "schema"),
+    ("password", "mint"),
+    ("man",),
+    ("completion",),
+    ("migrate-from",),
+}
 READING = [
     "check-config",
     "reload",

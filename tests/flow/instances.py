@@ -52,8 +52,9 @@ class Sink:
 
     def on_the_wire(self, at: float) -> set[str]:
         """Those whose first answer was still to come then, or had come just before: to be written down takes a
-        moment, too."""
-        return {name for name, times in self.came.items() if times[0] <= at <= times[0] + self.latency + _WRITTEN}
+        moment, too, and so does to look at what has come."""
+        spans = {name: (times[0] - _WRITTEN, times[0] + self.latency + _WRITTEN) for name, times in self.came.items()}
+        return {name for name, (since, until) in spans.items() if since <= at <= until}
 
     def rate(self, since: float, until: float) -> float:
         return sum(since <= one < until for times in self.came.values() for one in times) / (until - since)
