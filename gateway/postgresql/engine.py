@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from gateway.clock import Clock, SystemClock
 from gateway.model import SpoolUnavailable
 from gateway.postgresql import schema, starting
-from gateway.postgresql.link import Link, Unwitnessed, adapt, connect, writing
+from gateway.postgresql.link import LOCK, Link, Unwitnessed, adapt, connect, writing
 from gateway.postgresql.server import Server
 from gateway.postgresql.terms import TERMS
 from gateway.postgresql.timing import SharedTime
@@ -50,6 +50,14 @@ _TROUBLES: tuple[tuple[Trouble, tuple[type[Exception], ...]], ...] = (
             psycopg.errors.ReadOnlySqlTransaction,
         ),
     ),
+)
+# Of a programming error's kind, but somebody's who took rights, tables or columns away.
+_TAKEN = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedTable,
 )
 _OURS = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError)
 # The first number that nobody has.
@@ -195,6 +203,7 @@ class Postgres:
             connection = await psycopg.AsyncConnection.connect(self._server.conninfo("reader"), autocommit=True)
             try:
                 await connection.execute(TERMS, prepare=False)
+                await connection.execute(f"SET lock_timeout = '{LOCK}'".encode(), prepare=False)
                 await connection.set_autocommit(False)
                 await connection.set_read_only(True)
                 adapt(connection)
@@ -228,16 +237,18 @@ class Postgres:
         lost = self._link is not None and self._link.lost
         if lost or (isinstance(cause, psycopg.OperationalError) and cause.sqlstate is None):
             return Trouble.BROKEN
-        return Trouble.OURS if isinstance(cause, _OURS) else Trouble.FAILED
+        return Trouble.OURS if isinstance(cause, _OURS) and not isinstance(cause, _TAKEN) else Trouble.FAILED
 
     def distrust(self) -> None:
         """It looks after its pages itself."""
 
     def explain(self, error: BaseException) -> str:
-        return " ".join(str(getattr(error, "orig", error)).split())
+        return starting.hinted(str(getattr(error, "orig", error)))
 
     def probe(self, connection: Link) -> None:
+        """Also whether somebody keeps from us what new mail needs."""
         connection.all("UPDATE alembic_version SET version_num = version_num")
+        connection.all("LOCK TABLE message, recipient, delivery, body IN ROW EXCLUSIVE MODE")
 
     def committed(self, connection: Link, now: int) -> str:
         return ""

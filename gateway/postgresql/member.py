@@ -236,6 +236,7 @@ class Member:
             except Exception as error:
                 self._events.bug("member", error)
                 reason = type(error).__name__
+            reason = starting.hinted(reason)
             stood = await self._lost()
             if stood is not None or reason != said:
                 self._events.warning("session_lost", instance=self.name, detail=reason, backends=stood or [])

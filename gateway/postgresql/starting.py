@@ -48,7 +48,18 @@ _HINTS = (  # the first that fits
     ("does not support SSL", "switch ssl on at the server: without it mail crosses the network in the clear"),
     ("role .* does not exist", "make it on the server: createuser --pwprompt NAME"),
     ("database .* does not exist", "make it on the server: createdb --owner ROLE NAME"),
-    ("permission denied", "make the role of spool.url the owner of the database"),
+    ("permission denied", "make the role of spool.url the owner of the database, and of all that is in it"),
+    ("is not permitted to log in", "allow it on the server: ALTER ROLE NAME LOGIN"),
+    ("too many (clients|connections)|connection slots are", "end sessions there, or raise max_connections"),
+    (
+        "due to lock timeout",
+        "somebody holds a lock: SELECT pid, pg_blocking_pids(pid), query FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' shows who; end that with pg_terminate_backend",
+    ),
+    (
+        "in a read-only transaction",
+        "default_transaction_read_only is set for the server, the database or the role, or it became a replica",
+    ),
     ("Connection refused|timeout expired|No such file", "check the host and port in spool.url, and that it runs"),
     ("could not translate host name|Name or service not known", "check the host in spool.url"),
 )
@@ -66,9 +77,15 @@ def check(server: Server) -> str:
 
 
 def refused(server: Server, error: psycopg.Error) -> SpoolError:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = str(error) or type(error).__name__
+    return SpoolError(f"the database {server.shown} cannot be used: {hinted(said)}")
+
+
+def hinted(said: str) -> str:
+    """What a server said, in one line, and what to do where that is known."""
+    said = " ".join(said.split())
     hint = next((fix for words, fix in _HINTS if re.search(words, said)), "")
-    return SpoolError(f"the database {server.shown} cannot be used: {said}{f'; {hint}' if hint else ''}")
+    return f"{said}; {hint}" if hint else said
 
 
 def _complaints(server: Server, one: psycopg.Connection[dict[str, object]]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from gateway.clock import Clock
 from gateway.spool.steady import SpoolTime
 
 OUT_OF_ORDER = "the spool cannot be written, try again later"
+UNREADABLE = "the database cannot be read, try again later: gateway spool info says why"
 
 
 class Trouble(Enum):

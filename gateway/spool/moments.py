@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.model import SpoolUnavailable
-from gateway.spool.engine import OUT_OF_ORDER, Engine
+from gateway.spool.engine import UNREADABLE, Engine
 from gateway.spool.queries import Reader, refuse_if_away
 
 
@@ -50,7 +50,7 @@ class Moments:
                 refuse_if_away(self._engine, error)
                 raise
             except NoneFree as error:  # all look, at a server that is slow or frozen
-                raise SpoolUnavailable(OUT_OF_ORDER) from error
+                raise SpoolUnavailable(UNREADABLE) from error
             yield Reader(connection, self._engine)
 
     @asynccontextmanager

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.model import SpoolUnavailable
 from gateway.spool.changes import deliveries_from
-from gateway.spool.engine import OUT_OF_ORDER, Engine, Trouble
+from gateway.spool.engine import UNREADABLE, Engine, Trouble
 from gateway.spool.filters import LAST, Question, behind, question
 from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
 from gateway.spool.records import (
@@ -83,7 +83,7 @@ class Reader:
 def refuse_if_away(engine: Engine, error: DBAPIError) -> None:
     """The engine notes what the error may tell of a file. Raises SpoolUnavailable where a server does not answer."""
     if engine.classify(error) is not Trouble.OURS and engine.shared:
-        raise SpoolUnavailable(OUT_OF_ORDER) from error
+        raise SpoolUnavailable(UNREADABLE) from error
 
 
 Reading = Callable[[], AbstractAsyncContextManager[Reader]]

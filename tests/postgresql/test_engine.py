@@ -203,7 +203,7 @@ ODD = [
     ("idle_in_transaction_session_timeout", "1min", "0"),
     ("standard_conforming_strings", "off", "on"),
 ]
-OURS = {"writer": ("lock_timeout", "idle_in_transaction_session_timeout")}
+OURS = {"writer": ("lock_timeout", "idle_in_transaction_session_timeout"), "reader": ("lock_timeout",)}
 OURS["member"] = (*OURS["writer"], "idle_session_timeout")
 
 
@@ -228,6 +228,31 @@ async def test_what_is_set_for_other_programs_does_not_concern_us() -> None:
         for role, values in seen.items():
             for (name, _, wanted), value in zip(ODD, values, strict=True):
                 assert value == wanted or name in OURS.get(role, ()), (role, name)
+
+
+async def test_who_locks_a_table_keeps_nobody_waiting_for_ever() -> None:
+    """Whoever looks hears after 5 seconds where to find the reason, and the log names it; by itself all goes on."""
+    with postgres_kit.database() as url:
+        async with opened(url) as spool, await psycopg.AsyncConnection.connect(url) as holder:
+            await holder.execute("LOCK TABLE message")
+            with pytest.raises(SpoolUnavailable, match="gateway spool info says why"):
+                await spool.show("M")
+            await holder.rollback()
+            assert await spool.show("M") is None
+            error = psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
+            assert "pg_blocking_pids" in Postgres(server_of(url)).explain(error)
+
+
+async def test_a_table_that_somebody_took_away_is_no_bug_of_ours() -> None:
+    """Mail is refused for now, and so is who looks."""
+    with postgres_kit.database() as url:
+        async with opened(url) as spool:
+            with psycopg.connect(url) as own:
+                own.execute("ALTER TABLE message RENAME TO other")
+            with pytest.raises(SpoolUnavailable):
+                await spool.put(message())
+            with pytest.raises(SpoolUnavailable):
+                await spool.show("M")
 
 
 async def test_a_database_that_cannot_hold_all_text_is_refused() -> None:
