@@ -17,6 +17,9 @@ from gateway.spool.sql import insert_into
 from gateway.spool.transaction import Transaction
 
 _LOOKED_AT = 100_000  # attempts, the last ones: for more an index would be needed, that every attempt would pay for
+_APART = (
+    8_000  # numbers of attempts: instances take theirs in blocks of 1,000, so a later one may have a smaller number
+)
 
 
 class Checked(SQLModel, table=True):
@@ -37,12 +40,16 @@ _KEEP = f"""{insert_into(Checked, "backend at who ok summary fix facts steps")} 
     facts = excluded.facts, steps = excluded.steps"""
 # Newest first by the key of the table: it ends with the first that fits, and only of a backend that never sent any it
 # looks at all.
-_LAST_SENT = """
-SELECT ended_at FROM attempt WHERE backend = :backend AND verdict = 'sent' AND ended_at IS NOT NULL
-ORDER BY id DESC LIMIT 1"""
+_SENT = "backend = :backend AND verdict = 'sent' AND ended_at IS NOT NULL"
+_LAST_SENT = f"""
+SELECT ended_at FROM attempt WHERE {_SENT}
+    AND id > (SELECT id FROM attempt WHERE {_SENT} ORDER BY id DESC LIMIT 1) - {_APART}
+ORDER BY ended_at DESC LIMIT 1"""
 _ANSWERS = f"""
-SELECT * FROM attempt WHERE id > (SELECT coalesce(max(id), 0) FROM attempt) - {_LOOKED_AT}
-    AND backend = :backend AND ended_at IS NOT NULL ORDER BY id DESC LIMIT :limit"""
+SELECT * FROM attempt WHERE id IN (
+    SELECT id FROM attempt WHERE id > (SELECT coalesce(max(id), 0) FROM attempt) - {_LOOKED_AT}
+        AND backend = :backend AND ended_at IS NOT NULL ORDER BY id DESC LIMIT :limit + {_APART})
+ORDER BY ended_at DESC, id DESC LIMIT :limit"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,18 @@ async def test_answers_are_the_last_of_this_backend(at: At) -> None:
     assert await at.spool.answers("other") == []
 
 
+async def test_what_ended_last_is_the_last_whatever_its_number(at: At) -> None:
+    """An instance that took its numbers sooner may be the one that sends now."""
+    first, second = await at.put(), await at.put()
+    claims = {claim.message.id: claim for claim in await at.claim()}
+    await at.spool.settle(settlement(claims[second], ended_at=START + HOUR))
+    await at.spool.settle(settlement(claims[first], ended_at=START + 2 * HOUR))
+    assert claims[first].attempt_id < claims[second].attempt_id
+    assert await at.spool.last_sent("b") == START + 2 * HOUR
+    assert [row.message_id for row in await at.spool.answers("b")] == [first, second]
+    assert [row.message_id for row in await at.spool.answers("b", limit=1)] == [first]
+
+
 async def test_the_last_success_outlives_the_process(tmp_path: Path) -> None:
     """Of the backend that had it; one that never sent has none."""
     async with opened(tmp_path) as at:
