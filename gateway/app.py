@@ -30,6 +30,7 @@ from gateway.events import Events
 from gateway.fetch import Fetch
 from gateway.health.gather import gather
 from gateway.http.work import Works
+from gateway.learn.learner import Learner
 from gateway.message import Arrival
 from gateway.model import Client, Envelope, Recipient, SpoolUnavailable
 from gateway.names import Names
@@ -72,6 +73,7 @@ class App:
         self.spool: Spool
         self.dispatcher: Dispatcher | None = None
         self.drop: Drop | None = None
+        self.learner = Learner(self.settings, self.clock, self.events)
         self.alerts: Alerts
         self._doors = Doors(self, self.events)
         self._shared = Shared()
@@ -112,6 +114,7 @@ class App:
         self._parts.push_async_callback(DoorBook.begin(self.spool.note_refusals, self.clock, self.events).aclose)
         built = await build(self.settings, self._means(), None)
         self._adopt(built)
+        self._parts.push_async_callback(await self.learner.start())
         self._parts.push_async_callback(self._close_built)
         self._parts.push_async_callback(self._doors.stop_http)
         await self._doors.start_http(self.settings)
@@ -175,7 +178,7 @@ class App:
     def _site(self, built: Built, name: str, section: ListenerSettings) -> Site:
         return Site(
             name=name, settings=section, rules=built.rules, auth=built.auth, put=self.spool.put, room=self.spool.room,
-            events=self.events, clock=self.clock, ids=self.ids, shared=self._shared,
+            events=self.events, clock=self.clock, ids=self.ids, shared=self._shared, learner=self.learner,
         )  # fmt: skip
 
     def _adopt(self, built: Built) -> None:
@@ -184,6 +187,7 @@ class App:
         log, limits = built.settings.log, built.settings.limits
         self.events.style(log.format, log.level)
         self.spool.room.bound(limits.spool_free, limits.spool_size)
+        self.learner.update(built.settings)
 
     def _direct_drop(self) -> None:
         """Mail that comes as files is judged as a listener on this machine would judge it."""
@@ -309,18 +313,11 @@ class App:
     def _subject(self) -> Subject:
         """What the doctor looks at."""
         return Subject(
-            settings=self.settings,
-            read=lambda: ready(self._load(), self.clock.now()),
-            clock=self.clock,
-            names=self._names,
-            fetch=self.fetch,
-            signals=self.events,
-            at_start=self._at_start,
-            backends=self._made.backends,
-            ports={name: listener.port for name, listener in self.listeners.items()},
-            spool=self.spool,
-            standing=self.dispatcher.status() if self.dispatcher else {},
-        )
+            settings=self.settings, read=lambda: ready(self._load(), self.clock.now()), clock=self.clock,
+            names=self._names, fetch=self.fetch, signals=self.events, at_start=self._at_start,
+            backends=self._made.backends, ports={name: one.port for name, one in self.listeners.items()},
+            spool=self.spool, standing=self.dispatcher.status() if self.dispatcher else {},
+        )  # fmt: skip
 
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:
         """Accept a message from inside (send-test). Returns the queue id; raises Refusal or Fault."""
@@ -333,9 +330,7 @@ class App:
         return message.id
 
     async def bounce(self, which: Filter, each: Callable[[Mapping[str, bool]], object] = len) -> dict[str, bool]:
-        """Return these messages to their senders, and say for each given up whether its sender is told; needs a running
-        service, which writes the bounces.
-        """
+        """Return these messages to their senders, and say for each given up whether its sender is told."""
         assert self.dispatcher is not None  # the interface asks first
         return await self.dispatcher.bounce(which, each)
 

@@ -45,7 +45,7 @@ FLOORS = [
     {"postgresql"},
     {"copies", "whom"},
     {"how", "intake", "remedies", "transaction", "drop", "delivery"},
-    {"checkup", "lifeline", "health", "doctor", "alerts", "migrate"},
+    {"checkup", "lifeline", "health", "doctor", "alerts", "learn", "migrate"},
     {"smtp", "http"},
     {"readiness"},
     {"app", "building", "doors", "instance", "sealed", "service", "sharing"},

@@ -25,6 +25,7 @@ _COMMANDS = {
     "backend": "gateway.cli.backend:backend",
     "alert": "gateway.cli.alert:alert",
     "client": "gateway.cli.client:client",
+    "learn": "gateway.cli.learn:learn",
     "status": "gateway.cli.status:status",
     "refused": "gateway.cli.refused:refused",
     "send-test": "gateway.cli.backend:send_test",

@@ -158,6 +158,7 @@ def _facts(found: Json, columns: int) -> Iterator[str]:
         ("Ends soon", _ends(found["ends"])),
         ("Refused", _refused(found["refusals"])),
         ("Clock", _clock(found["clock"])),
+        ("Learning", _learning(found["learning"])),
         *(("Settings", warning) for warning in found["settings"]["warnings"][:3]),
     ):
         if text:
@@ -210,6 +211,15 @@ def _refused(rows: Sequence[Json]) -> str:
     times = f", {number(row['count'], 'time')}" if row["count"] > 1 else ""
     who = row["peer"] or row["client"] or "somebody"
     return f"last {relative(moment(row['last_at']))}: {who}{times}, {row['reason']}; see: gateway refused"
+
+
+def _learning(learning: Json) -> str:
+    if not learning["on"]:
+        return ""
+    until = moment(learning["until"]) if not learning["ended_at"] else None
+    heard = dict.fromkeys(one for networks in learning["hear_out"].values() for one in networks)
+    loud = f"; HEARS OUT {', '.join(heard)}, and accepts nothing of that" if heard else ""
+    return f"at {', '.join(learning['listeners'])}{f' until {stamp(until)}' if until else ''}{loud}; see: gateway learn"
 
 
 def _clock(clock: Json) -> str:

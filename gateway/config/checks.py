@@ -15,7 +15,8 @@ from gateway.url import is_loopback
 
 Names = Mapping[str, Collection[str]]  # "backends", "clients", "keys": all that are given, also those in error
 Findings = Iterator[tuple[Keys, str]]
-_CLOSE = "name your own networks such as 192.0.2.0/24, or set open_relay: true beside it if you mean it"
+_OWN = "name your own networks such as 192.0.2.0/24"
+_CLOSE = f"{_OWN}, or set open_relay: true beside it if you mean it"
 
 
 def findings(settings: Settings, names: Names) -> Findings:
@@ -58,6 +59,8 @@ def _listeners(settings: Settings, names: Names) -> Findings:
         if is_public(listener.proxy_protocol_from):
             text = "holds so much of the Internet that strangers could say they are anybody"
             yield (*here, "proxy_protocol_from"), f"{text}; name your load balancers, such as 192.0.2.5"
+        if listener.learn is not None and is_public(listener.learn.hear_out):
+            yield (*here, "learn"), f"hear_out: strangers of the Internet are not heard out; {_OWN}"
         if listener.auth == "required" and not can_log_in:
             yield (*here, "auth"), "no client has a token, password_hash or login, so nobody could log in"
 

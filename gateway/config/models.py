@@ -21,8 +21,19 @@ Algorithm = Literal[
 ]
 
 
+class LearnSettings(Section):
+    """Learn mode of a listener. Mail from the networks ``hear_out`` is heard to its end though it is refused."""
+
+    hear_out: tuple[values.NetworkText, ...] = ()
+
+
+def _learn(given: object) -> object:
+    switch: dict[object, object] = {True: {}, "true": {}, False: None, "false": None}
+    return switch[given] if isinstance(given, bool | str) and given in switch else given
+
+
 class ListenerSettings(Section):
-    """One listener: where it listens, TLS, whether a login is needed.
+    """One listener: where it listens, TLS, whether a login is needed, whether what comes there is noted (``learn``).
 
     ``proxy_protocol_from`` are the load balancers that say whose each connection is, and must.
     """
@@ -35,6 +46,7 @@ class ListenerSettings(Section):
     min_tls: Literal["1.0", "1.1", "1.2", "1.3"] = "1.2"
     tolerate: tuple[Tolerance, ...] = ("long_lines",)
     proxy_protocol_from: tuple[values.NetworkText, ...] = ()
+    learn: Annotated[LearnSettings | None, BeforeValidator(_learn, bool | LearnSettings | None)] = None
 
 
 class KeySettings(Section):

@@ -314,6 +314,10 @@ class Events:
         self._metrics.reload().set(ok)
         (self._log.info if ok else self._log.error)("reloaded", ok=ok, detail=detail)
 
+    def learning(self, listener: str, state: int) -> None:
+        """0 off, 1 on, 2 it hears networks out."""
+        self._metrics.learning(listener).set(state)
+
     def tls_expiry(self, listener: str, timestamp: float) -> None:
         """``timestamp`` in seconds since 1970."""
         self._metrics.tls(listener).set(timestamp)

@@ -28,7 +28,7 @@ STAGES: Mapping[str, str] = {
     "rcpt": "auth_required bad_syntax bad_sequence bad_address utf8_address relay_denied recipient_denied"
     " too_many_recipients no_route cannot_carry internal other",
     "data": "sender_denied cannot_carry too_big bad_message bad_newlines line_too_long mail_loop bad_sequence idle"
-    " busy spool_full spool_error shutting_down internal other",
+    " busy spool_full spool_error shutting_down learning internal other",
 }
 _REFUSALS = [(stage, reason) for stage, reasons in STAGES.items() for reason in reasons.split()]
 MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "other")
@@ -121,6 +121,7 @@ class Metrics:
         self.spool_room = gauge("spool_room_bytes", "Room for new mail, by what bounds it.", "limit")
         self.spool_shut = gauge("spool_shut", "1 while no new mail is taken for this cause.", "cause")
         self.spool_shut.create(product(SHUT))
+        self.learning = gauge("learning", "0 off, 1 learn mode is on, 2 it hears networks out.", "listener")
         self.tls = gauge("tls_certificate_not_after_timestamp_seconds", "End of the certificate.", "listener")
         self.jwks = gauge("jwks_up", "0 when the last fetch of the key set failed.", "key")
         self.alerts = counter("alerts_total", "Alerts told, or not.", "way", "result")
@@ -178,7 +179,7 @@ class Metrics:
 
     def forget_listener(self, name: str) -> None:
         """Its states; what was counted there stays."""
-        for gauges in (self.open, self.tls):
+        for gauges in (self.open, self.tls, self.learning):
             gauges.keep({labels[0] for labels in gauges.children} - {name})
 
     def drop_folders(self, names: Collection[str]) -> None:

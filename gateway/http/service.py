@@ -14,6 +14,7 @@ from gateway.delivery import Dispatcher
 from gateway.doctor import Doctor
 from gateway.health.gather import Watched
 from gateway.http.work import Works
+from gateway.learn.learner import Learner
 from gateway.ratelimit import RateWindow
 from gateway.spool import Filter
 
@@ -27,6 +28,8 @@ class Service(Watched, Protocol):
     def alerts(self) -> Alerts: ...
     @property
     def authenticator(self) -> Authenticator | None: ...
+    @property
+    def learner(self) -> Learner: ...
     @property
     def works(self) -> Works: ...
     @property

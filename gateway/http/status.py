@@ -15,6 +15,7 @@ from gateway.health.gather import gather
 from gateway.health.problems import Problem, problems, verdict
 from gateway.health.records import DiskNow, ListenerNow, Snapshot
 from gateway.health.timekeeping import synchronised
+from gateway.http import learn
 from gateway.http.backends import backends
 from gateway.http.door import RefusalShown, explained
 from gateway.http.problem import fields_of
@@ -104,6 +105,7 @@ class Status:
     in_doubt: Mapping[str, int]
     damaged: int
     clock: ClockNow
+    learning: learn.LearnState
     spool: SpoolNow
     ends: list[EndsShown]
     refusals: list[RefusalShown]
@@ -145,6 +147,7 @@ async def _whole(service: Service, request: Request) -> Status:
         in_doubt={pile.backend: pile.count for pile in seen.doubts},
         damaged=seen.damaged,
         clock=ClockNow(seen.now, synchronised(), await service.spool.clock_steps()),
+        learning=learn.state(service),
         spool=_spool(seen.disk),
         ends=[EndsShown(**fields_of(one), step=one.step(seen.now)) for one in seen.ends],
         refusals=[explained(service, row) for row in refused],

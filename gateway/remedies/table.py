@@ -52,6 +52,10 @@ REMEDIES: Mapping[str, Callable[[Case], Remedy]] = {
     "cross_protocol": plain(
         "It spoke HTTP or TLS where SMTP is spoken.", "Correct the port: the web pages are on 8026, TLS needs STARTTLS."
     ),
+    "learning": plain(
+        "Learn mode heard it out, and accepted nothing of it.",
+        "See what lets it in: gateway learn report. To be refused at once again: gateway learn stop.",
+    ),
     "mail_loop": plain("The message has been here before.", "Correct the route or the server that sends it back."),
     "idle": plain(
         "It fell silent, or sent too slowly.", "Look at the network; limits.idle is how long it may be silent."

@@ -115,6 +115,10 @@ class DataReader:
         self._only, self._body = b"", BytesIO()
         self.size = 0
 
+    def head(self, octets: int) -> bytes:
+        """The first so many of the message as it was stored. Nothing is given away."""
+        return self._only[:octets] or bytes(self._body.getbuffer()[:octets])
+
     def message(self) -> bytes:
         """Give the message away, once ``done``: nothing of it is kept. Raises its Refusal."""
         if self.refusal is not None:

@@ -47,6 +47,7 @@ RELOADED = Reply(
 STOPPING = Reply(421, "4.3.2", "This listener is closing, try again later", "shutting_down", last=True)
 ENOUGH = Reply(421, "4.7.0", "Too many errors or idle commands, closing connection", "too_many_errors", last=True)
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins, try again later", "too_many_errors", last=True)
+LEARNING = Reply(451, "4.7.1", "Learning only: this was not accepted, try again later", "learning")
 INTERNAL = Reply(451, "4.3.0", "Temporary failure on our side, try again later", "internal")
 BUSY = Reply(452, "4.3.1", "Too many messages at once, try again later", "busy")
 NOT_SMTP = Reply(502, "5.7.0", "This is SMTP, closing connection", "cross_protocol", last=True)

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from math import inf
 
 from gateway.intake import prepare
+from gateway.learn.ear import HEAD
 from gateway.message import Arrival
 from gateway.model import Client, NewMessage, Refusal
 from gateway.networks import NOBODY
 from gateway.pools import SMALL_MAIL, look_through_mail
 from gateway.refusals import Refused
-from gateway.smtp import replies
+from gateway.smtp import hearing, replies
 from gateway.smtp.commands import Commands, StrayLogin
 from gateway.smtp.handshake import SILENT, cause, gone
 from gateway.smtp.incoming import Incoming
@@ -54,6 +55,7 @@ class Session:
         self.helo = ""
         self.wrong_logins: set[bytes] = set()
         self.transaction: Transaction | None = None
+        self.heard: hearing.Heard | None = None  # instead of one, for learn mode
         self.recipient, self.said = "", b""  # of the present command, for what is kept of refusals
         self.user = ""  # as given at the last login that failed, as far as a log may say it
         self.spoilt = False  # MAIL or RCPT was refused: what the client does now without them is no other mistake
@@ -154,9 +156,10 @@ class Session:
                 listener=site.name, stage="connect", reason="tls_failed", peer=wire.peer, helo=self.helo, detail=detail
             )
             if wire.origin != NOBODY or self._cut_off or not gone(error):  # else a balancer looks whether we are here
-                site.events.rejected(failed)
+                site.rejected(failed)
             raise EOFError from None
-        self.helo, self.user, self.extended, self.transaction = "", "", False, None
+        self.helo, self.user, self.extended = "", "", False
+        self.transaction = self.heard = None
         self.client, self.logged_in = site.by_network(wire.origin), False
 
     # -- the verb loop -----------------------------------------------------------------------------------------------
@@ -232,9 +235,16 @@ class Session:
         refusal = replies.refusal_of(error)
         if refusal.reason == replies.INTERNAL.reason:
             self.site.events.bug("smtp", error)
-        self.site.events.rejected(self._refused(refusal))
+        record = self._refused(refusal)
+        if self.site.learning is not None or self.heard is not None:
+            if self.heard is None and (heard := hearing.heard(self.site.learning, record, self.rules.limits)):
+                self.heard = heard
+                self.wire.reply(replies.SENDER_OK)
+                return
+            refusal, record = hearing.softened(self.heard, self.site.learning, refusal, record)
+        self.site.rejected(record)
         if self._stage == "data":
-            self.transaction = None
+            self.transaction = self.heard = None
         self.spoilt |= self._stage in ("mail", "rcpt")
         self.refuse(refusal)
 
@@ -288,7 +298,11 @@ class Session:
     async def _accept(self, incoming: Incoming) -> None:
         reader, rules = incoming.reader, self.rules
         site, transaction, started = self.site, self.transaction, self.site.clock.monotonic()
-        assert transaction is not None
+        learning = site.learning
+        if learning is not None and reader.refusal is None:
+            learning.message(self.wire.peer, reader.head(HEAD), reader.size)
+        if transaction is None:
+            raise reader.refusal or replies.LEARNING()
         arrival = Arrival(
             id=site.ids(),
             received_at=site.clock.now(),
@@ -314,6 +328,8 @@ class Session:
         incoming.hand_over()
         await site.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
         site.events.accepted(message, site.clock.monotonic() - started)
+        if learning is not None:
+            learning.mail(message, transaction.asked, helo=self.helo, tls=self.wire.tls)
         self.transaction = None
         self.patience = _PATIENCE
         self.wire.reply(f"250 2.0.0 Ok: queued as {message.id}\r\n".encode())

@@ -12,8 +12,11 @@ from gateway.config.models import ListenerSettings
 from gateway.drop.compose import COMPLETES
 from gateway.events import Events
 from gateway.intake import Rules
+from gateway.learn.ear import Ear
+from gateway.learn.learner import Learner
 from gateway.model import Client, NewMessage, Refusal
 from gateway.networks import NOBODY, plain_address, prefix_length
+from gateway.refusals import Refused
 from gateway.smtp import replies
 from gateway.smtp.limits import Shared
 from gateway.smtp.login import MECHANISMS
@@ -49,6 +52,7 @@ class Site:
     clock: Clock
     ids: Callable[[], str]
     shared: Shared
+    learner: Learner | None = None
     certificate: Certificate | None = field(init=False)
     draining: bool = field(default=False, init=False)
 
@@ -66,20 +70,33 @@ class Site:
         refusal = replies.STOPPING() if self.draining else self.shared.connect(peer, self.rules.limits)
         if refusal is None:
             self.events.connection_opened(self.name)
+            if (learning := self.learning) is not None:
+                learning.connected(peer)
         else:
-            self.events.rejected(refused(refusal, listener=self.name, stage="connect", peer=peer))
+            self.rejected(refused(refusal, listener=self.name, stage="connect", peer=peer))
         return refusal
 
     def expect(self, proxy: str) -> Refusal | None:
         """Count a connection of a load balancer, until it is ``known`` whose it is; or say what it is refused with."""
         refusal = replies.STOPPING() if self.draining else self.shared.expect(self.rules.limits)
         if refusal is not None:
-            self.events.rejected(refused(refusal, listener=self.name, stage="connect", peer=proxy))
+            self.rejected(refused(refusal, listener=self.name, stage="connect", peer=proxy))
         return refusal
 
     def known(self) -> None:
         """The end of that, whether a header came or not."""
         self.shared.known()
+
+    @property
+    def learning(self) -> Ear | None:
+        """Who listens here to learn; nearly always nobody."""
+        return None if self.learner is None else self.learner.at.get(self.name)
+
+    def rejected(self, refused: Refused) -> None:
+        """Somebody heard no."""
+        self.events.rejected(refused)
+        if (learning := self.learning) is not None:
+            learning.refused(refused)
 
     def gone(self, peer: str) -> None:
         """The end of a connection that was admitted."""
@@ -97,6 +114,16 @@ class Site:
 
     def offers_login(self, peer: str, *, tls: bool) -> bool:
         """No password over a clear line (RFC 4954 4), except from this host and from networks the operator named."""
+        return self._takes_logins(peer, tls=tls) or self.draws_out(peer)
+
+    def draws_out(self, peer: str) -> bool:
+        """Whether a stranger who logs in is let go on, so that it shows what it would send. Nothing is accepted."""
+        learning = self.learning
+        if learning is None or self.settings.auth == "off" or not learning.hears_out(peer):
+            return False
+        return self.by_network(peer) is None
+
+    def _takes_logins(self, peer: str, *, tls: bool) -> bool:
         if not self.knows_logins:
             return False
         networks = (network for client in self.rules.clients.values() for network in client.networks)
@@ -104,7 +131,7 @@ class Site:
 
     def stranger(self, peer: str, *, tls: bool) -> Refusal:
         """The refusal for who is no client of ours, with what would help."""
-        if self.offers_login(peer, tls=tls):
+        if self._takes_logins(peer, tls=tls):
             return Refusal(530, "5.7.0", "Authentication required", "auth_required")
         if self.knows_logins and self.certificate is not None and not tls:
             return Refusal(530, "5.7.0", "Must issue STARTTLS first, then log in", "tls_required")

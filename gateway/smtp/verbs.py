@@ -10,7 +10,7 @@ from gateway.auth import LoginRefused
 from gateway.message.text import harmless
 from gateway.model import BadAddress, CannotTell, Client, Refusal
 from gateway.refusals import Refused
-from gateway.smtp import replies
+from gateway.smtp import hearing, replies
 from gateway.smtp.data import LINE, LONG_LINE, DataReader
 from gateway.smtp.incoming import Incoming
 from gateway.smtp.login import BEARER, BEARER_REFUSED, MECHANISMS, Challenge, decode, encode
@@ -39,17 +39,19 @@ def _ehlo(session: Session, argument: bytes) -> None:
 def _greet(session: Session, argument: bytes, *, extended: bool) -> None:
     if not argument:
         session.helo = _NAMELESS  # some devices have no name and go on as though they had said one: Postfix takes it
-        session.transaction = None
+        session.transaction = session.heard = None
         raise replies.syntax("EHLO hostname")
     session.helo = _STRANGE_HELO.sub(b"?", argument[:255]).decode("ascii")
     session.extended = extended
-    session.transaction, session.spoilt = None, False
+    session.transaction = session.heard = None
+    session.spoilt = False
 
 
 def _rset(session: Session, argument: bytes) -> None:
     if argument:
         raise replies.syntax("RSET")
-    session.transaction, session.spoilt = None, False
+    session.transaction = session.heard = None
+    session.spoilt = False
     session.reply_idle(replies.OK)
 
 
@@ -88,7 +90,9 @@ async def _auth(session: Session, argument: bytes) -> None:
     site = session.site
     if not session.helo or session.logged_in or session.transaction:
         raise replies.sequence("AUTH comes once, after EHLO and before MAIL")
-    if not site.knows_logins:
+    if site.learning is not None:
+        session.user = hearing.user_in(argument)
+    if not site.knows_logins and not site.draws_out(session.wire.origin):
         raise replies.NOT_IMPLEMENTED()
     if not site.offers_login(session.wire.origin, tls=bool(session.wire.tls)):
         raise Refusal(538, "5.7.11", "Encryption required for authentication", "tls_required")
@@ -107,7 +111,13 @@ async def _auth(session: Session, argument: bytes) -> None:
     except Refusal as error:
         refusal = error if isinstance(error, LoginRefused) else LoginRefused(error)
         session.user = refusal.user
-        site.events.login_refused(_login(session, refusal), mechanism, _RESULTS.get(refusal.reason, "failed"))
+        record = _login(session, refusal)
+        site.events.login_refused(record, mechanism, _RESULTS.get(refusal.reason, "failed"))
+        if site.learning is not None:
+            site.learning.refused(record)
+            if refusal.code == 535 and site.draws_out(session.wire.origin):
+                session.wire.reply(replies.LOGGED_IN)  # and is no client for that: its mail is heard out
+                return
         await _login_refused(session, mechanism, refusal, challenge)
         if refusal.guess:
             session.wrong_logins.add(refusal.guess)  # the same by another mechanism is no further guess
@@ -116,6 +126,8 @@ async def _auth(session: Session, argument: bytes) -> None:
         return
     session.logged_in, session.rules = True, rules
     client = session.client
+    if site.learning is not None:
+        site.learning.logged_in(session.wire.peer, client.login)
     site.events.logged_in(site.name, mechanism, session.wire.peer, client=client.name, user=client.login)
     session.wire.reply(replies.LOGGED_IN)
 
@@ -160,7 +172,7 @@ def _begin(session: Session, argument: bytes) -> None:
         session.helo = _NAMELESS
     if not session.helo:
         raise replies.sequence("Send EHLO first")
-    if session.transaction:
+    if session.transaction or session.heard:
         raise replies.sequence("Sender already given")
     if argument[:5].upper() != b"FROM:":
         raise replies.syntax("MAIL FROM:<address>")
@@ -229,7 +241,8 @@ def _known_client(session: Session) -> Client:
 def _rcpt(session: Session, argument: bytes) -> None:
     transaction = session.transaction
     if transaction is None:
-        raise replies.sequence("Send MAIL first")
+        _rcpt_heard(session, argument)
+        return
     if argument[:3].upper() != b"TO:":
         raise replies.syntax("RCPT TO:<address>")
     utf8 = transaction.asked.smtputf8
@@ -249,8 +262,17 @@ def _rcpt(session: Session, argument: bytes) -> None:
     session.wire.reply(replies.RECIPIENT_OK)
 
 
+def _rcpt_heard(session: Session, argument: bytes) -> None:
+    if session.heard is None:
+        raise replies.sequence("Send MAIL first")
+    address = session.heard.add(argument)
+    if session.site.learning is not None:
+        session.site.learning.recipient(session.wire.peer, address)
+    session.wire.reply(replies.RECIPIENT_OK)
+
+
 def _data(session: Session, argument: bytes) -> None:
-    transaction, tolerate = session.transaction, session.site.settings.tolerate
+    transaction, tolerate = session.transaction or session.heard, session.site.settings.tolerate
     if argument:
         raise replies.syntax("DATA")
     if transaction is None:
@@ -264,7 +286,7 @@ def _data(session: Session, argument: bytes) -> None:
         max_line=max_line,
         bare_newlines="bare_newlines" in tolerate,
         # Not from just anybody, as Postfix excepts only mynetworks (smtpd_forbid_bare_newline_exclusions).
-        lf_only=session.wire.lf_only and not session.rules.clients[transaction.client.name].open_relay,
+        lf_only=session.wire.lf_only and not _of_anybody(session),
     )
     declared = min(transaction.size, transaction.limit)
     site, limits, now = session.site, session.rules.limits, session.site.clock.monotonic()
@@ -272,6 +294,11 @@ def _data(session: Session, argument: bytes) -> None:
     session.wire.reply(replies.SEND_DATA)
     session.wire.flush()
     session.wire.receive(incoming)
+
+
+def _of_anybody(session: Session) -> bool:
+    transaction = session.transaction
+    return transaction is not None and session.rules.clients[transaction.client.name].open_relay
 
 
 VERBS: dict[bytes, Verb] = {

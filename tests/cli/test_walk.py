@@ -1,6 +1,6 @@
 """Every command once, against a live service: as it is typed, by its exit code, and never with a traceback.
 
-Of interface.md's commands, setup, learn, backup and key come with later issues.
+Of interface.md's commands, setup, backup and key come with later issues.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ WALK: list[tuple[str, set[int]]] = [
     ("trace walk@example.net", {0}),
     ("acts", {0}),
     ("refused", {0}),
+    ("learn --for 1h --listener local --hear-out 192.0.2.0/24", {0}),
+    ("learn status", {0}),
+    ("learn report", {0}),
+    ("learn stop", {0}),
+    ("learn forget", {0}),
     ("alert list", {0}),
     ("alert test", {1}),
     ("token mint --sub walker", {0}),

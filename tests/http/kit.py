@@ -40,6 +40,7 @@ from gateway.http.access import Access
 from gateway.http.routes import build
 from gateway.http.server import HttpServer
 from gateway.http.work import Works
+from gateway.learn.learner import Learner
 from gateway.model import CallsBack, CannotCarry, Refusal, SpoolFull
 from gateway.names import Names
 from gateway.ratelimit import RateWindow
@@ -151,6 +152,7 @@ class Service:
     works: Works = field(init=False)
     rates: RateWindow = field(default_factory=RateWindow)
     alerts: Alerting = field(default_factory=Alerting)
+    learner: Learner = field(init=False)
 
     @cached_property
     def inside(self) -> ASGIApp:
@@ -162,6 +164,7 @@ class Service:
         self.in_force = InForce(self.loaded, self.clock.now())
         self.doctor = Doctor(self.subject)
         self.works = Works(self.clock, self.events)
+        self.learner = Learner(self.settings, self.clock, self.events)
         self.alerts = Alerts(self.spool, partial(gather, self), lambda name: True, self.events, self.clock, lambda: "N")
         if self.dispatcher:
             self.dispatcher.again = self._again()

@@ -75,6 +75,7 @@ def test_every_path_with_a_body_is_tried() -> None:
     others = {
         "/api/v1/work/{number}/stop",
         "/api/v1/alerts/test",
+        "/api/v1/learn/{action}",
         "/api/v1/reload",
         "/api/v1/signins/end",
         "/api/v1/messages/{id}/{action}",

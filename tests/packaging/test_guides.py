@@ -44,6 +44,8 @@ def test_command_exists_with_these_options(place: str, line: str) -> None:
     command: click.Command = cli
     while isinstance(command, click.Group):
         _, words, _ = command.make_parser(click.Context(command)).parse_args(words)
+        if not words and command.invoke_without_command:
+            return
         assert words, f"{place}: {line} is no complete command"
         found = command.get_command(click.Context(command), words.pop(0)) if words else None
         assert found is not None, f"{place}: no such command"
