@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from gateway.clock import Clock, SystemClock
 from gateway.model import SpoolUnavailable
 from gateway.postgresql import schema, starting
-from gateway.postgresql.link import LOCK, Link, Unwitnessed, adapt, connect, writing
+from gateway.postgresql.link import Link, Unwitnessed, adapt, connect, writing
 from gateway.postgresql.server import Server
 from gateway.postgresql.terms import TERMS
 from gateway.postgresql.timing import SharedTime
@@ -203,7 +203,6 @@ class Postgres:
             connection = await psycopg.AsyncConnection.connect(self._server.conninfo("reader"), autocommit=True)
             try:
                 await connection.execute(TERMS, prepare=False)
-                await connection.execute(f"SET lock_timeout = '{LOCK}'".encode(), prepare=False)
                 await connection.set_autocommit(False)
                 await connection.set_read_only(True)
                 adapt(connection)

@@ -20,7 +20,6 @@ _AT_A_TIME = range(64, 0, -1)  # rows: each statement costs a way to the server 
 _PREPARED = 500  # statements: each text is another, and so is each number of rows
 _DURABLE = """
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
-LOCK = "5s"  # a lock that is held longer is one of somebody who hangs
 
 
 class Unwitnessed(Exception):
@@ -122,7 +121,6 @@ def writing(server: Server) -> Link:
         connect(
             server,
             "writer",
-            f"SET lock_timeout = '{LOCK}'",
             f"SET idle_in_transaction_session_timeout = {rest}",
             _DURABLE,
         )

@@ -20,7 +20,7 @@ from gateway.clock import SystemClock
 from gateway.events import Events
 from gateway.model import SpoolFull, SpoolUnavailable
 from gateway.postgresql.engine import Postgres
-from gateway.postgresql.link import writing
+from gateway.postgresql.link import connect, writing
 from gateway.postgresql.server import Server
 from gateway.postgresql.session import Session
 from gateway.spool import Notice, Spool, SpoolError
@@ -198,13 +198,13 @@ ODD = [
     ("default_transaction_isolation", "serializable", "read committed"),
     ("client_encoding", "SQL_ASCII", "UTF8"),
     ("statement_timeout", "1min", "0"),
-    ("lock_timeout", "1min", "0"),
+    ("lock_timeout", "1min", "5s"),
     ("idle_session_timeout", "1min", "0"),
     ("idle_in_transaction_session_timeout", "1min", "0"),
     ("standard_conforming_strings", "off", "on"),
 ]
-OURS = {"writer": ("lock_timeout", "idle_in_transaction_session_timeout"), "reader": ("lock_timeout",)}
-OURS["member"] = (*OURS["writer"], "idle_session_timeout")
+OURS = {"writer": ("idle_in_transaction_session_timeout",)}
+OURS["member"] = (*OURS["writer"], "idle_session_timeout", "lock_timeout")
 
 
 async def test_what_is_set_for_other_programs_does_not_concern_us() -> None:
@@ -237,6 +237,8 @@ async def test_who_locks_a_table_keeps_nobody_waiting_for_ever() -> None:
             await holder.execute("LOCK TABLE message")
             with pytest.raises(SpoolUnavailable, match="gateway spool info says why"):
                 await spool.show("M")
+            with closing(connect(server_of(url), "start")) as own, pytest.raises(psycopg.errors.LockNotAvailable):
+                own.execute("SELECT count(*) FROM message")  # as gateway spool info does
             await holder.rollback()
             assert await spool.show("M") is None
             error = psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
