@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -81,3 +82,27 @@ class Forgetful(Protocol):
 
     def forget(self) -> None:
         """Ask anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What came of a look at a key that renews itself.
+
+    ``result``: kept (nothing was due), waits (a new one is there and not good yet), renewed, removed (an old one) or
+    failed. The next look is due in ``again`` seconds. ``trouble``: why it failed last, "" where it did not.
+    """
+
+    result: Literal["kept", "waits", "renewed", "removed", "failed"]
+    summary: str
+    again: float
+    ends: datetime | None = None
+    trouble: str = ""
+    fix: str = ""
+
+
+@runtime_checkable
+class Renews(Protocol):
+    """A backend that may have such a key."""
+
+    async def renew(self, *, ordered: bool = False) -> Renewed | None:
+        """Look, and do what is due; ``ordered``: begin now. None: its key does not renew itself."""

@@ -22,6 +22,7 @@ from gateway.routing import Routing
 from gateway.smtp import tls
 
 SOON = timedelta(days=30)  # before its end a certificate or secret is warned of
+LATE = timedelta(days=14)  # ... and one that should have renewed itself
 _AGAIN = 300.0  # seconds until files are looked at again for when they end
 _PATIENCE = 2.0  # seconds
 
@@ -79,7 +80,9 @@ def _dated(one: Ending, now: datetime) -> list[Finding]:
         text = f"{one.what} HAS ENDED on {day}: replace it now"
     elif one.begins is not None and now < one.begins:
         text = f"{one.what} is good only from {one.begins:%Y-%m-%d %H:%M:%SZ}: is this machine's clock right?"
-    elif one.ends - now <= SOON:
+    elif one.renews and one.ends - now <= LATE:
+        text = f"{one.what} ends on {day}, in {(one.ends - now).days} days, and should have renewed itself: see the log"
+    elif not one.renews and one.ends - now <= SOON:
         text = f"{one.what} ends on {day}, in {(one.ends - now).days} days: replace it in time"
     else:
         return []

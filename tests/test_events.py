@@ -285,6 +285,12 @@ def test_tokens_and_credentials(log: Log) -> None:
     log.events.token_refreshed("office", "ok", 1_800_000_000.0)
     log.events.token_refreshed("office", "refused", detail="AADSTS7000222: the secret has expired")
     log.events.credential_ends("office", 1_900_000_000.0)
+    assert log.metric("certificate_renewals_total", backend="office", result="failed") == 0
+    log.events.key_renewed("office", "failed", "addKey: HTTP 401", "object_id must be another")
+    log.events.key_renewed("office", "failed", "addKey: HTTP 401", "object_id must be another", news=False)
+    assert log.metric("certificate_renewals_total", backend="office", result="failed") == 2
+    [line] = [line for line in log.lines if line["event"] == "certificate_renewal"]
+    assert (line["level"], line["result"], line["fix"]) == ("warning", "failed", "object_id must be another")
     assert log.metric("oauth_token_refresh_total", backend="office", result="ok") == 1
     assert log.metric("oauth_token_expiry_timestamp_seconds", backend="office") == 1_800_000_000
     assert log.metric("credential_expiry_timestamp_seconds", backend="office") == 1_900_000_000
@@ -562,7 +568,8 @@ PROMISED = {
     "alerts_total", "learning",
     "bounces_total", "config_last_reload_successful", "bugs_total", "build_info", "log_lines_dropped_total",
     "jwks_up", "oauth_token_refresh_total", "oauth_token_expiry_timestamp_seconds",
-    "credential_expiry_timestamp_seconds", "clock_steps_total", "dropped_files", "refusals_dropped_total",
+    "credential_expiry_timestamp_seconds", "certificate_renewals_total",
+    "clock_steps_total", "dropped_files", "refusals_dropped_total",
 }  # fmt: skip
 
 

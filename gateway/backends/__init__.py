@@ -63,8 +63,8 @@ def examine(settings: Settings) -> tuple[list[Finding | Ending], dict[str, Capab
         if section.calls:
             import_module("gateway.calling")  # now that it is judged whether all is there, and not when mail waits
         own = list(below(("backends", name), section.examine(name, settings.state_dir)))
-        if settings.spool.url is not None:  # which knows who has signed in, and is not asked
-            own = [one for one in own if one.keys[-1] != "device_login"]
+        if settings.spool.url is not None:  # which knows who has signed in, and which key counts, and is not asked
+            own = [one for one in own if one.keys[-1] not in ("device_login", "certificate_renew")]
         examined += own
         try:
             if not any(isinstance(one, Finding) and one.fatal for one in own):

@@ -69,6 +69,16 @@ def checked(name: str, found: Json) -> Iterator[str]:
         yield f"  to do: {found['fix']}"
 
 
+def renewed(name: str, found: Json) -> Iterator[str]:
+    """What came of the order to renew its certificate."""
+    word = {"renewed": "renewed", "failed": "FAILED", "kept": "not begun", "waits": "added"}.get(found["result"], "")
+    yield f"{name}: {word}: {found['summary']}"
+    if found["trouble"] and found["trouble"] != found["summary"]:
+        yield f"  failed last: {found['trouble']}"
+    if found["fix"]:
+        yield f"  to do: {found['fix']}"
+
+
 def outcome(api: Api, name: str, since: str, seconds: float) -> tuple[str, int]:
     """What came of the first message that was tried by the backend since then, and the exit code."""
     never, began, left = threading.Event(), moment(since), seconds

@@ -20,12 +20,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What the setting at ``keys`` names, such as "the certificate", is good until ``ends``, from ``begins``; aware."""
+    """What the setting at ``keys`` names, such as "the certificate", is good until ``ends``, from ``begins``; aware.
+
+    ``renews``: by itself, 30 days before."""
 
     keys: Keys
     what: str
     ends: datetime
     begins: datetime | None = None
+    renews: bool = False
 
 
 Examined = Iterator[Finding | Ending]

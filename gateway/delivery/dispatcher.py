@@ -21,6 +21,7 @@ from gateway.delivery.orders import Orders
 from gateway.delivery.others import Others
 from gateway.delivery.ownership import Alone, Ownership
 from gateway.delivery.post import Post
+from gateway.delivery.renewals import Renewals
 from gateway.delivery.sending import SEND_LIMIT
 from gateway.delivery.standing import BackendStatus
 from gateway.delivery.tracking import Tracker
@@ -66,6 +67,8 @@ class Dispatcher:
         self._upkeep = Upkeep(spool, events, clock, self.wake_all, self._own, self._in_hand, self.look_at_orders)
         self._hearing: asyncio.Task[None] | None = None
         self._news = False  # of orders
+        self.renewals = Renewals(lambda: self._backends, events, clock)
+        self._renewing: asyncio.Task[None] | None = None
         self.again = Again(spool, events, clock, ids)
         self.publish, self.bounce = self._upkeep.publish, self._upkeep.bounce
         self._keeping: asyncio.Task[None] | None = None
@@ -99,6 +102,7 @@ class Dispatcher:
         with suppress(SpoolTrouble):  # else each worker looks before it begins
             await self.look_at_orders()
         self._keeping = self._supervised("upkeep", self._upkeep.run)
+        self._renewing = self._supervised("renewals", self.renewals.run)
 
     def _adopt(
         self,
@@ -187,7 +191,8 @@ class Dispatcher:
     def alive(self) -> bool:
         """Whether everybody is at work."""
         posts = self._posts.values()
-        tasks = [self._keeping, *(post.working for post in posts), *(post.tracking for post in posts if post.tracking)]
+        tasks = [self._keeping, self._renewing, *(post.working for post in posts)]
+        tasks += [post.tracking for post in posts if post.tracking]
         return self._own.alive() and all(task is not None and not task.done() for task in tasks)
 
     async def update(
@@ -204,6 +209,7 @@ class Dispatcher:
             if backends.get(name) is not post.worker.backend:
                 self._leave(name, self._take(name))
         self._adopt(backends, breakers, here, resting=resting)
+        self.renewals.look_again()
         for name, old in idle.items():
             if backends.get(name) is not old:
                 self._left.add(closing := asyncio.create_task(self._close(old), name=f"delivery.close.{name}"))
@@ -236,9 +242,10 @@ class Dispatcher:
             post.worker.stop()
         if self._keeping:
             await self._keeping
-        if self._hearing:
-            self._hearing.cancel()
-            await asyncio.wait({self._hearing})
+        for task in filter(None, (self._hearing, self._renewing)):
+            task.cancel()
+            await asyncio.wait({task})
+        await self.renewals.aclose()
         idle = [backend for name, backend in self._backends.items() if name not in self._posts]
         self._backends = {}
         closing = [self._take(name).close(seconds) for name in list(self._posts)]

@@ -268,6 +268,16 @@ class Events:
         self._metrics.credential_ends(backend).set(timestamp)
         self.memory.ends["credential", backend] = timestamp
 
+    def key_looked_at(self, backend: str, trouble: str, fix: str) -> None:
+        """Of a key that renews itself: why it could not when it last tried, "" where it could."""
+        self.memory.renewals[backend] = (trouble, fix)
+
+    def key_renewed(self, backend: str, result: str, detail: str, fix: str = "", *, news: bool = True) -> None:
+        """``result`` is renewed, removed (an old one), waits or failed; ``news``: it was not so before."""
+        self._metrics.renewals(backend, result).inc()
+        log = self._log.debug if not news else self._log.warning if result == "failed" else self._log.info
+        log("certificate_renewal", backend=backend, result=result, detail=detail, fix=fix)
+
     # Spool, settings, keys
 
     def deleted(self, ids: Sequence[str], by: str = "") -> None:

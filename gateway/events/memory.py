@@ -27,7 +27,8 @@ class Happened:
 
 class Memory:
     """``ends`` is until when a credential or certificate is good, by its kind (credential, certificate) and by the
-    backend's or listener's name. May be written from any thread.
+    backend's or listener's name; ``renewals`` is why a backend's key has not renewed itself, and what to do. May be
+    written from any thread.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -36,6 +37,7 @@ class Memory:
         self.started_at = clock.now()
         self.bugs: Happened | None = None
         self.ends: dict[tuple[str, str], float] = {}
+        self.renewals: dict[str, tuple[str, str]] = {}
         self._refused: deque[tuple[int, int]] = deque(maxlen=WITHIN + 1)  # by minute since the machine's start
         self._peers: deque[str] = deque(maxlen=MANY)
         self._many_since: datetime | None = None

@@ -34,6 +34,7 @@ _REFUSALS = [(stage, reason) for stage, reasons in STAGES.items() for reason in 
 MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "other")
 AUTH_RESULTS = ("ok", "failed", "unavailable", "refused")
 BOUNCES = ("failed", "delayed", "relayed", "digest", "suppressed")
+RENEWALS = ("renewed", "removed", "waits", "failed")
 REFRESHES = ("ok", "refused", "unavailable")
 WAYS = ("mail", "webhook", "command")  # of alerts
 DIRECTIONS = ("forward", "back")
@@ -113,6 +114,7 @@ class Metrics:
         self.refreshes = counter("oauth_token_refresh_total", "Access tokens asked for.", "backend", "result")
         self.token_ends = gauge("oauth_token_expiry_timestamp_seconds", "End of the access token.", "backend")
         self.credential_ends = gauge("credential_expiry_timestamp_seconds", "End of the secret or sign-in.", "backend")
+        self.renewals = counter("certificate_renewals_total", "Renewals of certificates.", "backend", "result")
         self.up = gauge("backend_up", "0 when the last check or attempt could not use it.", "backend")
         self.paused = gauge("backend_paused", "1 while the backend as a whole pauses.", "backend")
         self.spool_time = histogram("spool_write_duration_seconds", "Time of one durable commit.", _ACCEPT)
@@ -130,8 +132,12 @@ class Metrics:
         self.reload = gauge("config_last_reload_successful", "0 when the last reload was refused.")
         self.bugs = counter("bugs_total", "Unexpected exceptions caught.")
         self.dropped = counter("log_lines_dropped_total", "Log lines lost to a blocked or closed output.")
-        build = gauge("build_info", "Versions of the gateway and what it runs on.", "version", "python", "sqlite")
-        build(__version__, platform.python_version(), sqlite3.sqlite_version).set(1)
+        self.build = gauge("build_info", "Versions of the gateway and what it runs on.", "version", "python", "sqlite")
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is there from the start."""
+        self.build(__version__, platform.python_version(), sqlite3.sqlite_version).set(1)
         self.reload().set(1)
         for kind in BOUNCES:
             self.bounces(kind)
@@ -169,6 +175,7 @@ class Metrics:
         self.deliveries.create(product(backends, DELIVERIES))
         self.delivery_events.create(product(backends, REPORTS))
         self.refreshes.create(product(oauth, REFRESHES))
+        self.renewals.create(product(oauth, RENEWALS))
         for key in keys:
             if (key,) not in self.jwks.children:
                 self.jwks(key).set(1)  # nothing has failed yet

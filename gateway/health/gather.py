@@ -80,7 +80,7 @@ async def gather(seen: Watched) -> Snapshot:
         stuck=_stuck(backlog, backends, now),
         damaged=backlog.damaged,
         damaged_id=backlog.damaged_id,
-        ends=ends(settings, await seen.endings(), memory.ends, tokens),
+        ends=ends(settings, await seen.endings(), memory.ends, tokens, memory.renewals),
         listeners=_listeners(seen),
         reload=seen.in_force.failed,
         differing=tuple(str(one) for one in differences(await spool.settings_told())),

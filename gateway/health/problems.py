@@ -214,17 +214,17 @@ def _damaged(seen: Snapshot) -> Iterator[Problem]:
 
 def _ends(seen: Snapshot) -> Iterator[Problem]:
     for one in seen.ends:
-        step = one.step(seen.now)
-        if step is not None and step <= SOON:
+        if (step := one.step(seen.now)) is not None and (step <= SOON or one.renews):
             yield ending(one, seen.now)
 
 
 def ending(one: Ends, now: datetime) -> Problem:
     """What is to be said of it, however soon it ends."""
     step, of_backend = one.step(now), one.of.startswith("backend ")
+    renewal = _RENEW["renews" if one.renews else one.kind].format(key=one.key, of=one.of.removeprefix("backend "))
     return Problem(
         key=f"ends:{one.key}", kind="ends", severity="bad" if step is not None and step <= 1 else "warn", since=None,
-        what=_ending(one, now), cost=_LOST[one.kind], fix=_RENEW[one.kind].format(of=one.of, key=one.key),
+        what=_ending(one, now), cost=_LOST[one.kind], fix=_sentence(one.fix) or renewal, said=one.trouble,
         backend=one.of.removeprefix("backend ") if of_backend else "", action="check" if of_backend else "",
     )  # fmt: skip
 
@@ -243,6 +243,7 @@ _LOST = {
     "token": "After that the log-in is refused, and whoever uses it cannot send.",
 }
 _RENEW = {
+    "renews": "It should have renewed itself. Try it now: gateway backend renew {of}",
     "certificate": "Put a new one into the file that {key} names. It is read by itself, or with: gateway reload",
     "secret": "Make a new one at the provider, put it into its file, then: gateway reload",
     "sign_in": "Sign in again with gateway auth, then: gateway reload",

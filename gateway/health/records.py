@@ -61,7 +61,8 @@ class Pile:
 class Ends:
     """What is good until ``ends_at``. ``key`` is the setting's name or the token's id and stays the same.
 
-    ``kind`` is certificate, secret, sign_in, key or token; ``of`` is whose it is, as "backend office".
+    ``kind`` is certificate, secret, sign_in, key or token; ``of`` is whose it is, as "backend office". ``renews``: by
+    itself, 30 days before; ``trouble`` is what hinders that, "" for nothing, ``fix`` what helps.
     """
 
     key: str
@@ -69,13 +70,17 @@ class Ends:
     what: str
     of: str
     ends_at: datetime
+    renews: bool = False
+    trouble: str = ""
+    fix: str = ""
 
     def step(self, now: datetime) -> int | None:
         """The least of ``STEPS`` that it is within, in days; 0: it has ended. None: there is time."""
         left = self.ends_at - now
         if left <= timedelta(0):
             return 0
-        return min((days for days in STEPS if days and left <= timedelta(days=days)), default=None)
+        steps = STEPS[1:] if self.renews else STEPS  # at the first it only begins to renew itself
+        return min((days for days in steps if days and left <= timedelta(days=days)), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from gateway import checkup
-from gateway.checks import Check
+from gateway.checks import Check, Renewed
 from gateway.delivery import BackendStatus, Dispatcher
 from gateway.health.words import state_word
 from gateway.http import acts
@@ -24,7 +24,7 @@ from gateway.model import SpoolTrouble
 from gateway.spool import AnswerRow
 
 _ANSWERS = 50
-_ACTIONS = ("check", "pause", "resume", "fix")
+_ACTIONS = ("check", "pause", "resume", "fix", "renew")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +142,10 @@ class CheckedNow(CheckShown):
         "fix": Described(says="Check it, and let it work again if the check is good.", gives=CheckedNow),
         "pause": Described(says="Send nothing more by it; its messages wait.", gives=Steered, body=PauseOrder),
         "resume": Described(says="Send by it again, now.", gives=Steered),
+        "renew": Described(says="Let the certificate of its application renew itself now.", gives=Renewed),
     },
 )
-async def steer(service: Service, request: Request) -> Steered | CheckedNow:
+async def steer(service: Service, request: Request) -> Steered | CheckedNow | Renewed:
     """What an operator orders of one backend."""
     action, body = request.path_params["action"], await json_body(request)
     dispatcher, name = running(service), _known(service, request)
@@ -152,6 +153,8 @@ async def steer(service: Service, request: Request) -> Steered | CheckedNow:
         raise HTTPException(404, f"no action {action}; there are {', '.join(_ACTIONS)}")
     if action in ("check", "fix"):
         return await check_now(service, request, name, fix=action == "fix")
+    if action == "renew":
+        return await _renew(service, dispatcher, request, name)
     at = service.clock.now()
     await order(service, request, name, action, text_of(body, "for"))
     return Steered(**fields_of(_still(dispatcher, name)), at=at)
@@ -172,6 +175,20 @@ async def order(service: Service, request: Request, name: str, action: str, last
         await _count(service, dispatcher, name)
         await dispatcher.resume(name)
     await acts.note(service, request, action, f"backend {name}{f' for {lasts}' if lasts else ''}")
+
+
+async def _renew(service: Service, dispatcher: Dispatcher, request: Request, name: str) -> Renewed:
+    try:
+        found = await dispatcher.renewals.order(name)
+    except KeyError:
+        raise _removed(name) from None
+    except TimeoutError:
+        raise HTTPException(503, f"backend {name}: still at it; see soon: gateway backend check {name}") from None
+    if found is None:
+        raise HTTPException(409, f"backend {name}: nothing of it renews itself; certificate_renew: true lets it")
+    with suppress(SpoolTrouble):  # it is done, also while the disk is full
+        await acts.note(service, request, "renew", f"backend {name}: {found.summary}")
+    return found
 
 
 async def _count(service: Service, dispatcher: Dispatcher, name: str) -> None:

@@ -73,13 +73,17 @@ class SpoolNow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndsShown:
     """What is good until ``ends_at``: ``kind`` is certificate, secret, sign_in, key or token, ``of`` whose it is,
-    ``key`` stays the same. ``step``: within so many days of 30, 14, 7 and 1; 0: it has ended; null: there is time."""
+    ``key`` stays the same. ``step``: within so many days of 30, 14, 7 and 1; 0: it has ended; null: there is time.
+    ``renews``: by itself, 30 days before; ``trouble`` is what hinders that, and ``fix`` what helps."""
 
     key: str
     kind: str
     what: str
     of: str
     ends_at: datetime
+    renews: bool
+    trouble: str
+    fix: str
     step: int | None
 
 

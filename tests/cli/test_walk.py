@@ -35,6 +35,7 @@ WALK: list[tuple[str, set[int]]] = [
     ("backend list", {0}),
     ("backend check box", {0}),
     ("backend fix box", {0}),
+    ("backend renew box", {1}),
     ("client list", {0}),
     ("client show localhost", {0}),
     ("send-test --to walk@example.net", {0}),

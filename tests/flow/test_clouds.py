@@ -7,9 +7,12 @@ import smtplib
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from gateway.backends.microsoft import keypair
 from gateway.clock import SystemClock
 from gateway.model import Verdict
+from tests.backends.entra_keys_fake import FIRST, KeysFake
 from tests.backends.gmail_fake import GoogleFake, authorized_user_info, service_account_info, stored
 from tests.backends.graph_fake import CLIENT, SECRET, TENANT, GraphFake
 from tests.backends.kit import Web, http, reset_at_once
@@ -126,3 +129,41 @@ async def test_a_lost_answer_is_shown_as_in_doubt(tmp_path: Path) -> None:
             told = await asyncio.to_thread(gateway.run, "trace", "<1@corp.example>")
             assert "no usable answer came" in told.stdout
             assert "sendMail" in office.calls
+
+
+async def test_a_certificate_is_renewed_by_order(tmp_path: Path) -> None:
+    """The running service uses the new one, says until when it is good, and keeps who ordered it; no key is shown."""
+    fake, clock = KeysFake(SystemClock(), proof_lag=0.0), SystemClock()  # type: ignore[arg-type]
+    first = keypair.make(clock.now())
+    (tmp_path / "graph.pem").write_text(first.certificate + first.private_key)
+    fake.hold(FIRST, x509.load_pem_x509_certificate(first.certificate.encode()))
+    async with Web(fake) as graph:
+        with Gateway(tmp_path, RENEWS.format(graph=graph.url, tenant=TENANT, client=CLIENT)) as gateway:
+            renewed = await asyncio.to_thread(gateway.run, "backend", "renew", "office")
+            assert renewed.returncode == 0, renewed.stderr
+            assert "office: renewed: good until 20" in renewed.stdout
+            fake.keys.pop(FIRST)
+            check = await asyncio.to_thread(gateway.run, "backend", "check", "office")
+            assert check.returncode == 0, check.stdout
+            assert "certificate: good until 20" in check.stdout
+            nothing = await asyncio.to_thread(gateway.run, "backend", "renew", "box")
+            assert (nothing.returncode, "certificate_renew" in nothing.stderr) == (1, True)
+            acts = await asyncio.to_thread(gateway.run, "acts")
+            assert "backend office: good until 20" in acts.stdout
+            metrics = gateway.get("/metrics")[1]
+            status = await asyncio.to_thread(gateway.json, "status")
+    assert 'gateway_certificate_renewals_total{backend="office",result="renewed"} 1.0' in metrics
+    assert [one["key"] for one in status["ends"]] == ["backends.office.certificate_renew"]
+    assert not [one for one in status["problems"] if one["kind"] == "ends"]
+    (kept,) = tmp_path.rglob("certificate-*.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+RENEWS = """
+    backends:
+      office: {{type: graph, tenant: {tenant}, client_id: {client}, certificate_file: graph.pem,
+                mailbox: a@corp.example, certificate_renew: true, object_id: 0b1ec700-0000-4000-8000-00000000aaaa,
+                certificate_id: f1c5717d-0000-4000-8000-000000000001, api_base: "{graph}", authority: "{graph}"}}
+      box: {{type: capture, directory: captured}}
+    routes: [{{backend: office}}]
+"""

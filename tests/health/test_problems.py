@@ -43,6 +43,10 @@ def ends(days: float, kind: str = "secret") -> tuple[Ends, ...]:
     return (Ends(key=key, kind=kind, what="The client secret", of="backend office", ends_at=ends_at),)
 
 
+def renews(days: float, **more: str) -> tuple[Ends, ...]:
+    return tuple(replace(one, renews=True, **more) for one in ends(days, "certificate"))
+
+
 def listener(*, accepting: bool) -> tuple[ListenerNow, ...]:
     bind = "0.0.0.0:587"
     return (ListenerNow(name="mail", bind=bind, tls="starttls", auth="required", port=587, accepting=accepting),)
@@ -89,6 +93,11 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
     ("ends", "ends:backends.office.client_secret", "bad", {"ends": ends(0.5)}, ("ends in 12 hours",)),
     ("ends", "ends:backends.office.client_secret", "warn", {"ends": ends(6)}, ("The client secret of backend office",)),
     ("ends", "ends:backends.office.client_secret", "warn", {"ends": ends(6, "certificate")}, ("gateway reload",)),
+    ("ends", "ends:backends.office.client_secret", "warn", {"ends": renews(13)}, ("gateway backend renew office",)),
+    (
+        "ends", "ends:backends.office.client_secret", "warn",
+        {"ends": renews(13, trouble="addKey: HTTP 401", fix="see object_id")}, ("addKey: HTTP 401", "See object_id."),
+    ),
     (
         "queue_stuck", "stuck:office", "warn",
         {"stuck": (Stuck(backend="office", since=AN_HOUR_AGO, id="ID1", attempts=3, said="450 greylisted"),)},
@@ -145,6 +154,7 @@ def test_every_kind_has_a_row() -> None:
         {"backends": office("slowed_down", "throttled", waiting=3)},
         {"backends": office("paused", "operator", waiting=3, who="root")},
         {"ends": ends(8)},
+        {"ends": renews(15)},
         {"steps": (StepNow(was_at=START - timedelta(days=3), now_at=START - timedelta(days=2)),)},
         {"listeners": listener(accepting=True)},
         {"listeners": listener(accepting=False), "draining": True},

@@ -41,6 +41,12 @@ def _client_id(text: str) -> str:
     raise ValueError(f"{seen}a client_id is a GUID; {_OVERVIEW.format('Application (client) ID')}")
 
 
+def _guid(text: str) -> str:
+    if not text or _GUID.fullmatch(text):
+        return text
+    raise ValueError("this is no GUID, as Entra shows it: 8-4-4-4-12 characters, 0 to 9 and a to f")
+
+
 def _client_secret(secret: SecretStr) -> SecretStr:
     if _GUID.fullmatch(secret.get_secret_value().strip()):
         where = 'what is wanted is its "Value", which Entra shows only when a secret is made, so make a new one'
@@ -49,5 +55,6 @@ def _client_secret(secret: SecretStr) -> SecretStr:
 
 
 Tenant = Annotated[str, AfterValidator(_tenant)]
+Guid = Annotated[str, AfterValidator(_guid)]
 ClientId = Annotated[str, AfterValidator(_client_id)]
 ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]

@@ -16,7 +16,7 @@ from gateway.address import comparable
 from gateway.backends.microsoft import tokens
 from gateway.backends.microsoft.api import Api, error_of
 from gateway.backends.microsoft.draft import Draft, attach_all, draft_of, lacks
-from gateway.backends.microsoft.entra import EntraSettings
+from gateway.backends.microsoft.entra import GRAPH, EntraSettings
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
 from gateway.backends.microsoft.probes import GraphProbes
@@ -26,7 +26,6 @@ from gateway.backends.shared.base import (
     Charset,
     Context,
     NoAnswer,
-    Url,
     aside,
     base64_of,
     effort,
@@ -40,7 +39,7 @@ from gateway.backends.shared.most import Most
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.stores import Shared
-from gateway.checks import Check, Step, Use, good, reached, unreached, untried, wrong
+from gateway.checks import Check, Renewed, Step, Use, good, reached, unreached, untried, wrong
 from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Examined
@@ -48,12 +47,6 @@ from gateway.model import Capabilities, Outcome, Progress, Rate, Scope, SpooledM
 from gateway.ratelimit import Budget
 from gateway.strangers import lenient_json
 
-_CLOUDS = {  # where the API is: https://learn.microsoft.com/graph/deployments
-    "global": "https://graph.microsoft.com",
-    "usgov": "https://graph.microsoft.us",
-    "dod": "https://dod-graph.microsoft.us",
-    "china": "https://microsoftgraph.chinacloudapi.cn",
-}
 _WHOLE = 3_000_000  # bytes of MIME: a request may have 4 MB and base64 takes 4/3
 _REQUEST = 3_140_000  # ... with what is added here, blind recipients above all
 _DRAFTED = 36_700_160  # bytes; Exchange's usual limit for a message
@@ -67,14 +60,12 @@ _HINT = "set large_messages: draft on backends.{name}, which needs Mail.ReadWrit
 class GraphSettings(OverHttpSettings, EntraSettings):
     """How to get tokens, which mailbox sends, and what may be done with drafts in it.
 
-    ``mailbox``: an address, "sender" (the From address) or "me" (who signed in). ``api_base`` replaces the address
-    that ``cloud`` stands for. ``default_charset`` is what text of a large mail is in that names nothing and is not
-    UTF-8.
+    ``mailbox``: an address, "sender" (the From address) or "me" (who signed in). ``default_charset`` is what
+    text of a large mail is in that names nothing and is not UTF-8.
     """
 
     label: ClassVar[str] = "Microsoft 365"
     type: Literal["graph"] = "graph"
-    api_base: Url | None = None
     mailbox: values.Mailbox
     senders: tuple[values.Pattern, ...] = ()
     large_messages: Literal["refuse", "draft"] = "refuse"
@@ -102,7 +93,7 @@ class GraphSettings(OverHttpSettings, EntraSettings):
 
     def identity(self, name: str, state_dir: Path, shared: Shared | None = None) -> tokens.Identity:
         """Who asks for tokens; for device logins with the permissions that the settings need, and no more."""
-        resource = _CLOUDS[self.cloud]
+        resource = GRAPH[self.cloud]
         whose = "" if self.mailbox == "me" else ".Shared"
         scopes = ["Mail.Send" + whose, *(["Mail.ReadWrite" + whose] if self.drafts else [])]
         return self.right(name, state_dir, shared, resource, tuple(f"{resource}/{scope}" for scope in scopes))
@@ -144,8 +135,9 @@ class Graph:
         self._identity = settings.identity(name, context.state_dir, context.shared)
         source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
         self._tokens = TokenCache(name, source, context)
+        self._renewal = settings.renewal(self._identity, context)
         settings.tell_of_secret(name, context.signals.credential_ends)
-        root = settings.api_base or _CLOUDS[settings.cloud]
+        root = settings.api_base or GRAPH[settings.cloud]
         self._api = Api(name, root, self._tokens, context, settings.timeout, self._many)
         self._most = Most(settings.max_recipients, name, context)
         rate = settings.mailbox_rate
@@ -186,6 +178,7 @@ class Graph:
         facts = {name: value for name, value in facts.items() if value}
         if identity.store:
             facts["signed in"] = await in_token_thread(partial(tokens.signed_in_as, identity.store)) or "nobody"
+        facts |= await self._renewal.facts() if self._renewal else {}
         self._tokens.forget_failure()
         try:
             token = await self._tokens.get()
@@ -230,6 +223,9 @@ class Graph:
     def _untried(self) -> Step:
         whose = {"sender": "each sender", "me": "who signed in"}.get(self._settings.mailbox, self._settings.mailbox)
         return untried(f"Whether it may send as {whose}")
+
+    async def renew(self, *, ordered: bool = False) -> Renewed | None:
+        return await self._renewal.look(ordered=ordered) if self._renewal else None
 
     def uses(self) -> tuple[Use, ...]:
         return self._mailboxes.uses("mailbox_rate", "messages")

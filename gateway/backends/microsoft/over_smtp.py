@@ -18,6 +18,7 @@ from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import HttpWay
 from gateway.backends.shared.stores import Shared
 from gateway.backends.shared.table import Row
+from gateway.checks import Renewed
 from gateway.config.authorities import examine_authorities
 from gateway.config.finding import Examined
 from gateway.model import Verdict
@@ -98,6 +99,7 @@ class MicrosoftLogin:
         self._identity = settings.identity(name, context.state_dir, context.shared)
         source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
         self._cache = TokenCache(name, source, context)
+        self._renewal = settings.renewal(self._identity, context)
         settings.tell_of_secret(name, context.signals.credential_ends)
         self.rows: Sequence[Row] = _BY_PERSON if settings.device_login else _BY_APPLICATION
         self.urls = (self._identity.authority,)
@@ -118,7 +120,11 @@ class MicrosoftLogin:
     async def facts(self, mailbox: str) -> dict[str, str]:
         said = claims(await self._cache.get())  # for show only: Microsoft may change or encrypt its tokens
         granted = [*(said.get("roles") or []), *str(said.get("scp") or "").split()]
-        return {"authority": self._identity.authority, "permissions": " ".join(map(str, granted)) or _RBAC}
+        more = await self._renewal.facts() if self._renewal else {}
+        return {"authority": self._identity.authority, "permissions": " ".join(map(str, granted)) or _RBAC, **more}
+
+    async def renew(self, *, ordered: bool = False) -> Renewed | None:
+        return await self._renewal.look(ordered=ordered) if self._renewal else None
 
     def forget(self) -> None:
         self._cache.forget_failure()

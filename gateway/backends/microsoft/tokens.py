@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from gateway.backends.microsoft import certificate, errors, federated
+from gateway.backends.microsoft.certificate import Pair
 from gateway.backends.shared.base import NoAnswer, refused, safe
 from gateway.backends.shared.oauth import AccessToken, BlockingHttp, TokenSource, unavailable
 from gateway.backends.shared.stores import Store, Unkept, Unreadable
@@ -38,7 +39,8 @@ class Identity:
     """Who asks for tokens, whom (``authority`` includes the tenant), and for what.
 
     One of ``secret``, ``certificate``, ``federated`` (a file with a token of another issuer), ``store`` (of what a
-    device login left) and ``managed`` says by what right.
+    device login left) and ``managed`` says by what right. ``pair`` says which key counts just now (blocks; raises
+    certificate.Unusable, Unkept) where that is not simply the one in the file of ``certificate``.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Identity:
     scopes: tuple[str, ...] = ()
     secret: str = field(default="", repr=False)
     certificate: certificate.Source | None = None
+    pair: Callable[[], Pair] | None = None
     federated: Path | None = None
     store: Store | None = None
     managed: bool = False
@@ -181,7 +184,9 @@ def _application(identity: Identity, http: _Http, ends: Callable[[float], None],
 def _signer(identity: Identity, source: certificate.Source, ends: Callable[[float], None]) -> dict[str, str]:
     """For msal: given the certificate and no thumbprint it signs with PS256 and names it by x5t#S256."""
     try:
-        pair = certificate.read(source)
+        pair = identity.pair() if identity.pair else certificate.read(source)
+    except Unkept as error:
+        raise unavailable(str(error), error.fix) from None
     except certificate.Unusable as error:
         raise refused(str(error), f"{error.fix} (backends.{identity.name}.{error.setting})") from None
     ends(pair.ends.timestamp())
@@ -199,7 +204,8 @@ def _federated(identity: Identity, file: Path, now: datetime) -> dict[str, Calla
 def examine(identity: Identity) -> Examined:
     """What is wrong with its files, and when they end; whether anybody has signed in. Blocks; asks nobody."""
     if identity.certificate is not None:
-        yield from certificate.examine(identity.certificate)
+        found = certificate.examine(identity.certificate)
+        yield from found if identity.pair is None else (one for one in found if isinstance(one, Finding))
     if identity.federated is not None:
         yield from federated.examine(identity.federated)
     if identity.store is not None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 from gateway.files import write_whole
+
+_WRITING = Lock()  # between looking what is there and putting something else in its place
 
 
 class Unreadable(Exception):
@@ -65,13 +68,14 @@ class FileStore:
             raise Unreadable(f"{self.path}: {error.strerror}") from None
 
     def write(self, value: bytes, before: bytes | None) -> bool:
-        try:
-            if self.read() != before:
+        with _WRITING:
+            try:
+                if self.read() != before:
+                    return False
+            except Unreadable:
                 return False
-        except Unreadable:
-            return False
-        self.put(value)
-        return True
+            self.put(value)
+            return True
 
     def put(self, value: bytes) -> None:
         try:
@@ -106,5 +110,10 @@ class Adopting:
 
 def sign_in_of(backend: str, file: Path, shared: Shared | None) -> Store:
     """Where its sign-in is kept: in the file, where this instance is alone."""
+    return kept_as(f"sign-in:{backend}", file, shared)
+
+
+def kept_as(name: str, file: Path, shared: Shared | None) -> Store:
+    """Under this name, where it is shared; else in the file."""
     own = FileStore(file)
-    return Adopting(shared(f"sign-in:{backend}"), own) if shared else own
+    return Adopting(shared(name), own) if shared else own

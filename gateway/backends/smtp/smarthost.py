@@ -29,7 +29,7 @@ from gateway.backends.smtp.idle import Idle
 from gateway.backends.smtp.opening import Opener
 from gateway.backends.smtp.probes import SmtpProbes
 from gateway.backends.smtp.settings import SmtpSettings
-from gateway.checks import Check, Use
+from gateway.checks import Check, Renewed, Renews, Use
 from gateway.clock import Clock
 from gateway.model import Capabilities, Envelope, Outcome, Progress, Scope, SpooledMessage, Verdict, same_for_all
 from gateway.ratelimit import Budget
@@ -136,6 +136,9 @@ class Smtp:
         if self._login is not None and not mailbox:
             raise refused("no whole address among senders", "")
         return await self._look(mailbox)
+
+    async def renew(self, *, ordered: bool = False) -> Renewed | None:
+        return await self._login.renew(ordered=ordered) if isinstance(self._login, Renews) else None
 
     def uses(self) -> tuple[Use, ...]:
         return (
