@@ -13,7 +13,8 @@ from gateway.cli.plain import moment, say, show_json
 
 _HEARD = (
     "LOUD: mail from {} is heard to its end, and then refused with 451. Nothing of it is accepted or kept. Devices that"
-    " do not try again lose it, as they do when they are refused at once."
+    " do not try again lose it, as they do when they are refused at once. Programs with a queue try again: let them in"
+    " before this ends, for then they hear the old refusal again, and give the mail up."
 )
 
 

@@ -36,6 +36,11 @@ class Book:
     def all(self) -> list[Seen]:
         return list(self._seen.values())
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is more than was written last."""
+        return any(seen.changed for seen in self._seen.values())
+
     def of(self, listener: str, peer: str, at: datetime) -> Seen | None:
         """What is kept of this address; None: there is no place for it."""
         return self._seen.get((listener, peer)) or self._place(Seen(listener, peer, at))

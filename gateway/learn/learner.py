@@ -93,7 +93,7 @@ class Learner:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self.at:
+        if self.at or self.book.changed:
             await self._write()
 
     def update(self, settings: Settings) -> None:
@@ -178,7 +178,7 @@ class Learner:
                 if self._over():
                     self._end()
                     await self._write()
-                elif self.at:
+                elif self.at or self.book.changed:
                     await self._write()
             except Exception as error:
                 self._events.bug("learn", error)

@@ -38,7 +38,7 @@ def proposed(book: Book, folder: Path, more: str = "clients: {}\n") -> Proposal:
     return propose(book.all, book.others, settings(folder, more))
 
 
-@tries(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@tries(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(MAILS)
 def test_it_lets_in_what_was_seen_and_nothing_else(
     tmp_path: Path, mails: list[tuple[str, str, str, list[str]]]

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from gateway.config.durations import parse_duration
-from gateway.http import clients, door, tokens
+from gateway.http import clients, door, learn, tokens
 from gateway.http.pages.visit import Flash, View, Visit
 from gateway.http.tokens import Made, TokenView, Wanted
 
@@ -36,7 +36,7 @@ async def _page(
         "tokens": shown[:_MOST], "more": max(0, len(shown) - _MOST), "all": everything,
         "valid": sum(one.state == "valid" for one in known), "ended": sum(not _worth(one, now) for one in known),
         "made": made, "made_for": given["subject"], "given": _EMPTY if made else given, "lasts": LASTS,
-        "once": secrets.token_hex(8),
+        "once": secrets.token_hex(8), "learning": learn.state(service),
     }  # fmt: skip
     return View(template="clients.html", values=values | ({"done": done} if done else {}))
 

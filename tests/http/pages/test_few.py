@@ -32,6 +32,19 @@ async def furnished(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
         yield running
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_page_of_clients_says_that_learn_mode_is_on(furnished: Service) -> None:
+    """And loudly where strangers are heard out; nothing where it is off."""
+    browser = await Browser(furnished).sign_in()
+    assert "Learn mode" not in (await browser.get("/ui/clients")).html
+    await furnished.learner.begin(timedelta(hours=1), "root", [], ["192.0.2.0/24"])
+    try:
+        page = (await browser.get("/ui/clients")).html
+    finally:
+        await furnished.learner.stop()
+    assert "Strangers of 192.0.2.0/24 are heard to the end" in page
+
+
 @pytest.mark.parametrize("path", [*PAGES, "message"])
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_page_asks_little_of_one_moment_and_is_short(furnished: Service, path: str) -> None:
