@@ -8,8 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
-    """All of it or nothing, on disk before the return, mode 0600, and its folder's owner may read it. Blocks.
+def write_whole(
+    path: Path, data: bytes, *, replace: bool = True, mode: int = 0o600, owner: tuple[int, int] | None = None
+) -> None:
+    """All of it or nothing, on disk before the return. Blocks. Its owner is ``owner``, else that of its folder, where
+    root writes it: a command typed by root must not lock the service out.
 
     Without ``replace`` a file that is there stays as it is, also one that another process makes at this moment.
     Raises OSError; the old file is then untouched.
@@ -19,9 +22,10 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            if os.geteuid() == 0:  # a command typed by root must not lock the service out
+            if os.geteuid() == 0:
                 folder = path.parent.stat()
-                os.fchown(handle, folder.st_uid, folder.st_gid)
+                os.fchown(handle, *(owner or (folder.st_uid, folder.st_gid)))
+            os.fchmod(handle, mode)
             os.fsync(handle)
         if replace:
             Path(name).replace(path)

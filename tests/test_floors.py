@@ -45,7 +45,7 @@ FLOORS = [
     {"postgresql"},
     {"copies", "whom"},
     {"how", "intake", "remedies", "transaction", "drop", "delivery"},
-    {"checkup", "lifeline", "health", "doctor", "alerts", "learn", "migrate"},
+    {"checkup", "lifeline", "health", "doctor", "alerts", "learn", "migrate", "setup"},
     {"smtp", "http"},
     {"readiness"},
     {"app", "building", "doors", "instance", "sealed", "service", "sharing"},
@@ -54,7 +54,7 @@ FLOORS = [
 APART = [{"spool", "backends"}, {"smtp", "http"}]
 ROOMS = {
     "jwt": {"auth"},
-    "cryptography": {"auth", "smtp", "spool", "backends", "doctor"},
+    "cryptography": {"auth", "smtp", "spool", "backends", "doctor", "setup"},
     "google": {"backends"},
     "msal": {"backends"},
     "httpx": {"calling"},

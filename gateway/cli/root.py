@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import click
@@ -12,6 +10,7 @@ import click
 import gateway
 from gateway.cli.common import chosen_file, config_option, connect, example, json_option
 from gateway.cli.errors import TYPED, BadConfig
+from gateway.cli.lazy import LazyGroup
 from gateway.cli.plain import say, show_json
 
 _COMMANDS = {
@@ -30,6 +29,7 @@ _COMMANDS = {
     "refused": "gateway.cli.refused:refused",
     "send-test": "gateway.cli.backend:send_test",
     "doctor": "gateway.cli.doctor:doctor",
+    "setup": "gateway.cli.setup:setup",
     "migrate-from": "gateway.cli.migrate:migrate_from",
     "spool": "gateway.cli.spool:spool",
     "token": "gateway.cli.token:token",
@@ -39,53 +39,7 @@ _COMMANDS = {
 _AUTH = {"google": "gateway.cli.auth_google:google", "microsoft": "gateway.cli.auth_microsoft:microsoft"}
 
 
-# What is looked for at the top and stands further down.
-_BELOW = {
-    **dict.fromkeys(["list", "ls", "summary", "show", "cat", "retry", "resend", "reroute"], "gateway queue {}"),
-    **dict.fromkeys(["hold", "release", "delete", "bounce"], "gateway queue {}"),
-    **dict.fromkeys(["check", "pause", "resume", "fix"], "gateway backend {}"),
-    **dict.fromkeys(["mint", "revoke", "inspect"], "gateway token {}"),
-    **dict.fromkeys(["start", "stop", "restart"], "systemctl {} gateway"),
-    "test": "gateway send-test",
-    "search": "gateway trace",
-    "help": "gateway --help",
-    "login": "gateway ui-login",
-    "log": "journalctl -u gateway",
-    "logs": "journalctl -u gateway",
-}
-
-
-class _LazyGroup(click.Group):
-    """``lazy`` says where else commands are, by name: ``package.module:attribute``."""
-
-    def __init__(self, *given: Any, lazy: Mapping[str, str], **more: Any) -> None:
-        super().__init__(*given, **more)
-        self._lazy = lazy
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self._lazy])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if self.get_command(ctx, name) is None and name[:1].isalnum():
-            from gateway.likeness import closest
-
-            close = [one] if (one := closest(name, self.list_commands(ctx))) else []
-            below = [_BELOW[name].format(name.replace("ls", "list"))] if self.name == "cli" and name in _BELOW else []
-            ctx.fail(f"No such command '{name}'." + "".join(f" Did you mean '{one}'?" for one in below or close))
-        return super().resolve_command(ctx, args)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._lazy:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._lazy[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-
-class _Root(_LazyGroup):
+class _Root(LazyGroup):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
@@ -125,7 +79,7 @@ def cli() -> None:
     """Self-hosted SMTP relay: takes mail by SMTP, keeps it safe, hands it to mail APIs and servers."""
 
 
-@cli.group(cls=_LazyGroup, lazy=_AUTH)
+@cli.group(cls=LazyGroup, lazy=_AUTH)
 def auth() -> None:
     """Sign in to a provider once, so that the service may send."""
 

@@ -53,6 +53,7 @@ def sent(service: Gateway) -> str:
         "queue --help",
         "token --help",
         "auth --help",
+        "setup --help",
         "auth google --help",
         "auth microsoft --help",
         "queue list",

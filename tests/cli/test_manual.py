@@ -166,7 +166,7 @@ def test_every_command_has_an_example_that_can_be_typed(name: str, command: clic
 WITHOUT_JSON = {
     "gateway auth google", "gateway auth microsoft", "gateway backend pause", "gateway backend resume",
     "gateway completion", "gateway config schema", "gateway demo", "gateway man", "gateway migrate-from",
-    "gateway queue cat", "gateway serve",
+    "gateway queue cat", "gateway serve", "gateway setup",
     "gateway token mint", "gateway token revoke",
 }  # fmt: skip
 

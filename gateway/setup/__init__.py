@@ -1,0 +1,1 @@
+"""``gateway setup``: settings made of answers, and what they need at a provider."""

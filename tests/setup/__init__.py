@@ -1,0 +1,1 @@
+"""gateway setup: answers become settings that work."""
