@@ -18,12 +18,13 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode
 
 import click
 
 from gateway.cli.common import chosen_file, config_option, example, named
 from gateway.cli.errors import Failed
+from gateway.cli.landing import pasted, serve
 from gateway.cli.plain import now, say
 
 if TYPE_CHECKING:
@@ -99,7 +100,14 @@ def google(
         raise click.UsageError("give --client-file FILE and --out FILE, or --backend NAME to sign in again")
     if plan.out.is_dir() or not os.access(plan.out.parent, os.W_OK):
         raise Failed(f"{plan.out} cannot be written: not a file, or no such folder, or it is not yours")
-    _store(plan, asyncio.run(_sign_in(plan, browser=not no_browser)))
+    _say_what_next(plan, *_store(plan, asyncio.run(_sign_in(plan, browser=not no_browser))))
+
+
+def sign_in_anew(client_file: Path, out: Path) -> None:
+    """For the API, with a client that was downloaded; stored in ``out``. Raises Failed."""
+    plan = _first(client_file, out, _AUTH_URL, None, smtp=False)
+    account, _ = _store(plan, asyncio.run(_sign_in(plan, browser=True)))
+    say(f"{account or 'somebody'} has signed in", err=True)
 
 
 def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None, *, smtp: bool) -> _Plan:
@@ -152,7 +160,7 @@ async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
     landed: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
     try:
-        server = await asyncio.start_server(partial(_serve, landed), "127.0.0.1", 0)
+        server = await asyncio.start_server(partial(serve, landed), "127.0.0.1", 0)
     except OSError as error:
         raise Failed(f"cannot listen on 127.0.0.1: {error.strerror}") from None
     try:
@@ -177,7 +185,7 @@ async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
         # A browser for the terminal would take it over.
         if browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"):
             await asyncio.to_thread(webbrowser.open, url)
-        with _pasted(landed):
+        with pasted(landed):
             try:
                 query = await asyncio.wait_for(landed, _PATIENCE)
             except TimeoutError:
@@ -189,59 +197,6 @@ async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
     if "error" in query:
         raise _denied(query)
     return await _exchange(plan, query["code"], verifier, redirect_uri)
-
-
-async def _serve(
-    landed: asyncio.Future[dict[str, str]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """The page that the browser is sent to at the end."""
-    with contextlib.suppress(OSError, EOFError, ValueError, IndexError, TimeoutError, asyncio.LimitOverrunError):
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _DEADLINE)
-        target = head.split(b" ")[1].decode("ascii")
-        query = _answer(target) if urlsplit(target).path == "/" else None
-        status = "200 OK" if query else "404 Not Found"
-        text = "Go back to the terminal. You may close this page." if query else "Not here."
-        body = f"<!doctype html><title>gateway</title><p>{text}".encode()
-        fields = f"Content-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close"
-        writer.write(f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode() + body)
-        await writer.drain()
-        if query and not landed.done():
-            landed.set_result(query)
-    writer.close()
-
-
-def _answer(url: str) -> dict[str, str] | None:
-    """The parameters of a redirect (RFC 6749, 4.1.2), None if that is no such address."""
-    with contextlib.suppress(ValueError):
-        query = dict(parse_qsl(urlsplit(url.strip()).query))
-        return query if "code" in query or "error" in query else None
-    return None
-
-
-@contextlib.contextmanager
-def _pasted(landed: asyncio.Future[dict[str, str]]) -> Any:
-    """Also take the redirect as a line on standard input. A thread would not let go of it at the end."""
-    loop, buffer = asyncio.get_running_loop(), bytearray()
-
-    def read() -> None:
-        piece = os.read(descriptor, 65536)
-        *lines, buffer[:] = (buffer + piece).split(b"\n")
-        if not piece:
-            loop.remove_reader(descriptor)
-            lines = [buffer]
-        for line in (found.decode("utf-8", "replace") for found in lines if found.strip()):
-            query = _answer(line)
-            if not query:
-                say("That is not the address of the last page: it begins with http://127.0.0.1 and has a code= in it.")
-            elif not landed.done():
-                landed.set_result(query)
-
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # nothing there that can be waited for
-            descriptor = sys.stdin.fileno()
-            loop.add_reader(descriptor, read)
-            stack.callback(loop.remove_reader, descriptor)
-        yield
 
 
 def _denied(answer: Mapping[str, Any]) -> Failed:
@@ -280,7 +235,8 @@ async def _exchange(plan: _Plan, code: str, verifier: str, redirect_uri: str) ->
     return body
 
 
-def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
+def _store(plan: _Plan, answer: Mapping[str, Any]) -> tuple[str, str]:
+    """Whose sign-in it is, and when it ends, "" never. Raises Failed."""
     from gateway.backends.google.tokens import TOKEN_URL
     from gateway.backends.shared.oauth import claims
     from gateway.files import write_whole
@@ -307,7 +263,7 @@ def _store(plan: _Plan, answer: Mapping[str, Any]) -> None:
         write_whole(plan.out, json.dumps(stored, indent=1).encode() + b"\n")
     except OSError as error:
         raise Failed(f"{plan.out}: {error.strerror}") from None
-    _say_what_next(plan, account, stored.get("refresh_token_expires_at", ""))
+    return account, stored.get("refresh_token_expires_at", "")
 
 
 def _say_what_next(plan: _Plan, account: str, ends: str) -> None:

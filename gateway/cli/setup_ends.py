@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli import lifeline, whose
 from gateway.cli.errors import Failed
-from gateway.cli.plain import say
+from gateway.cli.plain import pause, say
 from gateway.cli.setup_ask import Asker, address
 from gateway.setup.composing import Wanted
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gateway.app import App
     from gateway.cli.setup_given import Given
 
+_YOUNG = ("AADSTS700016", "AADSTS700027", "AADSTS7000215", "AADSTS7000229")  # what was just made is not known yet
+_LAG, _AGAIN = 120.0, 15.0  # seconds for that, and between two tries
 _WAIT = 60.0  # seconds for what becomes of the test mail
 
 
@@ -64,7 +66,13 @@ def _ask_provider(file: Path, name: str) -> bool:
     from gateway.cli.backend_words import checked
     from gateway.cli.checking import check_all
 
-    found = check_all(local.settings(file).settings, (name,))[name]
+    settings, waited = local.settings(file).settings, 0.0
+    found = check_all(settings, (name,))[name]
+    while not found.ok and waited < _LAG and any(code in f"{found.summary} {found.steps}" for code in _YOUNG):
+        say(f"Microsoft does not know the new application everywhere yet; trying again in {_AGAIN:g} s", err=True)
+        pause(_AGAIN)
+        waited += _AGAIN
+        found = check_all(settings, (name,))[name]
     say("\n".join(checked(name, asdict(found))))
     return found.ok
 

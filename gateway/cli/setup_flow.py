@@ -84,6 +84,9 @@ def _compose(file: Path, old: str | None, given: Given, asker: Asker) -> Made:
     answers = _about(kind, given, asker)
     sender = _sender(kind, given, asker)
     section, secrets = backend(kind, name, answers, sender)
+    if given.mailboxes and (given.tenant_wide or len(given.mailboxes) > 1):
+        section["mailbox"] = "sender"
+        section["senders"] = [f"*@{sender.partition('@')[2]}"] if given.tenant_wide else sorted(given.mailboxes)
     files = {**{key: text.encode() for key, text in secrets.items()}, **given.files}
     for one in provider.questions:
         if one.file and one.key in answers and one.key in section and answers[one.key] not in given.files:
@@ -94,7 +97,7 @@ def _compose(file: Path, old: str | None, given: Given, asker: Asker) -> Made:
     limited = (f"*@{sender.partition('@')[2]}",) if given.route == "sender" and sender else ()
     state = "" if locate.machine_state_dir(file) else str(file.parent / "state")
     whole = Wanted(name, section, sender, listeners, who.clients, limited, state)
-    left = tuple(filter(None, (provider.left.format(name=name), *who.notes)))
+    left = tuple(filter(None, (provider.left.format(name=name), *who.notes, *given.notes)))
     return _texts(Made(file, "", {**files, **who.files}, whole, notes=left), old)
 
 
@@ -124,8 +127,6 @@ def _about(kind: str, given: Given, asker: Asker) -> dict[str, str]:
     if odd := next((key for key in given.answers if key not in known), None):
         option = Question(odd, "", secret=odd == "secret").option
         raise click.UsageError(f"{option} does not belong to --provider {kind}")
-    if kind == "gmail" and "authorized_user_file" not in given.answers and not asker.talks:
-        raise click.UsageError("give --authorized-user-file; gateway auth google makes it")
     answers: dict[str, str] = {}
     for one in known.values():
         if one not in wanted(kind, answers):

@@ -34,8 +34,25 @@ class Given:
     dry_run: bool = False
     no_check: bool = False
     yes: bool = False
+    mailboxes: tuple[str, ...] = ()
+    tenant_wide: bool = False
+    browser: bool = False
+    resume: bool = False
+    remove: bool = False
+    graph_url: str = ""
+    login_url: str = ""
+    client_file: str | None = None
+    notes: tuple[str, ...] = ()  # what is left to do, beside what is found out
     answers: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)  # made already, by the names that answers give them
+
+    def only_microsoft(self) -> str:
+        """An option that means nothing without it, "" for none."""
+        told = {
+            "--mailbox": self.mailboxes, "--tenant-wide": self.tenant_wide, "--browser": self.browser,
+            "--resume": self.resume, "--remove": self.remove,
+        }  # fmt: skip
+        return next((option for option, given in told.items() if given), "")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Given:

@@ -27,10 +27,22 @@ way_options = _all(
     click.option("--secret-file", metavar="FILE", help="Password or API key; - is standard input."),
     click.option("--region", type=click.Choice(("global", "us", "eu", "au")), help="smtp2go: the account's."),
     click.option("--tenant", metavar="ID", help="microsoft365: id or domain."),
-    click.option("--client-id", metavar="ID", help="microsoft365, outlook: of the application."),
+    click.option("--client-id", metavar="ID", help="Of the application; of the one to sign in with: microsoft."),
     click.option("--certificate-file", metavar="FILE", help="microsoft365: certificate and key."),
     click.option("--service-account-file", metavar="FILE", help="workspace: the key."),
+    click.option("--client-file", metavar="FILE", help="gmail: the Desktop client, to sign in with."),
     click.option("--authorized-user-file", metavar="FILE", help="gmail: the sign-in."),
+)
+microsoft_options = _all(
+    click.option(
+        "--mailbox", "mailboxes", multiple=True, metavar="ADDRESS", help="microsoft: may send as (repeatable)."
+    ),
+    click.option("--tenant-wide", is_flag=True, help="microsoft: may send as every mailbox of the tenant."),
+    click.option("--browser/--device", default=False, help="microsoft: how the administrator signs in."),
+    click.option("--resume", is_flag=True, help="microsoft: go on with what was begun."),
+    click.option("--remove", is_flag=True, help="microsoft: undo what was made."),
+    click.option("--graph-url", hidden=True, default="https://graph.microsoft.com"),
+    click.option("--login-url", hidden=True, default="https://login.microsoftonline.com"),
 )
 who_options = _all(
     click.option("--name", metavar="NAME", help="Of the backend in the settings."),
