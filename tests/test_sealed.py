@@ -6,11 +6,13 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from gateway.backends.microsoft.graph import Graph
 from gateway.backends.shared.stores import Shared, Store, Unkept, Unreadable
 from gateway.clock import SystemClock
 from gateway.events import Events
@@ -20,6 +22,7 @@ from gateway.sealed import DirectStore, sealed
 from gateway.spool import Spool
 from gateway.spool.agreed import HeldKey, HeldKeys, agree
 from tests import postgres_kit
+from tests.backends.entra_keys_fake import FIRST, open_keys
 from tests.postgresql.test_engine import server_of
 from tests.spool_kit import opened
 
@@ -115,3 +118,27 @@ async def test_of_instances_that_write_at_once_one_wins(tmp_path: Path) -> None:
                 assert won.count(True) == 1
                 before = values[won.index(True)]
                 assert await asyncio.to_thread(a(NAME).read) == before
+
+
+async def test_instances_renew_a_certificate_once_for_all(tmp_path: Path) -> None:
+    """Both look at the same moment: one asks, both use the new key, which no row shows and no file holds."""
+    with postgres_kit.database() as url:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "spool.key").write_bytes(bytes(32))
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        async with (
+            instance(url, "a", tmp_path / "a") as a,
+            instance(url, "b", tmp_path / "b") as b,
+            open_keys(tmp_path, shared=a) as keys,
+        ):
+            keys.clock.advance(336 * 86400)
+            other = Graph("office", keys.settings, replace(keys.context, state_dir=tmp_path / "b", shared=b))
+            found = await asyncio.gather(keys.backend.renew(), other.renew())
+            assert sorted(one.result for one in found if one) == ["kept", "renewed"]
+            assert keys.fake.calls.count("addKey") == 1
+            del keys.fake.keys[FIRST]
+            assert await keys.sends()
+            check = await other.check()
+            assert (check.ok, "in the spool" in check.facts["certificate kept in"]) == (True, True)
+            await other.aclose()
+        assert not list(tmp_path.rglob("certificate-*.json"))

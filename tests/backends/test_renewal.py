@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from gateway.backends.microsoft.certificate import Source
 from gateway.backends.microsoft.graph import Graph
+from gateway.backends.microsoft.keyring import Keyring
 from gateway.backends.microsoft.over_smtp import MicrosoftLoginSettings
 from gateway.backends.shared.stores import FileStore, Store
 from gateway.checks import Renewed, Renews
 from gateway.config.finding import Ending
 from tests.backends.entra_keys_fake import FIRST, Keys, open_keys
-from tests.backends.graph_fake import error
+from tests.backends.graph_fake import CLIENT, error
 from tests.backends.kit import http
 from tests.builders import START
 
@@ -257,6 +259,17 @@ async def test_an_end_that_passes_while_the_new_key_waits_harms_nobody(tmp_path:
         assert await keys.sends()
 
 
+async def test_a_clock_that_is_set_back_holds_nothing_up(tmp_path: Path) -> None:
+    """It was days ahead when Microsoft was asked, and then set right."""
+    async with open_keys(tmp_path) as keys:
+        keys.clock.advance(DUE)
+        keys.clock.set(timedelta(days=20))
+        keys.fake.answers["addKey"] = [http(400, {"error": {"code": "x"}})]
+        assert (await look(keys)).result == "failed"
+        keys.clock.set(-timedelta(days=15))
+        assert (await look(keys)).result == "renewed"
+
+
 async def test_an_order_begins_at_once(tmp_path: Path) -> None:
     """Long before the end; and never are keys removed that are not ours."""
     async with open_keys(tmp_path) as keys:
@@ -331,7 +344,9 @@ async def test_no_key_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         told = [await look(keys), await look(keys, ordered=True), await keys.backend.check()]
         state = kept(tmp_path)[1]
         secret = "".join(state["current"]["private_key"].splitlines()[1:-1])
-        shown = f"{told!r} {caplog.text} {keys.signals!r}"
+        ring = Keyring(Source(tmp_path / "first.pem"), CLIENT, tmp_path, None)
+        shown = f"{told!r} {caplog.text} {keys.signals!r} {ring.look()!r}"
+        assert ring.look().state.current
         assert "eyJ" not in shown
         assert secret[40:80] not in shown.replace("\\n", "")
         assert "PRIVATE KEY" not in shown

@@ -64,7 +64,7 @@ class Kept:
     """``value`` is as it was read, to be replaced by nobody else's; ``pair`` is good now."""
 
     store: Store
-    value: bytes | None
+    value: bytes | None = field(repr=False)
     state: State
     pair: Pair
 

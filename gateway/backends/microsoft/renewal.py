@@ -122,7 +122,7 @@ class Renewal:
         if step is None:
             return _seen(kept)
         now = self._now()
-        if kept.state.busy > now:
+        if 0.0 < kept.state.busy - now <= 2 * _LEASE:
             return replace(_seen(kept), summary="it is being renewed just now", again=_FIRST)
         turn = _Turn(kept)
         try:
@@ -138,9 +138,9 @@ class Renewal:
         if state.next is not None:
             return partial(self._try, ordered=ordered)
         soon = kept.pair.ends.timestamp() - now <= BEFORE.total_seconds()
-        if ordered or (soon and now - state.asked >= _DAY):
+        if ordered or (soon and _past(state.asked, now)):
             return self._begin
-        if state.old and now - max(state.switched, state.cleaned) >= _DAY:
+        if state.old and _past(max(state.switched, state.cleaned), now):
             return self._clean
         return None
 
@@ -242,6 +242,11 @@ class Renewal:
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
+
+
+def _past(then: float, now: float) -> bool:
+    """Whether a day has passed; a clock that was wrong, and is set back, holds nothing up."""
+    return now - then >= _DAY or then - now > _LEASE
 
 
 def _said(what: str, answer: Answer, token: str) -> str:
