@@ -9,6 +9,7 @@ from gateway.doctor import certificates, listeners, machine, providers, queue, r
 from gateway.doctor.dns import domains
 from gateway.doctor.finding import AREAS, Finding, worst_first
 from gateway.doctor.subject import Subject
+from gateway.model import SpoolTrouble
 
 AT_MOST = 45.0  # seconds for everything
 Tell = Callable[[Finding], None]
@@ -44,6 +45,8 @@ async def examine(
                 await LOOKS[area](subject, found.append)
         except TimeoutError:
             found.append(late(area, f"not all of {area} was looked at within {seconds:g} s"))
+        except SpoolTrouble as trouble:  # which is a state of the disk or the database, and said at its own place
+            found.append(late(area, f"{area} could not be looked at: {trouble.text}"))
         except Exception as error:
             subject.signals.bug(f"doctor.{area}", error)
             found.append(failed(area))

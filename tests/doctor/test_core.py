@@ -14,6 +14,7 @@ from gateway.cli.doctor import doctor as command
 from gateway.doctor import AREAS, Busy, Doctor, Finding, Report, Subject
 from gateway.doctor.examine import LOOKS, examine
 from gateway.doctor.finding import EVERYWHERE, KEYS, LEVELS, Level, finding, worst_first
+from gateway.model import SpoolUnavailable
 from tests.builders import START
 from tests.doctor.kit import Bugs, found, levels, of, settings, subject
 from tests.packaging.kit import ROOT, rows
@@ -119,6 +120,20 @@ async def test_one_area_delays_no_other(tmp_path: Path, looks: None) -> None:
     assert sorted(done) == ["dns", "machine", "relay"]
     assert isinstance(looked_at.signals, Bugs)
     assert looked_at.signals.found == [("doctor.machine", "no such thing")]
+
+
+async def test_a_spool_that_cannot_be_read_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is away, or rights are gone: it is said, and nobody is sent to report a fault of ours."""
+
+    async def unread(_subject: Subject, _tell: Tell) -> None:
+        raise SpoolUnavailable("the database cannot be read: see why")
+
+    monkeypatch.setitem(LOOKS, "spool", unread)
+    looked_at = subject(settings(tmp_path))
+    (one,) = await examine(looked_at, ["spool"])
+    assert (one.key, one.what) == ("part_late", "spool could not be looked at: the database cannot be read: see why")
+    assert isinstance(looked_at.signals, Bugs)
+    assert looked_at.signals.found == []
 
 
 async def test_one_run_at_a_time(tmp_path: Path, looks: None) -> None:
