@@ -9,7 +9,7 @@ import click
 
 import gateway
 from gateway.cli.common import chosen_file, config_option, connect, example, json_option
-from gateway.cli.errors import TYPED, BadConfig
+from gateway.cli.errors import TYPED, BadConfig, Failed
 from gateway.cli.lazy import LazyGroup
 from gateway.cli.plain import say, show_json
 
@@ -53,6 +53,15 @@ class _Root(LazyGroup):
             return super().invoke(ctx)
         except click.UsageError as error:
             _propose(error)
+            raise
+        except KeyError as error:
+            from gateway.http.client import Unsaid
+
+            if isinstance(error, Unsaid):
+                text = (
+                    f'the service that runs does not know "{error.args[0]}": it is of another version than this command'
+                )
+                raise Failed(f"{text}; restart it: systemctl restart gateway") from None
             raise
 
 

@@ -28,6 +28,17 @@ class Lost(Exception):
     """The service may have done what was asked, but no usable answer came. The text may be shown."""
 
 
+class Unsaid(KeyError):
+    """The service knows nothing of what this version of its commands asks."""
+
+
+class Said(dict[str, Any]):
+    """An object of an answer. Raises Unsaid for a field that is not there: another version gave it."""
+
+    def __missing__(self, field: str) -> Any:
+        raise Unsaid(field)
+
+
 def _headers() -> dict[str, str]:
     """With whom sudo (or doas) made root: the service believes that of root only (gateway.http.access)."""
     user = next(filter(None, map(os.environ.get, ("SUDO_USER", "DOAS_USER"))), "")
@@ -113,7 +124,7 @@ class AdminClient:
         target = _quoted(path) + (f"?{urlencode(query, errors='surrogateescape')}" if query else "")
         status, content = self._way.request(method, target, b"" if body is None else json.dumps(body).encode())
         try:
-            return status, json.loads(content) if content else None
+            return status, json.loads(content, object_hook=Said) if content else None
         except ValueError as error:
             raise Lost("the service gave an unintelligible answer") from error
 

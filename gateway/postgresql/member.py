@@ -231,7 +231,7 @@ class Member:
                 reason = f"instance {self.name} runs elsewhere{taken}: {_NAME}"
             except seats.Full:
                 reason = f"there are {seats.MOST + 1} instances already"
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:  # also of a database that is being restored
                 reason = str(error)
             except Exception as error:
                 self._events.bug("member", error)

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -19,6 +21,7 @@ from gateway.events import Events
 from gateway.model import Envelope, NewMessage, Recipient
 from gateway.spool import Spool
 from tests.cli.kit import Commands
+from tests.http.test_client import UnixServer
 
 CONFIG = "state_dir: {state}\nbackends: {{box: {{type: capture, directory: captured}}}}\n"
 
@@ -188,3 +191,27 @@ def test_a_service_that_does_not_listen_yet(spooled: Commands, tmp_path: Path, c
     said = f"the service is starting, or stopping (process {service.pid}): nothing listens at {state}/admin.sock"
     assert (done.exit_code, f"{said}; try again in a moment" in done.output) == (75, True), done.output
     assert "No service is running" not in done.output
+
+
+def test_a_service_of_another_version(run: Commands, tmp_path: Path) -> None:
+    """Between an upgrade and the restart: it is no fault of ours that it knows nothing of what is new."""
+    (tmp_path / "state").mkdir(mode=0o700)
+
+    class Older(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with UnixServer(str(tmp_path / "state/admin.sock"), Older) as server:  # type: ignore[arg-type]
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        done = run("status")
+        server.shutdown()
+        thread.join()
+    assert done.exit_code == 1
+    assert "it is of another version than this command; restart it: systemctl restart gateway" in done.stderr
