@@ -142,11 +142,15 @@ def renew(name: str, as_json: bool) -> None:
             raise SystemExit(1 if found["result"] == "failed" else TryAgain.exit_code)
 
 
-@backend.command(epilog=example("gateway backend check office"))
+@backend.command(epilog=example("gateway backend check office", "gateway backend check office --wait 2h"))
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=named("backends"))
+@click.option(
+    "--wait", "patience", metavar="TIME", callback=checked_by("durations", "parse_duration"),
+    help="Send test mails to its mailbox until one leaves, for so long: new rights in Exchange take up to 2h.",
+)  # fmt: skip
 @json_option
 @config_option
-def check(names: tuple[str, ...], as_json: bool) -> None:
+def check(names: tuple[str, ...], patience: str | None, as_json: bool) -> None:
     """Try credentials and reachability, sending nothing. Without a name: all of them.
 
     A running service is asked: what it heard last, where its secrets and settings differ from those on disk, and what
@@ -154,6 +158,10 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
     """
     from gateway.cli import local
 
+    if patience is not None:
+        if len(names) != 1 or as_json:
+            raise click.UsageError("--wait takes one backend, and no --json")
+        return _wait_for(names[0], patience)
     try:
         with connect(offline=False) as api:
             standing = api.get("backends")
@@ -173,7 +181,21 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
         settings = local.settings(chosen_file()).settings
         if not as_json:
             say("note: no service is running; this is tried from here, with the settings on disk", err=True)
-        show_checks(settings, _known(names, settings.backends), as_json)
+        return show_checks(settings, _known(names, settings.backends), as_json)
+
+
+def _wait_for(name: str, patience: str) -> None:
+    """By the running service: its queue, its backend."""
+    from gateway.cli.waiting import wait
+    from gateway.config.durations import parse_duration
+
+    with connect(offline=False) as api:
+        _known((name,), api.get("backends"))
+
+        def look(queue_id: str) -> Any:
+            return watch(api, queue_id, 60.0, until=lambda found: _answered(found, api.get("backends")))
+
+        wait(api, name, parse_duration(patience).total_seconds(), look, plain.pause)
 
 
 def _known(names: Sequence[str], known: Mapping[str, Any]) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ def ends(given: Given, file: Path, wanted: Wanted, asker: Asker, notes: tuple[st
         left.append(f"take it over: gateway reload{config}")
     if not to and wanted.sender:
         left.append(f"then a test mail: gateway send-test --to you@example.com --from {wanted.sender}{config}")
+    if wanted.backend["type"] == "graph" and "certificate_file" in wanted.backend:
+        left.append(f"wait until Exchange lets it send: gateway backend check {wanted.name} --wait 2h{config}")
     left.append(f"find any mail: gateway trace ADDRESS{config}")
     say("\nleft to do:\n" + "\n".join(f"{number}. {text}" for number, text in enumerate(left, 1)), err=True)
     if not good:
