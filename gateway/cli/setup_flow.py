@@ -172,6 +172,7 @@ def _announce(made: Made, there: bool) -> None:
 def _write(made: Made) -> None:
     """Secrets, then settings, once they are judged. ^C before the end leaves everything as it was."""
     from gateway.cli import local
+    from gateway.readiness import ready
 
     owner = storing.service_owner(made.file, os.environ)
     target = made.file.with_name(f"{made.file.name}.new") if made.exact else made.file
@@ -180,7 +181,7 @@ def _write(made: Made) -> None:
             stack.enter_context(storing.stored(made.file.parent, made.files, owner))
             trial = stack.enter_context(storing.candidate(made.file, made.text))
             try:
-                loaded = local.load(trial)
+                loaded = ready(local.load(trial), plain.now())
             except ConfigError as error:
                 lines = [str(line).replace(str(trial), str(made.file)) for line in error.lines]
                 raise Failed("these settings cannot be used, so nothing was changed:\n" + "\n".join(lines)) from None

@@ -43,6 +43,7 @@ class Microsoft:
     lose: set[str] = field(default_factory=set)
     login_error: tuple[str, str] | None = None
     filters: bool = True
+    lasts: int = 900  # seconds of a code
     applications: dict[str, dict[str, Any]] = field(default_factory=dict)
     principals: dict[str, str] = field(default_factory=dict)  # id by client id
     rbac: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class Microsoft:
             self.scopes = form["scope"].split()
             assert "offline_access" not in self.scopes
             return 200, {"device_code": "dc", "user_code": "ABC", "verification_uri": "https://microsoft.com/devicelogin",
-                         "expires_in": 900, "interval": 1, "message": "Open the page and enter ABC"}  # fmt: skip
+                         "expires_in": self.lasts, "interval": 1, "message": "Open the page and enter ABC"}  # fmt: skip
         assert what == "token"
         if form["grant_type"] == "authorization_code":
             assert form["code"] == "thecode"

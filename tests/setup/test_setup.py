@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from click.testing import CliRunner, Result
 from gateway.backends import settings_types
 from gateway.cli.root import cli
 from gateway.config.loading import Loaded, load
+from gateway.setup import certificate
+from tests.backends.gmail_fake import authorized_user_info, service_account_info
 from tests.flow.kit import Gateway, free_port
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
@@ -37,6 +41,11 @@ def loaded(file: Path) -> Loaded:
 SMTP = ["--provider", "smtp", "--host", "smtp.example.net"]
 CLIENT = ["--client-id", "00000000-0000-0000-0000-000000000000"]
 GRAPH = ["--provider", "microsoft365", "--tenant", "contoso.onmicrosoft.com", *CLIENT]
+FILES = {
+    "PEM": lambda: certificate.make(datetime.now(UTC)),
+    "ACCOUNT": lambda: json.dumps(service_account_info()).encode(),
+    "USER": lambda: json.dumps(authorized_user_info()).encode(),
+}
 WAYS: list[tuple[list[str], str]] = [
     (["--provider", "smtp2go", "--secret-file", "-", "--region", "eu"], "smtp2go"),
     ([*SMTP, "--username", "relay", "--secret-file", "-", "--port", "2525"], "smtp"),
@@ -47,31 +56,37 @@ WAYS: list[tuple[list[str], str]] = [
     (["--provider", "capture"], "capture"),
     ([*GRAPH, "--certificate-file", "PEM"], "graph"),
     (["--provider", "outlook", *CLIENT], "graph"),
-    (["--provider", "workspace", "--service-account-file", "PEM"], "gmail"),
-    (["--provider", "gmail", "--authorized-user-file", "PEM"], "gmail"),
+    (["--provider", "workspace", "--service-account-file", "ACCOUNT"], "gmail"),
+    (["--provider", "gmail", "--authorized-user-file", "USER"], "gmail"),
 ]
 
 
 @pytest.mark.parametrize(("way", "kind"), WAYS, ids=[f"{kind}-{n}" for n, (_, kind) in enumerate(WAYS)])
-@pytest.mark.parametrize("old", ["", "example"])
+@pytest.mark.parametrize("old", ["", pytest.param("example", marks=pytest.mark.slow)])
 def test_each_way_is_usable(tmp_path: Path, way: list[str], kind: str, old: str) -> None:
     """In a new file, and in the one that installing put there, whose every line stays."""
     file = tmp_path / "config.yaml"
-    (tmp_path / "pem").write_text("anything\n")
+    given = tmp_path / "given"
+    given.write_bytes(FILES[way[-1]]() if way[-1] in FILES else b"")
     if old:
         shutil.copy(EXAMPLE, file)
-    done = setup(file, *(str(tmp_path / "pem") if one == "PEM" else one for one in way), *LISTEN, stdin=KEY)
+    done = setup(file, *(str(given) if one in FILES else one for one in way), *LISTEN, stdin=KEY)
     assert done.exit_code == 0, done.output
     settings = loaded(file).settings
     name = settings.routes[0].backend[0]
     assert settings.backends[name].type == kind
     assert KEY not in file.read_text() + done.output
-    secrets = [path for path in tmp_path.iterdir() if path.name not in ("pem",) and not path.name.startswith("config")]
+    secrets = [path for path in tmp_path.iterdir() if path != given and not path.name.startswith("config")]
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in secrets)
     if old:
         lines = file.read_text().splitlines()
         assert [line for line in EXAMPLE.read_text().splitlines() if line not in lines] == []
         assert len(list(tmp_path.glob("config.yaml.*"))) == 1
+
+
+def test_the_example_keeps_its_every_line(tmp_path: Path) -> None:
+    """Each way is in the slow run."""
+    test_each_way_is_usable(tmp_path, *WAYS[0], "example")
 
 
 def test_who_may_send(tmp_path: Path) -> None:
@@ -117,6 +132,26 @@ def test_nothing_is_left_where_the_settings_are_refused(tmp_path: Path) -> None:
     assert "nothing was changed" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     assert file.read_text() == "log: {level: info}\n"
+
+
+def test_a_certificate_that_is_none_changes_nothing(tmp_path: Path) -> None:
+    """It is read before the settings name it."""
+    (tmp_path / "given").write_text("no PEM\n")
+    done = setup(tmp_path / "config.yaml", *GRAPH, "--certificate-file", str(tmp_path / "given"), *LISTEN)
+    assert (done.exit_code, [path.name for path in tmp_path.iterdir()]) == (1, ["given"]), done.output
+    assert "no PEM in it" in done.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_gives_secrets_to_the_user_of_the_service(tmp_path: Path) -> None:
+    """Whose it is, is seen by the state directory."""
+    file, state = tmp_path / "config.yaml", tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 4242, 4242)
+    file.write_text(f"state_dir: {state}\n")
+    done = setup(file, "--provider", "smtp2go", "--secret-file", "-", *LISTEN, stdin=KEY)
+    assert done.exit_code == 0, done.output
+    assert ((tmp_path / "s2g.key").stat().st_uid, file.stat().st_uid) == (4242, 0)
 
 
 def test_a_file_in_braces_is_left_alone(tmp_path: Path) -> None:
