@@ -84,6 +84,7 @@ def _compose(file: Path, old: str | None, given: Given, asker: Asker) -> Made:
     answers = _about(kind, given, asker)
     sender = _sender(kind, given, asker)
     section, secrets = backend(kind, name, answers, sender)
+    section |= given.more
     if given.mailboxes and (given.tenant_wide or len(given.mailboxes) > 1):
         section["mailbox"] = "sender"
         section["senders"] = [f"*@{sender.partition('@')[2]}"] if given.tenant_wide else sorted(given.mailboxes)

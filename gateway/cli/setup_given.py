@@ -42,6 +42,7 @@ class Given:
     graph_url: str = ""
     login_url: str = ""
     client_file: str | None = None
+    more: Mapping[str, str | bool] = field(default_factory=dict)  # settings of the backend beside what is asked
     notes: tuple[str, ...] = ()  # what is left to do, beside what is found out
     answers: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)  # made already, by the names that answers give them

@@ -213,9 +213,15 @@ def _settings(given: Given, file: Path, wish: Wish, made: State, pem: bytes, *, 
     answers = {"tenant": made.tenant, "client_id": made.client_id, "certificate_file": made.certificate}
     files = {} if given.answers.get("certificate_file") else {made.certificate: pem}
     sender = given.sender or wish.mailboxes[0]
+    renews: dict[str, str | bool] = {
+        "certificate_renew": True,
+        "object_id": made.object_id,
+        "certificate_id": made.key_id,
+    }
     notes = (*(() if _own(given) else (_CONSENT,)), *(() if wish.wide else (_EXCHANGE,)))
     more = replace(
         given, kind="microsoft365", sender=sender, answers=answers, files=files, mailboxes=wish.mailboxes, notes=notes,
+        more={key: one for key, one in renews.items() if one} if files else {},
         test_to=given.test_to or "", yes=True,
     )  # fmt: skip
     if _in_settings(file, made.client_id):

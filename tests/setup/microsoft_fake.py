@@ -56,7 +56,7 @@ class Microsoft:
 
     def number(self, what: str) -> str:
         self.made += 1
-        return f"{what}-{self.made:04}"
+        return f"{self.made:08}-0000-4000-8000-{what.encode().hex()[:12]:0>12}"
 
     # -- sign-in
 
@@ -143,7 +143,7 @@ class Microsoft:
             return 400, {
                 "error": {"code": "KeyCredentialsInvalidEndDate", "message": "Key credential end date is invalid."}
             }
-        made = {**body, "id": self.number("object"), "appId": f"0000{self.made:04}-0000-4000-8000-000000000000"}
+        made = {**body, "id": self.number("object"), "appId": self.number("client")}
         made["keyCredentials"] = [{**key, "keyId": self.number("key")}]
         self.applications[made["id"]] = made
         return 201, made

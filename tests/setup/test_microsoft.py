@@ -87,6 +87,8 @@ def test_all_of_it(bench: Bench) -> None:
     (application,) = bench.fake.applications.values()
     backend = load(bench.file, {}, settings_types()).settings.backends["office"]
     assert (backend.client_id, backend.mailbox, backend.senders) == (application["appId"], "sender", (INVOICE, RELAY))
+    assert (backend.certificate_renew, backend.object_id) == (True, application["id"])
+    assert backend.certificate_id == application["keyCredentials"][0]["keyId"]
     assert {one["directoryScopeId"] for one in bench.fake.rbac.values()} == {"/Users/user-1", "/Users/user-2"}
     assert bench.fake.wide == []
     assert not {one for one in bench.fake.scopes if "AppRoleAssignment" in one or "Directory" in one}
