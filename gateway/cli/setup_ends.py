@@ -40,7 +40,7 @@ def ends(given: Given, file: Path, wanted: Wanted, asker: Asker, notes: tuple[st
         left += [f"gateway backend check {wanted.name}{config}"]
     if service.listening() is None:
         left.append(f"start the service: {service.start() if service.unit else f'gateway serve{config}'}")
-    else:
+    elif not to:  # else it has
         left.append(f"take it over: gateway reload{config}")
     if not to and wanted.sender:
         left.append(f"then a test mail: gateway send-test --to you@example.com --from {wanted.sender}{config}")

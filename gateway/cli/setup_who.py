@@ -40,7 +40,7 @@ def people(given: Given, asker: Asker, sender: str, *, only: bool, old: str | No
         as_sender["senders"] = [sender if only else f"*@{sender.partition('@')[2]}"]
         as_sender["rewrite_sender"] = {"to": sender, "when": "not_allowed"}
     found: dict[str, Mapping[str, Any]] = {}
-    if not there and as_sender:
+    if old is None and as_sender:  # nobody who sends today is to be kept from it
         found["localhost"] = {**LOCALHOST, **as_sender}
     if text:
         found[free_name("lan", there)] = {"networks": text.split(), **as_sender}

@@ -134,6 +134,17 @@ def test_nothing_is_left_where_the_settings_are_refused(tmp_path: Path) -> None:
     assert file.read_text() == "log: {level: info}\n"
 
 
+def test_whoever_sends_today_is_not_limited(tmp_path: Path) -> None:
+    """A file without clients lets this machine and tokens send as anybody; so it stays, also with a network more."""
+    file = tmp_path / "config.yaml"
+    file.write_text("log: {level: info}\n")
+    before = loaded(file).settings.clients
+    assert setup(file, "--provider", "capture", "--network", "192.0.2.0/24", *LISTEN).exit_code == 0
+    after = dict(loaded(file).settings.clients)
+    assert str(after.pop("lan").networks[0]) == "192.0.2.0/24"
+    assert after == before
+
+
 def test_a_certificate_that_is_none_changes_nothing(tmp_path: Path) -> None:
     """It is read before the settings name it."""
     (tmp_path / "given").write_text("no PEM\n")
