@@ -70,6 +70,8 @@ class Graph:
             else:
                 if answer.status < 300:
                     return lenient_json(answer.body)
+                if method == "POST" and answer.status in (502, 504):  # as a lost answer: it may have been done
+                    raise Refused(what, 0, "", f"HTTP {answer.status} of a server in between")
                 if not left or (answer.status not in (429, 502, 503, 504)):
                     raise _refused(what, answer)
             await self.clock.sleep(pause)

@@ -41,6 +41,7 @@ class Microsoft:
     pending: list[str] = field(default_factory=lambda: ["authorization_pending"])
     refuse: dict[str, tuple[int, str, str, int]] = field(default_factory=dict)
     lose: set[str] = field(default_factory=set)
+    unsure: set[str] = field(default_factory=set)  # it is done, and a server in between says 504
     login_error: tuple[str, str] | None = None
     filters: bool = True
     lasts: int = 900  # seconds of a code
@@ -226,6 +227,9 @@ class Microsoft:
                     self.close_connection = True
                     self.connection.close()
                     return
+                if call in fake.unsure:
+                    fake.unsure.remove(call)
+                    status, body = 504, {"error": {"code": "UnknownError", "message": ""}}
                 content = b"" if body is None else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")

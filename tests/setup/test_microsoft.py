@@ -143,9 +143,10 @@ def test_servers_that_do_not_know_yet_are_asked_again(bench: Bench, key: str) ->
 
 
 @pytest.mark.parametrize("call", ["POST /v1.0/applications", "POST /v1.0/servicePrincipals", f"POST {RBAC}"])
-def test_a_lost_answer_makes_nothing_twice(bench: Bench, call: str) -> None:
+@pytest.mark.parametrize("how", ["lose", "unsure"])
+def test_a_lost_answer_makes_nothing_twice(bench: Bench, call: str, how: str) -> None:
     """What was made is found again."""
-    bench.fake.lose.add(call)
+    getattr(bench.fake, how).add(call)
     done = bench.run()
     assert done.exit_code == 0, done.output
     assert (len(bench.fake.applications), len(bench.fake.principals), len(bench.fake.rbac)) == (1, 1, 1)
