@@ -561,7 +561,8 @@ def test_every_login_refusal_has_a_reason_of_ours() -> None:
 PROMISED = {
     "smtp_connections_total", "smtp_connections_open", "smtp_auth_total", "smtp_rejected_total",
     "messages_received_total", "message_size_bytes", "accept_duration_seconds", "delivery_attempts_total",
-    "deliveries_total", "delivery_events_total", "delivery_duration_seconds", "message_latency_seconds",
+    "deliveries_total", "delivery_events_total", "returned_reports_total", "returned_reports_readable",
+    "delivery_duration_seconds", "message_latency_seconds",
     "queue_messages", "queue_oldest_message_age_seconds", "spool_write_duration_seconds", "spool_bytes",
     "spool_room_bytes", "spool_shut",
     "spool_free_bytes", "backend_up", "backend_paused", "tls_certificate_not_after_timestamp_seconds",

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from gateway.health.problems import Problem, ending, problems
+from gateway.health.problem import Problem
+from gateway.health.problems import ending, problems
 from gateway.health.records import Snapshot
 
 ENDS = "ends"

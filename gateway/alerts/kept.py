@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.alerts.events import Event
 from gateway.alerts.ledger import Entry
-from gateway.health.problems import Problem
+from gateway.health.problem import Problem
 from gateway.spool import Kept
 
 _DIGEST = "digest"  # no event's key: those that have no name after them are of health.problems

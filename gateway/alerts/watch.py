@@ -18,7 +18,7 @@ from gateway.alerts.ways import Way
 from gateway.clock import Clock
 from gateway.config.models import AlertSettings, Settings
 from gateway.events import Events
-from gateway.health.problems import Problem
+from gateway.health.problem import Problem
 from gateway.health.records import Snapshot
 from gateway.intake import Rules
 from gateway.model import SpoolTrouble

@@ -50,7 +50,7 @@ _DENIALS = {
 class _Plan:
     """Who signs in, where, and into which file the answer goes. ``account``: only this one will do, "" is anybody.
 
-    ``smtp``: for a login over SMTP, which needs another scope than the API.
+    ``smtp``: for a login over SMTP, which needs another scope than the API. ``later_bounces`` as in the settings.
     """
 
     client_id: str
@@ -62,6 +62,14 @@ class _Plan:
     token_url: str
     settings: GmailSettings | GoogleLoginSettings | None = None
     smtp: bool = False
+    later_bounces: str = "off"
+
+    @property
+    def reading(self) -> str:
+        """The scope for later_bounces, or ""."""
+        from gateway.backends.google.returns import scope_of
+
+        return scope_of(self.later_bounces)
 
     @property
     def scope(self) -> str:
@@ -83,19 +91,25 @@ class _Plan:
 @click.option(
     "--smtp", is_flag=True, help="For a backend of type smtp, which needs the scope https://mail.google.com/."
 )
+@click.option(
+    "--later-bounces",
+    metavar="HOW",
+    type=click.Choice(["metadata", "full"]),
+    help="Allow it to look for mail that came back, too: as later_bounces of the backend says.",
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--auth-url", hidden=True, default=_AUTH_URL)
 @click.option("--token-url", hidden=True)
 @config_option
 def google(
-    client_file: Path | None, out: Path | None, name: str | None, smtp: bool, no_browser: bool, auth_url: str,
-    token_url: str | None,
+    client_file: Path | None, out: Path | None, name: str | None, smtp: bool, later_bounces: str | None,
+    no_browser: bool, auth_url: str, token_url: str | None,
 ) -> None:  # fmt: skip
     """Sign in to a Gmail mailbox. Works on a machine without a browser, too."""
     if name and not client_file and not out:
         plan = _again(name, auth_url, token_url)
     elif client_file and out and not name:
-        plan = _first(client_file, out, auth_url, token_url, smtp=smtp)
+        plan = _first(client_file, out, auth_url, token_url, smtp=smtp, later_bounces=later_bounces or "off")
     else:
         raise click.UsageError("give --client-file FILE and --out FILE, or --backend NAME to sign in again")
     if plan.out.is_dir() or not os.access(plan.out.parent, os.W_OK):
@@ -110,7 +124,9 @@ def sign_in_anew(client_file: Path, out: Path) -> None:
     say(f"{account or 'somebody'} has signed in", err=True)
 
 
-def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None, *, smtp: bool) -> _Plan:
+def _first(
+    client_file: Path, out: Path, auth_url: str, token_url: str | None, *, smtp: bool, later_bounces: str = "off"
+) -> _Plan:
     from gateway.backends.google.tokens import TOKEN_URL
     from gateway.strangers import lenient_json
 
@@ -124,7 +140,7 @@ def _first(client_file: Path, out: Path, auth_url: str, token_url: str | None, *
     if not isinstance(client, dict) or not client.get("client_id") or not client.get("client_secret"):
         raise Failed(f"{client_file} is no OAuth client: {_DESKTOP}")
     own = str(client["client_id"]), str(client["client_secret"])
-    return _Plan(*own, out.absolute(), "", "", auth_url, token_url or TOKEN_URL, smtp=smtp)
+    return _Plan(*own, out.absolute(), "", "", auth_url, token_url or TOKEN_URL, smtp=smtp, later_bounces=later_bounces)
 
 
 def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
@@ -152,7 +168,8 @@ def _again(name: str, auth_url: str, token_url: str | None) -> _Plan:
     url = token_url or found.token_url or str(info.get("token_uri") or TOKEN_URL)
     own = str(info["client_id"]), str(info["client_secret"])
     smtp = isinstance(section, SmtpSettings)
-    return _Plan(*own, file, name, account, auth_url, url, found, smtp=smtp)
+    later = getattr(found, "later_bounces", "off")
+    return _Plan(*own, file, name, account, auth_url, url, found, smtp=smtp, later_bounces=later)
 
 
 async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
@@ -170,7 +187,7 @@ async def _sign_in(plan: _Plan, *, browser: bool) -> dict[str, Any]:
             "response_type": "code",
             "client_id": plan.client_id,
             "redirect_uri": redirect_uri,
-            "scope": f"{plan.scope} openid email",
+            "scope": " ".join(filter(None, (plan.scope, plan.reading, "openid email"))),
             "access_type": "offline",
             "prompt": "consent",
             "state": state,
@@ -248,6 +265,8 @@ def _store(plan: _Plan, answer: Mapping[str, Any]) -> tuple[str, str]:
         raise Failed(f"Google gave no refresh token, so nothing was stored: {fix}")
     if plan.scope not in str(answer.get("scope", plan.scope)).split():
         raise Failed("sending mail was not allowed, so nothing was stored: run it again and tick that box")
+    if plan.reading not in str(answer.get("scope", plan.reading)).split() and plan.reading:
+        say("Looking at mail that came back was not allowed: later_bounces will not work until you allow it.")
     if plan.account and account.lower() != plan.account.lower():
         whom = account or "an account without a name"
         raise Failed(f"that was the sign-in of {whom}, nothing was stored: it must be {plan.account}")

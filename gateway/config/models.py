@@ -218,6 +218,7 @@ class BounceSettings(Section):
     sender: values.Address | None = Field(default=None, alias="from")
     backend: str | None = None
     copy_to: values.Address | None = None
+    later: bool = True  # also of mail that came back after a provider had taken it
 
 
 class WebhookSettings(Section):

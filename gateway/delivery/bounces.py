@@ -127,6 +127,23 @@ class Bouncer:
             self.events.bug("bounces", error)
         return Bounces(made)
 
+    def returned(
+        self, original: SpooledMessage, header: bytes, failures: Sequence[Failure], now: datetime, untold: str
+    ) -> Bounces:
+        """Of mail that came back after a backend had handed it over: at once, whatever is kept for a digest.
+
+        ``header`` is what is left of the original; ``untold`` why its sender is not told, or "". Never raises.
+        """
+        made: dict[str, NewMessage | str] = {}
+        try:
+            if wanted := [failure for failure in failures if wants(failure.recipient, "failed")]:
+                of = replace(original, envelope=replace(original.envelope, ret="HDRS"))
+                why = self._silent(original) or untold
+                made["failed"] = why or self._build(of, header, wanted, now, at_once=True)
+        except Exception as error:
+            self.events.bug("bounces", error)
+        return Bounces(made)
+
     def tell(self, original: SpooledMessage, bounces: Bounces) -> None:
         """What has become of reporting, for the log: once it is on disk."""
         for action, made in bounces.by_action.items():
@@ -148,11 +165,13 @@ class Bouncer:
         failures: Sequence[Failure],
         now: datetime,
         retry_until: datetime | None = None,
+        *,
+        at_once: bool = False,
     ) -> NewMessage | str:
         bounces = self.settings.bounces
         if why := self._silent(original):
             return why
-        if bounces.mode == "digest" and failures[0].action != "relayed":
+        if bounces.mode == "digest" and not at_once and failures[0].action != "relayed":
             return DIGEST
         targets = self._targets(original.envelope.sender)
         found = self._way(targets, min(len(raw), ORIGINAL_LIMIT) + _OVERHEAD, smtputf8=original.envelope.smtputf8)

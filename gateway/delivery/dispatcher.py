@@ -22,6 +22,7 @@ from gateway.delivery.others import Others
 from gateway.delivery.ownership import Alone, Ownership
 from gateway.delivery.post import Post
 from gateway.delivery.renewals import Renewals
+from gateway.delivery.returned import Comebacks
 from gateway.delivery.sending import SEND_LIMIT
 from gateway.delivery.standing import BackendStatus
 from gateway.delivery.tracking import Tracker
@@ -30,6 +31,7 @@ from gateway.delivery.wishes import Wishes
 from gateway.delivery.worker import Worker
 from gateway.events import Events
 from gateway.model import Backend, CallsBack, NewMessage, SpoolTrouble, Tracked
+from gateway.returned import Returns
 from gateway.routing import Routing
 from gateway.spool import Filter, Offer, Spool
 
@@ -160,10 +162,14 @@ class Dispatcher:
         self._events.backend_known(name, up=not rests, paused=breaker.by != "")  # until it is found not to be so
         if breaker.by not in ("", OPERATOR) and not rests:
             worker.resume()
-        tracking = None
+        asking, comebacks = [], None
         if isinstance(backend, Tracked):
             tracker = Tracker(name, backend, breaker, self._spool, self._events, self._clock)
-            tracking = self._supervised(f"tracking.{name}", tracker.run)
+            asking.append(self._supervised(f"tracking.{name}", tracker.run))
+        if isinstance(backend, Returns) and backend.returns:
+            given = self._spool, self._events, self._clock, lambda: self._orders
+            comebacks = Comebacks(name, backend, *given)
+            asking.append(self._supervised(f"returned.{name}", comebacks.run))
 
         def here() -> bool:
             return name in self._posts and self._posts[name].worker is worker
@@ -172,7 +178,7 @@ class Dispatcher:
             await self._obeying.know(name, here)
             await worker.run()
 
-        self._posts[name] = Post(worker, self._supervised(f"worker.{name}", work), tracking)
+        self._posts[name] = Post(worker, self._supervised(f"worker.{name}", work), asking, comebacks)
 
     def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """A loop that dies of a bug is reported and started again; it is never silently gone."""
@@ -192,7 +198,7 @@ class Dispatcher:
         """Whether everybody is at work."""
         posts = self._posts.values()
         tasks = [self._keeping, self._renewing, *(post.working for post in posts)]
-        tasks += [post.tracking for post in posts if post.tracking]
+        tasks += [task for post in posts for task in post.asking]
         return self._own.alive() and all(task is not None and not task.done() for task in tasks)
 
     async def update(
@@ -290,6 +296,10 @@ class Dispatcher:
             status = post.worker.status(queued) if post else self.others.status(name, self._settings, queued)
             found[name] = replace(status, owner=self._own.owner(name))
         return found
+
+    def comebacks(self) -> dict[str, Comebacks]:
+        """Who looks here for mail that came back, by backend."""
+        return {name: post.comebacks for name, post in self._posts.items() if post.comebacks}
 
     async def refuse(self, message: NewMessage, untold: str = "") -> None:
         """Keep a message with who was refused on its way in (Orders.refuse). Raises SpoolTrouble."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.delivery.returned import Comebacks
 from gateway.delivery.worker import Worker
 
 
@@ -14,13 +16,15 @@ class Post:
 
     worker: Worker
     working: asyncio.Task[None]
-    tracking: asyncio.Task[None] | None
+    asking: Sequence[asyncio.Task[None]]  # what became of mail that is gone
+    comebacks: Comebacks | None
 
     async def close(self, seconds: float, *, backend: bool = True) -> None:
         """Once the worker is told to stop: let sends end within ``seconds`` or until cancelled, close the backend."""
-        if self.tracking:
-            self.tracking.cancel()
-            await asyncio.wait({self.tracking})
+        for task in self.asking:
+            task.cancel()
+        if self.asking:
+            await asyncio.wait(self.asking)
         try:
             await self.working
             await self.worker.drain(seconds)

@@ -17,10 +17,11 @@ from prometheus_client import CollectorRegistry
 
 from gateway.actor import Order
 from gateway.clock import Clock, SystemClock
+from gateway.events.afterwards import Afterwards
 from gateway.events.log import Gathering, Libraries, Renderer, Writer, in_journal, make_logger
 from gateway.events.memory import Memory
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
-from gateway.model import DeliveryEvent, NewMessage, Outcome, SpooledMessage, Verdict
+from gateway.model import NewMessage, Outcome, SpooledMessage, Verdict
 from gateway.refusals import Refused
 
 _SHOWN = 20  # recipients of a refused message
@@ -42,7 +43,7 @@ def _fields(refused: Refused) -> dict[str, Any]:
     return {name: getattr(refused, name) for name in _SAID.split()} | more
 
 
-class Events:
+class Events(Afterwards):
     """The one place that formats a mail-log line and counts it. May be called from any thread.
 
     ``format`` is auto (console on a terminal, else JSON), json or console; ``level`` debug, info, warning or error.
@@ -210,16 +211,6 @@ class Events:
                 verdict=outcome.verdict.value, code=outcome.code, enhanced=outcome.enhanced, detail=outcome.detail,
                 fix=outcome.fix, remote_id=outcome.remote_id, milliseconds=round(seconds * 1000),
             )  # fmt: skip
-
-    def delivery_event(self, ident: str, backend: str, said: DeliveryEvent, source: str) -> None:
-        """What a provider says of mail it took; ``ident`` "" is none of ours. ``source`` is poll or webhook."""
-        state = said.state if ident else "unknown"
-        self._metrics.delivery_events(backend, state).inc()
-        level = {"unknown": self._log.debug, "bounced": self._log.warning, "failed": self._log.warning}
-        level.get(state, self._log.info)(
-            "delivery_event", id=ident, backend=backend, state=said.state, recipient=said.address, detail=said.detail,
-            remote_id=said.remote_id, source=source,
-        )  # fmt: skip
 
     def bounced(self, message: SpooledMessage, bounce_id: str, kind: str) -> None:
         """``kind`` is failed, delayed or relayed."""

@@ -36,6 +36,7 @@ AUTH_RESULTS = ("ok", "failed", "unavailable", "refused")
 BOUNCES = ("failed", "delayed", "relayed", "digest", "suppressed")
 RENEWALS = ("renewed", "removed", "waits", "failed")
 REFRESHES = ("ok", "refused", "unavailable")
+RETURNED = ("counted", "known", "unmatched", "other")  # what reports of mail that came back were
 WAYS = ("mail", "webhook", "command")  # of alerts
 DIRECTIONS = ("forward", "back")
 REPORTS = ("queued", "delivered", "bounced", "failed", "unknown")
@@ -107,6 +108,8 @@ class Metrics:
         self.delivery_events = counter(
             "delivery_events_total", "What providers said after they took it.", "backend", "state"
         )
+        self.returned = counter("returned_reports_total", "Reports read of mail that came back.", "backend", "result")
+        self.returns_read = gauge("returned_reports_readable", "0 when the last look for them failed.", "backend")
         self.delivery_time = histogram("delivery_duration_seconds", "Time of one attempt.", _DELIVERY, "backend")
         self.latency = histogram("message_latency_seconds", "From accepted to sent.", _LATENCY, "backend")
         self.queued = gauge("queue_messages", "Messages in the spool.", "backend", "state")
@@ -139,11 +142,9 @@ class Metrics:
         """What is there from the start."""
         self.build(__version__, platform.python_version(), sqlite3.sqlite_version).set(1)
         self.reload().set(1)
-        for kind in BOUNCES:
-            self.bounces(kind)
+        self.bounces.create(product(BOUNCES))
         self.alerts.create(product(WAYS, ("ok", "failed")))
-        for direction in DIRECTIONS:
-            self.clock_steps(direction)
+        self.clock_steps.create(product(DIRECTIONS))
 
     def declare(
         self,
@@ -179,7 +180,7 @@ class Metrics:
         for key in keys:
             if (key,) not in self.jwks.children:
                 self.jwks(key).set(1)  # nothing has failed yet
-        for gauges in (self.up, self.paused, self.token_ends, self.credential_ends):
+        for gauges in (self.up, self.paused, self.token_ends, self.credential_ends, self.returns_read):
             gauges.keep(backends)
         self.tls.keep(listeners)
         self.jwks.keep(keys)
@@ -194,6 +195,11 @@ class Metrics:
         stages = ("mail", "rcpt", "data")
         self.rejected.create((name, *pair) for name in names for pair in _REFUSALS if pair[0] in stages)
         self.dropped_files.keep(names)
+
+    def returns_readable(self, backend: str, *, ok: bool) -> None:
+        if (backend,) not in self.returns_read.children:
+            self.returned.create(product((backend,), RETURNED))
+        self.returns_read(backend).set(ok)
 
     def queue_gauges(self, counts: Mapping[tuple[str, str], int], oldest: Mapping[str, float]) -> None:
         """``counts`` by (backend, state), ``oldest`` in seconds by backend; what is missing is 0."""

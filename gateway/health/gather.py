@@ -11,13 +11,24 @@ from gateway.config.alike import differences
 from gateway.config.finding import Ending
 from gateway.config.inforce import InForce
 from gateway.config.models import Settings
-from gateway.delivery import BackendStatus, Dispatcher
+from gateway.delivery import BackendStatus, Comebacks, Dispatcher
 from gateway.drop.drop import Drop, places
 from gateway.events import Events
 from gateway.health.descriptors import lacking
 from gateway.health.ends import LASTING, ends
 from gateway.health.problems import STUCK
-from gateway.health.records import BackendNow, DiskNow, ListenerNow, PickupNow, Pile, Snapshot, StepNow, Stuck
+from gateway.health.records import (
+    BackendNow,
+    DeadNow,
+    DiskNow,
+    ListenerNow,
+    PickupNow,
+    Pile,
+    Snapshot,
+    StepNow,
+    Stuck,
+    UnreadNow,
+)
 from gateway.spool import FIXES, Backlog, Spool
 
 _OVER = timedelta(days=7)  # a token that ended longer ago is missed by nobody
@@ -89,7 +100,21 @@ async def gather(seen: Watched) -> Snapshot:
         log_ins=memory.log_ins,
         descriptors=lacking(settings) if dispatcher is not None else "",
         pickups=() if disk.shut else _pickups(seen),
+        unread=tuple(
+            UnreadNow(backend=name, since=why.since, said=why.said, fix=why.fix)
+            for name, one in _comebacks(seen).items()
+            if (why := one.unread)
+        ),
+        dead=tuple(
+            DeadNow(backend=name, address=each.address, count=each.count, since=each.since, said=each.said)
+            for name, one in _comebacks(seen).items()
+            for each in one.dead
+        ),
     )
+
+
+def _comebacks(seen: Watched) -> Mapping[str, Comebacks]:
+    return seen.dispatcher.comebacks() if seen.dispatcher is not None else {}
 
 
 def _backends(seen: Watched, oldest: Mapping[str, datetime]) -> tuple[BackendNow, ...]:

@@ -4,57 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
 
+from gateway.health.afterwards import addresses, unread
+from gateway.health.problem import KINDS, Problem
 from gateway.health.records import BackendNow, Ends, Snapshot
 from gateway.health.words import SHUT, lasting, number, octets
 
-# Each kind, and in a word what it is; docs/operations.md says of each what to do.
-KINDS: Mapping[str, str] = {
-    "backend_stopped": "a backend cannot send",
-    "delivery_dead": "nobody works off mail",
-    "spool_unwritable": "the spool takes no writes",
-    "door_shut": "no new mail is taken",
-    "listener_deaf": "a listener does not listen",
-    "no_backend": "mail waits for a backend that is not configured",
-    "in_doubt": "mail is held because nobody knows whether it arrived",
-    "damaged": "mail is damaged on disk",
-    "ends": "a secret, certificate, sign-in or token has ended or ends within 7 days",
-    "queue_stuck": "mail waits longer than 30 minutes though its backend works",
-    "disk_low": "the disk is nearly full",
-    "reload_refused": "the settings on disk are wrong",
-    "pickup_unreadable": "a folder that mail is taken from cannot be read",
-    "log_in_attack": "many log-ins are refused",
-    "clock_stepped": "the machine's clock was set",
-    "settings_differ": "instances on one database have different settings",
-    "few_descriptors": "this process may open too few files",
-    "bug": "something unexpected happened, and the log has it",
-}
 STUCK = timedelta(minutes=30)
 SOON = 7  # days
 STEPPED = timedelta(days=1)  # so long a step of the clock is worth a look
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """``key`` stays the same as long as the event lasts; ``kind`` is one of KINDS. ``what`` is the heading, ``cost``
-    what it costs and what is not lost, ``fix`` what to do, ``said`` the other side's words. ``action`` is what one
-    button does: fix, check, messages, or "". ``since`` None: it is not known.
-    """
-
-    key: str
-    kind: str
-    severity: Literal["bad", "warn"]
-    what: str
-    since: datetime | None
-    cost: str
-    fix: str
-    said: str = ""
-    backend: str = ""
-    action: Literal["fix", "check", "messages", ""] = ""
 
 
 def problems(seen: Snapshot) -> list[Problem]:
@@ -346,5 +306,5 @@ def _bugs(seen: Snapshot) -> Iterator[Problem]:
 
 _RULES: tuple[Callable[[Snapshot], Iterator[Problem]], ...] = (
     _stopped, _dead, _spool, _deaf, _orphans, _doubts, _damaged, _ends, _stuck, _reload, _pickups, _log_ins, _clock,
-    _settings, _descriptors, _bugs,
+    _settings, _descriptors, unread, addresses, _bugs,
 )  # fmt: skip

@@ -132,6 +132,27 @@ class PickupNow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadNow:
+    """A backend that cannot look for mail that came back: since when, what was said, what to do."""
+
+    backend: str
+    since: datetime
+    said: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadNow:
+    """An address to which mail of a backend keeps coming back."""
+
+    backend: str
+    address: str
+    count: int
+    since: datetime
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A gateway at ``now``. Where no service runs (``running`` is False) only the spool is known.
 
@@ -160,3 +181,5 @@ class Snapshot:
     log_ins: Happened | None = None
     descriptors: str = ""
     pickups: tuple[PickupNow, ...] = ()
+    unread: tuple[UnreadNow, ...] = ()
+    dead: tuple[DeadNow, ...] = ()

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from gateway.alerts.ledger import Entry
-from gateway.health.problems import Problem
+from gateway.health.problem import Problem
 from gateway.http.described import described
 from gateway.http.problem import fields_of
 from gateway.http.service import Service, running

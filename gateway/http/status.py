@@ -12,7 +12,8 @@ import gateway
 from gateway.config.inforce import FailedReload, InForce
 from gateway.delivery import BackendStatus
 from gateway.health.gather import gather
-from gateway.health.problems import Problem, problems, verdict
+from gateway.health.problem import Problem
+from gateway.health.problems import problems, verdict
 from gateway.health.records import DiskNow, ListenerNow, Snapshot
 from gateway.health.timekeeping import synchronised
 from gateway.http import learn

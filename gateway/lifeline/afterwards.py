@@ -51,6 +51,11 @@ def _why(reason: str, settings: Settings) -> tuple[str, str]:
             f"No backend can carry a bounce to the sender, neither as <> nor from {own}.",
             "name one that can: bounces: {backend: NAME}",
         ),
+        "provider": ("The report came to the sender's own mailbox.", ""),
+        "later": (
+            "It came back later, and bounces.later is false.",
+            "to tell senders of that: bounces: {later: true}",
+        ),
         "over": ("It was so no longer when the digest was written.", ""),
         "relay_denied": ("Whoever dropped it may not send here: a bounce could go to anybody.", ""),
         "sender_denied": ("Whoever dropped it may not send as this sender: a bounce could go to anybody.", ""),
@@ -102,13 +107,20 @@ def untold(detail: MessageDetail) -> Iterator[Entry]:
         yield Entry(at=at, kind="untold", title="Nobody was told of the failure", note=note)
 
 
+_SOURCES: Mapping[str, str] = {
+    "poll": "It said so asked.",
+    "webhook": "It said so by itself.",
+    "report": "A report of it came back to the mailbox.",
+    "trace": "The provider's message trace says so.",
+}
+
+
 def events(detail: MessageDetail) -> Iterator[Entry]:
     for row in detail.events:
         whom = f", {row.address}" if row.address and len(detail.recipients) > 1 else ""
-        source = "asked" if row.source == "poll" else "by itself"
         yield Entry(
             at=row.reported_at, kind="event", title=f"{row.backend} reports: {row.state}{whom}", said=row.detail,
-            note=f"It said so {source}.", backend=row.backend, remote_id=row.remote_id,
+            note=_SOURCES.get(row.source, ""), backend=row.backend, remote_id=row.remote_id,
         )  # fmt: skip
 
 

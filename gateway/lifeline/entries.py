@@ -60,7 +60,7 @@ def _between(detail: MessageDetail, settings: Settings, now: datetime, *, whole:
     """In the order in which it happened. Those of one moment stay in the order of their kinds."""
     tries = list(_attempts(detail, whole=whole))
     steps = list(clock(detail))
-    beside = [*rests(detail), *told(detail, settings), *untold(detail), *events(detail), *acts(detail)]
+    beside = [*rests(detail), *events(detail), *told(detail, settings), *untold(detail), *acts(detail)]
     if not steps:
         return sorted([*tries, *beside], key=lambda entry: entry.at or now)
     line = _with_steps(detail, tries, steps)  # times of a clock that was set order nothing

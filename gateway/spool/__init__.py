@@ -25,6 +25,7 @@ from gateway.spool.records import (
     Told,
 )
 from gateway.spool.refusals import RefusalFilter, RefusalPage, RefusalRow
+from gateway.spool.returned import Back, HandedOver
 from gateway.spool.signins import SigninRow
 from gateway.spool.space import FIXES
 from gateway.spool.store import Spool
@@ -34,6 +35,7 @@ __all__ = [
     "FIXES",
     "STATES",
     "AnswerRow",
+    "Back",
     "Backlog",
     "CheckRow",
     "Claim",
@@ -44,6 +46,7 @@ __all__ = [
     "DoorBook",
     "Filter",
     "Flow",
+    "HandedOver",
     "Kept",
     "Late",
     "MessageDetail",

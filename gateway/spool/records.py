@@ -165,7 +165,8 @@ class AttemptRow(Said):
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """What a provider said after it took the mail: by itself (webhook) or asked (poll)."""
+    """What a provider said after it took the mail: by itself (webhook), asked (poll), in a report that came
+    back (report) or in its list of what failed (trace)."""
 
     backend: str
     address: str

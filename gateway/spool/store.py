@@ -15,7 +15,7 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.config.models import RetentionSettings
 from gateway.events import Events
-from gateway.model import DeliveryEvent, NewMessage, SpoolFull, SpoolTrouble
+from gateway.model import NewMessage, SpoolFull, SpoolTrouble
 from gateway.spool import (
     alerts,
     changes,
@@ -35,9 +35,9 @@ from gateway.spool import (
     upkeep,
     vault,
 )
+from gateway.spool.afterwards import Afterwards
 from gateway.spool.engine import Engine, Unreadable
 from gateway.spool.keeper import Keeper
-from gateway.spool.members import Sharing
 from gateway.spool.moments import Moments
 from gateway.spool.ordering import LEASE
 from gateway.spool.progress import Progress
@@ -46,7 +46,6 @@ from gateway.spool.records import (
     DeliveryId,
     Notice,
     Offer,
-    Poll,
     RestRow,
     Settlement,
     SpoolError,
@@ -66,7 +65,7 @@ _GRACE = timedelta(minutes=1)  # a worker that works takes what is due sooner th
 
 
 @dataclass(eq=False, repr=False)
-class Spool(Sharing):
+class Spool(Afterwards):
     """An engine's database while it is open. What changes it raises SpoolTrouble."""
 
     _keeper: Keeper
@@ -253,19 +252,6 @@ class Spool(Sharing):
         return await self._claim(now, LEASE, sql.IDLE, keys=keys) if keys else []
 
     # -- what became of it afterwards --------------------------------------------------------------------------------
-
-    async def add_events(self, backend: str, said: Sequence[DeliveryEvent], source: str) -> None:
-        """Keep what a provider says of mail it took; on disk when this returns. Said twice, it counts once."""
-        for each in said:
-            self._tell(await self._writer.submit(partial(tracking.add, backend=backend, said=each, source=source)))
-
-    def _tell(self, new: Sequence[tracking.NewEvent]) -> None:
-        for each in new:
-            self._events.delivery_event(*each)
-
-    async def poll_again(self, poll: Poll, at: datetime | None) -> None:
-        """Count the question as asked; None: it is not asked again."""
-        await self._writer.submit(partial(tracking.poll_again, poll=poll, next_at=None if at is None else micros(at)))
 
     async def keep_check(self, row: checked.CheckRow) -> None:
         """In the place of the check before."""

@@ -162,7 +162,8 @@ class Attempt(_Answer, table=True):
 
 
 class Event(SQLModel, table=True):
-    """What a provider said of mail after it took it (model.DeliveryEvent). ``source`` is poll or webhook."""
+    """What a provider said of mail after it took it (model.DeliveryEvent). ``source`` is poll, webhook, report or
+    trace."""
 
     __table_args__ = (
         Index("event_once", "message_id", "backend", "remote_id", "address", "key", unique=True),

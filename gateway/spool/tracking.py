@@ -20,7 +20,7 @@ EARLY = "SELECT * FROM event WHERE message_id = ''"
 _MOST = 1000  # events kept of one hand-over: a provider that repeats itself must not fill the disk
 _MOST_EARLY = 10_000  # of each backend
 _WAIT = 3_600_000_000  # a send of many calls is written down when the last has ended
-_LONGEST = 500
+LONGEST = 500
 _COLUMNS = 'backend, address, remote_id, state, detail, reported_at, "key", source'
 _VALUES = ":backend, :address, :remote_id, :state, :detail, :reported_at, :key, :source"
 _TAKEN = "FROM attempt WHERE remote_id = :remote_id AND remote_id <> '' AND backend = :backend"
@@ -49,7 +49,7 @@ class NewEvent(NamedTuple):
 
 
 def add(tx: Transaction, backend: str, said: DeliveryEvent, source: str) -> list[NewEvent]:
-    texts = {"address": clean(said.address)[:_LONGEST], "detail": clean(said.detail)[:_LONGEST]}
+    texts = {"address": clean(said.address)[:LONGEST], "detail": clean(said.detail)[:LONGEST]}
     row = {"backend": backend, "remote_id": clean(said.remote_id), "state": said.state, **texts}
     key = hashlib.sha256((clean(said.key) or "\0".join(row.values())).encode()).hexdigest()
     return _keep(tx, {**row, "key": key, "source": source, "reported_at": tx.wall})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.health.problems import KINDS
+from gateway.health.problem import KINDS
 from tests.packaging.kit import ROOT, rows
 
 

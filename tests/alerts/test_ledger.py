@@ -12,7 +12,7 @@ import pytest
 from gateway.alerts import kept
 from gateway.alerts.events import Event
 from gateway.alerts.ledger import CALM, Entry, Ledger
-from gateway.health.problems import Problem
+from gateway.health.problem import Problem
 from tests.fakes import START
 
 MINUTE = timedelta(minutes=1)

@@ -184,11 +184,14 @@ class GoogleFake:
             raise Refused(400, "invalid_grant", f"Invalid JWT Signature. {problem}") from None
         if set(claims) - {"iss", "sub", "scope", "aud", "iat", "exp"} or claims["exp"] - claims["iat"] > 3600:
             raise Refused(400, "invalid_grant", "Invalid JWT: Token must be a short-lived token (60 minutes)")
-        if claims["iss"] != "sa@proj.iam.gserviceaccount.com" or claims["scope"] != self.asked:
+        if claims["iss"] != "sa@proj.iam.gserviceaccount.com" or claims["scope"] not in self.delegated():
             raise Refused(401, "unauthorized_client", "Client is unauthorized to retrieve access tokens")
         if claims.get("sub", MAILBOX) not in self.users:
             raise Refused(400, "invalid_grant", "Invalid email or User ID")
         return str(claims.get("sub", ""))
+
+    def delegated(self) -> set[str]:
+        return {self.asked}
 
     # -- mail
 
@@ -295,10 +298,12 @@ class Way:
 
 
 @contextlib.asynccontextmanager
-async def open_way(folder: Path, info: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Way]:
+async def open_way(
+    folder: Path, info: dict[str, Any] | None = None, kind: type[GoogleFake] = GoogleFake, **settings: Any
+) -> AsyncIterator[Way]:
     """By default a service account that sends as one mailbox."""
     clock, signals = FakeClock(), Recorder()
-    fake = GoogleFake(clock)
+    fake = kind(clock)
     info = info or service_account_info()
     file = "authorized_user_file" if info["type"] == "authorized_user" else "service_account_file"
     async with Web(fake) as web, kit.context(folder, clock) as silent:

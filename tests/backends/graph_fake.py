@@ -524,9 +524,9 @@ class Way:
 
 
 @contextlib.asynccontextmanager
-async def open_way(path: Path, **settings: Any) -> AsyncIterator[Way]:
+async def open_way(path: Path, fake: GraphFake | None = None, **settings: Any) -> AsyncIterator[Way]:
     """Settings that are None are left out."""
-    fake, signals = GraphFake(QuickClock()), Recorder()
+    fake, signals = fake or GraphFake(QuickClock()), Recorder()
     async with Web(fake) as web, kit.context(path, fake.clock) as silent:
         fake.url = web.url
         values = {

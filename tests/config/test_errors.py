@@ -291,7 +291,7 @@ VALUES = [
     ("hostname: relay\u200b.example.com", f"config.yaml:1:11: hostname: holds an invisible character (zero width space){COPIED}"),
     # bounces, http
     ("bounces: {from: postmaster}", 'config.yaml:1:11: bounces.from: "postmaster": The address needs a domain, write user@example.com'),
-    ("bounces: {sender: a@b.example}", "config.yaml:1:11: bounces.sender: unknown key; allowed: backend, copy_to, digest_every, from, mode"),
+    ("bounces: {sender: a@b.example}", "config.yaml:1:11: bounces.sender: unknown key; allowed: backend, copy_to, digest_every, from, later, mode"),
     ("bounces: {backend: bax}", 'config.yaml:1:11: bounces.backend: there is no backend "bax", did you mean "box"?'),
     ("http: {bind: localhost}", 'config.yaml:1:8: http.bind: "localhost" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25'),
 ]  # fmt: skip

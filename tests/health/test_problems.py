@@ -10,9 +10,11 @@ import pytest
 
 from gateway.config.inforce import FailedReload
 from gateway.events.memory import Happened
-from gateway.health.problems import KINDS, Problem, problems, verdict
+from gateway.health.problem import KINDS, Problem
+from gateway.health.problems import problems, verdict
 from gateway.health.records import (
     BackendNow,
+    DeadNow,
     DiskNow,
     Ends,
     ListenerNow,
@@ -21,6 +23,7 @@ from gateway.health.records import (
     Snapshot,
     StepNow,
     Stuck,
+    UnreadNow,
 )
 from tests.fakes import START
 
@@ -128,6 +131,16 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
         ("backends.office: a, c / b; retry: a / b, c", "Nothing is lost", "gateway reload"),
     ),
     ("few_descriptors", "descriptors", "warn", {"descriptors": "1300 needed, 1024 there"}, ("LimitNOFILE", "1300")),
+    (
+        "returns_unread", "returns:office", "warn",
+        {"unread": (UnreadNow(backend="office", since=AN_HOUR_AGO, said="403 denied", fix="grant it Mail.Read"),)},
+        ("office cannot look for mail that came back", "403 denied", "Grant it Mail.Read.", "sent all the same"),
+    ),
+    (
+        "address_dead", "dead:x@y.example", "warn",
+        {"dead": (DeadNow(backend="office", address="x@y.example", count=3, since=AN_HOUR_AGO, said="5.1.1 no"),)},
+        ("3 messages to x@y.example came back", "5.1.1 no", "gateway trace x@y.example"),
+    ),
     ("bug", "bug", "warn", {"bugs": HAPPENED}, ("happened 50 times", "journalctl")),
 ]  # fmt: skip
 

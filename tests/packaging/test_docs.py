@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.events import REASONS
 from gateway.events.metrics import Family, Metrics
-from gateway.health.problems import KINDS
+from gateway.health.problem import KINDS
 from gateway.refusals import FAULTS
 from tests.packaging.kit import PAGES, ROOT, blocks, program, rows
 

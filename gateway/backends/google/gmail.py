@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gateway.backends.google import tokens
+from gateway.backends.google.answers import error_of, retry_after_of
 from gateway.backends.google.probes import GmailProbes
+from gateway.backends.google.returns import LOOKING, READ_SCOPE, Asking, Inbox, scope_of
 from gateway.backends.google.tokens import GoogleTokens, read_file
 from gateway.backends.shared.base import (
     LARGE,
@@ -28,11 +29,12 @@ from gateway.backends.shared.base import (
     unrecorded,
 )
 from gateway.backends.shared.calls import Call, carry_out, plan
-from gateway.backends.shared.http import bounded, exchange, judge, start_of, their_now
+from gateway.backends.shared.http import exchange, judge, start_of, their_now
 from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.oauth import TokenCache, authorized
 from gateway.backends.shared.over_http import OverHttpSettings
 from gateway.backends.shared.recent import Recent
+from gateway.backends.shared.returning import Returning
 from gateway.backends.shared.table import TOO_BIG, Row
 from gateway.checks import Check, Step, Use, good, untried, wrong
 from gateway.config import values
@@ -50,7 +52,6 @@ _CACHES = 1000  # mailboxes whose tokens are kept
 _HOUR = timedelta(hours=1)
 # What is wrong with one of many mailboxes only: its mail waits, that of the others goes on.
 _OF_ONE = ("failedPrecondition", "FAILED_PRECONDITION", "forbidden")
-_RETRY_AFTER = re.compile(r"retry after (\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)?)", re.IGNORECASE)
 
 _ENABLE = (
     "enable the Gmail API in the project of these credentials: console.cloud.google.com > APIs & Services > Library > "
@@ -92,7 +93,7 @@ class GmailSettings(OverHttpSettings):
 
     ``senders``: From addresses it may send as; by default just the mailbox. ``quota_units``: what the project may
     spend in a minute for each mailbox; a send costs 100. ``header_only``: people in To or Cc who are not to get this
-    message are stripped there, or the message is rejected.
+    message are stripped there, or the message is rejected. ``later_bounces``: how much is read of mail that came back.
     """
 
     label: ClassVar[str] = "Gmail"
@@ -105,6 +106,7 @@ class GmailSettings(OverHttpSettings):
     quota_units: Annotated[int, Field(ge=_COST)] = 6000
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 4
     header_only: Literal["strip", "reject"] = "strip"
+    later_bounces: Literal["off", "metadata", "full"] = "off"
     api_base: Url = "https://gmail.googleapis.com"
     token_url: Url | None = None
 
@@ -128,7 +130,14 @@ class GmailSettings(OverHttpSettings):
         if self.mailbox == "sender" and not self.senders:
             # Google's answer to a foreign domain is that of missing delegation, which pauses the backend.
             raise ValueError('mailbox "sender" needs senders, such as ["*@example.com"]: the domains of your Workspace')
+        if self.mailbox == "sender" and self.later_bounces != "off":
+            raise ValueError('later_bounces needs one mailbox: with mailbox "sender" mail comes back to each of many')
         return self
+
+    @property
+    def reading(self) -> str:
+        """The scope that later_bounces needs besides that for sending, or ""."""
+        return scope_of(self.later_bounces)
 
     def examine(self, name: str, state_dir: Path) -> Examined:
         yield from super().examine(name, state_dir)
@@ -142,7 +151,7 @@ class GmailSettings(OverHttpSettings):
         return path
 
 
-class Gmail:
+class Gmail(Returning):
     """Up to ``max_recipients`` in one call, the blind ones among them in a Bcc that Gmail hides."""
 
     def __init__(self, name: str, settings: GmailSettings, context: Context) -> None:
@@ -165,6 +174,8 @@ class Gmail:
             own_tokens=True,
         )
         self._tokens: Recent[str, tuple[GoogleTokens, TokenCache]] = Recent(_CACHES)
+        self._reading: TokenCache | None = None
+        self._place_of_returns = self._inbox(context)
 
     async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         settings = self._settings
@@ -209,16 +220,39 @@ class Gmail:
             mailbox=settings.mailbox,
             address=self._address,
             delegated=settings.service_account_file is not None,
+            reads=settings.reading,
             context=self._context,
             token=lambda mailbox: self._token_source(mailbox)[1].get(),
         )
 
     def forget(self) -> None:
         """Ask for tokens anew, whatever came last."""
-        for _, cache in tuple(self._tokens.values()):
+        for cache in (*(one for _, one in tuple(self._tokens.values())), *filter(None, (self._reading,))):
             cache.forget_failure()
 
+    def _inbox(self, context: Context) -> Inbox | None:
+        """A service account has a token of its own to look, without which mail is sent all the same."""
+        settings = self._settings
+        if not settings.reading:
+            return None
+        if settings.service_account_file:
+            cache = self._reading = TokenCache(self.name, self._source(settings.mailbox, settings.reading), context)
+        else:
+            cache = self._token_source(settings.mailbox)[1]
+        api = Asking(
+            f"{settings.api_base}/gmail/v1/users/me",
+            cache,
+            context.fetch,
+            settings.timeout,
+            partial(self._mailboxes.turn, settings.mailbox, calls=LOOKING),
+            partial(self._result, token=""),
+            READ_SCOPE.format(scope=settings.reading, name=self.name),
+        )
+        return Inbox(self._address or settings.mailbox, settings.later_bounces == "full", api)
+
     async def aclose(self) -> None:
+        if self._reading:
+            await self._reading.aclose()
         for _, cache in tuple(self._tokens.values()):  # sends that end meanwhile use them
             await cache.aclose()
 
@@ -240,8 +274,12 @@ class Gmail:
     def _token_source(self, mailbox: str) -> tuple[GoogleTokens, TokenCache]:
         if found := self._tokens.get(mailbox.lower()):
             return found
+        source = self._source(mailbox, tokens.SCOPE)
+        return self._tokens.put(mailbox.lower(), (source, TokenCache(self.name, source, self._context)))
+
+    def _source(self, mailbox: str, scope: str) -> GoogleTokens:
         settings = self._settings
-        source = GoogleTokens(
+        return GoogleTokens(
             self.name,
             settings.file,
             mailbox if self._many else self._address,
@@ -249,8 +287,8 @@ class Gmail:
             user=settings.authorized_user_file is not None,
             many=self._many,
             token_url=settings.token_url,
+            wanted=scope,
         )
-        return self._tokens.put(mailbox.lower(), (source, TokenCache(self.name, source, self._context)))
 
     async def _call(self, mailbox: str, size: int, call: Call) -> dict[str, Outcome]:
         content = await aside(size, lambda: canonical(call.content()))
@@ -273,9 +311,9 @@ class Gmail:
         if answer.status == 200 and isinstance(body.get("id"), str) and body["id"]:
             remote_id = safe(body["id"])
             return Outcome(Verdict.SENT, 200, "2.0.0", safe(f"Gmail id {remote_id}"), remote_id, said_by="http")
-        code, words = _error(body)
+        code, words = error_of(body)
         words = words or start_of(answer)
-        hint = _retry_after(words, their_now(answer.headers, now))
+        hint = retry_after_of(words, their_now(answer.headers, now))
         outcome = judge(answer, ROWS, name=self.name, code=code, words=words, now=now, secrets=[token], hint=hint)
         if self._many and outcome.verdict is Verdict.MISCONFIGURED and code in _OF_ONE:
             outcome = replace(outcome, verdict=Verdict.DEFERRED, scope=Scope.MESSAGE, retry_after=_HOUR)
@@ -288,26 +326,3 @@ def _untried(mailbox: str) -> Step:
     """The scope gmail.send allows nothing but sending."""
     whose = "the account" if mailbox in ("", "me") else mailbox
     return untried(f"Whether Gmail is turned on for {whose}, and what is left of the day's limit")
-
-
-def _error(body: Mapping[str, Any]) -> tuple[str, str]:
-    """Reason and words of Google's error object; newer services give the reason in ``details``, or only a status."""
-    error = body.get("error")
-    if not isinstance(error, dict):
-        return "", str(error or "")
-    lists = (error.get(name) for name in ("errors", "details"))
-    entries = [one for found in lists if isinstance(found, list) for one in found if isinstance(one, dict)]
-    reason = next((one["reason"] for one in entries if one.get("reason")), error.get("status") or "")
-    message = error.get("message") or next((one["message"] for one in entries if one.get("message")), "")
-    return str(reason), str(message)
-
-
-def _retry_after(words: str, now: datetime) -> timedelta | None:
-    """Gmail sends no Retry-After header: the time stands in the text. None if absent, past or nonsense."""
-    if (found := _RETRY_AFTER.search(words)) is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(found[1])
-        return bounded((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now)
-    except (ValueError, OverflowError):
-        return None

@@ -37,6 +37,7 @@ class GmailProbes(Probes):
     delegated: bool
     context: Context
     token: Callable[[str], Awaitable[str]]
+    reads: str = ""  # the scope that later_bounces needs
 
     async def permissions(self, largest: int) -> Sequence[Observed]:
         if self.mailbox == "sender":
@@ -50,7 +51,7 @@ class GmailProbes(Probes):
             return [Observed(key="permission_missing", level="bad", what=what, fix=self._grant(), paste=_SEND)]
         how = "domain-wide delegation is granted" if self.delegated else "the sign-in allows it"
         found = [Observed(key="permission_good", level="good", what=f"the token may send mail: {how}")]
-        if spare := [one for one in scopes if one not in (_SEND, *_OF_EVERY_SIGN_IN)]:
+        if spare := [one for one in scopes if one not in (_SEND, self.reads, *_OF_EVERY_SIGN_IN)]:
             what = f"the token may do more than send: {' '.join(spare)}"
             found.append(Observed(key="permission_excess", level="note", what=what, fix=self._grant(), paste=_SEND))
         return found

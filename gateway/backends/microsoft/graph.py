@@ -20,6 +20,7 @@ from gateway.backends.microsoft.entra import GRAPH, EntraSettings
 from gateway.backends.microsoft.mailbox import Found, Mailbox
 from gateway.backends.microsoft.mime import prepare
 from gateway.backends.microsoft.probes import GraphProbes
+from gateway.backends.microsoft.returns import returns_of
 from gateway.backends.shared.base import (
     CHARSETS,
     LARGE,
@@ -38,6 +39,7 @@ from gateway.backends.shared.mailboxes import Mailboxes
 from gateway.backends.shared.most import Most
 from gateway.backends.shared.oauth import TokenCache, claims, in_token_thread
 from gateway.backends.shared.over_http import OverHttpSettings
+from gateway.backends.shared.returning import Returning
 from gateway.backends.shared.stores import Shared
 from gateway.checks import Check, Renewed, Step, Use, good, reached, unreached, untried, wrong
 from gateway.config import values
@@ -61,7 +63,8 @@ class GraphSettings(OverHttpSettings, EntraSettings):
     """How to get tokens, which mailbox sends, and what may be done with drafts in it.
 
     ``mailbox``: an address, "sender" (the From address) or "me" (who signed in). ``default_charset`` is what
-    text of a large mail is in that names nothing and is not UTF-8.
+    text of a large mail is in that names nothing and is not UTF-8. ``later_bounces``: where to look for mail that
+    came back.
     """
 
     label: ClassVar[str] = "Microsoft 365"
@@ -76,6 +79,7 @@ class GraphSettings(OverHttpSettings, EntraSettings):
     header_only: Literal["strip", "reject"] = "strip"
     quoted_printable: Literal["keep", "base64"] = "keep"
     default_charset: Charset = ""
+    later_bounces: Literal["off", "mailbox", "trace"] = "off"
 
     @property
     def known_as(self) -> Mapping[str, str]:
@@ -89,14 +93,32 @@ class GraphSettings(OverHttpSettings, EntraSettings):
     def _fits(self) -> Self:
         if self.mailbox == "me" and not (self.device_login and self.senders):
             raise ValueError("mailbox me needs device_login, and in senders the address that signs in")
+        if self.mailbox == "sender" and self.later_bounces == "mailbox":
+            raise ValueError("later_bounces: mailbox needs one mailbox; with mailbox sender only trace can see them")
+        if self.cloud != "global" and self.later_bounces == "trace":
+            raise ValueError("later_bounces: trace is there in the global cloud only, set mailbox instead")
         return self
 
     def identity(self, name: str, state_dir: Path, shared: Shared | None = None) -> tokens.Identity:
         """Who asks for tokens; for device logins with the permissions that the settings need, and no more."""
-        resource = GRAPH[self.cloud]
+        scopes = tuple(dict.fromkeys((*self.sending, *self.reading)))
+        return self.right(name, state_dir, shared, GRAPH[self.cloud], scopes)
+
+    @property
+    def sending(self) -> tuple[str, ...]:
+        """The scopes without which nothing is sent."""
+        return self._scopes("Mail.Send", *(["Mail.ReadWrite"] if self.drafts else []))
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """Those for later_bounces: where they were not granted, mail is sent all the same."""
+        if self.later_bounces == "trace":
+            return (f"{GRAPH[self.cloud]}/ExchangeMessageTrace.Read.All",)
+        return self._scopes("Mail.ReadWrite" if self.drafts else "Mail.Read") if self.later_bounces == "mailbox" else ()
+
+    def _scopes(self, *names: str) -> tuple[str, ...]:
         whose = "" if self.mailbox == "me" else ".Shared"
-        scopes = ["Mail.Send" + whose, *(["Mail.ReadWrite" + whose] if self.drafts else [])]
-        return self.right(name, state_dir, shared, resource, tuple(f"{resource}/{scope}" for scope in scopes))
+        return tuple(f"{GRAPH[self.cloud]}/{name}{whose}" for name in names)
 
     def examine(self, name: str, state_dir: Path) -> Examined:
         yield from super().examine(name, state_dir)
@@ -118,7 +140,7 @@ class _Load:
     draft: Draft | None = None
 
 
-class Graph:
+class Graph(Returning):
     """A call for up to ``max_recipients`` people: sendMail with MIME, or by way of a draft."""
 
     def __init__(self, name: str, settings: GraphSettings, context: Context) -> None:
@@ -132,10 +154,12 @@ class Graph:
             lacking = lacks(settings.default_charset)
             own = replace(own, max_bytes=_DRAFTED, whole_bytes=_WHOLE, lacks=lacking, size_hint="", remedies=CHARSETS)
         self.capabilities = limited(own, settings)
-        self._identity = settings.identity(name, context.state_dir, context.shared)
+        everything = settings.identity(name, context.state_dir, context.shared)
+        self._identity = replace(everything, scopes=settings.sending)
         source = tokens.token_source(self._identity, context.clock, context.signals.credential_ends)
         self._tokens = TokenCache(name, source, context)
         self._renewal = settings.renewal(self._identity, context)
+        self._caches = [self._tokens]
         settings.tell_of_secret(name, context.signals.credential_ends)
         root = settings.api_base or GRAPH[settings.cloud]
         self._api = Api(name, root, self._tokens, context, settings.timeout, self._many)
@@ -148,6 +172,23 @@ class Graph:
             calls=lambda: Budget(rate.count, rate.period.total_seconds()),
             bytes_=lambda: Budget(*_UPLOADS),
         )
+        self._place_of_returns = returns_of(
+            settings.later_bounces,
+            self._reading(replace(everything, scopes=settings.reading), context),
+            self._place(settings.mailbox).path,
+            mailbox=settings.mailbox,
+            senders=settings.senders,
+            signed_in=settings.device_login,
+            turn=partial(self._mailboxes.turn, settings.mailbox, calls=0),
+        )
+
+    def _reading(self, identity: tokens.Identity, context: Context) -> Api:
+        """An application has one token for everything; a person's is for what is asked for."""
+        if identity.store is None or not identity.scopes:
+            return self._api
+        source = tokens.token_source(identity, context.clock, context.signals.credential_ends)
+        self._caches.append(reader := TokenCache(self.name, source, context))
+        return replace(self._api, tokens=reader)
 
     async def send(self, message: SpooledMessage, raw: bytes, progress: Progress = unrecorded) -> dict[str, Outcome]:
         settings = self._settings
@@ -239,15 +280,18 @@ class Graph:
             client_id=settings.client_id,
             mailbox=settings.mailbox,
             drafts=settings.drafts,
+            reads=tuple(one.rpartition("/")[2].removesuffix(".Shared") for one in settings.reading),
             token=self._tokens.get,
         )
 
     def forget(self) -> None:
-        """Ask for a token anew, whatever came last."""
-        self._tokens.forget_failure()
+        """Ask for tokens anew, whatever came last."""
+        for cache in self._caches:
+            cache.forget_failure()
 
     async def aclose(self) -> None:
-        await self._tokens.aclose()
+        for cache in self._caches:
+            await cache.aclose()
 
     async def _look(self, mailbox: str, message: SpooledMessage) -> Found:
         """Raises NoAnswer."""

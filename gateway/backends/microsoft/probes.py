@@ -30,6 +30,7 @@ class GraphProbes(Probes):
     client_id: str
     mailbox: str
     drafts: bool
+    reads: tuple[str, ...]  # what later_bounces needs
     token: Callable[[], Awaitable[str]]
 
     async def permissions(self, largest: int) -> Sequence[Observed]:
@@ -41,7 +42,7 @@ class GraphProbes(Probes):
         roles = said.get("roles")
         granted = [str(one) for one in roles] if isinstance(roles, list) else []
         delegated = str(said.get("scp") or "").split()
-        needed = ["Mail.Send", *(["Mail.ReadWrite"] if self.drafts else [])]
+        needed = list(dict.fromkeys(("Mail.Send", *(["Mail.ReadWrite"] if self.drafts else []), *self.reads)))
         missing = [one for one in needed if not _has([*granted, *delegated], one)]
         found = [self._missing(one, delegated=bool(delegated)) for one in missing]
         if not missing:
@@ -59,6 +60,7 @@ class GraphProbes(Probes):
 
     def _missing(self, needed: str, *, delegated: bool) -> Observed:
         why = "" if needed == "Mail.Send" else ", which safe_send and large_messages: draft need"
+        why = ", which later_bounces needs" if needed in self.reads and needed != "Mail.ReadWrite" else why
         if delegated:
             what, fix = f"the sign-in does not allow {needed}{why}", "sign in again, which asks for it"
             paste = f"gateway auth microsoft {self.api.name}"
@@ -72,7 +74,7 @@ class GraphProbes(Probes):
         return f"Test-ServicePrincipalAuthorization -Identity {self.client_id} -Resource {mailbox}"
 
     def _spare(self, granted: Sequence[str]) -> list[str]:
-        spare = [one for one in granted if not _has([one], *_USEFUL) and one not in _OF_EVERY_SIGN_IN]
+        spare = [one for one in granted if not _has([one], *_USEFUL, *self.reads) and one not in _OF_EVERY_SIGN_IN]
         return spare if self.drafts else spare + [one for one in granted if one.startswith("Mail.ReadWrite")]
 
     async def may_send_as(self, addresses: Sequence[str]) -> Sequence[Observed]:

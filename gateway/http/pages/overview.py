@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 from gateway.health.gather import gather
-from gateway.health.problems import Problem, problems, verdict
+from gateway.health.problem import Problem
+from gateway.health.problems import problems, verdict
 from gateway.health.records import BackendNow, Snapshot
 from gateway.http import door
 from gateway.http.pages.charts import charts
