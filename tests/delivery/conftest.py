@@ -9,8 +9,8 @@ from tests.spool_kit import on_both
 
 _ON_BOTH = {
     "test_again.py", "test_bounces.py", "test_breaker.py", "test_digests.py", "test_dispatcher.py", "test_failover.py",
-    "test_handover.py", "test_notices.py", "test_ownership.py", "test_pauses.py", "test_retry.py", "test_tracking.py",
-    "test_upkeep.py", "test_worker.py",
+    "test_handover.py", "test_notices.py", "test_ownership.py", "test_pauses.py", "test_retry.py", "test_returned.py",
+    "test_tracking.py", "test_upkeep.py", "test_worker.py",
 }  # fmt: skip
 # They count statements of SQLite's connections, or change rows by statements of its own.
 _OF_THE_FILE = {

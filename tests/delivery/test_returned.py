@@ -242,6 +242,16 @@ async def test_where_to_go_on_is_kept_after_what_was_found(tmp_path: Path) -> No
         assert len(await came_back(at, ident)) == 1
 
 
+async def test_a_report_that_nobody_foresaw_keeps_no_other_from_being_seen(tmp_path: Path) -> None:
+    """It is reported as a bug, once: a loop that begins anew would read it again and again."""
+    async with opened(tmp_path, Mailbox()) as at:
+        one, other = await sent(at), await sent(at, ident="<m2@h>")
+        at.refuse("come_back", RuntimeError("unforeseen"))
+        await look(at, Look((back("<m1@h>"), back("<m2@h>")), "p"))
+        assert (await came_back(at, one), len(await came_back(at, other))) == ([], 1)
+        assert [line["where"] for line in at.logged("bug")] == ["returned.b"]
+
+
 async def test_an_address_to_which_mail_keeps_coming_back_is_known_to_the_operator(tmp_path: Path) -> None:
     """Also after a restart, and not for ever; what may pass (4.x.x) says nothing of an address."""
     full = Failed(("b@x.org",), "4.2.2", "452 full")
