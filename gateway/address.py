@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import NoReturn
@@ -22,6 +23,7 @@ _ADDRESS = rf"({_LOCAL})(?:@({_DOMAIN})(?:(?<!\])\.)?)?"
 _NAME = r'(?:"[^\x00-\x1f"<>\\\x7f]*+" *+|[^\x00-\x1f"(),:;<>@\[\\\]\x7f]*+)'
 _PATH = re.compile(rf" *+(?:<(?:{_NAME}(<))? *+(?:{_ADDRESS})? *+>(?(1)>)|{_ADDRESS})(?: |\Z)")
 _MAILBOX = re.compile(rf"({_LOCAL})@({_DOMAIN})")
+NOT = "!"  # before a pattern: whom it matches is not meant, whatever other patterns say
 _SHORT = 320  # octets of a path that is remembered: RFC 5321 4.5.3.1.3 says 256
 _LONGEST = 255  # octets of a local part, where RFC 5321 4.5.3.1.1 says 64 and list servers need more; and of a domain
 
@@ -107,6 +109,21 @@ def matches(pattern: str, address: str) -> bool:
     if want_domain.startswith("*."):
         return domain.endswith(want_domain[1:]) and len(domain) > len(want_domain) - 1
     return want_domain in ("*", domain)
+
+
+def takes(patterns: Sequence[str], address: str) -> bool:
+    """Whether one of the patterns matches and no ``!pattern`` does, in whatever order they stand."""
+    return any(matches(one, address) for one in patterns if one[:1] != NOT) and not blocked_by(patterns, address)
+
+
+def blocked_by(patterns: Sequence[str], address: str) -> str:
+    """The first ``!pattern`` that matches, or ""."""
+    return next((one for one in patterns if one[:1] == NOT and matches(one[1:], address)), "")
+
+
+def takes_any(patterns: Sequence[str]) -> bool:
+    """Whether they let every address pass."""
+    return "*" in patterns and (len(patterns) == 1 or not any(one[:1] == NOT for one in patterns))
 
 
 @lru_cache(maxsize=1024)

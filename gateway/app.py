@@ -35,6 +35,7 @@ from gateway.message import Arrival
 from gateway.model import Client, Envelope, Recipient, SpoolUnavailable
 from gateway.names import Names
 from gateway.pools import read_files
+from gateway.quotas import QuotaFile
 from gateway.readiness import Endings, ready
 from gateway.sharing import Alone, Sharing
 from gateway.smtp import Listener, Shared, Site
@@ -77,7 +78,7 @@ class App:
         self.alerts: Alerts
         self._doors = Doors(self, self.events)
         self._shared = Shared()
-        self.rates = self._shared.rates
+        self.quotas = self._shared.quotas
         self._built: Built | None = None
         self._patience = DRAIN
         self.doctor = Doctor(self._subject)
@@ -112,6 +113,8 @@ class App:
         self._parts.callback(lambda: self.events.info("stopped"))
         await self.open_spool()
         self._parts.push_async_callback(DoorBook.begin(self.spool.note_refusals, self.clock, self.events).aclose)
+        kept = await QuotaFile.begin(self.quotas, self.settings.state_dir, self.clock, self.events)
+        self._parts.push_async_callback(kept.aclose)
         built = await build(self.settings, self._means(), None)
         self._adopt(built)
         self._parts.push_async_callback(await self.learner.start())
@@ -193,8 +196,8 @@ class App:
         """Mail that comes as files is judged as a listener on this machine would judge it."""
         if self.drop and self.dispatcher:
             rules, by_network, refuse = self._made.rules, self._made.auth.by_network, self.dispatcher.refuse
-            rates, put = self._shared.rates, self.spool.put
-            self.drop.update(self.settings, Judge(rules, by_network, rates, put, refuse, self.events, self.clock))
+            quotas, put = self.quotas, self.spool.put
+            self.drop.update(self.settings, Judge(rules, by_network, quotas, put, refuse, self.events, self.clock))
 
     def _means(self) -> Means:
         return Means(
@@ -322,9 +325,8 @@ class App:
     async def submit(self, sender: str, recipients: Sequence[str], raw: bytes, *, client: str, pin: str = "") -> str:
         """Accept a message from inside (send-test). Returns the queue id; raises Refusal or Fault."""
         envelope = Envelope(sender, tuple(Recipient(address) for address in recipients))
-        who = Client(name=client, backend=pin)
         arrival = Arrival(self.ids(), self.clock.now(), listener="", peer="", helo="", protocol="local")
-        message = intake.prepare(raw, envelope, who, arrival, self._made.rules)
+        message = intake.prepare(raw, envelope, Client(name=client, backend=pin), arrival, self._made.rules)
         await self.spool.put(message)
         self.events.accepted(message, 0.0)
         return message.id

@@ -89,6 +89,7 @@ def declare(events: Events, settings: Settings) -> None:
         listeners=settings.listeners,
         backends=settings.backends,
         clients=settings.clients,
+        quotas=[name for name, client in settings.clients.items() if client.quota is not None],
         keys=[name for name, key in settings.auth.keys.items() if key.jwks_url is not None],
         oauth=[name for name, section in settings.backends.items() if section.oauth],
     )

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from gateway.checks import Check
+from gateway.quota import Quota, Rate
 from gateway.rewritten import Rewritten
 
 Network = IPv4Network | IPv6Network
@@ -107,14 +108,6 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """At most ``count`` messages in any ``period``."""
-
-    count: int
-    period: timedelta
-
-
-@dataclass(frozen=True, slots=True)
 class SenderRewrite:
     """Replace envelope sender and header From by ``to``: always, or only where the sender is not allowed."""
 
@@ -150,6 +143,8 @@ class Client:
     max_size: int | None = None
     max_recipients: int | None = None
     rate: Rate | None = None
+    quota: Quota | None = None
+    connections: int | None = None
     default_domain: str = ""  # of addresses without one
     redirect_to: str = ""  # who gets all of it
     copy_to: tuple[str, ...] = ()
@@ -186,6 +181,7 @@ class NewMessage(Message):
 
     ``deliveries`` maps a backend's name to the addresses it is to deliver to; every recipient is in exactly one, or
     among the ``refused``, who are kept as failed. ``resend_of``: the message of which this is another copy.
+    ``held``: why nobody gets it until somebody has looked, or "".
     """
 
     raw: bytes
@@ -197,6 +193,7 @@ class NewMessage(Message):
     rewritten: Sequence[Rewritten] = ()
     refused: Mapping[str, Outcome] = field(default_factory=dict)
     resend_of: str = ""
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gateway.address import matches
+from gateway.address import NOT, blocked_by, takes, takes_any
 from gateway.config.models import BounceSettings
 from gateway.model import Client, Refusal
 from gateway.routing import Freight, Routing
 
 _ROUTE = re.compile("[%!@]")  # Postfix resolve.c: RESOLVE_FLAG_ROUTED
 _DOMAIN = re.compile(r"\*@(?!\*\Z)")  # a pattern for everybody of certain domains
+_ANY = ("*",)
 BOUNCES = "gateway"  # the client name that our own bounces are routed and shown under
 _ANYBODY = "noreply@example.com"
 
@@ -27,7 +28,7 @@ def allowed(groups: Sequence[Sequence[str]], address: str) -> bool:
 def _denied_by(groups: Sequence[Sequence[str]], address: str) -> int:
     """The number of the first group without a matching pattern; -1 when there is none."""
     for number, group in enumerate(groups):
-        if "*" not in group and not any(matches(pattern, address) for pattern in group):
+        if group != _ANY and not takes_any(group) and not takes(group, address):
             return number
     return -1
 
@@ -35,7 +36,7 @@ def _denied_by(groups: Sequence[Sequence[str]], address: str) -> int:
 def anybody(groups: Sequence[Sequence[str]]) -> bool:
     """Whether every group lets any address pass."""
     for group in groups:  # noqa: SIM110 - asked for each message, several times: half the time of all()
-        if "*" not in group:
+        if group != _ANY and not takes_any(group):
             return False
     return True
 
@@ -51,7 +52,7 @@ def check_sender(client: Client, mail_from: str, header_from: Sequence[str], *, 
         return
     for address in filter(None, (mail_from, *header_from)):
         if (number := _denied_by(client.senders, address)) >= 0:
-            raise _sender_denied(client, f"<{address}>: sender not allowed", _sender_fix(client, number))
+            raise _sender_denied(client, f"<{address}>: sender not allowed", _sender_fix(client, number, address))
     if not any(header_from):
         raise _sender_denied(client, "From: no address in the header", f"clients.{client.name}.senders needs one")
     if not plain:
@@ -62,9 +63,11 @@ def _sender_denied(client: Client, what: str, fix: str) -> Refusal:
     return Refusal(553, "5.7.1", f'{what} for client "{client.name}"; {fix}', "sender_denied")
 
 
-def _sender_fix(client: Client, number: int) -> str:
+def _sender_fix(client: Client, number: int, address: str) -> str:
     """What would help depends on who says no: the settings are the first group, what a login brings follows."""
     group = client.senders[number]
+    if pattern := blocked_by(group, address):
+        return f"{'the token' if number else f'clients.{client.name}.senders'} blocks it by {pattern}"
     if number and client.secret:
         return f"this login is for {group[0]} only"
     if number:
@@ -79,22 +82,30 @@ def check_recipient(client: Client, address: str) -> None:
 
     A local part with %, ! or @ asks its host to pass the mail on to somewhere else, and who may send to a domain may
     not for that reason send by it. As for Postfix, whatever we make of these characters, the next host may obey them;
-    only a pattern for everything, or the very address, allows it.
+    only a pattern for everything (beside which nothing is blocked), or the very address, allows it.
     """
     groups: Sequence[Sequence[str]] = client.recipients
     if anybody(groups):
         return
     setting = f"clients.{client.name}.recipients"
     if routed := _ROUTE.search(address.rpartition("@")[0]):
-        groups = [[pattern for pattern in group if not _DOMAIN.match(pattern)] for group in groups]
+        groups = [_unrouted(group) for group in groups]
     if (number := _denied_by(groups, address)) < 0:
         return
     if routed and _denied_by(client.recipients, address) < 0:
         why = f'"{routed[0]}" asks the host to pass it on; write the address itself into {setting}'
+    elif pattern := blocked_by(client.recipients[number], address):
+        why = f"{'the token' if number else setting} blocks it by {pattern}"
     else:
         why = f"the token allows only {_some(client.recipients[number])}" if number else setting
     text = f'<{address}>: recipient not allowed for client "{client.name}" ({why})'
     raise Refusal(550, "5.7.1", text, "recipient_denied")
+
+
+def _unrouted(group: Sequence[str]) -> list[str]:
+    """Without the patterns that stand for whole domains, and for all of them where some are blocked."""
+    some = any(one[:1] == NOT for one in group)
+    return [one for one in group if not _DOMAIN.match(one) and not (some and one in ("*", "*@*"))]
 
 
 def _some(patterns: Sequence[str]) -> str:

@@ -2,51 +2,112 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from math import inf
 from typing import TypeVar
 
-from gateway.model import Rate
+from gateway.quota import Rate
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 _KEYS = 10_000
 _SLOTS = 60
+_LIVE = _SLOTS + 1  # of them count at a time: the first and the last may be cut
 _HOUR = 3600.0
 
 
-def remember(table: dict[K, T], key: K, value: T) -> None:
-    """Of too many keys the least recently used one is forgotten."""
+def remember(table: dict[K, T], key: K, value: T, most: int = _KEYS) -> None:
+    """Of more than ``most`` keys the least recently used one is forgotten."""
     table.pop(key, None)
     table[key] = value
-    if len(table) > _KEYS:
+    if len(table) > most:
         del table[next(iter(table))]
 
 
-class RateWindow:
-    """At most ``count`` events in any ``period``, for each key. Counts by sixtieths of the period, so it is strict and
-    small: a refusal may last a sixtieth longer than it had to. The least recently used key is forgotten first.
+class Ring:
+    """How much was spent in any ``period`` (seconds). Counts by sixtieths of it, so it is strict and small: what was
+    spent may count a sixtieth longer than it had to. Asking and counting take the same time whatever was spent.
     """
 
+    __slots__ = ("_at", "_slots", "_total", "period")
+
+    def __init__(self, period: float) -> None:
+        self.period = period
+        self._at = 0
+        self._slots = array("I", [0] * _LIVE)
+        self._total = 0
+
+    def used(self, now: float) -> int:
+        """What counts at ``now`` (monotonic seconds)."""
+        at = int(now * _SLOTS / self.period)
+        if at > self._at:
+            for slot in range(self._at + 1, min(at, self._at + _LIVE) + 1):
+                self._total -= self._slots[slot % _LIVE]
+                self._slots[slot % _LIVE] = 0
+            self._at = at
+        return self._total
+
+    def add(self, amount: int, now: float) -> None:
+        self.used(now)
+        self._slots[self._at % _LIVE] += amount
+        self._total += amount
+
+    def give_back(self, amount: int, now: float) -> None:
+        """It was not spent after all: of what was counted last."""
+        self.used(now)
+        for slot in range(self._at, self._at - _LIVE, -1):
+            back = min(amount, self._slots[slot % _LIVE])
+            self._slots[slot % _LIVE] -= back
+            self._total -= back
+            amount -= back
+
+    def wait(self, amount: int, most: int, now: float) -> float:
+        """Seconds until ``amount`` more are no more than ``most``: 0 for now, infinite for more than there ever is."""
+        excess = self.used(now) + amount - most
+        if excess <= 0:
+            return 0.0
+        for slot in range(self._at - _SLOTS, self._at + 1):
+            excess -= self._slots[slot % _LIVE]
+            if excess <= 0:
+                return (slot + _LIVE) * self.period / _SLOTS - now
+        return inf
+
+    def spent(self, now: float) -> list[tuple[int, int]]:
+        """How many sixtieths ago, and how much: for ``put_back``."""
+        self.used(now)
+        return [(ago, spent) for ago in range(_LIVE) if (spent := self._slots[(self._at - ago) % _LIVE])]
+
+    def put_back(self, spent: Iterable[tuple[int, int]], passed: float, now: float) -> None:
+        """What was spent of it, as it was ``passed`` seconds before ``now``."""
+        self.used(now)
+        later = int(passed * _SLOTS / self.period)
+        for ago, amount in spent:
+            if 0 <= ago + later < _LIVE:
+                self._slots[(self._at - ago - later) % _LIVE] += amount
+                self._total += amount
+
+
+class RateWindow:
+    """At most ``count`` events in any ``period``, for each key. The least recently used key is forgotten first."""
+
     def __init__(self) -> None:
-        self._slots: dict[str, dict[int, int]] = {}
+        self.rings: dict[tuple[str, float], Ring] = {}  # by key and period
 
     def allow(self, key: str, rate: Rate, now: float) -> bool:
         """Count one event at ``now`` (monotonic seconds), unless that would exceed the rate."""
-        current, slots = self._within(key, rate, now)
-        allowed = sum(slots.values()) < rate.count
-        if allowed:
-            slots[current] = slots.get(current, 0) + 1
-        remember(self._slots, key, slots)
+        period = rate.period.total_seconds()
+        ring = self.rings.get((key, period)) or Ring(period)
+        if allowed := ring.used(now) < rate.count:
+            ring.add(1, now)
+        remember(self.rings, (key, period), ring)
         return allowed
 
     def used(self, key: str, rate: Rate, now: float) -> int:
         """How many of them count at ``now`` (monotonic seconds). Counts nothing."""
-        return sum(self._within(key, rate, now)[1].values())
-
-    def _within(self, key: str, rate: Rate, now: float) -> tuple[int, dict[int, int]]:
-        current = int(now * _SLOTS / rate.period.total_seconds())
-        return current, {slot: n for slot, n in self._slots.get(key, {}).items() if slot >= current - _SLOTS}
+        ring = self.rings.get((key, rate.period.total_seconds()))
+        return ring.used(now) if ring else 0
 
 
 class FailureLimit:

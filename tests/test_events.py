@@ -566,7 +566,7 @@ PROMISED = {
     "queue_messages", "queue_oldest_message_age_seconds", "spool_write_duration_seconds", "spool_bytes",
     "spool_room_bytes", "spool_shut",
     "spool_free_bytes", "backend_up", "backend_paused", "tls_certificate_not_after_timestamp_seconds",
-    "alerts_total", "learning",
+    "alerts_total", "learning", "over_quota_total", "quota_used_ratio",
     "bounces_total", "config_last_reload_successful", "bugs_total", "build_info", "log_lines_dropped_total",
     "jwks_up", "oauth_token_refresh_total", "oauth_token_expiry_timestamp_seconds",
     "credential_expiry_timestamp_seconds", "certificate_renewals_total",

@@ -34,11 +34,43 @@ NARROWED = (("*@example.com",), ("bob@example.com", "*@example.net"))
         (NARROWED, "bob@example.com", True),
         (NARROWED, "eve@example.com", False),
         (NARROWED, "bob@example.net", False),
+        ((("*", "!*@bad.example"),), "a@example.com", True),
+        ((("*", "!*@bad.example"),), "a@BAD.example", False),
+        ((("!boss@example.com", "*@example.com"),), "boss@example.com", False),
+        ((("!boss@example.com", "*@example.com"),), "other@example.com", True),
+        ((("boss@example.com", "!*@example.com"),), "boss@example.com", False),
+        ((("!boss@example.com",),), "other@example.com", False),
+        ((("*",), ("*", "!boss@example.com")), "boss@example.com", False),
+        ((("*", "!boss@example.com"), ("boss@example.com",)), "boss@example.com", False),
     ],
 )
 def test_allowed(groups: tuple[tuple[str, ...], ...], address: str, expected: bool) -> None:
     """One pattern of a group is enough, every group needs one: a claim narrows what the settings allow."""
     assert policy.allowed(groups, address) is expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "address", "text"),
+    [
+        (("*", "!*@bad.example"), "a@bad.example", "(clients.x.recipients blocks it by !*@bad.example)"),
+        (("*", "!*@bad.example"), "a%bad.example@relay.example", '"%" asks the host to pass it on'),
+        (("*", "!*@bad.example"), "a!bad.example@relay.example", '"!" asks the host to pass it on'),
+        (("*@*", "!*@bad.example"), "a%bad.example@relay.example", '"%" asks the host to pass it on'),
+        (("*", "!*@bad.example", "a%b@relay.example"), "a%b@relay.example", None),
+        (("*",), "a%bad.example@relay.example", None),
+    ],
+)
+def test_a_blocked_recipient_is_not_reached_by_way_of_another_host(
+    patterns: tuple[str, ...], address: str, text: str | None
+) -> None:
+    """The refusal names what blocks it; who may send to all but some may not name these behind another host."""
+    client = Client("x", recipients=(patterns,))
+    if text is None:
+        return policy.check_recipient(client, address)
+    with pytest.raises(Refusal) as refused:
+        policy.check_recipient(client, address)
+    assert (refused.value.code, text in refused.value.text) == (550, True), refused.value.text
+    return None
 
 
 DENIED = '<a@evil.example>: sender not allowed for client "printers"; add it to clients.printers.senders'
@@ -57,6 +89,18 @@ NOBODY = 'From: no address in the header for client "printers"; clients.printers
         (PRINTERS, "", ["a@evil.example"], DENIED),
         (PRINTERS, "a@example.com", [], NOBODY),
         (PRINTERS, "", [""], NOBODY),
+        (
+            Client("x", senders=(("*", "!a@b.example"),)),
+            "a@b.example",
+            ["c@d"],
+            '<a@b.example>: sender not allowed for client "x"; clients.x.senders blocks it by !a@b.example',
+        ),
+        (
+            Client("x", senders=(("*",), ("*", "!a@b.example"))),
+            "c@d",
+            ["a@b.example"],
+            '<a@b.example>: sender not allowed for client "x"; the token blocks it by !a@b.example',
+        ),
     ],
 )
 def test_check_sender(client: Client, mail_from: str, header_from: list[str], text: str | None) -> None:

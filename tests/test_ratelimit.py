@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import Rate
-from gateway.ratelimit import FailureLimit, RateWindow
+from gateway.quota import Rate
+from gateway.ratelimit import FailureLimit, RateWindow, Ring
 
 
 @given(
@@ -39,6 +40,50 @@ def test_rate_at_the_edge_of_its_period(second: float, allowed: bool) -> None:
     window, rate = RateWindow(), Rate(1, timedelta(seconds=60))
     assert window.allow("k", rate, 0.99)
     assert window.allow("k", rate, second) is allowed
+
+
+AMOUNTS = st.lists(st.tuples(st.floats(0, 40, allow_nan=False), st.integers(1, 9)), max_size=80)
+
+
+@given(AMOUNTS, st.integers(1, 30), st.sampled_from([1, 60, 3600, 86400]), st.floats(0, 1e6), st.floats(0, 2))
+def test_what_is_spent_never_exceeds_the_most(
+    steps: list[tuple[float, int]], most: int, period: int, start: float, asleep: float
+) -> None:
+    """In no period more than the most; who waits as long as it is said fits then, also in a copy that was kept."""
+    ring, now, spent = Ring(period), start, list[tuple[float, int]]()
+    for gap, amount in steps:
+        now += gap * period / 60
+        wait = ring.wait(amount, most, now)
+        if amount > most:
+            assert wait == inf
+            continue
+        assert 0 <= wait <= period * (1 + 2 / 60)
+        if wait == 0:
+            ring.add(amount, now)
+            spent.append((now, amount))
+        else:
+            freed = Ring(period)
+            freed.put_back(ring.spent(now), 0.0, now)
+            assert freed.wait(amount, most, now + wait + period * 1e-6) == 0
+        assert ring.used(now) <= most
+        assert sum(n for then, n in spent if now - then < period * (1 - 1e-9)) <= most
+    kept, later = Ring(period), now + asleep * period
+    kept.put_back(ring.spent(now), asleep * period, later)
+    assert kept.used(later) >= sum(n for then, n in spent if later - then < period * (1 - 1e-9))
+    assert kept.used(later) <= ring.used(now)
+
+
+@given(AMOUNTS, st.integers(1, 100))
+def test_what_is_given_back_was_never_spent(steps: list[tuple[float, int]], more: int) -> None:
+    """Whatever came between."""
+    one, other, now = Ring(60), Ring(60), 0.0
+    for gap, amount in steps:
+        now += gap / 10
+        one.add(amount, now)
+        other.add(amount, now)
+    one.add(more, now)
+    one.give_back(more, now + 0.5)
+    assert one.spent(now + 0.5) == other.spent(now + 0.5)
 
 
 def test_rate_keys_are_apart_and_bounded() -> None:

@@ -13,7 +13,7 @@ from gateway.health.records import Snapshot
 ENDS = "ends"
 ONCE = frozenset(("clock_stepped", "bug"))  # they are over at once: nobody needs to hear that
 # So long it must be gone to be over. Strangers begin and end it as they like: else each of their pauses is two alerts.
-CALMER: Mapping[str, timedelta] = {"log_in_attack": timedelta(days=1)}
+CALMER: Mapping[str, timedelta] = {"log_in_attack": timedelta(days=1), "over_quota": timedelta(hours=1)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from gateway.address import parse_address
+from gateway.address import NOT, parse_address
 from gateway.auth.tokens import Invalid, narrowing
 from gateway.config.models import ClientSettings, Settings
 from gateway.model import BadAddress, Client, LoginToken, SenderRewrite
@@ -100,6 +100,8 @@ class Clients:
             max_size=known.max_size,
             max_recipients=known.max_recipients,
             rate=known.rate,
+            quota=known.quota.quota if known.quota else None,
+            connections=known.connections,
             default_domain=default_domain(known, self._default_domain),
             redirect_to=known.redirect_to or "",
             copy_to=known.copy_to,
@@ -131,7 +133,7 @@ def default_domain(known: ClientSettings, of_all: str) -> str:
 def _fill(pattern: str, claims: Mapping[str, Any]) -> str:
     """``{sub}`` and ``{email}`` replaced by the claims; "" (matches nothing) when that gives no address.
 
-    A claim never brings a wildcard of its own, and an address its issuer calls unverified is nobody's.
+    A claim never brings a wildcard or a ``!`` of its own, and an address its issuer calls unverified is nobody's.
     """
     names = _PLACEHOLDER.findall(pattern)
     values = {name: claims.get(name) for name in names}
@@ -140,6 +142,8 @@ def _fill(pattern: str, claims: Mapping[str, Any]) -> str:
     if not all(isinstance(value, str) and value and "*" not in value for value in values.values()):
         return ""
     filled = _PLACEHOLDER.sub(lambda match: str(values[match[1]]), pattern)
+    if names and filled.startswith(NOT):  # a claim never blocks either: beside "!x" another pattern may mean more
+        return ""
     try:
         if names:
             parse_address(filled.replace("*", "x"))

@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.actor import ROLES, Role
+from gateway.address import NOT
 from gateway.auth.keys import ADMIN_AUDIENCE, Key, load_keys, sign, verify
 from gateway.config.models import Settings
-from gateway.config.values import parse_network, parse_pattern, parse_size
+from gateway.config.values import check_choices, parse_choice, parse_network, parse_size
 from gateway.model import LoginToken, Network
 from gateway.strangers import strict_json
 
@@ -239,14 +240,23 @@ def narrowing(claims: Mapping[str, Any]) -> Narrowing:
         if size == 0:
             raise ValueError("max_size must be 1 or more")
         return Narrowing(
-            senders=_texts(claims, "senders"),
-            recipients=_texts(claims, "recipients"),
+            senders=_choices(claims, "senders"),
+            recipients=_choices(claims, "recipients"),
             networks=None if networks is None else tuple(map(parse_network, networks)),
             backend=_text(claims, "backend"),
             max_size=size,
         )
     except ValueError as error:
         raise Invalid("token_claims", str(error)) from None
+
+
+def _choices(claims: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    """Raises ValueError for a ``!pattern`` that blocks nobody for being misspelt."""
+    given = _texts(claims, name)
+    for one in given or ():
+        if one.startswith(NOT):
+            parse_choice(one)
+    return given
 
 
 def mint(
@@ -282,8 +292,8 @@ def mint(
         asked = narrowing(payload)
     except Invalid as error:
         raise ValueError(f"such a token would be refused: {error}") from None
-    for pattern in (*(asked.senders or ()), *(asked.recipients or ())):
-        parse_pattern(pattern)
+    for patterns in (asked.senders, asked.recipients):
+        check_choices(tuple(map(parse_choice, patterns or ())))
     if asked.backend and asked.backend not in settings.backends:
         raise ValueError(f'there is no backend "{asked.backend}"')
     return token

@@ -12,6 +12,7 @@ from gateway.cli.common import config_option, connect, example, json_option, nam
 from gateway.cli.errors import Failed
 from gateway.cli.plain import moment, say, show_json
 
+_OVER = {"hold": "held until released", "defer": "told to try again", "refuse": "refused"}
 COLUMNS = Columns(
     ("CLIENT", "KNOWN BY", "SENDS AS", "TO", "BY", "RATE USED", "ACCEPTED", "REFUSED", "LAST ACCEPTED"),
     {"KNOWN BY": 10, "SENDS AS": 12, "TO": 8, "BY": 8},
@@ -39,10 +40,21 @@ def list_(wide: bool, as_json: bool) -> None:
 
 
 def _row(one: Any) -> tuple[object, ...]:
-    known, rate = ", ".join(one["known_by"]), f"{one['rate_used']} of {one['rate']}" if one["rate"] else "no limit"
+    known, rate = ", ".join(one["known_by"]), "; ".join(_used(one)) or "no limit"
     last = plain.relative(moment(one["last_accepted_at"])) + (" (used to send daily)" if one["silent"] else "")
     ways = (one["sends_as"], one["sends_to"], one["sends_by"])
     return (one["name"], known, *ways, rate, one["accepted_today"], one["refused_today"], last)
+
+
+def _used(one: Any) -> list[str]:
+    """Its rate, then of its quota each number with who of it has used most."""
+    rate = [f"{one['rate_used']} of {one['rate']}"] if one["rate"] else []
+    return rate + [_number(each) for each in one["quota"]]
+
+
+def _number(each: Any) -> str:
+    recipients = " recipients" * (each["counts"] == "recipients")
+    return f"{each['used']} of {each['rate']}{recipients}" + (f" ({each['who']})" if each["who"] else "")
 
 
 @client.command(epilog=example("gateway client show printers"))
@@ -58,7 +70,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         return show_json(known[name])
     for word, value in _facts(known[name]):
-        say(f"{word + ':':<16}{value}")
+        say(f"{word + ':' if word else '':<16}{value}")
     return None
 
 
@@ -71,12 +83,24 @@ def _facts(one: Any) -> list[tuple[str, str]]:
         ("sends to", one["sends_to"]),
         ("sends by", one["sends_by"]),
         ("rate", f"{one['rate']}, {one['rate_used']} used now" if one["rate"] else "no limit"),
+        *_quota(one),
         ("largest", one["max_size"] or "as limits.max_size says"),
         ("recipients", str(one["max_recipients"] or "as limits.max_recipients says")),
         ("today", f"{one['accepted_today']} accepted, {one['refused_today']} refused"),
         ("last accepted", _last(accepted, one["last_accepted_from"])),
     ]
     return facts + ([("password used", _last(password, one["password_used_from"]))] if one["password"] else [])
+
+
+def _quota(one: Any) -> list[tuple[str, str]]:
+    """A line for each number of its quota, then what becomes of the rest."""
+    facts = [("quota" if not n else "", _number(each)) for n, each in enumerate(one["quota"])]
+    if facts:
+        each = "" if one["quota_per"] == "client" else f", counted for each {one['quota_per']}"
+        facts.append(("over quota", f"{_OVER[one['quota_over']]}{each}"))
+    if one["max_connections"] is not None:
+        facts.append(("connections", f"{one['connections']} of {one['max_connections']} open"))
+    return facts
 
 
 def _last(when: Any, peer: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
+from gateway.config import quotas
 from gateway.config.aliases import Given, faults
 from gateway.config.document import Keys, hint
 from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings, users
@@ -32,6 +33,10 @@ def findings(settings: Settings, names: Names) -> Findings:
     for user, name in users(settings.clients):
         if (first := taken.setdefault(user, name)) != name:
             yield ("clients", name, "user"), f'clients.{first} has the user name "{user}" already'
+    for name, client in settings.clients.items():
+        if client.connections is not None and client.connections > settings.limits.connections:
+            most = f"limits.connections ({settings.limits.connections})"
+            yield ("clients", name, "connections"), f"is more than {most}, which holds for all together"
     yield from _pickup(settings)
     yield from ((("aliases", name), text) for name, text in faults(given_aliases(settings)))
     if not settings.routes and names["backends"]:
@@ -119,6 +124,9 @@ def _client(here: Keys, client: ClientSettings) -> Findings:
         yield (*here, "key"), "only a client with a token has a key"
     if client.redirect_to and client.copy_to:
         yield (*here, "copy_to"), "nobody gets a copy of what redirect_to takes; take one of the two out"
+    if client.quota is not None:
+        for key, text in quotas.faults(client.quota, logs_in=bool(login)):
+            yield (*here, "quota", *key), text
     for field in ("senders", "recipients"):
         if client.token is None and any("{" in pattern for pattern in getattr(client, field)):
             yield (*here, field), "{sub} and {email} stand for claims, which only a client with a token has"

@@ -13,6 +13,7 @@ from gateway.config import aliases, values
 from gateway.config.database import this_machine
 from gateway.config.finding import Examined
 from gateway.config.locate import SOCKET
+from gateway.config.quotas import QuotaSettings
 from gateway.config.section import Section
 
 Tolerance = Literal["long_lines", "bare_newlines", "missing_headers", "missing_helo"]
@@ -93,14 +94,16 @@ class ClientSettings(Section):
     user: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     password_hash: SecretStr | None = None
     login: str | None = None
-    senders: tuple[values.Pattern, ...] = ("*",)
-    recipients: tuple[values.Pattern, ...] = ("*",)
+    senders: values.Choices = ("*",)
+    recipients: values.Choices = ("*",)
     rewrite_sender: RewriteSettings | None = None
     default_domain: values.Hostname | None = None
     redirect_to: values.PlainAddress | None = None
     copy_to: Copies = ()
     backend: str | None = None
     rate: values.RateLimit | None = None
+    quota: QuotaSettings | None = None
+    connections: Annotated[int, Field(ge=1)] | None = None
     max_size: Annotated[values.Size, Field(ge=1)] | None = None
     max_recipients: Annotated[int, Field(ge=1)] | None = None
     open_relay: bool = False

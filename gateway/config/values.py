@@ -16,7 +16,8 @@ from gateway.address import parse_address, with_a_labels
 from gateway.config.database import parse_database, parse_failover, parse_instance
 from gateway.config.durations import format_duration, parse_duration
 from gateway.config.locate import absolute
-from gateway.model import BadAddress, Network, Rate
+from gateway.model import BadAddress, Network
+from gateway.quota import Rate
 from gateway.url import check_url
 
 _BYTES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
@@ -204,6 +205,24 @@ def parse_pattern(text: str) -> str:
     return text if text == "*" or _address(example.replace("*", "x")) else ""
 
 
+def parse_choice(text: str) -> str:
+    """An address pattern, or ``!`` before one: whom that matches is not meant."""
+    if not text.startswith("!"):
+        return parse_pattern(text)
+    if text in ("!", "!*", "!*@*"):
+        raise ValueError(f'"{text}" blocks everybody, write [] for that')
+    if "{" in text:
+        raise ValueError(f'"{text}": what is blocked is an address or pattern, no claim of a token')
+    return f"!{parse_pattern(text[1:])}"
+
+
+def check_choices(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises ValueError where it says only who is blocked."""
+    if patterns and all(one.startswith("!") for one in patterns):
+        raise ValueError(f'says only who is blocked, and nobody else is allowed either: put "*" before {patterns[0]}')
+    return patterns
+
+
 def _text_schema(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": ["string", "integer"], "pattern": pattern})
 
@@ -242,4 +261,5 @@ LocalDomain = Annotated[str, AfterValidator(_local_domain)]  # "*.lan": all belo
 Mailbox = Annotated[str, AfterValidator(_mailbox)]  # "sender": the From address of each message; "me": who signed in
 Pattern = Annotated[str, AfterValidator(parse_pattern)]
 # "" is the null sender.
+Choices = Annotated[tuple[Annotated[str, AfterValidator(parse_choice)], ...], AfterValidator(check_choices)]
 SenderPattern = Annotated[str, AfterValidator(lambda text: parse_pattern(text) if text else "")]

@@ -11,7 +11,8 @@ from gateway.checks import Use
 from gateway.clock import Clock
 from gateway.config.models import BackendSettings
 from gateway.delivery.breaker import FOREVER, CircuitBreaker, State
-from gateway.model import Outcome, Rate, Verdict
+from gateway.model import Outcome, Verdict
+from gateway.quota import Rate
 
 _COUNTED = 10_000  # sends whose times are kept to show how much of a rate is used
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from gateway.address import takes_any
 from gateway.backends.shared.probe import Probes
 from gateway.doctor.finding import Finding, Level, finding
 from gateway.doctor.providers import as_finding
@@ -45,7 +46,7 @@ def _anybody(subject: Subject) -> Iterator[Finding]:
     """Clients that may send as anybody, by backends that may not."""
     choosy = {name: one.capabilities.senders for name, one in _built(subject).items() if one.capabilities.senders}
     for name, client in subject.settings.clients.items():
-        if "*" not in client.senders or client.rewrite_sender or client.login or not choosy:
+        if not takes_any(client.senders) or client.rewrite_sender or client.login or not choosy:
             continue
         pin = client.backend or ""
         met = {one: senders for one, senders in choosy.items() if pin in ("", one)}

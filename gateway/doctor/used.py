@@ -57,7 +57,7 @@ def _of_settings(subject: Subject, routing: Routing) -> Iterator[Used]:
         pin = client.backend or client.login or ""
         if client.login:
             continue  # the provider says who that is
-        for pattern in client.senders:
+        for pattern in (one for one in client.senders if not one.startswith("!")):
             local, _, domain = pattern.rpartition("@")
             if "*" in domain or "{" in pattern or not domain or pattern == "*":
                 continue

@@ -27,7 +27,7 @@ from gateway.model import (
     Verdict,
 )
 from gateway.pools import SMALL_MAIL, look_through_mail
-from gateway.ratelimit import RateWindow
+from gateway.quotas import Quotas
 from gateway.refusals import Refused, refusal_of
 from gateway.transaction import Transaction
 
@@ -63,7 +63,7 @@ class Judge:
 
     rules: Rules
     by_network: Callable[[str], Client | None]
-    rates: RateWindow
+    quotas: Quotas
     put: Callable[[NewMessage], Awaitable[None]]
     refuse: Callable[[NewMessage, str], Awaitable[None]]
     events: Events
@@ -76,16 +76,18 @@ class Judge:
         client = replace(known or Client(name=""), login=f"user id {origin.owner}")
         client = replace(client, default_domain=client.default_domain or letter.domain)
         letter, bare = _whole(letter, client.default_domain)
-        if client.rate and not self.rates.allow(client.name, client.rate, started):
+        if client.rate and not self.quotas.allow(client, started):
             raise Later(f"faster than clients.{client.name}.rate allows", everything=True)
         arrival = Arrival(ident, self.clock.now(), listener=origin.way, peer="", helo="", protocol="local")
         message = await self._decide(letter, bare, client, arrival, origin.dropped_at, notes)
         try:
-            if notes.refused:
-                await self.refuse(_with(message, letter.envelope.recipients, notes.refused), notes.untold)
+            if client.quota is None or not message.deliveries:
+                await self._store(message, letter, notes)
             else:
-                await self.put(message)
-        except SpoolTrouble as trouble:
+                many = sum(map(len, message.deliveries.values()))
+                with self.quotas.taking(client, message, letter.envelope.sender, many, started) as message:
+                    await self._store(message, letter, notes)
+        except (SpoolTrouble, Refusal) as trouble:  # others came between the look and this
             raise Later(trouble.text, everything=True) from trouble
         if message.deliveries:
             self.events.accepted(message, self.clock.monotonic() - started)
@@ -95,6 +97,12 @@ class Judge:
                 text=refusal.text, client=client.name, user=client.login, sender=letter.envelope.sender or "<>",
                 recipients=recipients, size=len(letter.raw),
             ))  # fmt: skip
+
+    async def _store(self, message: NewMessage, letter: Letter, notes: _Notes) -> None:
+        if notes.refused:
+            await self.refuse(_with(message, letter.envelope.recipients, notes.refused), notes.untold)
+        else:
+            await self.put(message)
 
     async def _decide(
         self,
@@ -120,7 +128,8 @@ class Judge:
                 except Exception as error:
                     notes.refuse("rcpt", error, recipient.address)
             if transaction.recipients:
-                stage = "data"
+                stage, many = "data", len(transaction.recipients)
+                self.quotas.look(client, "", letter.envelope.sender, self.clock.monotonic(), recipients=many)
                 ready = partial(_prepared, letter.raw, transaction, arrival, dropped_at, self.rules)
                 return await look_through_mail(ready) if len(letter.raw) > SMALL_MAIL else ready()
         except Exception as error:

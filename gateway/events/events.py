@@ -18,10 +18,12 @@ from prometheus_client import CollectorRegistry
 from gateway.actor import Order
 from gateway.clock import Clock, SystemClock
 from gateway.events.afterwards import Afterwards
+from gateway.events.alike import alike
 from gateway.events.log import Gathering, Libraries, Renderer, Writer, in_journal, make_logger
 from gateway.events.memory import Memory
 from gateway.events.metrics import MECHANISMS, STAGES, Metrics
 from gateway.model import NewMessage, Outcome, SpooledMessage, Verdict
+from gateway.quota import Over
 from gateway.refusals import Refused
 
 _SHOWN = 20  # recipients of a refused message
@@ -159,7 +161,17 @@ class Events(Afterwards):
             login=message.login, sender=message.envelope.sender,
             recipients=[recipient.address for recipient in message.envelope.recipients], size=size,
             message_id=message.message_id, backends=list(message.deliveries), **({"original": was} if was else {}),
+            **({"held": message.held} if message.held else {}),
         )  # fmt: skip
+
+    def over_quota(self, client: str, who: str, over: Over, why: str) -> None:
+        """A message or recipient was too many: held, deferred or refused. ``who`` of the client it was, or ""."""
+        self._metrics.over_quota(client, over).inc()
+        self.memory.over_quota(client, who, over, why)
+
+    def quota_used(self, client: str, ratio: float) -> None:
+        """0 for nothing, 1 for all of it."""
+        self._metrics.quota_used(client).set(ratio)
 
     # Mail that comes as files
 
@@ -195,7 +207,7 @@ class Events(Afterwards):
         self, message: SpooledMessage, backend: str, outcomes: Mapping[str, Outcome], seconds: float, now: datetime
     ) -> None:
         """One line per distinct outcome. ``now``, of the spool's time, gives the latency since it was queued."""
-        groups = _alike(outcomes)
+        groups = alike(outcomes)
         for outcome, addresses in groups:
             self._metrics.deliveries(backend, _EVENT[outcome.verdict]).inc(len(addresses))
         verdicts = {outcome.verdict for outcome, _ in groups}
@@ -327,13 +339,3 @@ class Events(Afterwards):
     def jwks(self, key: str, ok: bool, detail: str = "") -> None:
         self._metrics.jwks(key).set(ok)
         (self._log.info if ok else self._log.warning)("jwks", key=key, ok=ok, detail=detail)
-
-
-def _alike(outcomes: Mapping[str, Outcome]) -> Collection[tuple[Outcome, list[str]]]:
-    """Who got the same."""
-    if len(outcomes) == 1:  # of nearly every message
-        return [(outcome, [address]) for address, outcome in outcomes.items()]
-    groups: dict[Outcome, list[str]] = {}
-    for address, outcome in outcomes.items():
-        groups.setdefault(outcome, []).append(address)
-    return groups.items()

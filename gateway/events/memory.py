@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
 
 from gateway.clock import Clock
 from gateway.networks import neighbour
+from gateway.ratelimit import remember
 
 MANY = 50  # refused log-ins ...
 WITHIN = 10  # ... in so many minutes are an attack, or a device that does not know its password
+STORM = 3600.0  # seconds without any: then who sent too much has stopped
 _NAMED = 3  # places or peers that are told apart
 
 
@@ -23,6 +25,30 @@ class Happened:
     since: datetime
     last: datetime
     where: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storm:
+    """A client that sends more than its quota: how often, of that how often it was ``held``, and who of it most."""
+
+    client: str
+    count: int
+    held: int
+    since: datetime
+    why: str
+    who: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Storm:
+    """``since`` and ``last`` in monotonic seconds."""
+
+    since: float
+    last: float
+    why: str
+    count: int = 0
+    held: int = 0
+    who: dict[str, int] = field(default_factory=dict)
 
 
 class Memory:
@@ -41,6 +67,33 @@ class Memory:
         self._refused: deque[tuple[int, int]] = deque(maxlen=WITHIN + 1)  # by minute since the machine's start
         self._peers: deque[str] = deque(maxlen=MANY)
         self._many_since: datetime | None = None
+        self._storms: dict[str, _Storm] = {}
+
+    def over_quota(self, client: str, who: str, over: str, why: str) -> None:
+        """One more message or recipient that was too many. What is kept is small, whoever it is of the client."""
+        now = self._clock.monotonic()
+        with self._lock:
+            storm = self._storms.get(client)
+            if storm is None or now - storm.last >= STORM:
+                storm = self._storms[client] = _Storm(since=now, last=now, why=why)
+            storm.last, storm.why = now, why
+            storm.count += 1
+            storm.held += over == "hold"
+            remember(storm.who, who, storm.who.get(who, 0) + 1, MANY)
+
+    @property
+    def storms(self) -> tuple[Storm, ...]:
+        """Those in which something came within the last hour, by client."""
+        now, wall = self._clock.monotonic(), self._clock.now()
+        with self._lock:
+            return tuple(
+                Storm(
+                    client=name, count=one.count, held=one.held, why=one.why,
+                    since=wall - timedelta(seconds=now - one.since),
+                    who=tuple(who for who in sorted(one.who, key=one.who.__getitem__, reverse=True)[:_NAMED] if who),
+                )
+                for name, one in sorted(self._storms.items()) if now - one.last < STORM
+            )  # fmt: skip
 
     def bug(self, where: str) -> None:
         with self._lock:

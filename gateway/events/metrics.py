@@ -24,17 +24,19 @@ STAGES: Mapping[str, str] = {
     " unknown_client wrong_user wrong_network token_malformed token_unknown_key token_signature token_claims"
     " token_audience token_expired token_not_yet token_revoked bad_newlines internal other",
     "mail": "auth_required auth_unavailable tls_required token_expired bad_syntax bad_sequence bad_address utf8_address"
-    " relay_denied sender_denied cannot_carry too_big rate_limited busy spool_full shutting_down internal other",
+    " relay_denied sender_denied cannot_carry too_big rate_limited too_many_connections busy spool_full shutting_down"
+    " internal other",
     "rcpt": "auth_required bad_syntax bad_sequence bad_address utf8_address relay_denied recipient_denied"
-    " too_many_recipients no_route cannot_carry internal other",
+    " too_many_recipients no_route cannot_carry rate_limited internal other",
     "data": "sender_denied cannot_carry too_big bad_message bad_newlines line_too_long mail_loop bad_sequence idle"
-    " busy spool_full spool_error shutting_down learning internal other",
+    " rate_limited busy spool_full spool_error shutting_down learning internal other",
 }
 _REFUSALS = [(stage, reason) for stage, reasons in STAGES.items() for reason in reasons.split()]
 MECHANISMS = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "other")
 AUTH_RESULTS = ("ok", "failed", "unavailable", "refused")
 BOUNCES = ("failed", "delayed", "relayed", "digest", "suppressed")
 RENEWALS = ("renewed", "removed", "waits", "failed")
+OVER = ("hold", "defer", "refuse")  # a quota
 REFRESHES = ("ok", "refused", "unavailable")
 RETURNED = ("counted", "known", "unmatched", "other")  # what reports of mail that came back were
 WAYS = ("mail", "webhook", "command")  # of alerts
@@ -80,8 +82,8 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # fewer series; process-wide
-        prometheus_client.ProcessCollector(registry=registry)
-        prometheus_client.PlatformCollector(registry=registry)
+        for collector in (prometheus_client.ProcessCollector, prometheus_client.PlatformCollector):
+            collector(registry=registry)
         prometheus_client.GCCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Family[Counter]:
@@ -100,6 +102,8 @@ class Metrics:
         self.rejected = counter("smtp_rejected_total", "Refusals given.", "listener", "stage", "reason")
         self.refusals_dropped = counter("refusals_dropped_total", "Refusals of which no row was kept.")
         self.received = counter("messages_received_total", "Messages accepted.", "listener", "client")
+        self.over_quota = counter("over_quota_total", "Times a client had used up its quota.", "client", "result")
+        self.quota_used = gauge("quota_used_ratio", "Most used number of the client's quota; 1 is all.", "client")
         self.size = histogram("message_size_bytes", "Size of messages accepted.", _SIZES)
         self.accept_time = histogram("accept_duration_seconds", "From the end of DATA to 250.", _ACCEPT, "listener")
         self.dropped_files = gauge("dropped_files", "Files in folders that mail is taken from.", "folder", "state")
@@ -142,9 +146,9 @@ class Metrics:
         """What is there from the start."""
         self.build(__version__, platform.python_version(), sqlite3.sqlite_version).set(1)
         self.reload().set(1)
-        self.bounces.create(product(BOUNCES))
-        self.alerts.create(product(WAYS, ("ok", "failed")))
-        self.clock_steps.create(product(DIRECTIONS))
+        sets = (self.bounces, (BOUNCES,)), (self.alerts, (WAYS, ("ok", "failed"))), (self.clock_steps, (DIRECTIONS,))
+        for family, words in sets:
+            family.create(product(*words))
 
     def declare(
         self,
@@ -152,6 +156,7 @@ class Metrics:
         listeners: Collection[str] = (),
         backends: Collection[str] = (),
         clients: Collection[str] = (),
+        quotas: Collection[str] = (),
         keys: Collection[str] = (),
         oauth: Collection[str] = (),
     ) -> None:
@@ -159,13 +164,16 @@ class Metrics:
 
         So rate() sees the first failure; states of what is gone are forgotten. ``oauth`` are the backends that ask for
         access tokens,
-        ``keys`` those that an issuer publishes.
+        ``keys`` those that an issuer publishes, ``quotas`` the clients that have one.
         """
         for family in (self.connections, self.open, self.accept_time):
             family.create(product(listeners))
         self.rejected.create((name, *pair) for name in listeners for pair in _REFUSALS)
         self.auth.create(product(listeners, MECHANISMS, AUTH_RESULTS))
         self.received.create(product(listeners, clients))
+        self.over_quota.create(product(quotas, OVER))
+        self.quota_used.create(product(quotas))
+        self.quota_used.keep(quotas)
         for backend in backends:
             if (backend,) not in self.up.children:
                 self.up(backend).set(1)

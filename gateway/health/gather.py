@@ -98,6 +98,7 @@ async def gather(seen: Watched) -> Snapshot:
         steps=tuple(StepNow(was_at=one.was_at, now_at=one.now_at) for one in backlog.steps),
         bugs=memory.bugs,
         log_ins=memory.log_ins,
+        storms=memory.storms,
         descriptors=lacking(settings) if dispatcher is not None else "",
         pickups=() if disk.shut else _pickups(seen),
         unread=tuple(

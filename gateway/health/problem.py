@@ -22,6 +22,7 @@ KINDS: Mapping[str, str] = {
     "disk_low": "the disk is nearly full",
     "reload_refused": "the settings on disk are wrong",
     "pickup_unreadable": "a folder that mail is taken from cannot be read",
+    "over_quota": "a client sends more than its quota",
     "log_in_attack": "many log-ins are refused",
     "clock_stepped": "the machine's clock was set",
     "settings_differ": "instances on one database have different settings",

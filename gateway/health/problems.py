@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from gateway.health.afterwards import addresses, unread
+from gateway.health.of_clients import log_ins, over_quota
 from gateway.health.problem import KINDS, Problem
 from gateway.health.records import BackendNow, Ends, Snapshot
 from gateway.health.words import SHUT, lasting, number, octets
@@ -247,18 +248,6 @@ def _pickups(seen: Snapshot) -> Iterator[Problem]:
         )  # fmt: skip
 
 
-def _log_ins(seen: Snapshot) -> Iterator[Problem]:
-    if one := seen.log_ins:
-        whom = ", ".join(one.where)
-        yield Problem(
-            key="log_ins", kind="log_in_attack", severity="warn", since=one.since,
-            what=f"{number(one.count, 'log-in')} were refused within 10 minutes.",
-            cost="Who guesses is slowed down. Nobody else is kept out, and no mail is lost.",
-            fix="See who it is: gateway refused. A device of yours has a wrong password; else block the address.",
-            said=f"most of them from {whom}" if whom else "",
-        )  # fmt: skip
-
-
 def _clock(seen: Snapshot) -> Iterator[Problem]:
     recent = [one for one in seen.steps if abs(seen.now - one.now_at) <= STEPPED]
     if recent:
@@ -305,6 +294,6 @@ def _bugs(seen: Snapshot) -> Iterator[Problem]:
 
 
 _RULES: tuple[Callable[[Snapshot], Iterator[Problem]], ...] = (
-    _stopped, _dead, _spool, _deaf, _orphans, _doubts, _damaged, _ends, _stuck, _reload, _pickups, _log_ins, _clock,
-    _settings, _descriptors, unread, addresses, _bugs,
+    _stopped, _dead, _spool, _deaf, _orphans, _doubts, _damaged, _ends, _stuck, _reload, _pickups, over_quota, log_ins,
+    _clock, _settings, _descriptors, unread, addresses, _bugs,
 )  # fmt: skip

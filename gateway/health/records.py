@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gateway.config.inforce import FailedReload
-from gateway.events.memory import Happened
+from gateway.events.memory import Happened, Storm
 
 STEPS = (30, 14, 7, 1, 0)  # days before the end of a secret or certificate at which it is worth a word
 
@@ -179,6 +179,7 @@ class Snapshot:
     steps: tuple[StepNow, ...] = ()
     bugs: Happened | None = None
     log_ins: Happened | None = None
+    storms: tuple[Storm, ...] = ()
     descriptors: str = ""
     pickups: tuple[PickupNow, ...] = ()
     unread: tuple[UnreadNow, ...] = ()

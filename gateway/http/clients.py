@@ -21,11 +21,26 @@ SILENT = timedelta(days=7)  # after which it is told of who used to send daily
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaView:
+    """One number of a quota: ``used`` of ``limit`` messages or recipients (``counts``) in the time that ``rate`` names.
+
+    Where the quota counts for each of several, it is the one that has used most, ``who``.
+    """
+
+    counts: str
+    rate: str
+    limit: int
+    used: int
+    who: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientView:
     """One client as configured, in words and as written, with today's numbers (since midnight of this machine).
 
     ``rate_used`` is how much of ``rate`` is used up now. ``silent``: it sent day by day, and not for a week now.
-    ``password_used_at`` is when its device password last let somebody in.
+    ``password_used_at`` is when its device password last let somebody in. ``quota_per`` says for whom the numbers of
+    ``quota`` count, ``quota_over`` what becomes of the rest; both are "" without a quota. ``connections`` are open now.
     """
 
     name: str
@@ -50,6 +65,11 @@ class ClientView:
     rate: str
     rate_limit: int | None
     rate_used: int
+    quota: tuple[QuotaView, ...]
+    quota_per: str
+    quota_over: str
+    connections: int
+    max_connections: int | None
     max_size: str
     max_recipients: int | None
     open_relay: bool
@@ -105,7 +125,7 @@ async def _today(service: Service) -> Mapping[str, Counts]:
 def _view(service: Service, name: str, today: Counts) -> ClientView:
     known, now = service.settings.clients[name], service.clock.now()
     last, password = service.spool.uses.of("client", name), service.spool.uses.of("password", name)
-    used = service.rates.used(name, known.rate, service.clock.monotonic()) if known.rate else 0
+    monotonic, quotas = service.clock.monotonic(), service.quotas
     rewrite = known.rewrite_sender
     return ClientView(
         name=name,
@@ -129,7 +149,12 @@ def _view(service: Service, name: str, today: Counts) -> ClientView:
         copy_to=known.copy_to,
         rate=format_rate(known.rate) if known.rate else "",
         rate_limit=known.rate.count if known.rate else None,
-        rate_used=used,
+        rate_used=quotas.rates.used(name, known.rate, monotonic) if known.rate else 0,
+        quota=_quota(service, name, known),
+        quota_per=known.quota.per if known.quota else "",
+        quota_over=known.quota.over if known.quota else "",
+        connections=quotas.connections.of(name),
+        max_connections=known.connections,
         max_size=format_size(known.max_size) if known.max_size else "",
         max_recipients=known.max_recipients,
         open_relay=known.open_relay,
@@ -140,6 +165,16 @@ def _view(service: Service, name: str, today: Counts) -> ClientView:
         silent=last is not None and last.daily and now - last.at >= SILENT,
         password_used_at=password.at if password else None,
         password_used_from=password.peer if password else "",
+    )
+
+
+def _quota(service: Service, name: str, known: ClientSettings) -> tuple[QuotaView, ...]:
+    if known.quota is None:
+        return ()
+    used = service.quotas.used(name, known.quota.quota, service.clock.monotonic())
+    return tuple(
+        QuotaView(counts=one.what, rate=format_rate(one.rate), limit=one.rate.count, used=one.used, who=one.who)
+        for one in used
     )
 
 
@@ -167,4 +202,6 @@ def _sends_as(known: ClientSettings) -> str:
 
 def some(patterns: Sequence[str]) -> str:
     """Patterns in words: any, nobody, or as they are written."""
-    return "any" if "*" in patterns else ", ".join(patterns) or "nobody"
+    taken = [one for one in patterns if not one.startswith("!")]
+    blocked = ", ".join(one[1:] for one in patterns if one.startswith("!"))
+    return ("any" if "*" in taken else ", ".join(taken) or "nobody") + (f" but not {blocked}" if blocked else "")

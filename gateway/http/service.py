@@ -15,7 +15,7 @@ from gateway.doctor import Doctor
 from gateway.health.gather import Watched
 from gateway.http.work import Works
 from gateway.learn.learner import Learner
-from gateway.ratelimit import RateWindow
+from gateway.quotas import Quotas
 from gateway.spool import Filter
 
 
@@ -23,7 +23,7 @@ class Service(Watched, Protocol):
     """A gateway that runs; or, for commands while none runs, only its open spool: then ``dispatcher`` is None."""
 
     @property
-    def rates(self) -> RateWindow: ...
+    def quotas(self) -> Quotas: ...
     @property
     def alerts(self) -> Alerts: ...
     @property

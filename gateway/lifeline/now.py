@@ -30,8 +30,10 @@ def end(
         yield _now("It is not sent, and stays for you to look at", "What lies on the disk is not what was accepted.",
                    fix=f"look at it: gateway queue cat {ident}; then: gateway queue delete {ident}")  # fmt: skip
     elif state in ("held", "in_doubt"):
+        why = words.why_held(detail.recipients)
+        over = f"It came over quota: {why}. " if why else ""
         doubt = "Ask a recipient whether it arrived. " if state == "in_doubt" else ""
-        yield _now("Held: nothing happens until somebody decides", f"{doubt}Nobody is told meanwhile.",
+        yield _now("Held: nothing happens until somebody decides", f"{doubt}{over}Nobody is told meanwhile.",
                    fix=f"gateway queue release {ident}, or: gateway queue delete {ident}")  # fmt: skip
     elif detail.state == "queued":
         yield from _waits(detail, now, settings, backends)

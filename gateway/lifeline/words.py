@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.spool.listing import MessageRow
@@ -50,6 +50,11 @@ def last_event(detail: MessageDetail, address: str) -> str:
 def answer(row: Said) -> tuple[str, str]:
     """The codes that the other side really gave, and its own words without them."""
     return spoken(row.code, row.enhanced, row.detail, row.said_by)
+
+
+def why_held(rows: Sequence[RecipientRow]) -> str:
+    """What the door held it for; "" where somebody did by hand."""
+    return next((row.detail for row in rows if row.state == "held" and not row.verdict and row.detail), "")
 
 
 # What is behind an enhanced code (RFC 3463 3; 7.2x are of RFC 7372, 1.10 and 7.27 of RFC 7505), whatever its class.

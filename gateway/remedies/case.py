@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from gateway.address import matches, parse_address
+from gateway.address import parse_address, takes
 from gateway.config.models import ClientSettings, ListenerSettings, Settings, users
 from gateway.model import BadAddress, Network
 from gateway.networks import plain_address, prefix_length
@@ -158,7 +158,7 @@ def host(peer: str) -> str:
 
 
 def allows(patterns: Sequence[str], address: str) -> bool:
-    return any(matches(pattern, address) for pattern in patterns)
+    return takes(patterns, address)
 
 
 def paste(tree: Mapping[str, Any]) -> str:

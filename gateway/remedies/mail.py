@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
+from gateway.address import blocked_by
 from gateway.config.models import RouteSettings
+from gateway.config.quotas import QuotaSettings
 from gateway.config.values import format_rate, format_size
-from gateway.model import Rate
+from gateway.quota import Rate
 from gateway.remedies.case import APPLY, Case, Remedy, allows, as_address, paste
 
 _MB = 1_000_000
@@ -36,17 +39,26 @@ def sender_denied(case: Case) -> Remedy:
     more = [one for one in dict.fromkeys((denied, case.sender)) if one and not allows(client.senders, one)]
     if denied and not more:
         return Remedy(why=why, fix=f"Nothing more: by now {name} may send as {denied}.")
+    blocked, senders = _admitting(client.senders, more)
     allowed = ", ".join(client.senders) or "nobody"
+    fix = f"{name} may send as {allowed} only: add the address, or let rewrite_sender put one of these in its place."
     return Remedy(
         why=why,
-        fix=f"{name} may send as {allowed} only: add the address, or let rewrite_sender put one of these in its place.",
-        yaml=paste(case.with_client(name, senders=[*client.senders, *more])),
+        fix=f'Nothing, if that is meant. Else take "{blocked}" out of its senders.' if blocked else fix,
+        yaml=paste(case.with_client(name, senders=senders)),
         command=APPLY,
     )
 
 
+def _admitting(patterns: Sequence[str], addresses: Sequence[str]) -> tuple[str, list[str]]:
+    """What blocks one of these, or "", and the patterns with which they are let in."""
+    blocked = [one for one in patterns if any(one == blocked_by([one], address) for address in addresses)]
+    left = [one for one in patterns if one not in blocked]
+    return "".join(blocked[:1]), left + [one for one in addresses if not allows(left, one)]
+
+
 def _concrete(patterns: tuple[str, ...]) -> str:
-    return next((one for one in patterns if "*" not in one and as_address(one)), "")
+    return next((one for one in patterns if "*" not in one and not one.startswith("!") and as_address(one)), "")
 
 
 def _not_by_backend(case: Case, denied: str) -> Remedy:
@@ -76,11 +88,18 @@ def recipient_denied(case: Case) -> Remedy:
     fix = f"{name} may send to {', '.join(client.recipients) or 'nobody'} only: add the address."
     if "pass it on" in case.row.text:
         fix = "Its name asks the other host to pass it on. If that is meant, list this very address."
-    tree = case.with_client(name, recipients=[*client.recipients, address])
+    blocked, recipients = _admitting(client.recipients, (address,))
+    if blocked:
+        fix = f'Nothing, if that is meant. Else take "{blocked}" out of its recipients.'
+    tree = case.with_client(
+        name, recipients=[*client.recipients, address] if "pass it on" in case.row.text else recipients
+    )
     return Remedy(why=why, fix=fix, yaml=paste(tree), command=APPLY)
 
 
 def rate_limited(case: Case) -> Remedy:
+    if case.client and case.client.quota is not None and ".quota)" in case.row.text:
+        return _over_quota(case, case.client.quota)
     rate = case.client.rate if case.client else None
     why = f"{case.row.client} sends faster than its rate allows" + (f" ({format_rate(rate)})." if rate else ".")
     if rate is None:
@@ -90,6 +109,21 @@ def rate_limited(case: Case) -> Remedy:
         why=why,
         fix="If it is no loop, raise the rate. A mail program tries again by itself, a device may not.",
         yaml=paste(case.with_client(case.row.client, rate=more)),
+        command=APPLY,
+    )
+
+
+def _over_quota(case: Case, quota: QuotaSettings) -> Remedy:
+    name = case.row.client
+    more = {
+        key: [format_rate(Rate(rate.count * 2, rate.period)) for rate in rates]
+        for key, rates in (("messages", quota.messages), ("recipients", quota.recipients)) if rates
+    }  # fmt: skip
+    kept = {key: value for key, value in (("per", quota.per), ("over", quota.over)) if key in quota.model_fields_set}
+    return Remedy(
+        why=f"{name} has used up its quota. See what it sends: it may be a loop, or an infected machine.",
+        fix="If all of it is wanted, raise the quota, or let it be held instead (over: hold).",
+        yaml=paste(case.with_client(name, quota={**more, **kept})),
         command=APPLY,
     )
 

@@ -76,7 +76,14 @@ def proxy_header(case: Case) -> Remedy:
 
 
 def too_many_connections(case: Case) -> Remedy:
-    limits = case.settings.limits
+    limits, client = case.settings.limits, case.client
+    if client is not None and client.connections is not None and ".connections) open" in case.row.text:
+        return Remedy(
+            why=f"{case.row.client} has all its connections open ({client.connections}).",
+            fix="If that is right so, raise the number; else find out what holds them open. It tries again by itself.",
+            yaml=paste(case.with_client(case.row.client, connections=client.connections * 2)),
+            command=APPLY,
+        )
     if "address" in case.row.text:
         name, most, why = (
             "connections_per_ip",

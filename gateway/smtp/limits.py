@@ -5,7 +5,8 @@ from __future__ import annotations
 from gateway.config.models import LimitSettings
 from gateway.model import Refusal
 from gateway.networks import neighbour
-from gateway.ratelimit import RateWindow, Shares
+from gateway.quotas import Quotas
+from gateway.ratelimit import Shares
 from gateway.smtp import replies
 
 _NEARLY = 0.9  # of a limit: from there on slow clients must be quick
@@ -13,10 +14,10 @@ _BESIDES = 20  # connections that may say whose they are although there is no ro
 
 
 class Shared:
-    """Counters on one event loop. ``rates`` are the clients' message rates, ``memory`` octets of messages coming in."""
+    """Counters on one event loop. ``quotas`` is what clients have sent, ``memory`` octets of messages coming in."""
 
     def __init__(self) -> None:
-        self.rates = RateWindow()
+        self.quotas = Quotas()
         self.connections = Shares()  # by neighbour: an address of IPv4, a /64 of IPv6
         self.memory = Shares()  # likewise
         self.unknown = 0  # connections of load balancers that have not yet said whose they are

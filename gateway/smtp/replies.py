@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from gateway import refusals
-from gateway.model import Refusal
+from gateway.model import Client, Refusal
 
 
 class LastRefusal(Refusal):
@@ -110,6 +110,12 @@ def sequence(text: str) -> Refusal:
 def syntax(usage: str) -> Refusal:
     """501: the command is written like ``usage``."""
     return Refusal(501, "5.5.4", f"Syntax: {usage}", "bad_syntax")
+
+
+def too_many_of(client: Client) -> Refusal:
+    """421: all connections that the client may have at a time are open."""
+    text = f'Client "{client.name}" has its {client.connections} connections (clients.{client.name}.connections) open'
+    return LastRefusal(421, "4.7.0", f"{text}, try again later", "too_many_connections")
 
 
 def line(refusal: Refusal) -> bytes:

@@ -60,6 +60,7 @@ class Session:
         self.user = ""  # as given at the last login that failed, as far as a log may say it
         self.spoilt = False  # MAIL or RCPT was refused: what the client does now without them is no other mistake
         self.patience = _PATIENCE  # who uses it all up hears 421
+        self.counted: str | None = ""  # the client whose connection it is, where these are counted; None: it is gone
         self._commands = commands
         self._sessions = sessions
         self._tasks = tasks
@@ -88,6 +89,9 @@ class Session:
         if self in self._sessions:
             self._sessions.remove(self)
             self.site.gone(self.wire.peer)
+            if self.counted:
+                self.site.shared.quotas.connections.add(self.counted, -1)
+            self.counted = None
 
     def check(self, now: float) -> None:
         """Hang up on who has kept us waiting for too long at ``now`` (monotonic seconds)."""
@@ -326,7 +330,12 @@ class Session:
         slow = reader.size > SMALL_MAIL and (reader.odd or client.default_domain or rules.routing.particular)
         message = await look_through_mail(ready) if slow else ready()
         incoming.hand_over()
-        await site.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
+        if client.quota is None:
+            await site.put(message)  # nobody cancels this task: whatever the client does, the commit runs to its end
+        else:
+            sender, many, now = transaction.asked.sender, len(transaction.recipients), site.clock.monotonic()
+            with site.shared.quotas.taking(client, message, sender, many, now) as message:
+                await site.put(message)
         site.events.accepted(message, site.clock.monotonic() - started)
         if learning is not None:
             learning.mail(message, transaction.asked, helo=self.helo, tls=self.wire.tls)

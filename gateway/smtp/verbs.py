@@ -177,6 +177,8 @@ def _begin(session: Session, argument: bytes) -> None:
     if argument[:5].upper() != b"FROM:":
         raise replies.syntax("MAIL FROM:<address>")
     original, client = "", _known_client(session)
+    if client.connections is not None:
+        _count(session, client, client.connections)
     try:
         sender, rest = parse_path(argument[5:], utf8=True, domain=client.default_domain)
     except BadAddress as error:
@@ -192,11 +194,27 @@ def _begin(session: Session, argument: bytes) -> None:
         raise Refusal(553, "5.6.7", "Non-ASCII addresses need SMTPUTF8", "utf8_address")
     session.site.room.admit(size)  # RFC 1870 6.1: before the upload
     now = session.site.clock.monotonic()
-    if client.rate and not session.site.shared.rates.allow(client.name, client.rate, now):
+    quotas = session.site.shared.quotas
+    if client.quota is not None:
+        quotas.look(client, session.wire.peer, envelope.sender, now)
+    if client.rate and not quotas.allow(client, now):
         text = f'Client "{client.name}" sends faster than clients.{client.name}.rate allows, try again later'
         raise Refusal(450, "4.7.1", text, "rate_limited")
     session.transaction, session.spoilt = transaction, False
     session.wire.reply(replies.SENDER_OK)
+
+
+def _count(session: Session, client: Client, most: int) -> None:
+    """From the first mail on it is one of this client's connections. Raises LastRefusal for one too many."""
+    if session.counted in (client.name, None):
+        return
+    connections = session.site.shared.quotas.connections
+    if connections.of(client.name) >= most:
+        raise replies.too_many_of(client)
+    if session.counted:
+        connections.add(session.counted, -1)
+    connections.add(client.name, 1)
+    session.counted = client.name
 
 
 def _behind(path: bytes) -> bytes:
@@ -257,6 +275,10 @@ def _rcpt(session: Session, argument: bytes) -> None:
         bare = True
     if not session.recipient:
         raise Refusal(501, "5.1.3", "A recipient is needed", "bad_address")
+    if transaction.client.quota is not None:
+        more, now = len(transaction.recipients) + 1, session.site.clock.monotonic()
+        sender = transaction.asked.sender
+        session.site.shared.quotas.look(transaction.client, session.wire.peer, sender, now, recipients=more)
     if not transaction.add(session.recipient, *rcpt_parameters(rest, utf8=utf8), bare=bare):
         session.patience -= 0.1
     session.wire.reply(replies.RECIPIENT_OK)

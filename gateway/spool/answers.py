@@ -15,6 +15,7 @@ _TELL = insert_into(Bounce, "message_id kind bounce_id reason made_at", id=None)
 _REFUSE = f"""
 UPDATE recipient SET state = 'failed', {", ".join(f"{name} = ?" for name in NO_ANSWER)}
 WHERE message_id = ? AND address = ?"""  # noqa: S608 - of constants of ours
+_HOLD = "UPDATE recipient SET state = 'held', detail = :why WHERE message_id = :id AND state = 'queued'"
 Answer = tuple[Any, ...]  # in the order of NO_ANSWER
 NOTHING: Answer = (None,) * len(NO_ANSWER)
 
@@ -35,3 +36,9 @@ def refuse(tx: Transaction, message: NewMessage) -> None:
     with tx.changing([message.id]):
         for address, outcome in message.refused.items():
             tx.later(_REFUSE, (*answer(outcome), message.id, address))
+
+
+def hold(tx: Transaction, message: NewMessage) -> None:
+    """Of a message that was just put: nobody gets it until it is released. A step after all others of the message."""
+    with tx.changing([message.id]):
+        tx.all(_HOLD, id=message.id, why=clean(message.held))

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from gateway.model import Envelope, NewMessage, Recipient, SpooledMessage
 from gateway.spool import asked, tables
-from gateway.spool.answers import refuse, tell
+from gateway.spool.answers import hold, refuse, tell
 from gateway.spool.changes import UNKNOWN, opened
 from gateway.spool.keys import key_of
 from gateway.spool.records import MICROSECOND, Claim, Offer, Told, micros, moment
@@ -99,6 +99,8 @@ def _put(tx: Transaction, message: NewMessage, offers: Offers, claims: list[Clai
         asked.put(tx, message)
     if message.refused:
         refuse(tx, message)
+    if message.held:
+        hold(tx, message)
 
 
 def _spooled(

@@ -152,7 +152,7 @@ class Spool(Afterwards):
         """With those who take some of it at once: whatever becomes of it, they hear of that."""
         offers = {}
         for each in messages:
-            for name in each.deliveries:
+            for name in () if each.held else each.deliveries:
                 if (offer := self._offer(name)) is not None:
                     offers[each.id, name] = offer
         if not offers:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway import policy
-from gateway.model import Client
+from gateway.model import Client, Refusal
 from tests.auth.kit import APP, SECRET, House, token
 from tests.auth.test_claims import login
 
@@ -213,6 +213,31 @@ SENDERS = [
     ([], "ann@example.com", False),
     (["{email}"], "{email}", False),
 ]
+
+
+@pytest.mark.parametrize(
+    ("claim", "address", "allowed"),
+    [
+        (["*", "!boss@example.com"], "boss@example.com", False),
+        (["*", "!boss@example.com"], "ann@example.com", True),
+        (["*", "!boss@example.com"], "ann@elsewhere.example", False),  # by the settings
+        (["!boss@example.com"], "ann@example.com", False),  # only who is blocked: nobody
+    ],
+)
+async def test_a_claim_that_blocks(tmp_path: Path, claim: list[str], address: str, allowed: bool) -> None:
+    """It narrows what the client may do, as a list of the settings would."""
+    house = House(tmp_path, clients={"staff": {"token": "*", "senders": ["*@example.com"]}})
+    client = await house.auth.login("jwt", token(senders=claim), "192.0.2.1")
+    assert policy.allowed(client.senders, address) is allowed
+
+
+async def test_no_claim_is_taken_for_a_blocking_pattern(tmp_path: Path) -> None:
+    """An address that begins with ! is nobody's here: beside other patterns it would mean more than its owner's."""
+    house = House(tmp_path, clients={"staff": {"token": "*", "senders": ["{email}", "desk@example.com"]}})
+    client = await house.auth.login("jwt", token(email="!a@example.com"), "192.0.2.1")
+    assert client.senders == (("desk@example.com",),)
+    with pytest.raises(Refusal):
+        await house.auth.login("jwt", token(senders=["*", "!boss"]), "192.0.2.1")
 
 
 @pytest.mark.parametrize("name", ["senders", "recipients"])

@@ -15,7 +15,7 @@ from gateway.config.checks import reach
 from gateway.config.loading import load
 from gateway.config.locate import find_file
 from gateway.config.models import Settings
-from gateway.model import Rate
+from gateway.quota import Rate
 from tests.config.kit import SECRET, TYPES, Files
 
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 import pytest
 
-from gateway.model import Rate, SpoolTrouble, SpoolUnavailable
+from gateway.model import SpoolTrouble, SpoolUnavailable
+from gateway.quota import Rate
 from gateway.spool import Filter
 from tests.builders import AWAY, GREYLISTED
 from tests.delivery.kit import House, house, routing, settings

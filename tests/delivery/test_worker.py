@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model import Outcome, Progress, Rate, Scope, SpooledMessage, SpoolUnavailable, Verdict
+from gateway.model import Outcome, Progress, Scope, SpooledMessage, SpoolUnavailable, Verdict
+from gateway.quota import Rate
 from tests.builders import AWAY, IN_DOUBT, RAW
 from tests.delivery.kit import DEFERRED, FULL, MISCONFIGURED, THROTTLED, house
 from tests.fakes import SENT, ScriptedBackend, breathe, until

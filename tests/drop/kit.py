@@ -16,7 +16,7 @@ from gateway.drop.folder import Places
 from gateway.drop.judge import Judge
 from gateway.intake import Rules
 from gateway.model import Client
-from gateway.ratelimit import RateWindow
+from gateway.quotas import Quotas
 from gateway.spool import Filter
 from tests import builders
 from tests.delivery.kit import House, house, routing, settings
@@ -87,7 +87,7 @@ async def rig(path: Path, kind: Kind = OURS, client: Client | None = HERE, **cha
         places = folder.maildrop(path / "state") if kind is OURS else folder.pickup(path / "out")
         rules = Rules.of(config, routing(config, {"b": backend}))
         refuse, put = at.dispatcher.refuse, at.spool.put
-        judge = Judge(rules, lambda _: client, RateWindow(), put, refuse, at.events, at.clock)
+        judge = Judge(rules, lambda _: client, Quotas(), put, refuse, at.events, at.clock)
 
         async def known(ids: Any) -> set[str]:
             return {row.id for row in await at.spool.find(Filter(ids=tuple(ids)))}

@@ -13,13 +13,15 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from gateway.drop import folder, letter
 from gateway.drop.collector import AGAIN
-from gateway.model import BadMessage, Client, Rate, SpoolFull
+from gateway.model import BadMessage, Client, SpoolFull
+from gateway.quota import Quota, Rate
 from tests import builders
 from tests.drop.kit import HERE, MAIL, PLAIN, Rig, rig
 from tests.fakes import breathe, until
@@ -135,6 +137,24 @@ async def test_the_rate_of_the_client_holds(tmp_path: Path) -> None:
         at.at.clock.advance(AGAIN + 5)
         await at.collector.look()
         assert len(await at.at.spool.find()) == 3
+
+
+@pytest.mark.parametrize("over", ["hold", "defer", "refuse"])
+async def test_the_quota_of_the_client_holds(tmp_path: Path, over: Any) -> None:
+    """What is too many is held, waits in its folder, or fails and goes back; each user's mail counts for itself."""
+    quota = Quota((Rate(2, timedelta(minutes=1)),), per="login", over=over)
+    async with rig(tmp_path, client=replace(HERE, quota=quota)) as at:
+        for n in range(4):
+            at.drop(f"a{n}@x.org")
+        await at.collector.look()
+        states = sorted(row.state for row in await at.at.spool.find() if not row.id.startswith("B"))
+        lies = [path for path in at.lies() if not path.endswith(".reason")]
+        assert (states.count("held"), len(lies)) == {"hold": (2, 0), "defer": (0, 2), "refuse": (0, 0)}[over], states
+        assert states.count("failed") == (2 if over == "refuse" else 0)
+        if over == "defer":
+            at.at.clock.advance(AGAIN + 62)
+            await at.collector.look()
+            assert at.lies() == []
 
 
 async def test_a_crash_between_commit_and_unlinking_sends_once(tmp_path: Path) -> None:

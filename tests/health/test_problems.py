@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.config.inforce import FailedReload
-from gateway.events.memory import Happened
+from gateway.events.memory import Happened, Storm
 from gateway.health.problem import KINDS, Problem
 from gateway.health.problems import problems, verdict
 from gateway.health.records import (
@@ -33,6 +33,7 @@ DISK = DiskNow(used=GB, free=50 * GB, total=100 * GB, reserve=10 * GB, room=40 *
 OFFICE = BackendNow(name="office", type="graph", title="Microsoft 365, noreply@example.com", state="working")
 GOOD = Snapshot(now=START, running=True, disk=DISK, started_at=START - timedelta(days=12), backends=(OFFICE,))
 AN_HOUR_AGO = START - timedelta(hours=1)
+STORM = Storm(client="pcs", count=5, held=2, since=AN_HOUR_AGO, why="used up", who=("192.0.2.7",))
 HAPPENED = Happened(count=50, since=AN_HOUR_AGO, last=START, where=("192.0.2.7",))
 
 
@@ -120,6 +121,10 @@ SEEN: list[tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = [
         "pickup_unreadable", "pickup:scans", "bad",
         {"pickups": (PickupNow(name="scans", path="/srv/scans", reason="Permission denied"),)},
         ("/srv/scans", "Permission denied", "nothing is lost"),
+    ),
+    (
+        "over_quota", "over_quota:pcs", "warn", {"storms": (STORM,)},
+        ("pcs sends more than its quota", "2 messages are held", "192.0.2.7", "--client pcs --state held --yes"),
     ),
     ("log_in_attack", "log_ins", "warn", {"log_ins": HAPPENED}, ("50 log-ins were refused", "192.0.2.7")),
     (

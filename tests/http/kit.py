@@ -43,7 +43,7 @@ from gateway.http.work import Works
 from gateway.learn.learner import Learner
 from gateway.model import CallsBack, CannotCarry, Refusal, SpoolFull
 from gateway.names import Names
-from gateway.ratelimit import RateWindow
+from gateway.quotas import Quotas
 from gateway.spool import Filter, Spool
 from gateway.spool.wishes import Wish
 from tests.builders import new_message, routing
@@ -150,7 +150,7 @@ class Service:
     renewal: Renewal = field(default_factory=Renewal)
     ending: tuple[Ending, ...] = ()
     works: Works = field(init=False)
-    rates: RateWindow = field(default_factory=RateWindow)
+    quotas: Quotas = field(default_factory=Quotas)
     alerts: Alerting = field(default_factory=Alerting)
     learner: Learner = field(init=False)
 

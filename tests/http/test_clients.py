@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.auth import hash_password
+from gateway.model import Client
 from gateway.spool import TokenRow
 from tests.builders import new_message
 from tests.fakes import START
@@ -28,6 +29,8 @@ clients:
     recipients: ["*@example.com", "*@example.net"]
     rewrite_sender: {{to: scanner@example.com}}
     rate: 60/minute
+    quota: {{messages: [40/minute, 500/day], recipients: 900/day, per: address, over: hold}}
+    connections: 7
     max_size: 20MB
   billing: {{token: billing, key: own, backend: s2g, senders: [invoice@example.com]}}
   copier: {{password_hash: "{HASH}", user: scan@example.com}}
@@ -78,7 +81,7 @@ async def test_numbers_of_clients(running: Service) -> None:
     """What is used of the rate now, what came today, and when it last came from where."""
     rate = running.settings.clients["printers"].rate
     for _ in range(3):
-        running.rates.allow("printers", rate, running.clock.monotonic())
+        running.quotas.rates.allow("printers", rate, running.clock.monotonic())
     await running.spool.put(new_message(client="printers", peer="192.0.2.17", backend="s2g"))
     await running.authenticator.login("scan@example.com", PASSWORD, "192.0.2.40")
     found = await known(running)
@@ -92,6 +95,37 @@ async def test_numbers_of_clients(running: Service) -> None:
     assert (found["localhost"]["last_accepted_at"], found["localhost"]["rate_used"]) == (None, 0)
     running.clock.advance(61)
     assert (await get(running, "clients/printers"))["rate_used"] == 0
+    assert (found["localhost"]["quota"], found["localhost"]["quota_per"], found["localhost"]["quota_over"]) == (
+        [],
+        "",
+        "",
+    )
+
+
+async def test_the_quota_of_a_client(running: Service) -> None:
+    """Each number with the one who has used most of it, and what becomes of the rest."""
+    section = running.settings.clients["printers"]
+    client = Client("printers", quota=section.quota.quota)
+    for peer, times in (("192.0.2.17", 3), ("192.0.2.18", 1)):
+        for _ in range(times):
+            with running.quotas.taking(client, new_message(peer=peer), "a@b.c", 2, running.clock.monotonic()):
+                pass
+    one = await get(running, "clients/printers")
+    assert [(each["counts"], each["rate"], each["limit"], each["used"], each["who"]) for each in one["quota"]] == [
+        ("messages", "40/minute", 40, 3, "192.0.2.17"),
+        ("messages", "500/day", 500, 3, "192.0.2.17"),
+        ("recipients", "900/day", 900, 6, "192.0.2.17"),
+    ]
+    assert (one["quota_per"], one["quota_over"], one["connections"], one["max_connections"]) == (
+        "address",
+        "hold",
+        0,
+        7,
+    )
+
+
+async def test_there_is_no_other_client(running: Service) -> None:
+    """And it is said."""
     assert (await ask(running, "GET", "/api/v1/clients/plotter")).status == 404
 
 
@@ -114,10 +148,10 @@ async def test_settings_that_differ(running: Service) -> None:
     rows = {one.pop("key"): one for one in found["settings"]}
     one = {"default": None, "secret": False, "changed": True}
     assert rows["hostname"] == one | {"value": "relay.example.com", "origin": "config.yaml:1"}
-    assert rows["retry.lifetime"] == one | {"value": "3d", "default": "5d", "origin": "config.yaml:15"}
+    assert rows["retry.lifetime"] == one | {"value": "3d", "default": "5d", "origin": "config.yaml:17"}
     assert rows["clients.printers.rate"] == one | {"value": "60/minute", "origin": "config.yaml:9"}
     assert rows["backends.s2g.api_key"] == one | {
-        "value": None, "origin": "s2g.key, from config.yaml:14", "secret": True,
+        "value": None, "origin": "s2g.key, from config.yaml:16", "secret": True,
     }  # fmt: skip
     assert rows["clients.copier.password_hash"]["value"] is None
     assert rows["state_dir"]["origin"] == "command line"
@@ -133,7 +167,7 @@ async def test_settings_that_differ(running: Service) -> None:
         ("q=lifetime", ["retry.lifetime"]),
         ("q=S2G%20region", ["backends.s2g.region"]),
         ("q=invoice@", ["clients.billing.senders"]),
-        ("q=yaml:15", ["retry.jitter", "retry.lifetime"]),
+        ("q=yaml:17", ["retry.jitter", "retry.lifetime"]),
         (f"q={KEY}", []),
         ("q=log.", ["log.format", "log.level"]),
     ],

@@ -45,7 +45,8 @@ from gateway.checks import Check, Renewed, Step, Use, good, reached, unreached, 
 from gateway.config import values
 from gateway.config.durations import parse_duration
 from gateway.config.finding import Examined
-from gateway.model import Capabilities, Outcome, Progress, Rate, Scope, SpooledMessage, Verdict, same_for_all
+from gateway.model import Capabilities, Outcome, Progress, Scope, SpooledMessage, Verdict, same_for_all
+from gateway.quota import Rate
 from gateway.ratelimit import Budget
 from gateway.strangers import lenient_json
 

@@ -14,6 +14,7 @@ from gateway.http.message import content_of, life_of
 from gateway.http.pages.text import Whole, count
 from gateway.http.pages.visit import View, Visit
 from gateway.lifeline import Entry, Life, answer, meaning, shown_row
+from gateway.lifeline.words import why_held
 from gateway.message import scan
 from gateway.model import BadMessage
 from gateway.spool import MessageDetail
@@ -115,9 +116,9 @@ def _cause(detail: MessageDetail, life: Life) -> Cause | None:
         fix = "Ask a recipient whether it arrived. Then release it, or delete it."
         return Cause("warn", "Nobody knows whether it arrived", doubt, fix, ("release", "Release"), words)
     if life.state == "held":
-        return Cause(
-            "warn", "Somebody held it", "Nothing happens to it until somebody decides.", "", ("release", "Release")
-        )
+        why, until = why_held(rows), "Nothing happens to it until somebody decides."
+        title = "Held, for it came over the client's quota" if why else "Somebody held it"
+        return Cause("warn", title, f"{why}. {until}" if why else until, "", ("release", "Release"))
     if life.state == "waiting":
         return Cause("warn", heading, _others(rows), last.fix, ("retry", "Try now"), f"{code} {words}".strip())
     act = ("again", "Send again") if detail.message.has_body else ("", "")

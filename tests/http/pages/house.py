@@ -145,7 +145,7 @@ async def furnish(running: Service) -> None:
     await running.revoke(jti="41d2aa90f3c8", subject="")
     spool.uses.note("revoked", "41d2aa90f3c8", START - HOUR, "192.0.2.41")
     for _ in range(58):
-        running.rates.allow("erp", running.settings.clients["erp"].rate, running.clock.monotonic())
+        running.quotas.rates.allow("erp", running.settings.clients["erp"].rate, running.clock.monotonic())
     mail(running)
     refusals(running)
 
