@@ -30,11 +30,15 @@ ROLES = {role.word: role for role in Role if role}  # as the claim "role" of a t
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks. ``name`` is a user of this machine (socket), a token's subject, or the person who signed in."""
+    """Who asks. ``name`` is a user of this machine (socket), a token's subject, or the person who signed in.
+
+    ``tenant`` is whose mail he may see, "" for everybody's.
+    """
 
     name: str
     way: Way
     role: Role = Role.READ
+    tenant: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.events import Events
 from gateway.http.server import HttpServer
 from gateway.http.service import Service
 from gateway.intake import Rules
+from gateway.model import SpoolTrouble
 from gateway.smtp import Listener, Site
 
 MakeSite = Callable[[str, ListenerSettings], Site]
@@ -79,6 +81,9 @@ class Doors:
 
     async def enter(self, opened: Opened, settings: Settings, rules: Rules, auth: Authenticator) -> None:
         """From now on by these: what was opened lets in, what stays takes over, what has no place any more leaves."""
+        whose = {client: name for name, one in settings.tenants.items() for client in one.clients}
+        with suppress(SpoolTrouble):  # what is not written down nobody sees who did not see it before
+            await self._service.spool.belong(whose)
         before, http = self.listeners, self.http
         self.listeners = {name: opened.listeners.get(name) or before[name] for name in settings.listeners}
         for name, one in before.items():

@@ -24,6 +24,7 @@ from gateway.auth.tokens import (
     parse,
     role_of,
     signer,
+    tenant_of,
     token_in,
 )
 from gateway.clock import Clock
@@ -210,7 +211,7 @@ class Authenticator:
             if within is not None and prefix_length(within, peer) < 0:
                 raise Invalid("wrong_network", f"the token's own networks do not hold {peer}")
             self._note("token", token.jti, "")
-            return Actor(token.subject, "token", role_of(parsed.claims))
+            return Actor(token.subject, "token", role_of(parsed.claims), tenant_of(parsed.claims))
         except Invalid as error:
             raise _refused(error) from None
 

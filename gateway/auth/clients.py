@@ -24,7 +24,7 @@ class Clients:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.clients
-        self._backends = settings.backends.keys()
+        self._backends, self._tenants = settings.backends.keys(), settings.tenants
         self._default_domain = settings.default_domain or ""
         self._anonymous = {name: known for name, known in settings.clients.items() if not known.logs_in}
         listed = chain.from_iterable(known.networks for known in settings.clients.values())
@@ -107,10 +107,16 @@ class Clients:
             copy_to=known.copy_to,
         )
 
+    def _foreign(self, client: str) -> set[str]:
+        """Backends of tenants to which this client does not belong."""
+        return {name for one in self._tenants.values() if client not in one.clients for name in one.backends}
+
     def _narrowed(self, client: Client, claims: Mapping[str, Any], peer: str) -> Client:
         asked = narrowing(claims)
         if asked.networks is not None and prefix_length(asked.networks, peer) < 0:
             raise Invalid("wrong_network", f"the token's own networks do not hold {peer}", client.name)
+        if asked.backend in self._foreign(client.name):
+            raise Invalid("token_claims", f"its backend {asked.backend} belongs to another tenant", client.name)
         if asked.backend and (asked.backend not in self._backends or client.backend not in ("", asked.backend)):
             raise Invalid(
                 "token_claims", f"its backend {asked.backend} is not one that the client may use", client.name

@@ -221,6 +221,11 @@ def role_of(claims: Mapping[str, Any]) -> Role:
     return role
 
 
+def tenant_of(claims: Mapping[str, Any]) -> str:
+    """Whose mail the bearer of a token for the HTTP interface may see, "" for everybody's. Raises Invalid."""
+    return _text(claims, "tenant")
+
+
 @dataclass(frozen=True, slots=True)
 class Narrowing:
     """What a token asks to be held to. None and "" ask for nothing."""
@@ -289,6 +294,11 @@ def mint(
             if not _is_admin(payload):
                 raise Invalid("token_claims", "role is for tokens of the HTTP interface: add --admin")
             role_of(payload)
+        if "tenant" in payload:
+            if not _is_admin(payload):
+                raise Invalid("token_claims", "tenant is for tokens of the HTTP interface: add --admin")
+            if (tenant := tenant_of(payload)) not in settings.tenants:
+                raise Invalid("token_claims", f'there is no tenant "{tenant}"')
         asked = narrowing(payload)
     except Invalid as error:
         raise ValueError(f"such a token would be refused: {error}") from None
@@ -316,11 +326,16 @@ def inspect(settings: Settings, token: str, now: datetime, revocations: Revocati
         check(key, parsed.claims, now, revocations, admin=admin)
         narrowing(parsed.claims)
         role = role_of(parsed.claims) if admin else None
+        tenant = tenant_of(parsed.claims) if admin else ""
     except Invalid as error:
         return report | {"verdict": str(error)}
     if key and key.public is None:
         return report | {"valid": None, "verdict": f"signature not checked: needs {key.settings.jwks_url}"}
-    verdict = "valid" if role is None else f"valid for the HTTP interface only, to {role.word}"
+    verdict = (
+        "valid"
+        if role is None
+        else f"valid for the HTTP interface only, to {role.word}{f' the mail of {tenant}' if tenant else ''}"
+    )
     return report | {"valid": True, "verdict": verdict}
 
 

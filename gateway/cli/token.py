@@ -45,6 +45,7 @@ def token() -> None:
     type=click.Choice(["read", "operate", "admin"]),
     help="With --admin: what it may do (default: admin).",
 )
+@click.option("--tenant", metavar="NAME", help="With --admin: only for the mail of this tenant.")
 @click.option("--key", default="own", show_default=True, metavar="NAME", help="Sign with this key of auth.keys.")
 @click.option("--note", default="", help="A remark for `token list`.")
 @config_option

@@ -13,10 +13,11 @@ from gateway.cli.plain import moment, say, show_json
 @click.option(
     "--role", type=click.Choice(["read", "operate", "admin"]), help="What the link allows (default: all you may)."
 )
+@click.option("--tenant", metavar="NAME", help="Shows the mail of this tenant only (default: everybody's).")
 @click.option("--end-all", is_flag=True, help="Sign everybody out, and make links that were not used void.")
 @json_option
 @config_option
-def login(role: str | None, end_all: bool, as_json: bool) -> None:
+def login(role: str | None, tenant: str | None, end_all: bool, as_json: bool) -> None:
     """Print a link that opens the operator's pages in a browser.
 
     It works once, within 5 minutes. Whoever opens it is signed in for at most 8 hours, under your name.
@@ -25,11 +26,12 @@ def login(role: str | None, end_all: bool, as_json: bool) -> None:
         if end_all:
             ended = api.post("signins/end")["ended"]
             return show_json({"ended": ended}) if as_json else say(f"ended: {ended} (sign-ins, and links not used)")
-        made = api.post("signins", {"role": role or ""})
+        made = api.post("signins", {"role": role or "", "tenant": tenant or ""})
     if as_json:
         return show_json(made)
     ends = moment(made["expires_at"])
     say(made["url"])
     for other in made["urls"][1:]:
         say(f"on this machine also: {other}", err=True)
-    return say(f"for {made['name']} ({made['role']}); works once, until {plain.stamp(ends)}", err=True)
+    role = f"{made['role']}, tenant {made['tenant']}" if made["tenant"] else made["role"]
+    return say(f"for {made['name']} ({role}); works once, until {plain.stamp(ends)}", err=True)

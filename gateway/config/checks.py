@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
-from gateway.config import quotas
+from gateway.config import quotas, tenants
 from gateway.config.aliases import Given, faults
 from gateway.config.document import Keys, hint
 from gateway.config.models import BackendSettings, ClientSettings, KeySettings, Settings, users
@@ -38,6 +38,7 @@ def findings(settings: Settings, names: Names) -> Findings:
             most = f"limits.connections ({settings.limits.connections})"
             yield ("clients", name, "connections"), f"is more than {most}, which holds for all together"
     yield from _pickup(settings)
+    yield from tenants.findings(settings, names)
     yield from ((("aliases", name), text) for name, text in faults(given_aliases(settings)))
     if not settings.routes and names["backends"]:
         example = f"routes: [{{backend: {min(names['backends'])}}}]"

@@ -20,8 +20,8 @@ _UNITS = tuple(map(Path, ("/etc/systemd/system", "/usr/local/lib/systemd/system"
 SOCKET = Path("admin.sock")  # http.socket where nothing else is said
 SECTIONS = (  # the keys of models.Settings
     "hostname", "default_domain", "local_domains", "recipient_delimiter", "aliases", "state_dir", "spool", "listeners",
-    "auth", "clients", "backends", "routes", "pickup", "retry", "bounces", "alerts", "retention", "limits", "http",
-    "log", "event_loop",
+    "auth", "clients", "backends", "routes", "tenants", "pickup", "retry", "bounces", "alerts", "retention", "limits",
+    "http", "log", "event_loop",
 )  # fmt: skip
 
 

@@ -282,6 +282,23 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class TenantBounces(Section):
+    sender: values.Address | None = Field(default=None, alias="from")
+
+
+class TenantSettings(Section):
+    """Whose clients and backends these are: who logs in for a tenant sees its mail, and nothing of anybody else's.
+
+    ``users`` are those whom a proxy before the pages names (http.user_header). ``bounces.from`` stands in From of what
+    its senders are told.
+    """
+
+    clients: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    bounces: TenantBounces = Field(default_factory=TenantBounces)
+
+
 AliasName = Annotated[str, AfterValidator(aliases.parse_name)]
 AliasTargets = Annotated[
     tuple[Annotated[str, AfterValidator(aliases.parse_target)], ...],
@@ -309,6 +326,7 @@ class Settings(Section):
     clients: dict[values.Name, ClientSettings]
     backends: dict[values.Name, Any]
     routes: tuple[RouteSettings, ...]
+    tenants: dict[values.Name, TenantSettings] = Field(default_factory=dict)
     pickup: dict[values.Name, PickupSettings] = Field(default_factory=dict)
     retry: RetrySettings = Field(default_factory=RetrySettings)
     bounces: BounceSettings = Field(default_factory=BounceSettings)

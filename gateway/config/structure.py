@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.config.document import Document, Keys
 
-_NAMED: tuple[Keys, ...] = (("listeners",), ("clients",), ("backends",), ("pickup",), ("auth", "keys"))
+_NAMED: tuple[Keys, ...] = (("listeners",), ("clients",), ("backends",), ("tenants",), ("pickup",), ("auth", "keys"))
 
 
 def find_misplaced(document: Document, sections: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from gateway.bounce import ORIGINAL_LIMIT, Failure, Report
 from gateway.config.aliases import Aliases
 from gateway.config.checks import given_aliases
 from gateway.config.models import Settings
+from gateway.config.tenants import tenant_of
 from gateway.delivery.retry import Decision
 from gateway.events import Events
 from gateway.model import CannotCarry, Envelope, NewMessage, Outcome, Recipient, SaidBy, SpooledMessage, Verdict
@@ -173,7 +174,25 @@ class Bouncer:
             return why
         if bounces.mode == "digest" and not at_once and failures[0].action != "relayed":
             return DIGEST
-        targets = self._targets(original.envelope.sender)
+        return self._of(original.client)._report(original, raw, failures, now, retry_until)
+
+    def _of(self, client: str) -> Bouncer:
+        """Who tells senders of this client: its tenant has an address of its own for that, or not."""
+        settings = self.settings
+        tenant = tenant_of(settings, "clients", client)
+        own = settings.tenants[tenant].bounces.sender if tenant else None
+        bounces = settings.bounces.model_copy(update={"sender": own}) if own else settings.bounces
+        return replace(self, settings=settings.model_copy(update={"bounces": bounces})) if own else self
+
+    def _report(
+        self,
+        original: SpooledMessage,
+        raw: bytes,
+        failures: Sequence[Failure],
+        now: datetime,
+        retry_until: datetime | None,
+    ) -> NewMessage | str:
+        bounces, targets = self.settings.bounces, self._targets(original.envelope.sender)
         found = self._way(targets, min(len(raw), ORIGINAL_LIMIT) + _OVERHEAD, smtputf8=original.envelope.smtputf8)
         if found is None:
             return "no_backend"

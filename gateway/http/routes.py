@@ -39,6 +39,7 @@ from gateway.http.access import Access, Guard, identify, require
 from gateway.http.described import described
 from gateway.http.problem import STATUS, answer, problem
 from gateway.http.service import Service
+from gateway.http.tenancy import narrowed
 from gateway.model import Fault, Refusal
 from gateway.pools import read_files
 
@@ -103,12 +104,25 @@ ROUTES: tuple[tuple[str, str, Handler, Role], ...] = (
 )
 
 
+# What a tenant's log-in may ask for: handlers that ask nothing of the service but what tenancy.py narrows. All else is
+# for operators.
+FOR_TENANTS = frozenset(
+    {
+        "/api/v1/acts", "/api/v1/acts/{id}", "/api/v1/backends", "/api/v1/backends/{name}", "/api/v1/clients",
+        "/api/v1/clients/{name}", "/api/v1/flow", "/api/v1/messages", "/api/v1/messages/{action}",
+        "/api/v1/messages/{id}", "/api/v1/messages/{id}/raw", "/api/v1/messages/{id}/{action}",
+        "/api/v1/openapi.json", "/api/v1/refusals", "/api/v1/trace", "/api/v1/work", "/api/v1/work/{number}",
+        "/api/v1/work/{number}/stop",
+    }
+) | {("GET", "/api/v1/tokens")}  # fmt: skip
+
+
 def build(service: Service, access: Access) -> ASGIApp:
     """The ASGI application for requests that come in by a socket of this kind."""
     routes = [
         Route(
             path,
-            _endpoint(service, handler, access, role),
+            _endpoint(service, handler, access, _needed(path, access, role), _fit(method, path)),
             methods=[method],
             max_body_size=hooks.LARGEST_BODY if handler is hooks.receive else None,
         )
@@ -120,14 +134,28 @@ def build(service: Service, access: Access) -> ASGIApp:
     return Guard(app, access)
 
 
+def _fit(method: str, path: str) -> bool:
+    return path in FOR_TENANTS or (method, path) in FOR_TENANTS
+
+
+def _needed(path: str, access: Access, role: Role) -> Callable[[Service], Role]:
+    """Numbers of all tenants by name are not for strangers, among whom they are."""
+    hidden = path == "/metrics" and access is Access.NETWORK
+    return lambda service: Role.READ if hidden and service.settings.tenants else role
+
+
 def _endpoint(
-    service: Service, handler: Handler, access: Access, role: Role
+    service: Service, handler: Handler, access: Access, needed: Callable[[Service], Role], tenants: bool
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
-            if role:
-                request.state.actor = require(await identify(service, request, access), role)
-            result = await handler(service, request)
+            asked = service
+            if role := needed(service):
+                actor = request.state.actor = require(await identify(service, request, access), role)
+                if actor.tenant and not tenants:
+                    raise HTTPException(403, "this is for operators; a tenant's log-in sees its own mail only")
+                asked = await narrowed(service, actor)
+            result = await handler(asked, request)
             return result if isinstance(result, Response) else answer(result)
         except Exception as error:
             return _explain(service, request, error)

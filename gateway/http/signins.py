@@ -43,16 +43,20 @@ def bases(settings: HttpSettings) -> list[str]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOrder:
     role: Literal["", "read", "operate", "admin"] | None = given('What the link allows; all you may where it is "".')
+    tenant: str | None = given('Only the mail of this tenant; everybody\'s where it is "".')
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """``url`` is the best of ``urls``; it works once, until ``expires_at``, for ``name`` with ``role``."""
+    """``url`` is the best of ``urls``; it works once, until ``expires_at``, for ``name`` with ``role``.
+
+    ``tenant`` is whose mail it shows, "" for everybody's."""
 
     url: str
     urls: list[str]
     name: str
     role: str
+    tenant: str
     expires_at: datetime
 
 
@@ -79,11 +83,14 @@ async def make(service: Service, request: Request) -> Answer[Link]:
         raise HTTPException(400, f"role: there are {', '.join(ROLES)}")
     if role > actor.role:
         raise HTTPException(403, f"role: yours is {actor.role.word}, and a link gives no more than that")
+    tenant = text_of(body, "tenant")
+    if tenant and tenant not in service.settings.tenants:
+        raise HTTPException(400, f"no tenant {tenant}; there are {', '.join(service.settings.tenants) or 'none'}")
     found, secret = bases(service.settings.http), secrets.token_urlsafe(32)
-    await service.spool.add_link(hashed(secret), actor.name, role.word, LINK_LASTS)
+    await service.spool.add_link(hashed(secret), actor.name, role.word, LINK_LASTS, tenant)
     links = [f"{base}/ui/login?k={secret}" for base in found]
     ends = service.clock.now() + LINK_LASTS
-    return answer(Link(links[0], links, actor.name, role.word, ends), 201)
+    return answer(Link(links[0], links, actor.name, role.word, tenant, ends), 201)
 
 
 async def end(service: Service, _request: Request) -> Ended:

@@ -32,7 +32,7 @@ class Work:
 
     ``state`` is running, stopping, done, stopped, or failed, and then ``error`` says why. What was done holds in any
     case. ``result`` is what the act would have answered, as far as it went; null before it has ended,
-    and of all but the last three that have.
+    and of all but the last three that have. ``tenant`` is whose log-in ordered it, "" for an operator's.
     """
 
     id: int
@@ -47,6 +47,7 @@ class Work:
     changed: int = 0
     error: str = ""
     result: Changed | None = None
+    tenant: str = ""
 
     def go_on(self, changed: int) -> None:
         """Between two steps. Raises Stopped."""
@@ -74,13 +75,14 @@ class Works:
         return self._works.get(number)
 
     def start(
-        self, verb: str, what: str, by: str, *, total: int, total_more: bool, run: Callable[[Work], Awaitable[None]]
-    ) -> Work:
+        self, verb: str, what: str, by: str, *, total: int, total_more: bool, run: Callable[[Work], Awaitable[None]],
+        tenant: str = "",
+    ) -> Work:  # fmt: skip
         """``run`` counts in the work what it does. Raises Busy."""
         if self._closing or len(self._tasks) >= AT_ONCE:
             raise Busy
         self._last += 1
-        work = Work(self._last, verb, what, by, total, total_more, self._clock.now())
+        work = Work(self._last, verb, what, by, total, total_more, self._clock.now(), tenant=tenant)
         self._works[work.id] = work
         for old in [one for one, kept in self._works.items() if kept.ended_at][: max(0, len(self._works) - KEPT)]:
             del self._works[old]

@@ -8,6 +8,7 @@ from gateway.spool.digests import Piece, Untold
 from gateway.spool.doorbook import DoorBook
 from gateway.spool.filters import STATES
 from gateway.spool.listing import Cut, Filter, MessageRow, Page, Total
+from gateway.spool.looking import Piles
 from gateway.spool.records import (
     Claim,
     Delivery,
@@ -26,6 +27,7 @@ from gateway.spool.records import (
 )
 from gateway.spool.refusals import RefusalFilter, RefusalPage, RefusalRow
 from gateway.spool.returned import Back, HandedOver
+from gateway.spool.scope import Scope
 from gateway.spool.signins import SigninRow
 from gateway.spool.space import FIXES
 from gateway.spool.store import Spool
@@ -55,6 +57,7 @@ __all__ = [
     "Offer",
     "Page",
     "Piece",
+    "Piles",
     "Place",
     "Point",
     "Poll",
@@ -63,6 +66,7 @@ __all__ = [
     "RefusalPage",
     "RefusalRow",
     "RestRow",
+    "Scope",
     "Settlement",
     "SigninRow",
     "Spool",

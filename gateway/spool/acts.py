@@ -35,6 +35,7 @@ class Act(SQLModel, table=True):
     what: str
     count: int  # messages changed
     named: bool  # act_message tells which
+    tenant: str = Field(sa_column_kwargs={"server_default": ""})  # whose log-in it was, "" for an operator's
 
 
 class ActMessage(SQLModel, table=True):
@@ -48,8 +49,8 @@ class ActMessage(SQLModel, table=True):
 
 
 _ADD = """
-INSERT INTO act (made_at, spool_at, name, way, verb, what, count, named)
-VALUES (:made_at, :spool_at, :name, :way, :verb, :what, :count, :named) RETURNING id"""
+INSERT INTO act (made_at, spool_at, name, way, verb, what, count, named, tenant)
+VALUES (:made_at, :spool_at, :name, :way, :verb, :what, :count, :named, :tenant) RETURNING id"""
 _TOO_MANY = """
 SELECT id FROM (SELECT id, named, sum(count) OVER (ORDER BY id DESC) AS messages FROM act WHERE named) AS them
 WHERE messages > :most ORDER BY id LIMIT 20"""
@@ -71,6 +72,7 @@ def note(tx: Transaction, order: Order, ids: Sequence[str], count: int | None = 
     number = len(ids) if count is None else count
     if act is None:
         said = {"name": clean(order.actor.name), "way": order.actor.way, "verb": order.verb}
+        said["tenant"] = order.actor.tenant
         times = {"made_at": tx.wall, "spool_at": tx.now}
         what = clean(order.what)[:_LONGEST]
         act = int(tx.all(_ADD, **said, **times, what=what, count=number, named=bool(ids))[0]["id"])
@@ -93,12 +95,14 @@ def sweep(tx: Transaction, before: int, limit: int) -> int:
     return len(ids) + len(crowd)
 
 
-async def find(reader: Reader, *, limit: int, before: int, message: str, verb: str) -> list[ActRow]:
-    """The last first, from before that act on (0 is the last); of this message, of this verb; "" for all."""
+async def find(reader: Reader, *, limit: int, before: int, message: str, verb: str, tenant: str | None) -> list[ActRow]:
+    """The last first, from before that act on (0 is the last); of this message, of this verb; "" for all. Of one
+    tenant's log-ins, or None for everybody's."""
     of = "id IN (SELECT act_id FROM act_message WHERE message_id = :message)" if message else "TRUE"
     of += " AND verb = :verb" if verb else ""
+    of += " AND tenant = :tenant" if tenant is not None else ""
     page = f"SELECT * FROM act WHERE {of} AND (:before = 0 OR id < :before) ORDER BY id DESC LIMIT :limit"
-    rows = await reader.all(page, limit=limit, before=before, message=message, verb=verb)
+    rows = await reader.all(page, limit=limit, before=before, message=message, verb=verb, tenant=tenant)
     named: dict[int, list[str]] = {row["id"]: [] for row in rows}
     for row in await reader.all(_MESSAGES, ids=list(named), most=_NAMED):
         named[row["act_id"]].append(row["message_id"])

@@ -43,7 +43,7 @@ _BESIDE: Mapping[str, tuple[str, str, str]] = {
         "s.id",
     ),
     "act": (
-        "a.id a.made_at a.name a.way a.verb a.what a.count",
+        "a.id a.made_at a.name a.way a.verb a.what a.count a.tenant",
         "act_message am JOIN act a ON a.id = am.act_id WHERE am.message_id = :id",
         "a.id",
     ),
@@ -58,7 +58,7 @@ _BESIDE: Mapping[str, tuple[str, str, str]] = {
     "asked": ("k.address k.became k.why k.rule", "asked k WHERE k.message_id = :id", "k.n"),
     "copy": ("m.id", "message m WHERE m.resend_of = :id AND m.resend_of <> ''", "m.id"),
 }
-_WIDTH = 7  # columns
+_WIDTH = 8  # columns
 
 
 def _union() -> Iterator[str]:

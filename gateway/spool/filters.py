@@ -11,6 +11,7 @@ from typing import Any
 from gateway.clock import first_id
 from gateway.spool.keys import AFTER, Keys, keys_of
 from gateway.spool.listing import Filter
+from gateway.spool.scope import Scope
 from gateway.spool.sql import IN_STATE, QUEUED
 
 # What people call states, and the states of messages that this means. ``sent`` is how the log and recipients say done.
@@ -111,6 +112,8 @@ def question(which: Filter) -> Question:
         if given := getattr(which, name):
             _addresses(name, given, asked)
     _columns(which, asked)
+    if which.scope is not None:
+        _scope(which.scope, asked)
     low = first_id(which.since) if which.since else ""
     ends = [first_id(which.until) if which.until else LAST, behind(which.upto) if which.upto else LAST]
     return Question(asked.conditions, asked.values, asked.sources, low, min(ends), which.ids)
@@ -144,6 +147,14 @@ def _states(which: Filter, asked: _Asked) -> None:
         parts = [Part(of.format(one), "message_id") for one in is_open]
         everything = [Part("delivery WHERE backend = :backend", "message_id")]
         asked.sources.append(Source("backend", parts or everything, ordered=not parts, scans=not parts))
+
+
+def _scope(scope: Scope, asked: _Asked) -> None:
+    texts, values = scope.messages()
+    asked.values |= values
+    asked.conditions["scope"] = f"({' OR '.join(f'({text})' for text in texts) or 'FALSE'})"
+    parts = [Part(f"message @by(message_by_client) WHERE {text}") for text in texts]
+    asked.sources.append(Source("scope", parts))
 
 
 def _columns(which: Filter, asked: _Asked) -> None:

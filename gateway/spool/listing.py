@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from gateway.spool.scope import Scope
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
@@ -15,7 +17,8 @@ class Filter:
     domains or patterns, see keys.keys_of; a sender that was rewritten is found by both. ``remote_id`` is a provider's
     name for it, ``verdict`` what was last said to a recipient. ``since`` and ``until`` (not included) are when it was
     accepted, by its id, and ``upto`` is the last id there may be: what came later is not meant. ``untold``: whether
-    nobody is told when they are given up, for they are bounces or came with the null sender.
+    nobody is told when they are given up, for they are bounces or came with the null sender. ``scope``: only what a
+    tenant may see.
     """
 
     ids: tuple[str, ...] | None = None
@@ -33,6 +36,7 @@ class Filter:
     until: datetime | None = None
     upto: str = ""
     untold: bool | None = None
+    scope: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from gateway.spool import (
     checked,
     detail,
     digests,
+    membership,
     near,
     notices,
     queries,
@@ -45,12 +46,22 @@ from gateway.spool.records import (
     moment,
     record,
 )
+from gateway.spool.scope import Scope
 from gateway.spool.steady import SpoolTime
 from gateway.spool.survey import SENDERS, SenderRow, Survey, quick_check
 
 T = TypeVar("T")
 EVERYTHING = Filter()
 ANYBODY = refusals.RefusalFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class Piles:
+    """Deliveries by (backend, state), since when the ``oldest`` of each backend waits, and ``doubts`` by backend."""
+
+    counts: Mapping[tuple[str, str], int]
+    oldest: Mapping[str, datetime]
+    doubts: Mapping[str, int]
 
 
 @dataclass(eq=False, repr=False)
@@ -193,14 +204,16 @@ class Looking:
         """What this provider is to be asked next, the first due first, also before its time."""
         return [record(Poll, row) for row in await self._ask(queries.POLLS, backend=backend, limit=limit)]
 
-    async def acts(self, *, limit: int = 100, before: int = 0, message: str = "", verb: str = "") -> list[ActRow]:
+    async def acts(
+        self, *, limit: int = 100, before: int = 0, message: str = "", verb: str = "", tenant: str | None = None
+    ) -> list[ActRow]:
         """What operators ordered, the last first; ``before`` is the last id of the page before. Of one message or all,
-        one verb or all.
+        one verb or all, of one tenant's log-ins or (None) everybody's.
 
         Also of a message that is gone: who deleted it.
         """
         async with self._moments.reading() as reader:
-            return await acts.find(reader, limit=limit, before=before, message=message, verb=verb)
+            return await acts.find(reader, limit=limit, before=before, message=message, verb=verb, tenant=tenant)
 
     async def addresses(self, like: str) -> tuple[str, list[str]]:
         """The key of an address, and the keys of addresses that mail is from or to: for near.closest."""
@@ -243,10 +256,12 @@ class Looking:
         rows = await self._ask("SELECT name, settings FROM instance") if self._engine.shared else ()
         return {row["name"]: row["settings"] for row in rows}
 
-    async def last_refused(self, limit: int, client: str = "") -> Sequence[refusals.RefusalRow]:
+    async def last_refused(
+        self, limit: int, client: str = "", scope: Scope | None = None
+    ) -> Sequence[refusals.RefusalRow]:
         """The newest refusals, of everybody or of one client."""
         async with self._moments.reading() as reader:
-            return await refusals.last(reader, limit, client)
+            return await refusals.last(reader, limit, client, scope)
 
     async def refusals(
         self, which: refusals.RefusalFilter = ANYBODY, *, limit: int = 100, before: str = ""
@@ -255,10 +270,24 @@ class Looking:
         async with self._moments.reading() as reader:
             return await refusals.find(reader, which, limit, before)
 
-    async def flow(self, now: datetime, count: int, step: timedelta) -> tally.Flow:
+    async def flow(self, now: datetime, count: int, step: timedelta, scope: Scope | None = None) -> tally.Flow:
         """How much came and went in the last ``count`` hours or days, as ``step`` says, the running one included."""
         async with self._moments.reading() as reader:
-            return await tally.flow(reader, now, count, step)
+            return await tally.flow(reader, now, count, step, scope)
+
+    async def scope(self, tenant: str, clients: Mapping[str, int]) -> Scope:
+        """What a tenant may see (membership.scope)."""
+        async with self._moments.reading() as reader:
+            return await membership.scope(reader, tenant, clients)
+
+    async def piles(self, which: Scope) -> Piles:
+        """What waits of it."""
+        async with self._moments.reading() as reader:
+            shift = timedelta(microseconds=self._time.shift())
+            found = await membership.piles(reader, which)
+            counts = {key: n for key, (n, _) in found.items()}
+            firsts = {backend: moment(at) + shift for (backend, state), (_, at) in found.items() if state == "queued"}
+            return Piles(counts, firsts, await membership.in_doubt(reader, which))
 
     async def last_sent(self, backend: str) -> datetime | None:
         """When the backend last took a message, as far back as history goes. It may take a while: not for a page."""

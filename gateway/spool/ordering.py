@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from gateway.actor import Order
 from gateway.events import Events
 from gateway.model import NewMessage, SpoolTrouble
-from gateway.spool import acts, again, changes, filters, putting, queries, sql, upkeep
+from gateway.spool import acts, again, changes, filters, membership, putting, queries, sql, upkeep
 from gateway.spool.listing import Filter
 from gateway.spool.looking import Looking
 from gateway.spool.records import Claim, micros
@@ -67,6 +67,11 @@ class Ordering(Looking):
             if order and total:
                 self._events.act(order, total)
         return total
+
+    async def belong(self, clients: Mapping[str, str]) -> None:
+        """From now on these clients belong to these tenants, and no others to any. Raises SpoolTrouble."""
+        if clients or await self._ask("SELECT 1 FROM membership WHERE until_at IS NULL LIMIT 1"):
+            await self._writer.submit(partial(membership.belong, wanted=dict(clients)), late=True)
 
     async def act(self, order: Order, *, ids: Sequence[str] = (), count: int = 0) -> None:
         """Keep what somebody ordered that is done already: what it changed are these messages, or ``count`` things.

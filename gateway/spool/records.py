@@ -244,7 +244,8 @@ class ClockStep:
 
 @dataclass(frozen=True, slots=True)
 class ActRow:
-    """What somebody ordered, and how many messages it changed: ``messages`` are the first 20 of them."""
+    """What somebody ordered, and how many messages it changed: ``messages`` are the first 20 of them. ``tenant`` is
+    whose log-in it was, "" for an operator's."""
 
     id: int
     made_at: datetime
@@ -254,6 +255,7 @@ class ActRow:
     what: str
     count: int
     messages: tuple[str, ...] = ()
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from gateway.spool.counting import HOUR
 from gateway.spool.door_tables import Refusal
 from gateway.spool.queries import Reader
 from gateway.spool.records import micros, record
+from gateway.spool.scope import Scope
 from gateway.spool.sql import insert_into
 from gateway.spool.transaction import Transaction
 
@@ -55,13 +56,14 @@ class RefusalFilter:
     """Which refusals: those that meet everything given.
 
     ``q`` is an address of mail or of a host, a network, a domain, a client, user name, HELO or reason, or a pattern
-    with ``*``.
+    with ``*``. ``scope``: only of a tenant's clients, while they were.
     """
 
     q: str = ""
     reason: str = ""
     since: datetime | None = None
     until: datetime | None = None
+    scope: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ WITH hit AS {} (SELECT id, last_at, reason, count FROM refusal WHERE {})
 SELECT * FROM (SELECT 1 AS shown, id, reason, count AS n FROM hit WHERE {} AND {}
     ORDER BY last_at DESC, id DESC LIMIT :limit) AS page
 UNION ALL SELECT 0, 0, reason, sum(count) FROM hit GROUP BY reason"""
-_KEPT = "SELECT count(*) AS kept, min(first_at) AS since_at FROM refusal"
+_KEPT = "SELECT count(*) AS kept, min(first_at) AS since_at FROM refusal WHERE {}"
 
 
 async def find(reader: Reader, which: RefusalFilter, limit: int, before: str) -> RefusalPage:
@@ -144,7 +146,8 @@ async def find(reader: Reader, which: RefusalFilter, limit: int, before: str) ->
     page = "SELECT * FROM refusal WHERE id @in(:ids) ORDER BY last_at DESC, id DESC"
     rows = await reader.all(page, ids=ids) if ids else ()
     counts = sorted((-row["n"], row["reason"]) for row in found if not row["shown"])
-    whole = (await reader.all(_KEPT))[0]
+    seen, whose = which.scope.refusals() if which.scope else ("TRUE", {})
+    whole = (await reader.all(_KEPT.format(seen), **whose))[0]
     return RefusalPage(
         rows=tuple(_row(row) for row in rows),
         next=f"{rows[-1]['last_at']}-{rows[-1]['id']}" if len(rows) == limit else "",
@@ -154,11 +157,12 @@ async def find(reader: Reader, which: RefusalFilter, limit: int, before: str) ->
     )
 
 
-async def last(reader: Reader, limit: int, client: str = "") -> list[RefusalRow]:
+async def last(reader: Reader, limit: int, client: str = "", scope: Scope | None = None) -> list[RefusalRow]:
     """The newest, of everybody or of one client; nothing is counted, so it takes next to no time."""
     whose = "client = :client" if client else "TRUE"
-    newest = f"SELECT * FROM refusal WHERE {whose} ORDER BY last_at DESC, id DESC LIMIT :limit"
-    return [_row(row) for row in await reader.all(newest, client=client, limit=limit)]
+    seen, values = scope.refusals() if scope else ("TRUE", {})
+    newest = f"SELECT * FROM refusal WHERE {whose} AND {seen} ORDER BY last_at DESC, id DESC LIMIT :limit"
+    return [_row(row) for row in await reader.all(newest, client=client, limit=limit, **values)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,9 @@ _LISTED = "lower(recipients) LIKE :listed ESCAPE '\\'"
 async def _condition(reader: Reader, which: RefusalFilter) -> tuple[str, dict[str, Any]]:
     meets: list[str] = ["TRUE"]
     values: dict[str, Any] = {}
+    if which.scope is not None:
+        seen, values = which.scope.refusals()
+        meets.append(seen)
     if which.since:
         meets.append("last_at >= :since")
         values["since"] = micros(which.since)

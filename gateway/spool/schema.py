@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from sqlmodel import SQLModel
 
-from gateway.spool import acts, alerts, asked, checked, cluster_tables, door_tables, lastuse, rests, signins, tables
+from gateway.spool import (
+    acts,
+    alerts,
+    asked,
+    checked,
+    cluster_tables,
+    door_tables,
+    lastuse,
+    membership,
+    rests,
+    signins,
+    tables,
+)
 
-DEFINED_IN = (acts, alerts, asked, checked, cluster_tables, door_tables, lastuse, rests, signins, tables)
+DEFINED_IN = (acts, alerts, asked, checked, cluster_tables, door_tables, lastuse, membership, rests, signins, tables)
 METADATA = SQLModel.metadata

@@ -105,7 +105,7 @@ class Search:
 
     def _driver(self, big: Sequence[Source]) -> Source | None:
         """Whose ids are walked: the more a source leaves out the better, and an index has to know their order."""
-        names = ("recipient", "sender", "address", "client", "state", "backend")
+        names = ("recipient", "sender", "address", "client", "scope", "state", "backend")
         by_name = {source.name: source for source in big if source.ordered}
         return next((by_name[name] for name in names if name in by_name), None)
 

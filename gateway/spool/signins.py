@@ -32,6 +32,7 @@ class Signin(SQLModel, table=True):
     seen_at: int
     expires_at: int
     ended_at: int | None  # a link that was used, a session that was signed out
+    tenant: str = Field(sa_column_kwargs={"server_default": ""})  # whose mail it shows, "" for everybody's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +48,25 @@ class SigninRow:
     seen_at: datetime
     expires_at: datetime
     ended_at: datetime | None = None
+    tenant: str = ""
 
 
 _ADD = """
-INSERT INTO signin (key, kind, name, role, peer, made_at, seen_at, expires_at, ended_at)
-VALUES (:key, :kind, :name, :role, :peer, :now, :now, :ends, NULL)"""
+INSERT INTO signin (key, kind, name, role, peer, made_at, seen_at, expires_at, ended_at, tenant)
+VALUES (:key, :kind, :name, :role, :peer, :now, :now, :ends, NULL, :tenant)"""
 _USE = """
 UPDATE signin SET ended_at = :now, peer = :peer
 WHERE key = :key AND kind = 'link' AND ended_at IS NULL AND expires_at > :now RETURNING *"""
 
 
-def add(tx: Transaction, key: str, name: str, role: str, lasts: timedelta, kind: str = "link", peer: str = "") -> None:
+def add(
+    tx: Transaction, key: str, name: str, role: str, lasts: timedelta, kind: str = "link", peer: str = "",
+    tenant: str = "",
+) -> None:  # fmt: skip
     """Whatever ended a day ago goes."""
     tx.all("DELETE FROM signin WHERE expires_at < :before", before=tx.now - _KEPT)
-    tx.all(_ADD, key=key, kind=kind, name=name, role=role, peer=peer, now=tx.now, ends=tx.now + _micros(lasts))
+    given = {"key": key, "kind": kind, "name": name, "role": role, "peer": peer, "tenant": tenant}
+    tx.all(_ADD, **given, now=tx.now, ends=tx.now + _micros(lasts))
 
 
 def _micros(span: timedelta) -> int:
@@ -71,7 +77,7 @@ def use(tx: Transaction, link: str, session: str, peer: str, lasts: timedelta) -
     """A session for a link that is good, which is used up by that; False where it is not, or no longer."""
     if not (found := tx.all(_USE, key=link, peer=peer, now=tx.now)):
         return False
-    add(tx, session, found[0]["name"], found[0]["role"], lasts, "session", peer)
+    add(tx, session, found[0]["name"], found[0]["role"], lasts, "session", peer, found[0]["tenant"])
     return True
 
 

@@ -268,9 +268,9 @@ class Spool(Afterwards):
         """A token by its id, or all of a subject that were issued before now."""
         await self._writer.submit(lambda tx: tokens.revoke(tx, jti, subject, micros(now)))
 
-    async def add_link(self, key: str, name: str, role: str, lasts: timedelta) -> None:
+    async def add_link(self, key: str, name: str, role: str, lasts: timedelta, tenant: str = "") -> None:
         """A link that signs in to the operator's pages once; ``key`` is the hash of its secret."""
-        await self._writer.submit(lambda tx: signins.add(tx, key, name, role, lasts))
+        await self._writer.submit(lambda tx: signins.add(tx, key, name, role, lasts, tenant=tenant))
 
     async def use_link(self, link: str, session: str, peer: str, lasts: timedelta) -> bool:
         """Make a session of a link that is good; False where it is not, or was used."""

@@ -14,6 +14,7 @@ from operator import add
 from gateway.spool.counting import COLUMNS, GROWS, HOUR, ROW
 from gateway.spool.queries import Reader
 from gateway.spool.records import micros, moment
+from gateway.spool.scope import Scope
 from gateway.spool.sql import IN_STATE, QUEUED
 from gateway.spool.transaction import Transaction
 
@@ -38,7 +39,7 @@ _GONE = "DELETE FROM tally WHERE hour_at > :hour"
 _SINCE = f"""
 SELECT @least(hour_at / :size * :size, :last) AS at, listener, client, backend,
     {", ".join(f"sum({name}) AS {name}" for name in COLUMNS)}
-FROM tally WHERE hour_at >= :since GROUP BY 1, 2, 3, 4"""  # noqa: S608 - of constants of ours
+FROM tally WHERE hour_at >= :since AND {{}} GROUP BY 1, 2, 3, 4"""  # noqa: S608 - of constants of ours
 _DEFERRED = COLUMNS.index("deferred")
 # By an index, and no more than is queued is looked at.
 _WAITING = " UNION ALL ".join(
@@ -107,13 +108,24 @@ def fold(tx: Transaction, now: int) -> bool:
     return True
 
 
-async def flow(reader: Reader, now: datetime, count: int, step: timedelta) -> Flow:
-    """``count`` steps of one hour or one day. Everything is read at one moment."""
+# The same of one tenant's.
+_WAITING_OF = """
+SELECT 'queued' AS state, count(*) AS n FROM message @by(message_open)
+WHERE message.finished_at IS NULL AND message.state = 'queued' AND {0}
+UNION ALL SELECT 'held', count(*) FROM message WHERE message.state = 'held' AND message.state <> 'queued' AND {0}
+UNION ALL SELECT 'corrupt', count(*) FROM message
+WHERE message.state = 'corrupt' AND message.state <> 'queued' AND {0}"""
+
+
+async def flow(reader: Reader, now: datetime, count: int, step: timedelta, scope: Scope | None = None) -> Flow:
+    """``count`` steps of one hour or one day, of all or of what a tenant may see. Everything is read at one moment."""
     size = micros(now) - micros(now - step)
     last = micros(now) // size * size
     since = last - (count - 1) * size
-    rows = await reader.all(_SINCE, since=since, size=size, last=last)
-    found = await reader.all(_WAITING)
+    hours, values = scope.hours() if scope else ("TRUE", {})
+    rows = await reader.all(_SINCE.format(hours), since=since, size=size, last=last, **values)
+    ours, values = scope.meets() if scope else ("", {})
+    found = await reader.all(_WAITING_OF.format(ours) if scope else _WAITING, **values)
     waiting = {row["state"]: row["n"] for row in found}
     bars = {at: [0] * len(COLUMNS) for at in range(since, last + 1, size)}
     listeners: dict[str, list[int]] = {}

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.auth import Authenticator, Guesses, Revocations, ensure_own_key
-from gateway.config.models import Settings
+from gateway.config.models import Settings, TenantSettings
 from gateway.fetch import Answer, NotSent
 from gateway.lastuse import LastUse
 from tests import builders
@@ -90,9 +90,11 @@ class House:
         clients: Mapping[str, Any] = ANY,
         fetch: Any = None,
         guesses: Guesses | None = None,
+        tenants: Mapping[str, Any] = {},
         **providers: Any,
     ) -> None:
-        self.settings = settings(tmp_path, keys, clients)
+        whose = {name: TenantSettings.model_validate(one) for name, one in tenants.items()}
+        self.settings = settings(tmp_path, keys, clients).model_copy(update={"tenants": whose})
         ensure_own_key(self.settings)
         self.clock = FakeClock()
         self.events = Recorder()

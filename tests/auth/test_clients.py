@@ -304,6 +304,14 @@ async def test_the_backend_claim_pins_but_never_frees(
     assert (client.backend if isinstance(client, Client) else client) == expected
 
 
+async def test_a_claim_leads_to_no_backend_of_another_tenant(tmp_path: Path) -> None:
+    """A shared backend and one's own may be named, one of somebody else not."""
+    tenants = {"own": {"clients": ["app"], "backends": ["office"]}, "other": {"backends": ["smart"]}}
+    house = House(tmp_path, clients=RICH, tenants=tenants)
+    assert await login(house, token(sub="app", backend="office"), peer="192.0.2.1") == "app"
+    assert await login(house, token(sub="app", backend="smart"), peer="192.0.2.1") == "token_claims"
+
+
 MALFORMED: list[tuple[str, object]] = [
     *((name, value) for name in ("senders", "recipients", "networks") for value in (None, 1, True, {})),
     *((name, value) for name in ("senders", "recipients", "networks") for value in ([1], [["a"]], ["\n"])),

@@ -29,6 +29,38 @@ WINDOWS = " is a path of Windows; write one of this machine, such as /etc/gatewa
 
 CARRIED = "carries a password, which gateway config show would print: put it into a file of its own, and name that as password_file"
 
+TWO = (
+    "clients: {a: {token: a}, z: {token: z}}\n"
+    "backends: {b: {type: capture, directory: b}, s: {type: capture, directory: s}}\n"
+)
+OWN = 'backend "b" belongs to tenants.t, and '
+TENANTS = [
+    (
+        f"{TWO}routes: [{{backend: s}}]\ntenants: {{t: {{clients: [ab]}}}}",
+        'config.yaml:4:15: tenants.t.clients: there is no client "ab"; allowed: a, z',
+    ),
+    (
+        f"{TWO}routes: [{{backend: s}}]\ntenants: {{t: {{backends: [x]}}}}",
+        'config.yaml:4:15: tenants.t.backends: there is no backend "x"; allowed: b, s',
+    ),
+    (
+        f"{TWO}routes: [{{backend: s}}]\ntenants: {{t: {{clients: [a]}}, u: {{clients: [a], users: [anna]}}}}",
+        'config.yaml:4:34: tenants.u.clients: "a" belongs to tenants.t already, and can have one tenant only',
+    ),
+    (
+        f"{TWO}routes: [{{clients: [a], backend: b}}, {{backend: [s, b]}}]\ntenants: {{t: {{clients: [a], backends: [b]}}}}",
+        f'config.yaml:3:39: routes.1.backend: {OWN}client "z" does not; write clients: [a] into this line',
+    ),
+    (
+        f"{TWO.replace('token: z', 'token: z, backend: b')}routes: [{{backend: s}}]\ntenants: {{t: {{clients: [a], backends: [b]}}}}",
+        f"config.yaml:1:40: clients.z.backend: {OWN}this client does not; add it there (clients), or take another backend",
+    ),
+    (
+        f"{TWO}routes: [{{backend: s}}]\nbounces: {{backend: b}}\ntenants: {{t: {{clients: [a], backends: [b]}}}}",
+        f"config.yaml:4:11: bounces.backend: {OWN}bounces are about mail of everybody; take one that belongs to no tenant",
+    ),
+]
+
 SYNTAX = [
     ("routes: [", "config.yaml:1:10: a comma or a closing bracket is missing"),
     ("limits:\n\tidle: 5m", "config.yaml:2:1: indent with spaces, not with tabs"),
@@ -99,7 +131,7 @@ VALUES = [
         '"limits:"',
     ),
     ("limit: {}", 'config.yaml:1:1: limit: unknown key, did you mean "limits"?'),
-    ("zzzz: 1", f"config.yaml:1:1: zzzz: unknown key; {TOP}, state_dir"),
+    ("zzzz: 1", f"config.yaml:1:1: zzzz: unknown key; {TOP}, state_dir, tenants"),
     ("limits:\n  idel: 5m", 'config.yaml:2:3: limits.idel: unknown key, did you mean "idle"?'),
     ("limits: {idle: 5m, idle: 6m}", "config.yaml:1:20: limits.idle: given twice, first in line 1"),
     ("log:\n  level: info\n\nlog: {}", "config.yaml:4:1: log: given twice, first in line 1"),
@@ -306,6 +338,7 @@ VALUES = [
     # bounces, http
     ("bounces: {from: postmaster}", 'config.yaml:1:11: bounces.from: "postmaster": The address needs a domain, write user@example.com'),
     ("bounces: {sender: a@b.example}", "config.yaml:1:11: bounces.sender: unknown key; allowed: backend, copy_to, digest_every, from, later, mode"),
+    *TENANTS,
     ("bounces: {backend: bax}", 'config.yaml:1:11: bounces.backend: there is no backend "bax", did you mean "box"?'),
     ("http: {bind: localhost}", 'config.yaml:1:8: http.bind: "localhost" is not a place to listen at, write for example 127.0.0.1:25 or [::1]:25'),
 ]  # fmt: skip

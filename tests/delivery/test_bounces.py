@@ -167,6 +167,18 @@ def test_as_what_it_leaves(able: Capabilities, sender: str | None, features: dic
     )
 
 
+def test_a_tenant_tells_its_senders_itself() -> None:
+    """Under its own address, also where that has to be the envelope's; others hear of theirs as ever."""
+    sections = {"bounces": {"from": "post@example.com"}, "clients": {"c": {"token": "c"}, "x": {"token": "x"}}}
+    tenants = {"acme": {"clients": ["c"], "bounces": {"from": "post@acme.example"}}}
+    made = bouncer(able=Capabilities(1_000_000, null_sender=False), **sections, tenants=tenants)
+    for client, author in (("c", "post@acme.example"), ("x", "post@example.com")):
+        message = builders.spooled_message(client=client)
+        (one,) = made.bounces(message, RAW, "b", failed(), START).messages
+        assert (one.envelope.sender, one.header_from, one.authors) == (author, author, (author,))
+        assert f"<{author}>".encode() in one.raw.partition(b"\r\n\r\n")[0]
+
+
 def test_a_copy_for_the_operator() -> None:
     """Bounces go to ``copy_to`` too, once."""
     made = bouncer(bounces={"copy_to": "admin@example.com"}).bounces(

@@ -14,7 +14,8 @@ from tests.spool_kit import on_both
 
 _ON_BOTH = {
     "test_access.py", "test_acts.py", "test_api.py", "test_client.py", "test_clients.py", "test_doctor.py",
-    "test_health.py", "test_hooks.py", "test_hostile.py", "test_server.py", "test_status.py", "test_work.py",
+    "test_health.py", "test_hooks.py", "test_hostile.py", "test_server.py", "test_status.py",
+    "test_tenants.py", "test_work.py",
 }  # fmt: skip
 
 

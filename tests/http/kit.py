@@ -77,6 +77,9 @@ class Dispatching:
         more: dict[str, Any] = {"who": self.who, "since": self.since, "state": "paused"} if by else {}
         return {"box": BackendStatus("box", "capture", 1, 0, None, by, "", START, **more)}
 
+    def comebacks(self) -> Mapping[str, Any]:
+        return {}
+
     async def publish(self) -> None:
         self.published += 1
 

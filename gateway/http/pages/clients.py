@@ -36,7 +36,7 @@ async def _page(
         "tokens": shown[:_MOST], "more": max(0, len(shown) - _MOST), "all": everything,
         "valid": sum(one.state == "valid" for one in known), "ended": sum(not _worth(one, now) for one in known),
         "made": made, "made_for": given["subject"], "given": _EMPTY if made else given, "lasts": LASTS,
-        "once": secrets.token_hex(8), "learning": learn.state(service),
+        "once": secrets.token_hex(8), "learning": None if visit.actor.tenant else learn.state(service),
     }  # fmt: skip
     return View(template="clients.html", values=values | ({"done": done} if done else {}))
 

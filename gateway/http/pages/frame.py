@@ -29,6 +29,7 @@ NAVIGATION = (
     ("clients", "Clients", "/ui/clients"),
     ("settings", "Settings", "/ui/settings"),
 )
+FOR_TENANTS = ("messages", "refused", "clients")
 
 
 @cache
@@ -92,6 +93,7 @@ def render(visit: Visit, view: View, problems: int = 0) -> Response:
         **view.values,
         "visit": visit, "person": visit.person, "may": visit.may, "times": visit.times, "token": visit.token_field,
         "person_clients": visit.service.settings.clients,
+        "navigation": [one for one in NAVIGATION if not visit.actor.tenant or one[0] in FOR_TENANTS],
         "hostname": visit.service.settings.hostname, "problems": problems, "part": rest,
         "up": (visit.service.clock.now() - visit.desk.started).total_seconds(),
         "here": text.Whole(visit.request.url.path + (f"?{query}" if (query := visit.request.url.query) else "")),
@@ -118,7 +120,7 @@ def render_trouble(visit: Visit | None, view: View) -> Response:
     if visit is None or visit.asked_part:
         return render_alone(view.template, view.status, {"visit": None, **view.values})
     section = visit.request.url.path.removeprefix("/ui/").partition("/")[0]
-    known = visit.desk.badge[1] if visit.desk.badge else 0
+    known = visit.desk.badge[1] if visit.desk.badge and not visit.actor.tenant else 0
     return render(visit, replace(view, values={"section": section, **view.values}), known)
 
 

@@ -132,10 +132,11 @@ async def _listed(visit: Visit, wanted: Wanted, cut: Cut) -> tuple[str, Page, To
 async def _failed(visit: Visit) -> str:
     """How many have failed, as of a few seconds ago, but never of before what was done here last."""
     desk, now = visit.desk, visit.service.clock.monotonic()
-    if desk.failed is None or now - desk.failed[0] >= _FRESH:
+    known = desk.failed.get(visit.actor.tenant)
+    if known is None or now - known[0] >= _FRESH:
         found = await visit.service.spool.total(Filter(state="failed"), COUNTED)
-        desk.failed = now, counted(found.number, more=found.more) if found.number else ""
-    return desk.failed[1]
+        known = desk.failed[visit.actor.tenant] = now, counted(found.number, more=found.more) if found.number else ""
+    return known[1]
 
 
 def _values(visit: Visit, wanted: Wanted, cut: Cut, listed: Page, failed: str) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hmac
 import secrets
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.actor import ROLES, Actor, Role, is_name
+from gateway.config.tenants import tenant_of
 from gateway.http.access import peer_of
 from gateway.http.pages.guard import Refused, Way
 from gateway.http.pages.visit import IDLE, LONGEST, Desk, Person
@@ -54,7 +56,7 @@ async def _signed_in(service: Service, desk: Desk, request: Request, secret: str
         if (now - row.seen_at).total_seconds() >= _WRITTEN:
             with suppress(SpoolTrouble):  # a full disk keeps nobody from looking
                 await service.spool.see_signin(key)
-    return Person(Actor(row.name, "page", ROLES[row.role]), key, secret, row.expires_at)
+    return Person(Actor(row.name, "page", ROLES[row.role], row.tenant), key, secret, row.expires_at)
 
 
 def _by_proxy(service: Service, desk: Desk, user: str) -> Person:
@@ -63,8 +65,11 @@ def _by_proxy(service: Service, desk: Desk, user: str) -> Person:
     if role is None or not is_name(user):
         text = "The proxy let you in, but http.roles gives you none here. An administrator can add you there."
         raise Refused(403, "You have no role here", text)
+    tenant = tenant_of(service.settings, "users", user)
     return Person(
-        Actor(user, "proxy", role), f"proxy:{user}", hmac.new(desk.secret.encode(), user.encode(), sha256).hexdigest()
+        Actor(user, "proxy", role, tenant),
+        f"proxy:{tenant}:{user}",
+        hmac.new(desk.secret.encode(), user.encode(), sha256).hexdigest(),
     )
 
 
@@ -74,10 +79,10 @@ def _by_token(service: Service, request: Request) -> Person | None:
     if scheme.lower() != "bearer" or service.authenticator is None:
         return None
     try:
-        name = service.authenticator.admin_token(token.strip(), peer_of(request)).name
+        actor = service.authenticator.admin_token(token.strip(), peer_of(request))
     except Refusal:
         return None
-    return Person(Actor(name, "token", Role.READ), f"token:{name}", secrets.token_hex(16))
+    return Person(replace(actor, role=Role.READ), f"token:{actor.tenant}:{actor.name}", secrets.token_hex(16))
 
 
 def signed_in(session: str, way: Way) -> dict[str, str]:

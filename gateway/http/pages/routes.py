@@ -36,6 +36,7 @@ from gateway.http.pages.persons import person_of
 from gateway.http.pages.trouble import explained, refusal
 from gateway.http.pages.visit import Desk, View, Visit
 from gateway.http.service import Service
+from gateway.http.tenancy import narrowed
 
 Page = Callable[[Visit], Awaitable[View | Response]]
 _LARGEST_FORM = 1_000_000  # bytes: room for a few thousand ticks
@@ -72,6 +73,15 @@ PAGES: tuple[tuple[str, str, Page, Role], ...] = (
     ("POST", "/ui/logout", signing.out, Role.READ),
     ("POST", "/ui/times", signing.times, Role.READ),
 )
+# What a tenant's log-in may open; its first page is that of its messages.
+FOR_TENANTS = frozenset(
+    {
+        "/ui/", "/ui/flow", "/ui/refused", "/ui/messages", "/ui/messages/all", "/ui/messages/ask", "/ui/messages/do",
+        "/ui/work/{n}", "/ui/work/{n}/stop", "/ui/messages/{id}", "/ui/messages/{id}/header",
+        "/ui/messages/{id}/source", "/ui/messages/{id}/download", "/ui/clients", "/ui/clients/{name}", "/ui/logout",
+        "/ui/times",
+    }
+)  # fmt: skip
 # For whoever is not signed in yet.
 OPEN: tuple[tuple[str, str, signing.OpenPage], ...] = (
     ("GET", "/ui/login", signing.ask),
@@ -90,7 +100,10 @@ def build(service: Service, access: Access) -> ASGIApp:
         Route("/ui/static/{hash}/{name}", _plain(service, frame.static), methods=["GET"]),
         Route("/ui", _plain(service, lambda _service, _request: Visit.go("/ui/")), methods=["GET"]),
         *(Route(path, _open(service, desk, handler), methods=[verb]) for verb, path, handler in OPEN),
-        *(Route(path, _page(service, desk, handler, role), methods=[verb]) for verb, path, handler, role in PAGES),
+        *(
+            Route(path, _page(service, desk, handler, role, path), methods=[verb])
+            for verb, path, handler, role in PAGES
+        ),
     ]
     app = Starlette(
         routes=routes, exception_handlers={HTTPException: _lost(service, desk)}, max_body_size=_LARGEST_FORM
@@ -163,15 +176,20 @@ async def _visit(service: Service, desk: Desk, request: Request) -> Visit | None
     person = await person_of(service, desk, request, request.scope["way"])
     if person is None:
         return None
-    visit = request.state.visit = Visit(service=service, desk=desk, request=request, person=person)
+    own = await narrowed(service, person.actor)
+    visit = request.state.visit = Visit(service=own, desk=desk, request=request, person=person)
     request.state.actor = person.actor  # for what is shared with the API
     return visit
 
 
-def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
+def _page(service: Service, desk: Desk, handler: Page, role: Role, path: str) -> Endpoint:
     async def answer(request: Request) -> Response:
         if (visit := await _visit(service, desk, request)) is None:
             return signing.signed_out_page(request)
+        if visit.actor.tenant and path not in FOR_TENANTS:
+            raise Refused(403, "This is for operators", "You see the mail of your own clients, and what became of it.")
+        if visit.actor.tenant and path == "/ui/":
+            return visit.go("/ui/messages")
         visit, person = replace(visit, form=await _form(request)), visit.person
         if person.actor.role < role:
             raise Refused(
@@ -185,10 +203,11 @@ def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
             )
         if request.method == "POST":
             found = await handler(visit)
-            desk.badge = desk.failed = None
+            desk.badge = None
+            desk.failed.clear()
             number = await _number(visit, found)
         else:
-            async with service.spool.one_moment():
+            async with visit.service.spool.one_moment():
                 found = await handler(visit)
                 number = await _number(visit, found)
         return found if isinstance(found, Response) else frame.render(visit, found, number)
@@ -201,7 +220,7 @@ def _page(service: Service, desk: Desk, handler: Page, role: Role) -> Endpoint:
 
 async def _number(visit: Visit, found: View | Response) -> int:
     """How many things need somebody; 0 where nobody is shown it."""
-    if isinstance(found, Response) or visit.asked_part:
+    if isinstance(found, Response) or visit.asked_part or visit.actor.tenant:
         return 0
     if found.needs is not None:
         visit.desk.badge = visit.service.clock.monotonic(), found.needs

@@ -61,7 +61,7 @@ class Desk:
         self.utc: dict[str, bool] = {}
         # When it was counted, and what came of it: things that need somebody, and failed messages.
         self.badge: tuple[float, int] | None = None
-        self.failed: tuple[float, str] | None = None
+        self.failed: dict[str, tuple[float, str]] = {}  # by tenant
         self._asks: dict[tuple[str, str], object] = {}
         self._flashes: dict[tuple[str, str], Flash] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
