@@ -27,10 +27,14 @@ def typed() -> Iterator[tuple[str, str]]:
                 yield from ((f"{page.name}:{block.line + offset}", call) for call in calls)
 
 
+def context(command: click.Command) -> click.Context:
+    """As the program makes them: click keeps the help option that it made first."""
+    return click.Context(command, help_option_names=["-h", "--help"])
+
+
 def commands(group: click.Group, above: str = "") -> Iterator[str]:
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
+    for name in group.list_commands(context(group)):
+        command = group.get_command(context(group), name)
         if isinstance(command, click.Group):
             yield from commands(command, f"{above}{name} ")
         else:
@@ -43,14 +47,14 @@ def test_command_exists_with_these_options(place: str, line: str) -> None:
     words = shlex.split(line.partition("<")[0].rstrip("& "), comments=True)[1:]
     command: click.Command = cli
     while isinstance(command, click.Group):
-        _, words, _ = command.make_parser(click.Context(command)).parse_args(words)
+        _, words, _ = command.make_parser(context(command)).parse_args(words)
         if not words and command.invoke_without_command:
             return
         assert words, f"{place}: {line} is no complete command"
-        found = command.get_command(click.Context(command), words.pop(0)) if words else None
+        found = command.get_command(context(command), words.pop(0)) if words else None
         assert found is not None, f"{place}: no such command"
         command = found
-    command.make_parser(click.Context(command)).parse_args(words)
+    command.make_parser(context(command)).parse_args(words)
 
 
 def test_the_readme_lists_every_command() -> None:
