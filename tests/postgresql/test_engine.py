@@ -230,6 +230,7 @@ async def test_what_is_set_for_other_programs_does_not_concern_us() -> None:
                 assert value == wanted or name in OURS.get(role, ()), (role, name)
 
 
+@pytest.mark.slow
 async def test_who_locks_a_table_keeps_nobody_waiting_for_ever() -> None:
     """Whoever looks hears after 5 seconds where to find the reason, and the log names it; by itself all goes on."""
     with postgres_kit.database() as url:

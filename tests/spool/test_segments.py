@@ -219,7 +219,8 @@ async def test_what_an_older_version_wrote_stays_where_it_is(tmp_path: Path) -> 
     for undo in (
         "DROP INDEX body_by_segment",
         *(f"ALTER TABLE body DROP {name}" for name in ("segment", "start", "length")),
-        *(f"DROP TABLE {name}" for name in ("backend", "instance", "secret", "cluster", "asked")),
+        *(f"DROP TABLE {name}" for name in ("backend", "instance", "secret", "cluster", "asked", "membership")),
+        *(f"ALTER TABLE {name} DROP tenant" for name in ("act", "signin")),
     ):
         peer(tmp_path, undo)
     peer(tmp_path, "UPDATE alembic_version SET version_num = '0010'")
